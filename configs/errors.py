@@ -1,0 +1,19 @@
+"""The errors a user can mend. The command line prints them in a line or two and exits with 2."""
+
+from __future__ import annotations
+
+
+class UserError(ValueError):
+    """Wrong usage, recipe or data: says the rule, the value, and what to do."""
+
+
+class RecipeError(UserError):
+    """The recipe itself is wrong: its file, a key, a value."""
+
+
+class DataError(UserError):
+    """The rows cannot be trained on: missing column, empty split, too many rejected rows."""
+
+
+class ModelError(UserError):
+    """The model cannot be had: wrong name, wrong folder, no such version."""

@@ -1,0 +1,151 @@
+"""From a YAML file and `section.key=value` overrides to a checked Recipe."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from configs.errors import RecipeError
+from configs.schema import Recipe
+
+SECRET = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe, apply the overrides, check it; relative file paths become absolute.
+
+    Paths in the file start at the file's own folder, paths in overrides at the current one.
+    Raises RecipeError: file, key, value, and the nearest allowed key for an unknown one.
+    """
+    file = Path(path)
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"no recipe {file}; `headrace init TABLE -o {file}` writes one") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
+        raise RecipeError(f"{file} cannot be read: {_one_line(problem)}") from problem
+    if not isinstance(content, dict):
+        raise RecipeError(f"{file}: a recipe is a mapping of sections, not {type(content).__name__}")
+    _absolute_paths(content, file.resolve().parent)
+    for override in overrides:
+        _apply(content, override)
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as problem:
+        raise RecipeError("\n".join(explain(file, problem, Recipe))) from None
+
+
+def resolve_secrets(text: str) -> str:
+    """Replace `${env:NAME}` by that variable. Raises RecipeError naming one that is not set."""
+
+    def value(match: re.Match[str]) -> str:
+        name = match[1]
+        if name not in os.environ:
+            raise RecipeError(f"${{env:{name}}}: the environment variable {name} is not set")
+        return os.environ[name]
+
+    return SECRET.sub(value, text)
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"override {override!r}: write it as section.key=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as problem:
+        raise RecipeError(f"override {override!r}: {_one_line(problem)}") from None
+    *sections, last = key.split(".")
+    place = content
+    for section in sections:
+        if not isinstance(place.get(section), dict):
+            place[section] = {}
+        place = place[section]
+    place[last] = value
+    _absolute_paths(content, Path.cwd())
+
+
+def _absolute_paths(content: dict[str, Any], base: Path) -> None:
+    """Make the relative paths of a files source (and of a model folder) start at `base`."""
+    data, model = content.get("data"), content.get("model")
+    source = data.get("source") if isinstance(data, dict) else None
+    if isinstance(source, dict) and source.get("kind") == "files":
+        for split in ("train", "validation", "test"):
+            given = source.get(split)
+            if isinstance(given, str):
+                source[split] = _absolute(given, base)
+            elif isinstance(given, list):
+                source[split] = [_absolute(one, base) for one in given]
+    if isinstance(model, dict) and str(model.get("source", "")).startswith("."):
+        model["source"] = _absolute(model["source"], base)
+
+
+def _absolute(path: Any, base: Path) -> Any:
+    if not isinstance(path, str) or "://" in path:
+        return path
+    return str(base / Path(path).expanduser())
+
+
+# --- messages -------------------------------------------------------------------------------------
+
+
+def explain(file: Path | str, problem: ValidationError, model: type[BaseModel]) -> list[str]:
+    """One line an error: file, key, what is wrong, and the nearest allowed key."""
+    return [_explain_one(file, error, model) for error in problem.errors()]
+
+
+def _explain_one(file: Path | str, error: Mapping[str, Any], model: type[BaseModel]) -> str:
+    # A tagged union puts its tag into the location; a key path has no place for it.
+    place = [str(part) for part in error["loc"]]
+    if len(place) > 2 and place[:2] == ["data", "source"]:
+        del place[2]
+    key = ".".join(place)
+    if error["type"] == "extra_forbidden":
+        allowed = _allowed_keys(model, [str(part) for part in error["loc"][:-1]])
+        near = difflib.get_close_matches(place[-1], allowed, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(allowed)}"
+        return f"{file}: unknown key {key!r}; {hint}"
+    if error["type"] == "missing":
+        return f"{file}: {key!r} is missing"
+    message = error["msg"].removeprefix("Value error, ")
+    shown = error["input"] if isinstance(error["input"], str | int | float | bool) else None
+    value = f" (it is {shown!r})" if shown is not None else ""
+    return f"{file}: {key!r}: {message}{value}"
+
+
+def _allowed_keys(model: type[BaseModel], path: Sequence[str]) -> list[str]:
+    """The field names of the section at `path`, looking through unions and defaults."""
+    sections: list[type[BaseModel]] = [model]
+    for part in path:
+        found: list[type[BaseModel]] = []
+        for section in sections:
+            if part in section.model_fields:
+                found += _models_in(section.model_fields[part].annotation)
+            elif "kind" in section.model_fields and part in get_args(
+                section.model_fields["kind"].annotation
+            ):
+                found.append(section)
+        sections = found
+    return sorted({name for section in sections for name in section.model_fields})
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]
+
+
+def _one_line(problem: Exception) -> str:
+    return " ".join(str(problem).split())
+
+
+def json_schema() -> dict[str, Any]:
+    """The recipe's JSON schema, for editors."""
+    return TypeAdapter(Recipe).json_schema()

@@ -1,0 +1,294 @@
+"""What a recipe may say, with the unit and the meaning of every field.
+
+A recipe is one YAML file. Unknown keys are errors. What belongs to one objective alone
+(class weights, beam width, ...) stands under `options` and is checked by that objective.
+Imports nothing of ours but `configs.errors`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+# --- data ---------------------------------------------------------------------------------------
+
+
+class FilesSource(Section):
+    """Tables on disk or behind any fsspec URL: CSV, TSV, JSON lines, Parquet (by file ending)."""
+
+    kind: Literal["files"]
+    train: str | list[str]
+    """Path, glob or URL (or a list of them). Relative paths start at the recipe's own folder."""
+    validation: str | list[str] | None = None
+    """Given validation rows; drawn from train where this is absent."""
+    test: str | list[str] | None = None
+    """Given test rows; drawn from train where this is absent."""
+
+
+class HubSource(Section):
+    """A data set of the Hugging Face Hub."""
+
+    kind: Literal["hub"]
+    dataset: str
+    """Its id, such as `fancyzhx/ag_news`."""
+    config: str | None = None
+    """The data set's configuration, where it has several."""
+    revision: str | None = None
+    """Commit or tag; pin it to make runs repeatable."""
+    train: str = "train"
+    validation: str | None = None
+    test: str | None = None
+
+
+class SqlSource(Section):
+    """One query against any database SQLAlchemy reaches."""
+
+    kind: Literal["sql"]
+    url: str
+    """SQLAlchemy URL. Write secrets as `${env:NAME}`: resolved when used, never stored."""
+    query: str
+    """A SELECT whose columns `columns` names. Give it an ORDER BY if row numbers should be stable."""
+
+
+class DocstringsSource(Section):
+    """Docstrings of Python packages installed here, labelled by package: real text, no download."""
+
+    kind: Literal["docstrings"]
+    packages: list[str] = Field(min_length=2)
+    """Import names, such as `scipy`."""
+    per_package: int = Field(700, ge=1)
+    """At most so many distinct texts from each package."""
+    form: Literal["sentence", "whole"] = "sentence"
+    """`sentence`: the first sentence with package names masked; `whole`: all of it, masked."""
+
+
+Source = Annotated[
+    FilesSource | HubSource | SqlSource | DocstringsSource, Field(discriminator="kind")
+]
+
+
+class Splits(Section):
+    """How rows without a given split are drawn: by a hash of the normalised text."""
+
+    validation: float = Field(0.1, ge=0, lt=1)
+    """Share of rows, 0 to 1."""
+    test: float = Field(0.2, ge=0, lt=1)
+    """Share of rows, 0 to 1."""
+    salt: str = ""
+    """Change it to draw anew. Models tested under another salt are not comparable."""
+
+    @model_validator(mode="after")
+    def _leave_some_for_training(self) -> Splits:
+        if self.validation + self.test >= 1:
+            raise ValueError(
+                f"validation + test must be under 1, not {self.validation + self.test:g}"
+            )
+        return self
+
+
+class Limits(Section):
+    rejected: float = Field(0.1, ge=0, le=1)
+    """Largest share of rows that may be unusable before the run stops."""
+    max_rows: int | None = Field(None, ge=1)
+    """Read only the first so many rows of each split."""
+    max_chars: int | None = Field(None, ge=1)
+    """Reject longer texts as `too_long` (otherwise they are truncated by tokens)."""
+    min_rows_per_label: int = Field(5, ge=1)
+    """Fewer training rows than this for a label is an error."""
+
+
+class Deduplicate(Section):
+    """Training rows that also stand in validation or test are taken out (and counted)."""
+
+    exact: bool = True
+    """Compare normalised texts."""
+    near: bool = True
+    """Compare word-shingle MinHashes."""
+    threshold: float = Field(0.85, gt=0, le=1)
+    """Jaccard similarity from which two texts are near duplicates."""
+
+
+class Data(Section):
+    source: Source
+    columns: dict[str, str] = {}
+    """Role to column name, such as `{text: review, label: stars}`; a role's own name by default."""
+    keep: list[str] = []
+    """Further columns to carry along, for slices."""
+    splits: Splits = Splits()
+    limits: Limits = Limits()
+    deduplicate: Deduplicate = Deduplicate()
+    baseline: bool = True
+    """Measure TF-IDF with logistic regression on the same split."""
+
+
+# --- model and training -------------------------------------------------------------------------
+
+
+class Lora(Section):
+    """Low-rank adapters (Hu et al. 2021), merged into the weights before export."""
+
+    rank: int = Field(8, ge=1)
+    alpha: float = Field(16, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    target_modules: list[str] | Literal["all-linear"] = "all-linear"
+
+
+class Scratch(Section):
+    """Random weights from a transformers config, with a tokenizer trained on the training rows."""
+
+    model_type: str = "bert"
+    """A transformers model type, such as `bert`."""
+    vocab_size: int = Field(8000, ge=100)
+    """Size of the tokenizer trained on the data."""
+    config: dict[str, int | float | str | bool] = {}
+    """Fields of that model type's config, such as `hidden_size`."""
+
+
+class Model(Section):
+    source: str
+    """Hub id, folder, `package:NAME/FOLDER` (weights in an installed package), or `scratch`."""
+    revision: str | None = None
+    """Commit or tag of a Hub model."""
+    scratch: Scratch = Scratch()
+    """Read only with `source: scratch`."""
+    max_length: int = Field(256, ge=4)
+    """Tokens a text is cut to, special tokens included."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with a Hub model. Only for authors you trust."""
+    lora: Lora | None = None
+
+
+class EarlyStopping(Section):
+    patience: int = Field(2, ge=1)
+    """Evaluations without a better result before training stops."""
+
+
+class Launch(Section):
+    """How many processes train, and where (passed on to torchrun)."""
+
+    processes: Literal["auto"] | int = "auto"
+    """Per machine; `auto`: one for each GPU, one on CPU."""
+    nodes: int = Field(1, ge=1)
+    """Machines."""
+    rendezvous: str | None = None
+    """`host:port` that all machines reach; needed with more than one."""
+
+
+class Train(Section):
+    epochs: float = Field(3, gt=0)
+    max_steps: int | None = Field(None, ge=1)
+    """Optimizer steps; ends training before `epochs` do."""
+    batch_size: int = Field(32, ge=1)
+    """Rows an optimizer step sees, over all processes: kept when memory forces smaller pieces."""
+    learning_rate: float = Field(1e-4, gt=0)
+    warmup: float = Field(0.06, ge=0, lt=1)
+    """Share of steps with a rising learning rate."""
+    schedule: Literal["linear", "cosine", "constant_with_warmup", "inverse_sqrt"] = "linear"
+    weight_decay: float = Field(0.01, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    freeze_embeddings: bool = False
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """`auto`: bf16 where the hardware multiplies it natively, else fp32."""
+    evaluations_per_epoch: int = Field(1, ge=1)
+    """How often validation rows are scored and a checkpoint is written."""
+    best_by: str | None = None
+    """Validation metric that picks the checkpoint; the objective's own by default."""
+    early_stopping: EarlyStopping | None = None
+    seed: int = 0
+    threads: int | None = Field(None, ge=1)
+    """CPU threads per process; all cores this process may use by default."""
+    launch: Launch = Launch()
+
+
+# --- export, evaluation, promotion, scoring -----------------------------------------------------
+
+Variant = Literal["fp32", "fused", "fp16", "int8"]
+
+
+class Gate(Section):
+    """What an ONNX file must prove on real validation rows before it may be registered."""
+
+    rows: int = Field(256, ge=8)
+    """Validation rows compared."""
+    max_metric_drop: float = Field(0.005, ge=0)
+    """Largest loss of the objective's metric against PyTorch, 0 to 1."""
+    min_agreement: float = Field(0.98, ge=0, le=1)
+    """Smallest share of rows on which the decision (label, text) is PyTorch's own."""
+
+
+class Export(Section):
+    variants: list[Variant] = ["fp32", "fused", "int8"]
+    """fp32 is always made: it is the reference. fp16 needs a CUDA device."""
+    gate: Gate = Gate()
+    calibration_rows: int = Field(256, ge=8)
+    """Training rows that set the ranges of static int8."""
+    default: Literal["fastest"] | Variant = "fastest"
+    """Variant that scoring uses: the fastest measured here, or a fixed one."""
+
+
+class Evaluate(Section):
+    slices: list[str] = []
+    """Columns of `data.keep` to report by; label and length are always reported."""
+    resamples: int = Field(2000, ge=100)
+    """Bootstrap resamples behind every interval."""
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    """Width of the intervals."""
+
+
+class SliceGuard(Section):
+    max_drop: float = Field(0.1, ge=0)
+    """A slice may not lose more than this of the metric..."""
+    min_rows: int = Field(50, ge=1)
+    """... when it has at least so many test rows."""
+
+
+class Promote(Section):
+    """When a candidate replaces the champion."""
+
+    rule: Literal["better", "not_worse"] = "better"
+    """`better`: the interval of the difference lies above 0; `not_worse`: above -margin."""
+    metric: str | None = None
+    """The objective's own by default."""
+    margin: float = Field(0.01, ge=0)
+    """Loss that `not_worse` accepts."""
+    floor: float | None = None
+    """No model below this value of the metric, champion or not."""
+    slices: SliceGuard | None = SliceGuard()
+    max_latency_ratio: float | None = Field(None, gt=0)
+    """Candidate's time per token over the champion's, both measured here."""
+    max_size_mb: float | None = Field(None, gt=0)
+    """Size of the default variant in megabytes (10^6 bytes)."""
+
+
+class Score(Section):
+    """Defaults of scoring jobs; stored with the model."""
+
+    chunk_rows: int = Field(10_000, ge=1)
+    """Input rows per commit."""
+    max_rejected: float = Field(0.1, ge=0, le=1)
+    """Share of rows with an error above which the job ends with exit code 4."""
+
+
+class Recipe(Section):
+    """One model: its data, its training, its gates. The whole of what `headrace train` reads."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name in the model registry."""
+    objective: str
+    """A file name in tasks/objectives, such as `classification`."""
+    options: dict[str, object] = {}
+    """The objective's own settings; see its `Options`."""
+    data: Data
+    model: Model
+    train: Train = Train()
+    export: Export = Export()
+    evaluate: Evaluate = Evaluate()
+    promote: Promote = Promote()
+    score: Score = Score()

@@ -1,0 +1,84 @@
+"""What training needs to know about one kind of problem: one file each, found by its name.
+
+A module here offers the names of `Objective`. Its twin in serving/heads turns a forward pass into
+the columns of a scored row. Adding an objective means one file here, one there, and a recipe.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from numpy.typing import NDArray
+from pydantic import BaseModel
+
+from configs.errors import RecipeError
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number computed from sums over rows, so that one bootstrap serves them all.
+
+    `of(sums)`: per-row statistics summed over the rows, (..., n_statistics) → (...).
+    """
+
+    of: Callable[[Array], Array]
+    higher_is_better: bool = True
+
+
+class Objective(Protocol):
+    """The module of one objective. `head` is what its twin in serving/heads must know."""
+
+    COLUMNS: Mapping[str, str]
+    """Role to a one-line meaning: the columns a training table must have."""
+    TEXT: str
+    """The role that is tokenised; all that scoring needs."""
+    METRIC: str
+    """The metric that picks checkpoints and decides, unless the recipe names another."""
+    Options: type[BaseModel]
+    """The recipe's `options`, strict."""
+
+    def fit_targets(self, rows: Mapping[str, list[Any]], options: Any) -> dict[str, Any]:
+        """Learn the head from the training rows, by role: {"labels": [...]} for classification."""
+
+    def encode_target(self, row: Mapping[str, Any], head: Mapping[str, Any]) -> Any:
+        """A row's target as stored in `labels`. Raises ValueError(reason code) when it has none."""
+
+    def decode_target(self, target: Any, head: Mapping[str, Any]) -> str:
+        """What a reader calls a target; also the slice it belongs to."""
+
+    def check(
+        self, splits: Mapping[str, Sequence[Any]], head: Mapping[str, Any], min_rows: int
+    ) -> None:
+        """Raise DataError for targets that cannot be learned or tested, before any training."""
+
+    def load_model(self, source: Any, head: Mapping[str, Any], **how: Any) -> Any:
+        """A transformers model with the right head. `source`: a folder, a Hub id or a config."""
+
+    def loss(
+        self, options: Any, targets: Any, head: Mapping[str, Any], label_smoothing: float
+    ) -> Callable[..., Any] | None:
+        """The Trainer's compute_loss_func, or None for the model's own loss."""
+
+    def statistics(self, targets: Sequence[Any], outputs: Any, head: Mapping[str, Any]) -> Array:
+        """What every metric is computed from, row by row: (n_rows, n_statistics)."""
+
+    def metrics(self, head: Mapping[str, Any]) -> Mapping[str, Metric]: ...
+
+
+def names() -> list[str]:
+    here = [str(Path(__file__).parent)]
+    return sorted(module.name for module in pkgutil.iter_modules(here))
+
+
+def get(name: str) -> Objective:
+    """The objective's module. Raises RecipeError for a name there is no file for."""
+    if name not in names():
+        raise RecipeError(f"objective: no objective {name!r}; there are {', '.join(names())}")
+    return cast(Objective, importlib.import_module(f"{__name__}.{name}"))

@@ -1,0 +1,159 @@
+"""One label a text: cross-entropy training, accuracy, macro F1.
+
+Imports torch and transformers only inside the functions that train.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from configs.errors import DataError
+from tasks.objectives import Array, Metric
+
+COLUMNS = {"text": "the text to classify", "label": "its class, a string or a number"}
+TEXT = "text"
+METRIC = "accuracy"
+
+
+class Options(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    labels: list[str] | None = None
+    """All allowed labels, in order; those of the training rows, sorted, by default."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced`: each class counts the same in the loss, however many rows it has."""
+
+
+def fit_targets(rows: Mapping[str, list[Any]], options: Options) -> dict[str, Any]:
+    """{"labels": [...]}: the given labels, or every label of the training rows, sorted."""
+    found = Counter(str(label) for label in rows["label"] if label is not None)
+    return {"labels": options.labels or sorted(found)}
+
+
+def encode_target(row: Mapping[str, Any], head: Mapping[str, Any]) -> int:
+    """The label's index. Raises ValueError with the reason code `null_label`/`unknown_label`."""
+    label = row["label"]
+    if label is None or str(label) == "":
+        raise ValueError("null_label")
+    try:
+        return int(head["labels"].index(str(label)))
+    except ValueError:
+        raise ValueError("unknown_label") from None
+
+
+def decode_target(target: int, head: Mapping[str, Any]) -> str:
+    """What a reader calls a stored target; also the name of its slice."""
+    return str(head["labels"][target])
+
+
+def check(
+    splits: Mapping[str, Sequence[int]], head: Mapping[str, Any], min_rows: int
+) -> None:
+    """Every label has training rows enough, and there are at least two of them.
+
+    Raises DataError naming the labels and their counts.
+    """
+    labels = head["labels"]
+    if len(labels) < 2:
+        raise DataError(f"classification needs two labels or more; the rows have {labels}")
+    counts = {name: Counter(targets) for name, targets in splits.items()}
+    unseen = [
+        f"{label!r} ({counts[name][i]} in {name})"
+        for i, label in enumerate(labels)
+        for name in ("validation", "test")
+        if counts[name][i] and not counts["train"][i]
+    ]
+    if unseen:
+        raise DataError(
+            f"labels without a training row: {', '.join(unseen)}; "
+            "add training rows for them or take their rows out"
+        )
+    few = [
+        f"{label!r} has {counts['train'][i]}"
+        for i, label in enumerate(labels)
+        if counts["train"][i] < min_rows
+    ]
+    if few:
+        raise DataError(
+            f"fewer than {min_rows} training rows for a label: {', '.join(few)}; add rows, "
+            "merge labels, or lower data.limits.min_rows_per_label"
+        )
+
+
+def load_model(source: Any, head: Mapping[str, Any], **how: Any) -> Any:
+    """A sequence classifier from a folder, a Hub id or (random weights) a transformers config."""
+    from transformers import AutoModelForSequenceClassification, PretrainedConfig
+
+    labels = list(head["labels"])
+    names = {"id2label": dict(enumerate(labels)), "label2id": {n: i for i, n in enumerate(labels)}}
+    if isinstance(source, PretrainedConfig):
+        source.update({**names, "num_labels": len(labels)})
+        return AutoModelForSequenceClassification.from_config(source)
+    return AutoModelForSequenceClassification.from_pretrained(
+        source, num_labels=len(labels), ignore_mismatched_sizes=True, **names, **how
+    )
+
+
+def loss(
+    options: Options, targets: Sequence[int], head: Mapping[str, Any], label_smoothing: float
+) -> Callable[..., Any]:
+    """Cross-entropy, weighted by class on request: the Trainer's `compute_loss_func`.
+
+    `num_items_in_batch` (rows of the whole optimizer step) makes accumulated pieces add up to the
+    loss of the undivided batch. Weights are n / (k · n_c), scaled to average 1 over the rows, as
+    in scikit-learn's `compute_class_weight`.
+    """
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    weight: Any = None
+    if options.class_weights == "balanced":
+        counts = np.bincount(np.asarray(targets), minlength=len(head["labels"]))
+        weight = torch.tensor(counts.sum() / (len(counts) * np.maximum(counts, 1)))
+
+    def compute(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
+        logits = outputs["logits"].float()
+        total = cross_entropy(
+            logits,
+            labels,
+            weight=None if weight is None else weight.to(logits.device, torch.float32),
+            label_smoothing=label_smoothing,
+            reduction="sum",
+        )
+        return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+
+    return compute
+
+
+def statistics(targets: Sequence[int], outputs: Array, head: Mapping[str, Any]) -> Array:
+    """(n, 3k): one-hot target, one-hot decision, and their product, class by class.
+
+    `outputs`: logits (n, k). A target of -1 (a label this model does not know) is always missed.
+    """
+    k = len(head["labels"])
+    predicted = np.eye(k)[np.argmax(outputs, axis=1)]
+    known = np.asarray(targets)
+    true = np.where(known[:, None] >= 0, np.eye(k)[np.maximum(known, 0)], 0.0)
+    return np.concatenate([true, predicted, true * predicted], axis=1)
+
+
+def metrics(head: Mapping[str, Any]) -> dict[str, Metric]:
+    """accuracy = Σ hits / n; macro F1 = mean over the classes of 2·hits / (true + predicted)."""
+    k = len(head["labels"])
+
+    def accuracy(sums: Array) -> Array:
+        # Every row makes exactly one decision, so the decisions count the rows.
+        return sums[..., 2 * k :].sum(-1) / np.maximum(sums[..., k : 2 * k].sum(-1), 1)
+
+    def macro_f1(sums: Array) -> Array:
+        both = sums[..., :k] + sums[..., k : 2 * k]
+        f1 = 2 * sums[..., 2 * k :] / np.maximum(both, 1)
+        seen = both > 0
+        return (f1 * seen).sum(-1) / np.maximum(seen.sum(-1), 1)
+
+    return {"accuracy": Metric(accuracy), "macro_f1": Metric(macro_f1)}

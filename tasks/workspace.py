@@ -1,0 +1,27 @@
+"""Where Headrace keeps things: one absolute folder, resolved once and never from the current one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from filelock import FileLock
+
+
+def home() -> Path:
+    """`HEADRACE_HOME`, else `.headrace/` beside pyproject.toml (made when missing)."""
+    named = os.environ.get("HEADRACE_HOME")
+    folder = Path(named).expanduser() if named else Path(__file__).parents[1] / ".headrace"
+    folder = folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def lock(name: str, timeout_s: float = -1) -> FileLock:
+    """A lock that dies with its process; waits for ever unless told otherwise.
+
+    Raises filelock.Timeout on entry when another process holds it for `timeout_s` seconds.
+    """
+    folder = home() / "locks"
+    folder.mkdir(exist_ok=True)
+    return FileLock(folder / f"{name}.lock", timeout=timeout_s)
