@@ -149,3 +149,9 @@ def _one_line(problem: Exception) -> str:
 def json_schema() -> dict[str, Any]:
     """The recipe's JSON schema, for editors."""
     return TypeAdapter(Recipe).json_schema()
+
+
+if __name__ == "__main__":
+    import json
+
+    print(json.dumps(json_schema(), indent=1))

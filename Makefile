@@ -1,0 +1,49 @@
+# `make demo` and `make test` do all set-up themselves; they need Python 3.11 or later and nothing else.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+
+.PHONY: demo test test-slow test-gpu lint bench schema clean
+
+demo: $(VENV)/.demo        ## train, register and score with what the machine has
+	@$(BIN)/python -m flows.demo
+
+test: $(VENV)/.dev         ## the test suite, no network, no GPU
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.dev    ## the checks that take minutes
+	$(BIN)/python -m pytest -m "slow and not gpu and not network"
+
+test-gpu: $(VENV)/.dev     ## needs a CUDA device
+	$(BIN)/python -m pytest -m gpu
+
+lint: $(VENV)/.dev         ## format, lint, types, import borders
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.dev        ## the measured comparisons behind docs/benchmarks.md
+	$(BIN)/python -m pytest tests/benchmarks -m bench -s
+
+schema: $(VENV)/.dev       ## configs/recipe.schema.json, for editors
+	$(BIN)/python -m configs.load > configs/.recipe.schema.json.tmp
+	mv configs/.recipe.schema.json.tmp configs/recipe.schema.json
+
+clean:                     ## removes the environment and all artifacts, the registry among them
+	rm -rf $(VENV) .headrace build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else f"Headrace needs Python 3.11 or later; {sys.executable} is {v[0]}.{v[1]}. Name another: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "Installing into $(VENV) (a few minutes the first time)"
+	$(PIP) -e '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "Installing into $(VENV) (a few minutes the first time)"
+	$(PIP) -e '.[dev]'
+	@touch $@ $(VENV)/.demo

@@ -1,0 +1,217 @@
+"""The command line: `headrace init|check|train|score|history|promote|rollback|report`.
+
+Exit codes: 0 done; 1 failed; 2 wrong usage, recipe or input; 3 the run worked and the gate refused
+promotion; 4 finished with rejected rows above the limit. Each command imports what it needs, so
+that `headrace score` does not wait for torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from configs.errors import UserError
+from serving.errors import ServingError
+
+DONE, FAILED, WRONG_USAGE, REFUSED, REJECTED = range(5)
+
+Result = tuple[int, Any, str]
+"""Exit code, the object for --json, the text for people."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser().parse_args(argv)
+    _log_to_stderr(logging.DEBUG if arguments.debug else logging.INFO)
+    try:
+        code, value, text = arguments.run(arguments)
+    except (UserError, ServingError) as problem:
+        return _fail(problem, WRONG_USAGE, arguments)
+    except KeyboardInterrupt:
+        return 130
+    except Exception as problem:  # noqa: BLE001  # the outermost place: nothing is hidden, see --debug
+        return _fail(problem, FAILED, arguments)
+    print(json.dumps(value, ensure_ascii=False, default=str) if arguments.json else text)
+    return code
+
+
+def _fail(problem: BaseException, code: int, arguments: argparse.Namespace) -> int:
+    if arguments.debug:
+        raise problem
+    text = str(problem) or type(problem).__name__
+    if code == FAILED:
+        text = f"{type(problem).__name__}: {text}\n(--debug shows where)"
+    if arguments.json:
+        print(json.dumps({"error": text, "exit_code": code}, ensure_ascii=False))
+    print(f"headrace: {text}", file=sys.stderr)
+    return code
+
+
+def _log_to_stderr(level: int) -> None:
+    """Our own loggers as plain lines; other people's only from warnings on."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    for name in ("flows", "tasks", "serving"):
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.setLevel(level)
+        logger.propagate = False
+
+
+# --- commands -------------------------------------------------------------------------------------
+
+
+def init(arguments: argparse.Namespace) -> Result:
+    from tasks.inspect_table import write_recipe
+
+    recipe, text = write_recipe(
+        Path(arguments.table),
+        text=arguments.text,
+        label=arguments.label,
+        test=arguments.test and Path(arguments.test),
+        name=arguments.name,
+        recipe=arguments.output and Path(arguments.output),
+    )
+    return DONE, {"recipe": str(recipe)}, f"{text}\nNext: headrace train {recipe}"
+
+
+def check(arguments: argparse.Namespace) -> Result:
+    from configs.load import load
+    from flows import summary
+    from tasks.prepare import prepare
+
+    prepared = prepare(load(arguments.recipe, arguments.overrides))
+    text = summary.line("prepare", prepared)
+    return DONE, {"folder": str(prepared.path), **prepared.facts}, text
+
+
+def train(arguments: argparse.Namespace) -> Result:
+    from configs.load import load
+    from flows.embedded import prefect_api
+
+    load(arguments.recipe, arguments.overrides)  # a typo is told before anything starts
+    with prefect_api(verbose=arguments.debug):
+        from flows import summary
+        from flows.training import training
+
+        outcome = training(str(Path(arguments.recipe).resolve()), arguments.overrides)
+    value = dataclasses.asdict(outcome)
+    return (DONE if outcome.promoted else REFUSED), value, summary.text(outcome)
+
+
+def score(arguments: argparse.Namespace) -> Result:
+    from flows import progress
+    from tasks.score import score as run
+
+    with progress.of_scoring() as on_progress:
+        report = run(
+            arguments.model,
+            arguments.input,
+            arguments.output,
+            text=arguments.text,
+            keep=arguments.keep,
+            variant=arguments.variant,
+            device=arguments.device,
+            format=arguments.format,
+            chunk_rows=arguments.chunk_rows,
+            max_rejected=arguments.max_rejected,
+            probabilities=arguments.probabilities,
+            on_progress=on_progress,
+        )
+    code = REJECTED if report.too_many_rejected else DONE
+    return code, report.to_dict(), report.text()
+
+
+def history(arguments: argparse.Namespace) -> Result:
+    from tasks import registry
+
+    entries = registry.history(arguments.name)
+    text = "\n".join(entry.line() for entry in entries) or f"{arguments.name}: no alias moved yet"
+    return DONE, [dataclasses.asdict(entry) for entry in entries], text
+
+
+def promote(arguments: argparse.Namespace) -> Result:
+    from tasks import registry
+
+    entry = registry.promote(arguments.name, arguments.version, why=arguments.why)
+    return DONE, dataclasses.asdict(entry), entry.line()
+
+
+def rollback(arguments: argparse.Namespace) -> Result:
+    from tasks import registry
+
+    entry = registry.rollback(arguments.name, why=arguments.why)
+    return DONE, dataclasses.asdict(entry), entry.line()
+
+
+def report(arguments: argparse.Namespace) -> Result:
+    import webbrowser
+
+    from tasks.models import report_of
+
+    page = report_of(arguments.run_or_model)
+    if sys.stdout.isatty() and not arguments.json:
+        webbrowser.open(page.as_uri())
+    return DONE, {"report": str(page)}, str(page)
+
+
+# --- arguments ------------------------------------------------------------------------------------
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="headrace", description=__doc__.split("\n")[0])
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(run: Callable[[argparse.Namespace], Result], about: str) -> Any:
+        one = commands.add_parser(run.__name__, help=about, description=about)
+        one.set_defaults(run=run)
+        one.add_argument("--json", action="store_true", help="print one JSON object")
+        one.add_argument("--debug", action="store_true", help="show tracebacks and detail")
+        return one
+
+    one = command(init, "look at a table and write a recipe for it")
+    one.add_argument("table", metavar="TABLE")
+    one.add_argument("--text", metavar="COL", help="the column of texts (guessed)")
+    one.add_argument("--label", metavar="COL", help="the column of labels (guessed)")
+    one.add_argument("--test", metavar="TABLE", help="a table of test rows")
+    one.add_argument("--name", help="the model's name (the table's)")
+    one.add_argument("-o", "--output", metavar="RECIPE", help="where to write it (NAME.yaml)")
+
+    for run, about in ((check, "check a recipe and its data, without training"),
+                       (train, "run the whole pipeline to a registered version and a decision")):
+        one = command(run, about)
+        one.add_argument("recipe", metavar="RECIPE")
+        one.add_argument("overrides", metavar="section.key=value", nargs="*")
+
+    one = command(score, "score a table into a folder of parts")
+    one.add_argument("model", metavar="MODEL", help="models:/NAME@champion, models:/NAME/3, a run id or a folder")
+    one.add_argument("input", metavar="INPUT", nargs="+", help="files, folders or globs: CSV, JSON lines, Parquet")
+    one.add_argument("output", metavar="OUTPUT", help="a folder; run again to resume")
+    one.add_argument("--text", metavar="COL", default="text", help="the column of texts (text)")
+    one.add_argument("--keep", metavar="COL", nargs="+", default=[], action="extend", help="columns to carry along")
+    one.add_argument("--variant", metavar="V", help="fp32, fused, int8, fp16 (the model's default)")
+    one.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    one.add_argument("--format", choices=["parquet", "csv", "jsonl"], default="parquet")
+    one.add_argument("--probabilities", action="store_true", help="all probabilities, not only the largest")
+    one.add_argument("--chunk-rows", type=int, metavar="N", help="rows per commit (the model's default)")
+    one.add_argument("--max-rejected", type=float, metavar="SHARE", help="above it the exit code is 4 (the model's default)")
+
+    command(history, "what happened to a model's aliases").add_argument("name", metavar="NAME")
+    one = command(promote, "make a version the champion")
+    one.add_argument("name", metavar="NAME")
+    one.add_argument("version", metavar="VERSION")
+    one.add_argument("--why", default="by hand")
+    one = command(rollback, "make the previous champion champion again")
+    one.add_argument("name", metavar="NAME")
+    one.add_argument("--why", default="by hand")
+    command(report, "open the report of a run").add_argument("run_or_model", metavar="RUN")
+    return top
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,153 @@
+"""What a run did, in lines for people and in one object for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from configs.schema import Recipe
+from tasks.artifact import Artifact
+from tasks.register import Registered
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The end of a training run: what `headrace train --json` prints."""
+
+    name: str
+    version: str
+    model_uri: str
+    promoted: bool
+    reasons: list[str]
+    metric: str
+    metrics: dict[str, dict[str, float]]
+    """Each test metric's value, low and high."""
+    baseline: dict[str, Any] | None
+    """TF-IDF with logistic regression on the same split."""
+    baseline_difference: dict[str, Any] | None
+    """Model minus baseline on the same rows: value, low, high."""
+    smallest_detectable: float | None
+    """The smallest difference to the champion these test rows could have shown."""
+    variants: list[dict[str, Any]]
+    default_variant: str
+    report: str
+    run_id: str
+    stages: list[dict[str, Any]]
+
+
+def outcome(recipe: Recipe, made: Sequence[Artifact], registered: Registered) -> Outcome:
+    by_stage = {artifact.stage: artifact for artifact in made}
+    decision = by_stage["decide"].facts
+    evaluation = by_stage["evaluate"].facts
+    return Outcome(
+        name=recipe.name,
+        version=registered.version,
+        model_uri=registered.model_uri,
+        promoted=decision["promote"],
+        reasons=decision["reasons"],
+        metric=evaluation["metric"],
+        metrics=evaluation["metrics"],
+        baseline=by_stage["prepare"].facts["baseline"],
+        baseline_difference=evaluation["baseline_difference"],
+        smallest_detectable=decision["smallest_detectable"],
+        variants=by_stage["export"].facts["variants"],
+        default_variant=by_stage["export"].facts["default"],
+        report=str(by_stage["report"].path / "report.html"),
+        run_id=registered.run_id,
+        stages=[
+            {
+                "stage": one.stage,
+                "digest": one.digest,
+                "cached": one.cached,
+                "seconds": one.seconds,
+                "folder": str(one.path),
+            }
+            for one in made
+        ]
+        + [{"stage": "register", "cached": registered.cached}],
+    )
+
+
+# --- one line a stage -----------------------------------------------------------------------------
+
+
+def line(stage: str, result: Any) -> str:
+    """`train     1 min 23 s   best accuracy 0.745 at step 294`; a cached stage says so."""
+    took = "cached" if result.cached else duration(result.seconds)
+    return f"{stage:<9} {took:>9}   {LINES[stage](result)}"
+
+
+def _prepared(made: Artifact) -> str:
+    rows, facts = made.facts["rows"], made.facts
+    rejected = sum(facts["rejected"].values())
+    duplicates = sum(facts["duplicates"].values())
+    return (
+        f"{rows['train']:,} rows to train, {rows['validation']:,} to validate, "
+        f"{rows['test']:,} to test; {rejected:,} rejected, {duplicates:,} duplicates taken out"
+    )
+
+
+def _trained(made: Artifact) -> str:
+    facts, best = made.facts, made.facts["best"]
+    return (
+        f"validation {best['metric']} {best['value']:.3f} at step {best['step']} of "
+        f"{facts['steps']}, {facts['precision']} on {facts['device']}, "
+        f"{facts['tokens_per_second']:,.0f} tokens/s"
+    )
+
+
+def _exported(made: Artifact) -> str:
+    shown = [
+        f"{v['name']} {v['tokens_per_second']:,.0f} tokens/s"
+        if v["status"] == "kept"
+        else f"{v['name']} refused"
+        for v in made.facts["variants"]
+    ]
+    return f"{', '.join(shown)}; default {made.facts['default']}"
+
+
+def _evaluated(made: Artifact) -> str:
+    facts = made.facts
+    return f"test {facts['metric']} {interval(facts)}"
+
+
+def _decided(made: Artifact) -> str:
+    facts = made.facts
+    return f"{'promote' if facts['promote'] else 'refuse'}: {'; '.join(facts['reasons'])}"
+
+
+def _reported(made: Artifact) -> str:
+    return str(made.path / "report.html")
+
+
+def _registered(made: Registered) -> str:
+    return f"{made.name} version {made.version}"
+
+
+LINES: Mapping[str, Callable[[Any], str]] = {
+    "prepare": _prepared,
+    "train": _trained,
+    "export": _exported,
+    "evaluate": _evaluated,
+    "decide": _decided,
+    "report": _reported,
+    "register": _registered,
+}
+
+
+def decision_markdown(outcome: Outcome) -> str:
+    verdict = "promoted to champion" if outcome.promoted else "refused; the champion stays"
+    reasons = "\n".join(f"- {reason}" for reason in outcome.reasons)
+    return f"**{outcome.name} version {outcome.version}: {verdict}**\n\n{reasons}\n"
+
+
+def interval(of: Mapping[str, float]) -> str:
+    """`0.745 (0.716 to 0.773)`"""
+    return f"{of['value']:.3f} ({of['low']:.3f} to {of['high']:.3f})"
+
+
+def duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"

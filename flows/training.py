@@ -1,0 +1,139 @@
+"""From a recipe to a registered version and a decision, as one Prefect flow.
+
+    prepare → train → export → evaluate → decide → report → register
+
+Every stage is a plain function of tasks/; here it becomes a Prefect task that says what it did.
+Stages cache themselves by the digest of what determines them: Prefect's own cache and result
+storage stay off, since a hit there would skip the verification (and its default format is pickle).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from prefect import State, flow, task
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.states import Completed
+
+from configs.errors import UserError
+from configs.load import load
+from configs.schema import Recipe
+from flows import progress, summary
+from flows.summary import Outcome
+from tasks import registry, tracking
+from tasks.artifact import Artifact, digest_of
+from tasks.compare import compare
+from tasks.evaluate import evaluate
+from tasks.export import export
+from tasks.prepare import prepare
+from tasks.register import register
+from tasks.report import report
+from tasks.train import TrainerKilled, train
+
+log = logging.getLogger(__name__)
+
+
+@flow(name="train", persist_result=False)
+def training(recipe: str, overrides: list[str] | None = None) -> State[Outcome]:
+    """Run the whole pipeline of one recipe file. Ends Completed, or Completed as `Refused`."""
+    settings = load(recipe, overrides or [])
+    prepared = stage(prepare, retry=is_transient)(settings)
+    run_id = tracking.run_for(settings, pipeline_key(settings, prepared))
+    with progress.of_training(run_id) as on_event:
+        trained = stage(train, retry=is_crash)(settings, prepared, on_event=on_event)
+    exported = stage(export)(settings, prepared, trained)
+    evaluated = stage(evaluate)(settings, prepared, exported)
+    rival = registry.rival(settings.name, exported)
+    decided = stage(compare, name="decide")(settings, prepared, exported, evaluated, rival)
+    reported = stage(report)(settings, prepared, trained, exported, evaluated, decided)
+    registered = stage(register, retry=is_transient)(
+        settings,
+        prepared=prepared,
+        trained=trained,
+        exported=exported,
+        evaluated=evaluated,
+        decided=decided,
+        reported=reported,
+        run_id=run_id,
+    )
+    outcome = summary.outcome(
+        settings, [prepared, trained, exported, evaluated, decided, reported], registered
+    )
+    publish(outcome, exported)
+    return Completed(name="Completed" if outcome.promoted else "Refused", data=outcome)
+
+
+def stage(
+    function: Callable[..., Any],
+    *,
+    name: str | None = None,
+    retry: Callable[[BaseException], bool] | None = None,
+) -> Callable[..., Any]:
+    """The stage as a Prefect task that ends `Completed` or `Cached`, retried only if it can help."""
+    name = name or function.__name__
+
+    @task(
+        name=name,
+        cache_policy=NO_CACHE,
+        persist_result=False,
+        retries=2 if retry else 0,
+        retry_delay_seconds=[5, 30] if retry else None,
+        retry_condition_fn=_condition(retry) if retry else None,
+    )
+    def run(*args: Any, **kwargs: Any) -> State[Any]:
+        result = function(*args, **kwargs)
+        log.info(summary.line(name, result))
+        return Completed(
+            name="Cached" if result.cached else "Completed",
+            message=summary.line(name, result),
+            data=result,
+        )
+
+    return run
+
+
+def _condition(retry: Callable[[BaseException], bool]) -> Callable[[Any, Any, State[Any]], bool]:
+    def condition(_task: Any, _run: Any, state: State[Any]) -> bool:
+        failure = state.result(raise_on_failure=False)
+        return isinstance(failure, BaseException) and retry(failure)
+
+    return condition
+
+
+def is_crash(problem: BaseException) -> bool:
+    """The trainer was killed from outside: it goes on from its last whole checkpoint."""
+    return isinstance(problem, TrainerKilled)
+
+
+def is_transient(problem: BaseException) -> bool:
+    """A remote file, database or registry did not answer; wrong input never gets better."""
+    return isinstance(problem, OSError) and not isinstance(problem, UserError | FileNotFoundError)
+
+
+def pipeline_key(recipe: Recipe, prepared: Artifact) -> str:
+    """What one MLflow run stands for: this recipe on these rows, however often it is started."""
+    return digest_of({"recipe": recipe.model_dump(mode="json"), "prepared": prepared.id})
+
+
+def publish(outcome: Outcome, exported: Artifact) -> None:
+    """The outcome where Prefect's users look: metrics, the decision, links."""
+    key = outcome.name.lower().replace("_", "-").replace(".", "-")
+    create_table_artifact(
+        key=f"{key}-metrics",
+        table=[{"metric": name, **values} for name, values in outcome.metrics.items()],
+        description=f"Test metrics of {outcome.name} {outcome.version}",
+    )
+    create_table_artifact(
+        key=f"{key}-variants",
+        table=exported.facts["variants"],
+        description=f"ONNX variants of {outcome.name} {outcome.version}",
+    )
+    create_markdown_artifact(
+        key=f"{key}-decision", markdown=summary.decision_markdown(outcome)
+    )
+    create_link_artifact(
+        key=f"{key}-report", link=f"file://{outcome.report}", link_text="report.html"
+    )
