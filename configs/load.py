@@ -32,7 +32,9 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
         raise RecipeError(f"{file} cannot be read: {_one_line(problem)}") from problem
     if not isinstance(content, dict):
-        raise RecipeError(f"{file}: a recipe is a mapping of sections, not {type(content).__name__}")
+        raise RecipeError(
+            f"{file}: a recipe is a mapping of sections, not {type(content).__name__}"
+        )
     _absolute_paths(content, file.resolve().parent)
     for override in overrides:
         _apply(content, override)

@@ -53,7 +53,7 @@ class SqlSource(Section):
     url: str
     """SQLAlchemy URL. Write secrets as `${env:NAME}`: resolved when used, never stored."""
     query: str
-    """A SELECT whose columns `columns` names. Give it an ORDER BY if row numbers should be stable."""
+    """A SELECT. Give it an ORDER BY if row numbers should be stable."""
 
 
 class DocstringsSource(Section):

@@ -26,30 +26,36 @@ Result = tuple[int, Any, str]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    return call(argv)[0]
+
+
+def call(argv: Sequence[str] | None = None) -> tuple[int, Any]:
+    """Run one command line, print its result, and return the exit code with the --json object."""
     arguments = parser().parse_args(argv)
     _log_to_stderr(logging.DEBUG if arguments.debug else logging.INFO)
     try:
         code, value, text = arguments.run(arguments)
     except (UserError, ServingError) as problem:
-        return _fail(problem, WRONG_USAGE, arguments)
+        return _failed(problem, WRONG_USAGE, arguments)
     except KeyboardInterrupt:
-        return 130
-    except Exception as problem:  # noqa: BLE001  # the outermost place: nothing is hidden, see --debug
-        return _fail(problem, FAILED, arguments)
+        return 130, None
+    except Exception as problem:  # noqa: BLE001  # the outermost place; --debug shows it whole
+        return _failed(problem, FAILED, arguments)
     print(json.dumps(value, ensure_ascii=False, default=str) if arguments.json else text)
-    return code
+    return code, value
 
 
-def _fail(problem: BaseException, code: int, arguments: argparse.Namespace) -> int:
+def _failed(problem: Exception, code: int, arguments: argparse.Namespace) -> tuple[int, Any]:
     if arguments.debug:
         raise problem
     text = str(problem) or type(problem).__name__
     if code == FAILED:
-        text = f"{type(problem).__name__}: {text}\n(--debug shows where)"
+        text = f"{type(problem).__name__}: {text} (--debug shows where)"
+    value = {"error": text, "exit_code": code}
     if arguments.json:
-        print(json.dumps({"error": text, "exit_code": code}, ensure_ascii=False))
+        print(json.dumps(value, ensure_ascii=False))
     print(f"headrace: {text}", file=sys.stderr)
-    return code
+    return code, value
 
 
 def _log_to_stderr(level: int) -> None:
@@ -81,9 +87,10 @@ def init(arguments: argparse.Namespace) -> Result:
 
 
 def check(arguments: argparse.Namespace) -> Result:
+    from tasks.prepare import prepare
+
     from configs.load import load
     from flows import summary
-    from tasks.prepare import prepare
 
     prepared = prepare(load(arguments.recipe, arguments.overrides))
     text = summary.line("prepare", prepared)
@@ -182,24 +189,49 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--name", help="the model's name (the table's)")
     one.add_argument("-o", "--output", metavar="RECIPE", help="where to write it (NAME.yaml)")
 
-    for run, about in ((check, "check a recipe and its data, without training"),
-                       (train, "run the whole pipeline to a registered version and a decision")):
+    for run, about in (
+        (check, "check a recipe and its data, without training"),
+        (train, "run the whole pipeline to a registered version and a decision"),
+    ):
         one = command(run, about)
         one.add_argument("recipe", metavar="RECIPE")
         one.add_argument("overrides", metavar="section.key=value", nargs="*")
 
     one = command(score, "score a table into a folder of parts")
-    one.add_argument("model", metavar="MODEL", help="models:/NAME@champion, models:/NAME/3, a run id or a folder")
-    one.add_argument("input", metavar="INPUT", nargs="+", help="files, folders or globs: CSV, JSON lines, Parquet")
+    one.add_argument(
+        "model", metavar="MODEL", help="models:/NAME@champion, models:/NAME/3, a run id or a folder"
+    )
+    one.add_argument(
+        "input",
+        metavar="INPUT",
+        nargs="+",
+        help="files, folders or globs: CSV, JSON lines, Parquet",
+    )
     one.add_argument("output", metavar="OUTPUT", help="a folder; run again to resume")
     one.add_argument("--text", metavar="COL", default="text", help="the column of texts (text)")
-    one.add_argument("--keep", metavar="COL", nargs="+", default=[], action="extend", help="columns to carry along")
+    one.add_argument(
+        "--keep",
+        metavar="COL",
+        nargs="+",
+        default=[],
+        action="extend",
+        help="columns to carry along",
+    )
     one.add_argument("--variant", metavar="V", help="fp32, fused, int8, fp16 (the model's default)")
     one.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     one.add_argument("--format", choices=["parquet", "csv", "jsonl"], default="parquet")
-    one.add_argument("--probabilities", action="store_true", help="all probabilities, not only the largest")
-    one.add_argument("--chunk-rows", type=int, metavar="N", help="rows per commit (the model's default)")
-    one.add_argument("--max-rejected", type=float, metavar="SHARE", help="above it the exit code is 4 (the model's default)")
+    one.add_argument(
+        "--probabilities", action="store_true", help="all probabilities, not only the largest"
+    )
+    one.add_argument(
+        "--chunk-rows", type=int, metavar="N", help="rows per commit (the model's default)"
+    )
+    one.add_argument(
+        "--max-rejected",
+        type=float,
+        metavar="SHARE",
+        help="above it the exit code is 4 (the model's default)",
+    )
 
     command(history, "what happened to a model's aliases").add_argument("name", metavar="NAME")
     one = command(promote, "make a version the champion")

@@ -56,8 +56,16 @@ def prefect_api(*, verbose: bool) -> Iterator[None]:
         log.open("ab") as out,
         lifeline.running(
             "uvicorn",
-            ["--factory", "prefect.server.api.server:create_app", "--host", "127.0.0.1",
-             "--port", str(port), "--log-level", "warning"],
+            [
+                "--factory",
+                "prefect.server.api.server:create_app",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(port),
+                "--log-level",
+                "warning",
+            ],
             env=server_env,
             stdout=out,
             stderr=out,

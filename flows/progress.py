@@ -37,6 +37,7 @@ class Paced:
 def bar(title: str, unit: str) -> Iterator[Callable[[int, int, str], None]]:
     """Yields `advance(done, total, note)`."""
     if not sys.stderr.isatty():
+
         def say(done: int, total: int, note: str) -> None:
             log.info("%s: %s of %s %s, %s", title, f"{done:,}", f"{total:,}", unit, note)
 
@@ -76,7 +77,10 @@ def of_training(run_id: str) -> Iterator[Callable[[Event], None]]:
     with bar("train", "steps") as advance:
 
         def on_event(event: Event) -> None:
-            numbers = {**event, **{f"validation_{k}": v for k, v in event.get("validation", {}).items()}}
+            numbers = {
+                **event,
+                **{f"validation_{k}": v for k, v in event.get("validation", {}).items()},
+            }
             metrics = {
                 name: float(value)
                 for name, value in numbers.items()

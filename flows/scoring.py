@@ -28,8 +28,15 @@ def scoring(
     Ends Completed, or Completed as `Rejected` when too many rows had an error.
     """
     due = runtime.flow_run.scheduled_start_time
-    report = run_job(model, source, output.replace("{date}", f"{due:%Y-%m-%d}"),
-                     text=text, keep=keep or [], variant=variant, **(options or {}))
+    report = run_job(
+        model,
+        source,
+        output.replace("{date}", f"{due:%Y-%m-%d}"),
+        text=text,
+        keep=keep or [],
+        variant=variant,
+        **(options or {}),
+    )
     create_table_artifact(
         key="scoring-job",
         table=[{"what": key, "value": str(value)} for key, value in report.items()],

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tasks.register import Registered
+
 from configs.schema import Recipe
 from tasks.artifact import Artifact
-from tasks.register import Registered
 
 
 @dataclass(frozen=True)
@@ -151,3 +152,35 @@ def duration(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.1f} s"
     return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+
+
+def text(outcome: Outcome) -> str:
+    """The end of a run on one screen."""
+    measured = outcome.metrics[outcome.metric]
+    lines = [
+        f"{outcome.name} version {outcome.version}",
+        f"  {outcome.metric:<10} {interval(measured)}",
+    ]
+    if outcome.baseline and outcome.metric in outcome.baseline:
+        lines.append(f"  {'TF-IDF':<10} {interval(outcome.baseline[outcome.metric])}")
+    if outcome.baseline_difference:
+        lines.append(f"  {'difference':<10} {interval(outcome.baseline_difference)}")
+    for variant in outcome.variants:
+        chosen = "  ← default" if variant["name"] == outcome.default_variant else ""
+        if variant["status"] == "kept":
+            told = (
+                f"{variant['tokens_per_second']:>8,.0f} tokens/s, agrees with PyTorch on "
+                f"{variant['agreement']:.1%} of rows"
+            )
+        else:
+            told = f"refused: {variant['reason']}"
+        lines.append(f"  {variant['name']:<10} {told}{chosen}")
+    lines.append(
+        f"  {'promoted to champion' if outcome.promoted else 'refused; the champion stays'}"
+    )
+    lines += [f"    {reason}" for reason in outcome.reasons]
+    if outcome.smallest_detectable is not None:
+        smallest = outcome.smallest_detectable
+        lines.append(f"    these test rows could have shown a difference of {smallest:.3f}")
+    lines.append(f"  report     {outcome.report}")
+    return "\n".join(lines)

@@ -17,6 +17,13 @@ from prefect import State, flow, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
+from tasks.compare import compare
+from tasks.evaluate import evaluate
+from tasks.export import export
+from tasks.prepare import prepare
+from tasks.register import register
+from tasks.report import report
+from tasks.train import TrainerKilled, train
 
 from configs.errors import UserError
 from configs.load import load
@@ -25,13 +32,6 @@ from flows import progress, summary
 from flows.summary import Outcome
 from tasks import registry, tracking
 from tasks.artifact import Artifact, digest_of
-from tasks.compare import compare
-from tasks.evaluate import evaluate
-from tasks.export import export
-from tasks.prepare import prepare
-from tasks.register import register
-from tasks.report import report
-from tasks.train import TrainerKilled, train
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def stage(
     name: str | None = None,
     retry: Callable[[BaseException], bool] | None = None,
 ) -> Callable[..., Any]:
-    """The stage as a Prefect task that ends `Completed` or `Cached`, retried only if it can help."""
+    """The stage as a Prefect task that ends `Completed` or `Cached`; retried where that can help."""
     name = name or function.__name__
 
     @task(
@@ -131,9 +131,7 @@ def publish(outcome: Outcome, exported: Artifact) -> None:
         table=exported.facts["variants"],
         description=f"ONNX variants of {outcome.name} {outcome.version}",
     )
-    create_markdown_artifact(
-        key=f"{key}-decision", markdown=summary.decision_markdown(outcome)
-    )
+    create_markdown_artifact(key=f"{key}-decision", markdown=summary.decision_markdown(outcome))
     create_link_artifact(
         key=f"{key}-report", link=f"file://{outcome.report}", link_text="report.html"
     )

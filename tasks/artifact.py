@@ -107,7 +107,7 @@ def make(
 
 
 def _find(stage: str, digest: str, folder: Path) -> Artifact | None:
-    """The artifact in `folder`, or None when there is none; a damaged one is removed, and logged."""
+    """The artifact in `folder`, or None; a damaged one is removed, and logged."""
     if not folder.exists():
         return None
     try:

@@ -1,4 +1,4 @@
-"""Where Headrace keeps things: one absolute folder, resolved once and never from the current one."""
+"""Where Headrace keeps things: one absolute folder that the current folder has no say in."""
 
 from __future__ import annotations
 

@@ -23,11 +23,11 @@ for variable in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
     os.environ.pop(variable, None)
 
 WORDS = {
-    "sport": "goal match team coach league stadium striker season referee cup".split(),
-    "food": "soup bread oven salt butter recipe kitchen pepper flour dinner".split(),
-    "space": "orbit rocket moon planet comet telescope launch gravity crater star".split(),
+    "sport": "goal match team coach league stadium striker season referee cup",
+    "food": "soup bread oven salt butter recipe kitchen pepper flour dinner",
+    "space": "orbit rocket moon planet comet telescope launch gravity crater star",
 }
-FILLER = "the a one this near under old bright quiet slow with of and was made by".split()
+FILLER = "the a one this near under old bright quiet slow with of and was made by"
 
 
 def sentences(n: int, seed: int = 0) -> list[tuple[str, str]]:
@@ -36,8 +36,10 @@ def sentences(n: int, seed: int = 0) -> list[tuple[str, str]]:
     rows = []
     for _ in range(n):
         label = draw.choice(sorted(WORDS))
-        words = [draw.choice(WORDS[label] if draw.random() < 0.4 else FILLER)
-                 for _ in range(draw.randint(4, 24))]
+        words = [
+            draw.choice((WORDS[label] if draw.random() < 0.4 else FILLER).split())
+            for _ in range(draw.randint(4, 24))
+        ]
         if draw.random() < 0.05:
             label = draw.choice(sorted(WORDS))
         rows.append((" ".join(words), label))
@@ -70,21 +72,31 @@ def tiny_recipe(table: Path, **changes: Any) -> Any:
     """A whole run in seconds: 2 layers of 32, from scratch. `changes` replace whole sections."""
     from configs.schema import Recipe
 
-    return Recipe.model_validate({
-        "name": "tiny",
-        "objective": "classification",
-        "data": {"source": {"kind": "files", "train": str(table)}},
-        "model": {
-            "source": "scratch",
-            "max_length": 32,
-            "scratch": {"model_type": "bert", "vocab_size": 200, "config": {
-                "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
-                "intermediate_size": 64, "max_position_embeddings": 64}},
-        },
-        "train": {"epochs": 2, "batch_size": 16, "learning_rate": 5e-3, "precision": "fp32"},
-        "export": {"gate": {"rows": 64, "max_metric_drop": 0.05}, "calibration_rows": 64},
-        **changes,
-    })
+    return Recipe.model_validate(
+        {
+            "name": "tiny",
+            "objective": "classification",
+            "data": {"source": {"kind": "files", "train": str(table)}},
+            "model": {
+                "source": "scratch",
+                "max_length": 32,
+                "scratch": {
+                    "model_type": "bert",
+                    "vocab_size": 200,
+                    "config": {
+                        "hidden_size": 32,
+                        "num_hidden_layers": 2,
+                        "num_attention_heads": 2,
+                        "intermediate_size": 64,
+                        "max_position_embeddings": 64,
+                    },
+                },
+            },
+            "train": {"epochs": 2, "batch_size": 16, "learning_rate": 5e-3, "precision": "fp32"},
+            "export": {"gate": {"rows": 64, "max_metric_drop": 0.05}, "calibration_rows": 64},
+            **changes,
+        }
+    )
 
 
 @pytest.fixture(scope="session")

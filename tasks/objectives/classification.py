@@ -51,9 +51,7 @@ def decode_target(target: int, head: Mapping[str, Any]) -> str:
     return str(head["labels"][target])
 
 
-def check(
-    splits: Mapping[str, Sequence[int]], head: Mapping[str, Any], min_rows: int
-) -> None:
+def check(splits: Mapping[str, Sequence[int]], head: Mapping[str, Any], min_rows: int) -> None:
     """Every label has training rows enough, and there are at least two of them.
 
     Raises DataError naming the labels and their counts.

@@ -1,0 +1,109 @@
+"""Recipes: what is accepted, and what a typo is answered with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from configs.errors import RecipeError
+from configs.load import json_schema, load, resolve_secrets
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+MINIMAL = """
+name: reviews
+objective: classification
+data: {source: {kind: files, train: rows.csv}}
+model: {source: scratch}
+"""
+
+
+def write(folder: Path, text: str = MINIMAL) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_of_the_project_is_valid(path: Path) -> None:
+    assert load(path).objective == "classification"
+
+
+def test_the_schema_for_editors_is_the_schema(tmp_path: Path) -> None:
+    written = json.loads((CONFIGS / "recipe.schema.json").read_bytes())
+    assert written == json_schema(), "run `make schema`"
+
+
+def test_paths_start_at_the_recipe_and_those_of_overrides_at_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    recipe = load(write(tmp_path), ["data.source.test=held.csv"])
+    assert recipe.data.source.model_dump() == {
+        "kind": "files",
+        "train": str(tmp_path / "rows.csv"),
+        "validation": None,
+        "test": str(elsewhere / "held.csv"),
+    }
+
+
+def test_urls_are_left_alone(tmp_path: Path) -> None:
+    recipe = load(write(tmp_path), ["data.source.train=s3://bucket/rows.csv"])
+    assert recipe.data.source.train == "s3://bucket/rows.csv"  # type: ignore[union-attr]
+
+
+def test_overrides_are_yaml_and_reach_absent_sections(tmp_path: Path) -> None:
+    recipe = load(write(tmp_path), ["train.epochs=1", "model.lora={rank: 4}", "data.keep=[a, b]"])
+    assert recipe.train.epochs == 1
+    assert recipe.model.lora is not None
+    assert recipe.model.lora.rank == 4
+    assert recipe.data.keep == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("override", "answer"),
+    [
+        ("train.epoch=1", r"recipe.yaml: unknown key 'train.epoch'; did you mean 'epochs'\?"),
+        ("data.source.tets=x", r"unknown key 'data.source.tets'; did you mean 'test'\?"),
+        ("modle.source=x", r"unknown key 'modle'; did you mean 'model'\?"),
+        ("train.zzz=1", r"unknown key 'train.zzz'; allowed: batch_size, best_by"),
+        ("train.epochs=-1", r"'train.epochs': Input should be greater than 0 \(it is -1\)"),
+        ("train.epochs=many", r"'train.epochs': .*valid number.* \(it is 'many'\)"),
+        ("data.splits={validation: 0.5, test: 0.5}", r"validation \+ test must be under 1, not 1"),
+        ("train.epochs", r"override 'train.epochs': write it as section.key=value"),
+        ("name=a b", r"'name': String should match pattern"),
+        ("data.source.kind=ftp", r"'data.source': .*'ftp'"),
+    ],
+)
+def test_mistakes_are_answered_with_file_key_and_what_is_allowed(
+    tmp_path: Path, override: str, answer: str
+) -> None:
+    with pytest.raises(RecipeError, match=answer):
+        load(write(tmp_path), [override])
+
+
+def test_a_missing_key_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="'model' is missing"):
+        load(write(tmp_path, MINIMAL.replace("model:", "#")))
+
+
+def test_a_missing_file_says_what_writes_one(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"no recipe .*nothing.yaml; `headrace init"):
+        load(tmp_path / "nothing.yaml")
+
+
+@pytest.mark.parametrize("text", ["a: [", "- a list", "\x00"])
+def test_what_is_no_recipe_is_one_clear_error(tmp_path: Path, text: str) -> None:
+    with pytest.raises(RecipeError, match=r"recipe.yaml( cannot be read|: a recipe is a mapping)"):
+        load(write(tmp_path, text))
+
+
+def test_secrets_are_read_from_the_environment_when_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DB_PASSWORD", "hush")
+    assert resolve_secrets("postgresql://me:${env:DB_PASSWORD}@db/x") == "postgresql://me:hush@db/x"
+    with pytest.raises(RecipeError, match="environment variable ABSENT is not set"):
+        resolve_secrets("${env:ABSENT}")
