@@ -21,6 +21,7 @@ from tasks import lifeline, workspace
 
 START_TIMEOUT_S = 120
 """The first start makes a database (12 s on two idle cores); a busy machine may take far longer."""
+DRAIN_TIMEOUT_S = 10
 
 
 @contextmanager
@@ -77,8 +78,18 @@ def prefect_api(*, verbose: bool) -> Iterator[None]:
 
             _wait_for(url, server, log)
             yield
+            _drain()
         finally:
             del os.environ["PREFECT_API_URL"]
+
+
+def _drain() -> None:
+    """Send what Prefect's background workers still hold, while there is a server to take it."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    for worker in (EventsWorker, APILogWorker):
+        worker.drain_all(timeout=DRAIN_TIMEOUT_S, at_exit=False)
 
 
 def _free_port() -> int:

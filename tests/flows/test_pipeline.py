@@ -1,0 +1,119 @@
+"""The whole pipeline through the command line, on a real Prefect server and a real registry."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from conftest import sentences, write_csv
+
+Call = Callable[..., tuple[int, Any, str]]
+
+pytestmark = pytest.mark.usefixtures("home", "prefect_api")
+
+
+def stages(outcome: dict[str, Any]) -> dict[str, bool]:
+    return {one["stage"]: one["cached"] for one in outcome["stages"]}
+
+
+ALL = ["prepare", "train", "export", "evaluate", "decide", "report", "register"]
+
+
+def test_from_a_table_to_scored_rows_then_all_from_cache_then_one_damaged_folder(
+    headrace: Call, recipe_file: Path, table: Path, tmp_path: Path
+) -> None:
+    code, first, _ = headrace("train", recipe_file)
+    assert code == 0
+    assert first["version"] == "1"
+    assert first["promoted"] is True
+    assert first["metrics"]["accuracy"]["value"] > 0.6
+    assert stages(first) == dict.fromkeys(ALL, False)
+    assert "<html" in Path(first["report"]).read_text(encoding="utf-8")
+
+    code, report, _ = headrace(
+        "score", "models:/tiny@champion", table, tmp_path / "out", "--keep", "label"
+    )
+    assert code == 0
+    assert report["rows"] == 1200
+    scored = pq.read_table(sorted((tmp_path / "out").glob("part-*.parquet")))
+    assert scored.column_names[:2] == ["row", "input_label"]
+    assert scored["model_version"].to_pylist() == ["tiny/1"] * 1200
+    hits = sum(
+        truth == label
+        for truth, label in zip(
+            scored["input_label"].to_pylist(), scored["label"].to_pylist(), strict=True
+        )
+    )
+    assert hits > 800
+
+    code, second, _ = headrace("train", recipe_file)
+    assert code == 0
+    assert second["version"] == "1"
+    assert stages(second) == dict.fromkeys(ALL, True)
+    assert second["run_id"] == first["run_id"]
+
+    export = next(one for one in first["stages"] if one["stage"] == "export")
+    (Path(export["folder"]) / "model" / "manifest.json").write_text("{}")
+    _, third, _ = headrace("train", recipe_file)
+    assert stages(third) == {
+        "prepare": True,
+        "train": True,
+        **dict.fromkeys(["export", "evaluate", "decide", "report", "register"], False),
+    }
+    assert third["version"] == "2"
+
+
+def test_a_worse_candidate_is_refused_a_better_one_promoted_and_rolled_back(
+    headrace: Call, recipe_file: Path, tmp_path: Path
+) -> None:
+    test = f"data.source.test={write_csv(tmp_path / 'test.csv', sentences(400, seed=7))}"
+    rows = sentences(1200)
+    clean = f"data.source.train={write_csv(tmp_path / 'clean.csv', rows)}"
+    labels = [label for _, label in rows]
+    random.Random(0).shuffle(labels)
+    shuffled = [(text, label) for (text, _), label in zip(rows, labels, strict=True)]
+    wrong = f"data.source.train={write_csv(tmp_path / 'shuffled.csv', shuffled)}"
+
+    code, weak, _ = headrace("train", recipe_file, test, clean, "train.max_steps=25")
+    assert code == 0
+    code, worse, _ = headrace("train", recipe_file, test, wrong)
+    assert code == 3
+    assert worse["promoted"] is False
+    assert worse["smallest_detectable"] > 0
+    code, better, _ = headrace("train", recipe_file, test, clean)
+    assert code == 0
+    assert better["metrics"]["accuracy"]["value"] > weak["metrics"]["accuracy"]["value"]
+
+    code, entry, _ = headrace("rollback", "tiny")
+    assert code == 0
+    assert (entry["from_version"], entry["to_version"]) == ("3", "1")
+    code, told, _ = headrace("history", "tiny")
+    assert code == 0
+    champion = [one for one in told if one["alias"] == "champion"]
+    assert [one["to_version"] for one in champion] == ["1", "3", "1"]
+    challenger = [one for one in told if one["alias"] == "challenger"]
+    assert [one["to_version"] for one in challenger] == ["2"]
+
+
+def test_a_typo_starts_nothing(headrace: Call, recipe_file: Path, home: Path) -> None:
+    code, value, _ = headrace("train", recipe_file, "train.epoch=3")
+    assert code == 2
+    assert "did you mean 'epochs'?" in value["error"]
+    assert not (home / "artifacts").exists()
+
+
+def test_init_writes_a_recipe_that_train_accepts(
+    headrace: Call, table: Path, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "mine.yaml"
+    code, value, _ = headrace("init", table, "-o", recipe)
+    assert code == 0
+    assert json.loads(json.dumps(value))["recipe"] == str(recipe)
+    code, facts, _ = headrace("check", recipe)
+    assert code == 0
+    assert facts["head"]["labels"] == ["food", "space", "sport"]

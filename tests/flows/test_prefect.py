@@ -1,0 +1,95 @@
+"""Against a real Prefect server: the deployments of prefect.yaml, and a scheduled run that runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+PREFECT = [sys.executable, "-m", "prefect", "--no-prompt"]
+
+
+def prefect(*arguments: str, cwd: Path = ROOT) -> str:
+    done = subprocess.run(
+        [*PREFECT, *arguments], cwd=cwd, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def pool(prefect_api: str) -> Iterator[str]:
+    prefect("work-pool", "create", "headrace", "--type", "process")
+    yield "headrace"
+    prefect("work-pool", "delete", "headrace")
+
+
+def test_deploy_all_creates_both_deployments(pool: str) -> None:
+    prefect("deploy", "--all")
+    listed = {one["name"]: one for one in json.loads(prefect("deployment", "ls", "-o", "json"))}
+    assert set(listed) >= {"docstrings-weekly", "docstrings-nightly"}
+    weekly = listed["docstrings-weekly"]
+    assert weekly["schedules"][0]["schedule"]["cron"] == "0 3 * * 1"
+    assert weekly["schedules"][0]["schedule"]["timezone"] == "Europe/Berlin"
+    assert weekly["entrypoint"] == "flows/training.py:training"
+
+
+def test_a_scheduled_scoring_run_really_runs(
+    pool: str, exported: Any, table: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "predictions-{date}"
+    deployment = {
+        "name": "every-few-seconds",
+        "entrypoint": "flows/scoring.py:scoring",
+        "parameters": {
+            "model": str(exported.path / "model"),
+            "source": str(table),
+            "output": str(output),
+        },
+        "work_pool": {"name": pool},
+        "schedules": [{"interval": 10}],
+        "concurrency_limit": {"limit": 1, "collision_strategy": "CANCEL_NEW"},
+    }
+    file = tmp_path / "prefect.yaml"
+    file.write_text(yaml.safe_dump({"deployments": [deployment]}))
+    prefect("deploy", "--all", "--prefect-file", str(file))
+    with subprocess.Popen(
+        [*PREFECT, "worker", "start", "--pool", pool],
+        cwd=ROOT,
+        env=os.environ.copy(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as worker:
+        try:
+            finished = wait_for(lambda: list(tmp_path.glob("predictions-*/_SUCCESS")), 150)
+            assert finished, "no scheduled run finished"
+            runs = wait_for(lambda: completed_runs("score"), 60)
+            assert runs[0]["auto_scheduled"] is True
+        finally:
+            prefect("deployment", "delete", "score/every-few-seconds")
+            worker.terminate()
+            worker.communicate(timeout=60)
+
+
+def completed_runs(flow: str) -> list[dict[str, Any]]:
+    listed = json.loads(
+        prefect("flow-run", "ls", "--flow-name", flow, "--state", "Completed", "-o", "json")
+    )
+    return list(listed)
+
+
+def wait_for(found: Any, timeout_s: float) -> Any:
+    deadline = time.monotonic() + timeout_s
+    while not (result := found()) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return result
