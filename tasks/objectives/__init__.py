@@ -71,6 +71,16 @@ class Objective(Protocol):
 
     def metrics(self, head: Mapping[str, Any]) -> Mapping[str, Metric]: ...
 
+    # Optional names; what is absent is left out of the evaluation, or taken as said here.
+    #
+    # details(targets, outputs, head, *, confidence) -> {"metrics": {name: Interval}, ...}
+    #     what cannot be had from sums over rows; further keys are sections of the report
+    # row_losses(targets, outputs, head) -> (n,)      how wrong each row is, to show the worst
+    # outputs_of(decisions, head) -> outputs          of the baseline, known by its decisions
+    # common_head(head, other) -> head                in which two models can be compared, and
+    # align(outputs, head, common) -> outputs         a model's outputs seen in it; heads must be
+    #                                                 equal where these two are absent
+
 
 def names() -> list[str]:
     here = [str(Path(__file__).parent)]

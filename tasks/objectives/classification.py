@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from configs.errors import DataError
 from tasks.objectives import Array, Metric
+from tasks.probabilities import calibration, macro_auc, softmax
 
 COLUMNS = {"text": "the text to classify", "label": "its class, a string or a number"}
 TEXT = "text"
@@ -155,3 +156,48 @@ def metrics(head: Mapping[str, Any]) -> dict[str, Metric]:
         return (f1 * seen).sum(-1) / np.maximum(seen.sum(-1), 1)
 
     return {"accuracy": Metric(accuracy), "macro_f1": Metric(macro_f1)}
+
+
+# --- what evaluation shows of it beyond the metrics (see tasks.objectives: the optional names) ----
+
+
+def details(
+    targets: Sequence[int], outputs: Array, head: Mapping[str, Any], *, confidence: float
+) -> dict[str, Any]:
+    """AUC (with its interval), calibration of the decision's probability, confusion matrix."""
+    true, probabilities = np.asarray(targets), softmax(outputs)
+    decided = probabilities.argmax(axis=1)
+    k = len(head["labels"])
+    auc = macro_auc(true, probabilities, confidence=confidence)
+    return {
+        "metrics": {} if auc is None else {"auc": auc},
+        "calibration": calibration(probabilities.max(axis=1), decided == true),
+        "confusion": {
+            "labels": list(head["labels"]),
+            "counts": np.bincount(true * k + decided, minlength=k * k).reshape(k, k).tolist(),
+        },
+    }
+
+
+def row_losses(targets: Sequence[int], outputs: Array, head: Mapping[str, Any]) -> Array:
+    """(n,) cross-entropy in nats: how wrong the model is about each row."""
+    probabilities = softmax(outputs)[np.arange(len(outputs)), np.asarray(targets)]
+    return np.asarray(-np.log(np.maximum(probabilities, np.finfo(np.float64).tiny)))
+
+
+def outputs_of(decisions: Sequence[str], head: Mapping[str, Any]) -> Array:
+    """(n, k) outputs of something that only decides, such as the baseline."""
+    index = {label: i for i, label in enumerate(head["labels"])}
+    return np.asarray(np.eye(len(index))[[index[decision] for decision in decisions]])
+
+
+def common_head(head: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """A head with the labels of two models, those of the first one in their places."""
+    return {"labels": list(dict.fromkeys([*head["labels"], *other["labels"]]))}
+
+
+def align(outputs: Array, head: Mapping[str, Any], common: Mapping[str, Any]) -> Array:
+    """(n, k) → (n, k of the common head): a label this model does not know is never decided."""
+    aligned: Array = np.full((len(outputs), len(common["labels"])), -np.inf, outputs.dtype)
+    aligned[:, [common["labels"].index(label) for label in head["labels"]]] = outputs
+    return aligned

@@ -1,0 +1,243 @@
+"""The champion on the candidate's test rows, and the decision that follows.
+
+The champion is run anew, through its own exported model, because its stored numbers are of other
+rows. That is fair only while no row of this test set was among its training rows: splits go by a
+hash of the text, so with the same salt and shares a row stays where it was, however the table
+grows; with others it does not, and the comparison is refused.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from configs.errors import UserError
+from configs.schema import Recipe
+from serving import manifest
+from tasks import artifact, objectives, testset
+from tasks.artifact import Artifact
+from tasks.decide import Decision, Measured, SliceGain, decide
+from tasks.intervals import paired_bootstrap
+from tasks.objectives import Array, Metric
+from tasks.testset import HeldOut
+
+if TYPE_CHECKING:
+    from serving.scorer import Scorer
+
+TIMED_ROWS = 200
+TIMED_ROUNDS = 5
+
+
+class Champion(Protocol):
+    """A registered version, as tasks.registry hands it over."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def folder(self) -> Path:
+        """Its model folder."""
+
+
+def compare(
+    recipe: Recipe,
+    prepared: Artifact,
+    exported: Artifact,
+    evaluated: Artifact,
+    champion: Champion | None,
+) -> Artifact:
+    """The stage `decide`: its facts are the Decision as a dict. `None`: there is no champion yet.
+
+    Raises UserError for a champion whose training rows may stand in this test set.
+    """
+    if champion is not None:
+        check_comparable(recipe, champion)
+    return artifact.make(
+        "decide",
+        key={
+            "promote": recipe.promote.model_dump(mode="json"),
+            "evaluate": recipe.evaluate.model_dump(mode="json"),
+            "objective": recipe.objective,
+            "keep": recipe.data.keep,
+            "champion": None
+            if champion is None
+            else {"version": champion.version, "content": content_digest(champion.folder)},
+        },
+        inputs=[prepared, exported, evaluated],
+        code=[
+            __name__,
+            f"tasks.objectives.{recipe.objective}",
+            f"serving.heads.{recipe.objective}",
+        ],
+        libraries=["numpy"],
+        build=partial(_build, recipe, prepared, exported, evaluated, champion),
+    )
+
+
+def check_comparable(recipe: Recipe, champion: Champion) -> None:
+    """Raise UserError unless the champion's rows were split as this recipe splits them.
+
+    Costs nothing, so that a flow may ask before it trains.
+    """
+    trained = manifest.read(champion.folder).training
+    who = f"champion {champion.name} version {champion.version}"
+    for key, ours in split_facts(recipe).items():
+        theirs = trained.get(key, ours if key != "salt" else "")
+        if theirs != ours:
+            raise UserError(
+                f"{who} was trained with the split {key} {theirs!r} and this recipe has {ours!r}: "
+                "rows it learned from may stand in this test set; set data.splits back, or "
+                "register under another name"
+            )
+
+
+def split_facts(recipe: Recipe) -> dict[str, Any]:
+    """What must not change between two models that are compared: stored in the manifest."""
+    splits = recipe.data.splits
+    return {"salt": splits.salt, "shares": {"validation": splits.validation, "test": splits.test}}
+
+
+def content_digest(folder: Path) -> str:
+    """Digest of the names and contents of all files of a model folder."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return artifact.digest_of(
+        {file.relative_to(folder).as_posix(): artifact.sha256(file) for file in files}
+    )
+
+
+def _build(
+    recipe: Recipe,
+    prepared: Artifact,
+    exported: Artifact,
+    evaluated: Artifact,
+    champion: Champion | None,
+    folder: Path,
+) -> dict[str, Any]:
+    from serving.scorer import Scorer
+
+    name, metric = testset.deciding_metric(recipe, prepared.facts["head"])
+    size = _default_size(exported.path / "model")
+    if champion is None:
+        decision = decide(
+            recipe.promote,
+            metric=name,
+            rows=evaluated.facts["rows"],
+            candidate=Measured(evaluated.facts["value"], size),
+            higher_is_better=metric.higher_is_better,
+        )
+    else:
+        rows = testset.read(recipe, prepared)
+        theirs = Scorer(champion.folder)
+        pair = _statistics(recipe, prepared, rows, evaluated, theirs)
+        speeds = _speeds(Scorer(exported.path / "model"), theirs, rows)
+        sizes = size, _default_size(champion.folder)
+        decision = _decide(recipe, rows, pair, speeds, sizes, champion.version)
+    artifact.write_json(folder / "decision.json", decision.to_dict())
+    return decision.to_dict()
+
+
+def _default_size(model: Path) -> int:
+    found = manifest.read(model)
+    return found.variant(found.default).size_bytes
+
+
+Pair = tuple[Array, Array, dict[str, Any]]
+"""The candidate's and the champion's statistics (n, d), and the head they stand in."""
+
+
+def _statistics(
+    recipe: Recipe, prepared: Artifact, rows: HeldOut, evaluated: Artifact, theirs: Scorer
+) -> Pair:
+    """Both models' statistics in a head that has the labels of both.
+
+    So a label that the champion does not know is one it always misses, and a decision of it for
+    a label that the candidate does not know is wrong.
+    """
+    objective, head = objectives.get(recipe.objective), prepared.facts["head"]
+    ours = np.load(evaluated.path / "outputs.npy", allow_pickle=False)
+    other, others_head = theirs.outputs(rows.texts), theirs.manifest.head
+    align = getattr(objective, "align", None)
+    if theirs.manifest.objective != recipe.objective or (align is None and others_head != head):
+        raise UserError(
+            f"the champion is a {theirs.manifest.objective} model and cannot be compared with this "
+            f"{recipe.objective} one; register it under another name"
+        )
+    common = head
+    if align is not None:
+        common = objective.common_head(head, others_head)  # type: ignore[attr-defined]
+        ours, other = align(ours, head, common), align(other, others_head, common)
+    return (
+        objective.statistics(rows.targets, ours, common),
+        objective.statistics(rows.targets, other, common),
+        common,
+    )
+
+
+def _decide(
+    recipe: Recipe,
+    rows: HeldOut,
+    pair: Pair,
+    speeds: tuple[float, float],
+    sizes: tuple[int, int],
+    version: str,
+) -> Decision:
+    ours, theirs, head = pair
+    name, metric = testset.deciding_metric(recipe, head)
+    how: dict[str, Any] = {
+        "resamples": recipe.evaluate.resamples,
+        "confidence": recipe.evaluate.confidence,
+    }
+    gains = [
+        SliceGain(
+            name=column,
+            value=value,
+            rows=int(mask.sum()),
+            candidate=_value(metric, ours[mask]),
+            champion=_value(metric, theirs[mask]),
+            difference=paired_bootstrap(ours[mask], theirs[mask], metric, **how),
+        )
+        for column, value, mask in testset.slices(recipe, rows)
+    ]
+    return decide(
+        recipe.promote,
+        metric=name,
+        rows=len(ours),
+        candidate=Measured(_value(metric, ours), sizes[0], speeds[0]),
+        champion=Measured(_value(metric, theirs), sizes[1], speeds[1]),
+        champion_version=version,
+        difference=paired_bootstrap(ours, theirs, metric, **how),
+        slices=gains,
+        higher_is_better=metric.higher_is_better,
+    )
+
+
+def _value(metric: Metric, rows: Array) -> float:
+    return float(metric.of(rows.sum(0, dtype=np.float64)))
+
+
+def _speeds(ours: Scorer, theirs: Scorer, rows: HeldOut) -> tuple[float, float]:
+    """Tokens a second of both, taking turns on the same rows so that a busy machine slows both.
+
+    Tokens are counted by the candidate's tokenizer for both: the same text is the same work.
+    """
+    texts, tokens = rows.texts[:TIMED_ROWS], int(rows.lengths[:TIMED_ROWS].sum())
+    times: Mapping[str, list[float]] = {"ours": [], "theirs": []}
+    for round_number in range(1 + TIMED_ROUNDS):
+        for who, scorer in (("ours", ours), ("theirs", theirs)):
+            taken_s = _timed(scorer, texts)
+            if round_number:  # the first one warms up
+                times[who].append(taken_s)
+    return tokens / statistics.median(times["ours"]), tokens / statistics.median(times["theirs"])
+
+
+def _timed(scorer: Scorer, texts: Sequence[str]) -> float:
+    started = time.perf_counter()
+    scorer.outputs(texts)
+    return time.perf_counter() - started

@@ -1,0 +1,240 @@
+"""Whether a candidate replaces the champion: numbers in, a Decision out, nothing else touched.
+
+A Decision carries every number that it rests on and one sentence for each guard, so that a reader
+months later needs neither the models nor the rows to see why it was taken.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from configs.schema import Promote
+from tasks.intervals import Difference
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of one model on the candidate's test rows."""
+
+    value: float
+    """Of the deciding metric."""
+    size_bytes: int | None = None
+    """Of the variant that scores by default."""
+    tokens_per_second: float | None = None
+    """Both models timed in one run on the same rows; None where there was nothing to compare."""
+
+
+@dataclass(frozen=True)
+class SliceGain:
+    """The two models on the test rows of one slice."""
+
+    name: str
+    """The column, such as `label` or `length`."""
+    value: str
+    rows: int
+    candidate: float
+    champion: float
+    difference: Difference
+
+
+@dataclass(frozen=True)
+class Guard:
+    """One condition: what was asked, what was found."""
+
+    name: str
+    passed: bool
+    reason: str
+    numbers: dict[str, float | int | str | None]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The verdict with its reasons. Promotion needs every guard."""
+
+    promote: bool
+    rule: str
+    metric: str
+    rows: int
+    """Test rows behind every number here."""
+    candidate: Measured
+    champion: Measured | None
+    champion_version: str | None
+    difference: Difference | None
+    """Gain over the champion; above 0 the candidate is better."""
+    guards: tuple[Guard, ...]
+
+    @property
+    def reasons(self) -> list[str]:
+        return [guard.reason for guard in self.guards]
+
+    @property
+    def smallest_detectable(self) -> float | None:
+        """The smallest true gain that these rows show with 80% probability."""
+        return self.difference.smallest_detectable if self.difference else None
+
+    @property
+    def summary(self) -> str:
+        """One line for a log, a terminal or a heading."""
+        if not self.promote:
+            return "Refused. " + " ".join(g.reason for g in self.guards if not g.passed)
+        if self.difference is None:
+            return f"Promoted as the first champion with {self.metric} {self.candidate.value:.4f}."
+        return "Promoted. " + self.guards[0].reason
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON; `from_dict` reads it back."""
+        return {
+            **asdict(self),
+            "guards": [asdict(guard) for guard in self.guards],
+            "reasons": self.reasons,
+            "smallest_detectable": self.smallest_detectable,
+            "summary": self.summary,
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Decision:
+        own = {name: content[name] for name in cls.__dataclass_fields__}
+        champion, difference = own["champion"], own["difference"]
+        return cls(
+            **{
+                **own,
+                "candidate": Measured(**own["candidate"]),
+                "champion": None if champion is None else Measured(**champion),
+                "difference": None if difference is None else Difference(**difference),
+                "guards": tuple(Guard(**guard) for guard in own["guards"]),
+            }
+        )
+
+
+def decide(
+    rules: Promote,
+    *,
+    metric: str,
+    rows: int,
+    candidate: Measured,
+    champion: Measured | None = None,
+    champion_version: str | None = None,
+    difference: Difference | None = None,
+    slices: Sequence[SliceGain] = (),
+    higher_is_better: bool = True,
+) -> Decision:
+    """Hold the candidate against the recipe's rules; without a champion, against floor and size.
+
+    Raises ValueError when a champion comes without a difference to it, or the reverse.
+    """
+    if (champion is None) != (difference is None):
+        raise ValueError("a champion needs a difference, and a difference a champion")
+    guards = [
+        _difference(rules, metric, difference),
+        _floor(rules, metric, candidate, higher_is_better),
+        _slices(rules, slices),
+        _latency(rules, candidate, champion),
+        _size(rules, candidate),
+    ]
+    return Decision(
+        promote=all(guard.passed for guard in guards),
+        rule=rules.rule,
+        metric=metric,
+        rows=rows,
+        candidate=candidate,
+        champion=champion,
+        champion_version=champion_version,
+        difference=difference,
+        guards=tuple(guards),
+    )
+
+
+# --- the guards -----------------------------------------------------------------------------------
+# Every comparison is written so that a NaN fails it.
+
+
+def _difference(rules: Promote, metric: str, found: Difference | None) -> Guard:
+    margin = 0.0 if rules.rule == "better" else rules.margin
+    if found is None:
+        reason = "There is no champion to compare with."
+        return Guard("difference", True, reason, {"margin": margin})
+    passed = found.low > -margin
+    needed = "above 0" if rules.rule == "better" else f"above {-margin:g}"
+    reason = (
+        f"The interval of the gain in {metric} must lie {needed}: "
+        f"{found.value:+.4f} ({found.low:+.4f} to {found.high:+.4f}); "
+        f"these rows could show a gain of {found.smallest_detectable:.4f}."
+    )
+    return Guard("difference", passed, reason, {"margin": margin, **asdict(found)})
+
+
+def _floor(rules: Promote, metric: str, candidate: Measured, higher_is_better: bool) -> Guard:
+    numbers: dict[str, float | int | str | None] = {"limit": rules.floor, "found": candidate.value}
+    if rules.floor is None:
+        return Guard("floor", not math.isnan(candidate.value), "No floor was asked for.", numbers)
+    reached = candidate.value >= rules.floor if higher_is_better else candidate.value <= rules.floor
+    bound = "at least" if higher_is_better else "at most"
+    reason = f"{metric} must be {bound} {rules.floor:g}: {candidate.value:.4f}."
+    return Guard("floor", reached, reason, numbers)
+
+
+def _slices(rules: Promote, slices: Sequence[SliceGain]) -> Guard:
+    if rules.slices is None:
+        return Guard("slices", True, "No limit on slices was asked for.", {})
+    limit, least = rules.slices.max_drop, rules.slices.min_rows
+    large = [one for one in slices if one.rows >= least]
+    numbers: dict[str, float | int | str | None] = {
+        "limit": limit,
+        "min_rows": least,
+        "compared": len(large),
+    }
+    if not large:
+        why = f"No slice has {least} test rows" if slices else "There is no champion"
+        return Guard("slices", True, f"{why} to compare slices by.", numbers)
+    failed = [one for one in large if not one.difference.value >= -limit]
+    worst = min(failed or large, key=lambda one: one.difference.value)
+    numbers |= {"slice": f"{worst.name}={worst.value}", "rows": worst.rows, "failed": len(failed)}
+    numbers |= {"found": -worst.difference.value, "low": worst.difference.low}
+    numbers |= {"high": worst.difference.high}
+    change = worst.difference
+    reason = (
+        f"No slice of {least} rows or more may lose over {limit:g}: the worst of {len(large)} is "
+        f"{worst.name}={worst.value} ({worst.rows} rows) with {change.value:+.4f} "
+        f"({change.low:+.4f} to {change.high:+.4f})."
+    )
+    return Guard("slices", not failed, reason, numbers)
+
+
+def _latency(rules: Promote, candidate: Measured, champion: Measured | None) -> Guard:
+    ours = candidate.tokens_per_second
+    theirs = champion.tokens_per_second if champion else None
+    ratio = theirs / ours if ours and theirs else None
+    numbers: dict[str, float | int | str | None] = {
+        "limit": rules.max_latency_ratio,
+        "found": ratio,
+        "candidate_tokens_per_second": ours,
+        "champion_tokens_per_second": theirs,
+    }
+    speeds = f"{ours:,.0f} and {theirs:,.0f} tokens a second" if ours and theirs else ""
+    if champion is None:
+        return Guard("latency", True, "There is no champion to be timed against.", numbers)
+    if rules.max_latency_ratio is None:
+        reason = "No limit on latency was asked for" + (f" ({speeds})." if speeds else ".")
+        return Guard("latency", True, reason, numbers)
+    asked = f"Time per token may be {rules.max_latency_ratio:g} times the champion's"
+    if ratio is None:
+        return Guard("latency", False, f"{asked}, and was not measured.", numbers)
+    reason = f"{asked}: {ratio:.2f} times ({speeds})."
+    return Guard("latency", ratio <= rules.max_latency_ratio, reason, numbers)
+
+
+def _size(rules: Promote, candidate: Measured) -> Guard:
+    size_mb = None if candidate.size_bytes is None else candidate.size_bytes / 1e6
+    numbers: dict[str, float | int | str | None] = {"limit_mb": rules.max_size_mb}
+    numbers["found_mb"] = size_mb
+    if rules.max_size_mb is None:
+        found = "" if size_mb is None else f" ({size_mb:.1f} MB)"
+        return Guard("size", True, f"No limit on size was asked for{found}.", numbers)
+    asked = f"The default variant may have {rules.max_size_mb:g} MB"
+    if size_mb is None:
+        return Guard("size", False, f"{asked}, and its size is not known.", numbers)
+    reason = f"{asked}: it has {size_mb:.1f} MB."
+    return Guard("size", size_mb <= rules.max_size_mb, reason, numbers)

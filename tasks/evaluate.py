@@ -1,0 +1,182 @@
+"""What the model that ships is worth: the exported default variant on the test rows.
+
+Writes `predictions.parquet` (a row each), `outputs.npy` (raw, for a later comparison),
+`metrics.json` (metrics with intervals, slices, the worst rows, and what else the objective has to
+show) and pictures. What only one objective has comes from its module's optional names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from configs.schema import Recipe
+from tasks import artifact, objectives, pictures, testset
+from tasks.artifact import Artifact
+from tasks.intervals import bootstrap, paired_bootstrap
+from tasks.objectives import Array, Objective
+from tasks.testset import HeldOut
+
+WORST = 20
+"""Rows shown that the model is most wrong about."""
+EXCERPT_CHARS = 280
+
+
+def evaluate(recipe: Recipe, prepared: Artifact, exported: Artifact) -> Artifact:
+    """Score the test rows as a user would, and say how good that is and how sure we are.
+
+    Raises RecipeError for a metric or slice column that is not there.
+    """
+    testset.check(recipe, prepared.facts["head"])
+    return artifact.make(
+        "evaluate",
+        key={
+            "evaluate": recipe.evaluate.model_dump(mode="json"),
+            "metric": recipe.promote.metric,
+            "objective": recipe.objective,
+            "keep": recipe.data.keep,
+        },
+        inputs=[prepared, exported],
+        code=[
+            __name__,
+            f"tasks.objectives.{recipe.objective}",
+            f"serving.heads.{recipe.objective}",
+        ],
+        libraries=["numpy", "pyarrow", "matplotlib"],
+        build=partial(_build, recipe, prepared, exported),
+    )
+
+
+def _build(recipe: Recipe, prepared: Artifact, exported: Artifact, folder: Path) -> dict[str, Any]:
+    from serving.scorer import Scorer
+
+    rows = testset.read(recipe, prepared)
+    scorer = Scorer(exported.path / "model")
+    outputs = scorer.outputs(rows.texts)
+    found = measure(recipe, prepared, rows, outputs)
+    objective, head = objectives.get(recipe.objective), prepared.facts["head"]
+    decoded = scorer.decode(outputs, probabilities=True)
+    table = _predictions(rows, decoded, _losses(objective, rows, outputs, head))
+    found["worst"] = _worst(rows, table)
+    found["variant"] = scorer.variant.name
+
+    np.save(folder / "outputs.npy", outputs, allow_pickle=False)
+    pq.write_table(table, folder / "predictions.parquet")
+    artifact.write_json(folder / "metrics.json", found)
+    pictures.write_all(folder, pictures.of_evaluation(found))
+    deciding = found["metrics"][found["metric"]]
+    return {
+        "metric": found["metric"],
+        **deciding,
+        "rows": found["rows"],
+        "metrics": found["metrics"],
+        "baseline_difference": found["baseline_difference"],
+    }
+
+
+def measure(recipe: Recipe, prepared: Artifact, rows: HeldOut, outputs: Array) -> dict[str, Any]:
+    """All of metrics.json that can be had from targets and outputs (n, ...)."""
+    objective, head = objectives.get(recipe.objective), prepared.facts["head"]
+    how: dict[str, Any] = {
+        "resamples": recipe.evaluate.resamples,
+        "confidence": recipe.evaluate.confidence,
+    }
+    statistics = objective.statistics(rows.targets, outputs, head)
+    known = objective.metrics(head)
+    name, deciding = testset.deciding_metric(recipe, head)
+    intervals = bootstrap(statistics, known, **how)
+    describe = getattr(objective, "details", None)
+    details: dict[str, Any] = (
+        describe(rows.targets, outputs, head, confidence=recipe.evaluate.confidence)
+        if describe
+        else {}
+    )
+    intervals |= details.pop("metrics", {})
+    difference = None
+    baseline = _baseline_statistics(objective, prepared, rows, head)
+    if baseline is not None:
+        difference = paired_bootstrap(statistics, baseline, deciding, **how)
+    return {
+        "metric": name,
+        "rows": len(rows.rows),
+        "confidence": recipe.evaluate.confidence,
+        "metrics": {key: asdict(interval) for key, interval in intervals.items()},
+        "baseline_difference": asdict(difference) if difference else None,
+        "slices": [
+            {
+                "name": column,
+                "value": value,
+                "rows": int(mask.sum()),
+                "metrics": {
+                    key: asdict(one)
+                    for key, one in bootstrap(statistics[mask], known, **how).items()
+                },
+            }
+            for column, value, mask in testset.slices(recipe, rows)
+        ],
+        **details,
+    }
+
+
+def _baseline_statistics(
+    objective: Objective, prepared: Artifact, rows: HeldOut, head: Mapping[str, Any]
+) -> Array | None:
+    """The baseline's statistics for the same rows in the same order; None where it has none."""
+    file, outputs_of = prepared.path / "baseline.parquet", getattr(objective, "outputs_of", None)
+    if outputs_of is None or not file.exists():
+        return None
+    table = pq.read_table(file)
+    decisions = dict(zip(table["row"].to_pylist(), table["decision"].to_pylist(), strict=True))
+    outputs = outputs_of([decisions[row] for row in rows.rows], head)
+    return objective.statistics(rows.targets, outputs, head)
+
+
+def _losses(
+    objective: Objective, rows: HeldOut, outputs: Array, head: Mapping[str, Any]
+) -> Array | None:
+    row_losses = getattr(objective, "row_losses", None)
+    return None if row_losses is None else np.asarray(row_losses(rows.targets, outputs, head))
+
+
+def _predictions(rows: HeldOut, decoded: pa.Table, losses: Array | None) -> pa.Table:
+    """row, target, the head's columns (its first one is the decision), loss, length, kept ones."""
+    columns: dict[str, Any] = {"row": rows.rows, "target": rows.names}
+    first, *others = decoded.column_names
+    columns["decision"] = decoded[first]
+    columns |= {name: decoded[name] for name in others}
+    if losses is not None:
+        columns["loss"] = losses
+    columns["length"] = rows.lengths
+    return pa.table(
+        columns | {f"input_{k}" if k in columns else k: v for k, v in rows.kept.items()}
+    )
+
+
+def _worst(rows: HeldOut, table: pa.Table) -> list[dict[str, Any]]:
+    """The wrongly decided rows with the largest loss, with the start of their text."""
+    if "loss" not in table.column_names:
+        return []
+    shown = [
+        name
+        for name in ("row", "target", "decision", "probability", "loss")
+        if name in table.column_names
+    ]
+    order = np.argsort(-table["loss"].to_numpy(), kind="stable")
+    decisions = np.asarray(table["decision"].to_pylist(), dtype=object)
+    wrong = order[(decisions != np.asarray(rows.names, dtype=object))[order]][:WORST]
+    return [
+        {**{name: table[name][i].as_py() for name in shown}, "text": _excerpt(rows.texts[i])}
+        for i in wrong.tolist()
+    ]
+
+
+def _excerpt(text: str) -> str:
+    line = " ".join(text[: 10 * EXCERPT_CHARS].split())
+    return line if len(line) <= EXCERPT_CHARS else line[: EXCERPT_CHARS - 1] + "…"

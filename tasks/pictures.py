@@ -1,0 +1,268 @@
+"""The pictures of a run, each drawn twice: for a light page and for a dark one.
+
+SVG with its text as outlines, so that it looks alike everywhere and asks for no font, and with
+nothing in it that changes from one drawing to the next. One blue carries what is measured and one
+orange what it is held against: told apart with any colour vision, and in grey.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+FONT = "DejaVu Sans"
+"""Comes with matplotlib."""
+Picture = dict[str, bytes]
+"""Look (`light`, `dark`) to SVG."""
+
+
+@dataclass(frozen=True)
+class Look:
+    ink: str
+    soft: str
+    line: str
+    paper: str
+    blue: str
+    orange: str
+
+
+LOOKS = {
+    "light": Look("#1d2a33", "#64727c", "#dfe4e6", "#ffffff", "#2166a5", "#c2620a"),
+    "dark": Look("#e3e8eb", "#93a1ab", "#36424b", "#172027", "#6fb1ea", "#f0a04b"),
+}
+
+
+def of_evaluation(found: Mapping[str, Any]) -> dict[str, Picture]:
+    """The pictures that a metrics.json has the numbers for."""
+    made = {}
+    if "confusion" in found:
+        made["confusion"] = confusion(**found["confusion"])
+    if "calibration" in found:
+        made["calibration"] = reliability(found["calibration"]["bins"])
+    return made
+
+
+def write_all(folder: Path, made: Mapping[str, Picture]) -> None:
+    """`NAME-LOOK.svg` for each."""
+    for name, picture in made.items():
+        for look, svg in picture.items():
+            (folder / f"{name}-{look}.svg").write_bytes(svg)
+
+
+# --- the pictures ---------------------------------------------------------------------------------
+
+
+def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Picture:
+    """Rows: the truth, columns: the decision. Shade: share of the truth's rows; number: rows."""
+    table = np.asarray(counts)
+    shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    k = len(labels)
+    names = [tick_name(i, label) for i, label in enumerate(labels)]
+    side = min(7.6, 1.5 + 0.62 * k + 0.05 * max(map(len, names)))
+    size = max(5.0, min(9.0, 105 / k))
+
+    def draw(axes: Any, look: Look) -> None:
+        axes.imshow(shares, cmap=_ramp(look), vmin=0, vmax=1)
+        for true, decided in np.argwhere(table > 0):
+            dark_cell = shares[true, decided] > 0.55
+            number = axes.text(
+                decided,
+                true,
+                f"{table[true, decided]}",
+                ha="center",
+                va="center",
+                fontsize=size,
+                color=look.paper if dark_cell else look.ink,
+            )
+            number.set_in_layout(False)  # it lies within the axes: measuring it only takes time
+        axes.set_xticks(range(k), names, rotation=45 if k > 3 else 0, fontsize=min(9, size + 2))
+        if k > 3:
+            for tick in axes.get_xticklabels():
+                tick.set(ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(k), names, fontsize=min(9, size + 2))
+        axes.set(xlabel="decided", ylabel="true")
+        axes.set_xticks(np.arange(k - 1) + 0.5, minor=True)
+        axes.set_yticks(np.arange(k - 1) + 0.5, minor=True)
+        axes.grid(which="minor", color=look.paper, linewidth=1.5)
+        axes.tick_params(which="both", length=0)
+        axes.spines[:].set_visible(False)
+
+    return _render(draw, (side, side))
+
+
+def reliability(bins: Sequence[Mapping[str, float]]) -> Picture:
+    """How often decisions of about one confidence are right, with the 95% interval of each bin."""
+    confidence = np.array([one["confidence"] for one in bins])
+    accuracy = np.array([one["accuracy"] for one in bins])
+    below = accuracy - [one["low"] for one in bins]
+    above = [one["high"] for one in bins] - accuracy
+    start = max(0.0, min(confidence.min(), (accuracy - below).min()) - 0.03)
+
+    def draw(axes: Any, look: Look) -> None:
+        axes.plot([start, 1], [start, 1], color=look.soft, linewidth=1, linestyle=(0, (4, 3)))
+        axes.errorbar(
+            confidence,
+            accuracy,
+            yerr=[np.maximum(below, 0), np.maximum(above, 0)],
+            color=look.blue,
+            fmt="o-",
+            markersize=4,
+            linewidth=1.4,
+            elinewidth=0.9,
+        )
+        axes.set(xlabel="confidence", ylabel="share that is right", aspect="equal")
+        axes.set(xlim=(start, 1.02), ylim=(start, 1.02))
+        axes.annotate(
+            "as honest as it says",
+            (1, 1),
+            (-4, -16),
+            textcoords="offset points",
+            ha="right",
+            rotation=0,
+            fontsize=8,
+            color=look.soft,
+        )
+
+    return _render(draw, (4.4, 4.4))
+
+
+def training_curve(events: Sequence[Mapping[str, Any]], metric: str) -> Picture:
+    """Loss of the training batches, and on top the validation metric, by step."""
+    losses = [(e["step"], e["loss"]) for e in events if e.get("loss") is not None]
+    checked = [(e["step"], e["validation"]) for e in events if e.get("validation")]
+    scores = [(step, values[metric]) for step, values in checked if metric in values]
+    validation = [(step, values["loss"]) for step, values in checked if "loss" in values]
+
+    def draw(axes: Any, look: Look) -> None:
+        upper, lower = axes
+        if scores:
+            upper.plot(*zip(*scores, strict=True), "o-", color=look.blue, markersize=4)
+        upper.set(ylabel=f"validation {metric}")
+        upper.tick_params(labelbottom=False)
+        if losses:
+            lower.plot(*zip(*losses, strict=True), color=look.orange, linewidth=1, label="training")
+        if validation:
+            lower.plot(
+                *zip(*validation, strict=True),
+                "o-",
+                color=look.blue,
+                markersize=4,
+                label="validation",
+            )
+        lower.set(xlabel="step", ylabel="loss")
+        if losses or validation:
+            lower.set_ylim(bottom=0)
+            lower.legend(frameon=False, labelcolor=look.ink, fontsize=8)
+
+    return _render(draw, (6.4, 4.6), rows=2)
+
+
+def lengths(edges: Sequence[float], counts: Sequence[int], cut: int | None = None) -> Picture:
+    """Rows by tokens. `edges`: one more than `counts`; `cut`: where texts are truncated."""
+
+    def draw(axes: Any, look: Look) -> None:
+        axes.bar(
+            edges[:-1],
+            counts,
+            width=np.diff(edges),
+            align="edge",
+            color=look.blue,
+            edgecolor=look.paper,
+            linewidth=0.6,
+        )
+        if cut is not None and edges[0] <= cut <= edges[-1] * 1.5:
+            axes.axvline(cut, color=look.orange, linewidth=1.2, linestyle=(0, (4, 3)))
+        axes.set(xlabel="tokens", ylabel="training rows")
+        axes.set_xlim(left=0)
+
+    return _render(draw, (6.4, 2.8))
+
+
+def variants(names: Sequence[str], speeds: Sequence[float], chosen: str) -> Picture:
+    """Tokens a second of each, the chosen one filled."""
+
+    def draw(axes: Any, look: Look) -> None:
+        places = range(len(names))
+        for place, name, speed in zip(places, names, speeds, strict=True):
+            axes.barh(
+                place,
+                speed,
+                height=0.62,
+                color=look.blue if name == chosen else look.line,
+            )
+            axes.text(speed, place, f"  {speed:,.0f}", va="center", fontsize=9, color=look.ink)
+        axes.set_yticks(places, names)
+        axes.invert_yaxis()
+        axes.set_xlim(0, max(speeds, default=1) * 1.18)
+        axes.set(xlabel="tokens a second")
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+
+    return _render(draw, (6.4, 0.9 + 0.42 * len(names)))
+
+
+# --- how they are drawn ---------------------------------------------------------------------------
+
+
+def _render(
+    draw: Callable[[Any, Look], None], inches: tuple[float, float], *, rows: int = 1
+) -> Picture:
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    made = {}
+    for name, look in LOOKS.items():
+        with rc_context(_style(look)):
+            figure = Figure(figsize=inches, layout="constrained")
+            FigureCanvasSVG(figure)
+            draw(figure.subplots(rows, sharex=True), look)
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+        made[name] = buffer.getvalue()
+    return made
+
+
+def _style(look: Look) -> dict[str, Any]:
+    return {
+        "svg.hashsalt": "headrace",
+        "svg.fonttype": "path",
+        "text.parse_math": False,  # a label may well hold a dollar sign
+        "font.family": FONT,
+        "font.size": 9,
+        "text.color": look.ink,
+        "axes.labelcolor": look.soft,
+        "axes.edgecolor": look.line,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "xtick.color": look.soft,
+        "ytick.color": look.soft,
+        "xtick.major.width": 0.6,
+        "ytick.major.width": 0.6,
+    }
+
+
+def _ramp(look: Look) -> Any:
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("share", [look.paper, look.line, look.blue])
+
+
+def tick_name(number: int, label: str, most: int = 16) -> str:
+    """The label cut to a tick's room; `#number` for one in a script the picture's font lacks."""
+    if not set(map(ord, label)) <= _drawable():
+        return f"#{number}"
+    return label if len(label) <= most else label[: most - 1] + "…"
+
+
+@cache
+def _drawable() -> frozenset[int]:
+    from matplotlib.font_manager import findfont, get_font
+
+    return frozenset(get_font(findfont(FONT)).get_charmap())

@@ -1,0 +1,108 @@
+"""The test rows of a prepared artifact, and the slices they are looked at by."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from configs.errors import RecipeError
+from configs.schema import Recipe
+from tasks import objectives
+from tasks.artifact import Artifact
+from tasks.objectives import Array, Metric
+
+MAX_VALUES = 30
+"""Slices shown of one column: its most frequent values."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Columns of equal length, in the order of the prepared test split."""
+
+    rows: list[int]
+    """Row numbers in the split's source."""
+    texts: list[str]
+    targets: list[Any]
+    names: list[str]
+    """What a reader calls each target."""
+    lengths: Array
+    """Tokens, as the candidate's tokenizer counts them."""
+    kept: dict[str, list[Any]]
+
+
+def read(recipe: Recipe, prepared: Artifact) -> HeldOut:
+    from datasets import load_from_disk
+
+    split = load_from_disk(str(prepared.path / "test")).with_format("arrow")[:]
+    objective, head = objectives.get(recipe.objective), prepared.facts["head"]
+    targets = split["labels"].to_pylist()
+    return HeldOut(
+        rows=split["row"].to_pylist(),
+        texts=split["text"].to_pylist(),
+        targets=targets,
+        names=[objective.decode_target(target, head) for target in targets],
+        lengths=split["length"].to_numpy(),
+        kept={name: split[name].to_pylist() for name in recipe.data.keep},
+    )
+
+
+def deciding_metric(recipe: Recipe, head: Mapping[str, Any]) -> tuple[str, Metric]:
+    """The metric that promotion goes by. Raises RecipeError for one the objective lacks."""
+    objective = objectives.get(recipe.objective)
+    name = recipe.promote.metric or objective.METRIC
+    known = objective.metrics(head)
+    if name not in known:
+        raise RecipeError(
+            f"promote.metric: {recipe.objective} has no metric {name!r}; it has {', '.join(known)}"
+        )
+    return name, known[name]
+
+
+def check(recipe: Recipe, head: Mapping[str, Any]) -> None:
+    """Raise RecipeError for a metric or a slice that evaluation would look for in vain."""
+    deciding_metric(recipe, head)
+    for column in recipe.evaluate.slices:
+        if column not in recipe.data.keep:
+            raise RecipeError(
+                f"evaluate.slices: the column {column!r} is not carried along; add it to data.keep"
+            )
+
+
+def slices(recipe: Recipe, rows: HeldOut) -> Iterator[tuple[str, str, Array]]:
+    """(column, value, mask (n,)): label, length bucket, and the recipe's own columns.
+
+    A column with very many values (or an objective whose targets are all different) shows the
+    most frequent `MAX_VALUES`; values of a single row are no slice.
+    """
+    yield from _by("label", rows.names, Counter(rows.names))
+    buckets = [length_bucket(int(length)) for length in rows.lengths]
+    by_size = sorted(set(buckets), key=lambda bucket: int(bucket.split("-")[0]))
+    yield from _by("length", buckets, {bucket: buckets.count(bucket) for bucket in by_size})
+    for column in recipe.evaluate.slices:
+        values = ["(null)" if value is None else str(value) for value in rows.kept[column]]
+        yield from _by(column, values, Counter(values))
+
+
+def _by(
+    column: str, values: Sequence[str], counts: Mapping[str, int]
+) -> Iterator[tuple[str, str, Array]]:
+    all_values = np.asarray(values, dtype=object)
+    shown = [value for value in counts if counts[value] > 1]
+    if len(shown) > MAX_VALUES:
+        shown = sorted(shown, key=lambda value: (-counts[value], value))[:MAX_VALUES]
+    elif column != "length":
+        shown = sorted(shown)
+    for value in shown:
+        yield column, value, all_values == value
+
+
+def length_bucket(tokens: int) -> str:
+    """`1-16`, `17-32`, `33-64`, ...: the same edges in every run, so that runs compare."""
+    top = 16
+    while tokens > top:
+        top *= 2
+    return f"{1 if top == 16 else top // 2 + 1}-{top}"
