@@ -1,10 +1,10 @@
 """manifest.json: what a model folder holds and how it must be run.
 
-    model/
-      manifest.json
-      tokenizer.json
-      golden.json                     32 real rows; each variant's outputs for them
-      fp32/model.onnx, fused/...      one folder per variant that passed the gate
+model/
+  manifest.json
+  tokenizer.json
+  golden.json                     32 real rows; each variant's outputs for them
+  fp32/model.onnx, fused/...      one folder per variant that passed the gate
 """
 
 from __future__ import annotations
@@ -91,8 +91,13 @@ def read(folder: Path) -> Manifest:
             f"{folder} is of model format {found}; this Headrace reads up to {FORMAT}: update it"
         )
     variants = tuple(
-        Variant(**{**v, "providers": tuple(v["providers"]),
-                   "disabled_optimizers": tuple(v["disabled_optimizers"])})
+        Variant(
+            **{
+                **v,
+                "providers": tuple(v["providers"]),
+                "disabled_optimizers": tuple(v["disabled_optimizers"]),
+            }
+        )
         for v in content.pop("variants")
     )
     return Manifest(**content, variants=variants)

@@ -1,0 +1,56 @@
+"""golden.json: real rows with the outputs each variant gave where it was exported.
+
+The first use on another machine or provider compares: int8 kernels differ with the instruction
+set, and a graph that loads does not have to compute the same.
+
+    {"texts": [...], "outputs": {"<variant>": [[...], ...]}}
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import ModelFolderError
+
+FILE = "golden.json"
+# Every row alone: the outputs then depend on no batch around them, whatever budget a job uses.
+TOKEN_BUDGET = 1
+
+Array = NDArray[np.floating[Any]]
+
+
+def write(folder: Path, texts: Sequence[str], outputs: Mapping[str, Array]) -> None:
+    """Write golden.json aside and rename it. `outputs`: variant to its outputs (n, ...), as
+    `scorer.outputs(texts, token_budget=golden.TOKEN_BUDGET)` gave them."""
+    listed = {name: np.asarray(rows).tolist() for name, rows in outputs.items()}
+    aside = folder / f".{FILE}.tmp"
+    content = json.dumps({"texts": list(texts), "outputs": listed}, ensure_ascii=False)
+    aside.write_text(content + "\n", encoding="utf-8")
+    aside.replace(folder / FILE)
+
+
+def read(folder: Path) -> tuple[list[str], dict[str, Array]]:
+    """Texts, and each variant's outputs. Raises ModelFolderError when there are none."""
+    try:
+        content = json.loads((folder / FILE).read_bytes())
+        outputs = {name: np.asarray(rows) for name, rows in content["outputs"].items()}
+        return list(content["texts"]), outputs
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
+        raise ModelFolderError(f"{folder / FILE} cannot be read: {problem}") from problem
+
+
+def difference(expected: Array, found: Array, *, tolerance: float) -> str | None:
+    """How the outputs differ, in words; None when they are the same within the tolerance."""
+    if expected.shape != found.shape:
+        return f"shape {found.shape} instead of {expected.shape}"
+    largest = float(np.abs(expected - found).max(initial=0.0))
+    if not largest <= tolerance:  # so written, a NaN counts as different
+        return f"outputs differ by {largest:.3g}, allowed are {tolerance:.3g}"
+    other = int((expected.argmax(axis=-1) != found.argmax(axis=-1)).sum())
+    return f"{other} of {len(expected)} decisions differ" if other else None
