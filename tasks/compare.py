@@ -1,9 +1,10 @@
 """The champion on the candidate's test rows, and the decision that follows.
 
 The champion is run anew, through its own exported model, because its stored numbers are of other
-rows. That is fair only while no row of this test set was among its training rows: splits go by a
-hash of the text, so with the same salt and shares a row stays where it was, however the table
-grows; with others it does not, and the comparison is refused.
+rows. That is fair only while no row of this test set was among its training rows. Splits go by a hash of the
+text, so with the same salt a row stays where it was however the table grows: an old training row
+never enters the test set. With another salt, or a larger share of test rows, it may, and the
+comparison is refused.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from tasks import artifact, objectives, testset
 from tasks.artifact import Artifact
 from tasks.decide import Decision, Measured, SliceGain, decide
 from tasks.intervals import paired_bootstrap
+from tasks.model_store import content_id
 from tasks.objectives import Array, Metric
 from tasks.testset import HeldOut
 
@@ -68,7 +70,7 @@ def compare(
             "keep": recipe.data.keep,
             "champion": None
             if champion is None
-            else {"version": champion.version, "content": content_digest(champion.folder)},
+            else {"version": champion.version, "content": content_id(champion.folder)},
         },
         inputs=[prepared, exported, evaluated],
         code=[
@@ -82,34 +84,27 @@ def compare(
 
 
 def check_comparable(recipe: Recipe, champion: Champion) -> None:
-    """Raise UserError unless the champion's rows were split as this recipe splits them.
+    """Raise UserError unless no row of this recipe's test set can have trained the champion.
 
-    Costs nothing, so that a flow may ask before it trains.
+    Costs nothing, so that a flow may ask before it trains. The test rows are the high end of the
+    hashes: a smaller share of them is part of the champion's own test set, a larger one is not.
     """
-    trained = manifest.read(champion.folder).training
-    who = f"champion {champion.name} version {champion.version}"
-    for key, ours in split_facts(recipe).items():
-        theirs = trained.get(key, ours if key != "salt" else "")
-        if theirs != ours:
-            raise UserError(
-                f"{who} was trained with the split {key} {theirs!r} and this recipe has {ours!r}: "
-                "rows it learned from may stand in this test set; set data.splits back, or "
-                "register under another name"
-            )
-
-
-def split_facts(recipe: Recipe) -> dict[str, Any]:
-    """What must not change between two models that are compared: stored in the manifest."""
+    theirs = manifest.read(champion.folder).training
     splits = recipe.data.splits
-    return {"salt": splits.salt, "shares": {"validation": splits.validation, "test": splits.test}}
-
-
-def content_digest(folder: Path) -> str:
-    """Digest of the names and contents of all files of a model folder."""
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
-    return artifact.digest_of(
-        {file.relative_to(folder).as_posix(): artifact.sha256(file) for file in files}
-    )
+    salt, share = theirs.get("salt", ""), theirs.get("test_share", splits.test)
+    who = f"champion {champion.name} version {champion.version}"
+    if salt != splits.salt:
+        raise UserError(
+            f"{who} was split with salt {salt!r}, this recipe has {splits.salt!r}: rows it learned "
+            f"from may stand in this test set; set data.splits.salt to {salt!r}, or register "
+            "under another name"
+        )
+    if splits.test > share:
+        raise UserError(
+            f"{who} was tested on a share of {share:g}, this recipe asks for {splits.test:g}: rows "
+            f"it learned from would stand in this test set; set data.splits.test to {share:g} or "
+            "less, or register under another name"
+        )
 
 
 def _build(

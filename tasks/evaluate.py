@@ -62,7 +62,7 @@ def _build(recipe: Recipe, prepared: Artifact, exported: Artifact, folder: Path)
     outputs = scorer.outputs(rows.texts)
     found = measure(recipe, prepared, rows, outputs)
     objective, head = objectives.get(recipe.objective), prepared.facts["head"]
-    decoded = scorer.decode(outputs, probabilities=True)
+    decoded = scorer.decode(outputs, **getattr(objective, "DECODE", {}))
     table = _predictions(rows, decoded, _losses(objective, rows, outputs, head))
     found["worst"] = _worst(rows, table)
     found["variant"] = scorer.variant.name

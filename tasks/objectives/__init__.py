@@ -73,6 +73,7 @@ class Objective(Protocol):
 
     # Optional names; what is absent is left out of the evaluation, or taken as said here.
     #
+    # DECODE                          options of the serving head for the table of predictions
     # details(targets, outputs, head, *, confidence) -> {"metrics": {name: Interval}, ...}
     #     what cannot be had from sums over rows; further keys are sections of the report
     # row_losses(targets, outputs, head) -> (n,)      how wrong each row is, to show the worst

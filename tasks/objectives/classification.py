@@ -19,6 +19,7 @@ from tasks.probabilities import calibration, macro_auc, softmax
 COLUMNS = {"text": "the text to classify", "label": "its class, a string or a number"}
 TEXT = "text"
 METRIC = "accuracy"
+DECODE = {"probabilities": True}
 
 
 class Options(BaseModel):
@@ -147,13 +148,14 @@ def metrics(head: Mapping[str, Any]) -> dict[str, Metric]:
 
     def accuracy(sums: Array) -> Array:
         # Every row makes exactly one decision, so the decisions count the rows.
-        return sums[..., 2 * k :].sum(-1) / np.maximum(sums[..., k : 2 * k].sum(-1), 1)
+        decided = np.maximum(sums[..., k : 2 * k].sum(-1), 1)
+        return np.asarray(sums[..., 2 * k :].sum(-1) / decided)
 
     def macro_f1(sums: Array) -> Array:
         both = sums[..., :k] + sums[..., k : 2 * k]
         f1 = 2 * sums[..., 2 * k :] / np.maximum(both, 1)
         seen = both > 0
-        return (f1 * seen).sum(-1) / np.maximum(seen.sum(-1), 1)
+        return np.asarray((f1 * seen).sum(-1) / np.maximum(seen.sum(-1), 1))
 
     return {"accuracy": Metric(accuracy), "macro_f1": Metric(macro_f1)}
 
