@@ -69,12 +69,7 @@ def make(
     there); `libraries` are the distributions whose version matters. `build` fills the empty folder
     it is given and returns the artifact's facts.
     """
-    determined_by = {
-        "key": dict(key),
-        "inputs": {one.stage: one.id for one in inputs},
-        "code": code_digest(tuple(code)),
-        "libraries": {name: importlib.metadata.version(name) for name in libraries},
-    }
+    determined_by = _determined_by(key=key, inputs=inputs, code=code, libraries=libraries)
     digest = digest_of({"stage": stage, **determined_by})
     folder = workspace.home() / "artifacts" / stage / digest
     with workspace.lock(f"{stage}-{digest}"):
@@ -104,6 +99,26 @@ def make(
     made = _find(stage, digest, folder)
     assert made is not None, f"{folder} was written and read back differently"
     return Artifact(**{**vars(made), "cached": False})
+
+
+def name_of(stage: str, **determined_by: Any) -> str:
+    """The digest that `make` would name the artifact by: same arguments, without `build`."""
+    return digest_of({"stage": stage, **_determined_by(**determined_by)})
+
+
+def _determined_by(
+    *,
+    key: Mapping[str, Any],
+    inputs: Sequence[Artifact] = (),
+    code: Sequence[str] = (),
+    libraries: Sequence[str] = (),
+) -> dict[str, Any]:
+    return {
+        "key": dict(key),
+        "inputs": {one.stage: one.id for one in inputs},
+        "code": code_digest(tuple(code)),
+        "libraries": {name: importlib.metadata.version(name) for name in libraries},
+    }
 
 
 def _find(stage: str, digest: str, folder: Path) -> Artifact | None:

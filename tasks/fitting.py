@@ -1,0 +1,387 @@
+"""What transformers' Trainer is given: model, rows, batches, settings, callbacks.
+
+Runs in the trainer's process only; importing it costs seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from torch.utils.data import Sampler, SequentialSampler
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    EarlyStoppingCallback,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.pytorch_utils import Conv1D
+from transformers.trainer_pt_utils import get_length_grouped_indices
+
+from configs.errors import RecipeError
+from configs.schema import Lora, Model, Recipe
+from tasks import checkpoints, hardware, objectives
+from tasks.model_source import SCRATCH, locate
+
+COLUMNS = ["input_ids", "labels", "length"]
+EVENTS = "events.jsonl"
+IGNORED = -100
+"""Label of a position that does not count, as torch's cross-entropy has it."""
+
+
+def build(
+    recipe: Recipe, prepared: Path, work: Path, *, per_device: int, accumulation: int
+) -> LengthGroupedTrainer:
+    """A Trainer ready to run. Raises RecipeError for a model or precision that cannot be had."""
+    device = hardware.device()
+    objective = objectives.get(recipe.objective)
+    options = objective.Options.model_validate(recipe.options)
+    head = json.loads((prepared / "head.json").read_bytes())
+    tokenizer = AutoTokenizer.from_pretrained(prepared / "tokenizer")
+    train, validation = rows(prepared / "train"), rows(prepared / "validation")
+    set_seed(recipe.train.seed)  # before the model: a new head's weights are random
+    model = load_model(recipe.model, objective, head, tokenizer)
+    if recipe.train.freeze_embeddings:
+        model.get_input_embeddings().requires_grad_(False)
+    if recipe.model.lora is not None:
+        model = with_lora(model, recipe.model.lora)
+    metrics = objective.metrics(head)
+    best_by = recipe.train.best_by or objective.METRIC
+    trainer = LengthGroupedTrainer(
+        model=model,
+        args=arguments(
+            recipe,
+            output_dir=str(work),
+            steps_per_epoch=math.ceil(len(train) / recipe.train.batch_size),
+            per_device_train_batch_size=per_device,
+            per_device_eval_batch_size=per_device,
+            gradient_accumulation_steps=accumulation,
+            use_cpu=device == "cpu",
+            bf16=hardware.precision(recipe.train.precision, device) == "bf16",
+            metric_for_best_model=best_by,
+            greater_is_better=best_by != "loss" and metrics[best_by].higher_is_better,
+        ),
+        train_dataset=train,
+        # Sorted, longest first: least padding, and memory that does not suffice shows at once.
+        eval_dataset=validation.select(np.argsort(-np.asarray(validation["length"]))),
+        data_collator=Collator(tokenizer.pad_token_id or 0),
+        compute_loss_func=objective.loss(
+            options, train["labels"], head, recipe.train.label_smoothing
+        ),
+        compute_metrics=lambda found: measure(objective, head, found.label_ids, found.predictions),
+    )
+    trainer.group_size = recipe.train.batch_size
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(Progress(work / EVENTS, trainer))
+    trainer.add_callback(MarkWhole())
+    if recipe.train.early_stopping:
+        trainer.add_callback(EarlyStoppingCallback(recipe.train.early_stopping.patience))
+    return trainer
+
+
+def rows(folder: Path) -> datasets.Dataset:
+    """One split, memory-mapped, with the columns that train."""
+    return datasets.load_from_disk(str(folder)).select_columns(COLUMNS)
+
+
+def arguments(recipe: Recipe, *, steps_per_epoch: int, **given: Any) -> TrainingArguments:
+    """The recipe in the Trainer's words; `given` is what it does not know."""
+    train = recipe.train
+    steps = math.ceil(train.epochs * steps_per_epoch)
+    interval = max(1, math.ceil(steps_per_epoch / train.evaluations_per_epoch))
+    return TrainingArguments(
+        **given,
+        max_steps=min(steps, train.max_steps or steps),
+        learning_rate=train.learning_rate,
+        lr_scheduler_type=train.schedule,
+        warmup_steps=train.warmup,  # under 1: a share of all steps
+        weight_decay=train.weight_decay,
+        max_grad_norm=train.max_grad_norm,
+        optim="adamw_torch_fused",
+        seed=train.seed,
+        data_seed=train.seed,
+        eval_strategy="steps",
+        eval_steps=interval,
+        save_strategy="steps",
+        save_steps=interval,
+        save_total_limit=2,  # the best and the last
+        load_best_model_at_end=True,
+        restore_callback_states_from_checkpoint=True,  # the patience used up so far
+        logging_steps=0.01,  # of all steps
+        logging_first_step=True,
+        logging_nan_inf_filter=False,
+        remove_unused_columns=False,
+        dataloader_pin_memory=not given["use_cpu"],
+        disable_tqdm=True,
+        report_to="none",
+    )
+
+
+# --- model ----------------------------------------------------------------------------------------
+
+
+def load_model(
+    model: Model, objective: objectives.Objective, head: Mapping[str, Any], tokenizer: Any
+) -> Any:
+    """The recipe's model with the objective's head.
+
+    In fp32 whatever the file's type: small updates would be lost in rounding.
+    Raises RecipeError for a scratch config that no model of that type can have.
+    """
+    if model.source == SCRATCH:
+        return objective.load_model(scratch_config(model, tokenizer), head)
+    loaded = objective.load_model(
+        locate(model),
+        head,
+        revision=model.revision,
+        trust_remote_code=model.trust_remote_code,
+        dtype=torch.float32,
+    )
+    if loaded.config.pad_token_id is None:
+        loaded.config.pad_token_id = tokenizer.pad_token_id
+    return loaded
+
+
+def scratch_config(model: Model, tokenizer: Any) -> Any:
+    scratch = model.scratch
+    tokens = {
+        name: getattr(tokenizer, name)
+        for name in ("pad_token_id", "bos_token_id", "eos_token_id")
+        if getattr(tokenizer, name) is not None
+    }
+    try:
+        config = AutoConfig.for_model(
+            scratch.model_type, **{"vocab_size": len(tokenizer), **tokens, **scratch.config}
+        )
+    except (ValueError, TypeError) as problem:
+        reason = str(problem).split("\n")[0]
+        raise RecipeError(f"model.scratch: no such {scratch.model_type}: {reason}") from problem
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is not None and positions < model.max_length:
+        raise RecipeError(
+            f"model.scratch.config.max_position_embeddings: {positions} positions are too few for "
+            f"model.max_length {model.max_length}; raise the one or lower the other"
+        )
+    return config
+
+
+def with_lora(model: Any, lora: Lora) -> Any:
+    """Low-rank adapters on the body's linear layers; the head, which is new, trains whole."""
+    from peft import LoraConfig, get_peft_model
+
+    body = getattr(model, model.base_model_prefix)
+    linear = [
+        f"{model.base_model_prefix}.{name}"
+        for name, module in body.named_modules()
+        if isinstance(module, torch.nn.Linear | Conv1D)
+    ]
+    shared = {id(weight) for weight in body.parameters()}  # a tied output layer is no new head
+    heads = [
+        name
+        for name, child in model.named_children()
+        if child is not body and {id(weight) for weight in child.parameters()} - shared
+    ]
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=linear if lora.target_modules == "all-linear" else lora.target_modules,
+        modules_to_save=heads,
+    )
+    return get_peft_model(model, config)
+
+
+def save(model: Any, tokenizer: Path, folder: Path) -> None:
+    """config.json, model.safetensors and the tokenizer's files; adapters merged; no pickle."""
+    if hasattr(model, "merge_and_unload"):
+        model = model.merge_and_unload()
+    aside = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    model.save_pretrained(aside)
+    shutil.copytree(tokenizer, aside, dirs_exist_ok=True)
+    aside.rename(folder)
+
+
+def measure(
+    objective: objectives.Objective, head: Mapping[str, Any], targets: Any, outputs: Any
+) -> dict[str, float]:
+    sums = objective.statistics(targets, outputs, head).sum(axis=0)
+    return {name: float(metric.of(sums)) for name, metric in objective.metrics(head).items()}
+
+
+def facts(trainer: LengthGroupedTrainer) -> dict[str, Any]:
+    """What the artifact says of this training."""
+    state, args = trainer.state, trainer.args
+    return {
+        "best": {
+            "step": state.best_global_step,
+            "metric": args.metric_for_best_model,
+            "value": state.best_metric,
+        },
+        "steps": state.global_step,
+        "epochs": round(state.epoch or 0, 3),
+        "precision": "bf16" if args.bf16 else "fp32",
+        "device": args.device.type,
+        "processes": args.world_size,
+        "batch": {
+            "per_device": args.per_device_train_batch_size,
+            "accumulation": args.gradient_accumulation_steps,
+        },
+        "tokens_per_second": round(trainer.tokens_per_second()),
+    }
+
+
+# --- batches --------------------------------------------------------------------------------------
+
+
+class LengthGrouped(Sampler[int]):
+    """Rows of one batch have similar lengths; the order depends on nothing but seed and epoch.
+
+    So a resumed run sees the rows that the killed one had left. (transformers' own sampler draws
+    from the global generator, whose state at the epoch's start is gone by then.)
+    """
+
+    def __init__(self, lengths: list[int], *, batch_size: int, seed: Callable[[], int]) -> None:
+        self.lengths, self.batch_size, self.seed = lengths, batch_size, seed
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed())
+        return iter(get_length_grouped_indices(self.lengths, self.batch_size, generator=generator))
+
+
+class Collator:
+    """Rows to tensors: input_ids and attention_mask (batch, longest), labels (batch[, longest])."""
+
+    def __init__(self, pad_id: int) -> None:
+        self.pad_id = pad_id
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        ids = [row["input_ids"] for row in rows]
+        labels = [row["labels"] for row in rows]
+        return {
+            "input_ids": padded(ids, self.pad_id),
+            "attention_mask": padded([[1] * len(one) for one in ids], 0),
+            "labels": padded(labels, IGNORED)
+            if isinstance(labels[0], list)
+            else torch.tensor(labels),
+        }
+
+
+def padded(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
+    longest = max(map(len, rows))
+    return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows])
+
+
+class LengthGroupedTrainer(Trainer):  # type: ignore[misc]
+    """The Trainer with our order of rows, and a count of real tokens."""
+
+    group_size: int
+    """Rows of an optimizer step: what the order is made for, however memory divides it."""
+    train_s = 0.0
+    """Seconds spent on training steps, not on evaluation or checkpoints."""
+    tokens: Any = 0
+    """Real tokens this process has trained on; on the device, so that counting does not wait."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> LengthGrouped:
+        return LengthGrouped(
+            list(self.train_dataset["length"]),
+            batch_size=self.group_size,
+            # Finished epochs: asked when an epoch starts. The factor keeps seeds 0 and 1 apart.
+            seed=lambda: self.args.seed * 100_003 + int(self.state.epoch or 0),
+        )
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> SequentialSampler:
+        return SequentialSampler(eval_dataset)
+
+    def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        self.tokens = self.tokens + inputs["attention_mask"].sum()
+        return super().training_step(model, inputs, *args, **kwargs)
+
+    def tokens_per_second(self) -> float:
+        """Over all processes, taking the others to do as much as this one."""
+        return int(self.tokens) * int(self.args.world_size) / max(self.train_s, 1e-9)
+
+
+# --- callbacks ------------------------------------------------------------------------------------
+
+
+class Progress(TrainerCallback):  # type: ignore[misc]
+    """Appends one line of JSON to events.jsonl for each logged step and each evaluation."""
+
+    def __init__(self, file: Path, trainer: LengthGroupedTrainer) -> None:
+        self.file, self.trainer = file, trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.started = self.clock = time.monotonic()
+        self.first_step = state.global_step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        now = time.monotonic()
+        self.trainer.train_s += now - self.clock
+        self.clock = now
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
+        if "loss" not in logs:
+            return
+        if not math.isfinite(logs["loss"]):
+            raise RecipeError(
+                f"training diverged: the loss is {logs['loss']} at step {state.global_step}; "
+                f"lower train.learning_rate (now {args.learning_rate:g})"
+            )
+        pace_s = (time.monotonic() - self.started) / (state.global_step - self.first_step)
+        self._append(
+            state,
+            loss=logs["loss"],
+            learning_rate=logs["learning_rate"],
+            grad_norm=logs["grad_norm"],
+            tokens_per_second=round(self.trainer.tokens_per_second()),
+            eta_s=round((state.max_steps - state.global_step) * pace_s, 1),
+        )
+
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: dict[str, Any], **_: Any
+    ) -> None:
+        timing = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
+        found = {
+            name.removeprefix("eval_"): value
+            for name, value in metrics.items()
+            if name.startswith("eval_") and name not in timing
+        }
+        self._append(state, validation=found)
+        self.clock = time.monotonic()
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.clock = time.monotonic()
+
+    def _append(self, state: Any, **what: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        place = {"step": state.global_step, "max_steps": state.max_steps, "epoch": state.epoch}
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({**place, **what}) + "\n")
+
+
+class MarkWhole(TrainerCallback):  # type: ignore[misc]
+    """Marks a checkpoint once all of it has been written, by every process."""
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()
+        if state.is_world_process_zero:
+            checkpoints.mark(Path(args.output_dir) / f"checkpoint-{state.global_step}")

@@ -1,0 +1,82 @@
+"""What this process may use: cores, memory, and the arithmetic the hardware does natively.
+
+Imports torch only inside functions.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from configs.errors import RecipeError
+
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def cores(cgroup: Path = CGROUP) -> int:
+    """Cores granted to this process: by its affinity mask and its control group's quota."""
+    if hasattr(os, "sched_getaffinity"):
+        granted = len(os.sched_getaffinity(0))
+    else:
+        granted = os.cpu_count() or 1
+    quota, period = _quota(cgroup)
+    return max(1, min(granted, round(quota / period)) if quota > 0 else granted)
+
+
+def _quota(cgroup: Path) -> tuple[int, int]:
+    """Microseconds of CPU time per period of microseconds; (-1, 1) where there is no limit."""
+    unlimited = (-1, 1)
+    try:
+        if (cgroup / "cpu.max").exists():  # version 2: "200000 100000" or "max 100000"
+            quota, period = (cgroup / "cpu.max").read_text().split()
+            return unlimited if quota == "max" else (int(quota), int(period))
+        old = cgroup / "cpu"
+        return int((old / "cpu.cfs_quota_us").read_text()), int(
+            (old / "cpu.cfs_period_us").read_text()
+        )
+    except (OSError, ValueError):
+        return unlimited
+
+
+def oom_kills(cgroup: Path = CGROUP) -> int:
+    """Processes of our control group that the kernel killed for want of memory (0 if unknown).
+
+    Linux promises more memory than there is, so on CPU running out is a SIGKILL rather than an
+    exception. A count that rose tells it from another's kill.
+    """
+    for file in (cgroup / "memory.events", cgroup / "memory" / "memory.oom_control"):
+        try:
+            counts = dict(line.split() for line in file.read_text().splitlines())
+            return int(counts["oom_kill"])
+        except (OSError, ValueError, KeyError):
+            continue
+    return 0
+
+
+def device() -> Literal["cuda", "cpu"]:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def precision(wanted: Literal["auto", "fp32", "bf16"], device: str) -> Literal["fp32", "bf16"]:
+    """What to multiply in: `auto` is bf16 where the device does it natively, else fp32.
+
+    On a CPU that means AVX512-BF16 or AMX; emulated bf16 is slower than fp32.
+    Raises RecipeError for bf16 on a GPU that cannot.
+    """
+    import torch
+
+    if device == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        if wanted == "bf16" and not native:
+            raise RecipeError(
+                f"train.precision: bf16, but {torch.cuda.get_device_name()} does not multiply it; "
+                "say auto or fp32"
+            )
+    else:
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    if wanted == "auto":
+        return "bf16" if native else "fp32"
+    return wanted
