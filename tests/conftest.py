@@ -92,7 +92,13 @@ def tiny_recipe(table: Path, **changes: Any) -> Any:
                     },
                 },
             },
-            "train": {"epochs": 2, "batch_size": 16, "learning_rate": 5e-3, "precision": "fp32"},
+            "train": {
+                "epochs": 2,
+                "batch_size": 16,
+                "learning_rate": 5e-3,
+                "precision": "fp32",
+                "evaluations_per_epoch": 2,
+            },
             "export": {"gate": {"rows": 64, "max_metric_drop": 0.05}, "calibration_rows": 64},
             **changes,
         }
