@@ -33,13 +33,21 @@ def step_of(checkpoint: Path) -> int:
 
 
 def last_whole(folder: Path) -> Path | None:
-    """The newest whole checkpoint; torn ones are removed."""
-    found = sorted(folder.glob("checkpoint-*"), key=step_of)
-    torn = [one for one in found if not is_whole(one)]
-    for one in torn:
-        shutil.rmtree(one)
-    whole = [one for one in found if one not in torn]
-    return whole[-1] if whole else None
+    """The newest checkpoint to go on from: whole, as is the best one it refers to.
+
+    Removes the torn ones, so that the Trainer does not count them among those it keeps.
+    """
+    newest_first = sorted(folder.glob("checkpoint-*"), key=step_of, reverse=True)
+    for checkpoint in newest_first:
+        if not is_whole(checkpoint):
+            shutil.rmtree(checkpoint)
+    return next((one for one in newest_first if one.exists() and _best_of(one).exists()), None)
+
+
+def _best_of(checkpoint: Path) -> Path:
+    """The checkpoint with the best metric when this one was written; at first, itself."""
+    state = json.loads((checkpoint / "trainer_state.json").read_bytes())
+    return Path(state["best_model_checkpoint"] or checkpoint)
 
 
 def _sizes(checkpoint: Path) -> dict[str, int]:
