@@ -108,6 +108,18 @@ def column_names(path: str | Path) -> list[str]:
         return rows.csv_names(path, DELIMITERS[form])
 
 
+def count_rows(path: str | Path) -> int:
+    """How many rows `read_table` would give for one file. Raises InputError as it does."""
+    path = Path(path)
+    form = format_of(path)
+    with _broken_is_input_error(path):
+        if form == "parquet":
+            return rows.parquet_count(path)
+        if form == "jsonl":
+            return rows.json_count(path)
+        return rows.csv_count(path, DELIMITERS[form])
+
+
 def column_types(paths: Paths, columns: Sequence[str]) -> dict[str, pa.DataType]:
     """The Arrow type each column can be written with: one for all rows of all files.
 

@@ -1,8 +1,8 @@
 """From one file's bytes to rows, format by format: what readers.py is made of.
 
-Each format has two functions: `*_names` lists a file's columns, `*_rows` yields its rows, a bad
-one with its reason code (readers.py lists them). What is wrong with the file as a whole is an
-InputError or one of the libraries' own errors (`readers.BROKEN`).
+Each format has three functions: `*_names` lists a file's columns, `*_count` counts its rows, and
+`*_rows` yields them, a bad one with its reason code (readers.py lists those). What is wrong with a
+file as a whole is an InputError or one of the libraries' own errors (`readers.BROKEN`).
 """
 
 from __future__ import annotations
@@ -87,6 +87,13 @@ def csv_names(path: Path, delimiter: str) -> list[str]:
         return _header(_csv_records(file, delimiter), path)
 
 
+def csv_count(path: Path, delimiter: str) -> int:
+    with _open(path) as file:
+        records = _csv_records(file, delimiter)
+        _header(records, path)
+        return sum(1 for _ in records)
+
+
 def csv_rows(path: Path, columns: Sequence[str], delimiter: str) -> Iterator[Row]:
     with _open(path) as file:
         records = _csv_records(file, delimiter)
@@ -167,6 +174,11 @@ def json_names(path: Path) -> list[str]:
         return _keys(itertools.islice(_json_objects(file, path), OBJECTS_LOOKED_AT))
 
 
+def json_count(path: Path) -> int:
+    with _open(path) as file:
+        return sum(1 for _ in _json_lines(file))
+
+
 def json_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
     with _open(path) as file:
         objects = _json_objects(file, path)
@@ -182,20 +194,24 @@ def json_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
 
 def _json_objects(file: IO[bytes], path: Path) -> Iterator[dict[str, Any] | str]:
     """The object of each line that is not blank, or a reason code."""
-    for number, line in enumerate(file):
-        content = line.removeprefix(b"\xef\xbb\xbf").strip() if number == 0 else line.strip()
-        if number == 0 and content.startswith(b"["):
+    for number, line in enumerate(_json_lines(file)):
+        if number == 0 and line.startswith(b"["):
             raise InputError(f"{path} is a JSON array; write one object a line instead")
-        if not content:
-            continue
         try:
-            value = json.loads(content.decode())
+            value = json.loads(line.decode())
         except UnicodeDecodeError:
             yield "invalid_utf8"
         except (ValueError, RecursionError):
             yield "invalid_json"
         else:
             yield value if isinstance(value, dict) else "invalid_json"
+
+
+def _json_lines(file: IO[bytes]) -> Iterator[bytes]:
+    for number, line in enumerate(file):
+        content = line.removeprefix(b"\xef\xbb\xbf").strip() if number == 0 else line.strip()
+        if content:
+            yield content
 
 
 def _keys(objects: Iterable[dict[str, Any] | str]) -> list[str]:
@@ -209,6 +225,10 @@ _INVALID = "\0"  # stands for bytes that are not UTF-8 until `_clean` takes it o
 
 def parquet_names(path: Path) -> list[str]:
     return list(pq.read_schema(path).names)
+
+
+def parquet_count(path: Path) -> int:
+    return int(pq.read_metadata(path).num_rows)
 
 
 def parquet_type(path: Path, column: str) -> pa.DataType:

@@ -36,7 +36,7 @@ class Scorer:
         variant: str | None = None,
         device: Device = "auto",
         threads: int | None = None,
-        token_budget: int = TOKEN_BUDGET,
+        token_budget: int | None = None,
         check: bool = True,
     ) -> None:
         """Open the model's default variant, or the one asked for.
@@ -50,7 +50,7 @@ class Scorer:
         self.manifest = manifest.read(self.folder)
         self.head = heads.get(self.manifest.objective)
         self.threads = threads or granted_cores()
-        self.token_budget = token_budget
+        self.token_budget = token_budget or TOKEN_BUDGET
         self._tokenizer = TextTokenizer(self.folder / "tokenizer.json", self.manifest.max_length)
         self._open(self._candidates(variant, device), may_replace=variant is None, check=check)
 
@@ -113,8 +113,8 @@ class Scorer:
         *,
         token_budget: int | None = None,
         on_rows: Callable[[int], None] | None = None,
-    ) -> list[Any]:
-        """The head's output for each row, in the order of `rows`.
+    ) -> Any:
+        """The head's outputs for all rows, in their order: for classification logits (n, k).
 
         `on_rows` is called after every batch with the number of its rows.
         """
@@ -128,12 +128,11 @@ class Scorer:
                 outputs[index] = output
             if on_rows:
                 on_rows(len(batch))
-        return outputs
+        return self.head.collect(outputs, self.manifest.head)
 
     def outputs(self, texts: Sequence[str], *, token_budget: int | None = None) -> Any:
         """What the model gives for each text: for classification logits (n, k) float32."""
-        outputs = self.run(self.encode(texts), token_budget=token_budget)
-        return self.head.collect(outputs, self.manifest.head)
+        return self.run(self.encode(texts), token_budget=token_budget)
 
     def fields(self, **options: Any) -> list[pa.Field]:
         """The columns of a scored row. `options`: the head's, such as `probabilities=True`."""

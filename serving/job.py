@@ -1,0 +1,269 @@
+"""Score a table into a folder of parts, chunk by chunk, so that it can be killed and run again.
+
+For each chunk of input rows: read, tokenise, run, write, commit (output.py). What has a whole
+commit is not done again, and what decides the bytes is frozen in plan.json (plan.py): the parts of
+a job that was killed are those of one that was not. The steps of a chunk know nothing of each
+other but what they hand on, so they may come to overlap, or to run elsewhere.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+import pyarrow as pa
+
+from . import manifest, writers
+from . import plan as plans
+from .batching import padded_tokens, plan_batches
+from .errors import InputError
+from .output import PLAN, OutputFolder
+from .plan import Plan
+from .readers import Block, Paths, as_text, column_types, find_files, read_table
+from .report import Report, chunk_facts, report_of
+from .scorer import Scorer
+from .session import PROVIDERS, Device
+
+__all__ = ["Report", "run"]
+
+CHUNK_ROWS = 10_000
+
+Progress = Callable[[int, int], None]
+"""Gets the rows done and the rows in all."""
+Types = Mapping[str, pa.DataType]
+Record = Mapping[str, Any]
+
+
+def run(
+    model: str | Path,
+    paths: Paths,
+    output: str | Path,
+    *,
+    text_column: str = "text",
+    keep: Sequence[str] = (),
+    model_version: str | None = None,
+    variant: str | None = None,
+    device: Device = "auto",
+    threads: int | None = None,
+    token_budget: int | None = None,
+    format: str = "parquet",
+    chunk_rows: int | None = None,
+    max_rejected: float | None = None,
+    on_progress: Progress | None = None,
+    **options: Any,
+) -> Report:
+    """Score every row of the input into the folder `output`; what is done there stays as it is.
+
+    `model`: a model folder. `options`: the head's, such as `probabilities=True`. `chunk_rows` and
+    `max_rejected` are the model's own by default; `max_rejected` only sets a field of the Report.
+    Raises InputError for a table that cannot be read, PlanError when the folder holds another
+    job, or one that is running, ModelFolderError and ProviderError as Scorer does.
+    """
+    started = time.monotonic()
+    folder, out, files = Path(model), OutputFolder(Path(output)), find_files(paths)
+    described = manifest.read(folder)
+    writers.get(format)
+    _check_apart(out.path, paths)
+    types = column_types(files, [text_column, *keep])
+    asked = {
+        "model_version": model_version or folder.name,
+        "text_column": text_column,
+        "keep": list(dict.fromkeys(keep)),
+        "options": {name: value for name, value in options.items() if value},
+        "output_format": format,
+        "chunk_rows": chunk_rows,
+        "variant": variant,
+        "threads": threads,
+        "token_budget": token_budget,
+    }
+    with out.locked():
+        plan, scorer = _plan(folder, files, out, device, asked)
+        done = out.all_committed(plan.n_chunks)
+        earlier = list(done.values())
+        if len(done) < plan.n_chunks:
+            out.reopen()
+            scorer = scorer or _open_as_planned(folder, plan)
+            _do_missing(plan, scorer, files, types, out, done, on_progress)
+        report = report_of(
+            plan,
+            [done[chunk] for chunk in range(plan.n_chunks)],
+            described,
+            earlier=earlier,
+            max_rejected=max_rejected,
+            seconds=time.monotonic() - started,
+            last=out.finished(),
+        )
+        out.finish(asdict(report))
+        return report
+
+
+def _check_apart(output: Path, paths: Paths) -> None:
+    """A folder that is input and output would read its own parts the next time."""
+    for path in [paths] if isinstance(paths, str | Path) else paths:
+        if Path(path).is_dir() and output.resolve().is_relative_to(Path(path).resolve()):
+            raise InputError(f"the output folder {output} lies inside the input folder {path}")
+
+
+# --- the plan -------------------------------------------------------------------------------------
+
+
+def _plan(
+    folder: Path, files: list[Path], out: OutputFolder, device: Device, asked: dict[str, Any]
+) -> tuple[Plan, Scorer | None]:
+    """The folder's own plan when it agrees with what is asked for (None: anything), or a new one.
+
+    A new one needs the model open, to know what is given: that scorer comes with it.
+    """
+    frozen = plans.read(out.read(PLAN))
+    asked = {
+        **asked,
+        "model": plans.model_digest(folder),
+        "input": plans.fingerprint(files, frozen),
+        "onnxruntime": ort.__version__,
+    }
+    if frozen:
+        plans.check_same(frozen, **asked, provider=PROVIDERS.get(device))
+        return frozen, None
+    how = {name: asked[name] for name in ("variant", "threads", "token_budget")}
+    scorer = Scorer(folder, device=device, **how)
+    asked["chunk_rows"] = asked["chunk_rows"] or scorer.manifest.score.get("chunk_rows", CHUNK_ROWS)
+    given = {
+        "variant": scorer.variant.name,
+        "provider": scorer.provider,
+        "threads": scorer.threads,
+        "token_budget": scorer.token_budget,
+    }
+    plan = Plan(**{**asked, **given})
+    out.write(PLAN, asdict(plan))
+    return plan, scorer
+
+
+def _open_as_planned(folder: Path, plan: Plan) -> Scorer:
+    device = next(device for device, provider in PROVIDERS.items() if provider == plan.provider)
+    return Scorer(
+        folder,
+        variant=plan.variant,
+        device=device,
+        threads=plan.threads,
+        token_budget=plan.token_budget,
+    )
+
+
+# --- the chunks -----------------------------------------------------------------------------------
+
+
+def _do_missing(
+    plan: Plan,
+    scorer: Scorer,
+    files: list[Path],
+    types: Types,
+    out: OutputFolder,
+    done: dict[int, Record],
+    on_progress: Progress | None,
+) -> None:
+    """Do the chunks that are not in `done`, and put their records there."""
+    ending, write = writers.get(plan.output_format)
+    n_done = sum(record["rows"] for record in done.values())
+
+    def advance(n_rows: int) -> None:
+        nonlocal n_done
+        n_done += n_rows
+        if on_progress:
+            on_progress(n_done, plan.n_rows)
+
+    for chunk, block in enumerate(_blocks(files, plan)):
+        if chunk in done:
+            continue
+        if len(block) != min(plan.chunk_rows, plan.n_rows - block.first_row):
+            raise InputError("the input has changed since the job was started; start it anew")
+        table, facts = score_block(scorer, block, plan, types, on_rows=advance)
+        done[chunk] = out.commit(chunk, ending, partial(write, table), **facts)
+        advance(len(block) - facts["scored"])
+        if len(done) == plan.n_chunks:
+            break
+
+
+def _blocks(files: list[Path], plan: Plan) -> Iterator[Block]:
+    """The input in chunks: at least one, so that a table without rows has a part with columns."""
+    columns = list(dict.fromkeys([plan.text_column, *plan.keep]))
+    if plan.n_rows == 0:
+        yield Block(0, {name: [] for name in columns}, [])
+    else:
+        yield from read_table(files, columns, text=[plan.text_column], block_rows=plan.chunk_rows)
+
+
+def score_block(
+    scorer: Scorer,
+    block: Block,
+    plan: Plan,
+    types: Types,
+    *,
+    on_rows: Callable[[int], None] | None = None,
+) -> tuple[pa.Table, dict[str, Any]]:
+    """One chunk from rows of text to the table of its part and the facts of its record."""
+    errors = list(block.errors)
+    texts = block.columns[plan.text_column]
+    good = [i for i, code in enumerate(errors) if code is None]
+    ids = dict(zip(good, scorer.encode([texts[i] for i in good]), strict=True))
+    for i in good:
+        if len(ids[i]) == 0:  # not even a special token: nothing the model could look at
+            errors[i] = "empty_text"
+            del ids[i]
+
+    rows = list(ids.values())
+    decided = scorer.decode(scorer.run(rows, on_rows=on_rows), **plan.options)
+    for i, decision in zip(ids, decided.column(0), strict=True):
+        if not decision.is_valid:
+            errors[i] = "model_error"
+    table = _table(
+        block, decided, dict(zip(ids, range(len(ids)), strict=True)), errors, plan, types
+    )
+    lengths = [len(row) for row in rows]
+    batches = plan_batches(lengths, token_budget=plan.token_budget)
+    facts = chunk_facts(
+        errors,
+        lengths,
+        padded_tokens(lengths, batches),
+        {name: decided.column(name).to_pylist() for name in scorer.head.SHARES},
+        scorer.manifest.profile,
+    )
+    return table, {"first_row": block.first_row, "rows": len(block), "scored": len(rows), **facts}
+
+
+def _table(
+    block: Block,
+    decided: pa.Table,
+    positions: Mapping[int, int],
+    errors: Sequence[str | None],
+    plan: Plan,
+    types: Types,
+) -> pa.Table:
+    """row, kept columns, the head's columns, error, model_version: a row for every input row.
+
+    `positions`: row of the block to row of `decided`; the others have nulls there.
+    """
+    n = len(block)
+    spread = decided.take(pa.array([positions.get(i) for i in range(n)], pa.int64()))
+    own = ["row", *spread.column_names, "error", "model_version"]
+    columns = {"row": pa.array(range(block.first_row, block.first_row + n), pa.int64())}
+    for name in plan.keep:
+        columns[_free_name(name, [*own, *columns])] = _kept(block.columns[name], types[name])
+    columns |= {name: spread.column(name) for name in spread.column_names}
+    columns["error"] = pa.array(errors, pa.string())
+    columns["model_version"] = pa.array([plan.model_version] * n, pa.string())
+    return pa.table(columns)
+
+
+def _free_name(name: str, taken: Sequence[str]) -> str:
+    while name in taken:
+        name = f"input_{name}"
+    return name
+
+
+def _kept(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    return pa.array(map(as_text, values) if pa.types.is_string(kind) else values, kind)

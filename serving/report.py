@@ -1,0 +1,200 @@
+"""What a scoring job reports: counts, speed, padding, and drift against the training data."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import heads
+from .manifest import Manifest
+from .plan import Plan
+
+MAX_REJECTED = 0.1
+
+# Shares below this count as this much, so that an empty bin does not make the index infinite.
+SMALLEST_SHARE = 1e-4
+# The usual reading of a population stability index: under 0.1 the same, over 0.25 another one.
+DRIFTED = 0.25
+
+
+@dataclass(frozen=True)
+class Report:
+    """`report.json`. Rows, errors, tokens and drift are of the whole table; `rows_now`, `seconds`
+    and `tokens_per_second` of this run of the job."""
+
+    rows: int
+    rows_now: int
+    errors: dict[str, int]
+    """Rows by reason code."""
+    rejected_share: float
+    max_rejected: float
+    too_many_rejected: bool
+    tokens: int
+    padding_share: float
+    """Of all tokens that ran through the model, 0 to 1."""
+    tokens_per_second: float
+    """Without padding, over the whole run: reading, writing and loading the model included."""
+    seconds: float
+    drift: dict[str, float]
+    """Population stability index against training: `length`, and the head's decision column."""
+    model_version: str
+    variant: str
+    provider: str
+    threads: int
+    parts: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def text(self) -> str:
+        """A few lines for a terminal."""
+        lines = [
+            f"{self.rows:,} rows by {self.model_version}, variant {self.variant} on "
+            f"{self.provider}, in {self.parts} {'part' if self.parts == 1 else 'parts'}"
+        ]
+        if self.rows_now < self.rows:
+            lines.append(f"{self.rows - self.rows_now:,} of them were there from an earlier run")
+        if self.rows_now:
+            lines.append(
+                f"{self.seconds:.1f} s, {self.tokens_per_second:,.0f} tokens/s, "
+                f"{self.padding_share:.0%} padding"
+            )
+        if self.errors:
+            listed = ", ".join(f"{n:,} {code}" for code, n in self.errors.items())
+            limit = f", more than the {self.max_rejected:.1%} allowed"
+            said = f"{self.rejected_share:.1%} of the rows have no prediction: {listed}"
+            lines.append(said + (limit if self.too_many_rejected else ""))
+        for name, index in self.drift.items():
+            if index > DRIFTED:
+                lines.append(
+                    f"{name} is distributed otherwise than in training "
+                    f"(population stability index {index:.2f})"
+                )
+        return "\n".join(lines)
+
+
+def report_of(
+    plan: Plan,
+    records: Sequence[Mapping[str, Any]],
+    described: Manifest,
+    *,
+    earlier: Sequence[Mapping[str, Any]],
+    max_rejected: float | None,
+    seconds: float,
+    last: Mapping[str, Any] | None,
+) -> Report:
+    """The report of a job from the records of all its chunks.
+
+    `earlier`: those that were there before this run. `last`: the finished job's own report, whose
+    speed is kept when this run had nothing to do. `max_rejected`: the model's own when None.
+    """
+    rows, tokens, padded = (_sum(records, name) for name in ("rows", "tokens", "padded_tokens"))
+    rows_now, tokens_now = rows - _sum(earlier, "rows"), tokens - _sum(earlier, "tokens")
+    speed = {"seconds": round(seconds, 3), "tokens_per_second": round(tokens_now / seconds, 1)}
+    if last and not rows_now:
+        speed = {name: last[name] for name in speed}
+    if max_rejected is None:
+        max_rejected = float(described.score.get("max_rejected", MAX_REJECTED))
+    errors = _add(record["errors"] for record in records)
+    rejected = sum(errors.values()) / max(rows, 1)
+    return Report(
+        rows=rows,
+        rows_now=rows_now,
+        errors=errors,
+        rejected_share=rejected,
+        max_rejected=max_rejected,
+        too_many_rejected=rejected > max_rejected,
+        tokens=tokens,
+        padding_share=1 - tokens / max(padded, 1) if padded else 0.0,
+        drift=_drift(records, described.profile, heads.get(described.objective).SHARES),
+        model_version=plan.model_version,
+        variant=plan.variant,
+        provider=plan.provider,
+        threads=plan.threads,
+        parts=len(records),
+        **speed,
+    )
+
+
+def _sum(records: Sequence[Mapping[str, Any]], name: str) -> int:
+    return sum(int(record[name]) for record in records)
+
+
+# --- sums over chunks -----------------------------------------------------------------------------
+
+
+def chunk_facts(
+    errors: Iterable[str | None],
+    lengths: Sequence[int],
+    padded_tokens: int,
+    decisions: Mapping[str, Iterable[Any]],
+    profile: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What a chunk's record keeps, so that the report can be made without the rows.
+
+    `decisions`: the head's watched columns. All of it is counts: chunks add up.
+    """
+    edges = profile.get("length_histogram", {}).get("edges", [])
+    return {
+        "errors": _count(code for code in errors if code is not None),
+        "tokens": int(sum(lengths)),
+        "padded_tokens": padded_tokens,
+        "lengths": _histogram(lengths, edges),
+        "decisions": {
+            name: _count(str(value) for value in values if value is not None)
+            for name, values in decisions.items()
+        },
+    }
+
+
+def _count(values: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(values).items()))
+
+
+def _add(many: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for one in many:
+        total.update(one)
+    return dict(sorted(total.items()))
+
+
+def _histogram(values: Sequence[int], edges: Sequence[float]) -> list[int]:
+    """Counts between the edges (one fewer than those); what lies outside goes to the end bins."""
+    n_bins = len(edges) - 1
+    if n_bins < 1:
+        return []
+    bins = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, n_bins - 1)
+    return [int(n) for n in np.bincount(bins.astype(np.int64), minlength=n_bins)]
+
+
+def _drift(
+    records: Sequence[Mapping[str, Any]], profile: Mapping[str, Any], watched: Mapping[str, str]
+) -> dict[str, float]:
+    """Stability index of the length and of each watched column the profile has shares for."""
+    found = {}
+    expected = profile.get("length_histogram", {}).get("counts", [])
+    lengths = np.sum([record["lengths"] for record in records], axis=0)
+    if np.sum(expected) and np.sum(lengths):
+        found["length"] = stability_index(expected, lengths)
+    for column, key in watched.items():
+        shares = profile.get(key, {})
+        counts = _add(record["decisions"].get(column, {}) for record in records)
+        names = sorted({*shares, *counts})
+        if shares and counts:
+            found[column] = stability_index(
+                [shares.get(name, 0) for name in names], [counts.get(name, 0) for name in names]
+            )
+    return found
+
+
+def stability_index(
+    expected: Sequence[float] | NDArray[Any], found: Sequence[float] | NDArray[Any]
+) -> float:
+    """Population stability index Σ (q - p) ln(q / p) of two lots of counts or shares."""
+    p, q = (np.maximum(np.asarray(x, float) / np.sum(x), SMALLEST_SHARE) for x in (expected, found))
+    return float(np.sum((q - p) * np.log(q / p)))
