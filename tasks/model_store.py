@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 import urllib.parse
@@ -10,6 +11,9 @@ from pathlib import Path
 
 from configs.errors import ModelError
 from tasks import artifact, workspace
+
+FOLDER = "artifacts/model"
+"""Where our model folder lies inside an MLflow model."""
 
 
 def content_id(folder: Path) -> str:
@@ -33,6 +37,27 @@ def fetch(uri: str, content: str, *, what: str) -> Path:
         if not folder.exists() or content_id(folder) != content:
             _download(uri, folder, content, what)
     return folder
+
+
+def remove_local(uri: str) -> None:
+    """Delete the folder at `uri` if it is on this machine; `mlflow gc` is for other stores."""
+    folder = _local(uri)
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def report_page(uri: str, keep: Path) -> Path:
+    """The page at `uri`: itself if on this machine, else a copy in the folder `keep`."""
+    import mlflow
+
+    page = _local(uri) or keep / "report.html"
+    if not page.is_file() and _local(uri) is None:
+        keep.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(OSError, mlflow.MlflowException):
+            mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(keep))
+    if not page.is_file():
+        raise ModelError(f"there is no report at {uri}")
+    return page
 
 
 def _download(uri: str, folder: Path, content: str, what: str) -> None:

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from configs.errors import UserError
+from configs.errors import ModelError, UserError
 from configs.schema import Recipe
 from tasks import workspace
 
@@ -28,9 +28,17 @@ if TYPE_CHECKING:
 
 KEY = "headrace.key"
 """Tag by which a repeated command finds the run it began."""
+REPORT = "report"
+"""Folder of a run's artifacts that holds report.html."""
 BATCH = 100
 """Parameters that MLflow takes in one call."""
 URI = "MLFLOW_TRACKING_URI"
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_UV_AUTO_DETECT": "false",
+}
+"""No news to others, no bars, and no copy of a uv project that lies in the current folder."""
 _clients: dict[str, MlflowClient] = {}
 
 
@@ -45,9 +53,8 @@ def connect() -> MlflowClient:
     MLflow keeps the address in a global that outlives a change of the environment, and writes it
     into the environment: set anew each time, and taken out again, so that `uri()` stays true.
     """
-    # No news about us to others; no search for a stranger's uv project in the current folder.
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_UV_AUTO_DETECT", "false")
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     import mlflow
 
     named, address = os.environ.get(URI), uri()
@@ -56,7 +63,7 @@ def connect() -> MlflowClient:
         os.environ.pop(URI, None)
     if address not in _clients:
         # Two processes that both find a fresh database would both create its tables.
-        with workspace.lock("mlflow"), _quiet("mlflow.store.db.utils", "alembic"):
+        with workspace.lock("mlflow"), quiet("mlflow.store.db.utils", "alembic"):
             _clients[address] = mlflow.MlflowClient(address)
     return _clients[address]
 
@@ -102,6 +109,18 @@ def log_files(run_id: str, files: Sequence[Path], under: str | None = None) -> N
         client.log_artifact(run_id, str(file), under)
 
 
+def artifacts_of(run_id: str) -> str:
+    """The URI under which the run's files lie. Raises ModelError when there is no such run."""
+    from mlflow import MlflowException
+
+    try:
+        return str(connect().get_run(run_id).info.artifact_uri)
+    except MlflowException as problem:
+        if problem.error_code == "RESOURCE_DOES_NOT_EXIST":
+            raise ModelError(f"no run {run_id} in {mask(uri())}") from None
+        raise
+
+
 def user() -> str:
     try:
         return getpass.getuser()
@@ -122,10 +141,15 @@ def flatten(recipe: Recipe) -> dict[str, str]:
                 walk(f"{prefix}.{name}" if prefix else name, inner)
         elif value is not None:
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            flat[prefix] = PASSWORD.sub(r"\1***@", text)
+            flat[prefix] = mask(text)
 
     walk("", recipe.model_dump(mode="json"))
     return flat
+
+
+def mask(text: str) -> str:
+    """Without the passwords of its URLs."""
+    return PASSWORD.sub(r"\1***@", text)
 
 
 PASSWORD = re.compile(r"(://[^/\s:@\"]*:)(?!\$\{env:)[^/\s@\"]+@")
@@ -179,7 +203,7 @@ def _commit() -> dict[str, str]:
 
 
 @contextmanager
-def _quiet(*loggers: str) -> Iterator[None]:
+def quiet(*loggers: str) -> Iterator[None]:
     """Keep the news of these loggers (creating tables, running upgrades) from the terminal."""
     before = {name: logging.getLogger(name).level for name in loggers}
     for name in loggers:

@@ -1,0 +1,151 @@
+"""The model as MLflow holds it: logged with all it needs to run alone, loaded back and held
+against what was exported.
+
+Models-from-code: the file pyfunc_model.py, no pickle. Its artifacts:
+
+    artifacts/model     the model folder (serving/manifest.py)
+    artifacts/serving   a copy of the package that scores
+    artifacts/card      the model card and its pictures
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+import tempfile
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import serving
+from serving import golden
+from serving.scorer import Scorer
+from tasks import model_store, tracking, workspace
+
+CODE = Path(__file__).with_name("pyfunc_model.py")
+REQUIRED = ("mlflow", "numpy", "pandas", "pyarrow", "tokenizers")
+"""Needed at run time beside onnxruntime; asked for in the versions the model was checked with."""
+TOLERANCE = 1e-5
+"""Largest difference of a number from the export's own: same graph, machine and code, so only
+float32 rounding in batches of other shapes is left."""
+
+
+class UnfaithfulModel(RuntimeError):
+    """What came back from MLflow is not what was exported."""
+
+
+def log(
+    model: Path, card: Path, *, run_id: str, tags: Mapping[str, str], metadata: Mapping[str, Any]
+) -> str:
+    """Log the model folder as an MLflow model of the run; returns the logged model's id."""
+    mlflow = _pyfunc()
+    texts = golden.read(model)[0][:2]
+    with (
+        tempfile.TemporaryDirectory(dir=workspace.home(), prefix=".register-") as aside,
+        tracking.quiet("mlflow"),
+        mlflow.start_run(run_id=run_id),
+    ):
+        code = Path(aside) / "serving"
+        shutil.copytree(
+            Path(serving.__file__).parent, code, ignore=shutil.ignore_patterns("__pycache__")
+        )
+        logged = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(CODE),
+            artifacts={"model": str(model), "serving": str(code), "card": str(card)},
+            signature=signature(Scorer(model, check=False)),
+            input_example=texts,
+            pip_requirements=requirements(),
+            metadata=dict(metadata),
+            tags=dict(tags),
+        )
+    return str(logged.model_id)
+
+
+def check(model_id: str, model: Path) -> None:
+    """Fetch the logged model, load it as MLflow does, and compare its answers to the golden rows.
+
+    Raises UnfaithfulModel. Whatever is wrong with it, it must not be registered.
+    """
+    mlflow = _pyfunc()
+    expected = model_store.content_id(model)
+    texts = golden.read(model)[0]
+    with tempfile.TemporaryDirectory(dir=workspace.home(), prefix=".register-") as aside:
+        fetched = mlflow.artifacts.download_artifacts(
+            artifact_uri=f"models:/{model_id}", dst_path=aside
+        )
+        content = model_store.content_id(Path(fetched) / model_store.FOLDER)
+        if content != expected:
+            raise UnfaithfulModel(f"model {model_id}: its files changed on the way to the store")
+        answers = mlflow.pyfunc.load_model(fetched).predict(texts)
+    wanted = Scorer(model).score(texts).to_pandas()
+    for column in wanted.columns:
+        ours, theirs = wanted[column], answers[column]
+        if ours.dtype.kind == "f":
+            same = np.allclose(ours, theirs, rtol=0, atol=TOLERANCE, equal_nan=True)
+        else:
+            same = ours.tolist() == theirs.tolist()
+        if not same:
+            raise UnfaithfulModel(f"model {model_id}: {column} of golden rows differs when loaded")
+
+
+def _pyfunc() -> Any:
+    """mlflow with its pyfunc module, whose import warns about type hints of its own."""
+    import mlflow
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*Any type hint is inferred as AnyType")
+        import mlflow.pyfunc
+
+        # It is a lazy module: only a look inside imports it.
+        assert callable(mlflow.pyfunc.log_model)
+    return mlflow
+
+
+def signature(scorer: Scorer) -> Any:
+    """One nameless string column in, so that a bare list of texts is a request; scored rows out."""
+    import pyarrow as pa
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+    from mlflow.types.schema import Array
+
+    def column(field: pa.Field) -> ColSpec:
+        return ColSpec(kind(field.type), field.name, required=False)
+
+    def kind(of: pa.DataType) -> Any:
+        if pa.types.is_list(of):
+            return Array(kind(of.value_type))
+        if pa.types.is_floating(of):
+            return DataType.float if of.bit_width == 32 else DataType.double
+        return DataType.long if pa.types.is_integer(of) else DataType.string
+
+    return ModelSignature(
+        inputs=Schema([ColSpec(DataType.string)]),
+        outputs=Schema(
+            [*map(column, scorer.fields()), ColSpec(DataType.string, "error", required=False)]
+        ),
+        params=ParamSchema(
+            [
+                ParamSpec("variant", DataType.string, ""),
+                ParamSpec("device", DataType.string, "auto"),
+                ParamSpec("probabilities", DataType.boolean, False),
+            ]
+        ),
+    )
+
+
+def requirements() -> list[str]:
+    """Exact versions; onnxruntime by platform, as no package of that name is for all of them."""
+    version = importlib.metadata.version
+    try:
+        onnxruntime = version("onnxruntime-gpu")
+    except importlib.metadata.PackageNotFoundError:
+        onnxruntime = version("onnxruntime")
+    return [
+        *(f"{name}=={version(name)}" for name in REQUIRED),
+        f"onnxruntime-gpu=={onnxruntime}; sys_platform != 'darwin'",
+        f"onnxruntime=={onnxruntime}; sys_platform == 'darwin'",
+    ]

@@ -1,0 +1,78 @@
+"""From what a user calls a model to a folder on this machine.
+
+A plain folder works without mlflow, whose import takes longer than loading a small model.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from configs.errors import ModelError
+from serving import manifest
+from tasks import model_store, registry, tracking, workspace
+
+RUN = re.compile(r"(?:runs:/)?([0-9a-f]{32})(?:/.*)?")
+REGISTERED = re.compile(r"models:/([^/@]+)(?:/(\d+)|@([^/@]+))")
+INSIDE = (".", "model", model_store.FOLDER)
+"""Where a model folder lies: in itself, in an export, in a downloaded MLflow model."""
+
+
+@dataclass(frozen=True)
+class ResolvedModel:
+    folder: Path
+    version_label: str
+    """`name/3`, or `folder:` and 8 characters of the content's digest."""
+
+
+def resolve(model: str) -> ResolvedModel:
+    """`models:/NAME@ALIAS`, `models:/NAME/VERSION`, `runs:/ID`, a run's id, or a folder.
+
+    Raises ModelError saying what there is instead.
+    """
+    if model.startswith("models:") or RUN.fullmatch(model):
+        name, version = _version(model)
+        found = registry.load_version(name, version)
+        return ResolvedModel(found.folder, f"{name}/{version}")
+    given = Path(model).expanduser()
+    for place in (given / inside for inside in INSIDE):
+        if (place / manifest.FILE).is_file():
+            folder = place.resolve()
+            return ResolvedModel(folder, f"folder:{model_store.content_id(folder)[:8]}")
+    if given.exists():
+        raise ModelError(f"{model} is no model folder: it has no {manifest.FILE}")
+    raise ModelError(
+        f"no model {model!r}: write models:/NAME@champion, models:/NAME/VERSION, the id of a run, "
+        "or a folder that exists"
+    )
+
+
+def report_of(model: str) -> Path:
+    """The report page of a run, or of the run behind a version, on this machine.
+
+    Takes what `resolve` takes, but a folder. Raises ModelError when there is none.
+    """
+    client = tracking.connect()
+    if run := RUN.fullmatch(model):
+        run_id = run[1]
+    else:
+        run_id = registry.find_version(client, *_version(model)).run_id
+    page = f"{tracking.artifacts_of(run_id)}/{tracking.REPORT}/report.html"
+    return model_store.report_page(page, workspace.home() / "reports" / run_id)
+
+
+def _version(model: str) -> tuple[str, str]:
+    """(name, version) of `models:/...` or of what a run registered."""
+    client = tracking.connect()
+    if run := RUN.fullmatch(model):
+        found = client.search_model_versions(f"run_id='{run[1]}'")
+        if not found:
+            raise ModelError(f"run {run[1]} registered no model")
+        newest = max(found, key=lambda one: int(one.version))
+        return newest.name, str(newest.version)
+    named = REGISTERED.fullmatch(model)
+    if named is None:
+        raise ModelError(f"{model!r}: write models:/NAME@champion or models:/NAME/VERSION")
+    name, version, alias = named.groups()
+    return name, version or registry.aliased(client, name, alias)

@@ -1,0 +1,136 @@
+"""The file that MLflow loads: it turns a registered model into `predict`.
+
+It is copied into every model and must run where nothing else of ours is installed, so it imports
+only mlflow, pandas and the copy of the serving package that the model carries. That copy is
+imported under a name made from its content: two models with different copies live side by side in
+one process, and neither is this repository's `serving`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import pkgutil
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel
+
+_importing = threading.Lock()
+
+
+class Model(PythonModel):  # type: ignore[misc]
+    """Texts in, one row of the head's columns out, `error` where a text could not be scored."""
+
+    def load_context(self, context: Any) -> None:
+        self._serving = carried(Path(context.artifacts["serving"]))
+        self._folder = Path(context.artifacts["model"])
+        self._scorers: dict[tuple[str | None, str], Any] = {}
+        self._opening = threading.Lock()
+        self._scorer(None, "auto")
+
+    def predict(
+        self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
+        """Score the only column of `model_input` (MLflow makes one of a list of strings).
+
+        `params`: `variant` (the model's default), `device` (`auto`, `cpu`, `cuda`) and
+        `probabilities` (all of them). Rows keep their index.
+        """
+        params = params or {}
+        texts = _texts(model_input)
+        scorer = self._scorer(params.get("variant") or None, params.get("device") or "auto")
+        errors = [_problem(text) for text in texts]
+        good = [i for i, error in enumerate(errors) if error is None]
+        options = {"probabilities": True} if params.get("probabilities") else {}
+        scored = scorer.score([texts[i] for i in good], **options).to_pandas()
+        frame = scored.set_axis(good, axis=0).reindex(range(len(texts)))
+        frame["error"] = pd.Series(errors, dtype=object)
+        index = model_input.index if isinstance(model_input, pd.DataFrame) else None
+        return frame if index is None or len(index) != len(frame) else frame.set_axis(index)
+
+    def _scorer(self, variant: str | None, device: str) -> Any:
+        with self._opening:
+            if (variant, device) not in self._scorers:
+                self._scorers[variant, device] = self._serving.scorer.Scorer(
+                    self._folder, variant=variant, device=device
+                )
+            return self._scorers[variant, device]
+
+
+def carried(folder: Path) -> Any:
+    """The serving package in `folder`, imported under a name of its own."""
+    name = f"headrace_serving_{_digest(folder)}"
+    with _importing:
+        known = sys.modules.get(name)
+        # MLflow loads remote models from temporary folders: one that is gone cannot be used again.
+        if known is not None and Path(str(known.__file__)).exists():
+            return known
+        _forget(name)
+        spec = importlib.util.spec_from_file_location(
+            name, folder / "__init__.py", submodule_search_locations=[str(folder)]
+        )
+        if spec is None or spec.loader is None:
+            raise MlflowException(f"{folder} holds no package")
+        write_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+        try:
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[name] = module
+            spec.loader.exec_module(module)
+            # All of it now: a model store is no place for bytecode that a later import would leave.
+            for found in pkgutil.walk_packages([str(folder)], prefix=f"{name}."):
+                importlib.import_module(found.name)
+        except BaseException:
+            _forget(name)
+            raise
+        finally:
+            sys.dont_write_bytecode = write_bytecode
+        return module
+
+
+def _forget(package: str) -> None:
+    for name in [one for one in sys.modules if one.partition(".")[0] == package]:
+        del sys.modules[name]
+
+
+def _digest(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*.py")):
+        content = file.read_bytes()
+        digest.update(f"{file.relative_to(folder).as_posix()} {len(content)}\n".encode() + content)
+    return digest.hexdigest()[:16]
+
+
+def _texts(model_input: Any) -> list[Any]:
+    """The texts in what MLflow's schema check leaves of a request.
+
+    The signature has one nameless column, so that a bare list of strings is a valid request. Of a
+    wider table MLflow would then pass on the first column, whatever it holds: refused.
+    """
+    if not isinstance(model_input, pd.DataFrame):
+        return [model_input] if isinstance(model_input, str) else list(model_input)
+    names = [str(name) for name in model_input.columns]
+    if names not in (["0"], ["text"]):
+        raise MlflowException.invalid_parameter_value(
+            f"the texts must stand in one column named 'text'; the first column is {names[0]!r}"
+        )
+    texts = model_input.iloc[:, 0].tolist()
+    # {"inputs": {"text": [...]}} arrives as one row that holds the whole list.
+    return list(texts[0]) if len(texts) == 1 and isinstance(texts[0], list) else texts
+
+
+def _problem(text: Any) -> str | None:
+    if text is None or text is pd.NA or (isinstance(text, float) and text != text):
+        return "null_text"
+    if not isinstance(text, str):
+        return "wrong_type"
+    return None if text.strip() else "empty_text"
+
+
+set_model(Model())

@@ -1,0 +1,164 @@
+"""From an exported model to a version in the registry, all or nothing.
+
+The model is logged, loaded back as a user would load it and held against the export, and only then
+registered, by one call that carries its decision and its digests too. Killed at any instant, the
+registry has the whole version or none. The same command again finds the version by its export's id
+and does what is still missing.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from configs.schema import Recipe
+from tasks import alias_history, card, mlflow_model, model_store, registry, tracking, workspace
+from tasks.artifact import Artifact
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+log = logging.getLogger(__name__)
+
+MAX_DESCRIPTION = 5000
+"""Characters that most databases keep of a version's description."""
+
+
+@dataclass(frozen=True)
+class Registered:
+    name: str
+    version: str
+    cached: bool
+    """Nothing was left to do: the version was there and its decision carried out."""
+    run_id: str
+    model_uri: str
+    seconds: float
+
+
+def register(
+    recipe: Recipe,
+    *,
+    prepared: Artifact,
+    trained: Artifact,
+    exported: Artifact,
+    evaluated: Artifact,
+    decided: Artifact,
+    reported: Artifact,
+    run_id: str,
+) -> Registered:
+    """Register the export, store the decision with it, whatever it says, and carry it out.
+
+    Raises mlflow_model.UnfaithfulModel, with nothing registered, when the logged model does not
+    answer as the exported one.
+    """
+    started = time.monotonic()
+    client = tracking.connect()
+    made = [prepared, trained, exported, evaluated, decided]
+    with workspace.lock(f"register-{recipe.name}"):
+        version = _registered(client, recipe.name, exported)
+        cached = version is not None
+        if version is None:
+            version = _new_version(client, recipe, made, reported, run_id)
+        else:
+            _store_decision(client, version, decided)
+        moved = _carry_out(version, decided)
+    return Registered(
+        name=recipe.name,
+        version=str(version.version),
+        cached=cached and not moved,
+        run_id=version.run_id or run_id,
+        model_uri=f"models:/{recipe.name}/{version.version}",
+        seconds=round(time.monotonic() - started, 3),
+    )
+
+
+def _new_version(
+    client: MlflowClient, recipe: Recipe, made: list[Artifact], reported: Artifact, run_id: str
+) -> ModelVersion:
+    exported = next(one for one in made if one.stage == "export")
+    decided = next(one for one in made if one.stage == "decide")
+    tags = {registry.EXPORTED: exported.id}
+    _discard_leftovers(client, run_id, tags)
+    model = exported.path / "model"
+    with tempfile.TemporaryDirectory(dir=workspace.home(), prefix=".register-") as aside:
+        about = Path(aside) / "card"
+        about.mkdir()
+        page = card.write(about, recipe, made)
+        metadata = {"recipe": recipe.name, "objective": recipe.objective, **tags}
+        model_id = mlflow_model.log(model, about, run_id=run_id, tags=tags, metadata=metadata)
+        tracking.log_files(run_id, sorted(about.iterdir()), "card")
+    tracking.log_files(run_id, [reported.path / "report.html"], tracking.REPORT)
+    mlflow_model.check(model_id, model)
+    registry.ensure(recipe.name)
+    return client.create_model_version(
+        recipe.name,
+        f"models:/{model_id}",
+        run_id=run_id,
+        model_id=model_id,
+        description=page[:MAX_DESCRIPTION],
+        tags={
+            **tags,
+            registry.EXPORT: exported.digest,
+            registry.CONTENT: model_store.content_id(model),
+            registry.DECISION: _as_tag(decided),
+        },
+    )
+
+
+def _registered(client: MlflowClient, name: str, exported: Artifact) -> ModelVersion | None:
+    """The version made of this very export, or None."""
+    versions = registry.versions(client, name).values()
+    return next((v for v in versions if v.tags.get(registry.EXPORTED) == exported.id), None)
+
+
+def _discard_leftovers(client: MlflowClient, run_id: str, tags: dict[str, str]) -> None:
+    """Remove what a killed call logged of this export: nothing refers to it, and it is large."""
+    ((key, value),) = tags.items()
+    experiment = client.get_run(run_id).info.experiment_id
+    for left in client.search_logged_models([experiment], f"tags.`{key}` = '{value}'"):
+        log.info("register: removing model %s of an interrupted run", left.model_id)
+        client.delete_logged_model(left.model_id)
+        model_store.remove_local(left.artifact_location)
+
+
+# --- the decision ---------------------------------------------------------------------------------
+
+
+def _as_tag(decided: Artifact) -> str:
+    return json.dumps({**decided.facts, "digest": decided.digest}, ensure_ascii=False)
+
+
+def _store_decision(client: MlflowClient, version: ModelVersion, decided: Artifact) -> None:
+    if version.tags.get(registry.DECISION) != _as_tag(decided):
+        client.set_model_version_tag(
+            version.name, version.version, registry.DECISION, _as_tag(decided)
+        )
+
+
+def _carry_out(version: ModelVersion, decided: Artifact) -> bool:
+    """Move the alias that the decision asks for, once.
+
+    A decision that stands in the history was carried out, whatever happened since: a version that
+    somebody rolled back stays rolled back when its command is run again.
+    """
+    promoted: bool = decided.facts["promote"]
+    alias = alias_history.CHAMPION if promoted else alias_history.CHALLENGER
+    name, number = version.name, str(version.version)
+    entries = registry.history(name)
+    done = [
+        one
+        for one in entries
+        if one.to_version == number and (one.decision or {}).get("digest") == decided.digest
+    ]
+    if done or alias_history.standing(entries, alias) == number:
+        return False
+    move = registry.promote if promoted else registry.challenge
+    short = {"digest": decided.digest, "promote": promoted, "metric": decided.facts["metric"]}
+    move(name, number, why=decided.facts["summary"], decision=short)
+    return True
