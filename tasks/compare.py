@@ -1,10 +1,10 @@
 """The champion on the candidate's test rows, and the decision that follows.
 
 The champion is run anew, through its own exported model, because its stored numbers are of other
-rows. That is fair only while no row of this test set was among its training rows. Splits go by a hash of the
-text, so with the same salt a row stays where it was however the table grows: an old training row
-never enters the test set. With another salt, or a larger share of test rows, it may, and the
-comparison is refused.
+rows. That is fair only while no row of this test set was among its training rows. Splits go by a
+hash of the text, so with the same salt a row stays where it was however the table grows: an old
+training row never enters the test set. With another salt, or a larger share of test rows, it may,
+and the comparison is refused.
 """
 
 from __future__ import annotations
@@ -185,6 +185,7 @@ def _decide(
 ) -> Decision:
     ours, theirs, head = pair
     name, metric = testset.deciding_metric(recipe, head)
+    slice_name, slice_metric = testset.slice_metric(recipe, head)
     how: dict[str, Any] = {
         "resamples": recipe.evaluate.resamples,
         "confidence": recipe.evaluate.confidence,
@@ -194,9 +195,9 @@ def _decide(
             name=column,
             value=value,
             rows=int(mask.sum()),
-            candidate=_value(metric, ours[mask]),
-            champion=_value(metric, theirs[mask]),
-            difference=paired_bootstrap(ours[mask], theirs[mask], metric, **how),
+            candidate=_value(slice_metric, ours[mask]),
+            champion=_value(slice_metric, theirs[mask]),
+            difference=paired_bootstrap(ours[mask], theirs[mask], slice_metric, **how),
         )
         for column, value, mask in testset.slices(recipe, rows)
     ]
@@ -209,6 +210,7 @@ def _decide(
         champion_version=version,
         difference=paired_bootstrap(ours, theirs, metric, **how),
         slices=gains,
+        slice_metric=slice_name,
         higher_is_better=metric.higher_is_better,
     )
 

@@ -79,10 +79,15 @@ class Decision:
     def summary(self) -> str:
         """One line for a log, a terminal or a heading."""
         if not self.promote:
-            return "Refused. " + " ".join(g.reason for g in self.guards if not g.passed)
+            return "Refused: " + " ".join(g.reason for g in self.guards if not g.passed)
         if self.difference is None:
-            return f"Promoted as the first champion with {self.metric} {self.candidate.value:.4f}."
-        return "Promoted. " + self.guards[0].reason
+            return f"Promoted as the first champion: {self.metric} {self.candidate.value:.4f}."
+        gain = self.difference
+        return (
+            f"Promoted over version {self.champion_version}: {self.metric} "
+            f"{self.candidate.value:.4f}, a gain of {gain.value:.4f} "
+            f"({gain.low:+.4f} to {gain.high:+.4f})."
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """JSON; `from_dict` reads it back."""
@@ -119,6 +124,7 @@ def decide(
     champion_version: str | None = None,
     difference: Difference | None = None,
     slices: Sequence[SliceGain] = (),
+    slice_metric: str | None = None,
     higher_is_better: bool = True,
 ) -> Decision:
     """Hold the candidate against the recipe's rules; without a champion, against floor and size.
@@ -130,7 +136,7 @@ def decide(
     guards = [
         _difference(rules, metric, difference),
         _floor(rules, metric, candidate, higher_is_better),
-        _slices(rules, slices),
+        _slices(rules, slice_metric or metric, slices),
         _latency(rules, candidate, champion),
         _size(rules, candidate),
     ]
@@ -172,11 +178,11 @@ def _floor(rules: Promote, metric: str, candidate: Measured, higher_is_better: b
         return Guard("floor", not math.isnan(candidate.value), "No floor was asked for.", numbers)
     reached = candidate.value >= rules.floor if higher_is_better else candidate.value <= rules.floor
     bound = "at least" if higher_is_better else "at most"
-    reason = f"{metric} must be {bound} {rules.floor:g}: {candidate.value:.4f}."
+    reason = f"The floor asks for {metric} of {bound} {rules.floor:g}: {candidate.value:.4f}."
     return Guard("floor", reached, reason, numbers)
 
 
-def _slices(rules: Promote, slices: Sequence[SliceGain]) -> Guard:
+def _slices(rules: Promote, metric: str, slices: Sequence[SliceGain]) -> Guard:
     if rules.slices is None:
         return Guard("slices", True, "No limit on slices was asked for.", {})
     limit, least = rules.slices.max_drop, rules.slices.min_rows
@@ -196,8 +202,8 @@ def _slices(rules: Promote, slices: Sequence[SliceGain]) -> Guard:
     numbers |= {"high": worst.difference.high}
     change = worst.difference
     reason = (
-        f"No slice of {least} rows or more may lose over {limit:g}: the worst of {len(large)} is "
-        f"{worst.name}={worst.value} ({worst.rows} rows) with {change.value:+.4f} "
+        f"No slice of {least} rows or more may lose over {limit:g} {metric}: "
+        f"the worst of {len(large)} is {worst.name}={worst.value} ({worst.rows} rows) with {change.value:+.4f} "
         f"({change.low:+.4f} to {change.high:+.4f})."
     )
     return Guard("slices", not failed, reason, numbers)
@@ -219,7 +225,7 @@ def _latency(rules: Promote, candidate: Measured, champion: Measured | None) -> 
     if rules.max_latency_ratio is None:
         reason = "No limit on latency was asked for" + (f" ({speeds})." if speeds else ".")
         return Guard("latency", True, reason, numbers)
-    asked = f"Time per token may be {rules.max_latency_ratio:g} times the champion's"
+    asked = f"Time per token may be at most {rules.max_latency_ratio:g} times the champion's"
     if ratio is None:
         return Guard("latency", False, f"{asked}, and was not measured.", numbers)
     reason = f"{asked}: {ratio:.2f} times ({speeds})."
@@ -233,7 +239,7 @@ def _size(rules: Promote, candidate: Measured) -> Guard:
     if rules.max_size_mb is None:
         found = "" if size_mb is None else f" ({size_mb:.1f} MB)"
         return Guard("size", True, f"No limit on size was asked for{found}.", numbers)
-    asked = f"The default variant may have {rules.max_size_mb:g} MB"
+    asked = f"The default variant may have at most {rules.max_size_mb:g} MB"
     if size_mb is None:
         return Guard("size", False, f"{asked}, and its size is not known.", numbers)
     reason = f"{asked}: it has {size_mb:.1f} MB."

@@ -24,9 +24,9 @@ from tasks.intervals import bootstrap, paired_bootstrap
 from tasks.objectives import Array, Objective
 from tasks.testset import HeldOut
 
-WORST = 20
+WORST = 12
 """Rows shown that the model is most wrong about."""
-EXCERPT_CHARS = 280
+EXCERPT_CHARS = 240
 
 
 def evaluate(recipe: Recipe, prepared: Artifact, exported: Artifact) -> Artifact:
@@ -89,9 +89,9 @@ def measure(recipe: Recipe, prepared: Artifact, rows: HeldOut, outputs: Array) -
         "confidence": recipe.evaluate.confidence,
     }
     statistics = objective.statistics(rows.targets, outputs, head)
-    known = objective.metrics(head)
     name, deciding = testset.deciding_metric(recipe, head)
-    intervals = bootstrap(statistics, known, **how)
+    slice_name, slice_metric = testset.slice_metric(recipe, head)
+    intervals = bootstrap(statistics, objective.metrics(head), **how)
     describe = getattr(objective, "details", None)
     details: dict[str, Any] = (
         describe(rows.targets, outputs, head, confidence=recipe.evaluate.confidence)
@@ -109,15 +109,13 @@ def measure(recipe: Recipe, prepared: Artifact, rows: HeldOut, outputs: Array) -
         "confidence": recipe.evaluate.confidence,
         "metrics": {key: asdict(interval) for key, interval in intervals.items()},
         "baseline_difference": asdict(difference) if difference else None,
+        "slice_metric": slice_name,
         "slices": [
             {
                 "name": column,
-                "value": value,
+                "of": value,
                 "rows": int(mask.sum()),
-                "metrics": {
-                    key: asdict(one)
-                    for key, one in bootstrap(statistics[mask], known, **how).items()
-                },
+                **asdict(bootstrap(statistics[mask], {"": slice_metric}, **how)[""]),
             }
             for column, value, mask in testset.slices(recipe, rows)
         ],

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-FONT = "DejaVu Sans"
-"""Comes with matplotlib."""
 Picture = dict[str, bytes]
 """Look (`light`, `dark`) to SVG."""
+FONT = "DejaVu Sans"
+"""Comes with matplotlib."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,8 @@ def write_all(folder: Path, made: Mapping[str, Picture]) -> None:
 
 def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Picture:
     """Rows: the truth, columns: the decision. Shade: share of the truth's rows; number: rows."""
+    from matplotlib.colors import LinearSegmentedColormap
+
     table = np.asarray(counts)
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     k = len(labels)
@@ -68,9 +70,10 @@ def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Picture
     size = max(5.0, min(9.0, 105 / k))
 
     def draw(axes: Any, look: Look) -> None:
-        axes.imshow(shares, cmap=_ramp(look), vmin=0, vmax=1)
+        ramp = LinearSegmentedColormap.from_list("share", [look.paper, look.blue])
+        axes.imshow(shares, cmap=ramp, vmin=0, vmax=1)
         for true, decided in np.argwhere(table > 0):
-            dark_cell = shares[true, decided] > 0.55
+            cell = ramp(shares[true, decided])
             number = axes.text(
                 decided,
                 true,
@@ -78,7 +81,7 @@ def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Picture
                 ha="center",
                 va="center",
                 fontsize=size,
-                color=look.paper if dark_cell else look.ink,
+                color=max(look.paper, look.ink, key=lambda colour: _contrast(colour, cell)),
             )
             number.set_in_layout(False)  # it lies within the axes: measuring it only takes time
         axes.set_xticks(range(k), names, rotation=45 if k > 3 else 0, fontsize=min(9, size + 2))
@@ -118,16 +121,6 @@ def reliability(bins: Sequence[Mapping[str, float]]) -> Picture:
         )
         axes.set(xlabel="confidence", ylabel="share that is right", aspect="equal")
         axes.set(xlim=(start, 1.02), ylim=(start, 1.02))
-        axes.annotate(
-            "as honest as it says",
-            (1, 1),
-            (-4, -16),
-            textcoords="offset points",
-            ha="right",
-            rotation=0,
-            fontsize=8,
-            color=look.soft,
-        )
 
     return _render(draw, (4.4, 4.4))
 
@@ -248,10 +241,17 @@ def _style(look: Look) -> dict[str, Any]:
     }
 
 
-def _ramp(look: Look) -> Any:
-    from matplotlib.colors import LinearSegmentedColormap
+def _contrast(one: Any, other: Any) -> float:
+    """Contrast ratio of two colours, 1 to 21 (WCAG 2.2)."""
+    from matplotlib.colors import to_rgb
 
-    return LinearSegmentedColormap.from_list("share", [look.paper, look.line, look.blue])
+    def luminance(colour: Any) -> float:
+        rgb = np.asarray(to_rgb(colour))
+        linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    low, high = sorted([luminance(one), luminance(other)])
+    return (high + 0.05) / (low + 0.05)
 
 
 def tick_name(number: int, label: str, most: int = 16) -> str:

@@ -62,6 +62,15 @@ def deciding_metric(recipe: Recipe, head: Mapping[str, Any]) -> tuple[str, Metri
     return name, known[name]
 
 
+def slice_metric(recipe: Recipe, head: Mapping[str, Any]) -> tuple[str, Metric]:
+    """The metric slices are seen by: the objective's own, whatever promotion goes by.
+
+    It has to mean something among rows of one label too, and macro F1, for one, does not.
+    """
+    objective = objectives.get(recipe.objective)
+    return objective.METRIC, objective.metrics(head)[objective.METRIC]
+
+
 def check(recipe: Recipe, head: Mapping[str, Any]) -> None:
     """Raise RecipeError for a metric or a slice that evaluation would look for in vain."""
     deciding_metric(recipe, head)

@@ -1,0 +1,190 @@
+"""One page that tells a run: its data, how it learned, how good it is, and what was decided.
+
+The page stands alone: style and pictures are inside it, it asks nothing of any network, and it
+reads on a telephone, on a wide screen, on paper, light or dark. What it shows comes from the
+stages' own files; report.html beside this module says how.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from configs.schema import Recipe
+from tasks import artifact, pictures
+from tasks.artifact import Artifact
+from tasks.tracking import PASSWORD
+
+TEMPLATE = Path(__file__).with_suffix(".html")
+MAX_LABELS = 40
+"""Label shares shown; the rest is counted."""
+
+
+def report(
+    recipe: Recipe,
+    prepared: Artifact,
+    trained: Artifact,
+    exported: Artifact,
+    evaluated: Artifact,
+    decided: Artifact,
+) -> Artifact:
+    """A folder with `report.html`. Every section draws on what its stage left behind."""
+    stages = [prepared, trained, exported, evaluated, decided]
+    return artifact.make(
+        "report",
+        key={
+            "recipe": recipe.model_dump(mode="json"),
+            "template": artifact.sha256(TEMPLATE),
+        },
+        inputs=stages,
+        code=[__name__],
+        libraries=["jinja2", "matplotlib"],
+        build=partial(_build, recipe, stages),
+    )
+
+
+def _build(recipe: Recipe, stages: Sequence[Artifact], folder: Path) -> dict[str, Any]:
+    page = render(recipe, {one.stage: one for one in stages})
+    (folder / "report.html").write_text(page, encoding="utf-8")
+    return {"bytes": len(page.encode())}
+
+
+def render(recipe: Recipe, stages: Mapping[str, Artifact]) -> str:
+    """The page. Whatever comes from data, recipe or labels is escaped by the template."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATE.parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"duration": duration, "size": size}
+    found = _json(stages["evaluate"].path / "metrics.json")
+    decision = stages["decide"].facts
+    return environment.get_template(TEMPLATE.name).render(
+        recipe=recipe,
+        recipe_text=recipe_text(recipe),
+        stages=list(stages.values()),
+        libraries=_libraries(stages.values()),
+        data=_data(stages["prepare"]),
+        training=stages["train"].facts,
+        export=stages["export"].facts,
+        found=found,
+        decision=decision,
+        standings=standings(found, stages["prepare"].facts.get("baseline"), decision),
+        pictures=_pictures(recipe, stages, found),
+    )
+
+
+# --- what the sections show -----------------------------------------------------------------------
+
+
+def standings(
+    found: Mapping[str, Any], baseline: Mapping[str, Any] | None, decision: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The models side by side on the deciding metric, and the scale that holds them all."""
+    name = found["metric"]
+    rows = [{"who": "this model", **found["metrics"][name]}]
+    if decision["champion"]:
+        champion = f"champion, version {decision['champion_version']}"
+        rows.append({"who": champion, "value": decision["champion"]["value"]})
+    if baseline and name in baseline:
+        rows.append({"who": "TF-IDF baseline", **baseline[name]})
+    low = min(row.get("low", row["value"]) for row in rows)
+    high = max(row.get("high", row["value"]) for row in rows)
+    room = 0.08 * (high - low) or 0.01
+    return {"rows": rows, "low": low - room, "high": high + room}
+
+
+def _data(prepared: Artifact) -> dict[str, Any]:
+    profile = _json(prepared.path / "profile.json")
+    shares = sorted(profile.get("label_shares", {}).items(), key=lambda item: -item[1])
+    return {
+        **prepared.facts,
+        "profile": profile,
+        "shares": shares[:MAX_LABELS],
+        "shares_left_out": max(0, len(shares) - MAX_LABELS),
+        "lengths": _lengths(profile.get("length_histogram")),
+    }
+
+
+def _lengths(histogram: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Heights from 0 to 1, with the first and last edge in words."""
+    if not histogram or not any(histogram["counts"]):
+        return None
+    highest = max(histogram["counts"])
+    edges = histogram["edges"]
+    return {
+        "heights": [count / highest for count in histogram["counts"]],
+        "first": edges[0],
+        "last": edges[-1],
+    }
+
+
+def _pictures(
+    recipe: Recipe, stages: Mapping[str, Artifact], found: Mapping[str, Any]
+) -> dict[str, dict[str, str]]:
+    """Name to {look: data URI}."""
+    made = pictures.of_evaluation(found)
+    events = _events(stages["train"].path / "events.jsonl")
+    if events:
+        best_by = stages["train"].facts["best"]["metric"] or found["metric"]
+        made["training"] = pictures.training_curve(events, best_by.removeprefix("eval_"))
+    return {
+        name: {look: _data_uri(svg) for look, svg in picture.items()}
+        for name, picture in made.items()
+    }
+
+
+def _events(file: Path) -> list[dict[str, Any]]:
+    if not file.exists():
+        return []
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def _libraries(stages: Any) -> dict[str, str]:
+    """Name to version of every library that counted towards an artifact."""
+    found: dict[str, str] = {}
+    for one in stages:
+        found |= _json(one.path / artifact.RECORD)["libraries"]
+    return dict(sorted(found.items()))
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """What the recipe says beyond the defaults, as YAML, with no password in it."""
+    said = recipe.model_dump(mode="json", exclude_defaults=True)
+    text = yaml.safe_dump(said, sort_keys=False, allow_unicode=True, width=88)
+    return PASSWORD.sub(r"\1***@", text)
+
+
+# --- small things ---------------------------------------------------------------------------------
+
+
+def _json(file: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(file.read_bytes())
+    return content
+
+
+def _data_uri(svg: bytes) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
+
+
+def duration(seconds: float) -> str:
+    """`0.4 s`, `83 s`, `12 min`, `3.2 h`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def size(n_bytes: float) -> str:
+    return f"{n_bytes / 1e6:.1f} MB"
