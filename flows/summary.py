@@ -114,8 +114,7 @@ def _evaluated(made: Artifact) -> str:
 
 
 def _decided(made: Artifact) -> str:
-    facts = made.facts
-    return f"{'promote' if facts['promote'] else 'refuse'}: {'; '.join(facts['reasons'])}"
+    return str(made.facts["summary"])
 
 
 def _reported(made: Artifact) -> str:
