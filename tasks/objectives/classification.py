@@ -40,7 +40,7 @@ def fit_targets(rows: Mapping[str, list[Any]], options: Options) -> dict[str, An
 def encode_target(row: Mapping[str, Any], head: Mapping[str, Any]) -> int:
     """The label's index. Raises ValueError with the reason code `null_label`/`unknown_label`."""
     label = row["label"]
-    if label is None or str(label) == "":
+    if label is None or not str(label).strip():
         raise ValueError("null_label")
     try:
         return int(head["labels"].index(str(label)))
@@ -83,6 +83,13 @@ def check(splits: Mapping[str, Sequence[int]], head: Mapping[str, Any], min_rows
             f"fewer than {min_rows} training rows for a label: {', '.join(few)}; add rows, "
             "merge labels, or lower data.limits.min_rows_per_label"
         )
+
+
+def baseline(texts: Sequence[str], targets: Sequence[int], test: Sequence[str]) -> Array:
+    """(m,) classes of the test texts, as a bag of words fitted on (texts, targets) decides them."""
+    from tasks.baseline import bag_of_words
+
+    return bag_of_words(texts, targets, test)
 
 
 def load_model(source: Any, head: Mapping[str, Any], **how: Any) -> Any:

@@ -1,0 +1,84 @@
+"""What a bag of words makes of the same rows: what a Transformer has to be better than.
+
+TF-IDF over words and pairs of words with multinomial logistic regression, fitted on train and
+measured on test. Nothing of it is kept but its decisions.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from configs.schema import Evaluate
+from tasks.artifact import write_json
+from tasks.intervals import bootstrap
+from tasks.objectives import Array, Objective
+
+MAX_ROWS = 50_000
+"""Training rows it is fitted on: beyond, it takes minutes and hardly gains."""
+MAX_FEATURES = 200_000
+
+
+def measure(
+    objective: Objective,
+    head: dict[str, Any],
+    how: Evaluate,
+    *,
+    train: Any,
+    test: Any,
+    folder: Path,
+) -> dict[str, Any] | None:
+    """Each metric with its interval; None for an objective that offers no `baseline`.
+
+    `train` and `test` are data sets with `text`, `labels` and `row`. Writes baseline.json and
+    baseline.parquet (row, decision: by test row, to compare with a model row by row).
+    """
+    decide = getattr(objective, "baseline", None)
+    if decide is None:
+        return None
+    started = time.monotonic()
+    # Evenly over the table, which may be sorted by label.
+    fitted_on = train.select(np.linspace(0, len(train) - 1, min(len(train), MAX_ROWS), dtype=int))
+    decisions = decide(fitted_on["text"][:], fitted_on["labels"][:], test["text"][:])
+    names = [objective.decode_target(decision, head) for decision in decisions]
+    outputs = objective.outputs_of(names, head)  # type: ignore[attr-defined]
+    intervals = bootstrap(
+        objective.statistics(test["labels"][:], outputs, head),
+        objective.metrics(head),
+        resamples=how.resamples,
+        confidence=how.confidence,
+    )
+    facts = {name: asdict(interval) for name, interval in intervals.items()} | {
+        "train_rows": len(fitted_on),
+        "test_rows": len(test),
+        "seconds": round(time.monotonic() - started, 3),
+    }
+    write_json(folder / "baseline.json", facts)
+    pq.write_table(
+        pa.table({"row": test["row"][:], "decision": names}), folder / "baseline.parquet"
+    )
+    return facts
+
+
+def bag_of_words(texts: Sequence[str], targets: Sequence[int], test: Sequence[str]) -> Array:
+    """Fit on texts with their classes, (n,), and decide the classes of the test texts, (m,)."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
+
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, max_features=MAX_FEATURES)
+    try:
+        features = vectorizer.fit_transform(texts)
+    except ValueError:  # no text holds a word
+        return np.full(len(test), np.bincount(np.asarray(targets)).argmax())
+    # The products are too small to be worth waking threads for.
+    with threadpool_limits(1):
+        model = LogisticRegression(max_iter=1000).fit(features, targets)
+        return np.asarray(model.predict(vectorizer.transform(test)))

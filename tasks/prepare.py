@@ -1,0 +1,267 @@
+"""From a table of text to token ids that can be trained on: the first stage.
+
+Read it top down: rows are staged (staging.py), given targets by the objective, put into splits
+(splits.py), freed of texts that stand in two splits (duplicates.py), tokenised with the very
+tokenizer that scoring uses, and written memory-mapped. A profile of the training rows and a
+bag-of-words baseline are measured on the way.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import BaseModel, ValidationError
+
+from configs.errors import DataError, RecipeError
+from configs.load import explain
+from configs.schema import Data, Recipe
+from tasks import artifact, baseline, model_source, objectives, splits, workspace
+from tasks.artifact import Artifact, write_json
+from tasks.duplicates import NearDuplicates
+from tasks.objectives import Objective
+from tasks.profile import Lengths, label_shares
+from tasks.sources import Source, open_source
+from tasks.splits import NAMES
+from tasks.staging import Rejected, columns_of, stage, texts_of
+from tasks.tokenise import write_splits
+
+log = logging.getLogger(__name__)
+
+LIBRARIES = ["datasets", "datasketch", "pyarrow", "scikit-learn", "tokenizers", "transformers"]
+OUT = -1
+"""In place of a split: the row is not used."""
+
+
+def prepare(recipe: Recipe) -> Artifact:
+    """Make the data set that all later stages read, or find it.
+
+    Raises RecipeError, DataError or ModelError for all that can be known to fail before training.
+    """
+    objective = objectives.get(recipe.objective)
+    options = _options(objective, recipe)
+    roles = columns_of(recipe.data, objective)
+    wanted = list(dict.fromkeys([*roles.values(), *recipe.data.keep]))
+    model = model_source.digest(recipe.model)
+    with _passing_folder(recipe.data) as fetched:
+        source = open_source(recipe.data.source, wanted, fetched)
+
+        def build(folder: Path) -> dict[str, Any]:
+            return _build(recipe, objective, options, roles, source, folder)
+
+        return artifact.make(
+            "prepare",
+            key={
+                "source": source.digest,
+                "data": recipe.data.model_dump(mode="json", exclude={"source"}),
+                "objective": recipe.objective,
+                "options": recipe.options,
+                "model": [model, recipe.model.max_length],
+                "intervals": [recipe.evaluate.resamples, recipe.evaluate.confidence],
+            },
+            code=[__name__, f"tasks.objectives.{recipe.objective}"],
+            libraries=LIBRARIES,
+            build=build,
+        )
+
+
+def _build(
+    recipe: Recipe,
+    objective: Objective,
+    options: BaseModel,
+    roles: Mapping[str, str],
+    source: Source,
+    folder: Path,
+) -> dict[str, Any]:
+    data = recipe.data
+    staged = folder / ".staged.arrow"
+    table, rejected = stage(source, data, roles, objective.TEXT, staged)
+    rejected.check(data.limits.rejected)
+    log.info("prepare: %s rows read, %s usable", f"{rejected.read:,}", f"{len(table):,}")
+
+    head = objective.fit_targets(_Targets(table), options)
+    targets = _encode(table, objective, head, rejected)
+    rejected.check(data.limits.rejected)
+    rejected.write(folder / "rejected.parquet")
+
+    split = _split(table, targets, source, data)
+    duplicates = _take_out_duplicates(table, split, data)
+    rows = {name: int((split == i).sum()) for i, name in enumerate(NAMES)}
+    _check_none_empty(rows, source, rejected, duplicates)
+    objective.check(
+        {name: _chosen(targets, split == i) for i, name in enumerate(NAMES)},
+        head,
+        data.limits.min_rows_per_label,
+    )
+    log.info("prepare: rows %s, duplicates taken out %s", rows, duplicates)
+
+    lengths = write_splits(table, targets, split, recipe.model, folder)
+    del table
+    staged.unlink()
+
+    write_json(folder / "head.json", head)
+    names = [objective.decode_target(one, head) for one in _chosen(targets, split == splits.TRAIN)]
+    _write_profile(folder / "profile.json", names, lengths, recipe.model.max_length)
+    return {
+        "rows": rows,
+        "rejected": rejected.counts(),
+        "duplicates": duplicates,
+        "head": head,
+        "baseline": _baseline(recipe, objective, head, folder) if data.baseline else None,
+        "source": source.digest,
+    }
+
+
+def _options(objective: Objective, recipe: Recipe) -> BaseModel:
+    """The objective's own settings, checked. Raises RecipeError naming the nearest key."""
+    try:
+        return objective.Options.model_validate(recipe.options)
+    except ValidationError as problem:
+        raise RecipeError("\n".join(explain("options", problem, objective.Options))) from None
+
+
+@contextmanager
+def _passing_folder(data: Data) -> Iterator[Path]:
+    """A folder for what a source has to fetch, gone afterwards; what a killed run left goes too."""
+    name = f"fetched-{artifact.digest_of(data.source.model_dump(mode='json'))}"
+    folder = workspace.home() / name
+    with workspace.lock(name):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+# --- targets --------------------------------------------------------------------------------------
+
+
+class _Targets(Mapping[str, list[Any]]):
+    """Role to the values of every usable row, of every split; read only where asked for.
+
+    Test rows are among them on purpose: a label that only they have is then found by the
+    objective's `check`, as a label without a training row.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+
+    def __getitem__(self, role: str) -> list[Any]:
+        return [json.loads(target)[role] for target in self._targets()]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(json.loads(next(self._targets(), "{}")))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def _targets(self) -> Iterator[str]:
+        for chunk in self._table.column("target").chunks:
+            yield from chunk.to_pylist()
+
+
+def _encode(
+    table: pa.Table, objective: Objective, head: Mapping[str, Any], rejected: Rejected
+) -> list[Any]:
+    """The target of each row as it is stored, (n,); None where it has none and was rejected."""
+    targets: list[Any] = []
+    for batch in table.select(["origin", "row", "text", "target"]).to_batches():
+        for row in batch.to_pylist():
+            roles = json.loads(row["target"]) | {objective.TEXT: row["text"]}
+            try:
+                targets.append(objective.encode_target(roles, head))
+            except ValueError as reason:
+                targets.append(None)
+                shown = json.loads(row["target"])
+                rejected.add(
+                    NAMES[row["origin"]], row["row"], str(reason), next(iter(shown.values()))
+                )
+    return targets
+
+
+def _chosen(targets: list[Any], mask: NDArray[np.bool_]) -> list[Any]:
+    return [targets[i] for i in np.flatnonzero(mask)]
+
+
+# --- splits ---------------------------------------------------------------------------------------
+
+
+def _split(table: pa.Table, targets: list[Any], source: Source, data: Data) -> NDArray[np.int8]:
+    """The split of each row, (n,): given, or drawn from the given training rows; OUT if rejected."""
+    split = table.column("origin").to_numpy().copy()
+    given = split == splits.TRAIN
+    split[given] = splits.draw(
+        table.column("place").to_numpy()[given],
+        data.splits,
+        validation="validation" not in source.splits,
+        test="test" not in source.splits,
+    )
+    split[[target is None for target in targets]] = OUT
+    return split
+
+
+def _take_out_duplicates(table: pa.Table, split: NDArray[np.int8], data: Data) -> dict[str, int]:
+    """Set rows of a lower split to OUT whose text stands in a higher one; count them."""
+    count = {"exact": 0, "near": 0}
+    hashes = table.column("hash").to_numpy()
+    for lower in (splits.VALIDATION, splits.TRAIN):
+        if data.deduplicate.exact:
+            twice = (split == lower) & np.isin(hashes, hashes[split > lower])
+            split[twice] = OUT
+            count["exact"] += int(twice.sum())
+        if data.deduplicate.near:
+            place = np.flatnonzero(split == lower)
+            index = NearDuplicates(_normalised(table, split > lower), data.deduplicate.threshold)
+            near = place[index.among(_normalised(table, split == lower))]
+            split[near] = OUT
+            count["near"] += len(near)
+    return count
+
+
+def _normalised(table: pa.Table, mask: NDArray[np.bool_]) -> list[str]:
+    return [splits.normalise(text) for text in texts_of(table, mask)]
+
+
+def _check_none_empty(
+    rows: Mapping[str, int], source: Source, rejected: Rejected, duplicates: Mapping[str, int]
+) -> None:
+    for name, count in rows.items():
+        if count:
+            continue
+        if name in source.splits:
+            why = f"{len(rejected.rows)} rows were rejected, {sum(duplicates.values())} duplicates"
+            raise DataError(f"no {name} row is left: {why}; see data.limits and data.deduplicate")
+        raise DataError(
+            f"no {name} row was drawn from {rejected.read:,} rows: give more rows, raise "
+            f"data.splits.{name}, or give {name} rows of their own as data.source.{name}"
+        )
+
+
+# --- what is measured on the way ------------------------------------------------------------------
+
+
+def _write_profile(
+    file: Path, names: list[str], lengths: Sequence[Lengths], max_length: int
+) -> None:
+    """profile.json: of the training rows; the other splits' lengths stand under `splits`."""
+    train, *others = (one.summary(max_length) for one in lengths)
+    shares = {"label_shares": label_shares(names)}
+    write_json(file, shares | train | {"splits": dict(zip(NAMES[1:], others, strict=True))})
+
+
+def _baseline(
+    recipe: Recipe, objective: Objective, head: dict[str, Any], folder: Path
+) -> dict[str, Any] | None:
+    import datasets
+
+    train, test = (datasets.load_from_disk(str(folder / name)) for name in ("train", "test"))
+    return baseline.measure(objective, head, recipe.evaluate, train=train, test=test, folder=folder)

@@ -1,0 +1,73 @@
+"""Where rows come from: one file per kind of source, all giving the same thing.
+
+A `Source` knows what determines its rows (`digest`) before any is read, and gives the rows of
+each split block by block, numbered from 0 in each split. Roles, rejection and splitting are
+prepare.py's business.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from configs.load import SECRET
+from configs.schema import DocstringsSource, FilesSource, HubSource
+from configs.schema import Source as SourceSection
+from serving.readers import Block
+
+__all__ = ["Block", "Rows", "Source", "open_source", "without_secrets"]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of one given split."""
+
+    columns: list[str]
+    """Every column there is."""
+    read: Callable[[], Iterator[Block]]
+
+
+@dataclass(frozen=True)
+class Source:
+    digest: dict[str, Any]
+    """What determines the rows: content, commit or versions. JSON; no paths and no secrets."""
+    splits: Mapping[str, Rows]
+    """`train`, and `validation` and `test` where they are given."""
+
+
+def open_source(section: SourceSection, columns: list[str], folder: Path) -> Source:
+    """Find the rows. `columns`: those wanted; `folder`: for what has to be fetched first.
+
+    Raises DataError when there is no such table, data set, database or package.
+    """
+    if isinstance(section, DocstringsSource):
+        from tasks.sources import docstrings
+
+        return docstrings.open_source(section)
+    if isinstance(section, FilesSource):
+        from tasks.sources import files
+
+        return files.open_source(section, columns, folder)
+    if isinstance(section, HubSource):
+        from tasks.sources import hub
+
+        return hub.open_source(section, columns)
+    from tasks.sources import sql
+
+    return sql.open_source(section, folder)
+
+
+def without_secrets(message: str, url: str) -> str:
+    """The first line of a message, with the secrets of `url` (as the recipe has it) taken out."""
+    secrets = {os.environ.get(name, ""): f"${{env:{name}}}" for name in SECRET.findall(url)}
+    if written := re.search(r"//[^/@:]*:([^@]+)@", url):
+        secrets[written[1]] = "***"
+    line = message.strip().split("\n", 1)[0]
+    for secret, name in secrets.items():
+        if secret:
+            line = line.replace(secret, name)
+    return line

@@ -1,0 +1,150 @@
+"""Docstrings of installed Python packages: real text on every machine, nothing downloaded.
+
+The files are parsed, never imported. Each package gives a bounded sample, taken from its files in
+an order that a hash of their names sets: spread over the package, and the same every time.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import importlib.util
+import platform
+import re
+import warnings
+from collections.abc import Iterator
+from hashlib import blake2b
+from itertools import islice, zip_longest
+from pathlib import Path
+from typing import NamedTuple
+
+from configs.errors import DataError
+from configs.schema import DocstringsSource
+from tasks.sources import Block, Rows, Source
+from tasks.splits import normalise
+
+COLUMNS = ["text", "label", "kind"]
+MIN_CHARS = 40
+"""A shorter text says too little about where it comes from."""
+MASK = "package"
+TESTS = {"test", "tests"}
+PER_FILE = 3
+"""Texts taken from a file before all other files had their turn: neighbours are much alike."""
+SMALL_BYTES = 40_000
+"""Larger files are parsed last: they cost more time for each text."""
+SENTENCE = re.compile(r".+?[.!?](?=\s|$)")
+Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+class Row(NamedTuple):
+    text: str
+    label: str
+    """The package."""
+    kind: str
+    """What is documented: module, class or function."""
+
+
+def open_source(source: DocstringsSource) -> Source:
+    """Columns `text`, `label`, `kind`. Raises DataError for a package that is not installed."""
+    folders = {name: _files_of(name) for name in source.packages}
+    digest = {
+        "kind": source.kind,
+        "packages": [[name, _version(name)] for name in folders],
+        "per_package": source.per_package,
+        "form": source.form,
+    }
+
+    def read() -> Iterator[Block]:
+        seen: set[str] = set()
+        names = re.compile("|".join(map(re.escape, source.packages)), re.IGNORECASE)
+        samples = [
+            list(islice(_texts(name, files, source.form, names, seen), source.per_package))
+            for name, files in folders.items()
+        ]
+        # One of each package in turn, so that the first rows of the table are a fair table too.
+        rows = [row for turn in zip_longest(*samples) for row in turn if row is not None]
+        columns = dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
+        yield Block(0, columns, [None] * len(rows))
+
+    return Source(digest, {"train": Rows(COLUMNS, read)})
+
+
+def _texts(
+    package: str, files: list[Path], form: str, names: re.Pattern[str], seen: set[str]
+) -> Iterator[Row]:
+    """Texts that no package gave before, one by one: files are parsed only as far as needed."""
+    left = []
+    for file in files:
+        taken = 0
+        for kind, docstring in _docstrings(file):
+            whole = names.sub(MASK, docstring)
+            text = first_sentence(whole) if form == "sentence" else whole
+            key = normalise(text)
+            if len(text) < MIN_CHARS or key in seen:
+                continue
+            seen.add(key)
+            if taken < PER_FILE:
+                taken += 1
+                yield Row(text, package, kind)
+            else:
+                left.append(Row(text, package, kind))
+    yield from left
+
+
+def first_sentence(docstring: str) -> str:
+    """Up to the first full stop of the first paragraph, on one line."""
+    paragraph = " ".join(docstring.split("\n\n", 1)[0].split())
+    found = SENTENCE.match(paragraph)
+    return found[0] if found else paragraph
+
+
+def _docstrings(file: Path) -> Iterator[tuple[str, str]]:
+    """(kind, docstring) of a file, outermost first; none of a file that is not Python 3."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # other people's escapes are none of our business
+            tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError, RecursionError):
+        return
+    for node in _documented(tree):
+        if text := ast.get_docstring(node):
+            kind = type(node).__name__.removesuffix("Def").removeprefix("Async").lower()
+            yield kind, text
+
+
+def _documented(node: Documented) -> Iterator[Documented]:
+    """The node and the classes and functions in its body, without a look at expressions."""
+    yield node
+    for child in node.body:
+        if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from _documented(child)
+
+
+def _files_of(package: str) -> list[Path]:
+    """The package's Python files without its tests, in the order of their names' hashes."""
+    try:
+        spec = importlib.util.find_spec(package) if "." not in package else None
+    except ValueError:
+        spec = None
+    if spec is None or spec.origin is None:
+        raise DataError(
+            f"data.source.packages: no package {package!r} is installed here; pip install it, "
+            "or take it out of the list (import names: sklearn, not scikit-learn)"
+        )
+    if not spec.submodule_search_locations:
+        return [Path(spec.origin)]
+    root = Path(spec.submodule_search_locations[0])
+
+    def place(file: Path) -> tuple[bool, bytes]:
+        name = file.relative_to(root).as_posix()
+        return file.stat().st_size > SMALL_BYTES, blake2b(name.encode()).digest()
+
+    files = (f for f in root.rglob("*.py") if not TESTS & set(f.relative_to(root).parts))
+    return sorted(files, key=place)
+
+
+def _version(package: str) -> str:
+    """The distribution's version; Python's own for the standard library."""
+    for distribution in importlib.metadata.packages_distributions().get(package, []):
+        return importlib.metadata.version(distribution)
+    return f"python {platform.python_version()}"

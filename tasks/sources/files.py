@@ -1,0 +1,76 @@
+"""Tables in files: on this machine, or fetched from any URL that fsspec reaches."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from configs.errors import DataError
+from configs.load import resolve_secrets
+from configs.schema import FilesSource
+from serving.errors import InputError
+from serving.readers import column_names, find_files, format_of, read_table
+from tasks.artifact import sha256
+from tasks.sources import Block, Rows, Source, without_secrets
+
+MAGIC = re.compile(r"[*?\[]")
+
+
+def open_source(source: FilesSource, columns: list[str], folder: Path) -> Source:
+    """The tables of each given split; what has a URL is first fetched into `folder`.
+
+    Raises DataError for a missing, unreadable or empty file.
+    """
+    splits, digest = {}, {}
+    for name in ("train", "validation", "test"):
+        given = getattr(source, name)
+        if not given:
+            continue
+        paths = [
+            local
+            for one in ([given] if isinstance(given, str) else given)
+            for local in (_fetch(one, folder / name) if "://" in one else [Path(one)])
+        ]
+        try:
+            files = find_files(paths)
+            splits[name] = Rows(column_names(files[0]), partial(_read, files, columns))
+        except InputError as problem:
+            raise DataError(f"data.source.{name}: {problem}") from problem
+        # Content and format count; where the file lies does not.
+        digest[name] = [[format_of(file), sha256(file)] for file in files]
+    return Source({"kind": source.kind, **digest}, splits)
+
+
+def _read(files: list[Path], columns: list[str]) -> Iterator[Block]:
+    try:
+        yield from read_table(files, columns)
+    except InputError as problem:
+        raise DataError(str(problem)) from problem
+
+
+def _fetch(url: str, folder: Path) -> list[Path]:
+    """Download a file, a glob or a folder; the files in the order of their remote names."""
+    import fsspec
+
+    folder.mkdir(parents=True, exist_ok=True)
+    found = []
+    try:
+        filesystem, path = fsspec.url_to_fs(resolve_secrets(url))
+        if MAGIC.search(path):
+            remote = sorted(filesystem.glob(path))
+        else:
+            remote = sorted(filesystem.find(path)) or [path]
+        for name in remote:
+            # A number keeps files of one name in different folders apart, and in order.
+            number = len(list(folder.iterdir()))
+            local = folder / f"{number:06}-{name.rsplit('/', 1)[-1]}"
+            filesystem.get_file(name, str(local))
+            found.append(local)
+    except (OSError, ImportError, ValueError) as problem:
+        reason = without_secrets(f"{type(problem).__name__}: {problem}", url)
+        raise DataError(f"{url} cannot be fetched: {reason}") from None
+    if not found:
+        raise DataError(f"no file matches {url}")
+    return found

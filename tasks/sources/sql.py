@@ -1,0 +1,70 @@
+"""One SQL query against any database SQLAlchemy reaches.
+
+The answer is read in pieces from the server and put aside in a file, because only its rows can
+tell whether anything changed since the last run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from configs.errors import DataError
+from configs.load import resolve_secrets
+from configs.schema import SqlSource
+from tasks.artifact import sha256
+from tasks.sources import Block, Rows, Source, without_secrets
+
+BLOCK_ROWS = 10_000
+
+
+def open_source(source: SqlSource, folder: Path) -> Source:
+    """Run the query and keep its rows in `folder`; everything it changed is rolled back.
+
+    Raises DataError without the URL's secrets: wrong URL, missing driver, failing query.
+    """
+    import sqlalchemy
+    from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+    file = folder / "rows.jsonl"
+    url = resolve_secrets(source.url)
+    try:
+        engine = sqlalchemy.create_engine(url)
+        with engine.connect().execution_options(yield_per=BLOCK_ROWS) as connection:
+            answer = connection.execute(sqlalchemy.text(source.query))
+            if not answer.returns_rows:
+                raise DataError("data.source.query: this statement returns no rows; write a SELECT")
+            columns = list(answer.keys())
+            with file.open("w", encoding="utf-8") as lines:
+                for rows in answer.partitions():
+                    lines.writelines(json.dumps(list(row), default=_plain) + "\n" for row in rows)
+        engine.dispose()
+    except (ArgumentError, NoSuchModuleError, ImportError) as problem:
+        reason = without_secrets(str(problem), source.url)
+        raise DataError(f"data.source.url: {reason}; is the driver installed?") from None
+    except SQLAlchemyError as problem:
+        # `orig` is the driver's own error, without the statement and its links.
+        reason = without_secrets(str(getattr(problem, "orig", None) or problem), source.url)
+        raise DataError(f"data.source: the query failed: {reason}") from None
+    digest = {"kind": source.kind, "columns": columns, "rows": sha256(file)}
+    return Source(digest, {"train": Rows(columns, partial(_read, file, columns))})
+
+
+def _read(file: Path, columns: list[str]) -> Iterator[Block]:
+    with file.open(encoding="utf-8") as lines:
+        first = 0
+        while rows := [json.loads(line) for line in islice(lines, BLOCK_ROWS)]:
+            values = map(list, zip(*rows, strict=True))
+            yield Block(first, dict(zip(columns, values, strict=True)), [None] * len(rows))
+            first += len(rows)
+
+
+def _plain(value: Any) -> Any:
+    """Bytes as text (what is no UTF-8 is found out later, row by row); dates and such as text."""
+    if isinstance(value, bytes | memoryview):
+        return bytes(value).decode("utf-8", "surrogateescape")
+    return str(value)

@@ -1,0 +1,187 @@
+"""From a source's rows to usable ones: what cannot be used is set aside with its reason.
+
+Usable rows go to one Arrow file, block by block, so memory stays flat however long the table;
+read back, it is memory-mapped. Its columns: `origin` (index into splits.NAMES of the split the
+source calls it), `row` (0-based in that split's source), `text`, `target` (the other roles, as
+JSON), `hash` and `place` (64-bit hashes of the normalised text, without and with the salt), and
+the kept columns as text.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from configs.errors import DataError, RecipeError
+from configs.schema import Data
+from serving.readers import as_text
+from tasks.objectives import Objective
+from tasks.sources import Block, Rows, Source
+from tasks.splits import NAMES, hash64, normalise
+
+DETAIL_CHARS = 80
+"""Of a value shown beside a rejected row's reason."""
+KEPT = "keep:"
+"""Prefix of a kept column's name while staged: it may be called `row` or `text`."""
+
+
+@dataclass
+class Rejected:
+    """Rows that cannot be used, and how many were read in all."""
+
+    read: int = 0
+    rows: list[tuple[str, int, str, str | None]] = field(default_factory=list)
+    """(split, row, reason code, detail); rows as the source numbers them."""
+
+    def add(self, split: str, row: int, reason: str, detail: object = None) -> None:
+        shown = None if detail is None else str(detail)[:DETAIL_CHARS]
+        self.rows.append((split, row, reason, shown))
+
+    def counts(self) -> dict[str, int]:
+        return dict(Counter(reason for _, _, reason, _ in self.rows).most_common())
+
+    def check(self, limit: float) -> None:
+        """Raises DataError when more than `limit` (a share) of the rows read were rejected."""
+        if len(self.rows) > limit * self.read:
+            each = ", ".join(f"{count:,} {reason}" for reason, count in self.counts().items())
+            raise DataError(
+                f"{len(self.rows):,} of {self.read:,} rows cannot be used: {each}; "
+                f"mend them, or raise data.limits.rejected above {limit:g}"
+            )
+
+    def write(self, file: Path) -> None:
+        names = {
+            "split": pa.string(),
+            "row": pa.int64(),
+            "reason": pa.string(),
+            "detail": pa.string(),
+        }
+        columns = zip(*self.rows, strict=True) if self.rows else ((),) * len(names)
+        arrays = [pa.array(c, kind) for c, kind in zip(columns, names.values(), strict=True)]
+        pq.write_table(pa.table(arrays, names=list(names)), file)
+
+
+def columns_of(data: Data, objective: Objective) -> dict[str, str]:
+    """The column of each role. Raises RecipeError for a role the objective does not have."""
+    for role in data.columns:
+        if role not in objective.COLUMNS:
+            raise RecipeError(
+                f"data.columns: no role {role!r}; this objective has {', '.join(objective.COLUMNS)}"
+            )
+    return {role: data.columns.get(role, role) for role in objective.COLUMNS}
+
+
+def stage(
+    source: Source, data: Data, roles: Mapping[str, str], text: str, file: Path
+) -> tuple[pa.Table, Rejected]:
+    """Write the usable rows to `file`: (memory-mapped table, rejected rows).
+
+    `roles`: role to column; `text`: the role that is tokenised. Raises DataError for a missing
+    column and for a split without a row.
+    """
+    for name, rows in source.splits.items():
+        _check_columns(name, rows, roles, data.keep)
+    rejected = Rejected()
+    integers, strings = ("row", pa.int64()), [*("text", "target"), *(KEPT + k for k in data.keep)]
+    schema = pa.schema(
+        [("origin", pa.int8()), integers, ("hash", pa.uint64()), ("place", pa.uint64())]
+        + [(name, pa.string()) for name in strings]
+    )
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        for name, rows in source.splits.items():
+            before = rejected.read
+            for block in _first_rows(rows.read(), data.limits.max_rows):
+                usable = list(_usable(block, name, data, roles, text, rejected))
+                writer.write_batch(pa.RecordBatch.from_pylist(usable, schema=schema))
+            if rejected.read == before:
+                raise DataError(f"data.source.{name} has no rows")
+    return pa.ipc.open_file(pa.memory_map(str(file))).read_all(), rejected
+
+
+def texts_of(table: pa.Table, mask: NDArray[np.bool_]) -> Iterator[str]:
+    """The texts of some rows of a staged table, one block in memory at a time. `mask`: (n,)."""
+    start = 0
+    for batch in table.select(["text"]).to_batches():
+        chosen = mask[start : start + len(batch)]
+        yield from batch.filter(pa.array(chosen))["text"].to_pylist()
+        start += len(batch)
+
+
+def _check_columns(split: str, rows: Rows, roles: Mapping[str, str], keep: list[str]) -> None:
+    asked = [(column, f"data.columns.{role}") for role, column in roles.items()]
+    asked += [(column, "data.keep") for column in keep]
+    for column, key in asked:
+        if column not in rows.columns:
+            near = difflib.get_close_matches(column, rows.columns, n=1)
+            hint = f"did you mean {near[0]!r}? It has" if near else "it has"
+            raise DataError(
+                f"{key}: the {split} rows have no column {column!r}; {hint} {', '.join(rows.columns)}"
+            )
+
+
+def _first_rows(blocks: Iterator[Block], limit: int | None) -> Iterator[Block]:
+    """Blocks up to and without row number `limit`."""
+    for block in blocks:
+        left = len(block) if limit is None else limit - block.first_row
+        if left <= 0:
+            return
+        if left < len(block):
+            cut = {name: values[:left] for name, values in block.columns.items()}
+            block = Block(block.first_row, cut, block.errors[:left])
+        yield block
+
+
+def _usable(
+    block: Block, split: str, data: Data, roles: Mapping[str, str], text: str, rejected: Rejected
+) -> Iterator[dict[str, Any]]:
+    """The rows of the staged table that come of a block; the others go to `rejected`."""
+    rejected.read += len(block)
+    others = [(role, block.columns[column]) for role, column in roles.items() if role != text]
+    kept = [(KEPT + name, block.columns[name]) for name in data.keep]
+    texts = block.columns[roles[text]]
+    for i, error in enumerate(block.errors):
+        row, value = block.first_row + i, texts[i]
+        if reason := error or _unusable(value, data.limits.max_chars):
+            detail = f"{len(value):,} characters" if reason == "too_long" else None
+            rejected.add(split, row, reason, detail)
+            continue
+        normalised = normalise(value)
+        yield {
+            "origin": NAMES.index(split),
+            "row": row,
+            "text": value,
+            "target": json.dumps({role: _known(column[i]) for role, column in others}, default=str),
+            "hash": hash64(normalised),
+            "place": hash64(normalised, data.splits.salt),
+            **{name: as_text(_known(column[i])) for name, column in kept},
+        }
+
+
+def _unusable(text: Any, max_chars: int | None) -> str | None:
+    """The reason code of a text that cannot be trained on."""
+    if _known(text) is None:
+        return "null_text"
+    if not isinstance(text, str):
+        return "wrong_type"
+    if not text.strip():
+        return "empty_text"
+    if max_chars is not None and len(text) > max_chars:
+        return "too_long"
+    if not text.isascii() and text.encode("utf-8", "replace").decode() != text:
+        return "invalid_utf8"
+    return None
+
+
+def _known(value: Any) -> Any:
+    """The value; None for a float that is not a number, which is how pandas writes a null."""
+    return None if isinstance(value, float) and value != value else value

@@ -1,0 +1,113 @@
+"""From texts to token ids on disk: memory-mapped Arrow, written batch by batch.
+
+The ids come from serving's own tokenizer class, reading the tokenizer.json that travels with the
+model: training and scoring cut a text in the same way by construction.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from configs.schema import Model
+from serving.tokenizer import TextTokenizer
+from tasks import model_source
+from tasks.profile import Lengths
+from tasks.splits import NAMES, TRAIN
+from tasks.staging import KEPT, texts_of
+
+log = logging.getLogger(__name__)
+
+
+class Cutter:
+    """The tokenizer of one model: saved, and read back the way scoring reads it."""
+
+    def __init__(self, model: Model, training: Iterable[str], folder: Path) -> None:
+        """Save into `folder` the model's own tokenizer, or one trained on the training texts."""
+        if model.source == model_source.SCRATCH:
+            from tasks import scratch_tokenizer
+
+            tokenizer = scratch_tokenizer.train(training, model)
+        else:
+            tokenizer = model_source.load_tokenizer(model)
+        tokenizer.save_pretrained(folder)
+        file = folder / "tokenizer.json"
+        self.max_length = model.max_length
+        self._tokens = TextTokenizer(file, model.max_length)
+        self._longer = TextTokenizer(file, model.max_length + 1)
+        # GPT-2's stands for the end of the text too, and is then no sign of anything unknown.
+        ends = (tokenizer.eos_token_id, tokenizer.bos_token_id)
+        self._unknown = None if tokenizer.unk_token_id in ends else tokenizer.unk_token_id
+
+    def cut(self, texts: Sequence[str], seen: Lengths) -> tuple[pa.Array, pa.Array]:
+        """(input_ids, length) of each text; counted in `seen`."""
+        rows = self._tokens.encode(texts)
+        lengths = np.array([len(row) for row in rows], dtype=np.int32)
+        ids = np.concatenate(rows).astype(np.int32)
+        full = [texts[i] for i in np.flatnonzero(lengths == self.max_length).tolist()]
+        seen.add(
+            lengths,
+            unknown=int((ids == self._unknown).sum()) if self._unknown is not None else 0,
+            truncated=sum(len(row) > self.max_length for row in self._longer.encode(full)),
+        )
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+        return pa.ListArray.from_arrays(pa.array(offsets), pa.array(ids)), pa.array(lengths)
+
+
+def write_splits(
+    table: pa.Table, targets: Sequence[Any], split: NDArray[np.int8], model: Model, folder: Path
+) -> list[Lengths]:
+    """Write `tokenizer/`, `train/`, `validation/` and `test/` into `folder`; their lengths."""
+    cutter = Cutter(model, texts_of(table, split == TRAIN), folder / "tokenizer")
+    found = []
+    for number, name in enumerate(NAMES):
+        seen = Lengths()
+        _write(table, targets, split == number, cutter, seen, folder / name)
+        found.append(seen)
+    return found
+
+
+def _write(
+    table: pa.Table,
+    targets: Sequence[Any],
+    mask: NDArray[np.bool_],
+    cutter: Cutter,
+    seen: Lengths,
+    folder: Path,
+) -> None:
+    """The rows of one split, in the source's order, as a folder for `datasets.load_from_disk`."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    kept = {name: name.removeprefix(KEPT) for name in table.column_names if name.startswith(KEPT)}
+    kind = pa.infer_type([targets[i] for i in np.flatnonzero(mask)[:1000].tolist()])
+    schema = pa.schema(
+        [
+            ("row", pa.int64()),
+            ("text", pa.string()),
+            ("input_ids", pa.list_(pa.int32())),
+            ("length", pa.int32()),
+            ("labels", kind),
+            *((name, pa.string()) for name in kept.values()),
+        ]
+    )
+    aside, start = folder.with_suffix(".arrow"), 0
+    with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+        for batch in table.to_batches():
+            chosen = mask[start : start + len(batch)]
+            if chosen.any():
+                rows = batch.filter(pa.array(chosen))
+                labels = [targets[start + i] for i in np.flatnonzero(chosen).tolist()]
+                ids, lengths = cutter.cut(rows["text"].to_pylist(), seen)
+                arrays = [rows["row"], rows["text"], ids, lengths, pa.array(labels, kind)]
+                arrays += [rows[name] for name in kept]
+                writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
+            start += len(batch)
+    datasets.Dataset.from_file(str(aside)).save_to_disk(folder)
+    aside.unlink()
