@@ -203,8 +203,8 @@ def _slices(rules: Promote, metric: str, slices: Sequence[SliceGain]) -> Guard:
     change = worst.difference
     reason = (
         f"No slice of {least} rows or more may lose over {limit:g} {metric}: "
-        f"the worst of {len(large)} is {worst.name}={worst.value} ({worst.rows} rows) with {change.value:+.4f} "
-        f"({change.low:+.4f} to {change.high:+.4f})."
+        f"the worst of {len(large)} is {worst.name}={worst.value} ({worst.rows} rows) "
+        f"with {change.value:+.4f} ({change.low:+.4f} to {change.high:+.4f})."
     )
     return Guard("slices", not failed, reason, numbers)
 

@@ -66,8 +66,8 @@ def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Picture
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     k = len(labels)
     names = [tick_name(i, label) for i, label in enumerate(labels)]
-    side = min(7.6, 1.5 + 0.62 * k + 0.05 * max(map(len, names)))
-    size = max(5.0, min(9.0, 105 / k))
+    side = min(9.4, 1.5 + 0.62 * k + 0.05 * max(map(len, names)))
+    size = max(6.0, min(9.0, 130 / k))
 
     def draw(axes: Any, look: Look) -> None:
         ramp = LinearSegmentedColormap.from_list("share", [look.paper, look.blue])
@@ -154,50 +154,6 @@ def training_curve(events: Sequence[Mapping[str, Any]], metric: str) -> Picture:
             lower.legend(frameon=False, labelcolor=look.ink, fontsize=8)
 
     return _render(draw, (6.4, 4.6), rows=2)
-
-
-def lengths(edges: Sequence[float], counts: Sequence[int], cut: int | None = None) -> Picture:
-    """Rows by tokens. `edges`: one more than `counts`; `cut`: where texts are truncated."""
-
-    def draw(axes: Any, look: Look) -> None:
-        axes.bar(
-            edges[:-1],
-            counts,
-            width=np.diff(edges),
-            align="edge",
-            color=look.blue,
-            edgecolor=look.paper,
-            linewidth=0.6,
-        )
-        if cut is not None and edges[0] <= cut <= edges[-1] * 1.5:
-            axes.axvline(cut, color=look.orange, linewidth=1.2, linestyle=(0, (4, 3)))
-        axes.set(xlabel="tokens", ylabel="training rows")
-        axes.set_xlim(left=0)
-
-    return _render(draw, (6.4, 2.8))
-
-
-def variants(names: Sequence[str], speeds: Sequence[float], chosen: str) -> Picture:
-    """Tokens a second of each, the chosen one filled."""
-
-    def draw(axes: Any, look: Look) -> None:
-        places = range(len(names))
-        for place, name, speed in zip(places, names, speeds, strict=True):
-            axes.barh(
-                place,
-                speed,
-                height=0.62,
-                color=look.blue if name == chosen else look.line,
-            )
-            axes.text(speed, place, f"  {speed:,.0f}", va="center", fontsize=9, color=look.ink)
-        axes.set_yticks(places, names)
-        axes.invert_yaxis()
-        axes.set_xlim(0, max(speeds, default=1) * 1.18)
-        axes.set(xlabel="tokens a second")
-        axes.tick_params(axis="y", length=0)
-        axes.spines["left"].set_visible(False)
-
-    return _render(draw, (6.4, 0.9 + 0.42 * len(names)))
 
 
 # --- how they are drawn ---------------------------------------------------------------------------

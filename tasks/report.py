@@ -116,17 +116,14 @@ def _data(prepared: Artifact) -> dict[str, Any]:
     }
 
 
-def _lengths(histogram: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Heights from 0 to 1, with the first and last edge in words."""
+def _lengths(histogram: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """A bar for each bin: height from 0 to 1, and the fewest tokens in it."""
     if not histogram or not any(histogram["counts"]):
-        return None
-    highest = max(histogram["counts"])
-    edges = histogram["edges"]
-    return {
-        "heights": [count / highest for count in histogram["counts"]],
-        "first": edges[0],
-        "last": edges[-1],
-    }
+        return []
+    first = next(i for i, count in enumerate(histogram["counts"]) if count)
+    bins = list(zip(histogram["counts"], histogram["edges"], strict=False))[first:]
+    highest = max(count for count, _ in bins)
+    return [{"height": count / highest, "rows": count, "from": edge} for count, edge in bins]
 
 
 def _pictures(
