@@ -18,6 +18,7 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["DO_NOT_TRACK"] = "1"
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # tiny steps, and cores that others use too
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 for variable in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
     os.environ.pop(variable, None)

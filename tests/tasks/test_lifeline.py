@@ -8,10 +8,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from helpers import TAG, tagged, wait_until_gone
 
 from tasks import lifeline
-
-TAG = "HEADRACE_TEST_TAG"
 
 # Starts torchrun as training does: it imports torch for seconds, and starts workers that do too,
 # each in a session of its own.
@@ -24,26 +23,6 @@ with lifeline.running("torch.distributed.run", args, stdout=sys.stderr) as proce
     print("started", flush=True)
     process.wait()
 """
-
-
-def tagged(tag: str) -> list[psutil.Process]:
-    """The living processes that were started with this tag in their environment."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(TAG) == tag and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    return found
-
-
-def wait_until_gone(tag: str, timeout_s: float = 5) -> list[psutil.Process]:
-    """Wait for all processes with the tag to end; returns those that did not."""
-    deadline = time.monotonic() + timeout_s
-    while (left := tagged(tag)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return left
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.2, 1.0, 4.0])

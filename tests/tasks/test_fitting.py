@@ -1,0 +1,226 @@
+"""The Trainer as we set it up, run in this process on the tiny model."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+from helpers import changed
+from transformers import AutoModelForSequenceClassification
+
+from configs.errors import RecipeError
+from configs.schema import Recipe
+from tasks import fitting
+from tasks.artifact import Artifact
+
+SAME = 1e-5
+"""Relative difference that float32 sums in another order may show."""
+DRIFT = 1e-3
+"""The same after an epoch of steps, each building on the one before."""
+
+
+def no_dropout(recipe: Recipe) -> dict[str, Any]:
+    """Random masks would hide whether two ways to compute a gradient agree."""
+    scratch = recipe.model.scratch.model_dump()
+    off = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    return {"scratch": {**scratch, "config": {**scratch["config"], **off}}}
+
+
+def built(
+    recipe: Recipe, prepared: Artifact, work: Path, *, pieces: int = 1
+) -> fitting.LengthGroupedTrainer:
+    return fitting.build(
+        recipe,
+        prepared.path,
+        work,
+        per_device=recipe.train.batch_size // pieces,
+        accumulation=pieces,
+    )
+
+
+def weights(model: Any) -> dict[str, np.ndarray]:
+    return {name: value.numpy().copy() for name, value in model.state_dict().items()}
+
+
+def losses(work: Path) -> list[float]:
+    events = [json.loads(line) for line in (work / fitting.EVENTS).read_text().splitlines()]
+    return [event["loss"] for event in events if "loss" in event]
+
+
+def test_pieces_add_up_to_the_undivided_batch(
+    recipe: Recipe, prepared: Artifact, tmp_path: Path
+) -> None:
+    """Loss and gradient of every step of an epoch, the short last batch among them."""
+    one_epoch = changed(
+        recipe,
+        options={"class_weights": "balanced"},
+        model=no_dropout(recipe),
+        train={"batch_size": 64, "epochs": 1, "label_smoothing": 0.1, "learning_rate": 1e-3},
+    )
+    assert prepared.facts["rows"]["train"] % 64 not in (0, 16, 32, 48)
+    logs = []
+    for pieces in (1, 4):
+        (work := tmp_path / str(pieces)).mkdir()
+        trainer = built(one_epoch, prepared, work, pieces=pieces)
+        trainer.train()
+        logs.append([log for log in trainer.state.log_history if "grad_norm" in log])
+    whole, divided = logs
+    for one, other in zip(whole, divided, strict=True):
+        assert other["loss"] == pytest.approx(one["loss"], rel=DRIFT)
+        assert other["grad_norm"] == pytest.approx(one["grad_norm"], rel=DRIFT)
+    assert divided[0]["grad_norm"] == pytest.approx(whole[0]["grad_norm"], rel=SAME)
+
+
+def test_balanced_class_weights_change_the_loss(
+    recipe: Recipe, prepared: Artifact, tmp_path: Path
+) -> None:
+    one_step = changed(recipe, train={"max_steps": 1})
+    (plain := tmp_path / "plain").mkdir()
+    (balanced := tmp_path / "balanced").mkdir()
+    built(one_step, prepared, plain).train()
+    built(changed(one_step, options={"class_weights": "balanced"}), prepared, balanced).train()
+    assert losses(plain) != losses(balanced)
+
+
+def test_each_epoch_has_every_row_once_in_an_order_of_its_own(
+    recipe: Recipe, prepared: Artifact, tmp_path: Path
+) -> None:
+    trainer = built(recipe, prepared, tmp_path)
+    sampler = trainer._get_train_sampler()
+    first, again = list(sampler), list(sampler)
+    trainer.state.epoch = 1.0
+    second = list(sampler)
+    assert first == again != second
+    assert sorted(first) == sorted(second) == list(range(prepared.facts["rows"]["train"]))
+
+
+def test_rows_of_a_batch_have_similar_lengths(
+    recipe: Recipe, prepared: Artifact, tmp_path: Path
+) -> None:
+    """Padding is what costs: at most a tenth, where random batches would have over a third."""
+    trainer = built(recipe, prepared, tmp_path)
+    masks = [batch["attention_mask"].float() for batch in trainer.get_train_dataloader()]
+    padding = 1 - sum(float(m.sum()) for m in masks) / sum(m.numel() for m in masks)
+    assert padding < 0.1
+    masks = [batch["attention_mask"].float() for batch in trainer.get_eval_dataloader()]
+    padding = 1 - sum(float(m.sum()) for m in masks) / sum(m.numel() for m in masks)
+    assert padding < 0.1
+
+
+def test_the_collator_pads_to_the_longest_row() -> None:
+    batch = fitting.Collator(pad_id=9)(
+        [{"input_ids": [1, 2, 3], "labels": 1}, {"input_ids": [4], "labels": 0}]
+    )
+    assert batch["input_ids"].tolist() == [[1, 2, 3], [4, 9, 9]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
+    assert batch["labels"].tolist() == [1, 0]
+
+
+def test_the_collator_pads_label_sequences_with_what_the_loss_ignores() -> None:
+    batch = fitting.Collator(pad_id=0)(
+        [{"input_ids": [1, 2], "labels": [5, 6]}, {"input_ids": [3], "labels": [7]}]
+    )
+    assert batch["labels"].tolist() == [[5, 6], [7, -100]]
+
+
+def test_adapters_are_merged_into_the_saved_model(
+    recipe: Recipe, prepared: Artifact, tmp_path: Path
+) -> None:
+    lora = changed(recipe, model={"lora": {"rank": 4}}, train={"max_steps": 60})
+    trainer = built(lora, prepared, tmp_path)
+    names = {name for name, weight in trainer.model.named_parameters() if weight.requires_grad}
+    assert any("lora_A" in name for name in names)
+    assert any("classifier.modules_to_save" in name for name in names)
+    assert not any("classifier" in name and "lora" in name for name in names)
+    assert not any("word_embeddings" in name for name in names)
+    trainer.train()
+    batch = next(iter(trainer.get_eval_dataloader()))
+    batch.pop("labels")
+    with torch.no_grad():
+        expected = trainer.model.eval()(**batch).logits.numpy()
+    fitting.save(trainer.model, prepared.path / "tokenizer", tmp_path / "model")
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model")
+    with torch.no_grad():
+        found = loaded.eval()(**batch).logits.numpy()
+    np.testing.assert_allclose(found, expected, rtol=SAME, atol=SAME)
+    saved = safetensors.numpy.load_file(tmp_path / "model" / "model.safetensors")
+    assert not any("lora" in name for name in saved)
+    assert "adapter_config.json" not in {file.name for file in (tmp_path / "model").iterdir()}
+
+
+def test_frozen_embeddings_stay_as_they_were(
+    recipe: Recipe, prepared: Artifact, tmp_path: Path
+) -> None:
+    trainer = built(
+        changed(recipe, train={"freeze_embeddings": True, "max_steps": 3}), prepared, tmp_path
+    )
+    before = weights(trainer.model)
+    trainer.train()
+    after = weights(trainer.model)
+    name = "bert.embeddings.word_embeddings.weight"
+    np.testing.assert_array_equal(after[name], before[name])
+    assert not np.array_equal(after["classifier.weight"], before["classifier.weight"])
+
+
+def test_training_stops_early_and_keeps_the_best_checkpoint(
+    recipe: Recipe, prepared: Artifact, tmp_path: Path
+) -> None:
+    """A rate so high that the model soon gets worse and stays so."""
+    reckless = changed(
+        recipe,
+        train={
+            "learning_rate": 0.3,
+            "warmup": 0.9,
+            "epochs": 20,
+            "evaluations_per_epoch": 4,
+            "early_stopping": {"patience": 2},
+            "best_by": "loss",
+        },
+    )
+    trainer = built(reckless, prepared, tmp_path)
+    trainer.train()
+    facts = fitting.facts(trainer)
+    assert facts["steps"] < trainer.state.max_steps
+    assert facts["best"]["metric"] == "loss"
+    assert facts["best"]["step"] < facts["steps"]
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(facts["best"]["value"], rel=SAME)
+
+
+def test_max_steps_end_training_before_the_epochs_do_but_never_later(
+    recipe: Recipe, prepared: Artifact, tmp_path: Path
+) -> None:
+    rows = prepared.facts["rows"]["train"]
+    in_two_epochs = 2 * -(-rows // recipe.train.batch_size)
+    assert built(recipe, prepared, tmp_path).args.max_steps == in_two_epochs
+    short = changed(recipe, train={"max_steps": 5})
+    assert built(short, prepared, tmp_path).args.max_steps == 5
+    long = changed(recipe, train={"max_steps": 10_000})
+    assert built(long, prepared, tmp_path).args.max_steps == in_two_epochs
+
+
+def test_a_loss_that_is_no_number_is_an_error(
+    recipe: Recipe, prepared: Artifact, tmp_path: Path
+) -> None:
+    wild = changed(recipe, train={"learning_rate": 1e30, "warmup": 0.0, "max_grad_norm": 1e30})
+    with pytest.raises(
+        RecipeError, match=r"diverged: the loss is nan at step \d+; lower train.lea"
+    ):
+        built(wild, prepared, tmp_path).train()
+
+
+def test_a_scratch_model_must_have_room_for_the_text(
+    recipe: Recipe, prepared: Artifact, tmp_path: Path
+) -> None:
+    with pytest.raises(RecipeError, match=r"64 positions are too few for model.max_length 65"):
+        built(changed(recipe, model={"max_length": 65}), prepared, tmp_path)
+
+
+def test_an_unknown_scratch_model_type_is_an_error(
+    recipe: Recipe, prepared: Artifact, tmp_path: Path
+) -> None:
+    scratch = {**recipe.model.scratch.model_dump(), "model_type": "birt"}
+    with pytest.raises(RecipeError, match=r"model.scratch: no such birt"):
+        built(changed(recipe, model={"scratch": scratch}), prepared, tmp_path)

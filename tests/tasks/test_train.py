@@ -1,0 +1,291 @@
+"""Training as the flow calls it: real processes, real kills."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from filelock import FileLock
+from helpers import TAG, changed, tagged, wait_until_gone
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from configs.errors import RecipeError, UserError
+from configs.schema import Recipe
+from tasks import checkpoints
+from tasks import train as module
+from tasks.artifact import Artifact, sha256
+from tasks.train import TrainerKilled, TrainingFailed, train
+
+PARENT = """
+import json, pathlib, sys
+from configs.schema import Recipe
+from tasks.artifact import Artifact
+from tasks.train import train
+
+recipe, prepared = json.loads(sys.argv[1])
+prepared["path"] = pathlib.Path(prepared["path"])
+train(Recipe.model_validate(recipe), Artifact(**prepared))
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A workspace without the shared fixtures' artifacts."""
+    monkeypatch.setenv("HEADRACE_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def tag(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Marks the processes that this test starts, to find them again."""
+    value = uuid.uuid4().hex
+    monkeypatch.setenv(TAG, value)
+    return value
+
+
+def events_of(artifact: Artifact) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (artifact.path / "events.jsonl").read_text().splitlines()]
+
+
+def work_folder(home: Path) -> Path:
+    (found,) = (home / "work").glob("train-*")
+    return found
+
+
+def trainers(tag: str) -> list[psutil.Process]:
+    """The processes that train, without torchrun above them."""
+    return [
+        process
+        for process in tagged(tag)
+        if "tasks.trainer" in process.cmdline() and "torch.distributed.run" not in process.cmdline()
+    ]
+
+
+# --- a run that goes well -------------------------------------------------------------------------
+
+
+def test_the_model_learns(trained: Artifact) -> None:
+    events = events_of(trained)
+    losses = [event["loss"] for event in events if "loss" in event]
+    accuracies = [e["validation"]["accuracy"] for e in events if "validation" in e]
+    assert losses[-1] < losses[0] / 2
+    assert max(accuracies) > 0.85
+    assert trained.facts["best"]["value"] == max(accuracies)
+    assert trained.facts["best"]["metric"] == "accuracy"
+
+
+def test_facts_say_how_it_was_trained(
+    recipe: Recipe, prepared: Artifact, trained: Artifact
+) -> None:
+    facts = trained.facts
+    assert facts["steps"] == 2 * -(-prepared.facts["rows"]["train"] // recipe.train.batch_size)
+    assert facts["epochs"] == 2.0
+    assert facts["precision"] == "fp32"
+    assert facts["batch"] == {"per_device": 16, "accumulation": 1}
+    assert facts["tokens_per_second"] > 0
+    assert facts["retries"] == []
+
+
+def test_events_tell_the_progress(trained: Artifact) -> None:
+    first, *_, last = [event for event in events_of(trained) if "loss" in event]
+    assert set(first) == {
+        "step", "max_steps", "epoch", "loss", "learning_rate", "grad_norm", "tokens_per_second",
+        "eta_s",
+    }  # fmt: skip
+    assert first["step"] == 1
+    assert last["step"] == last["max_steps"] == trained.facts["steps"]
+    assert last["eta_s"] == 0.0
+    validations = [event["validation"] for event in events_of(trained) if "validation" in event]
+    assert len(validations) == 4  # two an epoch
+    assert set(validations[0]) == {"loss", "accuracy", "macro_f1"}
+
+
+def test_the_artifact_holds_a_model_that_loads_and_no_pickle(
+    trained: Artifact, prepared: Artifact
+) -> None:
+    names = {file.name for file in trained.path.rglob("*") if file.is_file()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "events.jsonl"} <= names
+    assert not [name for name in names if name.endswith((".bin", ".pt", ".pth", ".pkl"))]
+    model, loading = AutoModelForSequenceClassification.from_pretrained(
+        trained.path / "model", output_loading_info=True
+    )
+    assert not loading["missing_keys"]
+    assert not loading["unexpected_keys"]
+    assert list(model.config.id2label.values()) == ["food", "space", "sport"]
+    tokenizer = AutoTokenizer.from_pretrained(trained.path / "model")
+    assert model.config.vocab_size == len(tokenizer)
+
+
+# --- kills ----------------------------------------------------------------------------------------
+
+
+def start_and_kill(
+    recipe: Recipe, prepared: Artifact, home: Path, tag: str, when: Callable[[], object]
+) -> None:
+    """Train in a process of its own and SIGKILL that once `when()`; nothing of it may live on."""
+    given = [recipe.model_dump(), {**vars(prepared), "path": str(prepared.path)}]
+    with subprocess.Popen([sys.executable, "-c", PARENT, json.dumps(given)]) as parent:
+        while not when():
+            assert parent.poll() is None, "the training ended before it could be killed"
+            time.sleep(0.01)
+        parent.kill()
+    left = [one for one in wait_until_gone(tag) if one.pid != os.getpid()]
+    assert left == []
+
+
+def test_a_killed_training_goes_on_where_it_was_and_ends_with_the_same_weights(
+    recipe: Recipe, prepared: Artifact, trained: Artifact, home: Path, tag: str
+) -> None:
+    def half_an_epoch_is_done() -> bool:
+        return bool(list(home.glob("work/*/checkpoint-*/whole.json")))
+
+    start_and_kill(recipe, prepared, home, tag, half_an_epoch_is_done)
+    work = work_folder(home)
+    resumed_from = checkpoints.last_whole(work)
+    assert resumed_from is not None
+    step = checkpoints.step_of(resumed_from)
+    # And a newer one that looks whole but was cut short.
+    torn = work / f"checkpoint-{step + 1}"
+    torn.mkdir()
+    for file in resumed_from.iterdir():
+        (torn / file.name).write_bytes(file.read_bytes())
+    os.truncate(torn / "model.safetensors", 1000)
+
+    seen: list[dict[str, Any]] = []
+    again = train(recipe, prepared, on_event=seen.append)
+
+    assert seen[0]["step"] == step + 1 or seen[0]["step"] == step + 2
+    steps = [event["step"] for event in events_of(again) if "loss" in event]
+    assert steps == [event["step"] for event in events_of(trained) if "loss" in event]
+    assert sha256(again.path / "model" / "model.safetensors") == sha256(
+        trained.path / "model" / "model.safetensors"
+    )
+    assert not (home / "work").exists() or not list((home / "work").iterdir())
+
+
+def test_a_trainer_that_is_killed_is_told_as_killed(
+    recipe: Recipe, prepared: Artifact, home: Path, tag: str
+) -> None:
+    def kill_it(event: dict[str, Any]) -> None:
+        for process in trainers(tag):
+            process.kill()
+
+    with pytest.raises(
+        TrainerKilled, match=r"training killed: .* the trainer's log: .*trainer.log"
+    ):
+        train(recipe, prepared, on_event=kill_it)
+    assert "SIGKILL" in (work_folder(home) / "trainer.log").read_text()
+    assert [one for one in wait_until_gone(tag) if one.pid != os.getpid()] == []
+
+
+def test_an_interrupted_parent_stops_the_trainer(
+    recipe: Recipe, prepared: Artifact, home: Path, tag: str
+) -> None:
+    """As a cancelled run does, by an exception; what was whole stays for the next time."""
+
+    def cancel(event: dict[str, Any]) -> None:
+        assert len(trainers(tag)) == 1
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, prepared, on_event=cancel)
+    assert [one for one in tagged(tag) if one.pid != os.getpid()] == []
+    assert not list(home.glob("artifacts/train/*"))
+
+
+# --- failures -------------------------------------------------------------------------------------
+
+
+def test_a_failed_trainer_shows_its_last_line(
+    recipe: Recipe, prepared: Artifact, home: Path, tmp_path: Path
+) -> None:
+    """Labels of three classes for a head of two: the loss cannot be computed."""
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for part in ("train", "validation", "tokenizer"):
+        (broken / part).symlink_to(prepared.path / part)
+    (broken / "head.json").write_text('{"labels": ["food", "space"]}')
+    with pytest.raises(TrainingFailed, match=r"training failed: IndexError: Target 2 is out of b"):
+        train(recipe, Artifact(**{**vars(prepared), "path": broken}))
+
+
+def test_what_the_user_can_mend_is_the_users_error(
+    recipe: Recipe, prepared: Artifact, home: Path
+) -> None:
+    with pytest.raises(UserError, match=r"^model.scratch.config.max_position_embeddings: 64 posit"):
+        train(changed(recipe, model={"max_length": 65}), prepared)
+
+
+def test_two_trainers_never_share_a_folder(
+    recipe: Recipe, prepared: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOCK_WAIT_S", 0.1)
+    with (
+        FileLock(tmp_path / "trainer.lock"),
+        pytest.raises(TrainingFailed, match=r"another trainer is at work in .* stop it first"),
+    ):
+        module.attempt(recipe, prepared, tmp_path, per_device=16, on_event=print)
+
+
+@pytest.mark.parametrize(
+    ("train_section", "message"),
+    [
+        ({"best_by": "acuracy"}, r"no metric 'acuracy'; classification has loss, accuracy, macro"),
+        ({"launch": {"nodes": 2}}, r"train.launch: 2 nodes need a rendezvous"),
+        ({"launch": {"processes": 3}}, r"train.batch_size: 16 rows cannot be shared evenly by 3"),
+    ],
+)
+def test_what_cannot_work_is_told_before_anything_starts(
+    recipe: Recipe, prepared: Artifact, train_section: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RecipeError, match=message):
+        train(changed(recipe, train=train_section), prepared)
+
+
+# --- outcomes -------------------------------------------------------------------------------------
+
+
+def test_the_process_that_ran_out_of_memory_explains_the_others(tmp_path: Path) -> None:
+    assert module.outcome_of(tmp_path)["outcome"] == "killed"
+    failed = {"outcome": "failed", "error": "RuntimeError: Connection reset by peer"}
+    full = {"outcome": "out_of_memory", "error": "CUDA out of memory"}
+    (tmp_path / "outcome-0.json").write_text(json.dumps(failed))
+    assert module.outcome_of(tmp_path) == failed
+    (tmp_path / "outcome-1.json").write_text(json.dumps(full))
+    assert module.outcome_of(tmp_path) == full
+
+
+def test_pieces_shrink_by_half_or_more_and_divide_the_step_evenly() -> None:
+    assert [module.smaller(32, 32), module.smaller(32, 16), module.smaller(32, 2)] == [16, 8, 1]
+    assert [module.smaller(12, 12), module.smaller(12, 6), module.smaller(12, 3)] == [6, 3, 1]
+    assert module.smaller(7, 7) == 1
+
+
+def test_events_after_the_checkpoint_are_forgotten(tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    file.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st')
+    module._forget_events_after(file, 2)
+    assert file.read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
+def test_only_whole_new_lines_are_reported(tmp_path: Path) -> None:
+    file, seen = tmp_path / "events.jsonl", []
+    file.write_text('{"step": 1}\n')
+    report = module._follow(file, seen.append)
+    report()
+    assert seen == []
+    with file.open("a") as events:
+        events.write('{"step": 2}\n{"step"')
+        events.flush()
+        report()
+        assert seen == [{"step": 2}]
+        events.write(": 3}\n")
+    report()
+    assert seen == [{"step": 2}, {"step": 3}]
