@@ -106,11 +106,15 @@ def _pyfunc() -> Any:
 
 
 def signature(scorer: Scorer) -> Any:
-    """One nameless string column in, so that a bare list of texts is a request; scored rows out."""
+    """One nameless column in, so that a bare list of texts is a request; scored rows out.
+
+    Its type is "any": under "string" MLflow's server turns a null into the text 'None', which
+    would be scored; so it reaches our own check and becomes an error in its row.
+    """
     import pyarrow as pa
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
-    from mlflow.types.schema import Array
+    from mlflow.types.schema import AnyType, Array
 
     def column(field: pa.Field) -> ColSpec:
         return ColSpec(kind(field.type), field.name, required=False)
@@ -123,7 +127,7 @@ def signature(scorer: Scorer) -> Any:
         return DataType.long if pa.types.is_integer(of) else DataType.string
 
     return ModelSignature(
-        inputs=Schema([ColSpec(DataType.string)]),
+        inputs=Schema([ColSpec(AnyType())]),
         outputs=Schema(
             [*map(column, scorer.fields()), ColSpec(DataType.string, "error", required=False)]
         ),

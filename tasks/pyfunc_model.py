@@ -22,6 +22,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 
+DEVICES = ("auto", "cpu", "cuda")
 _importing = threading.Lock()
 
 
@@ -45,17 +46,26 @@ class Model(PythonModel):  # type: ignore[misc]
         """
         params = params or {}
         texts = _texts(model_input)
-        scorer = self._scorer(params.get("variant") or None, params.get("device") or "auto")
         errors = [_problem(text) for text in texts]
         good = [i for i, error in enumerate(errors) if error is None]
         options = {"probabilities": True} if params.get("probabilities") else {}
-        scored = scorer.score([texts[i] for i in good], **options).to_pandas()
-        frame = scored.set_axis(good, axis=0).reindex(range(len(texts)))
-        frame["error"] = pd.Series(errors, dtype=object)
-        index = model_input.index if isinstance(model_input, pd.DataFrame) else None
-        return frame if index is None or len(index) != len(frame) else frame.set_axis(index)
+        try:
+            scorer = self._scorer(params.get("variant") or None, params.get("device") or "auto")
+            scored = scorer.score([texts[i] for i in good], **options)
+        except self._serving.errors.ServingError as problem:
+            raise MlflowException.invalid_parameter_value(str(problem)) from problem
+        columns = {name: _spread(scored[name], good, len(texts)) for name in scored.column_names}
+        for i, decision in zip(good, scored[0], strict=True):
+            errors[i] = None if decision.is_valid else "model_error"
+        frame = pd.DataFrame({**columns, "error": pd.Series(errors, dtype=object)})
+        index = getattr(model_input, "index", None)
+        return frame.set_axis(index) if index is not None and len(index) == len(frame) else frame
 
     def _scorer(self, variant: str | None, device: str) -> Any:
+        if device not in DEVICES:
+            raise MlflowException.invalid_parameter_value(
+                f"device is one of {', '.join(DEVICES)}, not {device!r}"
+            )
         with self._opening:
             if (variant, device) not in self._scorers:
                 self._scorers[variant, device] = self._serving.scorer.Scorer(
@@ -110,8 +120,8 @@ def _digest(folder: Path) -> str:
 def _texts(model_input: Any) -> list[Any]:
     """The texts in what MLflow's schema check leaves of a request.
 
-    The signature has one nameless column, so that a bare list of strings is a valid request. Of a
-    wider table MLflow would then pass on the first column, whatever it holds: refused.
+    The signature has one nameless column, so that a bare list of strings is a request. Of a wider
+    table MLflow passes on the first column, whatever it holds: refused.
     """
     if not isinstance(model_input, pd.DataFrame):
         return [model_input] if isinstance(model_input, str) else list(model_input)
@@ -123,6 +133,17 @@ def _texts(model_input: Any) -> list[Any]:
     texts = model_input.iloc[:, 0].tolist()
     # {"inputs": {"text": [...]}} arrives as one row that holds the whole list.
     return list(texts[0]) if len(texts) == 1 and isinstance(texts[0], list) else texts
+
+
+def _spread(column: Any, places: list[int], n: int) -> pd.Series:
+    """The column's values at `places` of `n` rows, None elsewhere: a server answers in JSON, which
+    has no NaN."""
+    values = column.to_pandas()
+    if len(places) == n and not values.isna().any():
+        return values
+    spread = pd.Series([None] * n, dtype=object)
+    spread.iloc[places] = values.astype(object).where(values.notna(), None)
+    return spread
 
 
 def _problem(text: Any) -> str | None:
