@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import sentences, write_csv
+from toy import sentences, write_csv
 
 Call = Callable[..., tuple[int, Any, str]]
 
@@ -113,7 +113,8 @@ def test_an_unknown_key_names_the_nearest(headrace: Call, recipe_file: Path, tab
 def test_a_wrong_model_name_is_told_before_training(
     headrace: Call, recipe_file: Path, table: Path, name: str
 ) -> None:
-    refused(check(headrace, recipe_file, table, f"model.source={name}"), name.removeprefix("./"))
+    told = name.removeprefix("./").removeprefix("package:").removesuffix("/model")
+    refused(check(headrace, recipe_file, table, f"model.source={name}"), told)
 
 
 def test_an_empty_file(headrace: Call, recipe_file: Path, tmp_path: Path) -> None:

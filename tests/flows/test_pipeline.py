@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import sentences, write_csv
+from toy import sentences, write_csv
 
 Call = Callable[..., tuple[int, Any, str]]
 
