@@ -1,7 +1,7 @@
 """Score a table into a folder of parts, chunk by chunk, so that it can be killed and run again.
 
 For each chunk of input rows: read, tokenise, run, write, commit (output.py). What has a whole
-commit is not done again, and what decides the bytes is frozen in plan.json (plan.py): the parts of
+commit is not done again, and what decides the bytes is frozen in _plan.json (plan.py): the parts of
 a job that was killed are those of one that was not. The steps of a chunk know nothing of each
 other but what they hand on, so they may come to overlap, or to run elsewhere.
 """

@@ -2,12 +2,13 @@
 
     part-00000.parquet ...     the rows, one file per chunk
     _commits/00000.json ...    written last: names the chunk's files and their digests
-    plan.json                  what the job was started with
-    report.json, _SUCCESS      written when every chunk is committed
+    _plan.json                 what the job was started with
+    _report.json, _SUCCESS     written when every chunk is committed
 
 A part without its record, or one that no longer has the digest in it, does not count and is made
-again. The same protocol works on a disk and on an object store, with one file a chunk or several;
-another store means another class with these methods.
+again. Readers of Parquet folders leave out names with a leading `_` or `.`, so the whole folder can
+be read as one table. The protocol needs no more than whole files under names, with one file a chunk
+or several: an object store would be another class with these methods.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any
 
 from .errors import PlanError
 
-PLAN, REPORT, SUCCESS, COMMITS, LOCK = "plan.json", "report.json", "_SUCCESS", "_commits", ".lock"
+PLAN, REPORT, SUCCESS, COMMITS, LOCK = "_plan.json", "_report.json", "_SUCCESS", "_commits", ".lock"
 
 
 class OutputFolder:

@@ -1,4 +1,4 @@
-"""plan.json: everything that decides a job's bytes, frozen when the job is started.
+"""_plan.json: everything that decides a job's bytes, frozen when the job is started.
 
 A job that is run again takes from the plan what the caller left open (variant, threads, ...), so
 that a resumed job computes as the first one did; what the caller asks for and the plan has

@@ -137,10 +137,12 @@ def column_types(paths: Paths, columns: Sequence[str]) -> dict[str, pa.DataType]
 
 
 def as_text(value: Any) -> str | None:
-    """A value as text: strings as they are, null as null, the rest as JSON."""
+    """A value as text: null stays null, numbers and nested values are JSON, dates ISO 8601."""
     if value is None or isinstance(value, str):
         return value
-    return json.dumps(value, ensure_ascii=False, default=str)
+    if isinstance(value, bool | int | float | list | dict):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return str(value)
 
 
 def _rows(path: Path, columns: Sequence[str]) -> Iterator[rows.Row]:

@@ -24,7 +24,7 @@ DRIFTED = 0.25
 
 @dataclass(frozen=True)
 class Report:
-    """`report.json`. Rows, errors, tokens and drift are of the whole table; `rows_now`, `seconds`
+    """`_report.json`. Rows, errors, tokens and drift are of the whole table; `rows_now`, `seconds`
     and `tokens_per_second` of this run of the job."""
 
     rows: int

@@ -52,7 +52,7 @@ class Scorer:
         self.threads = threads or granted_cores()
         self.token_budget = token_budget or TOKEN_BUDGET
         self._tokenizer = TextTokenizer(self.folder / "tokenizer.json", self.manifest.max_length)
-        self._open(self._candidates(variant, device), may_replace=variant is None, check=check)
+        self._open(self._candidates(variant, device), check=check)
 
     def _candidates(self, name: str | None, device: Device) -> list[tuple[manifest.Variant, str]]:
         """Variants to try, each with its provider, the wanted one first."""
@@ -72,10 +72,12 @@ class Scorer:
             )
         return candidates
 
-    def _open(
-        self, candidates: list[tuple[manifest.Variant, str]], *, may_replace: bool, check: bool
-    ) -> None:
+    def _open(self, candidates: list[tuple[manifest.Variant, str]], *, check: bool) -> None:
+        """Take the first candidate that computes here what it computed where it was exported."""
+        problems: list[str] = []
         for variant, provider in candidates:
+            if problems:
+                log.warning("%s; trying %s", problems[-1], variant.name)
             self.variant, self.provider = variant, provider
             self._session = open_session(
                 self.folder / variant.file,
@@ -86,9 +88,8 @@ class Scorer:
             problem = self._golden_difference() if check else None
             if problem is None:
                 return
-            said = f"variant {variant.name} computes something else here ({provider}): {problem}"
-            log.warning("%s%s", said, "; trying the next one" if may_replace else "")
-        raise ModelFolderError(f"no variant is left to score with; {said}")
+            problems.append(f"variant {variant.name} fails on {provider}: {problem}")
+        raise ModelFolderError(f"no variant is left to score with: {'; '.join(problems)}")
 
     def _golden_difference(self) -> str | None:
         texts, outputs = golden.read(self.folder)

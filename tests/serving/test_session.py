@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import onnxruntime as ort
+import pytest
+from tiny_model import make_model
+
+from serving import session
+from serving.errors import ModelFolderError, ProviderError
+from serving.scorer import Scorer
+
+needs_no_gpu = pytest.mark.skipif(session.cuda_lacks() is None, reason="CUDA works here")
+
+
+def granted(folder: Path, **files: str) -> int:
+    for name, content in files.items():
+        path = folder / name.replace("__", "/").replace("_DOT_", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    return session.granted_cores(folder)
+
+
+@pytest.fixture(autouse=True)
+def _eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+
+
+@pytest.mark.parametrize(
+    ("content", "cores"), [("max 100000\n", 8), ("300000 100000\n", 3), ("50000 100000\n", 1)]
+)
+def test_cores_are_those_the_cgroup_grants(tmp_path: Path, content: str, cores: int) -> None:
+    assert granted(tmp_path, cpu_DOT_max=content) == cores
+
+
+def test_cores_of_the_older_cgroup(tmp_path: Path) -> None:
+    assert granted(tmp_path / "none") == 8
+    quota = {"cpu__cpu.cfs_quota_us": "200000", "cpu__cpu.cfs_period_us": "100000"}
+    assert granted(tmp_path / "two", **quota) == 2
+    assert granted(tmp_path / "all", **{**quota, "cpu__cpu.cfs_quota_us": "-1"}) == 8
+
+
+@needs_no_gpu
+def test_cuda_asked_for_and_not_there_is_an_error_that_says_what_is_missing(model: Path) -> None:
+    with pytest.raises(ProviderError, match=r"device cuda cannot be had: .*(driver|built without)"):
+        Scorer(model, device="cuda")
+
+
+@needs_no_gpu
+def test_onnxruntime_giving_the_cpu_instead_is_noticed(
+    model: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if session.PROVIDERS["cuda"] not in ort.get_available_providers():
+        pytest.skip("this onnxruntime does not know CUDA")
+    graph = model / "fp32" / "model.onnx"
+    with pytest.raises(ProviderError, match="asked for CUDAExecutionProvider, onnxruntime gave CP"):
+        session.open_session(graph, provider=session.PROVIDERS["cuda"], threads=1)
+
+
+@needs_no_gpu
+def test_auto_takes_what_there_is(model: Path) -> None:
+    assert session.providers_for("auto") == ["CPUExecutionProvider"]
+    assert Scorer(model).provider == "CPUExecutionProvider"
+
+
+@pytest.mark.gpu
+def test_cuda_is_given_when_asked_for(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "model", providers=("CUDAExecutionProvider",))
+    scorer = Scorer(model, device="cuda")
+    assert scorer.providers[0] == "CUDAExecutionProvider"
+    assert scorer.score(["soup"])["label"].to_pylist() == ["food"]
+
+
+def test_a_graph_that_cannot_be_loaded_is_named(model: Path) -> None:
+    graph = model / "fp32" / "model.onnx"
+    graph.write_bytes(graph.read_bytes()[:100])
+    with pytest.raises(ModelFolderError, match=r"fp32/model\.onnx cannot be loaded"):
+        Scorer(model)
+    graph.unlink()
+    with pytest.raises(ModelFolderError, match=r"fp32/model\.onnx cannot be loaded"):
+        Scorer(model)

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from serving import writers
+from serving.errors import ServingError
+
+TABLE = pa.table({
+    "row": [0, 1],
+    "text": ['two\nlines, "é"', None],
+    "day": [dt.date(2024, 2, 29), None],
+    "probability": pa.array([0.1, None], pa.float32()),
+    "all": pa.array([[0.1, 0.9], None], pa.list_(pa.float32())),
+    "score": [float("nan"), 1e-7],
+})  # fmt: skip
+
+
+def write(form: str, path: Path) -> bytes:
+    ending, writer = writers.get(form)
+    assert ending == f".{form}"
+    writer(TABLE, path)
+    return path.read_bytes()
+
+
+def test_csv(tmp_path: Path) -> None:
+    content = write("csv", tmp_path / "part")
+    assert list(csv.reader(content.decode().splitlines(keepends=True))) == [
+        ["row", "text", "day", "probability", "all", "score"],
+        ["0", 'two\nlines, "é"', "2024-02-29", "0.1", "[0.1, 0.9]", ""],
+        ["1", "", "", "", "", "1e-07"],
+    ]
+
+
+def test_json_lines(tmp_path: Path) -> None:
+    lines = write("jsonl", tmp_path / "part").decode().splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {
+            "row": 0, "text": 'two\nlines, "é"', "day": "2024-02-29", "probability": 0.1,
+            "all": [0.1, 0.9], "score": None,
+        },
+        {
+            "row": 1, "text": None, "day": None, "probability": None, "all": None, "score": 1e-7,
+        },
+    ]  # fmt: skip
+
+
+def test_parquet_keeps_every_type(tmp_path: Path) -> None:
+    write("parquet", tmp_path / "part")
+    read = pq.read_table(tmp_path / "part")
+    assert read.schema == TABLE.schema
+    assert read.drop_columns("score") == TABLE.drop_columns("score")
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv", "jsonl"])
+def test_the_same_table_gives_the_same_bytes(tmp_path: Path, form: str) -> None:
+    assert write(form, tmp_path / "one") == write(form, tmp_path / "two")
+
+
+def test_an_unknown_format_is_named() -> None:
+    with pytest.raises(ServingError, match="no output format 'xlsx'; there are parquet, csv, js"):
+        writers.get("xlsx")

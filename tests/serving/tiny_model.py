@@ -1,0 +1,102 @@
+"""A model folder made in milliseconds, whose answers can be worked out by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+from serving import golden, manifest
+from serving.scorer import Scorer
+
+LABELS = ["food", "space", "sport"]
+WORDS = {
+    "food": ["soup", "bread", "oven", "salt", "butter"],
+    "space": ["orbit", "rocket", "moon", "planet", "comet"],
+    "sport": ["goal", "match", "team", "coach", "league"],
+}
+FILLER = ["the", "a", "one", "this", "near", "under", "old", "bright"]
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+VOCABULARY = {
+    word: i for i, word in enumerate([*SPECIAL, *(w for ws in WORDS.values() for w in ws), *FILLER])
+}
+
+
+def tokenizer() -> Tokenizer:
+    one = Tokenizer(models.WordLevel(VOCABULARY, unk_token="[UNK]"))
+    one.normalizer = normalizers.Lowercase()
+    one.pre_tokenizer = pre_tokenizers.Whitespace()
+    one.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return one
+
+
+def graph(weights: np.ndarray) -> onnx.ModelProto:
+    """Logits = masked mean of the tokens' rows of `weights` (vocabulary, labels)."""
+    i64, f32 = TensorProto.INT64, TensorProto.FLOAT
+    nodes = [
+        helper.make_node("Gather", ["weights", "input_ids"], ["each"]),
+        helper.make_node("Cast", ["attention_mask"], ["mask"], to=f32),
+        helper.make_node("Unsqueeze", ["mask", "last"], ["wide"]),
+        helper.make_node("Mul", ["each", "wide"], ["kept"]),
+        helper.make_node("ReduceSum", ["kept", "tokens"], ["sum"], keepdims=0),
+        helper.make_node("ReduceSum", ["wide", "tokens"], ["count"], keepdims=0),
+        helper.make_node("Div", ["sum", "count"], ["logits"]),
+    ]
+    shape = ["batch", "length"]
+    return helper.make_model(
+        helper.make_graph(
+            nodes,
+            "bag of words",
+            [helper.make_tensor_value_info(n, i64, shape) for n in ("input_ids", "attention_mask")],
+            [helper.make_tensor_value_info("logits", f32, ["batch", len(LABELS)])],
+            [
+                numpy_helper.from_array(weights.astype(np.float32), "weights"),
+                numpy_helper.from_array(np.array([-1], np.int64), "last"),
+                numpy_helper.from_array(np.array([1], np.int64), "tokens"),
+            ],
+        ),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+
+
+def bag_of_words() -> np.ndarray:
+    """(vocabulary, labels): 3 for a label's own words, 0 elsewhere."""
+    weights = np.zeros((len(VOCABULARY), len(LABELS)))
+    for k, label in enumerate(LABELS):
+        weights[[VOCABULARY[word] for word in WORDS[label]], k] = 3
+    return weights
+
+
+def make_model(
+    folder: Path, providers: tuple[str, ...] = ("CPUExecutionProvider",), **changes: Any
+) -> Path:
+    """A model folder with the variants fp32 (default) and fused; `changes` go into its manifest."""
+    folder.mkdir(parents=True)
+    tokenizer().save(str(folder / "tokenizer.json"))
+    variants = tuple(
+        manifest.Variant(name, f"{name}/model.onnx", providers) for name in ("fp32", "fused")
+    )
+    for variant in variants:
+        (folder / variant.name).mkdir()
+        onnx.save(graph(bag_of_words()), str(folder / variant.file))
+    whole = manifest.Manifest(
+        objective="classification",
+        max_length=16,
+        pad_id=0,
+        default="fp32",
+        variants=variants,
+        head={"labels": LABELS},
+    )
+    manifest.write(folder, replace(whole, **changes))
+    texts = ["the goal of the match", "soup", "moon near a planet", "one old coach with salt"]
+    outputs = Scorer(folder, check=False).outputs(texts, token_budget=golden.TOKEN_BUDGET)
+    golden.write(folder, texts, {"fp32": outputs, "fused": outputs})
+    return folder
