@@ -1,0 +1,98 @@
+"""Finished stages without the work: real artifacts around a tiny model and made-up numbers.
+
+For tests of what comes after: registering, the registry, loading. Importable by a test and by the
+subprocess that it kills.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+TESTS = Path(__file__).parents[1]
+sys.path[:0] = [str(TESTS), str(TESTS / "serving")]
+
+from conftest import tiny_recipe
+from tiny_model import make_model
+
+from tasks import artifact, model_store, registry, tracking
+from tasks.artifact import Artifact
+from tasks.register import Registered, register
+
+SCORE = {"value": 0.9, "low": 0.85, "high": 0.93}
+
+
+def recipe(name: str) -> Any:
+    return tiny_recipe(Path("/data/rows.csv"), name=name)
+
+
+def stages(name: str, *, promote: bool = True) -> dict[str, Artifact]:
+    """Everything before `register`, by the argument it goes to; another model for each name."""
+    facts: dict[str, dict[str, Any]] = {
+        "prepare": {
+            "rows": {"train": 840, "validation": 120, "test": 240},
+            "rejected": {"null_text": 2},
+            "duplicates": {"exact": 3, "near": 1},
+            "head": {"labels": ["food", "space", "sport"]},
+            "baseline": {"accuracy": {"value": 0.8, "low": 0.75, "high": 0.85}},
+        },
+        "train": {
+            "best": {"step": 105, "metric": "accuracy", "value": 0.91},
+            "steps": 105,
+            "precision": "fp32",
+            "device": "cpu",
+        },
+        "export": {
+            "default": "fp32",
+            "variants": [
+                {
+                    "name": "fp32",
+                    "status": "kept",
+                    "tokens_per_second": 9876.5,
+                    "agreement": 1.0,
+                    "size_bytes": 1_200_000,
+                },
+                {"name": "int8", "status": "refused", "reason": "agreement 0.91 under 0.98"},
+            ],
+        },
+        "evaluate": {"metric": "accuracy", "metrics": {"accuracy": SCORE}, "rows": 240, **SCORE},
+        "decide": {
+            "promote": promote,
+            "metric": "accuracy",
+            "summary": "Promoted." if promote else "Refused. It is worse.",
+            "reasons": ["The interval of the gain lies above 0."],
+        },
+        "report": {},
+    }
+    made = {stage: _made(stage, name, facts[stage]) for stage in facts}
+    arguments = ("prepared", "trained", "exported", "evaluated", "decided", "reported")
+    return dict(zip(arguments, made.values(), strict=True))
+
+
+def _made(stage: str, name: str, facts: dict[str, Any]) -> Artifact:
+    def build(folder: Path) -> dict[str, Any]:
+        if stage == "export":
+            make_model(folder / "model", training={"recipe": name})
+        if stage == "evaluate":
+            (folder / "confusion-light.svg").write_text("<svg/>")
+        if stage == "report":
+            (folder / "report.html").write_text("<html>what happened</html>")
+        return facts
+
+    return artifact.make(stage, key={"name": name, "facts": facts}, build=build)
+
+
+def registered(name: str, made: dict[str, Artifact]) -> Registered:
+    run_id = tracking.run_for(recipe(name), f"key-of-{name}")
+    return register(recipe(name), **made, run_id=run_id)
+
+
+def versions_in_registry(name: str, n: int, folder: Path) -> None:
+    """`n` versions of one model folder, made as `register` makes them, without logging a model."""
+    client = tracking.connect()
+    client.create_registered_model(name)
+    model = folder / model_store.FOLDER
+    if not model.exists():
+        make_model(model)
+    tags = {registry.CONTENT: model_store.content_id(model)}
+    for _ in range(n):
+        client.create_model_version(name, str(folder), tags=tags)
