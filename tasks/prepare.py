@@ -176,15 +176,13 @@ def _encode(
     targets: list[Any] = []
     for batch in table.select(["origin", "row", "text", "target"]).to_batches():
         for row in batch.to_pylist():
-            roles = json.loads(row["target"]) | {objective.TEXT: row["text"]}
+            roles = json.loads(row["target"])
             try:
-                targets.append(objective.encode_target(roles, head))
+                target = objective.encode_target({**roles, objective.TEXT: row["text"]}, head)
             except ValueError as reason:
-                targets.append(None)
-                shown = json.loads(row["target"])
-                rejected.add(
-                    NAMES[row["origin"]], row["row"], str(reason), next(iter(shown.values()))
-                )
+                target, shown = None, ", ".join(map(str, roles.values()))
+                rejected.add(NAMES[row["origin"]], row["row"], str(reason), shown)
+            targets.append(target)
     return targets
 
 
@@ -196,8 +194,8 @@ def _chosen(targets: list[Any], mask: NDArray[np.bool_]) -> list[Any]:
 
 
 def _split(table: pa.Table, targets: list[Any], source: Source, data: Data) -> NDArray[np.int8]:
-    """The split of each row, (n,): given, or drawn from the given training rows; OUT if rejected."""
-    split = table.column("origin").to_numpy().copy()
+    """The split of each row, (n,): given, or drawn from the training rows; OUT if rejected."""
+    split: NDArray[np.int8] = table.column("origin").to_numpy().copy()
     given = split == splits.TRAIN
     split[given] = splits.draw(
         table.column("place").to_numpy()[given],

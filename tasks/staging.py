@@ -92,10 +92,16 @@ def stage(
     for name, rows in source.splits.items():
         _check_columns(name, rows, roles, data.keep)
     rejected = Rejected()
-    integers, strings = ("row", pa.int64()), [*("text", "target"), *(KEPT + k for k in data.keep)]
     schema = pa.schema(
-        [("origin", pa.int8()), integers, ("hash", pa.uint64()), ("place", pa.uint64())]
-        + [(name, pa.string()) for name in strings]
+        [
+            ("origin", pa.int8()),
+            ("row", pa.int64()),
+            ("hash", pa.uint64()),
+            ("place", pa.uint64()),
+            ("text", pa.string()),
+            ("target", pa.string()),
+            *((KEPT + name, pa.string()) for name in data.keep),
+        ]
     )
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         for name, rows in source.splits.items():
@@ -124,9 +130,8 @@ def _check_columns(split: str, rows: Rows, roles: Mapping[str, str], keep: list[
         if column not in rows.columns:
             near = difflib.get_close_matches(column, rows.columns, n=1)
             hint = f"did you mean {near[0]!r}? It has" if near else "it has"
-            raise DataError(
-                f"{key}: the {split} rows have no column {column!r}; {hint} {', '.join(rows.columns)}"
-            )
+            there = ", ".join(rows.columns)
+            raise DataError(f"{key}: the {split} rows have no column {column!r}; {hint} {there}")
 
 
 def _first_rows(blocks: Iterator[Block], limit: int | None) -> Iterator[Block]:

@@ -28,7 +28,7 @@ MIN_CHARS = 40
 """A shorter text says too little about where it comes from."""
 MASK = "package"
 TESTS = {"test", "tests"}
-PER_FILE = 3
+PER_FILE = 4
 """Texts taken from a file before all other files had their turn: neighbours are much alike."""
 SMALL_BYTES = 40_000
 """Larger files are parsed last: they cost more time for each text."""
@@ -62,6 +62,9 @@ def open_source(source: DocstringsSource) -> Source:
             for name, files in folders.items()
         ]
         # One of each package in turn, so that the first rows of the table are a fair table too.
+        for package, sample in zip(folders, samples, strict=True):
+            if not sample:
+                raise DataError(f"data.source.packages: {package!r} has no docstring to learn from")
         rows = [row for turn in zip_longest(*samples) for row in turn if row is not None]
         columns = dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
         yield Block(0, columns, [None] * len(rows))
@@ -77,8 +80,7 @@ def _texts(
     for file in files:
         taken = 0
         for kind, docstring in _docstrings(file):
-            whole = names.sub(MASK, docstring)
-            text = first_sentence(whole) if form == "sentence" else whole
+            text = names.sub(MASK, first_sentence(docstring) if form == "sentence" else docstring)
             key = normalise(text)
             if len(text) < MIN_CHARS or key in seen:
                 continue
