@@ -27,7 +27,7 @@ from .plan import Plan
 from .readers import Block, Paths, as_text, column_types, find_files, read_table
 from .report import Report, chunk_facts, report_of
 from .scorer import Scorer
-from .session import PROVIDERS, Device
+from .session import PROVIDERS, Device, device_of
 
 __all__ = ["Report", "run"]
 
@@ -144,11 +144,10 @@ def _plan(
 
 
 def _open_as_planned(folder: Path, plan: Plan) -> Scorer:
-    device = next(device for device, provider in PROVIDERS.items() if provider == plan.provider)
     return Scorer(
         folder,
         variant=plan.variant,
-        device=device,
+        device=device_of(plan.provider),
         threads=plan.threads,
         token_budget=plan.token_budget,
     )

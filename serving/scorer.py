@@ -13,13 +13,14 @@ from . import golden, heads, manifest
 from .batching import plan_batches
 from .errors import ModelFolderError, ProviderError
 from .heads import Ids
-from .session import Device, granted_cores, open_session, providers_for
+from .session import Device, device_of, granted_cores, open_session, providers_for
 from .tokenizer import TextTokenizer
 
 log = logging.getLogger(__name__)
 
-TOKEN_BUDGET = 512
-"""Tokens a batch holds, padding included: what fits the caches, measured on int8 MiniLM."""
+TOKEN_BUDGETS: dict[Device, int] = {"cpu": 512, "cuda": 16_384}
+"""Tokens a batch holds, padding included: on a CPU what its caches hold, measured on MiniLM."""
+TOKEN_BUDGET = TOKEN_BUDGETS["cpu"]
 
 
 class Scorer:
@@ -50,9 +51,9 @@ class Scorer:
         self.manifest = manifest.read(self.folder)
         self.head = heads.get(self.manifest.objective)
         self.threads = threads or granted_cores()
-        self.token_budget = token_budget or TOKEN_BUDGET
         self._tokenizer = TextTokenizer(self.folder / "tokenizer.json", self.manifest.max_length)
         self._open(self._candidates(variant, device), check=check)
+        self.token_budget = token_budget or TOKEN_BUDGETS[device_of(self.provider)]
 
     def _candidates(self, name: str | None, device: Device) -> list[tuple[manifest.Variant, str]]:
         """Variants to try, each with its provider, the wanted one first."""

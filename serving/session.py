@@ -66,6 +66,10 @@ def open_session(
     return session
 
 
+def device_of(provider: str) -> Device:
+    return next(device for device, name in PROVIDERS.items() if name == provider)
+
+
 def providers_for(device: Device) -> list[str]:
     """Providers to try for a device, best first. Raises ProviderError for CUDA that cannot work."""
     if device == "cpu":
