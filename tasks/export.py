@@ -1,0 +1,205 @@
+"""Export: from the trained PyTorch model to a model folder that serving can open.
+
+Every ONNX variant has to pass the gate (tasks/gate.py) on validation rows; test rows stay for
+the decision. Survivors are timed on this device, and the fastest becomes the default. Fails
+closed: without a plain fp32 graph that agrees with PyTorch there is no model folder at all.
+Read in this order: variants.py, gate.py, trial.py. Imports torch only inside functions.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from configs.errors import RecipeError
+from configs.schema import Recipe
+from serving import golden, manifest
+from serving.scorer import Scorer
+from tasks import artifact, testset, trial, variants
+from tasks.artifact import Artifact
+from tasks.reference import spread
+from tasks.trial import Bench, ExportRefused, Tried
+
+__all__ = ["ExportRefused", "export"]
+
+TABLE = "variants.json"
+GOLDEN_ROWS = 32
+
+
+def export(recipe: Recipe, prepared: Artifact, trained: Artifact) -> Artifact:
+    """The model folder (`model/`) and the table of all variants tried (variants.json).
+
+    Raises ExportRefused when fp32, or the variant that the recipe fixes as the default, fails the
+    gate; RecipeError for a metric or a default that cannot be.
+    """
+    _check(recipe, prepared)
+    return artifact.make(
+        "export",
+        key={
+            "name": recipe.name,
+            "objective": recipe.objective,
+            "max_length": recipe.model.max_length,
+            "export": recipe.export.model_dump(mode="json"),
+            "metric": recipe.promote.metric,
+            "score": recipe.score.model_dump(mode="json"),
+            "device": trial.device(),
+        },
+        inputs=[prepared, trained],
+        code=[
+            __name__,
+            f"tasks.objectives.{recipe.objective}",
+            f"serving.heads.{recipe.objective}",
+        ],
+        libraries=["torch", "transformers", "onnx", "onnx-ir", "onnxscript", _onnxruntime()],
+        build=partial(_build, recipe, prepared, trained),
+    )
+
+
+def _check(recipe: Recipe, prepared: Artifact) -> None:
+    testset.deciding_metric(recipe, prepared.facts["head"])
+    default, asked = recipe.export.default, variants.names(recipe.export.variants)
+    if default not in ("fastest", *asked):
+        raise RecipeError(
+            f"export.default: {default} is not among export.variants ({', '.join(asked)}); "
+            "add it there"
+        )
+
+
+def _onnxruntime() -> str:
+    """The distribution that brings onnxruntime: one for CUDA, one without."""
+    try:
+        importlib.metadata.version("onnxruntime-gpu")
+    except importlib.metadata.PackageNotFoundError:
+        return "onnxruntime"
+    return "onnxruntime-gpu"
+
+
+def _build(recipe: Recipe, prepared: Artifact, trained: Artifact, folder: Path) -> dict[str, Any]:
+    bench = trial.prepare_bench(recipe, prepared, trained)
+    model = folder / "model"
+    model.mkdir()
+    shutil.copy(prepared.path / "tokenizer" / "tokenizer.json", model)
+    asked = variants.names(recipe.export.variants)
+    tried = [trial.try_variant(bench, name, model) for name in asked]
+    speeds = trial.speeds(bench, tried)
+    whole = _manifest(bench, tried, speeds, _lineage(recipe, prepared, trained))
+    whole = replace(whole, profile=json.loads((prepared.path / "profile.json").read_bytes()))
+    manifest.write(model, whole)
+    _write_golden(bench, model, whole)
+    table = {
+        "default": whole.default,
+        "device": bench.device,
+        "threads": bench.threads,
+        "rows": len(bench.validation.ids),
+        "metric": testset.deciding_metric(recipe, bench.settings)[0],
+        "torch": _torch_row(bench, speeds),
+        "variants": [_row(one, speeds) for one in tried],
+    }
+    artifact.write_json(folder / TABLE, table)
+    return table
+
+
+# --- the model folder -----------------------------------------------------------------------------
+
+
+def _manifest(
+    bench: Bench, tried: Sequence[Tried], speeds: Mapping[str, float], training: dict[str, Any]
+) -> manifest.Manifest:
+    recipe = bench.recipe
+    kept = [
+        replace(one.variant, measured={**_measured(one, speeds), "device": bench.device})
+        for one in tried
+        if one.variant
+    ]
+    kept.sort(key=lambda variant: -speeds[variant.name])
+    fixed = recipe.export.default
+    return manifest.Manifest(
+        objective=recipe.objective,
+        max_length=recipe.model.max_length,
+        pad_id=bench.source.pad_id,
+        default=kept[0].name if fixed == "fastest" else fixed,
+        variants=tuple(kept),
+        head=bench.settings,
+        training=training,
+        score=recipe.score.model_dump(mode="json"),
+        dropped={one.name: one.reason for one in tried if one.reason},
+    )
+
+
+def _lineage(recipe: Recipe, prepared: Artifact, trained: Artifact) -> dict[str, Any]:
+    return {
+        "recipe": recipe.name,
+        "prepared": prepared.digest,
+        "trained": trained.digest,
+        "salt": recipe.data.splits.salt,
+        "test_share": recipe.data.splits.test,
+    }
+
+
+def _write_golden(bench: Bench, model: Path, whole: manifest.Manifest) -> None:
+    """Rows over all lengths with each variant's outputs, computed as the scorer will check them."""
+    texts = [bench.validation.texts[i] for i in _clear_cases(bench)]
+    golden.write(
+        model,
+        texts,
+        {
+            variant.name: Scorer(
+                model, variant=variant.name, threads=bench.threads, check=False
+            ).outputs(texts, token_budget=golden.TOKEN_BUDGET)
+            for variant in whole.variants
+        },
+    )
+
+
+def _clear_cases(bench: Bench) -> list[int]:
+    """Of neighbours in length, the row whose two largest outputs lie farthest apart.
+
+    A near tie may fall the other way on another machine though nothing is wrong there.
+    """
+    by_length = spread(np.array([len(ids) for ids in bench.validation.ids]), len(bench.rows))
+    outputs = np.sort(bench.judge.in_row_order(bench.judge.expected), axis=-1)
+    margin = outputs[..., -1] - outputs[..., -2]
+    groups = np.array_split(by_length, min(GOLDEN_ROWS, len(by_length)))
+    return [int(group[margin[group].argmax()]) for group in groups]
+
+
+# --- the table ------------------------------------------------------------------------------------
+
+
+def _row(one: Tried, speeds: Mapping[str, float]) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "status": "refused" if one.reason else "kept",
+        "reason": one.reason,
+        "size_bytes": one.variant.size_bytes if one.variant else None,
+        "disabled_optimizers": list(one.variant.disabled_optimizers) if one.variant else [],
+        **_measured(one, speeds),
+    }
+
+
+def _measured(one: Tried, speeds: Mapping[str, float]) -> dict[str, Any]:
+    return {
+        "way": one.way,
+        "tokens_per_second": round(speeds[one.name], 1) if one.name in speeds else None,
+        "agreement": one.verdict.agreement if one.verdict else None,
+        "metric": one.verdict.metric if one.verdict else None,
+        "max_logit_difference": one.verdict.max_logit_difference if one.verdict else None,
+    }
+
+
+def _torch_row(bench: Bench, speeds: Mapping[str, float]) -> dict[str, Any]:
+    """PyTorch's own speed (fp32, and bf16 or None) and metric, from the same run."""
+    bf16 = speeds.get("torch bf16")
+    return {
+        "tokens_per_second": round(speeds["torch fp32"], 1),
+        "bf16_tokens_per_second": round(bf16, 1) if bf16 else None,
+        "metric": bench.judge.measure(bench.judge.in_row_order(bench.judge.expected)),
+    }
