@@ -9,9 +9,8 @@ and the comparison is refused.
 
 from __future__ import annotations
 
-import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -24,7 +23,7 @@ from serving import manifest
 from tasks import artifact, objectives, testset
 from tasks.artifact import Artifact
 from tasks.decide import Decision, Measured, SliceGain, decide
-from tasks.intervals import paired_bootstrap
+from tasks.intervals import Interval, paired_bootstrap, unpaired_detectable
 from tasks.model_store import content_id
 from tasks.objectives import Array, Metric
 from tasks.testset import HeldOut
@@ -33,7 +32,9 @@ if TYPE_CHECKING:
     from serving.scorer import Scorer
 
 TIMED_ROWS = 200
-TIMED_ROUNDS = 5
+MIN_ROUNDS, MAX_ROUNDS = 5, 50
+TIMED_S = 1.0
+"""Timing goes on for so long, within those rounds."""
 
 
 class Champion(Protocol):
@@ -57,7 +58,8 @@ def compare(
 ) -> Artifact:
     """The stage `decide`: its facts are the Decision as a dict. `None`: there is no champion yet.
 
-    Raises UserError for a champion whose training rows may stand in this test set.
+    Raises UserError for a champion of another kind, or whose training rows may stand in this
+    test set.
     """
     if champion is not None:
         check_comparable(recipe, champion)
@@ -89,10 +91,15 @@ def check_comparable(recipe: Recipe, champion: Champion) -> None:
     Costs nothing, so that a flow may ask before it trains. The test rows are the high end of the
     hashes: a smaller share of them is part of the champion's own test set, a larger one is not.
     """
-    theirs = manifest.read(champion.folder).training
-    splits = recipe.data.splits
-    salt, share = theirs.get("salt", ""), theirs.get("test_share", splits.test)
+    found, splits = manifest.read(champion.folder), recipe.data.splits
+    salt = found.training.get("salt", "")
+    share = found.training.get("test_share", splits.test)
     who = f"champion {champion.name} version {champion.version}"
+    if found.objective != recipe.objective:
+        raise UserError(
+            f"{who} is a {found.objective} model, this recipe makes a {recipe.objective} one: they "
+            "cannot be compared; register under another name"
+        )
     if salt != splits.salt:
         raise UserError(
             f"{who} was split with salt {salt!r}, this recipe has {splits.salt!r}: rows it learned "
@@ -125,6 +132,9 @@ def _build(
             metric=name,
             rows=evaluated.facts["rows"],
             candidate=Measured(evaluated.facts["value"], size),
+            unpaired_detectable=unpaired_detectable(
+                Interval(**evaluated.facts["metrics"][name]), recipe.evaluate.confidence
+            ),
             higher_is_better=metric.higher_is_better,
         )
     else:
@@ -159,15 +169,15 @@ def _statistics(
     ours = np.load(evaluated.path / "outputs.npy", allow_pickle=False)
     other, others_head = theirs.outputs(rows.texts), theirs.manifest.head
     align = getattr(objective, "align", None)
-    if theirs.manifest.objective != recipe.objective or (align is None and others_head != head):
-        raise UserError(
-            f"the champion is a {theirs.manifest.objective} model and cannot be compared with this "
-            f"{recipe.objective} one; register it under another name"
-        )
     common = head
     if align is not None:
         common = objective.common_head(head, others_head)  # type: ignore[attr-defined]
         ours, other = align(ours, head, common), align(other, others_head, common)
+    elif others_head != head:
+        raise UserError(
+            "the champion's outputs mean something else than this model's; register under "
+            "another name"
+        )
     return (
         objective.statistics(rows.targets, ours, common),
         objective.statistics(rows.targets, other, common),
@@ -220,18 +230,20 @@ def _value(metric: Metric, rows: Array) -> float:
 
 
 def _speeds(ours: Scorer, theirs: Scorer, rows: HeldOut) -> tuple[float, float]:
-    """Tokens a second of both, taking turns on the same rows so that a busy machine slows both.
+    """Tokens a second of both, from text to outputs, taking turns on the same rows.
 
-    Tokens are counted by the candidate's tokenizer for both: the same text is the same work.
+    The fastest round of each counts: what else the machine does only ever adds time. Tokens are
+    counted by the candidate's tokenizer for both: the same text is the same work.
     """
     texts, tokens = rows.texts[:TIMED_ROWS], int(rows.lengths[:TIMED_ROWS].sum())
-    times: Mapping[str, list[float]] = {"ours": [], "theirs": []}
-    for round_number in range(1 + TIMED_ROUNDS):
-        for who, scorer in (("ours", ours), ("theirs", theirs)):
-            taken_s = _timed(scorer, texts)
-            if round_number:  # the first one warms up
-                times[who].append(taken_s)
-    return tokens / statistics.median(times["ours"]), tokens / statistics.median(times["theirs"])
+    times: list[tuple[float, float]] = []
+    started = time.perf_counter()
+    while len(times) < MIN_ROUNDS or (
+        len(times) < MAX_ROUNDS and time.perf_counter() - started < TIMED_S
+    ):
+        times.append((_timed(ours, texts), _timed(theirs, texts)))
+    our_s, their_s = (min(taken) for taken in zip(*times, strict=True))
+    return tokens / our_s, tokens / their_s
 
 
 def _timed(scorer: Scorer, texts: Sequence[str]) -> float:

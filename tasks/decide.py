@@ -14,6 +14,8 @@ from typing import Any
 from configs.schema import Promote
 from tasks.intervals import Difference
 
+Numbers = dict[str, float | int | str | None]
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -47,7 +49,7 @@ class Guard:
     name: str
     passed: bool
     reason: str
-    numbers: dict[str, float | int | str | None]
+    numbers: Numbers
 
 
 @dataclass(frozen=True)
@@ -64,16 +66,13 @@ class Decision:
     champion_version: str | None
     difference: Difference | None
     """Gain over the champion; above 0 the candidate is better."""
+    smallest_detectable: float
+    """The smallest true gain that these rows show with 80% probability."""
     guards: tuple[Guard, ...]
 
     @property
     def reasons(self) -> list[str]:
         return [guard.reason for guard in self.guards]
-
-    @property
-    def smallest_detectable(self) -> float | None:
-        """The smallest true gain that these rows show with 80% probability."""
-        return self.difference.smallest_detectable if self.difference else None
 
     @property
     def summary(self) -> str:
@@ -95,7 +94,6 @@ class Decision:
             **asdict(self),
             "guards": [asdict(guard) for guard in self.guards],
             "reasons": self.reasons,
-            "smallest_detectable": self.smallest_detectable,
             "summary": self.summary,
         }
 
@@ -125,16 +123,19 @@ def decide(
     difference: Difference | None = None,
     slices: Sequence[SliceGain] = (),
     slice_metric: str | None = None,
+    unpaired_detectable: float = math.nan,
     higher_is_better: bool = True,
 ) -> Decision:
     """Hold the candidate against the recipe's rules; without a champion, against floor and size.
 
+    `unpaired_detectable` (see tasks.intervals) stands in where there is no difference to tell it.
     Raises ValueError when a champion comes without a difference to it, or the reverse.
     """
     if (champion is None) != (difference is None):
         raise ValueError("a champion needs a difference, and a difference a champion")
+    detectable = difference.smallest_detectable if difference else unpaired_detectable
     guards = [
-        _difference(rules, metric, difference),
+        _difference(rules, metric, difference, detectable),
         _floor(rules, metric, candidate, higher_is_better),
         _slices(rules, slice_metric or metric, slices),
         _latency(rules, candidate, champion),
@@ -149,6 +150,7 @@ def decide(
         champion=champion,
         champion_version=champion_version,
         difference=difference,
+        smallest_detectable=detectable,
         guards=tuple(guards),
     )
 
@@ -157,11 +159,15 @@ def decide(
 # Every comparison is written so that a NaN fails it.
 
 
-def _difference(rules: Promote, metric: str, found: Difference | None) -> Guard:
+def _difference(rules: Promote, metric: str, found: Difference | None, detectable: float) -> Guard:
     margin = 0.0 if rules.rule == "better" else rules.margin
     if found is None:
-        reason = "There is no champion to compare with."
-        return Guard("difference", True, reason, {"margin": margin})
+        reason = (
+            "There is no champion to compare with; over one with errors of its own these rows "
+            f"could show a gain of {detectable:.4f}."
+        )
+        numbers: Numbers = {"margin": margin, "smallest_detectable": detectable}
+        return Guard("difference", True, reason, numbers)
     passed = found.low > -margin
     needed = "above 0" if rules.rule == "better" else f"above {-margin:g}"
     reason = (
@@ -173,7 +179,7 @@ def _difference(rules: Promote, metric: str, found: Difference | None) -> Guard:
 
 
 def _floor(rules: Promote, metric: str, candidate: Measured, higher_is_better: bool) -> Guard:
-    numbers: dict[str, float | int | str | None] = {"limit": rules.floor, "found": candidate.value}
+    numbers: Numbers = {"limit": rules.floor, "found": candidate.value}
     if rules.floor is None:
         return Guard("floor", not math.isnan(candidate.value), "No floor was asked for.", numbers)
     reached = candidate.value >= rules.floor if higher_is_better else candidate.value <= rules.floor
@@ -187,7 +193,7 @@ def _slices(rules: Promote, metric: str, slices: Sequence[SliceGain]) -> Guard:
         return Guard("slices", True, "No limit on slices was asked for.", {})
     limit, least = rules.slices.max_drop, rules.slices.min_rows
     large = [one for one in slices if one.rows >= least]
-    numbers: dict[str, float | int | str | None] = {
+    numbers: Numbers = {
         "limit": limit,
         "min_rows": least,
         "compared": len(large),
@@ -198,7 +204,7 @@ def _slices(rules: Promote, metric: str, slices: Sequence[SliceGain]) -> Guard:
     failed = [one for one in large if not one.difference.value >= -limit]
     worst = min(failed or large, key=lambda one: one.difference.value)
     numbers |= {"slice": f"{worst.name}={worst.value}", "rows": worst.rows, "failed": len(failed)}
-    numbers |= {"found": -worst.difference.value, "low": worst.difference.low}
+    numbers |= {"found": 0.0 - worst.difference.value, "low": worst.difference.low}
     numbers |= {"high": worst.difference.high}
     change = worst.difference
     reason = (
@@ -213,7 +219,7 @@ def _latency(rules: Promote, candidate: Measured, champion: Measured | None) -> 
     ours = candidate.tokens_per_second
     theirs = champion.tokens_per_second if champion else None
     ratio = theirs / ours if ours and theirs else None
-    numbers: dict[str, float | int | str | None] = {
+    numbers: Numbers = {
         "limit": rules.max_latency_ratio,
         "found": ratio,
         "candidate_tokens_per_second": ours,
@@ -234,7 +240,7 @@ def _latency(rules: Promote, candidate: Measured, champion: Measured | None) -> 
 
 def _size(rules: Promote, candidate: Measured) -> Guard:
     size_mb = None if candidate.size_bytes is None else candidate.size_bytes / 1e6
-    numbers: dict[str, float | int | str | None] = {"limit_mb": rules.max_size_mb}
+    numbers: Numbers = {"limit_mb": rules.max_size_mb}
     numbers["found_mb"] = size_mb
     if rules.max_size_mb is None:
         found = "" if size_mb is None else f" ({size_mb:.1f} MB)"

@@ -102,6 +102,16 @@ def paired_bootstrap(
     )
 
 
+def unpaired_detectable(interval: Interval, confidence: float) -> float:
+    """The smallest detectable gain over a model as good as this one that errs on other rows.
+
+    What can be said of a test set before there is a second model. Two that err independently
+    differ with √2 times the standard error of one; real ones share errors and need less.
+    """
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    return _detectable(math.sqrt(2) * (interval.high - interval.low) / (2 * z), confidence)
+
+
 def _detectable(standard_error: float, confidence: float) -> float:
     """(z[1 - α/2] + z[power]) · SE: Cohen 1988, the two-sided test of a normal mean."""
     normal = NormalDist()

@@ -28,10 +28,11 @@ def failed(decision: Decision) -> list[str]:
 
 
 def test_the_first_model_becomes_champion_when_the_floor_holds() -> None:
-    decision = decided({"floor": 0.8, "max_latency_ratio": 1.0})
+    decision = decided({"floor": 0.8, "max_latency_ratio": 1.0}, unpaired_detectable=0.037)
     assert decision.promote
     assert decision.champion_version is None
-    assert decision.smallest_detectable is None
+    assert decision.smallest_detectable == 0.037
+    assert "could show a gain of 0.0370" in decision.reasons[0]
     assert decision.summary == "Promoted as the first champion: accuracy 0.9000."
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks.intervals import bootstrap, paired_bootstrap
+from tasks.intervals import Interval, bootstrap, paired_bootstrap, unpaired_detectable
 from tasks.objectives import Array, Metric, classification
 
 HEAD = {"labels": ["a", "b", "c"]}
@@ -75,6 +75,12 @@ def test_a_metric_to_be_lowered_gains_by_falling() -> None:
     loss = Metric(lambda sums: sums[..., 0] / 100, higher_is_better=False)
     found = paired_bootstrap(np.full((100, 1), 2.0), np.full((100, 1), 3.0), loss)
     assert (found.value, found.low, found.high) == (1.0, 1.0, 1.0)
+
+
+def test_before_there_is_a_second_model_errors_are_taken_to_be_unrelated() -> None:
+    # A standard error of 0.01: 2.8016 · √2 · 0.01.
+    found = unpaired_detectable(Interval(0.8, 0.8 - 0.0195996, 0.8 + 0.0195996), 0.95)
+    assert found == pytest.approx(0.03962, abs=1e-5)
 
 
 def test_models_that_never_differ_show_nothing() -> None:

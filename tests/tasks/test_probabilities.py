@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from tasks.probabilities import calibration, macro_auc, softmax, wilson
+
+
+def test_the_error_is_the_gap_between_confidence_and_share_that_is_right() -> None:
+    confidences = np.array([0.5, 0.5, 0.5, 0.5, 0.9, 0.9, 0.9, 0.9])
+    hits = np.array([1, 0, 0, 0, 1, 1, 1, 1])
+    found = calibration(confidences, hits, bins=2)
+    # (4/8) · |0.25 - 0.5| + (4/8) · |1 - 0.9|
+    assert found["error"] == pytest.approx(0.175)
+    assert found["binning"] == "equal mass"
+    assert [(b["rows"], b["accuracy"]) for b in found["bins"]] == [(4, 0.25), (4, 1.0)]
+
+
+def test_more_bins_than_rows_are_no_bins() -> None:
+    assert [b["rows"] for b in calibration(np.array([0.6, 0.7]), np.array([1, 1]))["bins"]] == [
+        1,
+        1,
+    ]
+
+
+def test_wilsons_interval_of_9_in_10() -> None:
+    assert wilson(0.9, 10) == pytest.approx((0.5958, 0.9821), abs=1e-4)
+    assert wilson(1.0, 10)[1] == 1.0
+
+
+def test_auc_is_scikit_learns_also_with_equal_scores() -> None:
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 3, 400)
+    # Rounded, so that many scores are equal.
+    probabilities = softmax(np.round(rng.normal(size=(400, 3)) + 1.2 * np.eye(3)[targets], 1))
+    found = macro_auc(targets, probabilities)
+    assert found is not None
+    expected = roc_auc_score(targets, probabilities, multi_class="ovr", average="macro")
+    assert found.value == pytest.approx(expected, abs=1e-12)
+    assert found.low < found.value < found.high
+    assert found.high - found.low == pytest.approx(0.07, abs=0.03)
+
+
+def test_a_class_without_test_rows_is_left_out_of_auc() -> None:
+    targets = np.array([0, 1, 0, 1])
+    probabilities = np.array([[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.6, 0.2, 0.2], [0.3, 0.6, 0.1]])
+    found = macro_auc(targets, probabilities, resamples=50)
+    assert found is not None
+    assert found.value == 1.0
+    assert macro_auc(np.zeros(4, dtype=int), probabilities) is None
+
+
+def test_softmax_of_large_logits() -> None:
+    assert softmax(np.array([[1000.0, 1000.0]])).tolist() == [[0.5, 0.5]]
