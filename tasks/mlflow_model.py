@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import shutil
-import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +22,7 @@ import numpy as np
 import serving
 from serving import golden
 from serving.scorer import Scorer
-from tasks import model_store, tracking, workspace
+from tasks import model_store, tracking
 
 CODE = Path(__file__).with_name("pyfunc_model.py")
 REQUIRED = ("mlflow", "numpy", "pandas", "pyarrow", "tokenizers")
@@ -38,20 +37,25 @@ class UnfaithfulModel(RuntimeError):
 
 
 def log(
-    model: Path, card: Path, *, run_id: str, tags: Mapping[str, str], metadata: Mapping[str, Any]
+    model: Path,
+    card: Path,
+    *,
+    run_id: str,
+    tags: Mapping[str, str],
+    metadata: Mapping[str, Any],
+    aside: Path,
 ) -> str:
-    """Log the model folder as an MLflow model of the run; returns the logged model's id."""
-    mlflow = _pyfunc()
+    """Log the model folder as an MLflow model of the run; returns the logged model's id.
+
+    `aside` is an empty folder to work in.
+    """
+    mlflow = imported()
     texts = golden.read(model)[0][:2]
-    with (
-        tempfile.TemporaryDirectory(dir=workspace.home(), prefix=".register-") as aside,
-        tracking.quiet("mlflow"),
-        mlflow.start_run(run_id=run_id),
-    ):
-        code = Path(aside) / "serving"
-        shutil.copytree(
-            Path(serving.__file__).parent, code, ignore=shutil.ignore_patterns("__pycache__")
-        )
+    code = aside / "serving"
+    shutil.copytree(
+        Path(serving.__file__).parent, code, ignore=shutil.ignore_patterns("__pycache__")
+    )
+    with tracking.quiet("mlflow"), mlflow.start_run(run_id=run_id):
         logged = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(CODE),
@@ -65,22 +69,20 @@ def log(
     return str(logged.model_id)
 
 
-def check(model_id: str, model: Path) -> None:
-    """Fetch the logged model, load it as MLflow does, and compare its answers to the golden rows.
+def check(model_id: str, model: Path, *, aside: Path) -> None:
+    """Fetch the logged model into `aside`, load it as MLflow does, and let it answer golden rows.
 
-    Raises UnfaithfulModel. Whatever is wrong with it, it must not be registered.
+    Raises UnfaithfulModel: such a model must not be registered.
     """
-    mlflow = _pyfunc()
+    mlflow = imported()
     expected = model_store.content_id(model)
     texts = golden.read(model)[0]
-    with tempfile.TemporaryDirectory(dir=workspace.home(), prefix=".register-") as aside:
-        fetched = mlflow.artifacts.download_artifacts(
-            artifact_uri=f"models:/{model_id}", dst_path=aside
-        )
-        content = model_store.content_id(Path(fetched) / model_store.FOLDER)
-        if content != expected:
-            raise UnfaithfulModel(f"model {model_id}: its files changed on the way to the store")
-        answers = mlflow.pyfunc.load_model(fetched).predict(texts)
+    fetched = mlflow.artifacts.download_artifacts(
+        artifact_uri=f"models:/{model_id}", dst_path=str(aside)
+    )
+    if model_store.content_id(Path(fetched) / model_store.FOLDER) != expected:
+        raise UnfaithfulModel(f"model {model_id}: its files changed on the way to the store")
+    answers = mlflow.pyfunc.load_model(fetched).predict(texts)
     wanted = Scorer(model).score(texts).to_pandas()
     for column in wanted.columns:
         ours, theirs = wanted[column], answers[column]
@@ -92,7 +94,7 @@ def check(model_id: str, model: Path) -> None:
             raise UnfaithfulModel(f"model {model_id}: {column} of golden rows differs when loaded")
 
 
-def _pyfunc() -> Any:
+def imported() -> Any:
     """mlflow with its pyfunc module, whose import warns about type hints of its own."""
     import mlflow
 

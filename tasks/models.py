@@ -66,6 +66,7 @@ def _version(model: str) -> tuple[str, str]:
     """(name, version) of `models:/...` or of what a run registered."""
     client = tracking.connect()
     if run := RUN.fullmatch(model):
+        tracking.artifacts_of(run[1])  # says so where there is no such run
         found = client.search_model_versions(f"run_id='{run[1]}'")
         if not found:
             raise ModelError(f"run {run[1]} registered no model")

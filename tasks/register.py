@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
+import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,15 +88,18 @@ def _new_version(
     tags = {registry.EXPORTED: exported.id}
     _discard_leftovers(client, run_id, tags)
     model = exported.path / "model"
-    with tempfile.TemporaryDirectory(dir=workspace.home(), prefix=".register-") as aside:
-        about = Path(aside) / "card"
+    with _aside(recipe.name) as aside:
+        about, back = aside / "card", aside / "back"
         about.mkdir()
+        back.mkdir()
         page = card.write(about, recipe, made)
         metadata = {"recipe": recipe.name, "objective": recipe.objective, **tags}
-        model_id = mlflow_model.log(model, about, run_id=run_id, tags=tags, metadata=metadata)
+        model_id = mlflow_model.log(
+            model, about, run_id=run_id, tags=tags, metadata=metadata, aside=aside
+        )
+        mlflow_model.check(model_id, model, aside=back)
         tracking.log_files(run_id, sorted(about.iterdir()), "card")
     tracking.log_files(run_id, [reported.path / "report.html"], tracking.REPORT)
-    mlflow_model.check(model_id, model)
     registry.ensure(recipe.name)
     return client.create_model_version(
         recipe.name,
@@ -109,6 +114,18 @@ def _new_version(
             registry.DECISION: _as_tag(decided),
         },
     )
+
+
+@contextmanager
+def _aside(name: str) -> Iterator[Path]:
+    """A folder of our own (we hold the model's lock), without what a killed call left there."""
+    folder = workspace.home() / "work" / f"register-{name}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _registered(client: MlflowClient, name: str, exported: Artifact) -> ModelVersion | None:

@@ -1,18 +1,22 @@
 """Finished stages without the work: real artifacts around a tiny model and made-up numbers.
 
-For tests of what comes after: registering, the registry, loading. Importable by a test and by the
-subprocess that it kills.
+For tests of what comes after: registering, the registry, loading.
 """
 
+import os
+import signal
+import socket
+import subprocess
 import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-TESTS = Path(__file__).parents[1]
-sys.path[:0] = [str(TESTS), str(TESTS / "serving")]
-
-from conftest import tiny_recipe
 from tiny_model import make_model
+from toy import tiny_recipe
 
 from tasks import artifact, model_store, registry, tracking
 from tasks.artifact import Artifact
@@ -96,3 +100,35 @@ def versions_in_registry(name: str, n: int, folder: Path) -> None:
     tags = {registry.CONTENT: model_store.content_id(model)}
     for _ in range(n):
         client.create_model_version(name, str(folder), tags=tags)
+
+
+@contextmanager
+def server(command: list[str], path: str, timeout_s: float = 120) -> Iterator[str]:
+    """Run `command --port PORT` until the body ends; yields its address, once `path` answers."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    with subprocess.Popen(
+        [sys.executable, "-m", *command, "--port", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+        try:
+            deadline = time.monotonic() + timeout_s
+            while not _answers(f"{address}{path}"):
+                assert process.poll() is None, f"{command} ended with {process.returncode}"
+                assert time.monotonic() < deadline, f"{command} does not answer"
+                time.sleep(0.2)
+            yield address
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except OSError:
+        return False

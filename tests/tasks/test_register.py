@@ -1,0 +1,206 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import fabricated
+import pytest
+
+import serving
+from tasks import mlflow_model, model_store, models, registry, tracking
+from tasks.mlflow_model import UnfaithfulModel
+
+TEXTS = ["the goal of the match", "soup"]
+
+
+def labels(model_uri: str) -> list[str]:
+    mlflow = mlflow_model.imported()
+    answers: list[str] = mlflow.pyfunc.load_model(model_uri).predict(TEXTS)["label"].tolist()
+    return answers
+
+
+def test_a_promoted_export_becomes_a_whole_version_and_champion() -> None:
+    made = fabricated.stages("promoted")
+    registered = fabricated.registered("promoted", made)
+    assert (registered.name, registered.version, registered.cached) == ("promoted", "1", False)
+    assert registered.model_uri == "models:/promoted/1"
+    assert labels("models:/promoted@champion") == ["sport", "food"]
+
+    client = tracking.connect()
+    version = client.get_model_version("promoted", "1")
+    assert version.run_id == registered.run_id
+    assert version.tags["headrace.exported"] == made["exported"].id
+    assert json.loads(version.tags["headrace.decision"])["summary"] == "Promoted."
+    assert version.description.startswith("# promoted\n\nPromoted.\n")
+    (entry,) = registry.history("promoted")
+    assert (entry.action, entry.to_version, entry.why) == ("promote", "1", "Promoted.")
+
+    champion = registry.champion("promoted")
+    assert champion is not None
+    assert model_store.content_id(champion.folder) == model_store.content_id(
+        made["exported"].path / "model"
+    )
+    serving = champion.folder.parent / "serving"
+    assert (serving / "scorer.py").is_file()
+    assert list(serving.rglob("__pycache__")) == []
+    card = (champion.folder.parent / "card" / "README.md").read_text()
+    assert "| accuracy | 0.9000 [0.8500, 0.9300] | 0.8000 [0.7500, 0.8500] |" in card
+    assert "| fp32 | 9,876 | 100.00% | 1.2 | default |" in card
+    assert "| int8 | | | | refused: agreement 0.91 under 0.98 |" in card
+    assert "![confusion](confusion-light.svg)" in card
+    assert "random at the start" in card
+    assert models.report_of(registered.run_id).read_text() == "<html>what happened</html>"
+
+
+def test_the_same_command_again_finds_its_version() -> None:
+    made = fabricated.stages("again")
+    first = fabricated.registered("again", made)
+    second = fabricated.registered("again", made)
+    assert (second.version, second.cached) == ("1", True)
+    assert second.run_id == first.run_id
+    assert list(registry.versions(tracking.connect(), "again")) == ["1"]
+    assert len(registry.history("again")) == 1
+
+    # The export made anew, as after damage: another making, so another version.
+    remade = {**made, "exported": replace(made["exported"], id="0123456789abcdef")}
+    assert fabricated.registered("again", remade).version == "2"
+
+
+def test_a_refused_export_is_registered_with_its_decision_as_challenger() -> None:
+    made = fabricated.stages("refused", promote=False)
+    registered = fabricated.registered("refused", made)
+    assert registry.champion("refused") is None
+    client = tracking.connect()
+    assert client.get_model_version_by_alias("refused", "challenger").version == 1
+    version = client.get_model_version("refused", registered.version)
+    assert json.loads(version.tags["headrace.decision"])["summary"] == "Refused. It is worse."
+    assert [one.action for one in registry.history("refused")] == ["challenge"]
+    assert fabricated.registered("refused", made).cached is True
+
+
+def test_a_version_that_was_rolled_back_stays_so_when_its_command_runs_again() -> None:
+    fabricated.registered("undone", fabricated.stages("undone"))
+    newer = {**fabricated.stages("undone-newer")}
+    assert fabricated.registered("undone", newer).version == "2"
+    registry.rollback("undone")
+    again = fabricated.registered("undone", newer)
+    assert (again.version, again.cached) == ("2", True)
+    champion = registry.champion("undone")
+    assert champion is not None
+    assert champion.version == "1"
+
+
+def test_a_new_decision_about_a_known_version_is_stored_and_carried_out() -> None:
+    made = fabricated.stages("reconsidered", promote=False)
+    fabricated.registered("reconsidered", made)
+    other = {**made, "decided": fabricated.stages("reconsidered")["decided"]}
+    assert fabricated.registered("reconsidered", other).cached is False
+    version = tracking.connect().get_model_version_by_alias("reconsidered", "champion")
+    assert json.loads(version.tags["headrace.decision"])["promote"] is True
+
+
+@pytest.mark.parametrize("file", ["fp32/model.onnx", "golden.json"])
+def test_what_the_store_damaged_is_not_registered(
+    file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = mlflow_model.log
+
+    def log_and_damage(*args: Any, **kwargs: Any) -> str:
+        model_id = log(*args, **kwargs)
+        place = tracking.connect().get_logged_model(model_id).artifact_location
+        stored = Path(place.removeprefix("file://")) / model_store.FOLDER / file
+        stored.write_bytes(stored.read_bytes()[:-1])
+        return model_id
+
+    monkeypatch.setattr(mlflow_model, "log", log_and_damage)
+    with pytest.raises(UnfaithfulModel, match="its files changed on the way to the store"):
+        fabricated.registered("damaged", fabricated.stages("damaged"))
+    assert registry.versions(tracking.connect(), "damaged") == {}
+
+
+def test_what_answers_differently_is_not_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = fabricated.stages("different")
+    code = Path(serving.__file__).parent
+    copytree = mlflow_model.shutil.copytree
+
+    def copy_and_break(source: Any, target: Any, *args: Any, **how: Any) -> Any:
+        done = copytree(source, target, *args, **how)
+        if Path(source) == code:
+            head = Path(target) / "heads" / "classification.py"
+            head.write_text(head.read_text().replace("shares.argmax", "shares.argmin"))
+        return done
+
+    monkeypatch.setattr(mlflow_model.shutil, "copytree", copy_and_break)
+    with pytest.raises(UnfaithfulModel, match="label of golden rows differs when loaded"):
+        fabricated.registered("different", made)
+    assert "argmin" not in (code / "heads" / "classification.py").read_text()
+    assert registry.versions(tracking.connect(), "different") == {}
+
+
+KILLED = """
+import os, signal, sys
+import fabricated
+import serving
+from tasks import mlflow_model, register, tracking
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+client = tracking.connect()
+def die(*args, **kwargs):
+    os.kill(os.getpid(), signal.SIGKILL)
+def copied_half(repository, folder, *args):
+    repository.log_artifact(os.path.join(folder, "MLmodel"))
+    die()
+{
+    "copying": lambda: setattr(LocalArtifactRepository, "log_artifacts", copied_half),
+    "logged": lambda: setattr(mlflow_model, "check", die),
+    "checked": lambda: setattr(client, "create_model_version", die),
+    "registered": lambda: setattr(register, "_carry_out", die),
+}[sys.argv[2]]()
+fabricated.registered(sys.argv[1], fabricated.stages(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize(
+    "instant",
+    [
+        "copying",
+        pytest.param("logged", marks=pytest.mark.slow),
+        pytest.param("checked", marks=pytest.mark.slow),
+        "registered",
+    ],
+)
+def test_killed_and_run_again_there_is_one_whole_version(instant: str, workspace: Path) -> None:
+    name = f"killed-{instant}"
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, name, instant],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL
+    client = tracking.connect()
+    left = registry.versions(client, name)
+    assert list(left) == (["1"] if instant == "registered" else [])
+    if left:
+        assert labels(f"models:/{name}/1") == ["sport", "food"]
+
+    registered = fabricated.registered(name, fabricated.stages(name))
+    assert registered.version == "1"
+    assert list(registry.versions(client, name)) == ["1"]
+    assert labels(f"models:/{name}@champion") == ["sport", "food"]
+    assert [one.to_version for one in registry.history(name)] == ["1"]
+    experiment = client.get_experiment_by_name(name)
+    assert len(client.search_logged_models([experiment.experiment_id])) == 1
+    stored = Path(experiment.artifact_location.removeprefix("file://")) / "models"
+    assert len(list(stored.rglob("MLmodel"))) == 1
+    assert list(workspace.glob("work/register-*")) == []
+
+
+def test_requirements_name_what_runs_the_model_and_nothing_that_trains_it() -> None:
+    names = [line.split("==")[0] for line in mlflow_model.requirements()]
+    assert names == [
+        *("mlflow", "numpy", "pandas", "pyarrow", "tokenizers"),
+        *("onnxruntime-gpu", "onnxruntime"),
+    ]
