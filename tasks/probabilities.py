@@ -14,8 +14,8 @@ import numpy as np
 from tasks.intervals import Interval
 from tasks.objectives import Array
 
-BINS = 15
-"""As in Guo et al. 2017."""
+BINS, MIN_BIN_ROWS = 15, 30
+"""Guo et al. 2017 take 15 bins; with few rows in each, chance alone looks like an error."""
 AUC_RESAMPLES = 400
 """Each one ranks all rows again: fewer than for metrics made of sums."""
 BLOCK = 2_000_000
@@ -28,7 +28,7 @@ def softmax(logits: Array) -> Array:
     return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
 
 
-def calibration(confidences: Array, hits: Array, *, bins: int = BINS) -> dict[str, Any]:
+def calibration(confidences: Array, hits: Array, *, bins: int | None = None) -> dict[str, Any]:
     """Expected calibration error, Σ (rows of bin / rows) · |accuracy − confidence| over the bins
     (Guo et al. 2017, "On Calibration of Modern Neural Networks"), and the bins themselves.
 
@@ -37,8 +37,9 @@ def calibration(confidences: Array, hits: Array, *, bins: int = BINS) -> dict[st
     al.: a good model puts most rows into the last of those and leaves the others to chance.
     """
     order = np.argsort(confidences, kind="stable")
+    bins = bins or min(BINS, max(1, len(order) // MIN_BIN_ROWS))
     found, error = [], 0.0
-    for rows in np.array_split(order, min(bins, len(order))):
+    for rows in np.array_split(order, bins):
         confidence, accuracy = float(confidences[rows].mean()), float(hits[rows].mean())
         low, high = wilson(accuracy, len(rows))
         error += len(rows) / len(order) * abs(accuracy - confidence)
