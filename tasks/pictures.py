@@ -153,7 +153,7 @@ def training_curve(events: Sequence[Mapping[str, Any]], metric: str) -> Picture:
             lower.set_ylim(bottom=0)
             lower.legend(frameon=False, labelcolor=look.ink, fontsize=8)
 
-    return _render(draw, (6.4, 4.6), rows=2)
+    return _render(draw, (5.4, 4.4), rows=2)
 
 
 # --- how they are drawn ---------------------------------------------------------------------------

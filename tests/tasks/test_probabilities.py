@@ -17,11 +17,11 @@ def test_the_error_is_the_gap_between_confidence_and_share_that_is_right() -> No
     assert [(b["rows"], b["accuracy"]) for b in found["bins"]] == [(4, 0.25), (4, 1.0)]
 
 
-def test_more_bins_than_rows_are_no_bins() -> None:
-    assert [b["rows"] for b in calibration(np.array([0.6, 0.7]), np.array([1, 1]))["bins"]] == [
-        1,
-        1,
-    ]
+def test_a_bin_has_thirty_rows_or_more() -> None:
+    def bins(n: int) -> int:
+        return len(calibration(np.linspace(0.5, 1, n), np.ones(n))["bins"])
+
+    assert [bins(n) for n in (2, 59, 60, 5000)] == [1, 1, 2, 15]
 
 
 def test_wilsons_interval_of_9_in_10() -> None:
