@@ -106,6 +106,10 @@ def train(arguments: argparse.Namespace) -> Result:
         from flows import summary
         from flows.training import training
 
+        if not arguments.debug:
+            # Prefect tells every failure with its traceback; we tell it in a line, and the
+            # API still gets the whole.
+            logging.getLogger("prefect").handlers.clear()
         outcome = training(str(Path(arguments.recipe).resolve()), arguments.overrides)
     value = dataclasses.asdict(outcome)
     return (DONE if outcome.promoted else REFUSED), value, summary.text(outcome)

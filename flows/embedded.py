@@ -78,8 +78,8 @@ def prefect_api(*, verbose: bool) -> Iterator[None]:
 
             _wait_for(url, server, log)
             yield
-            _drain()
         finally:
+            _drain()
             del os.environ["PREFECT_API_URL"]
 
 

@@ -92,7 +92,10 @@ def stage(
             data=result,
         )
 
-    return run
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return run(*args, **kwargs, return_state=True).result()
+
+    return call
 
 
 def _condition(retry: Callable[[BaseException], bool]) -> Callable[[Any, Any, State[Any]], bool]:
