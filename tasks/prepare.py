@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from configs.load import explain
 from configs.schema import Data, Recipe
 from tasks import artifact, baseline, model_source, objectives, splits, workspace
 from tasks.artifact import Artifact, write_json
-from tasks.duplicates import NearDuplicates
+from tasks.duplicates import near_duplicates
 from tasks.objectives import Objective
 from tasks.profile import Lengths, label_shares
 from tasks.sources import Source, open_source
@@ -217,16 +217,22 @@ def _take_out_duplicates(table: pa.Table, split: NDArray[np.int8], data: Data) -
             split[twice] = OUT
             count["exact"] += int(twice.sum())
         if data.deduplicate.near:
-            place = np.flatnonzero(split == lower)
-            index = NearDuplicates(_normalised(table, split > lower), data.deduplicate.threshold)
-            near = place[index.among(_normalised(table, split == lower))]
+            texts, others = (_Normalised(table, m) for m in (split == lower, split > lower))
+            found = near_duplicates(texts, others, data.deduplicate.threshold)
+            near = np.flatnonzero(split == lower)[found]
             split[near] = OUT
             count["near"] += len(near)
     return count
 
 
-def _normalised(table: pa.Table, mask: NDArray[np.bool_]) -> list[str]:
-    return [splits.normalise(text) for text in texts_of(table, mask)]
+class _Normalised(Iterable[str]):
+    """The normalised texts of some rows, read anew each time they are gone through."""
+
+    def __init__(self, table: pa.Table, mask: NDArray[np.bool_]) -> None:
+        self._table, self._mask = table, mask
+
+    def __iter__(self) -> Iterator[str]:
+        return map(splits.normalise, texts_of(self._table, self._mask))
 
 
 def _check_none_empty(

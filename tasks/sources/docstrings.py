@@ -9,8 +9,10 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import importlib.util
+import inspect
 import platform
 import re
+import sys
 import warnings
 from collections.abc import Iterator
 from hashlib import blake2b
@@ -32,6 +34,7 @@ PER_FILE = 4
 """Texts taken from a file before all other files had their turn: neighbours are much alike."""
 SMALL_BYTES = 40_000
 """Larger files are parsed last: they cost more time for each text."""
+PARAGRAPH_END = re.compile(r"\n\s*\n")
 SENTENCE = re.compile(r".+?[.!?](?=\s|$)")
 Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -46,25 +49,26 @@ class Row(NamedTuple):
 
 def open_source(source: DocstringsSource) -> Source:
     """Columns `text`, `label`, `kind`. Raises DataError for a package that is not installed."""
-    folders = {name: _files_of(name) for name in source.packages}
+    places = {name: _place_of(name) for name in source.packages}
     digest = {
         "kind": source.kind,
-        "packages": [[name, _version(name)] for name in folders],
+        "packages": [[name, _version(name)] for name in places],
         "per_package": source.per_package,
         "form": source.form,
     }
 
     def read() -> Iterator[Block]:
         seen: set[str] = set()
-        names = re.compile("|".join(map(re.escape, source.packages)), re.IGNORECASE)
+        longest_first = sorted(source.packages, key=len, reverse=True)
+        names = re.compile("|".join(map(re.escape, longest_first)), re.IGNORECASE)
         samples = [
-            list(islice(_texts(name, files, source.form, names, seen), source.per_package))
-            for name, files in folders.items()
+            list(islice(_texts(name, _files(at), source.form, names, seen), source.per_package))
+            for name, at in places.items()
         ]
-        # One of each package in turn, so that the first rows of the table are a fair table too.
-        for package, sample in zip(folders, samples, strict=True):
+        for package, sample in zip(places, samples, strict=True):
             if not sample:
                 raise DataError(f"data.source.packages: {package!r} has no docstring to learn from")
+        # One of each package in turn, so that the first rows of the table are a fair table too.
         rows = [row for turn in zip_longest(*samples) for row in turn if row is not None]
         columns = dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
         yield Block(0, columns, [None] * len(rows))
@@ -80,7 +84,8 @@ def _texts(
     for file in files:
         taken = 0
         for kind, docstring in _docstrings(file):
-            text = names.sub(MASK, first_sentence(docstring) if form == "sentence" else docstring)
+            text = first_sentence(docstring) if form == "sentence" else inspect.cleandoc(docstring)
+            text = names.sub(MASK, text)
             key = normalise(text)
             if len(text) < MIN_CHARS or key in seen:
                 continue
@@ -95,7 +100,7 @@ def _texts(
 
 def first_sentence(docstring: str) -> str:
     """Up to the first full stop of the first paragraph, on one line."""
-    paragraph = " ".join(docstring.split("\n\n", 1)[0].split())
+    paragraph = " ".join(PARAGRAPH_END.split(docstring.strip(), maxsplit=1)[0].split())
     found = SENTENCE.match(paragraph)
     return found[0] if found else paragraph
 
@@ -109,7 +114,7 @@ def _docstrings(file: Path) -> Iterator[tuple[str, str]]:
     except (SyntaxError, ValueError, RecursionError):
         return
     for node in _documented(tree):
-        if text := ast.get_docstring(node):
+        if text := ast.get_docstring(node, clean=False):
             kind = type(node).__name__.removesuffix("Def").removeprefix("Async").lower()
             yield kind, text
 
@@ -122,31 +127,41 @@ def _documented(node: Documented) -> Iterator[Documented]:
             yield from _documented(child)
 
 
-def _files_of(package: str) -> list[Path]:
-    """The package's Python files without its tests, in the order of their names' hashes."""
-    try:
-        spec = importlib.util.find_spec(package) if "." not in package else None
-    except ValueError:
-        spec = None
-    if spec is None or spec.origin is None:
+def _place_of(package: str) -> Path:
+    """The package's folder, or its file where it is a single module."""
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    if spec is None or spec.origin is None or not Path(spec.origin).exists():
         raise DataError(
             f"data.source.packages: no package {package!r} is installed here; pip install it, "
             "or take it out of the list (import names: sklearn, not scikit-learn)"
         )
-    if not spec.submodule_search_locations:
-        return [Path(spec.origin)]
-    root = Path(spec.submodule_search_locations[0])
+    return Path(spec.origin).parent if spec.submodule_search_locations else Path(spec.origin)
+
+
+def _files(at: Path) -> list[Path]:
+    """The package's Python files without its tests: small ones first, by their names' hashes."""
+    if at.is_file():
+        return [at]
+
+    above = len(at.parts)
+    files = [file for file in at.rglob("*.py") if TESTS.isdisjoint(file.parts[above:])]
 
     def place(file: Path) -> tuple[bool, bytes]:
-        name = file.relative_to(root).as_posix()
+        name = "/".join(file.parts[above:])
         return file.stat().st_size > SMALL_BYTES, blake2b(name.encode()).digest()
 
-    files = (f for f in root.rglob("*.py") if not TESTS & set(f.relative_to(root).parts))
     return sorted(files, key=place)
 
 
 def _version(package: str) -> str:
     """The distribution's version; Python's own for the standard library."""
-    for distribution in importlib.metadata.packages_distributions().get(package, []):
-        return importlib.metadata.version(distribution)
-    return f"python {platform.python_version()}"
+    if package in sys.stdlib_module_names:
+        return f"python {platform.python_version()}"
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        # The distribution has another name, which takes a second to find.
+        names = importlib.metadata.packages_distributions().get(package, [])
+        return ", ".join(
+            f"{name} {importlib.metadata.version(name)}" for name in sorted(set(names))
+        )
