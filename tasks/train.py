@@ -167,6 +167,10 @@ def attempt(
         write_json(work / "job.json", job)
     if resume:
         log.info("train: going on from step %s", step)
+    if recipe.train.launch.nodes > 1:
+        # Over there the trainers write nothing but read this folder: it must be a shared one.
+        call = ["python", "-m", "torch.distributed.run", *torchrun(recipe, work)]
+        log.info("train: waiting for the other machines: %s", " ".join(call))
     events = _follow(work / EVENTS, on_event)
     oom_kills = hardware.oom_kills()
     with (

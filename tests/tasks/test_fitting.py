@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification
 
 from configs.errors import RecipeError
 from configs.schema import Recipe
-from tasks import fitting
+from tasks import checkpoints, fitting
 from tasks.artifact import Artifact
 
 SAME = 1e-5
@@ -72,6 +72,24 @@ def test_pieces_add_up_to_the_undivided_batch(
         assert other["loss"] == pytest.approx(one["loss"], rel=DRIFT)
         assert other["grad_norm"] == pytest.approx(one["grad_norm"], rel=DRIFT)
     assert divided[0]["grad_norm"] == pytest.approx(whole[0]["grad_norm"], rel=SAME)
+
+
+def test_smaller_pieces_go_on_with_the_rows_that_are_left(
+    recipe: Recipe, prepared: Artifact, tmp_path: Path
+) -> None:
+    """As after running out of memory in mid-epoch: every later step is that of whole batches."""
+    calm = changed(recipe, model=no_dropout(recipe), train={"epochs": 1, "learning_rate": 1e-3})
+    whole = built(calm, prepared, tmp_path)
+    whole.train()
+    half = min(tmp_path.glob("checkpoint-*"), key=checkpoints.step_of)
+    divided = built(calm, prepared, tmp_path, pieces=2)
+    divided.train(resume_from_checkpoint=str(half))
+    assert divided._initial_global_step == whole.state.max_steps // 2
+    expected, found = (
+        [log["loss"] for log in trainer.state.log_history if "grad_norm" in log]
+        for trainer in (whole, divided)
+    )
+    assert found == pytest.approx(expected, rel=DRIFT)
 
 
 def test_balanced_class_weights_change_the_loss(

@@ -12,16 +12,17 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 from filelock import FileLock
 from helpers import TAG, changed, tagged, wait_until_gone
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from configs.errors import RecipeError, UserError
 from configs.schema import Recipe
-from tasks import checkpoints
+from tasks import checkpoints, trainer
 from tasks import train as module
 from tasks.artifact import Artifact, sha256
-from tasks.train import TrainerKilled, TrainingFailed, train
+from tasks.train import TrainerKilled, TrainerOutOfMemory, TrainingFailed, train
 
 PARENT = """
 import json, pathlib, sys
@@ -216,11 +217,34 @@ def test_a_failed_trainer_shows_its_last_line(
         train(recipe, Artifact(**{**vars(prepared), "path": broken}))
 
 
-def test_what_the_user_can_mend_is_the_users_error(
-    recipe: Recipe, prepared: Artifact, home: Path
+def test_what_the_user_can_mend_is_the_users_error(tmp_path: Path) -> None:
+    outcome = trainer.outcome_of(RecipeError("model.scratch: no such birt"))
+    failure = module.failure(outcome, tmp_path)
+    assert isinstance(failure, UserError)
+    assert str(failure) == "model.scratch: no such birt"
+
+
+@pytest.mark.parametrize(
+    ("problem", "kind"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "out_of_memory"),
+        (MemoryError(), "out_of_memory"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate"), "out_of_memory"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED"), "out_of_memory"),
+        (RuntimeError("shapes cannot be multiplied"), "failed"),
+        (ValueError("out of memory of this"), "failed"),
+    ],
+)
+def test_running_out_of_memory_is_told_by_each_librarys_own_words(
+    problem: Exception, kind: str
 ) -> None:
-    with pytest.raises(UserError, match=r"^model.scratch.config.max_position_embeddings: 64 posit"):
-        train(changed(recipe, model={"max_length": 65}), prepared)
+    assert trainer.outcome_of(problem)["outcome"] == kind
+
+
+def test_out_of_memory_with_one_row_is_told_so(tmp_path: Path) -> None:
+    failure = module.failure({"outcome": "out_of_memory", "error": "CUDA out of memory"}, tmp_path)
+    assert isinstance(failure, TrainerOutOfMemory)
+    assert str(failure).startswith("training out of memory: CUDA out of memory; the trainer's log")
 
 
 def test_two_trainers_never_share_a_folder(
@@ -289,3 +313,105 @@ def test_only_whole_new_lines_are_reported(tmp_path: Path) -> None:
         events.write(": 3}\n")
     report()
     assert seen == [{"step": 2}, {"step": 3}]
+
+
+# --- slower, or with other hardware ---------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["job.json", "trainer.log", "events", "model"])
+def test_a_training_killed_at_any_stage_ends_whole_when_started_again(
+    recipe: Recipe, prepared: Artifact, trained: Artifact, home: Path, tag: str, what: str
+) -> None:
+    """Before torchrun runs, while it imports, before the first checkpoint, at the very end."""
+
+    def reached() -> bool:
+        if what == "events":
+            return any(file.stat().st_size for file in home.glob("work/*/events.jsonl"))
+        return bool(list(home.glob(f"work/*/{what}")))
+
+    start_and_kill(recipe, prepared, home, tag, reached)
+    again = train(recipe, prepared)
+    steps = [event["step"] for event in events_of(again) if "loss" in event]
+    assert steps == [event["step"] for event in events_of(trained) if "loss" in event]
+    assert sha256(again.path / "model" / "model.safetensors") == sha256(
+        trained.path / "model" / "model.safetensors"
+    )
+
+
+LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[2]),) * 2)
+"""
+
+
+@pytest.mark.slow
+def test_running_out_of_memory_halves_the_pieces_until_they_fit(
+    recipe: Recipe, prepared: Artifact, home: Path, tag: str
+) -> None:
+    """A real one: the address space is limited to 1 GiB less than the whole batch takes."""
+    scratch = recipe.model.scratch.model_dump()
+    wide = changed(
+        recipe,
+        model={"scratch": {**scratch, "config": {**scratch["config"], "intermediate_size": 32768}}},
+        train={"batch_size": 256, "max_steps": 3},
+    )
+    peak = 0
+
+    def watch(event: dict[str, Any]) -> None:
+        nonlocal peak
+        for process in trainers(tag):
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            peak = int(status.split("VmPeak:")[1].split()[0]) * 1024
+
+    whole = train(wide, prepared, on_event=watch)
+    assert whole.facts["batch"] == {"per_device": 256, "accumulation": 1}
+
+    os.environ["HEADRACE_HOME"] = str(home / "limited")
+    given = [wide.model_dump(), {**vars(prepared), "path": str(prepared.path)}]
+    subprocess.run(
+        [sys.executable, "-c", LIMITED + PARENT, json.dumps(given), str(peak - 2**30)], check=True
+    )
+    (record,) = (home / "limited").glob("artifacts/train/*/artifact.json")
+    facts = json.loads(record.read_text())["facts"]
+    batch = facts["batch"]
+    assert batch["per_device"] < 256
+    assert batch["per_device"] * batch["accumulation"] == 256
+    assert [retry["per_device"] for retry in facts["retries"]][-1] == batch["per_device"]
+    assert "DefaultCPUAllocator" in facts["retries"][0]["error"]
+    assert facts["steps"] == 3
+
+
+@pytest.mark.slow
+def test_two_processes_share_each_step(
+    recipe: Recipe, prepared: Artifact, trained: Artifact, home: Path
+) -> None:
+    two = train(changed(recipe, train={"launch": {"processes": 2}}), prepared)
+    assert two.facts["processes"] == 2
+    assert two.facts["batch"] == {"per_device": 8, "accumulation": 1}
+    assert two.facts["steps"] == trained.facts["steps"]
+    assert two.facts["best"]["value"] > 0.85
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_where_they_were_killed(
+    recipe: Recipe, prepared: Artifact, home: Path, tag: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = changed(recipe, train={"launch": {"processes": 2}})
+    start_and_kill(
+        two, prepared, home, tag, lambda: list(home.glob("work/*/checkpoint-*/whole.json"))
+    )
+    resumed = train(two, prepared)
+    monkeypatch.setenv("HEADRACE_HOME", str(home / "other"))
+    straight = train(two, prepared)
+    assert sha256(resumed.path / "model" / "model.safetensors") == sha256(
+        straight.path / "model" / "model.safetensors"
+    )
+
+
+@pytest.mark.gpu
+def test_training_on_a_gpu_in_bf16(recipe: Recipe, prepared: Artifact, home: Path) -> None:
+    on_gpu = train(changed(recipe, train={"precision": "auto"}), prepared)
+    assert on_gpu.facts["device"] == "cuda"
+    assert on_gpu.facts["precision"] == "bf16"
+    assert on_gpu.facts["best"]["value"] > 0.85
