@@ -17,7 +17,7 @@ from prefect import State, flow, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
-from tasks.compare import compare
+from tasks.compare import check_comparable, compare
 from tasks.evaluate import evaluate
 from tasks.export import export
 from tasks.prepare import prepare
@@ -30,7 +30,7 @@ from configs.load import load
 from configs.schema import Recipe
 from flows import progress, summary
 from flows.summary import Outcome
-from tasks import registry, tracking
+from tasks import registry, testset, tracking
 from tasks.artifact import Artifact, digest_of
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ def training(recipe: str, overrides: list[str] | None = None) -> State[Outcome]:
     """Run the whole pipeline of one recipe file. Ends Completed, or Completed as `Refused`."""
     settings = load(recipe, overrides or [])
     prepared = stage(prepare, retry=is_transient)(settings)
+    check_end(settings, prepared)
     run_id = tracking.run_for(settings, pipeline_key(settings, prepared))
     with progress.of_training(run_id) as on_event:
         trained = stage(train, retry=is_crash)(settings, prepared, on_event=on_event)
@@ -64,6 +65,13 @@ def training(recipe: str, overrides: list[str] | None = None) -> State[Outcome]:
     )
     publish(outcome, exported)
     return Completed(name="Completed" if outcome.promoted else "Refused", data=outcome)
+
+
+def check_end(recipe: Recipe, prepared: Artifact) -> None:
+    """Raise UserError now for what would otherwise stop the run after hours of training."""
+    testset.check(recipe, prepared.facts["head"])
+    if champion := registry.champion(recipe.name):
+        check_comparable(recipe, champion)
 
 
 def stage(
