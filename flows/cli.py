@@ -87,10 +87,9 @@ def init(arguments: argparse.Namespace) -> Result:
 
 
 def check(arguments: argparse.Namespace) -> Result:
-    from tasks.prepare import prepare
-
     from configs.load import load
     from flows import summary
+    from tasks.prepare import prepare
 
     prepared = prepare(load(arguments.recipe, arguments.overrides))
     text = summary.line("prepare", prepared)
@@ -110,7 +109,10 @@ def train(arguments: argparse.Namespace) -> Result:
             # Prefect tells every failure with its traceback; we tell it in a line, and the
             # API still gets the whole.
             logging.getLogger("prefect").handlers.clear()
-        outcome = training(str(Path(arguments.recipe).resolve()), arguments.overrides)
+        ended = training(
+            str(Path(arguments.recipe).resolve()), arguments.overrides, return_state=True
+        )
+        outcome: summary.Outcome = ended.result()
     value = dataclasses.asdict(outcome)
     return (DONE if outcome.promoted else REFUSED), value, summary.text(outcome)
 

@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.register import Registered
-
 from configs.schema import Recipe
 from tasks.artifact import Artifact
+from tasks.register import Registered
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,6 @@ from prefect import State, flow, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
-from tasks.compare import check_comparable, compare
-from tasks.evaluate import evaluate
-from tasks.export import export
-from tasks.prepare import prepare
-from tasks.register import register
-from tasks.report import report
-from tasks.train import TrainerKilled, train
 
 from configs.errors import UserError
 from configs.load import load
@@ -32,13 +25,20 @@ from flows import progress, summary
 from flows.summary import Outcome
 from tasks import registry, testset, tracking
 from tasks.artifact import Artifact, digest_of
+from tasks.compare import check_comparable, compare
+from tasks.evaluate import evaluate
+from tasks.export import export
+from tasks.prepare import prepare
+from tasks.register import register
+from tasks.report import report
+from tasks.train import TrainerKilled, train
 
 log = logging.getLogger(__name__)
 
 
 @flow(name="train", persist_result=False)
-def training(recipe: str, overrides: list[str] | None = None) -> State[Outcome]:
-    """Run the whole pipeline of one recipe file. Ends Completed, or Completed as `Refused`."""
+def training(recipe: str, overrides: list[str] | None = None) -> Any:
+    """Run the whole pipeline of one recipe file: an Outcome, in a state Completed or `Refused`."""
     settings = load(recipe, overrides or [])
     prepared = stage(prepare, retry=is_transient)(settings)
     check_end(settings, prepared)
@@ -80,7 +80,7 @@ def stage(
     name: str | None = None,
     retry: Callable[[BaseException], bool] | None = None,
 ) -> Callable[..., Any]:
-    """The stage as a Prefect task that ends `Completed` or `Cached`; retried where that can help."""
+    """The stage as a Prefect task, ending `Completed` or `Cached`; retried where that can help."""
     name = name or function.__name__
 
     @task(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from serving import job
+from serving.job import Progress, Report, run
 from tasks.models import resolve
 
 
@@ -18,15 +18,15 @@ def score(
     text: str = "text",
     keep: Sequence[str] = (),
     variant: str | None = None,
-    on_progress: Callable[[Any], None] | None = None,
+    on_progress: Progress | None = None,
     **options: Any,
-) -> job.Report:
+) -> Report:
     """Score `source` into the folder `output`; see serving.job.run for `options`.
 
     Raises UserError for a model that is not there, ServingError for input that cannot be read.
     """
     found = resolve(model)
-    return job.run(
+    return run(
         found.folder,
         [source] if isinstance(source, str) else list(source),
         Path(output),

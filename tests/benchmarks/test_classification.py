@@ -82,10 +82,9 @@ def test_public_sets() -> None:
 
 
 def run(case: Case) -> dict[str, Any]:
+    from tasks.evaluate import evaluate
     from tasks.export import export
     from tasks.prepare import prepare
-
-    from tasks.evaluate import evaluate
     from tasks.train import train
 
     recipe = recipe_of(case)
@@ -108,10 +107,10 @@ def on_test_rows(prepared: Any, trained: Any, exported: Any) -> dict[str, Any]:
     """Accuracy of PyTorch and of each variant on the test rows, and how often they agree."""
     import torch
     from datasets import load_from_disk
-    from serving.scorer import Scorer
     from transformers import AutoModelForSequenceClassification
 
     from serving.batching import plan_batches
+    from serving.scorer import Scorer
 
     rows = load_from_disk(str(prepared.path / "test"))
     targets = np.asarray(rows["labels"])
