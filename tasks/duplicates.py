@@ -28,8 +28,8 @@ PERMUTATIONS = 128
 """Length of a MinHash signature."""
 CANDIDATE_WEIGHTS = (0.1, 0.9)
 """False positives are cheap (they are compared in full), false negatives are not."""
-HIGHEST_INDEXED = 0.95
-"""An index for a higher threshold would have a single band."""
+INDEXED_AT = 0.9
+"""Of the threshold: an index made for the threshold itself misses a tenth of the pairs at it."""
 SLOTS = 2**26
 """Of the table of shingles seen, a byte each: two that share a slot cost time, never a mistake."""
 
@@ -49,7 +49,7 @@ def near_duplicates(
     ours = _mostly_seen(texts, _seen(map(shingles, others)), threshold)
     theirs = _mostly_seen(others, _seen(ours.values()), threshold)
     index = MinHashLSH(
-        threshold=min(threshold, HIGHEST_INDEXED),
+        threshold=INDEXED_AT * threshold,
         num_perm=PERMUTATIONS,
         weights=CANDIDATE_WEIGHTS,
     )

@@ -61,6 +61,9 @@ def load_tokenizer(model: Model) -> Any:
         raise ModelError(
             f"model.source: {place} has no tokenizer: {_first_line(problem)}"
         ) from problem
+    # Where there are no files, transformers makes up a tokenizer of the special tokens alone.
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise ModelError(f"model.source: {place} has no tokenizer: its vocabulary is missing")
     if not tokenizer.is_fast:
         raise ModelError(
             f"model.source: {place} has only a slow tokenizer ({type(tokenizer).__name__}); "

@@ -1,7 +1,8 @@
 """A tokenizer trained on the training texts, for models that start from random weights.
 
-WordPiece for models in BERT's family (Devlin et al. 2019), byte-level BPE for all others
-(Radford et al. 2019). The same texts give the same tokenizer.
+Byte-pair encoding (Sennrich et al. 2016): of lower-cased characters with a mark at each word's
+start for models in BERT's family, of bytes (Radford et al. 2019) for all others. Not WordPiece:
+training it numbers the tokens differently on every run, and the same texts must give the same ids.
 """
 
 from __future__ import annotations
@@ -19,59 +20,62 @@ BERT_TOKENS = {
     "sep_token": "[SEP]",
     "mask_token": "[MASK]",
 }
-BPE_TOKENS = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
+BYTE_TOKENS = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
 
 
 def train(texts: Iterable[str], model: Model) -> Any:
-    """A transformers tokenizer of at most `model.scratch.vocab_size` tokens."""
+    """A transformers tokenizer of about `model.scratch.vocab_size` tokens.
+
+    It has more where the single characters (256 bytes) alone are more.
+    """
+    from tokenizers.trainers import BpeTrainer
     from transformers import PreTrainedTokenizerFast
 
     bert = model.scratch.model_type in BERT_FAMILY
-    tokens = BERT_TOKENS if bert else BPE_TOKENS
-    make = _word_piece if bert else _byte_level_bpe
-    return PreTrainedTokenizerFast(
-        tokenizer_object=make(texts, model.scratch.vocab_size, list(tokens.values())),
-        model_max_length=model.max_length,
-        **tokens,
+    tokens = BERT_TOKENS if bert else BYTE_TOKENS
+    tokenizer, alphabet = _of_characters() if bert else _of_bytes()
+    trainer = BpeTrainer(
+        vocab_size=model.scratch.vocab_size,
+        special_tokens=list(tokens.values()),
+        initial_alphabet=alphabet,
+        show_progress=False,
     )
-
-
-def _word_piece(texts: Iterable[str], vocab_size: int, special: list[str]) -> Any:
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-    from tokenizers.trainers import WordPieceTrainer
-
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    trainer = WordPieceTrainer(vocab_size=vocab_size, special_tokens=special, show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")],
+    tokenizer.post_processor = _framed(tokenizer, "[CLS] {} [SEP]" if bert else "{} </s>")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_max_length=model.max_length, **tokens
     )
-    return tokenizer
 
 
-def _byte_level_bpe(texts: Iterable[str], vocab_size: int, special: list[str]) -> Any:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-    from tokenizers.trainers import BpeTrainer
+def _of_characters() -> tuple[Any, list[str]]:
+    """(untrained tokenizer, the characters it starts with: those of the texts)."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()]
+    )
+    tokenizer.decoder = decoders.Metaspace()
+    return tokenizer, []
+
+
+def _of_bytes() -> tuple[Any, list[str]]:
+    """(untrained tokenizer, the bytes it starts with: all, so that no text has an unknown one)."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=special,
-        # All 256 bytes, so that no text has an unknown token.
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
+    return tokenizer, pre_tokenizers.ByteLevel.alphabet()
+
+
+def _framed(tokenizer: Any, frame: str) -> Any:
+    """Put the special tokens of `frame` around a text, which stands at its {}."""
+    from tokenizers import processors
+
+    special = [part for part in frame.split() if part != "{}"]
+    return processors.TemplateProcessing(
+        single=frame.format("$A"),
+        special_tokens=[(name, tokenizer.token_to_id(name)) for name in special],
     )
-    tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="$A </s>",
-        pair="$A </s> $B:1 </s>:1",
-        special_tokens=[("</s>", tokenizer.token_to_id("</s>"))],
-    )
-    return tokenizer

@@ -31,8 +31,10 @@ from tasks.splits import NAMES, hash64, normalise
 
 DETAIL_CHARS = 80
 """Of a value shown beside a rejected row's reason."""
+OURS = ("row", "text", "input_ids", "length", "labels")
+"""Columns of every prepared split, in their order."""
 KEPT = "keep:"
-"""Prefix of a kept column's name while staged: it may be called `row` or `text`."""
+"""Prefix of a kept column's name while staged: it may be called `hash` or `target`."""
 
 
 @dataclass
@@ -72,7 +74,17 @@ class Rejected:
 
 
 def columns_of(data: Data, objective: Objective) -> dict[str, str]:
-    """The column of each role. Raises RecipeError for a role the objective does not have."""
+    """The column of each role.
+
+    Raises RecipeError for a role the objective does not have and for kept columns whose names
+    are taken.
+    """
+    for name in data.keep:
+        if name in OURS:
+            taken = ", ".join(OURS)
+            raise RecipeError(
+                f"data.keep: {name!r} is one of prepare's own columns, {taken}; rename it"
+            )
     for role in data.columns:
         if role not in objective.COLUMNS:
             raise RecipeError(

@@ -20,7 +20,7 @@ from serving.tokenizer import TextTokenizer
 from tasks import model_source
 from tasks.profile import Lengths
 from tasks.splits import NAMES, TRAIN
-from tasks.staging import KEPT, texts_of
+from tasks.staging import KEPT, OURS, texts_of
 
 log = logging.getLogger(__name__)
 
@@ -87,16 +87,9 @@ def _write(
     datasets.disable_progress_bars()
     kept = {name: name.removeprefix(KEPT) for name in table.column_names if name.startswith(KEPT)}
     kind = pa.infer_type([targets[i] for i in np.flatnonzero(mask)[:1000].tolist()])
-    schema = pa.schema(
-        [
-            ("row", pa.int64()),
-            ("text", pa.string()),
-            ("input_ids", pa.list_(pa.int32())),
-            ("length", pa.int32()),
-            ("labels", kind),
-            *((name, pa.string()) for name in kept.values()),
-        ]
-    )
+    kinds = (pa.int64(), pa.string(), pa.list_(pa.int32()), pa.int32(), kind)
+    own = list(zip(OURS, kinds, strict=True))
+    schema = pa.schema(own + [(name, pa.string()) for name in kept.values()])
     aside, start = folder.with_suffix(".arrow"), 0
     with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
         for batch in table.to_batches():

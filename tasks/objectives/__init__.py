@@ -45,7 +45,10 @@ class Objective(Protocol):
     """The recipe's `options`, strict."""
 
     def fit_targets(self, rows: Mapping[str, list[Any]], options: Any) -> dict[str, Any]:
-        """Learn the head from the training rows, by role: {"labels": [...]} for classification."""
+        """Learn the head from all usable rows, by role: {"labels": [...]} for classification.
+
+        Of every split, so that `check` can name a target that has no training row.
+        """
 
     def encode_target(self, row: Mapping[str, Any], head: Mapping[str, Any]) -> Any:
         """A row's target as stored in `labels`. Raises ValueError(reason code) when it has none."""
@@ -73,6 +76,7 @@ class Objective(Protocol):
 
     # Optional names; what is absent is left out of the evaluation, or taken as said here.
     #
+    # baseline(texts, targets, test_texts) -> targets of the test texts, decided by something simple
     # DECODE                          options of the serving head for the table of predictions
     # details(targets, outputs, head, *, confidence) -> {"metrics": {name: Interval}, ...}
     #     what cannot be had from sums over rows; further keys are sections of the report

@@ -26,26 +26,30 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     labels: list[str] | None = None
-    """All allowed labels, in order; those of the training rows, sorted, by default."""
+    """All allowed labels, in order; every label there is, sorted, by default."""
     class_weights: Literal["none", "balanced"] = "none"
     """`balanced`: each class counts the same in the loss, however many rows it has."""
 
 
 def fit_targets(rows: Mapping[str, list[Any]], options: Options) -> dict[str, Any]:
-    """{"labels": [...]}: the given labels, or every label of the training rows, sorted."""
-    found = Counter(str(label) for label in rows["label"] if label is not None)
+    """{"labels": [...]}: the given labels, or every label there is, sorted."""
+    found = {str(label) for label in rows["label"] if not _is_null(label)}
     return {"labels": options.labels or sorted(found)}
 
 
 def encode_target(row: Mapping[str, Any], head: Mapping[str, Any]) -> int:
     """The label's index. Raises ValueError with the reason code `null_label`/`unknown_label`."""
     label = row["label"]
-    if label is None or not str(label).strip():
+    if _is_null(label):
         raise ValueError("null_label")
     try:
         return int(head["labels"].index(str(label)))
     except ValueError:
         raise ValueError("unknown_label") from None
+
+
+def _is_null(label: Any) -> bool:
+    return label is None or not str(label).strip()
 
 
 def decode_target(target: int, head: Mapping[str, Any]) -> str:
@@ -70,8 +74,8 @@ def check(splits: Mapping[str, Sequence[int]], head: Mapping[str, Any], min_rows
     ]
     if unseen:
         raise DataError(
-            f"labels without a training row: {', '.join(unseen)}; "
-            "add training rows for them or take their rows out"
+            f"labels without a training row: {_listed(unseen)}; "
+            "add training rows for them, or name in options.labels those to keep"
         )
     few = [
         f"{label!r} has {counts['train'][i]}"
@@ -80,9 +84,14 @@ def check(splits: Mapping[str, Sequence[int]], head: Mapping[str, Any], min_rows
     ]
     if few:
         raise DataError(
-            f"fewer than {min_rows} training rows for a label: {', '.join(few)}; add rows, "
+            f"fewer than {min_rows} training rows for a label: {_listed(few)}; add rows, "
             "merge labels, or lower data.limits.min_rows_per_label"
         )
+
+
+def _listed(labels: list[str], most: int = 5) -> str:
+    more = f" and {len(labels) - most} more" if len(labels) > most else ""
+    return ", ".join(labels[:most]) + more
 
 
 def baseline(texts: Sequence[str], targets: Sequence[int], test: Sequence[str]) -> Array:

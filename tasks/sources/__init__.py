@@ -64,7 +64,7 @@ def open_source(section: SourceSection, columns: list[str], folder: Path) -> Sou
 def without_secrets(message: str, url: str) -> str:
     """The first line of a message, with the secrets of `url` (as the recipe has it) taken out."""
     secrets = {os.environ.get(name, ""): f"${{env:{name}}}" for name in SECRET.findall(url)}
-    if written := re.search(r"//[^/@:]*:([^@]+)@", url):
+    if written := re.search(r"//[^/@:]*:([^@]+)@", SECRET.sub("", url)):
         secrets[written[1]] = "***"
     line = message.strip().split("\n", 1)[0]
     for secret, name in secrets.items():

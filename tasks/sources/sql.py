@@ -27,22 +27,11 @@ def open_source(source: SqlSource, folder: Path) -> Source:
 
     Raises DataError without the URL's secrets: wrong URL, missing driver, failing query.
     """
-    import sqlalchemy
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
     file = folder / "rows.jsonl"
-    url = resolve_secrets(source.url)
     try:
-        engine = sqlalchemy.create_engine(url)
-        with engine.connect().execution_options(yield_per=BLOCK_ROWS) as connection:
-            answer = connection.execute(sqlalchemy.text(source.query))
-            if not answer.returns_rows:
-                raise DataError("data.source.query: this statement returns no rows; write a SELECT")
-            columns = list(answer.keys())
-            with file.open("w", encoding="utf-8") as lines:
-                for rows in answer.partitions():
-                    lines.writelines(json.dumps(list(row), default=_plain) + "\n" for row in rows)
-        engine.dispose()
+        columns = _fetch(resolve_secrets(source.url), source.query, file)
     except (ArgumentError, NoSuchModuleError, ImportError) as problem:
         reason = without_secrets(str(problem), source.url)
         raise DataError(f"data.source.url: {reason}; is the driver installed?") from None
@@ -52,6 +41,21 @@ def open_source(source: SqlSource, folder: Path) -> Source:
         raise DataError(f"data.source: the query failed: {reason}") from None
     digest = {"kind": source.kind, "columns": columns, "rows": sha256(file)}
     return Source(digest, {"train": Rows(columns, partial(_read, file, columns))})
+
+
+def _fetch(url: str, query: str, file: Path) -> list[str]:
+    """Write the answer as JSON lines, one list a row, a piece in memory at a time: its columns."""
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
+    with engine.connect().execution_options(yield_per=BLOCK_ROWS) as connection:
+        answer = connection.execute(sqlalchemy.text(query))
+        if not answer.returns_rows:
+            raise DataError("data.source.query: this statement returns no rows; write a SELECT")
+        with file.open("w", encoding="utf-8") as lines:
+            for rows in answer.partitions():
+                lines.writelines(json.dumps(list(row), default=_plain) + "\n" for row in rows)
+        return list(answer.keys())
 
 
 def _read(file: Path, columns: list[str]) -> Iterator[Block]:
