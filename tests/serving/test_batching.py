@@ -13,6 +13,11 @@ def test_rows_are_sorted_by_length_and_cut_at_the_budget() -> None:
     assert [batch.tolist() for batch in batches] == [[1, 3], [0, 2], [4]]
 
 
+def test_rows_of_one_length_stay_in_input_order() -> None:
+    batches = plan_batches([7] * 100, token_budget=70)
+    assert [i for batch in batches for i in batch] == list(range(100))
+
+
 def test_a_row_over_the_budget_runs_alone() -> None:
     assert [b.tolist() for b in plan_batches([30, 2, 40], token_budget=10)] == [[1], [0], [2]]
 

@@ -99,6 +99,13 @@ def test_kept_columns_of_a_parquet_table_keep_their_type(model: Path, tmp_path: 
     assert read["error"].to_pylist() == [None, "null_text"]
 
 
+def test_a_kept_column_never_hides_another(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("text,label,input_label\nsoup,a,b\n")
+    run(model, tmp_path / "t.csv", tmp_path / "out", keep=["input_label", "label"])
+    (row,) = pq.read_table(tmp_path / "out").to_pylist()
+    assert (row["input_label"], row["input_input_label"], row["label"]) == ("b", "a", "food")
+
+
 def test_a_table_without_rows_gives_a_part_with_the_columns(model: Path, tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("text\n")
     report = run(model, tmp_path / "t.csv", tmp_path / "out")

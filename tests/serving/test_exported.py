@@ -1,0 +1,30 @@
+"""A model folder as the exporter writes it, rather than one made here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from serving import job
+from serving.scorer import Scorer
+
+
+def test_every_exported_variant_agrees_with_its_golden_rows(exported: Any) -> None:
+    folder = exported.path / "model"
+    for variant in Scorer(folder).manifest.variants:
+        if "CPUExecutionProvider" in variant.providers:
+            assert Scorer(folder, variant=variant.name, device="cpu").variant == variant
+
+
+def test_the_training_table_is_scored_without_drift(
+    exported: Any, table: Path, tmp_path: Path
+) -> None:
+    report = job.run(exported.path / "model", table, tmp_path / "out", keep=["label"])
+    scored = pq.read_table(tmp_path / "out")
+    assert scored.num_rows == report.rows == 1200
+    assert pc.mean(pc.equal(scored["label"], scored["input_label"])).as_py() > 0.8
+    assert set(report.drift) == {"length", "label"}
+    assert max(report.drift.values()) < 0.1
