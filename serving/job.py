@@ -131,6 +131,7 @@ def _plan(
         return frozen, None
     how = {name: asked[name] for name in ("variant", "threads", "token_budget")}
     scorer = Scorer(folder, device=device, **how)
+    scorer.fields(**asked["options"])  # a wrong option must not get into a plan
     asked["chunk_rows"] = asked["chunk_rows"] or scorer.manifest.score.get("chunk_rows", CHUNK_ROWS)
     given = {
         "variant": scorer.variant.name,

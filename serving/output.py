@@ -49,6 +49,9 @@ class OutputFolder:
         with (self.path / LOCK).open("a+b") as file:
             if not _lock(file.fileno()):
                 raise PlanError(f"another job is writing to {self.path}; wait for it or stop it")
+            if (self.path / PLAN).exists() and self.read(PLAN) is None:
+                # Without it nobody knows what the parts were made with.
+                raise PlanError(f"{self.path / PLAN} is damaged; give another output folder")
             yield
 
     # --- records ----------------------------------------------------------------------------------

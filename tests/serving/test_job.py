@@ -313,6 +313,9 @@ def test_a_plan_of_another_format_and_too_many_parts_are_named(model: Path, tmp_
     (output / "_plan.json").write_text('{"format": 2}')
     with pytest.raises(PlanError, match=r"_plan\.json is of another Headrace"):
         run(model, source, output)
+    (output / "_plan.json").write_text('{"format": 1, "mo')
+    with pytest.raises(PlanError, match=r"_plan\.json is damaged; give another output folder"):
+        run(model, source, output)
     (tmp_path / "long.csv").write_text("text\n" + "soup\n" * 100_001)
     with pytest.raises(PlanError, match="100,001 rows in chunks of 1 make more than 100,000"):
         run(model, tmp_path / "long.csv", tmp_path / "other", chunk_rows=1)
