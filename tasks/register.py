@@ -66,22 +66,25 @@ def register(
         version = _registered(client, recipe.name, exported)
         cached = version is not None
         if version is None:
-            version = _new_version(client, recipe, made, reported, run_id)
+            version = _new_version(client, recipe, made, run_id)
         else:
             _store_decision(client, version, decided)
         moved = _carry_out(version, decided)
+    # Also where the version was there: it may be of another run, with an older decision.
+    tracking.log_files(run_id, [reported.path / "report.html"], tracking.REPORT)
+    tracking.finish(run_id)
     return Registered(
         name=recipe.name,
         version=str(version.version),
         cached=cached and not moved,
-        run_id=version.run_id or run_id,
+        run_id=run_id,
         model_uri=f"models:/{recipe.name}/{version.version}",
         seconds=round(time.monotonic() - started, 3),
     )
 
 
 def _new_version(
-    client: MlflowClient, recipe: Recipe, made: list[Artifact], reported: Artifact, run_id: str
+    client: MlflowClient, recipe: Recipe, made: list[Artifact], run_id: str
 ) -> ModelVersion:
     exported = next(one for one in made if one.stage == "export")
     decided = next(one for one in made if one.stage == "decide")
@@ -99,7 +102,6 @@ def _new_version(
         )
         mlflow_model.check(model_id, model, aside=back)
         tracking.log_files(run_id, sorted(about.iterdir()), "card")
-    tracking.log_files(run_id, [reported.path / "report.html"], tracking.REPORT)
     registry.ensure(recipe.name)
     return client.create_model_version(
         recipe.name,

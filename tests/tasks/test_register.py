@@ -64,6 +64,7 @@ def test_the_same_command_again_finds_its_version() -> None:
     second = fabricated.registered("again", made)
     assert (second.version, second.cached) == ("1", True)
     assert second.run_id == first.run_id
+    assert tracking.connect().get_run(first.run_id).info.status == "FINISHED"
     assert list(registry.versions(tracking.connect(), "again")) == ["1"]
     assert len(registry.history("again")) == 1
 
