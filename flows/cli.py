@@ -109,10 +109,9 @@ def train(arguments: argparse.Namespace) -> Result:
             # Prefect tells every failure with its traceback; we tell it in a line, and the
             # API still gets the whole.
             logging.getLogger("prefect").handlers.clear()
-        ended = training(
-            str(Path(arguments.recipe).resolve()), arguments.overrides, return_state=True
+        outcome: summary.Outcome = training(
+            str(Path(arguments.recipe).resolve()), arguments.overrides
         )
-        outcome: summary.Outcome = ended.result()
     value = dataclasses.asdict(outcome)
     return (DONE if outcome.promoted else REFUSED), value, summary.text(outcome)
 
