@@ -136,6 +136,7 @@ class Judge:
         metric = self.measure(self.in_row_order(found))
         reference = self.measure(self.in_row_order(self.expected))
         drop = reference - metric if self.higher_is_better else metric - reference
+        drop = round(drop, 9)  # 1 - 0.95 is a little more than 0.05
         if drop > self.limits.max_metric_drop:
             reasons.append(
                 f"metric {metric:.4f} after PyTorch's {reference:.4f}, a loss of {drop:.4f}; "

@@ -17,7 +17,7 @@ import numpy as np
 
 from configs.schema import Recipe
 from serving import heads, manifest
-from serving.scorer import TOKEN_BUDGET
+from serving.scorer import TOKEN_BUDGETS
 from serving.session import PROVIDERS, Device, cuda_lacks, granted_cores, open_session
 from serving.tokenizer import TextTokenizer
 from tasks import gate, hardware, objectives, reference, speed, testset, variants
@@ -27,11 +27,10 @@ from tasks.reference import Rows
 
 log = logging.getLogger(__name__)
 
-TIMED_TOKENS = 6_000
-"""Of one pass: a second of PyTorch, a quarter of a second of int8."""
+TIMED_TOKENS: dict[Device, int] = {"cpu": 5_000, "cuda": 100_000}
+"""Of one pass: on 2 cores a second of PyTorch, a quarter of a second of int8 MiniLM."""
 COMPARED_TOKENS = 1_000
 """Of one pass that only compares two settings of the same graph."""
-TOKEN_BUDGETS = {"cpu": TOKEN_BUDGET, "cuda": 16_384}
 SLOW_ON_CPU = ("SkipLayerNormFusion",)
 """onnxruntime's CPU kernel for it took a quarter of int8 MiniLM's time; Add and
 LayerNormalization by themselves took a third of that."""
@@ -135,7 +134,7 @@ def try_variant(bench: Bench, name: str, model: Path) -> Tried:
     """
     reasons: list[str] = []
     for way in variants.ways(name, bench.device):
-        tried = _try_way(bench, name, way, model)
+        tried = try_way(bench, name, way, model)
         if tried.reason is None:
             return tried
         log.warning("export: %s (%s) is refused: %s", name, way.name, tried.reason)
@@ -146,7 +145,7 @@ def try_variant(bench: Bench, name: str, model: Path) -> Tried:
     return replace(tried, reason="; ".join(reasons), variant=None, run=None)
 
 
-def _try_way(bench: Bench, name: str, way: variants.Way, model: Path) -> Tried:
+def try_way(bench: Bench, name: str, way: variants.Way, model: Path) -> Tried:
     if way.devices == ("cuda",) and bench.device != "cuda":
         return Tried(name, "needs a CUDA device")
     started = time.perf_counter()
@@ -181,16 +180,16 @@ def _try_way(bench: Bench, name: str, way: variants.Way, model: Path) -> Tried:
 def _faster_session(bench: Bench, file: Path, provider: str) -> tuple[tuple[str, ...], Run]:
     """The optimizers to leave out, and a session without them: the faster in a short trial."""
     if provider != PROVIDERS["cpu"]:
-        return (), _session_run(bench, file, provider, ())
-    with_all, without = (_session_run(bench, file, provider, off) for off in ((), SLOW_ON_CPU))
-    rows = speed.sample(bench.validation.ids, max_tokens=COMPARED_TOKENS)
+        return (), session_run(bench, file, provider, ())
+    with_all, without = (session_run(bench, file, provider, off) for off in ((), SLOW_ON_CPU))
+    rows = speed.sample(bench.validation.ids, n_tokens=COMPARED_TOKENS)
     speeds = speed.tokens_per_second(
         {"with": with_all, "without": without}, rows, token_budget=TOKEN_BUDGETS["cpu"]
     )
     return (SLOW_ON_CPU, without) if speeds["without"] > speeds["with"] else ((), with_all)
 
 
-def _session_run(bench: Bench, file: Path, provider: str, disabled: Sequence[str]) -> Run:
+def session_run(bench: Bench, file: Path, provider: str, disabled: Sequence[str]) -> Run:
     session = open_session(
         file, provider=provider, threads=bench.threads, disabled_optimizers=disabled
     )
@@ -209,5 +208,5 @@ def speeds(bench: Bench, tried: Sequence[Tried]) -> dict[str, float]:
     """Tokens a second of every kept variant, and of PyTorch as `torch fp32`, `torch bf16`."""
     runs = {one.name: one.run for one in tried if one.reason is None and one.run}
     runs |= {f"torch {precision}": run for precision, run in bench.torch.items()}
-    rows = speed.sample(bench.validation.ids, max_tokens=TIMED_TOKENS)
+    rows = speed.sample(bench.validation.ids, n_tokens=TIMED_TOKENS[bench.device])
     return speed.tokens_per_second(runs, rows, token_budget=TOKEN_BUDGETS[bench.device])
