@@ -14,7 +14,7 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from configs.errors import UserError
 from serving.errors import ServingError
@@ -109,9 +109,8 @@ def train(arguments: argparse.Namespace) -> Result:
             # Prefect tells every failure with its traceback; we tell it in a line, and the
             # API still gets the whole.
             logging.getLogger("prefect").handlers.clear()
-        outcome: summary.Outcome = training(
-            str(Path(arguments.recipe).resolve()), arguments.overrides
-        )
+        recipe = str(Path(arguments.recipe).resolve())
+        outcome = cast(summary.Outcome, training(recipe, arguments.overrides))
     value = dataclasses.asdict(outcome)
     return (DONE if outcome.promoted else REFUSED), value, summary.text(outcome)
 

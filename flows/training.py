@@ -18,7 +18,6 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
-from configs.errors import UserError
 from configs.load import load
 from configs.schema import Recipe
 from flows import progress, summary
@@ -42,24 +41,24 @@ def training(recipe: str, overrides: list[str] | None = None) -> Any:
     settings = load(recipe, overrides or [])
     prepared = stage(prepare, retry=is_transient)(settings)
     check_end(settings, prepared)
-    run_id = tracking.run_for(settings, pipeline_key(settings, prepared))
-    with progress.of_training(run_id) as on_event:
-        trained = stage(train, retry=is_crash)(settings, prepared, on_event=on_event)
-    exported = stage(export)(settings, prepared, trained)
-    evaluated = stage(evaluate)(settings, prepared, exported)
-    rival = registry.rival(settings.name, exported)
-    decided = stage(compare, name="decide")(settings, prepared, exported, evaluated, rival)
-    reported = stage(report)(settings, prepared, trained, exported, evaluated, decided)
-    registered = stage(register, retry=is_transient)(
-        settings,
-        prepared=prepared,
-        trained=trained,
-        exported=exported,
-        evaluated=evaluated,
-        decided=decided,
-        reported=reported,
-        run_id=run_id,
-    )
+    with tracking.run(settings, pipeline_key(settings, prepared)) as run_id:
+        with progress.of_training(run_id) as on_event:
+            trained = stage(train, retry=is_crash)(settings, prepared, on_event=on_event)
+        exported = stage(export)(settings, prepared, trained)
+        evaluated = stage(evaluate)(settings, prepared, exported)
+        rival = registry.rival(settings.name, exported)
+        decided = stage(compare, name="decide")(settings, prepared, exported, evaluated, rival)
+        reported = stage(report)(settings, prepared, trained, exported, evaluated, decided)
+        registered = stage(register, retry=is_transient)(
+            settings,
+            prepared=prepared,
+            trained=trained,
+            exported=exported,
+            evaluated=evaluated,
+            decided=decided,
+            reported=reported,
+            run_id=run_id,
+        )
     outcome = summary.outcome(
         settings, [prepared, trained, exported, evaluated, decided, reported], registered
     )
@@ -121,7 +120,11 @@ def is_crash(problem: BaseException) -> bool:
 
 def is_transient(problem: BaseException) -> bool:
     """A remote file, database or registry did not answer; wrong input never gets better."""
-    return isinstance(problem, OSError) and not isinstance(problem, UserError | FileNotFoundError)
+    from mlflow import MlflowException
+
+    if isinstance(problem, MlflowException):
+        return problem.error_code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")
+    return isinstance(problem, OSError) and not isinstance(problem, FileNotFoundError)
 
 
 def pipeline_key(recipe: Recipe, prepared: Artifact) -> str:

@@ -72,6 +72,8 @@ def device_of(provider: str) -> Device:
 
 def providers_for(device: Device) -> list[str]:
     """Providers to try for a device, best first. Raises ProviderError for CUDA that cannot work."""
+    if device not in ("auto", *PROVIDERS):
+        raise ProviderError(f"no device {device!r}; there are auto, {', '.join(PROVIDERS)}")
     if device == "cpu":
         return [PROVIDERS["cpu"]]
     lacks = cuda_lacks()

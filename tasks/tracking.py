@@ -89,6 +89,17 @@ def run_for(recipe: Recipe, key: str) -> str:
     return str(run.info.run_id)
 
 
+@contextmanager
+def run(recipe: Recipe, key: str) -> Iterator[str]:
+    """`run_for`, while the body runs: a body that fails ends the run as FAILED or KILLED."""
+    run_id = run_for(recipe, key)
+    try:
+        yield run_id
+    except BaseException as problem:
+        finish(run_id, "FAILED" if isinstance(problem, Exception) else "KILLED")
+        raise
+
+
 def finish(run_id: str, status: str = "FINISHED") -> None:
     """End the run: FINISHED, FAILED or KILLED."""
     connect().set_terminated(run_id, status)

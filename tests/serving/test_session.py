@@ -80,3 +80,8 @@ def test_a_graph_that_cannot_be_loaded_is_named(model: Path) -> None:
     graph.unlink()
     with pytest.raises(ModelFolderError, match=r"fp32/model\.onnx cannot be loaded"):
         Scorer(model)
+
+
+def test_a_device_there_is_none_of() -> None:
+    with pytest.raises(ProviderError, match="no device 'tpu'; there are auto, cpu, cuda"):
+        session.providers_for("tpu")  # type: ignore[arg-type]
