@@ -30,11 +30,14 @@ def recipe_for(table: Path, *, model: dict[str, Any] | None = None, **data: Any)
     return recipe.model_copy(update={"model": recipe.model.model_copy(update=model or {})})
 
 
+def rows_of(prepared: Any, split: str) -> set[int]:
+    return set(datasets.load_from_disk(str(prepared.path / split))["row"][:])
+
+
 def split_of(prepared: Any) -> dict[int, str]:
     """The split of each row of the one table that all splits were drawn from."""
     names = ("train", "validation", "test")
-    rows = {name: datasets.load_from_disk(str(prepared.path / name))["row"][:] for name in names}
-    return {row: name for name in names for row in rows[name]}
+    return {row: name for name in names for row in rows_of(prepared, name)}
 
 
 def rejected(prepared: Any) -> list[tuple[str, int, str]]:
@@ -58,6 +61,20 @@ def test_every_row_is_in_one_split_with_its_own_text_and_label(prepared: Any, ta
     assert len(found) + sum(prepared.facts["duplicates"].values()) == 1200
     for row, (text, label) in found.items():
         assert (text, labels[label]) == (given[row]["text"], given[row]["label"])
+
+
+def test_given_splits_keep_their_rows_and_numbers(tmp_path: Path) -> None:
+    given = {
+        name: sentences(120, seed) for seed, name in enumerate(("train", "validation", "test"))
+    }
+    paths = {name: str(write_csv(tmp_path / f"{name}.csv", rows)) for name, rows in given.items()}
+    recipe = recipe_for(Path(paths["train"]), source=paths)
+    for name, rows in given.items():
+        split = datasets.load_from_disk(str(prepare(recipe).path / name))
+        assert split["text"][:] == [rows[row][0] for row in split["row"]]
+        labels = [("food", "space", "sport")[label] for label in split["labels"]]
+        assert labels == [rows[row][1] for row in split["row"]]
+        assert len(split) > 100
 
 
 def test_splits_are_memory_mapped_and_typed(prepared: Any) -> None:
@@ -279,11 +296,12 @@ def test_duplicates_leave_the_lower_split(tmp_path: Path) -> None:
     table = write_csv(tmp_path / "train.csv", train)
     prepared = prepare(recipe_for(table, source=source))
     assert prepared.facts["rows"]["test"] == 60
-    split = split_of(prepared)
-    assert split.get(0) == "test"  # of the test table: the training row 0 is gone
-    train_rows = set(datasets.load_from_disk(str(prepared.path / "train"))["row"][:])
-    assert not train_rows & {0, 1, 3}
-    assert 2 not in datasets.load_from_disk(str(prepared.path / "validation"))["row"][:]
+    assert prepared.facts["duplicates"]["near"] == 2
+    assert rows_of(prepared, "train").isdisjoint({0, 1, 3})
+    assert 2 not in rows_of(prepared, "validation")
+    exact = prepare(recipe_for(table, source=source, deduplicate={"near": False}))
+    assert exact.facts["duplicates"] == {**prepared.facts["duplicates"], "near": 0}
+    assert rows_of(exact, "train") & {0, 1, 3} == {1}
     kept = prepare(recipe_for(table, source=source, deduplicate={"exact": False, "near": False}))
     assert kept.facts["rows"] == {"train": 300, "validation": 60, "test": 60}
     assert kept.facts["duplicates"] == {"exact": 0, "near": 0}
