@@ -34,9 +34,9 @@ from configs.errors import RecipeError
 from configs.schema import Lora, Model, Recipe
 from tasks import checkpoints, hardware, objectives
 from tasks.model_source import SCRATCH, locate
+from tasks.trainer import EVENTS
 
 COLUMNS = ["input_ids", "labels", "length"]
-EVENTS = "events.jsonl"
 IGNORED = -100
 """Label of a position that does not count, as torch's cross-entropy has it."""
 

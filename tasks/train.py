@@ -23,12 +23,11 @@ from configs.errors import RecipeError, UserError
 from configs.schema import Recipe
 from tasks import artifact, checkpoints, hardware, lifeline, model_source, objectives, workspace
 from tasks.artifact import Artifact, write_json
-from tasks.trainer import LOCK, LOCK_WAIT_S
+from tasks.trainer import EVENTS, LOCK, LOCK_WAIT_S
 
 log = logging.getLogger(__name__)
 
 POLL_S = 0.2
-EVENTS = "events.jsonl"
 LOG = "trainer.log"
 RETRIES = "retries.json"
 

@@ -22,6 +22,7 @@ from filelock import FileLock
 from configs.errors import UserError
 from tasks.artifact import write_json
 
+EVENTS = "events.jsonl"
 LOCK = "trainer.lock"
 LOCK_WAIT_S = 30.0
 OUT_OF_MEMORY = ("DefaultCPUAllocator", "std::bad_alloc", "out of memory", "ALLOC_FAILED")
