@@ -90,8 +90,11 @@ def _build(recipe: Recipe, prepared: Artifact, trained: Artifact, folder: Path) 
     asked = variants.names(recipe.export.variants)
     tried = [trial.try_variant(bench, name, model) for name in asked]
     speeds = trial.speeds(bench, tried)
-    whole = _manifest(bench, tried, speeds, _lineage(recipe, prepared, trained))
-    whole = replace(whole, profile=json.loads((prepared.path / "profile.json").read_bytes()))
+    whole = replace(
+        _manifest(bench, tried, speeds),
+        profile=json.loads((prepared.path / "profile.json").read_bytes()),
+        training=_lineage(recipe, prepared, trained),
+    )
     manifest.write(model, whole)
     _write_golden(bench, model, whole)
     table = {
@@ -111,8 +114,9 @@ def _build(recipe: Recipe, prepared: Artifact, trained: Artifact, folder: Path) 
 
 
 def _manifest(
-    bench: Bench, tried: Sequence[Tried], speeds: Mapping[str, float], training: dict[str, Any]
+    bench: Bench, tried: Sequence[Tried], speeds: Mapping[str, float]
 ) -> manifest.Manifest:
+    """All but what is known of the data and of where the model comes from."""
     recipe = bench.recipe
     kept = [
         replace(one.variant, measured={**_measured(one, speeds), "device": bench.device})
@@ -128,7 +132,6 @@ def _manifest(
         default=kept[0].name if fixed == "fastest" else fixed,
         variants=tuple(kept),
         head=bench.settings,
-        training=training,
         score=recipe.score.model_dump(mode="json"),
         dropped={one.name: one.reason for one in tried if one.reason},
     )

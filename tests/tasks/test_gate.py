@@ -17,7 +17,7 @@ def row(length: int) -> Ids:
     return np.arange(length, dtype=np.int64) + 100
 
 
-ROWS = [row(3 + i // 2) for i in range(N_ROWS)]
+ROWS = [row(3 + i * 7 % N_ROWS // 2) for i in range(N_ROWS)]
 LONGEST = row(32)
 
 
