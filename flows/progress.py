@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
@@ -88,13 +88,18 @@ def of_training(run_id: str) -> Iterator[Callable[[Event], None]]:
             }
             tracking.log_metrics(run_id, metrics, step=event["step"])
             if total := event.get("max_steps"):
-                loss = f"loss {event['loss']:.3f}" if "loss" in event else ""
-                advance(event["step"], total, loss)
+                shown = event.get("validation") or {"loss": event["loss"]}
+                about = "validation " if "validation" in event else ""
+                advance(event["step"], total, about + numbers_in_words(shown))
                 paced(event["step"] / total)
 
         yield on_event
         if artifact:
             to_prefect(1.0)
+
+
+def numbers_in_words(numbers: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.3f}" for name, value in numbers.items())
 
 
 @contextmanager

@@ -177,8 +177,5 @@ def text(outcome: Outcome) -> str:
         f"  {'promoted to champion' if outcome.promoted else 'refused; the champion stays'}"
     )
     lines += [f"    {reason}" for reason in outcome.reasons]
-    if outcome.smallest_detectable is not None:
-        smallest = outcome.smallest_detectable
-        lines.append(f"    these test rows could have shown a difference of {smallest:.3f}")
     lines.append(f"  report     {outcome.report}")
     return "\n".join(lines)

@@ -74,7 +74,7 @@ def make(
     folder = workspace.home() / "artifacts" / stage / digest
     with workspace.lock(f"{stage}-{digest}"):
         if found := _find(stage, digest, folder):
-            log.info("%s: %s is whole; nothing to do", stage, digest)
+            log.debug("%s: %s is whole; nothing to do", stage, digest)
             return found
         folder.parent.mkdir(parents=True, exist_ok=True)
         _sweep(folder)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ from transformers import (
     EarlyStoppingCallback,
     PrinterCallback,
     Trainer,
-    TrainerCallback,
     TrainingArguments,
     set_seed,
 )
@@ -32,7 +30,8 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from configs.errors import RecipeError
 from configs.schema import Lora, Model, Recipe
-from tasks import checkpoints, hardware, objectives
+from tasks import hardware, objectives
+from tasks.callbacks import MarkWhole, Progress
 from tasks.model_source import SCRATCH, locate
 from tasks.trainer import EVENTS
 
@@ -316,72 +315,3 @@ class LengthGroupedTrainer(Trainer):  # type: ignore[misc]
     def tokens_per_second(self) -> float:
         """Over all processes, taking the others to do as much as this one."""
         return int(self.tokens) * int(self.args.world_size) / max(self.train_s, 1e-9)
-
-
-# --- callbacks ------------------------------------------------------------------------------------
-
-
-class Progress(TrainerCallback):  # type: ignore[misc]
-    """Appends one line of JSON to events.jsonl for each logged step and each evaluation."""
-
-    def __init__(self, file: Path, trainer: LengthGroupedTrainer) -> None:
-        self.file, self.trainer = file, trainer
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.started = self.clock = time.monotonic()
-        self.first_step = state.global_step
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        now = time.monotonic()
-        self.trainer.train_s += now - self.clock
-        self.clock = now
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
-        if "loss" not in logs:
-            return
-        if not math.isfinite(logs["loss"]):
-            raise RecipeError(
-                f"training diverged: the loss is {logs['loss']} at step {state.global_step}; "
-                f"lower train.learning_rate (now {args.learning_rate:g})"
-            )
-        pace_s = (time.monotonic() - self.started) / (state.global_step - self.first_step)
-        self._append(
-            state,
-            loss=logs["loss"],
-            learning_rate=logs["learning_rate"],
-            grad_norm=logs["grad_norm"],
-            tokens_per_second=round(self.trainer.tokens_per_second()),
-            eta_s=round((state.max_steps - state.global_step) * pace_s, 1),
-        )
-
-    def on_evaluate(
-        self, args: Any, state: Any, control: Any, metrics: dict[str, Any], **_: Any
-    ) -> None:
-        timing = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
-        found = {
-            name.removeprefix("eval_"): value
-            for name, value in metrics.items()
-            if name.startswith("eval_") and name not in timing
-        }
-        self._append(state, validation=found)
-        self.clock = time.monotonic()
-
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.clock = time.monotonic()
-
-    def _append(self, state: Any, **what: Any) -> None:
-        if not state.is_world_process_zero:
-            return
-        place = {"step": state.global_step, "max_steps": state.max_steps, "epoch": state.epoch}
-        with self.file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({**place, **what}) + "\n")
-
-
-class MarkWhole(TrainerCallback):  # type: ignore[misc]
-    """Marks a checkpoint once all of it has been written, by every process."""
-
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if torch.distributed.is_initialized():
-            torch.distributed.barrier()
-        if state.is_world_process_zero:
-            checkpoints.mark(Path(args.output_dir) / f"checkpoint-{state.global_step}")
