@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from conftest import tiny_recipe
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
+from toy import tiny_recipe
 
 from configs.errors import RecipeError
 from configs.schema import Recipe

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import tiny_recipe
+from toy import tiny_recipe
 
 from configs.schema import Promote, Recipe
 from tasks import artifact, evaluate, pictures
