@@ -20,6 +20,7 @@ from configs.errors import UserError
 from serving.errors import ServingError
 
 DONE, FAILED, WRONG_USAGE, REFUSED, REJECTED = range(5)
+LOGGERS = ("flows", "tasks", "serving")
 
 Result = tuple[int, Any, str]
 """Exit code, the object for --json, the text for people."""
@@ -62,7 +63,7 @@ def _log_to_stderr(level: int) -> None:
     """Our own loggers as plain lines; other people's only from warnings on."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
-    for name in ("flows", "tasks", "serving"):
+    for name in LOGGERS:
         logger = logging.getLogger(name)
         logger.handlers = [handler]
         logger.setLevel(level)

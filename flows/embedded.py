@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
 
 from tasks import lifeline, workspace
 
@@ -44,7 +45,7 @@ def prefect_api(*, verbose: bool) -> Iterator[None]:
     home = workspace.home() / "prefect"
     home.mkdir(exist_ok=True)
     os.environ["PREFECT_HOME"] = str(home)
-    port = _free_port()
+    port = free_port()
     url = f"http://127.0.0.1:{port}/api"
     server_env = {
         **os.environ,
@@ -76,7 +77,7 @@ def prefect_api(*, verbose: bool) -> Iterator[None]:
         try:
             import prefect  # noqa: F401  # while the server starts
 
-            _wait_for(url, server, log)
+            wait_for(url, server, log)
             yield
         finally:
             _drain()
@@ -92,13 +93,14 @@ def _drain() -> None:
         worker.drain_all(timeout=DRAIN_TIMEOUT_S, at_exit=False)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def _wait_for(url: str, server: Any, log: Any) -> None:
+def wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    """Return when the API answers. Raises RuntimeError when the server ends or takes too long."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline and server.poll() is None:
         try:
@@ -107,4 +109,4 @@ def _wait_for(url: str, server: Any, log: Any) -> None:
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)
     print(log.read_text(errors="replace")[-2000:], file=sys.stderr)
-    raise RuntimeError(f"the embedded Prefect server did not start; its log: {log}")
+    raise RuntimeError(f"the Prefect server did not start; its log: {log}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,21 @@ import yaml
 
 @pytest.fixture(scope="session")
 def prefect_api(workspace: Path) -> Iterator[str]:
-    """One embedded server for the session, so that each call need not start its own."""
-    import os
+    """`prefect server start`, with its scheduler and all, for the session."""
+    from flows.embedded import free_port, wait_for
+    from tasks import lifeline
 
-    from flows.embedded import prefect_api
-
-    with prefect_api(verbose=False):
-        yield os.environ["PREFECT_API_URL"]
+    home = workspace / "prefect-server"
+    home.mkdir()
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/api"
+    with pytest.MonkeyPatch.context() as patch, (home / "server.log").open("wb") as log:
+        patch.setenv("PREFECT_HOME", str(home))
+        arguments = ["server", "start", "--host", "127.0.0.1", "--port", str(port)]
+        with lifeline.running("prefect", arguments, stdout=log, stderr=log) as server:
+            wait_for(url, server, home / "server.log")
+            patch.setenv("PREFECT_API_URL", url)
+            yield url
 
 
 @pytest.fixture
@@ -30,10 +40,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def headrace(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, Any, str]]:
+def headrace(capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., tuple[int, Any, str]]]:
     """Call the command line; gives the exit code, the --json object and standard error."""
-    import json
-
     from flows import cli
 
     def call(*argv: object) -> tuple[int, Any, str]:
@@ -42,7 +50,12 @@ def headrace(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, Any,
         out, err = capfd.readouterr()
         return code, json.loads(out.strip().splitlines()[-1]), err
 
-    return call
+    loggers = [logging.getLogger(name) for name in cli.LOGGERS]
+    before = [(one.handlers, one.level, one.propagate) for one in loggers]
+    yield call
+    for one, (handlers, level, propagate) in zip(loggers, before, strict=True):
+        one.handlers, one.propagate = handlers, propagate
+        one.setLevel(level)
 
 
 @pytest.fixture

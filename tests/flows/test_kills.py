@@ -98,7 +98,7 @@ def versions(home: Path) -> list[str]:
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=f"sqlite:///{home / 'mlflow.db'}")
-    return [one.version for one in client.search_model_versions("name='tiny'")]
+    return [str(one.version) for one in client.search_model_versions("name='tiny'")]
 
 
 @pytest.fixture(scope="module")
