@@ -22,9 +22,8 @@ def main() -> int:
     code, outcome = cli.call(["train", str(RECIPE)])
     if code not in (cli.DONE, cli.REFUSED):
         return code
-    from tasks.models import resolve
-
     from tasks import workspace
+    from tasks.models import resolve
 
     folder = workspace.home() / "demo"
     table = write_held_out(Path(outcome["stages"][0]["folder"]), folder / "held-out.csv")
