@@ -101,7 +101,6 @@ def _build(
         head,
         data.limits.min_rows_per_label,
     )
-    log.info("prepare: rows %s, duplicates taken out %s", rows, duplicates)
 
     lengths = write_splits(table, targets, split, recipe.model, folder)
     del table
