@@ -44,7 +44,7 @@ INSTANTS = {
     "train-checkpoint": files("work/train-*/**/checkpoint-*"),
     "export-begun": files("artifacts/export/.*-*"),
     "export-graph-written": files("artifacts/export/.*-*/**/model.onnx"),
-    "export-golden-written": files("artifacts/export/.*-*/**/golden.json"),
+    "export-manifest-written": files("artifacts/export/.*-*/**/manifest.json"),
     "register-begun": after(files("artifacts/report/*/artifact.json"), 0.3),
     "register-logging": files("mlartifacts/**/MLmodel"),
     "register-logged": after(files("mlartifacts/**/MLmodel"), 0.7),
