@@ -24,7 +24,7 @@ lint: $(VENV)/.dev         ## format, lint, types, import borders
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.dev        ## the measured comparisons behind docs/benchmarks.md
+bench: $(VENV)/.dev        ## measured comparisons, written to docs/benchmarks
 	$(BIN)/python -m pytest tests/benchmarks -m bench -s
 
 schema: $(VENV)/.dev       ## configs/recipe.schema.json, for editors
