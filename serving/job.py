@@ -21,6 +21,7 @@ import pyarrow as pa
 from . import manifest, writers
 from . import plan as plans
 from .batching import padded_tokens, plan_batches
+from .digests import folder_sha256
 from .errors import InputError
 from .output import PLAN, OutputFolder
 from .plan import Plan
@@ -122,7 +123,7 @@ def _plan(
     frozen = plans.read(out.read(PLAN))
     asked = {
         **asked,
-        "model": plans.model_digest(folder),
+        "model": folder_sha256(folder),
         "input": plans.fingerprint(files, frozen),
         "onnxruntime": ort.__version__,
     }

@@ -14,7 +14,6 @@ or several: an object store would be another class with these methods.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import sys
@@ -22,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from .digests import file_sha256
 from .errors import PlanError
 
 PLAN, REPORT, SUCCESS, COMMITS, LOCK = "_plan.json", "_report.json", "_SUCCESS", "_commits", ".lock"
@@ -88,7 +88,7 @@ class OutputFolder:
         name = f"part-{chunk:05}{ending}"
         self.put(name, write)
         part = self.path / name
-        files = [{"name": name, "size": part.stat().st_size, "sha256": sha256(part)}]
+        files = [{"name": name, "size": part.stat().st_size, "sha256": file_sha256(part)}]
         record = {"chunk": chunk, "files": files, **facts}
         self.write(_record(chunk), record)
         return record
@@ -105,7 +105,7 @@ class OutputFolder:
             return None
         for file in record["files"]:
             part = self.path / file["name"]
-            if not part.is_file() or sha256(part) != file["sha256"]:
+            if not part.is_file() or file_sha256(part) != file["sha256"]:
                 return None
         return record
 
@@ -124,11 +124,6 @@ class OutputFolder:
 
 def _record(chunk: int) -> str:
     return f"{COMMITS}/{chunk:05}.json"
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _flush(path: Path) -> None:

@@ -7,7 +7,6 @@ otherwise is an error that names the field.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,8 +15,9 @@ from typing import Any
 
 import onnxruntime as ort
 
+from .digests import file_sha256
 from .errors import InputError, PlanError
-from .output import PLAN, sha256
+from .output import PLAN
 from .readers import count_rows
 
 FORMAT = 1
@@ -105,18 +105,10 @@ def fingerprint(files: Sequence[Path], plan: Plan | None) -> list[dict[str, Any]
     found = []
     for path in files:
         try:
-            size, digest = path.stat().st_size, sha256(path)
+            size, digest = path.stat().st_size, file_sha256(path)
         except OSError as problem:
             raise InputError(f"{path} cannot be read: {problem}") from problem
         same = (path.name, digest)
         rows = counted[same] if same in counted else count_rows(path)
         found.append({"name": path.name, "size": size, "sha256": digest, "rows": rows})
     return found
-
-
-def model_digest(folder: Path) -> str:
-    """sha256 over the names and contents of all files in the folder."""
-    whole = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        whole.update(f"{path.relative_to(folder).as_posix()}\0{sha256(path)}\n".encode())
-    return whole.hexdigest()

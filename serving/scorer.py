@@ -11,16 +11,16 @@ import pyarrow as pa
 
 from . import golden, heads, manifest
 from .batching import plan_batches
+from .cores import granted_cores
 from .errors import ModelFolderError, ProviderError
 from .heads import Ids
-from .session import Device, device_of, granted_cores, open_session, providers_for
+from .session import Device, device_of, open_session, providers_for
 from .tokenizer import TextTokenizer
 
 log = logging.getLogger(__name__)
 
 TOKEN_BUDGETS: dict[Device, int] = {"cpu": 512, "cuda": 16_384}
 """Tokens a batch holds, padding included: on a CPU what its caches hold, measured on MiniLM."""
-TOKEN_BUDGET = TOKEN_BUDGETS["cpu"]
 
 
 class Scorer:

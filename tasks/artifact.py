@@ -28,6 +28,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from serving.digests import file_sha256
 from tasks import workspace
 
 log = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ def make(
                 "facts": facts,
                 "made_at": started,
                 "seconds": round(time.time() - started, 3),
-                "files": {name: sha256(aside / name) for name in _files(aside)},
+                "files": {name: file_sha256(aside / name) for name in _files(aside)},
             }
             write_json(aside / RECORD, record)
             aside.rename(folder)
@@ -134,7 +135,7 @@ def _find(stage: str, digest: str, folder: Path) -> Artifact | None:
     return Artifact(
         stage=stage,
         digest=digest,
-        id=sha256(folder / RECORD)[:16],
+        id=file_sha256(folder / RECORD)[:16],
         path=folder,
         facts=record["facts"],
         seconds=record["seconds"],
@@ -156,7 +157,7 @@ def verify(folder: Path) -> dict[str, Any]:
     if there != set(listed):
         raise ValueError(f"files differ from {RECORD}: {sorted(there ^ set(listed))[0]}")
     for name, digest in listed.items():
-        if sha256(folder / name) != digest:
+        if file_sha256(folder / name) != digest:
             raise ValueError(f"{name} does not match its sha256")
     return record
 
@@ -178,11 +179,6 @@ def digest_of(value: Any) -> str:
     """16 hex characters of the sha256 of a JSON value; keys in any order."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -25,8 +25,6 @@ Measure = Callable[[Array], float]
 """Outputs of all rows, in row order, to the objective's metric."""
 Batches = list[NDArray[np.int64]]
 
-TOKEN_BUDGET = 1024
-"""Of the batches that hold every row."""
 MIXED_ROWS = 7
 """Rows of a batch of mixed lengths: odd, and unlike the batch the graph was exported with."""
 MIXED_BATCHES = 10
@@ -67,11 +65,13 @@ class Verdict:
     """From PyTorch, over all batches."""
 
 
-def plan(rows: Sequence[Ids], longest: Ids) -> tuple[list[Ids], dict[str, Batches]]:
+def plan(
+    rows: Sequence[Ids], longest: Ids, *, token_budget: int
+) -> tuple[list[Ids], dict[str, Batches]]:
     """The rows with `longest` (a row of the maximum length) added, and the batches to compare.
 
     Batches are arrays of indices into those rows. `scoring` holds every row but the added one
-    just once.
+    just once, in batches of `token_budget` tokens, as a job would run them.
     """
     lengths = [len(row) for row in rows]
     by_length = np.argsort(lengths, kind="stable")
@@ -80,7 +80,7 @@ def plan(rows: Sequence[Ids], longest: Ids) -> tuple[list[Ids], dict[str, Batche
     mixed = [by_length[start::step] for start in range(min(step, MIXED_BATCHES))]
     added = np.array([len(rows)])
     return [*rows, longest], {
-        "scoring": plan_batches(lengths, token_budget=TOKEN_BUDGET),
+        "scoring": plan_batches(lengths, token_budget=token_budget),
         "mixed": mixed,
         "single": [by_length[:1], by_length[len(rows) // 2][None], by_length[-1:]],
         "longest": [added, np.concatenate([added, by_length[: MIXED_ROWS - 1]])],

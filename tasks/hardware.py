@@ -1,42 +1,16 @@
-"""What this process may use: cores, memory, and the arithmetic the hardware does natively.
+"""What the hardware does natively, and whether memory ran out.
 
 Imports torch only inside functions.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Literal
 
 from configs.errors import RecipeError
 
 CGROUP = Path("/sys/fs/cgroup")
-
-
-def cores(cgroup: Path = CGROUP) -> int:
-    """Cores granted to this process: by its affinity mask and its control group's quota."""
-    if hasattr(os, "sched_getaffinity"):
-        granted = len(os.sched_getaffinity(0))
-    else:
-        granted = os.cpu_count() or 1
-    quota, period = _quota(cgroup)
-    return max(1, min(granted, round(quota / period)) if quota > 0 else granted)
-
-
-def _quota(cgroup: Path) -> tuple[int, int]:
-    """Microseconds of CPU time per period of microseconds; (-1, 1) where there is no limit."""
-    unlimited = (-1, 1)
-    try:
-        if (cgroup / "cpu.max").exists():  # version 2: "200000 100000" or "max 100000"
-            quota, period = (cgroup / "cpu.max").read_text().split()
-            return unlimited if quota == "max" else (int(quota), int(period))
-        old = cgroup / "cpu"
-        return int((old / "cpu.cfs_quota_us").read_text()), int(
-            (old / "cpu.cfs_period_us").read_text()
-        )
-    except (OSError, ValueError):
-        return unlimited
 
 
 def oom_kills(cgroup: Path = CGROUP) -> int:

@@ -13,7 +13,8 @@ from typing import Any
 
 from configs.errors import ModelError
 from configs.schema import Model
-from tasks.artifact import digest_of, sha256
+from serving.digests import file_sha256
+from tasks.artifact import digest_of
 
 PACKAGE = "package:"
 SCRATCH = "scratch"
@@ -44,7 +45,7 @@ def digest(model: Model) -> dict[str, Any]:
     place = locate(model)
     if isinstance(place, Path):
         files = sorted(path for path in place.iterdir() if path.is_file())
-        return {"content": digest_of({path.name: sha256(path) for path in files})}
+        return {"content": digest_of({path.name: file_sha256(path) for path in files})}
     return {"id": place, "commit": _commit(place, model.revision)}
 
 

@@ -10,7 +10,8 @@ import urllib.request
 from pathlib import Path
 
 from configs.errors import ModelError
-from tasks import artifact, workspace
+from serving.digests import folder_sha256
+from tasks import workspace
 
 FOLDER = "artifacts/model"
 """Where our model folder lies inside an MLflow model."""
@@ -18,8 +19,7 @@ FOLDER = "artifacts/model"
 
 def content_id(folder: Path) -> str:
     """16 hex characters that change with any file of the folder, its name or its content."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return artifact.digest_of({f.relative_to(folder).as_posix(): artifact.sha256(f) for f in files})
+    return folder_sha256(folder)[:16]
 
 
 def fetch(uri: str, content: str, *, what: str) -> Path:

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from configs.schema import Recipe
+from serving.digests import file_sha256
 from tasks import artifact, pictures
 from tasks.artifact import Artifact
 from tasks.tracking import PASSWORD
@@ -40,7 +41,7 @@ def report(
         "report",
         key={
             "recipe": recipe.model_dump(mode="json"),
-            "template": artifact.sha256(TEMPLATE),
+            "template": file_sha256(TEMPLATE),
         },
         inputs=stages,
         code=[__name__],

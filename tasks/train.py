@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 
 from configs.errors import RecipeError, UserError
 from configs.schema import Recipe
+from serving.cores import granted_cores
 from tasks import artifact, checkpoints, hardware, lifeline, model_source, objectives, workspace
 from tasks.artifact import Artifact, write_json
 from tasks.trainer import EVENTS, LOCK, LOCK_WAIT_S
@@ -210,7 +211,7 @@ def torchrun(recipe: Recipe, work: Path) -> list[str]:
 
 def environment(recipe: Recipe) -> dict[str, str]:
     """Ours, with threads for each process (torchrun's default is one) and no chatter or reports."""
-    threads = recipe.train.threads or max(1, hardware.cores() // processes(recipe))
+    threads = recipe.train.threads or max(1, granted_cores() // processes(recipe))
     return {
         # Threads that wait by spinning cost 20 times the speed where others want the same cores.
         "OMP_WAIT_POLICY": "PASSIVE",

@@ -17,8 +17,9 @@ import numpy as np
 
 from configs.schema import Recipe
 from serving import heads, manifest
+from serving.cores import granted_cores
 from serving.scorer import TOKEN_BUDGETS
-from serving.session import PROVIDERS, Device, cuda_lacks, granted_cores, open_session
+from serving.session import PROVIDERS, Device, cuda_lacks, open_session
 from serving.tokenizer import TextTokenizer
 from tasks import gate, hardware, objectives, reference, speed, testset, variants
 from tasks.artifact import Artifact
@@ -95,7 +96,7 @@ def prepare_bench(recipe: Recipe, prepared: Artifact, trained: Artifact) -> Benc
     validation = reference.read_rows(prepared, "validation", recipe.export.gate.rows)
     tokenizer = TextTokenizer(prepared.path / "tokenizer/tokenizer.json", recipe.model.max_length)
     (longest,) = tokenizer.encode([" ".join(validation.texts)])
-    rows, batches = gate.plan(validation.ids, longest)
+    rows, batches = gate.plan(validation.ids, longest, token_budget=TOKEN_BUDGETS[where])
     _, metric = testset.deciding_metric(recipe, settings)
     judge = gate.Judge(
         batches=batches,

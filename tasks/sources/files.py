@@ -10,9 +10,9 @@ from pathlib import Path
 from configs.errors import DataError
 from configs.load import resolve_secrets
 from configs.schema import FilesSource
+from serving.digests import file_sha256
 from serving.errors import InputError
 from serving.readers import column_names, find_files, format_of, read_table
-from tasks.artifact import sha256
 from tasks.sources import Block, Rows, Source, without_secrets
 
 MAGIC = re.compile(r"[*?\[]")
@@ -39,7 +39,7 @@ def open_source(source: FilesSource, columns: list[str], folder: Path) -> Source
         except InputError as problem:
             raise DataError(f"data.source.{name}: {problem}") from problem
         # Content and format count; where the file lies does not.
-        digest[name] = [[format_of(file), sha256(file)] for file in files]
+        digest[name] = [[format_of(file), file_sha256(file)] for file in files]
     return Source({"kind": source.kind, **digest}, splits)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from configs.errors import DataError
 from configs.load import resolve_secrets
 from configs.schema import SqlSource
-from tasks.artifact import sha256
+from serving.digests import file_sha256
 from tasks.sources import Block, Rows, Source, without_secrets
 
 BLOCK_ROWS = 10_000
@@ -39,7 +39,7 @@ def open_source(source: SqlSource, folder: Path) -> Source:
         # `orig` is the driver's own error, without the statement and its links.
         reason = without_secrets(str(getattr(problem, "orig", None) or problem), source.url)
         raise DataError(f"data.source: the query failed: {reason}") from None
-    digest = {"kind": source.kind, "columns": columns, "rows": sha256(file)}
+    digest = {"kind": source.kind, "columns": columns, "rows": file_sha256(file)}
     return Source(digest, {"train": Rows(columns, partial(_read, file, columns))})
 
 

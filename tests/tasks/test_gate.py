@@ -39,7 +39,7 @@ def accuracy(outputs: Array) -> float:
 
 
 def judge(**limits: float) -> tuple[Judge, list[Ids]]:
-    rows, batches = gate.plan(ROWS, LONGEST)
+    rows, batches = gate.plan(ROWS, LONGEST, token_budget=512)
     expected = gate.run_all(model, rows, batches)
     return Judge(batches, expected, decide, accuracy, Gate.model_validate(limits)), rows
 
@@ -53,13 +53,13 @@ def verdict(run: gate.Run, tolerance: Tolerance = FP32, **limits: float) -> gate
 
 
 def test_scoring_batches_hold_every_row_once_and_not_the_added_one() -> None:
-    rows, batches = gate.plan(ROWS, LONGEST)
+    rows, batches = gate.plan(ROWS, LONGEST, token_budget=512)
     assert len(rows) == N_ROWS + 1
     assert sorted(np.concatenate(batches["scoring"])) == list(range(N_ROWS))
 
 
 def test_every_mixed_batch_pads_its_short_rows() -> None:
-    rows, batches = gate.plan(ROWS, LONGEST)
+    rows, batches = gate.plan(ROWS, LONGEST, token_budget=512)
     for batch in batches["mixed"]:
         lengths = [len(rows[i]) for i in batch]
         assert len(batch) >= 7
@@ -67,7 +67,7 @@ def test_every_mixed_batch_pads_its_short_rows() -> None:
 
 
 def test_single_rows_and_the_maximum_length_are_among_the_shapes() -> None:
-    rows, batches = gate.plan(ROWS, LONGEST)
+    rows, batches = gate.plan(ROWS, LONGEST, token_budget=512)
     single = [len(rows[i]) for batch in batches["single"] for i in batch]
     assert (len(batches["single"]), single[0], single[-1]) == (3, 3, 22)
     alone, padded = ([len(rows[i]) for i in batch] for batch in batches["longest"])
@@ -76,7 +76,7 @@ def test_single_rows_and_the_maximum_length_are_among_the_shapes() -> None:
 
 
 def test_a_single_row_can_be_planned() -> None:
-    rows, batches = gate.plan(ROWS[:1], LONGEST)
+    rows, batches = gate.plan(ROWS[:1], LONGEST, token_budget=512)
     assert gate.run_all(model, rows, batches)["mixed"].shape == (1, N_LABELS)
 
 

@@ -1,4 +1,3 @@
-import os
 from pathlib import Path
 
 import pytest
@@ -11,27 +10,6 @@ from tasks import hardware
 def write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
-
-
-def test_cores_are_those_of_the_affinity_mask_where_no_quota_is_set(tmp_path: Path) -> None:
-    assert hardware.cores(tmp_path) == len(os.sched_getaffinity(0))
-    write(tmp_path / "cpu.max", "max 100000\n")
-    assert hardware.cores(tmp_path) == len(os.sched_getaffinity(0))
-
-
-def test_cores_stay_under_the_control_groups_quota(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)))
-    write(tmp_path / "v2" / "cpu.max", "300000 100000\n")
-    assert hardware.cores(tmp_path / "v2") == 3
-    write(tmp_path / "half" / "cpu.max", "50000 100000\n")
-    assert hardware.cores(tmp_path / "half") == 1
-    write(tmp_path / "v1" / "cpu" / "cpu.cfs_quota_us", "600000\n")
-    write(tmp_path / "v1" / "cpu" / "cpu.cfs_period_us", "100000\n")
-    assert hardware.cores(tmp_path / "v1") == 6
-    write(tmp_path / "v1" / "cpu" / "cpu.cfs_quota_us", "-1\n")
-    assert hardware.cores(tmp_path / "v1") == 64
 
 
 def test_oom_kills_are_read_from_either_version_of_control_groups(tmp_path: Path) -> None:

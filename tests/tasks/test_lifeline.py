@@ -12,13 +12,14 @@ from helpers import TAG, tagged, wait_until_gone
 
 from tasks import lifeline
 
-# Starts torchrun as training does: it imports torch for seconds, and starts workers that do too,
-# each in a session of its own.
+# Starts torchrun as training does: it imports torch for seconds, and starts workers, each in a
+# session of its own, that never end by themselves.
+WORKER = "import time; time.sleep(600)"
 PARENT = """
 import sys
 from tasks import lifeline
 
-args = ["--standalone", "--nproc-per-node=2", "-m", "tasks.lifeline", "torch.utils.collect_env"]
+args = ["--standalone", "--nproc-per-node=2", "-m", "tasks.lifeline", "worker"]
 with lifeline.running("torch.distributed.run", args, stdout=sys.stderr) as process:
     print("started", flush=True)
     process.wait()
@@ -26,11 +27,13 @@ with lifeline.running("torch.distributed.run", args, stdout=sys.stderr) as proce
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.2, 1.0, 4.0])
-def test_nothing_outlives_a_killed_parent(after_s: float) -> None:
+def test_nothing_outlives_a_killed_parent(after_s: float, tmp_path: Path) -> None:
+    (tmp_path / "worker.py").write_text(WORKER)
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     tag = uuid.uuid4().hex
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT],
-        env={**os.environ, TAG: tag},
+        env={**os.environ, TAG: tag, "PYTHONPATH": path},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
