@@ -12,17 +12,17 @@ from typing import Any
 
 import psutil
 import pytest
-import torch
 from filelock import FileLock
 from helpers import TAG, changed, tagged, wait_until_gone
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from configs.errors import RecipeError, UserError
+from configs.errors import RecipeError
 from configs.schema import Recipe
-from tasks import checkpoints, trainer
+from serving.digests import file_sha256
+from tasks import checkpoints
 from tasks import train as module
-from tasks.artifact import Artifact, sha256
-from tasks.train import TrainerKilled, TrainerOutOfMemory, TrainingFailed, train
+from tasks.artifact import Artifact
+from tasks.train import TrainerKilled, TrainingFailed, train
 
 PARENT = """
 import json, pathlib, sys
@@ -165,7 +165,7 @@ def test_a_killed_training_goes_on_where_it_was_and_ends_with_the_same_weights(
     assert seen[0]["step"] == step + 1 or seen[0]["step"] == step + 2
     steps = [event["step"] for event in events_of(again) if "loss" in event]
     assert steps == [event["step"] for event in events_of(trained) if "loss" in event]
-    assert sha256(again.path / "model" / "model.safetensors") == sha256(
+    assert file_sha256(again.path / "model" / "model.safetensors") == file_sha256(
         trained.path / "model" / "model.safetensors"
     )
     assert not (home / "work").exists() or not list((home / "work").iterdir())
@@ -217,36 +217,6 @@ def test_a_failed_trainer_shows_its_last_line(
         train(recipe, Artifact(**{**vars(prepared), "path": broken}))
 
 
-def test_what_the_user_can_mend_is_the_users_error(tmp_path: Path) -> None:
-    outcome = trainer.outcome_of(RecipeError("model.scratch: no such birt"))
-    failure = module.failure(outcome, tmp_path)
-    assert isinstance(failure, UserError)
-    assert str(failure) == "model.scratch: no such birt"
-
-
-@pytest.mark.parametrize(
-    ("problem", "kind"),
-    [
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "out_of_memory"),
-        (MemoryError(), "out_of_memory"),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate"), "out_of_memory"),
-        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED"), "out_of_memory"),
-        (RuntimeError("shapes cannot be multiplied"), "failed"),
-        (ValueError("out of memory of this"), "failed"),
-    ],
-)
-def test_running_out_of_memory_is_told_by_each_librarys_own_words(
-    problem: Exception, kind: str
-) -> None:
-    assert trainer.outcome_of(problem)["outcome"] == kind
-
-
-def test_out_of_memory_with_one_row_is_told_so(tmp_path: Path) -> None:
-    failure = module.failure({"outcome": "out_of_memory", "error": "CUDA out of memory"}, tmp_path)
-    assert isinstance(failure, TrainerOutOfMemory)
-    assert str(failure).startswith("training out of memory: CUDA out of memory; the trainer's log")
-
-
 def test_two_trainers_never_share_a_folder(
     recipe: Recipe, prepared: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,48 +243,6 @@ def test_what_cannot_work_is_told_before_anything_starts(
         train(changed(recipe, train=train_section), prepared)
 
 
-# --- outcomes -------------------------------------------------------------------------------------
-
-
-def test_the_process_that_ran_out_of_memory_explains_the_others(tmp_path: Path) -> None:
-    assert module.outcome_of(tmp_path)["outcome"] == "killed"
-    failed = {"outcome": "failed", "error": "RuntimeError: Connection reset by peer"}
-    full = {"outcome": "out_of_memory", "error": "CUDA out of memory"}
-    (tmp_path / "outcome-0.json").write_text(json.dumps(failed))
-    assert module.outcome_of(tmp_path) == failed
-    (tmp_path / "outcome-1.json").write_text(json.dumps(full))
-    assert module.outcome_of(tmp_path) == full
-
-
-def test_pieces_shrink_by_half_or_more_and_divide_the_step_evenly() -> None:
-    assert [module.smaller(32, 32), module.smaller(32, 16), module.smaller(32, 2)] == [16, 8, 1]
-    assert [module.smaller(12, 12), module.smaller(12, 6), module.smaller(12, 3)] == [6, 3, 1]
-    assert module.smaller(7, 7) == 1
-
-
-def test_events_after_the_checkpoint_are_forgotten(tmp_path: Path) -> None:
-    file = tmp_path / "events.jsonl"
-    file.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st')
-    module._forget_events_after(file, 2)
-    assert file.read_text() == '{"step": 1}\n{"step": 2}\n'
-
-
-def test_only_whole_new_lines_are_reported(tmp_path: Path) -> None:
-    file, seen = tmp_path / "events.jsonl", []
-    file.write_text('{"step": 1}\n')
-    report = module._follow(file, seen.append)
-    report()
-    assert seen == []
-    with file.open("a") as events:
-        events.write('{"step": 2}\n{"step"')
-        events.flush()
-        report()
-        assert seen == [{"step": 2}]
-        events.write(": 3}\n")
-    report()
-    assert seen == [{"step": 2}, {"step": 3}]
-
-
 # --- slower, or with other hardware ---------------------------------------------------------------
 
 
@@ -334,7 +262,7 @@ def test_a_training_killed_at_any_stage_ends_whole_when_started_again(
     again = train(recipe, prepared)
     steps = [event["step"] for event in events_of(again) if "loss" in event]
     assert steps == [event["step"] for event in events_of(trained) if "loss" in event]
-    assert sha256(again.path / "model" / "model.safetensors") == sha256(
+    assert file_sha256(again.path / "model" / "model.safetensors") == file_sha256(
         trained.path / "model" / "model.safetensors"
     )
 
@@ -404,7 +332,7 @@ def test_two_processes_go_on_where_they_were_killed(
     resumed = train(two, prepared)
     monkeypatch.setenv("HEADRACE_HOME", str(home / "other"))
     straight = train(two, prepared)
-    assert sha256(resumed.path / "model" / "model.safetensors") == sha256(
+    assert file_sha256(resumed.path / "model" / "model.safetensors") == file_sha256(
         straight.path / "model" / "model.safetensors"
     )
 
