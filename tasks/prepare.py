@@ -266,5 +266,5 @@ def _baseline(
 ) -> dict[str, Any] | None:
     import datasets
 
-    train, test = (datasets.load_from_disk(str(folder / name)) for name in ("train", "test"))
-    return baseline.measure(objective, head, recipe.evaluate, train=train, test=test, folder=folder)
+    sets = {name: datasets.load_from_disk(str(folder / name)) for name in NAMES}
+    return baseline.measure(objective, head, recipe.evaluate, **sets, folder=folder)

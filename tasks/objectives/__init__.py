@@ -76,7 +76,8 @@ class Objective(Protocol):
 
     # Optional names; what is absent is left out of the evaluation, or taken as said here.
     #
-    # baseline(texts, targets, test_texts) -> targets of the test texts, decided by something simple
+    # baseline(train, validation, test_texts) -> targets of the test texts, decided by something
+    #     simple; train and validation are (texts, targets)
     # DECODE                          options of the serving head for the table of predictions
     # details(targets, outputs, head, *, confidence) -> {"metrics": {name: Interval}, ...}
     #     what cannot be had from sums over rows; further keys are sections of the report

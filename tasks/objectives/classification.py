@@ -94,11 +94,15 @@ def _listed(labels: list[str], most: int = 5) -> str:
     return ", ".join(labels[:most]) + more
 
 
-def baseline(texts: Sequence[str], targets: Sequence[int], test: Sequence[str]) -> Array:
-    """(m,) classes of the test texts, as a bag of words fitted on (texts, targets) decides them."""
+def baseline(
+    train: tuple[Sequence[str], Sequence[int]],
+    validation: tuple[Sequence[str], Sequence[int]],
+    test: Sequence[str],
+) -> Array:
+    """(n_test,) classes of the test texts, as a bag of words decides them."""
     from tasks.baseline import bag_of_words
 
-    return bag_of_words(texts, targets, test)
+    return bag_of_words(train, validation, test)
 
 
 def load_model(source: Any, head: Mapping[str, Any], **how: Any) -> Any:
