@@ -74,6 +74,7 @@ def of_training(run_id: str) -> Iterator[Callable[[Event], None]]:
             artifact.append(made if isinstance(made, UUID) else UUID(str(made)))
 
     paced = Paced(to_prefect, ARTIFACT_EVERY_S)
+    latest: dict[str, str] = {}
     with bar("train", "steps") as advance:
 
         def on_event(event: Event) -> None:
@@ -88,9 +89,12 @@ def of_training(run_id: str) -> Iterator[Callable[[Event], None]]:
             }
             tracking.log_metrics(run_id, metrics, step=event["step"])
             if total := event.get("max_steps"):
-                shown = event.get("validation") or {"loss": event["loss"]}
-                about = "validation " if "validation" in event else ""
-                advance(event["step"], total, about + numbers_in_words(shown))
+                # The latest of each kind, so that lines left out in between lose no validation.
+                if "validation" in event:
+                    latest["validation"] = f"validation {numbers_in_words(event['validation'])}"
+                else:
+                    latest["loss"] = numbers_in_words({"loss": event["loss"]})
+                advance(event["step"], total, "; ".join(latest.values()))
                 paced(event["step"] / total)
 
         yield on_event

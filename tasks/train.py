@@ -230,7 +230,7 @@ def outcome_of(work: Path) -> dict[str, Any]:
         for one in said:
             if one and one["outcome"] == kind:
                 return dict(one)
-    return {"outcome": "killed", "error": "the trainer was killed"}
+    return {"outcome": "killed", "error": "the trainer was killed, or could not start"}
 
 
 def failure(outcome: dict[str, Any], work: Path) -> Exception:
