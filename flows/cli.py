@@ -19,8 +19,11 @@ from typing import Any, cast
 from configs.errors import UserError
 from serving.errors import ServingError
 
+ABOUT = "Fine-tune text models on a schedule and score a lot of text cheaply."
 DONE, FAILED, WRONG_USAGE, REFUSED, REJECTED = range(5)
 LOGGERS = ("flows", "tasks", "serving")
+CHATTY = ("huggingface_hub", "datasets")
+"""Their retries are told line by line; what failed in the end is in the error."""
 
 Result = tuple[int, Any, str]
 """Exit code, the object for --json, the text for people."""
@@ -68,6 +71,8 @@ def _log_to_stderr(level: int) -> None:
         logger.handlers = [handler]
         logger.setLevel(level)
         logger.propagate = False
+    for name in CHATTY if level > logging.DEBUG else ():
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 # --- commands -------------------------------------------------------------------------------------
@@ -84,7 +89,11 @@ def init(arguments: argparse.Namespace) -> Result:
         name=arguments.name,
         recipe=arguments.output and Path(arguments.output),
     )
-    return DONE, {"recipe": str(recipe)}, f"{text}\nNext: headrace train {recipe}"
+    return (
+        DONE,
+        {"recipe": str(recipe)},
+        f"{text}\nNext: headrace check {recipe}, then headrace train {recipe}",
+    )
 
 
 def check(arguments: argparse.Namespace) -> Result:
@@ -92,8 +101,9 @@ def check(arguments: argparse.Namespace) -> Result:
     from flows import summary
     from tasks.prepare import prepare
 
-    prepared = prepare(load(arguments.recipe, arguments.overrides))
-    text = summary.line("prepare", prepared)
+    recipe = load(arguments.recipe, arguments.overrides)
+    prepared = prepare(recipe)
+    text = "\n".join([summary.line("prepare", prepared), *summary.of_check(recipe, prepared)])
     return DONE, {"folder": str(prepared.path), **prepared.facts}, text
 
 
@@ -176,7 +186,7 @@ def report(arguments: argparse.Namespace) -> Result:
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="headrace", description=__doc__.split("\n")[0])
+    top = argparse.ArgumentParser(prog="headrace", description=ABOUT)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     def command(run: Callable[[argparse.Namespace], Result], about: str) -> Any:
@@ -187,24 +197,30 @@ def parser() -> argparse.ArgumentParser:
         return one
 
     one = command(init, "look at a table and write a recipe for it")
-    one.add_argument("table", metavar="TABLE")
-    one.add_argument("--text", metavar="COL", help="the column of texts (guessed)")
-    one.add_argument("--label", metavar="COL", help="the column of labels (guessed)")
+    one.add_argument("table", metavar="TABLE", help="CSV, JSON lines or Parquet")
+    one.add_argument("--text", metavar="COL", help="the column of texts; guessed by default")
+    one.add_argument("--label", metavar="COL", help="the column of labels; guessed by default")
     one.add_argument("--test", metavar="TABLE", help="a table of test rows")
-    one.add_argument("--name", help="the model's name (the table's)")
-    one.add_argument("-o", "--output", metavar="RECIPE", help="where to write it (NAME.yaml)")
+    one.add_argument("--name", help="the model's name; by default the table's")
+    one.add_argument(
+        "-o", "--output", metavar="RECIPE", help="where to write it; by default NAME.yaml"
+    )
 
     for run, about in (
         (check, "check a recipe and its data, without training"),
         (train, "run the whole pipeline to a registered version and a decision"),
     ):
         one = command(run, about)
-        one.add_argument("recipe", metavar="RECIPE")
-        one.add_argument("overrides", metavar="section.key=value", nargs="*")
+        one.add_argument("recipe", metavar="RECIPE", help="a YAML file")
+        one.add_argument(
+            "overrides", metavar="section.key=value", nargs="*", help="values to change, if any"
+        )
 
     one = command(score, "score a table into a folder of parts")
     one.add_argument(
-        "model", metavar="MODEL", help="models:/NAME@champion, models:/NAME/3, a run id or a folder"
+        "model",
+        metavar="MODEL",
+        help="NAME (its champion), models:/NAME@ALIAS, models:/NAME/3, a run id or a folder",
     )
     one.add_argument(
         "input",
@@ -213,40 +229,45 @@ def parser() -> argparse.ArgumentParser:
         help="files, folders or globs: CSV, JSON lines, Parquet",
     )
     one.add_argument("output", metavar="OUTPUT", help="a folder; run again to resume")
-    one.add_argument("--text", metavar="COL", default="text", help="the column of texts (text)")
+    one.add_argument(
+        "--text", metavar="COL", help="the column of texts; by default as it was in training"
+    )
     one.add_argument(
         "--keep",
         metavar="COL",
-        nargs="+",
         default=[],
-        action="extend",
-        help="columns to carry along",
+        action="append",
+        help="a column to carry along; may be given several times",
     )
-    one.add_argument("--variant", metavar="V", help="fp32, fused, int8, fp16 (the model's default)")
+    one.add_argument(
+        "--variant", metavar="V", help="fp32, fused, int8, fp16; by default the model's choice"
+    )
     one.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     one.add_argument("--format", choices=["parquet", "csv", "jsonl"], default="parquet")
     one.add_argument(
-        "--probabilities", action="store_true", help="all probabilities, not only the largest"
+        "--probabilities", action="store_true", help="all probabilities, in the order of the labels"
     )
     one.add_argument(
-        "--chunk-rows", type=int, metavar="N", help="rows per commit (the model's default)"
+        "--chunk-rows", type=int, metavar="N", help="rows per commit; by default the model's"
     )
     one.add_argument(
         "--max-rejected",
         type=float,
         metavar="SHARE",
-        help="above it the exit code is 4 (the model's default)",
+        help="above it the exit code is 4; by default the model's",
     )
 
     command(history, "what happened to a model's aliases").add_argument("name", metavar="NAME")
     one = command(promote, "make a version the champion")
     one.add_argument("name", metavar="NAME")
     one.add_argument("version", metavar="VERSION")
-    one.add_argument("--why", default="by hand")
+    one.add_argument("--why", default="by hand", help="goes into the history")
     one = command(rollback, "make the previous champion champion again")
     one.add_argument("name", metavar="NAME")
-    one.add_argument("--why", default="by hand")
-    command(report, "open the report of a run").add_argument("run_or_model", metavar="RUN")
+    one.add_argument("--why", default="by hand", help="goes into the history")
+    command(report, "open the report of a run").add_argument(
+        "run_or_model", metavar="RUN", help="a run id, NAME (its champion) or models:/NAME/3"
+    )
     return top
 
 

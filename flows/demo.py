@@ -54,13 +54,14 @@ def write_held_out(prepared: Path, table: Path) -> Path:
 
 def closing(report: dict[str, Any], output: Path, page: Path, home: Path) -> str:
     return f"""
-Scored {report["rows"]:,} held-out rows with {report["model_version"]} ({report["variant"]}).
+{report["rows"]:,} held-out rows, scored with {report["model_version"]} ({report["variant"]}).
   predictions  {output}
   report       {page}
   registry     {home / "mlflow.db"}
 
 Next:
-  .venv/bin/headrace history docstrings
+  .venv/bin/headrace history docstrings       what happened to the champion, and why
+  .venv/bin/headrace report docstrings        opens the page in a browser
   .venv/bin/headrace init YOUR-TABLE.csv      writes a recipe for your own rows
   .venv/bin/mlflow ui --backend-store-uri sqlite:///{home / "mlflow.db"}"""
 

@@ -18,7 +18,7 @@ def scoring(
     model: str,
     source: str | list[str],
     output: str,
-    text: str = "text",
+    text: str | None = None,
     keep: list[str] | None = None,
     variant: str | None = None,
     options: dict[str, Any] | None = None,

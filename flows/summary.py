@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -135,6 +137,28 @@ LINES: Mapping[str, Callable[[Any], str]] = {
 }
 
 
+FEW_STEPS = 100
+
+
+def of_check(recipe: Recipe, prepared: Artifact) -> list[str]:
+    """What `headrace check` adds: what is to be beaten, and how long training will be."""
+    lines = []
+    baseline = prepared.facts["baseline"] or {}
+    for name, of in baseline.items():
+        if isinstance(of, dict):
+            lines.append(f"  TF-IDF baseline {name} {interval(of)}")
+    train = recipe.train
+    steps = math.ceil(prepared.facts["rows"]["train"] / train.batch_size) * train.epochs
+    steps = min(round(steps), train.max_steps or sys.maxsize)
+    lines.append(f"  training will take {steps:,} steps of {train.batch_size} rows")
+    if steps < FEW_STEPS:
+        lines.append(
+            f"  that is little to learn from: more rows, a smaller train.batch_size or more than "
+            f"{train.epochs:g} train.epochs"
+        )
+    return lines
+
+
 def decision_markdown(outcome: Outcome) -> str:
     verdict = "promoted to champion" if outcome.promoted else "refused; the champion stays"
     reasons = "\n".join(f"- {reason}" for reason in outcome.reasons)
@@ -162,7 +186,7 @@ def text(outcome: Outcome) -> str:
     if outcome.baseline and outcome.metric in outcome.baseline:
         lines.append(f"  {'TF-IDF':<10} {interval(outcome.baseline[outcome.metric])}")
     if outcome.baseline_difference:
-        lines.append(f"  {'difference':<10} {interval(outcome.baseline_difference)}")
+        lines.append(f"  {'over it':<10} {interval(outcome.baseline_difference)}")
     for variant in outcome.variants:
         chosen = "  ← default" if variant["name"] == outcome.default_variant else ""
         if variant["status"] == "kept":

@@ -45,7 +45,7 @@ def run(
     paths: Paths,
     output: str | Path,
     *,
-    text_column: str = "text",
+    text_column: str | None = None,
     keep: Sequence[str] = (),
     model_version: str | None = None,
     variant: str | None = None,
@@ -60,14 +60,17 @@ def run(
 ) -> Report:
     """Score every row of the input into the folder `output`; what is done there stays as it is.
 
-    `model`: a model folder. `options`: the head's, such as `probabilities=True`. `chunk_rows` and
-    `max_rejected` are the model's own by default; `max_rejected` only sets a field of the Report.
+    `model`: a model folder. `options`: the head's, such as `probabilities=True`. `text_column`,
+    `chunk_rows` and `max_rejected` are the model's own by default; `max_rejected` only sets a
+    field of the Report.
     Raises InputError for a table that cannot be read, PlanError when the folder holds another
     job, or one that is running, ModelFolderError and ProviderError as Scorer does.
     """
     started = time.monotonic()
     folder, out, files = Path(model), OutputFolder(Path(output)), find_files(paths)
+    _check_numbers(chunk_rows, threads, token_budget, max_rejected)
     described = manifest.read(folder)
+    text_column = text_column or described.score.get("text_column", "text")
     writers.get(format)
     _check_apart(out.path, paths)
     types = column_types(files, [text_column, *keep])
@@ -101,6 +104,15 @@ def run(
         )
         out.finish(asdict(report))
         return report
+
+
+def _check_numbers(*counts_then_share: float | None) -> None:
+    *counts, share = counts_then_share
+    for name, count in zip(("chunk_rows", "threads", "token_budget"), counts, strict=True):
+        if count is not None and count < 1:
+            raise InputError(f"{name} must be 1 or more, not {count}")
+    if share is not None and not 0 <= share <= 1:
+        raise InputError(f"max_rejected is a share of the rows, from 0 to 1, not {share}")
 
 
 def _check_apart(output: Path, paths: Paths) -> None:

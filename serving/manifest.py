@@ -56,7 +56,7 @@ class Manifest:
     training: dict[str, Any] = field(default_factory=dict)
     """Lineage: recipe name, artifact digests, split salt."""
     score: dict[str, Any] = field(default_factory=dict)
-    """Defaults of scoring jobs: {"chunk_rows": ..., "max_rejected": ...}."""
+    """Defaults of scoring jobs: {"chunk_rows": ..., "max_rejected": ..., "text_column": ...}."""
     dropped: dict[str, str] = field(default_factory=dict)
     """Variants that were tried and refused, with the reason."""
     format: int = FORMAT

@@ -39,6 +39,8 @@ class OutputFolder:
 
         Raises PlanError when another job is at work there, or when the folder is somebody else's.
         """
+        if self.path.exists() and not self.path.is_dir():
+            raise PlanError(f"the output {self.path} is a file; name a folder for the parts")
         self.path.mkdir(parents=True, exist_ok=True)
         strangers = sorted(p.name for p in self.path.iterdir() if not p.name.startswith("."))
         if strangers and not (self.path / PLAN).exists():

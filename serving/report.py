@@ -20,6 +20,8 @@ MAX_REJECTED = 0.1
 SMALLEST_SHARE = 1e-4
 # The usual reading of a population stability index: under 0.1 the same, over 0.25 another one.
 DRIFTED = 0.25
+# With fewer rows the index is large by chance alone.
+ENOUGH_FOR_DRIFT = 200
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,9 @@ class Report:
             said = f"{self.rejected_share:.1%} of the rows have no prediction: {listed}"
             lines.append(said + (limit if self.too_many_rejected else ""))
         for name, index in self.drift.items():
-            if index > DRIFTED:
+            if index > DRIFTED and self.rows >= ENOUGH_FOR_DRIFT:
                 lines.append(
-                    f"{name} is distributed otherwise than in training "
+                    f"{name} differs from the training data "
                     f"(population stability index {index:.2f})"
                 )
         return "\n".join(lines)

@@ -50,6 +50,8 @@ class Guard:
     passed: bool
     reason: str
     numbers: Numbers
+    asked: bool = True
+    """False where the recipe sets no such limit, or there is nothing to hold it against."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,8 @@ class Decision:
 
     @property
     def reasons(self) -> list[str]:
-        return [guard.reason for guard in self.guards]
+        """Of the guards that were asked for."""
+        return [guard.reason for guard in self.guards if guard.asked]
 
     @property
     def summary(self) -> str:
@@ -163,8 +166,8 @@ def _difference(rules: Promote, metric: str, found: Difference | None, detectabl
     margin = 0.0 if rules.rule == "better" else rules.margin
     if found is None:
         reason = (
-            "There is no champion to compare with; over one with errors of its own these rows "
-            f"could show a gain of {detectable:.4f}."
+            "There is no champion to compare with yet; over one these rows could show a gain of "
+            f"{detectable:.4f} or more."
         )
         numbers: Numbers = {"margin": margin, "smallest_detectable": detectable}
         return Guard("difference", True, reason, numbers)
@@ -181,7 +184,9 @@ def _difference(rules: Promote, metric: str, found: Difference | None, detectabl
 def _floor(rules: Promote, metric: str, candidate: Measured, higher_is_better: bool) -> Guard:
     numbers: Numbers = {"limit": rules.floor, "found": candidate.value}
     if rules.floor is None:
-        return Guard("floor", not math.isnan(candidate.value), "No floor was asked for.", numbers)
+        is_number = not math.isnan(candidate.value)
+        reason = f"No floor was asked for; {metric} is {candidate.value:.4f}."
+        return Guard("floor", is_number, reason, numbers, asked=not is_number)
     reached = candidate.value >= rules.floor if higher_is_better else candidate.value <= rules.floor
     bound = "at least" if higher_is_better else "at most"
     reason = f"The floor asks for {metric} of {bound} {rules.floor:g}: {candidate.value:.4f}."
@@ -190,7 +195,7 @@ def _floor(rules: Promote, metric: str, candidate: Measured, higher_is_better: b
 
 def _slices(rules: Promote, metric: str, slices: Sequence[SliceGain]) -> Guard:
     if rules.slices is None:
-        return Guard("slices", True, "No limit on slices was asked for.", {})
+        return Guard("slices", True, "No limit on slices was asked for.", {}, asked=False)
     limit, least = rules.slices.max_drop, rules.slices.min_rows
     large = [one for one in slices if one.rows >= least]
     numbers: Numbers = {
@@ -200,7 +205,7 @@ def _slices(rules: Promote, metric: str, slices: Sequence[SliceGain]) -> Guard:
     }
     if not large:
         why = f"No slice has {least} test rows" if slices else "There is no champion"
-        return Guard("slices", True, f"{why} to compare slices by.", numbers)
+        return Guard("slices", True, f"{why} to compare slices by.", numbers, asked=bool(slices))
     failed = [one for one in large if not one.difference.value >= -limit]
     worst = min(failed or large, key=lambda one: one.difference.value)
     numbers |= {"slice": f"{worst.name}={worst.value}", "rows": worst.rows, "failed": len(failed)}
@@ -227,10 +232,11 @@ def _latency(rules: Promote, candidate: Measured, champion: Measured | None) -> 
     }
     speeds = f"{ours:,.0f} and {theirs:,.0f} tokens a second" if ours and theirs else ""
     if champion is None:
-        return Guard("latency", True, "There is no champion to be timed against.", numbers)
+        reason = "There is no champion to be timed against."
+        return Guard("latency", True, reason, numbers, asked=False)
     if rules.max_latency_ratio is None:
         reason = "No limit on latency was asked for" + (f" ({speeds})." if speeds else ".")
-        return Guard("latency", True, reason, numbers)
+        return Guard("latency", True, reason, numbers, asked=False)
     asked = f"Time per token may be at most {rules.max_latency_ratio:g} times the champion's"
     if ratio is None:
         return Guard("latency", False, f"{asked}, and was not measured.", numbers)
@@ -244,7 +250,8 @@ def _size(rules: Promote, candidate: Measured) -> Guard:
     numbers["found_mb"] = size_mb
     if rules.max_size_mb is None:
         found = "" if size_mb is None else f" ({size_mb:.1f} MB)"
-        return Guard("size", True, f"No limit on size was asked for{found}.", numbers)
+        reason = f"No limit on size was asked for{found}."
+        return Guard("size", True, reason, numbers, asked=False)
     asked = f"The default variant may have at most {rules.max_size_mb:g} MB"
     if size_mb is None:
         return Guard("size", False, f"{asked}, and its size is not known.", numbers)

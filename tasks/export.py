@@ -49,7 +49,7 @@ def export(recipe: Recipe, prepared: Artifact, trained: Artifact) -> Artifact:
             "max_length": recipe.model.max_length,
             "export": recipe.export.model_dump(mode="json"),
             "metric": recipe.promote.metric,
-            "score": recipe.score.model_dump(mode="json"),
+            "score": _scoring_defaults(recipe),
             "device": trial.device(),
         },
         inputs=[prepared, trained],
@@ -132,9 +132,16 @@ def _manifest(
         default=kept[0].name if fixed == "fastest" else fixed,
         variants=tuple(kept),
         head=bench.settings,
-        score=recipe.score.model_dump(mode="json"),
+        score=_scoring_defaults(recipe),
         dropped={one.name: one.reason for one in tried if one.reason},
     )
+
+
+def _scoring_defaults(recipe: Recipe) -> dict[str, Any]:
+    return {
+        **recipe.score.model_dump(mode="json"),
+        "text_column": recipe.data.columns.get("text", "text"),
+    }
 
 
 def _lineage(recipe: Recipe, prepared: Artifact, trained: Artifact) -> dict[str, Any]:

@@ -73,6 +73,11 @@ def inspect_table(path: Path, *, text: str | None = None, label: str | None = No
             labels.update(_strings(block.columns[label]))
     except InputError as problem:
         raise DataError(str(problem)) from problem
+    if 5 * len(labels) > rows:
+        raise DataError(
+            f"{label!r} in {path} has {len(labels):,} values in {rows:,} rows: too many to be "
+            "labels; name another column with --label"
+        )
     words = sorted(len(value.split()) for value in sample[text] if isinstance(value, str))
     return Inspected(
         rows=rows,
@@ -108,7 +113,7 @@ def write_recipe(
         with recipe.open("x", encoding="utf-8") as file:
             file.write(content)
     except FileExistsError:
-        raise RecipeError(f"{recipe} is there already; name another with -o") from None
+        raise RecipeError(f"{recipe} already exists; name another with -o") from None
     except OSError as problem:
         raise RecipeError(f"{recipe} cannot be written: {problem.strerror}") from problem
     return recipe, f"{_in_words(table, found)}\nWrote {recipe}"
@@ -142,6 +147,9 @@ def _recipe(name: str, found: Inspected, table: Path, test: Path | None) -> str:
     }
     if found.rare:
         sections["options"] = {"labels": sorted(set(found.labels) - set(found.rare))}
+        # Their rows are rejected, which is what is wanted here.
+        share = sum(found.labels[label] for label in found.rare) / found.rows
+        sections["data"]["limits"] = {"rejected": round(min(1.0, share + 0.1), 2)}
     return yaml.safe_dump(sections, sort_keys=False, allow_unicode=True)
 
 

@@ -12,9 +12,11 @@ from pathlib import Path
 from configs.errors import ModelError
 from serving import manifest
 from tasks import model_store, registry, tracking, workspace
+from tasks.alias_history import CHAMPION
 
 RUN = re.compile(r"(?:runs:/)?([0-9a-f]{32})(?:/.*)?")
 REGISTERED = re.compile(r"models:/([^/@]+)(?:/(\d+)|@([^/@]+))")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 INSIDE = (".", "model", model_store.FOLDER)
 """Where a model folder lies: in itself, in an export, in a downloaded MLflow model."""
 
@@ -27,14 +29,13 @@ class ResolvedModel:
 
 
 def resolve(model: str) -> ResolvedModel:
-    """`models:/NAME@ALIAS`, `models:/NAME/VERSION`, `runs:/ID`, a run's id, or a folder.
+    """`models:/NAME@ALIAS`, `models:/NAME/VERSION`, `runs:/ID`, a run's id, a folder, or else NAME,
+    which means its champion.
 
     Raises ModelError saying what there is instead.
     """
     if model.startswith("models:") or RUN.fullmatch(model):
-        name, version = _version(model)
-        found = registry.load_version(name, version)
-        return ResolvedModel(found.folder, f"{name}/{version}")
+        return _registered(model)
     given = Path(model).expanduser()
     for place in (given / inside for inside in INSIDE):
         if (place / manifest.FILE).is_file():
@@ -42,10 +43,18 @@ def resolve(model: str) -> ResolvedModel:
             return ResolvedModel(folder, f"folder:{model_store.content_id(folder)[:8]}")
     if given.exists():
         raise ModelError(f"{model} is no model folder: it has no {manifest.FILE}")
+    if NAME.fullmatch(model):
+        return _registered(model)
     raise ModelError(
         f"no model {model!r}: write models:/NAME@champion, models:/NAME/VERSION, the id of a run, "
         "or a folder that exists"
     )
+
+
+def _registered(model: str) -> ResolvedModel:
+    name, version = _version(model)
+    found = registry.load_version(name, version)
+    return ResolvedModel(found.folder, f"{name}/{version}")
 
 
 def report_of(model: str) -> Path:
@@ -72,6 +81,8 @@ def _version(model: str) -> tuple[str, str]:
             raise ModelError(f"run {run[1]} registered no model")
         newest = max(found, key=lambda one: int(one.version))
         return newest.name, str(newest.version)
+    if NAME.fullmatch(model):
+        return model, registry.aliased(client, model, CHAMPION)
     named = REGISTERED.fullmatch(model)
     if named is None:
         raise ModelError(f"{model!r}: write models:/NAME@champion or models:/NAME/VERSION")

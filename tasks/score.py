@@ -15,7 +15,7 @@ def score(
     source: str | Sequence[str],
     output: str | Path,
     *,
-    text: str = "text",
+    text: str | None = None,
     keep: Sequence[str] = (),
     variant: str | None = None,
     on_progress: Progress | None = None,

@@ -58,7 +58,7 @@ class Rejected:
             each = ", ".join(f"{count:,} {reason}" for reason, count in self.counts().items())
             raise DataError(
                 f"{len(self.rows):,} of {self.read:,} rows cannot be used: {each}; "
-                f"mend them, or raise data.limits.rejected above {limit:g}"
+                f"fix them, or raise data.limits.rejected above {limit:g}"
             )
 
     def write(self, file: Path) -> None:

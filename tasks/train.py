@@ -213,8 +213,6 @@ def environment(recipe: Recipe) -> dict[str, str]:
     """Ours, with threads for each process (torchrun's default is one) and no chatter or reports."""
     threads = recipe.train.threads or max(1, granted_cores() // processes(recipe))
     return {
-        # Threads that wait by spinning cost 20 times the speed where others want the same cores.
-        "OMP_WAIT_POLICY": "PASSIVE",
         **os.environ,
         "OMP_NUM_THREADS": str(threads),
         "TOKENIZERS_PARALLELISM": "false",

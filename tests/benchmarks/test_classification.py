@@ -37,7 +37,8 @@ CASES = [
     Case("sst2", 0, 2, 64, 0.86),
     Case("sst2", 1, 2, 64, 0.86),
     Case("sst2", 2, 2, 64, 0.86),
-    Case("sms_spam", 0, 3, 96, 0.985),
+    # The settings with the fewest errors on validation rows, of the eight that were tried.
+    Case("sms_spam", 0, 4, 96, 0.985, learning_rate=5e-5),
     Case("ag_news", 0, 2, 96, 0.90),
 ]
 

