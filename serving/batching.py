@@ -14,10 +14,13 @@ from numpy.typing import NDArray
 Lengths = Sequence[int] | NDArray[np.int64]
 
 
-def plan_batches(lengths: Lengths, *, token_budget: int) -> list[NDArray[np.int64]]:
+def plan_batches(
+    lengths: Lengths, *, token_budget: int, one_length: bool = False
+) -> list[NDArray[np.int64]]:
     """Indices of the rows of each batch: every row once, shortest first, ties in input order.
 
     A batch has rows x longest ≤ `token_budget` tokens, padding included, or is a single row.
+    `one_length`: its rows are all of one length, so that there is no padding.
     """
     sizes = np.asarray(lengths, dtype=np.int64)
     order = np.argsort(sizes, kind="stable")
@@ -26,7 +29,11 @@ def plan_batches(lengths: Lengths, *, token_budget: int) -> list[NDArray[np.int6
     for stop in range(1, len(order) + 1):
         # Sorted, so the next row would be the longest of this batch.
         is_last = stop == len(order)
-        if is_last or (stop + 1 - start) * sizes[order[stop]] > token_budget:
+        if (
+            is_last
+            or (stop + 1 - start) * sizes[order[stop]] > token_budget
+            or (one_length and sizes[order[stop]] != sizes[order[start]])
+        ):
             batches.append(order[start:stop])
             start = stop
     return batches

@@ -1,16 +1,21 @@
 """Score a table into a folder of parts, chunk by chunk, so that it can be killed and run again.
 
-For each chunk of input rows: read, tokenise, run, write, commit (output.py). What has a whole
-commit is not done again, and what decides the bytes is frozen in _plan.json (plan.py): the parts of
-a job that was killed are those of one that was not. The steps of a chunk know nothing of each
-other but what they hand on, so they may come to overlap, or to run elsewhere.
+For each chunk of input rows: read and tokenise, run, decode, write, commit (output.py). What has a
+whole commit is not done again, and what decides the bytes is frozen in _plan.json (plan.py): the
+parts of a job that was killed are those of one that was not.
+
+The steps overlap: one thread reads and tokenises the next chunk, the workers run the batches of up
+to two (runner.py), and this one decodes, writes and commits the oldest. All of them spend their
+time in libraries that leave the interpreter to the others. Memory holds a handful of chunks,
+however long the table.
 """
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,19 +25,24 @@ import pyarrow as pa
 
 from . import manifest, writers
 from . import plan as plans
-from .batching import padded_tokens, plan_batches
+from .ahead import ahead
+from .batching import padded_tokens
 from .digests import folder_sha256
 from .errors import InputError
+from .heads import Ids
 from .output import PLAN, OutputFolder
 from .plan import Plan
 from .readers import Block, Paths, as_text, column_types, find_files, read_table
 from .report import Report, chunk_facts, report_of
+from .runner import OnRows, Running
 from .scorer import Scorer
 from .session import PROVIDERS, Device, device_of
 
 __all__ = ["Report", "run"]
 
 CHUNK_ROWS = 10_000
+AT_WORK = 2
+"""Chunks the workers have: one to run, and one to go on with when that is done."""
 
 Progress = Callable[[int, int], None]
 """Gets the rows done and the rows in all."""
@@ -50,6 +60,7 @@ def run(
     model_version: str | None = None,
     variant: str | None = None,
     device: Device = "auto",
+    workers: int | None = None,
     threads: int | None = None,
     token_budget: int | None = None,
     format: str = "parquet",
@@ -68,7 +79,7 @@ def run(
     """
     started = time.monotonic()
     folder, out, files = Path(model), OutputFolder(Path(output)), find_files(paths)
-    _check_numbers(chunk_rows, threads, token_budget, max_rejected)
+    _check_numbers(chunk_rows, workers, threads, token_budget, max_rejected)
     described = manifest.read(folder)
     text_column = text_column or described.score.get("text_column", "text")
     writers.get(format)
@@ -82,6 +93,7 @@ def run(
         "output_format": format,
         "chunk_rows": chunk_rows,
         "variant": variant,
+        "workers": workers,
         "threads": threads,
         "token_budget": token_budget,
     }
@@ -108,7 +120,9 @@ def run(
 
 def _check_numbers(*counts_then_share: float | None) -> None:
     *counts, share = counts_then_share
-    for name, count in zip(("chunk_rows", "threads", "token_budget"), counts, strict=True):
+    for name, count in zip(
+        ("chunk_rows", "workers", "threads", "token_budget"), counts, strict=True
+    ):
         if count is not None and count < 1:
             raise InputError(f"{name} must be 1 or more, not {count}")
     if share is not None and not 0 <= share <= 1:
@@ -142,15 +156,16 @@ def _plan(
     if frozen:
         plans.check_same(frozen, **asked, provider=PROVIDERS.get(device))
         return frozen, None
-    how = {name: asked[name] for name in ("variant", "threads", "token_budget")}
+    how = {name: asked[name] for name in ("variant", "workers", "threads", "token_budget")}
     scorer = Scorer(folder, device=device, **how)
     scorer.fields(**asked["options"])  # a wrong option must not get into a plan
     asked["chunk_rows"] = asked["chunk_rows"] or scorer.manifest.score.get("chunk_rows", CHUNK_ROWS)
     given = {
         "variant": scorer.variant.name,
         "provider": scorer.provider,
-        "threads": scorer.threads,
-        "token_budget": scorer.token_budget,
+        "workers": scorer.runner.workers,
+        "threads": scorer.runner.threads,
+        "token_budget": scorer.runner.token_budget,
     }
     plan = Plan(**{**asked, **given})
     out.write(PLAN, asdict(plan))
@@ -162,12 +177,27 @@ def _open_as_planned(folder: Path, plan: Plan) -> Scorer:
         folder,
         variant=plan.variant,
         device=device_of(plan.provider),
+        workers=plan.workers,
         threads=plan.threads,
         token_budget=plan.token_budget,
     )
 
 
 # --- the chunks -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A chunk with its texts as token ids."""
+
+    number: int
+    block: Block
+    errors: list[str | None]
+    """By row of the block."""
+    good: list[int]
+    """The rows of the block that have ids, and no error so far."""
+    ids: list[Ids]
+    """Of each of them, (length,)."""
 
 
 def _do_missing(
@@ -189,16 +219,48 @@ def _do_missing(
         if on_progress:
             on_progress(n_done, plan.n_rows)
 
-    for chunk, block in enumerate(_blocks(files, plan)):
-        if chunk in done:
+    def finish(chunk: Chunk, running: Running) -> None:
+        table, facts = _scored(chunk, running, scorer, plan, types, on_rows=advance)
+        done[chunk.number] = out.commit(chunk.number, ending, partial(write, table), **facts)
+        advance(len(chunk.block) - facts["scored"])
+
+    at_work: deque[tuple[Chunk, Running]] = deque()
+    try:
+        for chunk in ahead(_chunks(files, plan, scorer, frozenset(done))):
+            at_work.append((chunk, scorer.start(chunk.ids)))
+            if len(at_work) == AT_WORK:
+                finish(*at_work.popleft())
+        while at_work:
+            finish(*at_work.popleft())
+    finally:
+        for _, running in at_work:
+            running.cancel()
+
+
+def _chunks(files: list[Path], plan: Plan, scorer: Scorer, done: frozenset[int]) -> Iterator[Chunk]:
+    """The chunks that are not done yet, read and tokenised."""
+    missing = plan.n_chunks - len(done)
+    for number, block in enumerate(_blocks(files, plan)):
+        if number in done:
             continue
         if len(block) != min(plan.chunk_rows, plan.n_rows - block.first_row):
             raise InputError("the input has changed since the job was started; start it anew")
-        table, facts = score_block(scorer, block, plan, types, on_rows=advance)
-        done[chunk] = out.commit(chunk, ending, partial(write, table), **facts)
-        advance(len(block) - facts["scored"])
-        if len(done) == plan.n_chunks:
+        yield _tokenised(number, block, plan, scorer)
+        missing -= 1
+        if not missing:
             break
+
+
+def _tokenised(number: int, block: Block, plan: Plan, scorer: Scorer) -> Chunk:
+    errors = list(block.errors)
+    texts = block.columns[plan.text_column]
+    good = [i for i, code in enumerate(errors) if code is None]
+    ids = scorer.encode([texts[i] for i in good])
+    for i, row in zip(good, ids, strict=True):
+        if len(row) == 0:  # not even a special token: nothing the model could look at
+            errors[i] = "empty_text"
+    kept = [(i, row) for i, row in zip(good, ids, strict=True) if len(row)]
+    return Chunk(number, block, errors, [i for i, _ in kept], [row for _, row in kept])
 
 
 def _blocks(files: list[Path], plan: Plan) -> Iterator[Block]:
@@ -210,42 +272,27 @@ def _blocks(files: list[Path], plan: Plan) -> Iterator[Block]:
         yield from read_table(files, columns, text=[plan.text_column], block_rows=plan.chunk_rows)
 
 
-def score_block(
-    scorer: Scorer,
-    block: Block,
-    plan: Plan,
-    types: Types,
-    *,
-    on_rows: Callable[[int], None] | None = None,
+def _scored(
+    chunk: Chunk, running: Running, scorer: Scorer, plan: Plan, types: Types, *, on_rows: OnRows
 ) -> tuple[pa.Table, dict[str, Any]]:
-    """One chunk from rows of text to the table of its part and the facts of its record."""
-    errors = list(block.errors)
-    texts = block.columns[plan.text_column]
-    good = [i for i, code in enumerate(errors) if code is None]
-    ids = dict(zip(good, scorer.encode([texts[i] for i in good]), strict=True))
-    for i in good:
-        if len(ids[i]) == 0:  # not even a special token: nothing the model could look at
-            errors[i] = "empty_text"
-            del ids[i]
-
-    rows = list(ids.values())
-    decided = scorer.decode(scorer.run(rows, on_rows=on_rows), **plan.options)
-    for i, decision in zip(ids, decided.column(0), strict=True):
+    """Wait for the chunk's rows: the table of its part, and the facts of its record."""
+    decided = scorer.decode(scorer.collect(running.outputs(on_rows)), **plan.options)
+    errors = list(chunk.errors)
+    for i, decision in zip(chunk.good, decided.column(0), strict=True):
         if not decision.is_valid:
             errors[i] = "model_error"
-    table = _table(
-        block, decided, dict(zip(ids, range(len(ids)), strict=True)), errors, plan, types
-    )
-    lengths = [len(row) for row in rows]
-    batches = plan_batches(lengths, token_budget=plan.token_budget)
+    positions = {row: position for position, row in enumerate(chunk.good)}
+    table = _table(chunk.block, decided, positions, errors, plan, types)
+    lengths = [len(row) for row in chunk.ids]
     facts = chunk_facts(
         errors,
         lengths,
-        padded_tokens(lengths, batches),
+        padded_tokens(lengths, scorer.runner.batches(lengths)),
         {name: decided.column(name).to_pylist() for name in scorer.head.SHARES},
         scorer.manifest.profile,
     )
-    return table, {"first_row": block.first_row, "rows": len(block), "scored": len(rows), **facts}
+    about = {"first_row": chunk.block.first_row, "rows": len(chunk.block), "scored": len(lengths)}
+    return table, {**about, **facts}
 
 
 def _table(

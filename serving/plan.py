@@ -1,6 +1,6 @@
 """_plan.json: everything that decides a job's bytes, frozen when the job is started.
 
-A job that is run again takes from the plan what the caller left open (variant, threads, ...), so
+A job that is run again takes from the plan what the caller left open (variant, workers, ...), so
 that a resumed job computes as the first one did; what the caller asks for and the plan has
 otherwise is an error that names the field.
 """
@@ -41,7 +41,9 @@ class Plan:
     chunk_rows: int
     variant: str
     provider: str
+    workers: int
     threads: int
+    """Of each worker."""
     token_budget: int
     onnxruntime: str = ort.__version__
     format: int = FORMAT

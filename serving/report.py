@@ -47,6 +47,7 @@ class Report:
     model_version: str
     variant: str
     provider: str
+    workers: int
     threads: int
     parts: int
 
@@ -117,6 +118,7 @@ def report_of(
         model_version=plan.model_version,
         variant=plan.variant,
         provider=plan.provider,
+        workers=plan.workers,
         threads=plan.threads,
         parts=len(records),
         **speed,

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from . import golden, heads, manifest
-from .batching import plan_batches
 from .cores import granted_cores
 from .errors import ModelFolderError, ProviderError
 from .heads import Ids
-from .session import Device, device_of, open_session, providers_for
+from .runner import Runner, Running
+from .session import Device, device_of, providers_for
 from .tokenizer import TextTokenizer
 
 log = logging.getLogger(__name__)
@@ -23,11 +23,18 @@ TOKEN_BUDGETS: dict[Device, int] = {"cpu": 512, "cuda": 16_384}
 """Tokens a batch holds, padding included: on a CPU what its caches hold, measured on MiniLM."""
 
 
+def defaults(provider: str) -> dict[str, int]:
+    """How a Runner runs on a provider when nothing else is asked for."""
+    device = device_of(provider)
+    workers = granted_cores() if device == "cpu" else 1
+    return {"workers": workers, "threads": 1, "token_budget": TOKEN_BUDGETS[device]}
+
+
 class Scorer:
     """One variant of a model on one device.
 
-    `.manifest`, `.variant` (a manifest.Variant), `.provider`, `.providers`, `.threads`,
-    `.token_budget`, `.folder` say what was opened.
+    `.manifest`, `.variant` (a manifest.Variant), `.provider`, `.runner`, `.folder` say what was
+    opened.
     """
 
     def __init__(
@@ -36,12 +43,15 @@ class Scorer:
         *,
         variant: str | None = None,
         device: Device = "auto",
+        workers: int | None = None,
         threads: int | None = None,
         token_budget: int | None = None,
         check: bool = True,
     ) -> None:
         """Open the model's default variant, or the one asked for.
 
+        `workers` batches run at a time (on a CPU by default as many as there are cores), each on
+        `threads` threads (1).
         `check`: compare its outputs with the golden ones first. A default that fails makes room
         for the next variant, with a warning; a variant asked for by name is never replaced.
         Raises ModelFolderError when nothing is left or the folder is not whole, ProviderError
@@ -50,10 +60,9 @@ class Scorer:
         self.folder = Path(folder)
         self.manifest = manifest.read(self.folder)
         self.head = heads.get(self.manifest.objective)
-        self.threads = threads or granted_cores()
         self._tokenizer = TextTokenizer(self.folder / "tokenizer.json", self.manifest.max_length)
-        self._open(self._candidates(variant, device), check=check)
-        self.token_budget = token_budget or TOKEN_BUDGETS[device_of(self.provider)]
+        how = {"workers": workers, "threads": threads, "token_budget": token_budget}
+        self._open(self._candidates(variant, device), how, check=check)
 
     def _candidates(self, name: str | None, device: Device) -> list[tuple[manifest.Variant, str]]:
         """Variants to try, each with its provider, the wanted one first."""
@@ -73,18 +82,26 @@ class Scorer:
             )
         return candidates
 
-    def _open(self, candidates: list[tuple[manifest.Variant, str]], *, check: bool) -> None:
+    def _open(
+        self,
+        candidates: list[tuple[manifest.Variant, str]],
+        how: dict[str, int | None],
+        *,
+        check: bool,
+    ) -> None:
         """Take the first candidate that computes here what it computed where it was exported."""
         problems: list[str] = []
         for variant, provider in candidates:
             if problems:
                 log.warning("%s; trying %s", problems[-1], variant.name)
             self.variant, self.provider = variant, provider
-            self._session = open_session(
+            self.runner = Runner(
                 self.folder / variant.file,
+                self.head,
+                pad_id=self.manifest.pad_id,
                 provider=provider,
-                threads=self.threads,
                 disabled_optimizers=variant.disabled_optimizers,
+                **(defaults(provider) | {name: n for name, n in how.items() if n is not None}),
             )
             problem = self._golden_difference() if check else None
             if problem is None:
@@ -100,41 +117,21 @@ class Scorer:
         expected = outputs[self.variant.name]
         return golden.difference(expected, found, tolerance=self.variant.tolerance)
 
-    @property
-    def providers(self) -> list[str]:
-        """onnxruntime's execution providers in use, best first."""
-        return list(self._session.get_providers())
-
     def encode(self, texts: Sequence[str]) -> list[Ids]:
         """Token ids of each text, (length,) with length ≤ manifest.max_length."""
         return self._tokenizer.encode(texts)
 
-    def run(
-        self,
-        rows: Sequence[Ids],
-        *,
-        token_budget: int | None = None,
-        on_rows: Callable[[int], None] | None = None,
-    ) -> Any:
-        """The head's outputs for all rows, in their order: for classification logits (n, k).
+    def start(self, rows: Sequence[Ids]) -> Running:
+        """Have the workers run all rows; `collect` takes what comes of it."""
+        return self.runner.start(rows)
 
-        `on_rows` is called after every batch with the number of its rows.
-        """
-        budget = token_budget or self.token_budget
-        outputs: list[Any] = [None] * len(rows)
-        for batch in plan_batches([len(row) for row in rows], token_budget=budget):
-            found = self.head.run(
-                self._session, [rows[i] for i in batch], pad_id=self.manifest.pad_id
-            )
-            for index, output in zip(batch, found, strict=True):
-                outputs[index] = output
-            if on_rows:
-                on_rows(len(batch))
+    def collect(self, outputs: Sequence[Any]) -> Any:
+        """One value of all rows' outputs: for classification logits (n, k) float32."""
         return self.head.collect(outputs, self.manifest.head)
 
     def outputs(self, texts: Sequence[str], *, token_budget: int | None = None) -> Any:
         """What the model gives for each text: for classification logits (n, k) float32."""
-        return self.run(self.encode(texts), token_budget=token_budget)
+        return self.collect(self.runner.run(self.encode(texts), token_budget=token_budget))
 
     def fields(self, **options: Any) -> list[pa.Field]:
         """The columns of a scored row. `options`: the head's, such as `probabilities=True`."""

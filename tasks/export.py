@@ -161,9 +161,9 @@ def _write_golden(bench: Bench, model: Path, whole: manifest.Manifest) -> None:
         model,
         texts,
         {
-            variant.name: Scorer(
-                model, variant=variant.name, threads=bench.threads, check=False
-            ).outputs(texts, token_budget=golden.TOKEN_BUDGET)
+            variant.name: Scorer(model, variant=variant.name, check=False).outputs(
+                texts, token_budget=golden.TOKEN_BUDGET
+            )
             for variant in whole.variants
         },
     )

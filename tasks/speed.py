@@ -7,42 +7,33 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from serving.batching import plan_batches
-from tasks.gate import Ids, Run
+from tasks.gate import Ids
 from tasks.reference import spread
 
-PASSES = 3
+WARM_UP, PASSES = 1, 3
 ENOUGH_S = 15.0
 """No further pass is begun after so many seconds: a slow machine shows its speed in one."""
 
 
 def tokens_per_second(
-    runs: Mapping[str, Run], rows: Sequence[Ids], *, token_budget: int
+    passes: Mapping[str, Callable[[], object]], *, n_tokens: int
 ) -> dict[str, float]:
-    """Real tokens (no padding counted) a second of each, rows sorted by length into batches."""
-    lengths = [len(row) for row in rows]
-    batches = [[rows[i] for i in b] for b in plan_batches(lengths, token_budget=token_budget)]
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for run in runs.values():
-        run(batches[-1])  # the longest: memory is had, kernels are chosen
+    """Real tokens (no padding counted) a second of each: `n_tokens` are in one pass."""
+    seconds: dict[str, list[float]] = {name: [] for name in passes}
     started = time.perf_counter()
-    for number in range(PASSES):
-        if number and time.perf_counter() - started > ENOUGH_S:
+    for number in range(WARM_UP + PASSES):
+        if number > WARM_UP and time.perf_counter() - started > ENOUGH_S:
             break
-        for name, run in runs.items():
-            seconds[name].append(_seconds(run, batches))
-    return {name: sum(lengths) / statistics.median(each) for name, each in seconds.items()}
-
-
-def _seconds(run: Run, batches: Sequence[Sequence[Ids]]) -> float:
-    started = time.perf_counter()
-    for batch in batches:
-        run(batch)
-    return time.perf_counter() - started
+        for name, run in passes.items():
+            begun = time.perf_counter()
+            run()
+            if number >= WARM_UP:
+                seconds[name].append(time.perf_counter() - begun)
+    return {name: n_tokens / statistics.median(each) for name, each in seconds.items()}
 
 
 def sample(rows: Sequence[Ids], *, n_tokens: int) -> list[Ids]:

@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ import numpy as np
 
 from configs.schema import Recipe
 from serving import heads, manifest
+from serving.batching import plan_batches
 from serving.cores import granted_cores
-from serving.scorer import TOKEN_BUDGETS
-from serving.session import PROVIDERS, Device, cuda_lacks, open_session
+from serving.runner import WHOLE, Runner
+from serving.scorer import TOKEN_BUDGETS, defaults
+from serving.session import PROVIDERS, Device, cuda_lacks
 from serving.tokenizer import TextTokenizer
 from tasks import gate, hardware, objectives, reference, speed, testset, variants
 from tasks.artifact import Artifact
@@ -72,7 +75,7 @@ class Tried:
     way: str = ""
     verdict: Verdict | None = None
     variant: manifest.Variant | None = None
-    run: Run | None = None
+    runner: Runner | None = None
 
 
 def device() -> Device:
@@ -143,7 +146,7 @@ def try_variant(bench: Bench, name: str, model: Path) -> Tried:
         reasons.append(tried.reason if way.name == name else f"{way.name}: {tried.reason}")
     if name in ("fp32", bench.recipe.export.default):
         raise ExportRefused(f"nothing is exported, for {name} is refused: {'; '.join(reasons)}")
-    return replace(tried, reason="; ".join(reasons), variant=None, run=None)
+    return replace(tried, reason="; ".join(reasons), variant=None, runner=None)
 
 
 def try_way(bench: Bench, name: str, way: variants.Way, model: Path) -> Tried:
@@ -158,8 +161,9 @@ def try_way(bench: Bench, name: str, way: variants.Way, model: Path) -> Tried:
     file = model / name / variants.save(graph, model / name)
     made = time.perf_counter()
     provider = PROVIDERS[bench.device if bench.device in way.devices else way.devices[0]]
-    disabled, run = _faster_session(bench, file, provider)
-    verdict = bench.judge.verdict(gate.run_all(run, bench.rows, bench.judge.batches), way.tolerance)
+    disabled, runner = _faster_runner(bench, file, provider)
+    outputs = gate.run_all(partial(_outputs, bench, runner), bench.rows, bench.judge.batches)
+    verdict = bench.judge.verdict(outputs, way.tolerance)
     log.info(
         "export: %s (%s) made in %.1f s, judged in %.1f s",
         name,
@@ -175,31 +179,37 @@ def try_way(bench: Bench, name: str, way: variants.Way, model: Path) -> Tried:
         tolerance=way.golden * bench.judge.scale,
         size_bytes=sum(one.stat().st_size for one in file.parent.iterdir()),
     )
-    return Tried(name, verdict.reason, way.name, verdict, variant, run)
+    return Tried(name, verdict.reason, way.name, verdict, variant, runner)
 
 
-def _faster_session(bench: Bench, file: Path, provider: str) -> tuple[tuple[str, ...], Run]:
-    """The optimizers to leave out, and a session without them: the faster in a short trial."""
+def _faster_runner(bench: Bench, file: Path, provider: str) -> tuple[tuple[str, ...], Runner]:
+    """The optimizers to leave out, and a runner without them: the faster in a short trial."""
     if provider != PROVIDERS["cpu"]:
-        return (), session_run(bench, file, provider, ())
-    with_all, without = (session_run(bench, file, provider, off) for off in ((), SLOW_ON_CPU))
+        return (), open_runner(bench, file, provider)
+    with_all, without = (open_runner(bench, file, provider, off) for off in ((), SLOW_ON_CPU))
     rows = speed.sample(bench.validation.ids, n_tokens=COMPARED_TOKENS)
-    speeds = speed.tokens_per_second(
-        {"with": with_all, "without": without}, rows, token_budget=TOKEN_BUDGETS["cpu"]
-    )
+    passes = {"with": partial(with_all.run, rows), "without": partial(without.run, rows)}
+    speeds = speed.tokens_per_second(passes, n_tokens=sum(map(len, rows)))
     return (SLOW_ON_CPU, without) if speeds["without"] > speeds["with"] else ((), with_all)
 
 
-def session_run(bench: Bench, file: Path, provider: str, disabled: Sequence[str]) -> Run:
-    session = open_session(
-        file, provider=provider, threads=bench.threads, disabled_optimizers=disabled
+def open_runner(
+    bench: Bench, file: Path, provider: str, disabled_optimizers: Sequence[str] = ()
+) -> Runner:
+    """As scoring opens it."""
+    return Runner(
+        file,
+        bench.head,
+        pad_id=bench.source.pad_id,
+        provider=provider,
+        disabled_optimizers=disabled_optimizers,
+        **defaults(provider),
     )
 
-    def run(rows: Sequence[Ids]) -> Array:
-        outputs = bench.head.run(session, rows, pad_id=bench.source.pad_id)
-        return np.asarray(bench.head.collect(outputs, bench.settings))
 
-    return run
+def _outputs(bench: Bench, runner: Runner, rows: Sequence[Ids]) -> Array:
+    """Of one batch, whatever its size (where no padding can be, in pieces of one length)."""
+    return np.asarray(bench.head.collect(runner.run(rows, token_budget=WHOLE), bench.settings))
 
 
 # --- time -----------------------------------------------------------------------------------------
@@ -207,7 +217,15 @@ def session_run(bench: Bench, file: Path, provider: str, disabled: Sequence[str]
 
 def speeds(bench: Bench, tried: Sequence[Tried]) -> dict[str, float]:
     """Tokens a second of every kept variant, and of PyTorch as `torch fp32`, `torch bf16`."""
-    runs = {one.name: one.run for one in tried if one.reason is None and one.run}
-    runs |= {f"torch {precision}": run for precision, run in bench.torch.items()}
     rows = speed.sample(bench.validation.ids, n_tokens=TIMED_TOKENS[bench.device])
-    return speed.tokens_per_second(runs, rows, token_budget=TOKEN_BUDGETS[bench.device])
+    lengths, budget = [len(row) for row in rows], TOKEN_BUDGETS[bench.device]
+    batches = [[rows[i] for i in batch] for batch in plan_batches(lengths, token_budget=budget)]
+    passes = {f"torch {name}": partial(_each, run, batches) for name, run in bench.torch.items()}
+    for one in tried:
+        if one.reason is None and one.runner:
+            passes[one.name] = partial(one.runner.run, rows)
+    return speed.tokens_per_second(passes, n_tokens=sum(lengths))
+
+
+def _each(run: Run, batches: Sequence[Sequence[Ids]]) -> list[Array]:
+    return [run(batch) for batch in batches]

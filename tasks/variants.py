@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from serving.batching import pad, plan_batches
 from serving.session import PROVIDERS, Device
-from tasks import gate
+from tasks import attention, gate
 
 log = logging.getLogger(__name__)
 
@@ -129,10 +129,18 @@ def plain_copy(source: Source) -> Graph:
 
 
 def fused(source: Source) -> Graph:
-    """onnxruntime's own operators (SkipLayerNormalization, BiasGelu, packed QKV) for the device."""
+    """onnxruntime's own operators for the device.
+
+    On a CPU that is attention alone: transformers' fusions for it leave the attentions in pieces,
+    and bake in operators that are slower there than what they replace.
+    """
     from transformers.exporters.onnxruntime_fusions import fuse_for_onnxruntime
 
     graph = source.graph.clone()
+    if source.device == "cpu":
+        if not attention.fuse(graph):
+            raise ValueError("there is no attention in it to fuse")
+        return _stripped(graph)
     with quiet():
         fuse_for_onnxruntime(graph, source.device)
     return _stripped(graph)
@@ -176,7 +184,7 @@ def int8_static(source: Source) -> Graph:
         quantize_static(
             proto,
             file,
-            _Calibration(source),
+            _Calibration(source, [value.name for value in proto.graph.input]),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             activation_type=QuantType.QUInt8,
@@ -196,11 +204,14 @@ def int8_static(source: Source) -> Graph:
 class _Calibration:
     """Batches for onnxruntime's calibrator, which asks for one after the other."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, inputs: Sequence[str]) -> None:
         rows, lengths = source.calibration, [len(row) for row in source.calibration]
+        batches = plan_batches(
+            lengths, token_budget=CALIBRATION_TOKENS, one_length=attention.MASK not in inputs
+        )
         self._feeds: Iterator[dict[str, Ids]] = (
-            dict(zip(INPUTS, pad([rows[i] for i in batch], pad_id=source.pad_id), strict=True))
-            for batch in plan_batches(lengths, token_budget=CALIBRATION_TOKENS)
+            dict(zip(inputs, pad([rows[i] for i in batch], pad_id=source.pad_id), strict=False))
+            for batch in batches
         )
 
     def get_next(self) -> dict[str, Ids] | None:
@@ -212,7 +223,9 @@ def _quantizing(source: Source) -> Iterator[tuple[Any, list[str], Path]]:
     """The graph as onnxruntime's quantizers take it, the products with weights, and a file."""
     import onnx_ir
 
-    proto = onnx_ir.to_proto(source.graph)
+    graph = source.graph.clone()
+    attention.fuse(graph)
+    proto = onnx_ir.to_proto(graph)
     weights = {tensor.name for tensor in proto.graph.initializer}
     # They transpose Gemm weights in place, and trip over the shapes noted before.
     kept = [info for info in proto.graph.value_info if info.name not in weights]

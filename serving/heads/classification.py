@@ -22,7 +22,9 @@ SHARES = {"label": "label_shares"}
 def run(session: Any, rows: Sequence[Ids], *, pad_id: int) -> NDArray[np.float32]:
     """Token ids, each (length,), to logits (rows, k)."""
     ids, mask = pad(rows, pad_id=pad_id)
-    (logits,) = session.run(["logits"], {"input_ids": ids, "attention_mask": mask})
+    feeds = {"input_ids": ids, "attention_mask": mask}
+    wanted = [one.name for one in session.get_inputs()]  # rows of one length need no mask
+    (logits,) = session.run(["logits"], {name: feeds[name] for name in wanted})
     return np.asarray(logits, dtype=np.float32)
 
 

@@ -39,6 +39,14 @@ def test_every_row_is_in_one_batch_and_no_batch_is_over_budget(
     assert order == sorted(lengths)
 
 
+@given(st.lists(st.integers(0, 9), max_size=80), st.integers(1, 50))
+def test_rows_of_one_length_together_leave_no_padding(lengths: list[int], budget: int) -> None:
+    batches = plan_batches(lengths, token_budget=budget, one_length=True)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    assert all(len({lengths[i] for i in batch}) == 1 for batch in batches)
+    assert padded_tokens(lengths, batches) == sum(lengths)
+
+
 @given(st.lists(st.integers(1, 60), min_size=2, max_size=80), st.integers(60, 300))
 def test_no_batch_could_have_taken_the_next_row(lengths: list[int], budget: int) -> None:
     batches = plan_batches(lengths, token_budget=budget)

@@ -265,7 +265,7 @@ def test_the_text_column_is_the_one_of_training_by_default(model: Path, tmp_path
         ({"format": "csv"}, "output_format was 'parquet' and is now 'csv'"),
         ({"chunk_rows": 7}, "chunk_rows was 20 and is now 7"),
         ({"variant": "fused"}, "variant was 'fp32' and is now 'fused'"),
-        ({"threads": 9}, "threads was .* and is now 9"),
+        ({"workers": 9}, "workers was .* and is now 9"),
         ({"token_budget": 9}, "token_budget was 512 and is now 9"),
         ({"model_version": "m/2"}, "model_version was 'm/1' and is now 'm/2'"),
     ],
@@ -299,11 +299,11 @@ def test_changed_input_and_changed_model_are_told_apart(model: Path, tmp_path: P
 
 def test_what_is_left_open_is_taken_from_the_plan(model: Path, tmp_path: Path) -> None:
     source, output = table(tmp_path / "t.csv", 30), tmp_path / "out"
-    how = {"variant": "fused", "threads": 1, "token_budget": 50, "device": "cpu"}
+    how = {"variant": "fused", "workers": 1, "token_budget": 50, "device": "cpu"}
     run(model, source, output, **how)
     (output / "part-00001.parquet").unlink()
     report = job.run(model, source, output, model_version="m/1")
-    assert (report.rows_now, report.variant, report.threads) == (10, "fused", 1)
+    assert (report.rows_now, report.variant, report.workers) == (10, "fused", 1)
 
 
 def test_two_jobs_at_once_keep_apart(model: Path, tmp_path: Path) -> None:

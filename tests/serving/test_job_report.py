@@ -11,7 +11,7 @@ REPORT = Report(
     rows=1200, rows_now=1200, errors={}, rejected_share=0.0, max_rejected=0.1,
     too_many_rejected=False, tokens=24_000, padding_share=0.034, tokens_per_second=12_000.0,
     seconds=2.0, drift={}, model_version="m/3", variant="int8", provider="CPUExecutionProvider",
-    threads=2, parts=2,
+    workers=2, threads=1, parts=2,
 )  # fmt: skip
 
 

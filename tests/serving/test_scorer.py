@@ -55,7 +55,8 @@ def test_order_is_kept_and_no_row_feels_its_neighbours(
 
 def test_progress_counts_every_row(scorer: Scorer) -> None:
     counted: list[int] = []
-    scorer.run(scorer.encode(ALL_WORDS), token_budget=9, on_rows=counted.append)
+    running = scorer.runner.start(scorer.encode(ALL_WORDS), token_budget=9)
+    running.outputs(on_rows=counted.append)
     assert sum(counted) == len(ALL_WORDS)
     assert set(counted) == {3, 2}
 

@@ -40,7 +40,7 @@ def test_auto_takes_what_there_is(model: Path) -> None:
 def test_cuda_is_given_when_asked_for(tmp_path: Path) -> None:
     model = make_model(tmp_path / "model", providers=("CUDAExecutionProvider",))
     scorer = Scorer(model, device="cuda")
-    assert scorer.providers[0] == "CUDAExecutionProvider"
+    assert scorer.runner.providers[0] == "CUDAExecutionProvider"
     assert scorer.score(["soup"])["label"].to_pylist() == ["food"]
 
 

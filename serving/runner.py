@@ -1,0 +1,122 @@
+"""One graph on one device, run by several workers at a time.
+
+Workers rather than threads inside a worker: a batch small enough for the caches leaves little to
+share out, and a worker that has the next batch at hand waits for nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from .batching import Lengths, plan_batches
+from .heads import Head, Ids
+from .session import open_session
+
+OnRows = Callable[[int], None]
+WHOLE = 2**62
+"""A token budget that holds any batch."""
+
+
+class Runner:
+    """`.workers` batches at a time, each on `.threads` threads; `.providers`, best first.
+
+    A graph without an `attention_mask` takes batches of rows of one length only: there is no
+    padding then, and no row can feel another one's.
+    """
+
+    def __init__(
+        self,
+        graph: Path,
+        head: Head,
+        *,
+        pad_id: int,
+        provider: str,
+        workers: int = 1,
+        threads: int = 1,
+        token_budget: int = WHOLE,
+        disabled_optimizers: Sequence[str] = (),
+    ) -> None:
+        """Raises ProviderError and ModelFolderError as `open_session` does."""
+        self.workers, self.threads, self.token_budget = workers, threads, token_budget
+        self._head, self._pad_id = head, pad_id
+
+        def opened() -> ort.InferenceSession:
+            return open_session(
+                graph, provider=provider, threads=threads, disabled_optimizers=disabled_optimizers
+            )
+
+        # On one thread a session computes in whoever calls it, so that all workers can share one,
+        # and its weights. With more it has a pool of its own, that two callers would fight over.
+        sessions = [opened()] * workers if threads == 1 else [opened() for _ in range(workers)]
+        self._idle: SimpleQueue[ort.InferenceSession] = SimpleQueue()
+        for session in sessions:
+            self._idle.put(session)
+        self.providers = list(sessions[0].get_providers())
+        self.one_length = "attention_mask" not in [one.name for one in sessions[0].get_inputs()]
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="score")
+
+    def batches(self, lengths: Lengths, *, token_budget: int | None = None) -> list[NDArray[Any]]:
+        """Which of the rows run together: a pure function of their lengths."""
+        budget = token_budget or self.token_budget
+        return plan_batches(lengths, token_budget=budget, one_length=self.one_length)
+
+    def start(self, rows: Sequence[Ids], *, token_budget: int | None = None) -> Running:
+        """Have the workers run all rows, behind those they were given before."""
+        batches = self.batches([len(row) for row in rows], token_budget=token_budget)
+        # The longest first: at the end the workers then wait for each other but shortly.
+        return Running(
+            len(rows),
+            [
+                (batch, self._pool.submit(self._run, [rows[i] for i in batch]))
+                for batch in reversed(batches)
+            ],
+        )
+
+    def run(self, rows: Sequence[Ids], *, token_budget: int | None = None) -> list[Any]:
+        """The head's output of each row, in order."""
+        return self.start(rows, token_budget=token_budget).outputs()
+
+    def _run(self, rows: Sequence[Ids]) -> Sequence[Any]:
+        session = self._idle.get()
+        try:
+            return self._head.run(session, rows, pad_id=self._pad_id)
+        finally:
+            self._idle.put(session)
+
+
+class Running:
+    """Rows at the workers."""
+
+    def __init__(
+        self, n_rows: int, batches: list[tuple[NDArray[Any], Future[Sequence[Any]]]]
+    ) -> None:
+        self._n_rows, self._batches = n_rows, batches
+
+    def outputs(self, on_rows: OnRows | None = None) -> list[Any]:
+        """Wait for all rows: the head's output of each, in order.
+
+        `on_rows` is called for every batch with the number of its rows.
+        """
+        outputs: list[Any] = [None] * self._n_rows
+        try:
+            for batch, future in self._batches:
+                for index, output in zip(batch, future.result(), strict=True):
+                    outputs[index] = output
+                if on_rows:
+                    on_rows(len(batch))
+        except BaseException:
+            self.cancel()
+            raise
+        return outputs
+
+    def cancel(self) -> None:
+        """Batches that no worker has begun are dropped."""
+        for _, future in self._batches:
+            future.cancel()

@@ -1,0 +1,123 @@
+"""One onnxruntime operator in place of the dozen that an exported attention is made of.
+
+PyTorch's scaled_dot_product_attention leaves the exporter as reshapes, transposes, scalings, two
+products, a mask, a softmax and a guard for rows that are all padding. onnxruntime's
+MultiHeadAttention (com.microsoft) does the same with fewer copies; and where a batch holds rows of
+one length only there is nothing to mask, and it takes its flash attention
+(Dao et al., "FlashAttention", 2022).
+
+Imports onnx_ir only inside functions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+Graph = Any
+"""An onnx_ir.Model."""
+Value = Any
+"""An onnx_ir.Value."""
+MASK = "attention_mask"
+
+
+def fuse(graph: Graph) -> int:
+    """Fuse every attention of an encoder's graph, in place; returns how many there were.
+
+    Without a mask, for batches of rows of one length: then `attention_mask` leaves the graph's
+    inputs. A graph that needs it for something else keeps it, and its attentions the mask.
+    What this takes for padding is judged by the gate like everything else.
+    """
+    import onnx_ir as ir
+    from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+    softmaxes = [node for node in graph.graph if node.op_type == "Softmax"]
+    found = [parts for node in softmaxes if (parts := _attention(node))]
+    if not found:
+        return 0
+    nodes = [_fused(*parts) for parts in found]
+    _take_sizes_from_ids(graph)
+    RemoveUnusedNodesPass()(graph)
+    mask = next(value for value in graph.graph.inputs if value.name == MASK)
+    if not mask.uses():
+        graph.graph.inputs.remove(mask)
+    else:
+        cast = ir.node("Cast", [mask], attributes={"to": ir.DataType.INT32})
+        graph.graph.insert_before(graph.graph[0], cast)
+        for node in nodes:
+            node.resize_inputs(5)
+            node.replace_input_with(4, cast.outputs[0])
+    graph.graph.opset_imports.setdefault("com.microsoft", 1)
+    return len(nodes)
+
+
+def _attention(softmax: Any) -> tuple[Value, Value, Value, int, Value] | None:
+    """Query, key and value, each (batch, length, width), the heads, and the output like them.
+
+    None for a softmax that is no attention's.
+    """
+    scores = _made_by(softmax.inputs[0], "Add")
+    product = scores and _made_by(scores.inputs[0], "MatMul")
+    weighted = _used_by(softmax.outputs[0], "MatMul")
+    if not product or not weighted:
+        return None
+    heads_first = ("Transpose", "Reshape")
+    query = _before(product.inputs[0], "Mul", *heads_first)
+    key = _before(product.inputs[1], "Mul", "Reshape", "Transpose", "Reshape", *heads_first)
+    value = _before(weighted.inputs[1], *heads_first)
+    guarded = _used_by(weighted.outputs[0], "Where") or weighted
+    turned = _used_by(guarded.outputs[0], "Transpose")
+    merged = turned and _used_by(turned.outputs[0], "Reshape")
+    if query is None or key is None or value is None or not merged:
+        return None
+    heads = weighted.inputs[1].shape[1]  # (batch, heads, length, width of a head)
+    return query, key, value, int(heads), merged.outputs[0]
+
+
+def _fused(query: Value, key: Value, value: Value, heads: int, output: Value) -> Any:
+    import onnx_ir as ir
+
+    old = output.producer()
+    node = ir.node(
+        "MultiHeadAttention",
+        [query, key, value],
+        attributes={"num_heads": heads},
+        domain="com.microsoft",
+        name=f"{old.name}_attention",
+    )
+    new = node.outputs[0]
+    new.name, new.shape, new.dtype = f"{output.name}_attended", output.shape, output.dtype
+    old.graph.insert_before(old, node)
+    output.replace_all_uses_with(new)
+    return node
+
+
+def _take_sizes_from_ids(graph: Graph) -> None:
+    """The mask's shape is the ids' own: asked of those, it does not keep the mask in use."""
+    ids, mask = (
+        next(value for value in graph.graph.inputs if value.name == name)
+        for name in ("input_ids", MASK)
+    )
+    for node, index in list(mask.uses()):
+        if node.op_type == "Shape":
+            node.replace_input_with(index, ids)
+
+
+def _made_by(value: Value | None, op_type: str) -> Any:
+    node = value.producer() if value is not None else None
+    return node if node is not None and node.op_type == op_type else None
+
+
+def _used_by(value: Value, op_type: str) -> Any:
+    """The only node that uses the value, if it is such a one."""
+    users = [node for node, _ in value.uses()]
+    return users[0] if len(users) == 1 and users[0].op_type == op_type else None
+
+
+def _before(value: Value | None, *op_types: str) -> Value | None:
+    """What went into a row of nodes, from the last of them back, by their first inputs."""
+    for op_type in op_types:
+        node = _made_by(value, op_type)
+        if node is None:
+            return None
+        value = node.inputs[0]
+    return value
