@@ -75,8 +75,12 @@ class OutputFolder:
         final = self.path / name
         final.parent.mkdir(exist_ok=True)
         aside = final.with_name(f".{final.name}.tmp")
-        write(aside)
-        _flush(aside)
+        try:
+            write(aside)
+            _flush(aside)
+        except BaseException:
+            aside.unlink(missing_ok=True)  # on a full disk it takes the room that others need
+            raise
         aside.replace(final)
         if sys.platform != "win32":  # Windows has no handle for a folder
             _flush(final.parent)

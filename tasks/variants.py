@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 
 from serving.batching import pad, plan_batches
 from serving.session import PROVIDERS, Device
-from tasks import attention, gate
+from tasks import attention, gate, int8, narrow
 
 log = logging.getLogger(__name__)
 
@@ -129,21 +128,27 @@ def plain_copy(source: Source) -> Graph:
 
 
 def fused(source: Source) -> Graph:
-    """onnxruntime's own operators for the device.
-
-    On a CPU that is attention alone: transformers' fusions for it leave the attentions in pieces,
-    and bake in operators that are slower there than what they replace.
-    """
+    """onnxruntime's own operators for the device."""
     from transformers.exporters.onnxruntime_fusions import fuse_for_onnxruntime
 
-    graph = source.graph.clone()
     if source.device == "cpu":
-        if not attention.fuse(graph):
-            raise ValueError("there is no attention in it to fuse")
-        return _stripped(graph)
+        return cpu_graph(source)
+    graph = source.graph.clone()
     with quiet():
         fuse_for_onnxruntime(graph, source.device)
     return _stripped(graph)
+
+
+def cpu_graph(source: Source) -> Graph:
+    """What a CPU runs fastest and computes the same: attention fused, nothing computed in vain.
+
+    Not transformers' fusions for the CPU: they leave the attentions in pieces, and bake in
+    operators that are slower there than what they replace.
+    """
+    graph = source.graph.clone()
+    attention.fuse(graph)
+    narrow.to_first_token(graph)
+    return graph
 
 
 def fp16(source: Source) -> Graph:
@@ -161,91 +166,29 @@ def fp16(source: Source) -> Graph:
 
 
 def int8_dynamic(source: Source) -> Graph:
-    """int8 weights, a scale per output channel; activations scaled batch by batch as they come."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    with _quantizing(source) as (proto, nodes, file):
-        quantize_dynamic(
-            proto,
-            file,
-            per_channel=True,
-            weight_type=QuantType.QInt8,
-            op_types_to_quantize=["MatMul", "Gemm"],
-            nodes_to_quantize=nodes,
-        )
-        return _loaded(file)
+    """int8 weights; activations scaled batch by batch."""
+    with quiet():
+        return _stripped(int8.dynamic(cpu_graph(source)))
 
 
 def int8_static(source: Source) -> Graph:
-    """int8 weights, a scale per output channel; activations scaled as the training rows need."""
-    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
-
-    with _quantizing(source) as (proto, nodes, file):
-        quantize_static(
-            proto,
-            file,
-            _Calibration(source, [value.name for value in proto.graph.input]),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            op_types_to_quantize=["MatMul", "Gemm"],
-            nodes_to_quantize=nodes,
-            # A product's result stays fp32: rounding it as well costs accuracy and saves nothing,
-            # for what follows (bias, softmax, normalisation) computes in fp32.
-            extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"]},
-        )
-        return _loaded(file)
+    """int8 weights; activations scaled as the training rows need."""
+    graph = cpu_graph(source)
+    with quiet():
+        return _stripped(int8.static(graph, _calibration(source, graph)))
 
 
 # --- their parts ----------------------------------------------------------------------------------
 
 
-class _Calibration:
-    """Batches for onnxruntime's calibrator, which asks for one after the other."""
-
-    def __init__(self, source: Source, inputs: Sequence[str]) -> None:
-        rows, lengths = source.calibration, [len(row) for row in source.calibration]
-        batches = plan_batches(
-            lengths, token_budget=CALIBRATION_TOKENS, one_length=attention.MASK not in inputs
-        )
-        self._feeds: Iterator[dict[str, Ids]] = (
-            dict(zip(inputs, pad([rows[i] for i in batch], pad_id=source.pad_id), strict=False))
-            for batch in batches
-        )
-
-    def get_next(self) -> dict[str, Ids] | None:
-        return next(self._feeds, None)
-
-
-@contextlib.contextmanager
-def _quantizing(source: Source) -> Iterator[tuple[Any, list[str], Path]]:
-    """The graph as onnxruntime's quantizers take it, the products with weights, and a file."""
-    import onnx_ir
-
-    graph = source.graph.clone()
-    attention.fuse(graph)
-    proto = onnx_ir.to_proto(graph)
-    weights = {tensor.name for tensor in proto.graph.initializer}
-    # They transpose Gemm weights in place, and trip over the shapes noted before.
-    kept = [info for info in proto.graph.value_info if info.name not in weights]
-    del proto.graph.value_info[:]
-    proto.graph.value_info.extend(kept)
-    nodes = [
-        node.name
-        for node in proto.graph.node
-        if node.op_type in ("MatMul", "Gemm") and not weights.isdisjoint(node.input)
-    ]
-    with tempfile.TemporaryDirectory() as folder, quiet():
-        yield proto, nodes, Path(folder) / "model.onnx"
-
-
-def _loaded(file: Path) -> Graph:
-    import onnx_ir
-
-    graph = onnx_ir.load(file)
-    onnx_ir.external_data.load_to_model(graph)
-    return _stripped(graph)
+def _calibration(source: Source, graph: Graph) -> Iterator[dict[str, Ids]]:
+    """The calibration rows as the graph's inputs, in batches."""
+    names = [value.name for value in graph.graph.inputs]
+    one_length, lengths = attention.MASK not in names, [len(row) for row in source.calibration]
+    for batch in plan_batches(lengths, token_budget=CALIBRATION_TOKENS, one_length=one_length):
+        rows = [source.calibration[i] for i in batch]
+        feed = dict(zip(INPUTS, pad(rows, pad_id=source.pad_id), strict=True))
+        yield {name: feed[name] for name in names}
 
 
 def _stripped(graph: Graph) -> Graph:

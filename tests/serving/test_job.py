@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import random
-import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,36 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tiny_model
-from tiny_model import FILLER, WORDS, bag_of_words, graph, make_model
+from jobs import parts, run, start, table
+from tiny_model import bag_of_words, graph, make_model
 
 from serving import golden, job, manifest
 from serving.errors import InputError, PlanError, ServingError
 from serving.scorer import Scorer
-
-VOCABULARY = [*FILLER, *(word for words in WORDS.values() for word in words)]
-
-
-def table(path: Path, n: int, seed: int = 0) -> Path:
-    """`n` rows of id, text, label; every 17th has an empty text."""
-    draw = random.Random(seed)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["id", "text", "label"])
-        for i in range(n):
-            words = draw.choices(VOCABULARY, k=0 if i % 17 == 3 else draw.randint(1, 20))
-            writer.writerow([f"{i:04}", " ".join(words), draw.choice("xy")])
-    return path
-
-
-def parts(folder: Path) -> dict[str, bytes]:
-    """All that must not depend on how often a job was interrupted."""
-    kept = [*folder.glob("part-*"), *folder.glob("_commits/*"), folder / "_plan.json"]
-    return {path.name: path.read_bytes() for path in sorted(kept)}
-
-
-def run(model: Path, source: Path, output: Path, **how: Any) -> job.Report:
-    return job.run(model, source, output, **{"chunk_rows": 20, "model_version": "m/1", **how})
-
 
 # --- what comes out -------------------------------------------------------------------------------
 
@@ -147,68 +118,7 @@ def test_the_report_counts_tokens_padding_and_drift(make: Any, tmp_path: Path) -
     assert seen[-1] == (4, 4)
 
 
-# --- killed and run again -------------------------------------------------------------------------
-
-CHILD = """
-import sys, time
-from serving import job
-model, source, output, form = sys.argv[1:]
-job.run(model, source, output, keep=["id"], format=form, chunk_rows=20, model_version="m/1",
-        token_budget=64, on_progress=lambda done, total: time.sleep(0.002))
-"""
-
-
-def start(model: Path, source: Path, output: Path, form: str) -> subprocess.Popen[bytes]:
-    arguments = [str(model), str(source), str(output), form]
-    return subprocess.Popen([sys.executable, "-c", CHILD, *arguments])
-
-
-@pytest.mark.parametrize("form", ["parquet", "csv", "jsonl"])
-def test_a_job_killed_again_and_again_gives_the_bytes_of_one_that_was_not(
-    model: Path, tmp_path: Path, form: str
-) -> None:
-    source = table(tmp_path / "t.csv", 400)
-    how = {"keep": ["id"], "format": form, "token_budget": 64}
-    run(model, source, tmp_path / "whole", **how)
-
-    output = tmp_path / "killed"
-    draw = random.Random(form)
-    killed_at = []
-    for wanted in (0, 5, 10):
-        child = start(model, source, output, form)
-        while child.poll() is None and len(list(output.glob("_commits/0*"))) < wanted:
-            time.sleep(0.001)
-        time.sleep(draw.random() * 0.03)
-        os.kill(child.pid, signal.SIGKILL)
-        assert child.wait() == -signal.SIGKILL
-        killed_at.append(len(list(output.glob("_commits/0*"))))
-        assert not (output / "_SUCCESS").exists()
-    assert 5 <= killed_at[1] < 20
-
-    report = run(model, source, output, **how)
-    assert report.rows_now == 400 - 20 * killed_at[-1]
-    assert parts(output) == parts(tmp_path / "whole")
-    assert len(parts(output)) == 20 + 20 + 1
-    assert not list(output.glob(".part*"))
-
-
-def test_what_is_done_stays_and_what_is_damaged_is_done_again(model: Path, tmp_path: Path) -> None:
-    source, output = table(tmp_path / "t.csv", 100), tmp_path / "out"
-    run(model, source, output)
-    before = parts(output)
-    changed_at = {name: (output / name).stat().st_mtime_ns for name in before if "part" in name}
-
-    assert run(model, source, output).rows_now == 0
-
-    (output / "part-00001.parquet").write_bytes(b"damaged")
-    (output / "part-00002.parquet").unlink()
-    (output / "_commits" / "00003.json").unlink()
-    (output / "_commits" / "00004.json").write_text('{"chunk": 4, "fil')
-    report = run(model, source, output)
-    assert (report.rows, report.rows_now) == (100, 80)
-    assert parts(output) == before
-    first = "part-00000.parquet"
-    assert (output / first).stat().st_mtime_ns == changed_at[first]
+# --- run again ------------------------------------------------------------------------------------
 
 
 def test_a_finished_job_keeps_its_report_but_not_its_limit(model: Path, tmp_path: Path) -> None:

@@ -1,0 +1,52 @@
+"""Tables to score, and what of a job's output must be the same however it came about."""
+
+from __future__ import annotations
+
+import csv
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tiny_model import FILLER, WORDS
+
+from serving import job
+
+VOCABULARY = [*FILLER, *(word for words in WORDS.values() for word in words)]
+
+
+def table(path: Path, n: int, seed: int = 0) -> Path:
+    """`n` rows of id, text, label; every 17th has an empty text."""
+    draw = random.Random(seed)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "text", "label"])
+        for i in range(n):
+            words = draw.choices(VOCABULARY, k=0 if i % 17 == 3 else draw.randint(1, 20))
+            writer.writerow([f"{i:04}", " ".join(words), draw.choice("xy")])
+    return path
+
+
+def parts(folder: Path) -> dict[str, bytes]:
+    """All that must not depend on how often a job was interrupted."""
+    kept = [*folder.glob("part-*"), *folder.glob("_commits/*"), folder / "_plan.json"]
+    return {path.name: path.read_bytes() for path in sorted(kept)}
+
+
+def run(model: Path, source: Path, output: Path, **how: Any) -> job.Report:
+    return job.run(model, source, output, **{"chunk_rows": 20, "model_version": "m/1", **how})
+
+
+CHILD = """
+import sys, time
+from serving import job
+model, source, output, form = sys.argv[1:]
+job.run(model, source, output, keep=["id"], format=form, chunk_rows=20, model_version="m/1",
+        token_budget=64, on_progress=lambda done, total: time.sleep(0.002))
+"""
+
+
+def start(model: Path, source: Path, output: Path, form: str) -> subprocess.Popen[bytes]:
+    arguments = [str(model), str(source), str(output), form]
+    return subprocess.Popen([sys.executable, "-c", CHILD, *arguments])
