@@ -28,7 +28,7 @@ from . import plan as plans
 from .ahead import ahead
 from .batching import padded_tokens
 from .digests import folder_sha256
-from .errors import InputError
+from .errors import InputError, PlanError
 from .heads import Ids
 from .output import PLAN, OutputFolder
 from .plan import Plan
@@ -38,7 +38,7 @@ from .runner import OnRows, Running
 from .scorer import Scorer
 from .session import PROVIDERS, Device, device_of
 
-__all__ = ["Report", "run"]
+__all__ = ["Report", "run", "try_rows"]
 
 CHUNK_ROWS = 10_000
 AT_WORK = 2
@@ -46,6 +46,8 @@ AT_WORK = 2
 
 Progress = Callable[[int, int], None]
 """Gets the rows done and the rows in all."""
+OnChunk = Callable[[int, bool], None]
+"""Gets the number of a chunk that is begun (False), and again when it is committed (True)."""
 Types = Mapping[str, pa.DataType]
 Record = Mapping[str, Any]
 
@@ -67,6 +69,7 @@ def run(
     chunk_rows: int | None = None,
     max_rejected: float | None = None,
     on_progress: Progress | None = None,
+    on_chunk: OnChunk | None = None,
     **options: Any,
 ) -> Report:
     """Score every row of the input into the folder `output`; what is done there stays as it is.
@@ -104,7 +107,7 @@ def run(
         if len(done) < plan.n_chunks:
             out.reopen()
             scorer = scorer or _open_as_planned(folder, plan)
-            _do_missing(plan, scorer, files, types, out, done, on_progress)
+            _do_missing(plan, scorer, files, types, out, done, on_progress, on_chunk)
         report = report_of(
             plan,
             [done[chunk] for chunk in range(plan.n_chunks)],
@@ -208,8 +211,11 @@ def _do_missing(
     out: OutputFolder,
     done: dict[int, Record],
     on_progress: Progress | None,
+    on_chunk: OnChunk | None,
 ) -> None:
     """Do the chunks that are not in `done`, and put their records there."""
+    on_chunk = on_chunk or (lambda number, committed: None)
+    chunks = _chunks(files, plan, scorer, out.quarantine(), frozenset(done), on_chunk)
     ending, write = writers.get(plan.output_format)
     n_done = sum(record["rows"] for record in done.values())
 
@@ -222,11 +228,12 @@ def _do_missing(
     def finish(chunk: Chunk, running: Running) -> None:
         table, facts = _scored(chunk, running, scorer, plan, types, on_rows=advance)
         done[chunk.number] = out.commit(chunk.number, ending, partial(write, table), **facts)
+        on_chunk(chunk.number, True)
         advance(len(chunk.block) - facts["scored"])
 
     at_work: deque[tuple[Chunk, Running]] = deque()
     try:
-        for chunk in ahead(_chunks(files, plan, scorer, frozenset(done))):
+        for chunk in ahead(chunks):
             at_work.append((chunk, scorer.start(chunk.ids)))
             if len(at_work) == AT_WORK:
                 finish(*at_work.popleft())
@@ -237,18 +244,34 @@ def _do_missing(
             running.cancel()
 
 
-def _chunks(files: list[Path], plan: Plan, scorer: Scorer, done: frozenset[int]) -> Iterator[Chunk]:
+def _chunks(
+    files: list[Path],
+    plan: Plan,
+    scorer: Scorer,
+    quarantine: Mapping[int, str],
+    done: frozenset[int],
+    on_chunk: OnChunk,
+) -> Iterator[Chunk]:
     """The chunks that are not done yet, read and tokenised."""
-    missing = plan.n_chunks - len(done)
-    for number, block in enumerate(_blocks(files, plan)):
+    missing, blocks = plan.n_chunks - len(done), _blocks(files, plan)
+    for number in range(plan.n_chunks):
+        if number not in done:
+            on_chunk(number, False)
+        block = next(blocks, Block(0, {}, []))
         if number in done:
             continue
         if len(block) != min(plan.chunk_rows, plan.n_rows - block.first_row):
             raise InputError("the input has changed since the job was started; start it anew")
+        _set_aside(block, quarantine)
         yield _tokenised(number, block, plan, scorer)
         missing -= 1
         if not missing:
             break
+
+
+def _set_aside(block: Block, quarantine: Mapping[int, str]) -> None:
+    for row in quarantine.keys() & set(range(block.first_row, block.first_row + len(block))):
+        block.errors[row - block.first_row] = quarantine[row]
 
 
 def _tokenised(number: int, block: Block, plan: Plan, scorer: Scorer) -> Chunk:
@@ -261,6 +284,27 @@ def _tokenised(number: int, block: Block, plan: Plan, scorer: Scorer) -> Chunk:
             errors[i] = "empty_text"
     kept = [(i, row) for i, row in zip(good, ids, strict=True) if len(row)]
     return Chunk(number, block, errors, [i for i, _ in kept], [row for _, row in kept])
+
+
+def try_rows(model: str | Path, paths: Paths, output: str | Path, rows: range) -> None:
+    """Score some rows of a job that was begun, and keep nothing: to see whether that can be done.
+
+    `rows` lie within one chunk of the job's plan. Raises PlanError when there is no such plan.
+    """
+    out = OutputFolder(Path(output))
+    plan = plans.read(out.read(PLAN))
+    if plan is None:
+        raise PlanError(f"{output} holds no job")
+    for block in _blocks(find_files(paths), plan):
+        _set_aside(block, out.quarantine())
+        start = rows.start - block.first_row
+        if start < len(block):
+            some = slice(start, start + len(rows))
+            columns = {name: values[some] for name, values in block.columns.items()}
+            part = Block(rows.start, columns, block.errors[some])
+            scorer = _open_as_planned(Path(model), plan)
+            scorer.start(_tokenised(0, part, plan, scorer).ids).outputs()
+            return
 
 
 def _blocks(files: list[Path], plan: Plan) -> Iterator[Block]:

@@ -3,6 +3,7 @@
     part-00000.parquet ...     the rows, one file per chunk
     _commits/00000.json ...    written last: names the chunk's files and their digests
     _plan.json                 what the job was started with
+    _quarantine.json           rows that killed their process, if there are any
     _report.json, _SUCCESS     written when every chunk is committed
 
 A part without its record, or one that no longer has the digest in it, does not count and is made
@@ -25,6 +26,7 @@ from .digests import file_sha256
 from .errors import PlanError
 
 PLAN, REPORT, SUCCESS, COMMITS, LOCK = "_plan.json", "_report.json", "_SUCCESS", "_commits", ".lock"
+QUARANTINE = "_quarantine.json"
 
 
 class OutputFolder:
@@ -84,6 +86,10 @@ class OutputFolder:
         aside.replace(final)
         if sys.platform != "win32":  # Windows has no handle for a folder
             _flush(final.parent)
+
+    def quarantine(self) -> dict[int, str]:
+        """Rows that are not to be scored: row number to reason code."""
+        return {int(row): code for row, code in (self.read(QUARANTINE) or {}).items()}
 
     # --- chunks -----------------------------------------------------------------------------------
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from serving.job import Progress, Report, run
+from tasks import survive
 from tasks.models import resolve
+
+if TYPE_CHECKING:
+    from serving.report import Report
 
 
 def score(
@@ -18,7 +21,7 @@ def score(
     text: str | None = None,
     keep: Sequence[str] = (),
     variant: str | None = None,
-    on_progress: Progress | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
     **options: Any,
 ) -> Report:
     """Score `source` into the folder `output`; see serving.job.run for `options`.
@@ -26,14 +29,19 @@ def score(
     Raises UserError for a model that is not there, ServingError for input that cannot be read.
     """
     found = resolve(model)
-    return run(
-        found.folder,
-        [source] if isinstance(source, str) else list(source),
-        Path(output),
-        text_column=text,
-        keep=tuple(keep),
-        variant=variant,
-        model_version=found.version_label,
-        on_progress=on_progress,
-        **options,
+    told = survive.run(
+        {
+            "model": str(found.folder),
+            "paths": [source] if isinstance(source, str) else list(source),
+            "output": str(output),
+            "text_column": text,
+            "keep": list(keep),
+            "variant": variant,
+            "model_version": found.version_label,
+            **options,
+        },
+        on_progress,
     )
+    from serving.report import Report  # with onnxruntime behind it: not before it is needed
+
+    return Report(**told)

@@ -1,0 +1,65 @@
+"""A scoring job in a process of its own: `python -m serving.worker JOB`.
+
+JOB is a JSON object: `{"run": {...}}` with the arguments of job.run, or `{"try": {...}}` with those
+of job.try_rows. What happens is told on standard output, one JSON object a line: `progress`,
+`begun` and `committed` chunks, and last a `report`, `done`, or an `error`. A process that ends
+without one of these died, and whoever started it knows what it was at.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import traceback
+from typing import Any
+
+PROGRESS_EVERY_S = 0.2
+
+
+class Teller:
+    """Writes events to what was standard output; native libraries that print get the other one."""
+
+    def __init__(self) -> None:
+        self._to = os.dup(1)
+        os.dup2(2, 1)
+        self._last = 0.0
+
+    def tell(self, **event: Any) -> None:
+        os.write(self._to, (json.dumps(event) + "\n").encode())
+
+    def progress(self, done: int, total: int) -> None:
+        if done == total or time.monotonic() - self._last >= PROGRESS_EVERY_S:
+            self._last = time.monotonic()
+            self.tell(progress=[done, total])
+
+    def chunk(self, number: int, committed: bool) -> None:
+        self.tell(**{"committed" if committed else "begun": number})
+
+
+def main(job: str) -> None:
+    teller = Teller()
+    try:
+        from . import job as jobs
+
+        ((call, arguments),) = json.loads(job).items()
+        if call == "run":
+            report = jobs.run(**arguments, on_progress=teller.progress, on_chunk=teller.chunk)
+            teller.tell(report=report.to_dict())
+        else:
+            jobs.try_rows(**{**arguments, "rows": range(*arguments["rows"])})
+            teller.tell(done=True)
+    except Exception as problem:  # noqa: BLE001  # whatever it is, the starter has to know
+        teller.tell(
+            error={
+                "kind": type(problem).__name__,
+                "text": str(problem),
+                "errno": getattr(problem, "errno", None),
+                "traceback": traceback.format_exc(),
+            }
+        )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

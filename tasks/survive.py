@@ -1,0 +1,118 @@
+"""Scoring that survives its own process: rows that kill it are found and set aside.
+
+A crash inside a native library, or the kernel's answer to memory running out, takes the process
+along. So the job has one of its own, and when that dies the chunks it was at are tried again in
+halves, and halves of halves, until single rows are left. Those are written down in the output
+folder, come out as rows with the error `killed_worker`, and the job goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from serving import errors
+from serving.output import PLAN, QUARANTINE, OutputFolder
+from tasks import lifeline
+
+log = logging.getLogger(__name__)
+
+CODE = "killed_worker"
+DEATHS = 3
+"""Times that a job may die for no reason to be found before it is given up."""
+
+Arguments = dict[str, Any]
+Events = Iterator[dict[str, Any]]
+
+
+class WorkerDied(RuntimeError):
+    """The scoring process died again and again, and no row is to blame."""
+
+
+def run(
+    arguments: Arguments, on_progress: Callable[[int, int], None] | None = None
+) -> dict[str, Any]:
+    """The report of `serving.job.run(**arguments)`, from a process that may die.
+
+    Raises what the job raises, by its kind and text; WorkerDied when nothing helps.
+    """
+    deaths = 0
+    while True:
+        begun: set[int] = set()
+        for event in _events({"run": arguments}):
+            if "report" in event:
+                return dict(event["report"])
+            if "progress" in event and on_progress:
+                on_progress(*event["progress"])
+            elif "begun" in event:
+                begun.add(event["begun"])
+            elif "committed" in event:
+                begun.remove(event["committed"])
+        if not _set_aside(arguments, sorted(begun)):
+            deaths += 1
+        if deaths == DEATHS:
+            at = f"at chunk {min(begun)}" if begun else "before it began"
+            raise WorkerDied(
+                f"the scoring process died {DEATHS} times {at}, and no single row is to blame: "
+                "is there enough memory?"
+            )
+        log.warning("score: going on from what was committed")
+
+
+def _set_aside(arguments: Arguments, chunks: list[int]) -> list[int]:
+    """Find the rows of these chunks that kill a process, and put them into quarantine."""
+    out = OutputFolder(Path(arguments["output"]))
+    plan = out.read(PLAN)
+    if plan is None:
+        return []
+    size, n_rows = plan["chunk_rows"], sum(file["rows"] for file in plan["input"])
+    at = {name: arguments[name] for name in ("model", "paths", "output")}
+
+    def kills(rows: range) -> bool:
+        return not list(_events({"try": {**at, "rows": [rows.start, rows.stop]}}))
+
+    found: list[int] = []
+    for chunk in chunks:
+        log.warning("score: the process died; looking for the row of chunk %s that kills it", chunk)
+        found += _killers(range(chunk * size, min((chunk + 1) * size, n_rows)), kills)
+    if found:
+        log.warning("score: set aside as %s: row %s", CODE, ", ".join(map(str, found[:5])))
+        rows = {**out.quarantine(), **dict.fromkeys(found, CODE)}
+        out.write(QUARANTINE, {str(row): code for row, code in sorted(rows.items())})
+    return found
+
+
+def _killers(rows: range, kills: Callable[[range], bool]) -> list[int]:
+    """Those that kill a process by themselves."""
+    if not rows or not kills(rows):
+        return []
+    if len(rows) == 1:
+        return list(rows)
+    half = len(rows) // 2
+    return _killers(rows[:half], kills) + _killers(rows[half:], kills)
+
+
+def _events(job: dict[str, Any]) -> Events:
+    """What the worker tells; nothing more once it is dead. Raises what it raised."""
+    with lifeline.running("serving.worker", [json.dumps(job)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        with process.stdout as lines:
+            for line in lines:
+                event = json.loads(line)
+                if "error" in event:
+                    raise _error(**event["error"])
+                yield event
+
+
+def _error(kind: str, text: str, errno: int | None, traceback: str) -> Exception:
+    log.debug("%s", traceback)
+    known = getattr(errors, kind, None)
+    if isinstance(known, type) and issubclass(known, errors.ServingError):
+        return known(text)
+    if errno is not None:
+        return OSError(errno, text)
+    return RuntimeError(f"{kind}: {text}")

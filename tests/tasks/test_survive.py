@@ -1,0 +1,91 @@
+"""Rows that kill the process that scores them: real processes, really killed."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from serving.errors import InputError
+from tasks import survive
+from tasks.artifact import Artifact
+
+# A worker whose tokenizer ends the process at certain texts, as a bug in a native library would.
+DEADLY = """
+import os, signal
+from serving import tokenizer
+
+encode = tokenizer.TextTokenizer.encode
+
+def deadly(self, texts):
+    if any("deadly" in text for text in texts):
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if any("often" in text for text in texts) and len(texts) > 1:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return encode(self, texts)
+
+tokenizer.TextTokenizer.encode = deadly
+"""
+
+
+@pytest.fixture
+def deadly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python runs sitecustomize.py in every process that it starts."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(DEADLY)
+    path = os.pathsep.join([str(tmp_path / "site"), str(Path(__file__).parents[2])])
+    monkeypatch.setenv("PYTHONPATH", path)
+
+
+def job(exported: Artifact, folder: Path, texts: list[str], **how: Any) -> dict[str, Any]:
+    source = folder / "rows.csv"
+    source.write_text("\n".join(["text", *texts, ""]))
+    at = {"model": str(exported.path / "model"), "paths": [str(source)]}
+    return {**at, "output": str(folder / "out"), "chunk_rows": 10, "text_column": "text", **how}
+
+
+def test_a_row_that_kills_is_set_aside_and_the_job_goes_on(
+    exported: Artifact, tmp_path: Path, deadly: None
+) -> None:
+    texts = [f"goal match {i}" for i in range(40)]
+    texts[13] = "a deadly goal"
+    texts[17] = "a deadly match"
+    seen: list[tuple[int, int]] = []
+    report = survive.run(job(exported, tmp_path, texts), lambda *n: seen.append(n))
+    assert report["rows"] == 40
+    assert report["errors"] == {"killed_worker": 2}
+    assert seen[-1] == (40, 40)
+    rows = pq.read_table(tmp_path / "out").to_pydict()
+    assert [i for i, error in enumerate(rows["error"]) if error] == [13, 17]
+    assert rows["label"].count(None) == 2
+    listed = json.loads((tmp_path / "out" / "_quarantine.json").read_bytes())
+    assert listed == {"13": "killed_worker", "17": "killed_worker"}
+
+
+def test_a_death_that_no_row_explains_ends_the_job(
+    exported: Artifact, tmp_path: Path, deadly: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(survive, "DEATHS", 1)
+    with pytest.raises(survive.WorkerDied, match="no single row is to blame"):
+        survive.run(job(exported, tmp_path, ["goal", "often one", "often two"]))
+
+
+def test_what_the_job_raises_is_raised_here(exported: Artifact, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"has no column 'txt'; did you mean 'text'"):
+        survive.run(job(exported, tmp_path, ["goal"], text_column="txt"))
+
+
+def test_killers_are_found_in_halves() -> None:
+    tried: list[range] = []
+
+    def kills(rows: range) -> bool:
+        tried.append(rows)
+        return 700 in rows
+
+    assert survive._killers(range(1000), kills) == [700]
+    assert len(tried) < 25
+    assert survive._killers(range(0), kills) == []
