@@ -160,13 +160,15 @@ def variants_table(measured: dict[str, Any]) -> str:
     torch_row = measured["exported"].facts["torch"]
     rows = [
         [
-            "PyTorch",
+            "PyTorch fp32",
             f"{measured['test']['torch']['accuracy']:.4f}",
             f"{torch_row['tokens_per_second']:,.0f}",
             "",
             "",
         ]
     ]
+    if bf16 := torch_row["bf16_tokens_per_second"]:
+        rows.append(["PyTorch bf16", "", f"{bf16:,.0f}", "", ""])
     for variant in measured["exported"].facts["variants"]:
         name = variant["name"]
         if variant["status"] != "kept":

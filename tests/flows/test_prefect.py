@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -13,6 +12,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from tasks import lifeline
 
 ROOT = Path(__file__).parents[2]
 PREFECT = [sys.executable, "-m", "prefect", "--no-prompt"]
@@ -62,23 +63,19 @@ def test_a_scheduled_scoring_run_really_runs(
     file = tmp_path / "prefect.yaml"
     file.write_text(yaml.safe_dump({"deployments": [deployment]}))
     prefect("deploy", "--all", "--prefect-file", str(file))
-    with subprocess.Popen(
-        [*PREFECT, "worker", "start", "--pool", pool],
-        cwd=ROOT,
-        env=os.environ.copy(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as worker:
+    # A worker that is told to end may first wait for a run that will never end.
+    worker = ["--no-prompt", "worker", "start", "--pool", pool]
+    with (
+        (tmp_path / "worker.log").open("wb") as log,
+        lifeline.running("prefect", worker, patience_s=20, cwd=ROOT, stdout=log, stderr=log),
+    ):
         try:
             finished = wait_for(lambda: list(tmp_path.glob("predictions-*/_SUCCESS")), 150)
-            assert finished, "no scheduled run finished"
+            assert finished, (tmp_path / "worker.log").read_text()
             runs = wait_for(lambda: completed_runs("score"), 60)
             assert runs[0]["auto_scheduled"] is True
         finally:
             prefect("deployment", "delete", "score/every-few-seconds")
-            worker.terminate()
-            worker.communicate(timeout=60)
 
 
 def completed_runs(flow: str) -> list[dict[str, Any]]:
