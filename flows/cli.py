@@ -1,4 +1,4 @@
-"""The command line: `headrace init|check|train|score|history|promote|rollback|report`.
+"""The command line: `headrace init|check|train|score|bench|history|promote|rollback|report`.
 
 Exit codes: 0 done; 1 failed; 2 wrong usage, recipe or input; 3 the run worked and the gate refused
 promotion; 4 finished with rejected rows above the limit. Each command imports what it needs, so
@@ -142,11 +142,25 @@ def score(arguments: argparse.Namespace) -> Result:
             format=arguments.format,
             chunk_rows=arguments.chunk_rows,
             max_rejected=arguments.max_rejected,
+            tune=arguments.tune,
             probabilities=arguments.probabilities,
             on_progress=on_progress,
         )
     code = REJECTED if report.too_many_rejected else DONE
     return code, report.to_dict(), report.text()
+
+
+def bench(arguments: argparse.Namespace) -> Result:
+    from tasks.score import bench as run
+
+    found = run(arguments.model, arguments.input, text=arguments.text, device=arguments.device)
+    rows = [{**dataclasses.asdict(one), "tokens_per_second": speed} for one, speed in found.items()]
+    lines = [
+        f"{row['variant']:<8} {row['tokens_per_second']:>10,.0f} tokens/s, "
+        f"{row['workers']} workers on {row['provider']}"
+        for row in rows
+    ]
+    return DONE, rows, "\n".join(lines)
 
 
 def history(arguments: argparse.Namespace) -> Result:
@@ -216,21 +230,29 @@ def parser() -> argparse.ArgumentParser:
             "overrides", metavar="section.key=value", nargs="*", help="values to change, if any"
         )
 
+    def model_and_input(one: Any) -> None:
+        one.add_argument(
+            "model",
+            metavar="MODEL",
+            help="NAME (its champion), models:/NAME@ALIAS, models:/NAME/3, a run id or a folder",
+        )
+        one.add_argument(
+            "input",
+            metavar="INPUT",
+            nargs="+",
+            help="files, folders or globs: CSV, JSON lines, Parquet",
+        )
+        one.add_argument(
+            "--text", metavar="COL", help="the column of texts; by default as it was in training"
+        )
+        one.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+
+    model_and_input(command(bench, "how fast each variant of a model runs on this machine"))
     one = command(score, "score a table into a folder of parts")
-    one.add_argument(
-        "model",
-        metavar="MODEL",
-        help="NAME (its champion), models:/NAME@ALIAS, models:/NAME/3, a run id or a folder",
-    )
-    one.add_argument(
-        "input",
-        metavar="INPUT",
-        nargs="+",
-        help="files, folders or globs: CSV, JSON lines, Parquet",
-    )
+    model_and_input(one)
     one.add_argument("output", metavar="OUTPUT", help="a folder; run again to resume")
     one.add_argument(
-        "--text", metavar="COL", help="the column of texts; by default as it was in training"
+        "--tune", action="store_true", help="measure first how the model runs fastest here"
     )
     one.add_argument(
         "--keep",
@@ -242,7 +264,6 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument(
         "--variant", metavar="V", help="fp32, fused, int8, fp16; by default the model's choice"
     )
-    one.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     one.add_argument("--format", choices=["parquet", "csv", "jsonl"], default="parquet")
     one.add_argument(
         "--probabilities", action="store_true", help="all probabilities, in the order of the labels"

@@ -23,9 +23,9 @@ from configs.errors import RecipeError
 from configs.schema import Recipe
 from serving import golden, manifest
 from serving.scorer import Scorer
+from serving.speed import spread
 from tasks import artifact, testset, trial, variants
 from tasks.artifact import Artifact
-from tasks.reference import spread
 from tasks.trial import Bench, ExportRefused, Tried
 
 __all__ = ["ExportRefused", "export"]

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from configs.schema import Recipe
 from serving.batching import pad
+from serving.speed import spread
 from tasks import objectives
 from tasks.artifact import Artifact
 from tasks.gate import Array, Ids, Run
@@ -71,13 +71,6 @@ def read_rows(prepared: Artifact, split: str, n_rows: int) -> Rows:
         ids=[np.asarray(ids, dtype=np.int64) for ids in table["input_ids"].to_pylist()],
         targets=table["labels"].to_pylist(),
     )
-
-
-def spread(lengths: NDArray[Any], n_rows: int) -> NDArray[np.int64]:
-    """Indices of at most `n_rows` rows evenly spaced by length, shortest first."""
-    by_length = np.argsort(lengths, kind="stable")
-    places = np.linspace(0, len(lengths) - 1, min(n_rows, len(lengths)))
-    return by_length[places.round().astype(np.int64)]
 
 
 def pad_id(prepared: Artifact) -> int:

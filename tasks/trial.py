@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 
 from configs.schema import Recipe
-from serving import heads, manifest
+from serving import heads, manifest, speed
 from serving.batching import plan_batches
 from serving.cores import granted_cores
 from serving.runner import WHOLE, Runner
 from serving.scorer import TOKEN_BUDGETS, defaults
 from serving.session import PROVIDERS, Device, cuda_lacks
 from serving.tokenizer import TextTokenizer
-from tasks import gate, hardware, objectives, reference, speed, testset, variants
+from tasks import gate, hardware, objectives, reference, testset, variants
 from tasks.artifact import Artifact
 from tasks.gate import Array, Ids, Run, Verdict
 from tasks.reference import Rows

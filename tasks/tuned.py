@@ -1,0 +1,72 @@
+"""How a model runs fastest on this machine: measured once, remembered in the workspace.
+
+One small file for each content of a model folder, kind of processor, number of cores, version of
+onnxruntime and device asked for: where one of them differs, nothing is remembered.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from serving.cores import granted_cores
+from tasks import workspace
+from tasks.artifact import digest_of, write_json
+from tasks.model_store import content_id
+
+log = logging.getLogger(__name__)
+
+SAMPLE_ROWS = 2_000
+"""Rows at the head of a table that are measured with."""
+
+
+def recall(model: Path, device: str = "auto") -> dict[str, Any]:
+    """variant, workers, threads and token_budget for serving.job.run; empty if not measured."""
+    try:
+        return dict(json.loads(_file(model, device).read_bytes())["setting"])
+    except (OSError, ValueError, KeyError):
+        return {}
+
+
+def measure(model: Path, texts: Sequence[str], device: Any = "auto") -> dict[str, Any]:
+    """Measure on these texts (some seconds) and remember; returns what `recall` will."""
+    from serving.tune import fastest
+
+    log.info("score: measuring how this model runs fastest here")
+    setting = asdict(fastest(model, texts, device=device))
+    del setting["provider"]  # the device says it
+    log.info("score: %s", ", ".join(f"{name} {value}" for name, value in setting.items()))
+    file = _file(model, device)
+    file.parent.mkdir(exist_ok=True)
+    write_json(file, {"machine": _machine(device), "setting": setting})
+    return setting
+
+
+def _file(model: Path, device: str) -> Path:
+    name = f"{content_id(model)}-{digest_of(_machine(device))[:8]}.json"
+    return workspace.home() / "tuned" / name
+
+
+def _machine(device: str) -> dict[str, Any]:
+    found: dict[str, Any] = {"processor": _processor(), "cores": granted_cores(), "device": device}
+    for package in ("onnxruntime", "onnxruntime-gpu"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.processor())
