@@ -109,8 +109,11 @@ def server(command: list[str], path: str, timeout_s: float = 120) -> Iterator[st
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     address = f"http://127.0.0.1:{port}"
+    # MLflow starts uvicorn by its name: as in an environment that was activated.
+    found_in = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     with subprocess.Popen(
         [sys.executable, "-m", *command, "--port", str(port)],
+        env={**os.environ, "PATH": found_in},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -123,7 +126,8 @@ def server(command: list[str], path: str, timeout_s: float = 120) -> Iterator[st
                 time.sleep(0.2)
             yield address
         finally:
-            os.killpg(process.pid, signal.SIGTERM)
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGTERM)
 
 
 def _answers(url: str) -> bool:
