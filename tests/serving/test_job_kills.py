@@ -69,8 +69,8 @@ def test_a_hundred_jobs_killed_at_random_instants(model: Path, tmp_path: Path) -
     for number in range(100):
         output = tmp_path / f"job-{number}"
         first = draw.randint(1, 18) if number % 3 else 0
-        # Before its first commit a job takes about a second to come up.
-        then_s = draw.random() * (0.03 if first else 1.0)
+        # Before its first commit a job takes about half a second to come up.
+        then_s = draw.random() * (0.05 if first else 0.5)
         left = start_and_kill(model, source, output, "parquet", commits_first=first, then_s=then_s)
         between += 1 <= left < 20
         if left and number % 4 == 0:
