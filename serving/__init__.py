@@ -4,5 +4,5 @@ A copy of this package travels inside every registered model, so it uses relativ
 and must not import torch, transformers, datasets, mlflow, prefect or pandas.
 Read in this order: manifest.py, tokenizer.py, batching.py, session.py, heads/, runner.py,
 scorer.py, golden.py; then the job: readers.py, rows.py, writers.py, output.py, plan.py, report.py,
-ahead.py, job.py.
+ahead.py, chunks.py, job.py.
 """

@@ -15,26 +15,24 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import onnxruntime as ort
-import pyarrow as pa
 
 from . import manifest, writers
 from . import plan as plans
 from .ahead import ahead
-from .batching import padded_tokens
+from .chunks import Chunk, Types, read_blocks, scored, set_aside, tokenised
 from .digests import folder_sha256
 from .errors import InputError, PlanError
-from .heads import Ids
 from .output import PLAN, OutputFolder
 from .plan import Plan
-from .readers import Block, Paths, as_text, column_types, find_files, read_table
-from .report import Report, chunk_facts, report_of
-from .runner import OnRows, Running
+from .readers import Block, Paths, column_types, find_files
+from .report import Report, report_of
+from .runner import Running
 from .scorer import Scorer
 from .session import PROVIDERS, Device, device_of
 
@@ -48,7 +46,6 @@ Progress = Callable[[int, int], None]
 """Gets the rows done and the rows in all."""
 OnChunk = Callable[[int, bool], None]
 """Gets the number of a chunk that is begun (False), and again when it is committed (True)."""
-Types = Mapping[str, pa.DataType]
 Record = Mapping[str, Any]
 
 
@@ -189,20 +186,6 @@ def _open_as_planned(folder: Path, plan: Plan) -> Scorer:
 # --- the chunks -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Chunk:
-    """A chunk with its texts as token ids."""
-
-    number: int
-    block: Block
-    errors: list[str | None]
-    """By row of the block."""
-    good: list[int]
-    """The rows of the block that have ids, and no error so far."""
-    ids: list[Ids]
-    """Of each of them, (length,)."""
-
-
 def _do_missing(
     plan: Plan,
     scorer: Scorer,
@@ -215,7 +198,7 @@ def _do_missing(
 ) -> None:
     """Do the chunks that are not in `done`, and put their records there."""
     on_chunk = on_chunk or (lambda number, committed: None)
-    chunks = _chunks(files, plan, scorer, out.quarantine(), frozenset(done), on_chunk)
+    missing = _missing(files, plan, scorer, out.quarantine(), frozenset(done), on_chunk)
     ending, write = writers.get(plan.output_format)
     n_done = sum(record["rows"] for record in done.values())
 
@@ -226,14 +209,14 @@ def _do_missing(
             on_progress(n_done, plan.n_rows)
 
     def finish(chunk: Chunk, running: Running) -> None:
-        table, facts = _scored(chunk, running, scorer, plan, types, on_rows=advance)
+        table, facts = scored(chunk, running, scorer, plan, types, on_rows=advance)
         done[chunk.number] = out.commit(chunk.number, ending, partial(write, table), **facts)
         on_chunk(chunk.number, True)
         advance(len(chunk.block) - facts["scored"])
 
     at_work: deque[tuple[Chunk, Running]] = deque()
     try:
-        for chunk in ahead(chunks):
+        for chunk in ahead(missing):
             at_work.append((chunk, scorer.start(chunk.ids)))
             if len(at_work) == AT_WORK:
                 finish(*at_work.popleft())
@@ -244,7 +227,7 @@ def _do_missing(
             running.cancel()
 
 
-def _chunks(
+def _missing(
     files: list[Path],
     plan: Plan,
     scorer: Scorer,
@@ -253,7 +236,7 @@ def _chunks(
     on_chunk: OnChunk,
 ) -> Iterator[Chunk]:
     """The chunks that are not done yet, read and tokenised."""
-    missing, blocks = plan.n_chunks - len(done), _blocks(files, plan)
+    missing, blocks = plan.n_chunks - len(done), read_blocks(files, plan)
     for number in range(plan.n_chunks):
         if number not in done:
             on_chunk(number, False)
@@ -262,28 +245,11 @@ def _chunks(
             continue
         if len(block) != min(plan.chunk_rows, plan.n_rows - block.first_row):
             raise InputError("the input has changed since the job was started; start it anew")
-        _set_aside(block, quarantine)
-        yield _tokenised(number, block, plan, scorer)
+        set_aside(block, quarantine)
+        yield tokenised(number, block, plan, scorer)
         missing -= 1
         if not missing:
             break
-
-
-def _set_aside(block: Block, quarantine: Mapping[int, str]) -> None:
-    for row in quarantine.keys() & set(range(block.first_row, block.first_row + len(block))):
-        block.errors[row - block.first_row] = quarantine[row]
-
-
-def _tokenised(number: int, block: Block, plan: Plan, scorer: Scorer) -> Chunk:
-    errors = list(block.errors)
-    texts = block.columns[plan.text_column]
-    good = [i for i, code in enumerate(errors) if code is None]
-    ids = scorer.encode([texts[i] for i in good])
-    for i, row in zip(good, ids, strict=True):
-        if len(row) == 0:  # not even a special token: nothing the model could look at
-            errors[i] = "empty_text"
-    kept = [(i, row) for i, row in zip(good, ids, strict=True) if len(row)]
-    return Chunk(number, block, errors, [i for i, _ in kept], [row for _, row in kept])
 
 
 def try_rows(model: str | Path, paths: Paths, output: str | Path, rows: range) -> None:
@@ -295,79 +261,13 @@ def try_rows(model: str | Path, paths: Paths, output: str | Path, rows: range) -
     plan = plans.read(out.read(PLAN))
     if plan is None:
         raise PlanError(f"{output} holds no job")
-    for block in _blocks(find_files(paths), plan):
-        _set_aside(block, out.quarantine())
+    for block in read_blocks(find_files(paths), plan):
+        set_aside(block, out.quarantine())
         start = rows.start - block.first_row
         if start < len(block):
             some = slice(start, start + len(rows))
             columns = {name: values[some] for name, values in block.columns.items()}
             part = Block(rows.start, columns, block.errors[some])
             scorer = _open_as_planned(Path(model), plan)
-            scorer.start(_tokenised(0, part, plan, scorer).ids).outputs()
+            scorer.start(tokenised(0, part, plan, scorer).ids).outputs()
             return
-
-
-def _blocks(files: list[Path], plan: Plan) -> Iterator[Block]:
-    """The input in chunks: at least one, so that a table without rows has a part with columns."""
-    columns = list(dict.fromkeys([plan.text_column, *plan.keep]))
-    if plan.n_rows == 0:
-        yield Block(0, {name: [] for name in columns}, [])
-    else:
-        yield from read_table(files, columns, text=[plan.text_column], block_rows=plan.chunk_rows)
-
-
-def _scored(
-    chunk: Chunk, running: Running, scorer: Scorer, plan: Plan, types: Types, *, on_rows: OnRows
-) -> tuple[pa.Table, dict[str, Any]]:
-    """Wait for the chunk's rows: the table of its part, and the facts of its record."""
-    decided = scorer.decode(scorer.collect(running.outputs(on_rows)), **plan.options)
-    errors = list(chunk.errors)
-    for i, decision in zip(chunk.good, decided.column(0), strict=True):
-        if not decision.is_valid:
-            errors[i] = "model_error"
-    positions = {row: position for position, row in enumerate(chunk.good)}
-    table = _table(chunk.block, decided, positions, errors, plan, types)
-    lengths = [len(row) for row in chunk.ids]
-    facts = chunk_facts(
-        errors,
-        lengths,
-        padded_tokens(lengths, scorer.runner.batches(lengths)),
-        {name: decided.column(name).to_pylist() for name in scorer.head.SHARES},
-        scorer.manifest.profile,
-    )
-    about = {"first_row": chunk.block.first_row, "rows": len(chunk.block), "scored": len(lengths)}
-    return table, {**about, **facts}
-
-
-def _table(
-    block: Block,
-    decided: pa.Table,
-    positions: Mapping[int, int],
-    errors: Sequence[str | None],
-    plan: Plan,
-    types: Types,
-) -> pa.Table:
-    """row, kept columns, the head's columns, error, model_version: a row for every input row.
-
-    `positions`: row of the block to row of `decided`; the others have nulls there.
-    """
-    n = len(block)
-    spread = decided.take(pa.array([positions.get(i) for i in range(n)], pa.int64()))
-    own = ["row", *spread.column_names, "error", "model_version"]
-    columns = {"row": pa.array(range(block.first_row, block.first_row + n), pa.int64())}
-    for name in plan.keep:
-        columns[_free_name(name, [*own, *columns])] = _kept(block.columns[name], types[name])
-    columns |= {name: spread.column(name) for name in spread.column_names}
-    columns["error"] = pa.array(errors, pa.string())
-    columns["model_version"] = pa.array([plan.model_version] * n, pa.string())
-    return pa.table(columns)
-
-
-def _free_name(name: str, taken: Sequence[str]) -> str:
-    while name in taken:
-        name = f"input_{name}"
-    return name
-
-
-def _kept(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    return pa.array(map(as_text, values) if pa.types.is_string(kind) else values, kind)
