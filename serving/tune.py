@@ -8,14 +8,13 @@ as far as a second of measuring can tell.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from . import heads, manifest, speed
+from . import manifest, speed
 from .errors import ProviderError
 from .heads import Ids
-from .runner import Runner
 from .scorer import Scorer, defaults
 from .session import Device, device_of, providers_for
 
@@ -82,26 +81,15 @@ def _better(present: Setting, speeds: Speeds) -> Setting:
 
 
 def _rows(folder: Path, texts: Sequence[str], setting: Setting) -> list[Ids]:
-    scorer = Scorer(folder, variant=setting.variant, check=False)
-    rows = [row for row in scorer.encode(texts) if len(row)]
+    rows = [row for row in _opened(folder, setting).encode(texts) if len(row)]
     return speed.sample(rows, n_tokens=TOKENS)
 
 
 def _speeds(folder: Path, rows: list[Ids], settings: Sequence[Setting]) -> Speeds:
-    described = manifest.read(folder)
-    head = heads.get(described.objective)
-    passes = {}
-    for one in settings:
-        variant = described.variant(one.variant)
-        runner = Runner(
-            folder / variant.file,
-            head,
-            pad_id=described.pad_id,
-            provider=one.provider,
-            workers=one.workers,
-            threads=one.threads,
-            token_budget=one.token_budget,
-            disabled_optimizers=variant.disabled_optimizers,
-        )
-        passes[one] = partial(runner.run, rows)
+    passes = {one: partial(_opened(folder, one).runner.run, rows) for one in settings}
     return speed.tokens_per_second(passes, n_tokens=sum(map(len, rows)))
+
+
+def _opened(folder: Path, setting: Setting) -> Scorer:
+    how = asdict(setting)
+    return Scorer(folder, device=device_of(how.pop("provider")), check=False, **how)

@@ -5,12 +5,23 @@ Imports torch only inside functions.
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 from typing import Literal
 
 from configs.errors import RecipeError
 
 CGROUP = Path("/sys/fs/cgroup")
+
+
+def processor() -> str:
+    """The processor's own name for itself, as far as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.processor())
 
 
 def oom_kills(cgroup: Path = CGROUP) -> int:

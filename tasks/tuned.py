@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -16,18 +15,21 @@ from pathlib import Path
 from typing import Any
 
 from serving.cores import granted_cores
-from tasks import workspace
+from tasks import hardware, workspace
 from tasks.artifact import digest_of, write_json
 from tasks.model_store import content_id
 
 log = logging.getLogger(__name__)
 
+FOLDER = "tuned"
 SAMPLE_ROWS = 2_000
 """Rows at the head of a table that are measured with."""
 
 
 def recall(model: Path, device: str = "auto") -> dict[str, Any]:
     """variant, workers, threads and token_budget for serving.job.run; empty if not measured."""
+    if not (workspace.home() / FOLDER).is_dir():
+        return {}  # nothing was ever measured: no reason to read the whole model for its digest
     try:
         return dict(json.loads(_file(model, device).read_bytes())["setting"])
     except (OSError, ValueError, KeyError):
@@ -50,23 +52,18 @@ def measure(model: Path, texts: Sequence[str], device: Any = "auto") -> dict[str
 
 def _file(model: Path, device: str) -> Path:
     name = f"{content_id(model)}-{digest_of(_machine(device))[:8]}.json"
-    return workspace.home() / "tuned" / name
+    return workspace.home() / FOLDER / name
 
 
 def _machine(device: str) -> dict[str, Any]:
-    found: dict[str, Any] = {"processor": _processor(), "cores": granted_cores(), "device": device}
+    found: dict[str, Any] = {
+        "processor": hardware.processor(),
+        "cores": granted_cores(),
+        "device": device,
+    }
     for package in ("onnxruntime", "onnxruntime-gpu"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:
             continue
     return found
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(models, platform.processor())

@@ -132,7 +132,10 @@ def fused(source: Source) -> Graph:
     from transformers.exporters.onnxruntime_fusions import fuse_for_onnxruntime
 
     if source.device == "cpu":
-        return cpu_graph(source)
+        graph = cpu_graph(source)
+        if all(node.op_type != narrow.ATTENTION for node in graph.graph):
+            raise ValueError("there is no attention in it to fuse")
+        return _stripped(graph)
     graph = source.graph.clone()
     with quiet():
         fuse_for_onnxruntime(graph, source.device)

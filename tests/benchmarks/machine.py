@@ -8,6 +8,8 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+from tasks.hardware import processor
+
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("HEADRACE_DATA", ROOT.parent / "shared" / "data"))
 """Labelled sets that are not part of the project; benchmarks that need one skip without it."""
@@ -20,13 +22,6 @@ def describe() -> str:
     cores = len(os.sched_getaffinity(0))
     versions = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
     return f"{processor()}, {cores} cores; Python {platform.python_version()}, {versions}"
-
-
-def processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
