@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -37,9 +38,12 @@ class Paced:
 def bar(title: str, unit: str) -> Iterator[Callable[[int, int, str], None]]:
     """Yields `advance(done, total, note)`."""
     if not sys.stderr.isatty():
+        started = time.monotonic()
 
         def say(done: int, total: int, note: str) -> None:
-            log.info("%s: %s of %s %s, %s", title, f"{done:,}", f"{total:,}", unit, note)
+            left = (time.monotonic() - started) * (total - done) / max(done, 1)
+            ending = f", {timedelta(seconds=round(left))} left" if 0 < done < total else ""
+            log.info("%s: %s of %s %s, %s%s", title, f"{done:,}", f"{total:,}", unit, note, ending)
 
         yield Paced(say, LINE_EVERY_S)
         return
@@ -56,24 +60,35 @@ def bar(title: str, unit: str) -> Iterator[Callable[[int, int, str], None]]:
         yield lambda done, total, note: shown.update(task, completed=done, total=total, note=note)
 
 
+class PrefectArtifact:
+    """A progress artifact of the present run."""
+
+    def __init__(self, description: str) -> None:
+        self._description = description
+        self._id: UUID | None = None
+        self.paced = Paced(self.tell, ARTIFACT_EVERY_S)
+
+    @property
+    def begun(self) -> bool:
+        return self._id is not None
+
+    def tell(self, share: float) -> None:
+        from prefect.artifacts import create_progress_artifact, update_progress_artifact
+
+        percent = round(100 * share, 1)
+        if self._id:
+            update_progress_artifact(artifact_id=self._id, progress=percent)
+        else:
+            made = create_progress_artifact(progress=percent, description=self._description)
+            self._id = made if isinstance(made, UUID) else UUID(str(made))
+
+
 @contextmanager
 def of_training(run_id: str) -> Iterator[Callable[[Event], None]]:
     """Yields what `train` calls with each event: to the terminal, MLflow and Prefect."""
-    from prefect.artifacts import create_progress_artifact, update_progress_artifact
-
     from tasks import tracking
 
-    artifact: list[UUID] = []
-
-    def to_prefect(share: float) -> None:
-        percent = round(100 * share, 1)
-        if artifact:
-            update_progress_artifact(artifact_id=artifact[0], progress=percent)
-        else:
-            made = create_progress_artifact(progress=percent, description="Training")
-            artifact.append(made if isinstance(made, UUID) else UUID(str(made)))
-
-    paced = Paced(to_prefect, ARTIFACT_EVERY_S)
+    artifact = PrefectArtifact("Training")
     latest: dict[str, str] = {}
     with bar("train", "steps") as advance:
 
@@ -95,11 +110,11 @@ def of_training(run_id: str) -> Iterator[Callable[[Event], None]]:
                 else:
                     latest["loss"] = numbers_in_words({"loss": event["loss"]})
                 advance(event["step"], total, "; ".join(latest.values()))
-                paced(event["step"] / total)
+                artifact.paced(event["step"] / total)
 
         yield on_event
-        if artifact:
-            to_prefect(1.0)
+        if artifact.begun:
+            artifact.tell(1.0)
 
 
 def numbers_in_words(numbers: Mapping[str, float]) -> str:
@@ -107,13 +122,25 @@ def numbers_in_words(numbers: Mapping[str, float]) -> str:
 
 
 @contextmanager
-def of_scoring() -> Iterator[Callable[[int, int], None]]:
-    """Yields `on_progress(rows_done, rows_total)`."""
-    started = time.monotonic()
+def of_scoring(*, to_prefect: bool = False) -> Iterator[Callable[[dict[str, int]], None]]:
+    """Yields what gets the fields of serving.report.Progress: to the terminal, and to Prefect."""
+    artifact = PrefectArtifact("Scoring") if to_prefect else None
+    first: list[tuple[float, int]] = []
     with bar("score", "rows") as advance:
 
-        def on_progress(done: int, total: int) -> None:
-            rate = done / max(time.monotonic() - started, 1e-9)
-            advance(done, total, f"{rate:,.0f} rows/s")
+        def on_progress(now: dict[str, int]) -> None:
+            # Rows of an earlier run come at once, with the first event.
+            first[:] = first or [(time.monotonic(), now["rows"])]
+            seconds = max(time.monotonic() - first[0][0], 1e-9)
+            notes = [
+                f"{(now['rows'] - first[0][1]) / seconds:,.0f} rows/s",
+                f"{now['tokens'] / seconds:,.0f} tokens/s",
+                *([f"{now['errors']:,} rejected"] if now["errors"] else []),
+            ]
+            advance(now["rows"], now["n_rows"], ", ".join(notes))
+            if artifact:
+                artifact.paced(now["rows"] / max(now["n_rows"], 1))
 
         yield on_progress
+        if artifact:
+            artifact.tell(1.0)

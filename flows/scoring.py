@@ -55,7 +55,7 @@ def scoring(
     retry_condition_fn=lambda task, run, state: isinstance(_failure(state), OSError),
 )
 def run_job(*args: Any, **kwargs: Any) -> dict[str, Any]:
-    with progress.of_scoring() as on_progress:
+    with progress.of_scoring(to_prefect=True) as on_progress:
         return score(*args, on_progress=on_progress, **kwargs).to_dict()
 
 

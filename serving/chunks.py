@@ -1,24 +1,27 @@
 """The steps of a scoring job for one chunk of rows: read, tokenise; then decode, into a table.
 
 Between the two the rows are at the workers (runner.py). Pure but for reading: writing and
-committing are job.py's.
+committing are lanes.py's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from . import writers
 from .batching import padded_tokens
+from .errors import InputError
+from .files import HIVE_NULL, File
 from .heads import Ids
 from .plan import Plan
 from .readers import Block, as_text, read_table
 from .report import chunk_facts
-from .runner import OnRows, Running
 from .scorer import Scorer
 
 Types = Mapping[str, pa.DataType]
@@ -27,25 +30,71 @@ Types = Mapping[str, pa.DataType]
 
 @dataclass(frozen=True)
 class Chunk:
-    """A chunk with its texts as token ids."""
+    """A chunk, or some rows of one, with its texts as token ids."""
 
     number: int
-    block: Block
+    rows: Sequence[int]
+    """Their numbers in the table."""
+    columns: Mapping[str, Sequence[Any]]
     errors: list[str | None]
-    """By row of the block."""
+    """By position in `rows`."""
     good: list[int]
-    """The rows of the block that have ids, and no error so far."""
+    """The positions that have ids, and no error so far."""
     ids: list[Ids]
     """Of each of them, (length,)."""
 
+    def __len__(self) -> int:
+        return len(self.rows)
 
-def read_blocks(files: list[Path], plan: Plan) -> Iterator[Block]:
-    """The input in chunks: at least one, so that a table without rows has a part with columns."""
-    columns = list(dict.fromkeys([plan.text_column, *plan.keep]))
-    if plan.n_rows == 0:
-        yield Block(0, {name: [] for name in columns}, [])
-    else:
-        yield from read_table(files, columns, text=[plan.text_column], block_rows=plan.chunk_rows)
+
+class BlockReader:
+    """The input in chunks, any of them: quick where the next one asked for lies further on."""
+
+    def __init__(self, files: Sequence[File], plan: Plan) -> None:
+        """`files`: all of the plan's."""
+        self._plan, self._files = plan, plan.readable(files)
+        self._counts = [int(one["rows"]) for one in plan.input if "problem" not in one]
+        self._columns = list(dict.fromkeys([plan.text_column, *plan.keep]))
+        self._blocks: Iterator[Block] = iter(())
+        self._next = -1
+
+    def read(self, number: int) -> Block:
+        """Raises InputError when the rows are not those of the plan."""
+        plan, first_row = self._plan, number * self._plan.chunk_rows
+        if plan.n_rows == 0:  # at least one chunk, so that a table without rows has a part
+            return Block(0, {name: [] for name in self._columns}, [])
+        forward = 0 <= self._next <= number
+        if not forward or self._file_of(self._next) < self._file_of(number):
+            self._blocks = self._from(first_row)
+        else:
+            for _ in range(number - self._next):
+                next(self._blocks, None)
+        self._next = number + 1
+        block = next(self._blocks, None)
+        if block is None or len(block) != min(plan.chunk_rows, plan.n_rows - first_row):
+            raise InputError("the input has changed since the job was started; start it anew")
+        return block
+
+    def _from(self, first_row: int) -> Iterator[Block]:
+        """From a chunk on; the files before it are not looked at."""
+        file = self._file_of(first_row // self._plan.chunk_rows)
+        return read_table(
+            self._files[file:],
+            self._columns,
+            text=[self._plan.text_column],
+            block_rows=self._plan.chunk_rows,
+            first_row=first_row,
+            skip=first_row - sum(self._counts[:file]),
+        )
+
+    def _file_of(self, number: int) -> int:
+        """The file that a chunk begins in."""
+        left = number * self._plan.chunk_rows
+        for file, count in enumerate(self._counts):
+            if left < count:
+                return file
+            left -= count
+        return len(self._counts) - 1
 
 
 def set_aside(block: Block, quarantine: Mapping[int, str]) -> None:
@@ -54,30 +103,37 @@ def set_aside(block: Block, quarantine: Mapping[int, str]) -> None:
         block.errors[row - block.first_row] = quarantine[row]
 
 
-def tokenised(number: int, block: Block, plan: Plan, scorer: Scorer) -> Chunk:
-    """The token ids of the rows that have no error; one more error for a text without a token."""
-    errors = list(block.errors)
-    texts = block.columns[plan.text_column]
+def tokenised(
+    number: int, block: Block, plan: Plan, scorer: Scorer, only: Collection[int] | None = None
+) -> Chunk:
+    """The token ids of the rows that have no error; one more error for a text without a token.
+
+    `only`: numbers of the rows that are wanted, when it is not the whole block.
+    """
+    all_rows = range(block.first_row, block.first_row + len(block))
+    kept = [i for i, row in enumerate(all_rows) if only is None or row in only]
+    columns = {name: [values[i] for i in kept] for name, values in block.columns.items()}
+    errors = [block.errors[i] for i in kept]
+    texts = columns[plan.text_column]
     good = [i for i, code in enumerate(errors) if code is None]
-    ids = scorer.encode([texts[i] for i in good])
-    for i, row in zip(good, ids, strict=True):
-        if len(row) == 0:  # not even a special token: nothing the model could look at
+    ids = dict(zip(good, scorer.encode([texts[i] for i in good]), strict=True))
+    for i in good:
+        if len(ids[i]) == 0:  # not even a special token: nothing the model could look at
             errors[i] = "empty_text"
-    kept = [(i, row) for i, row in zip(good, ids, strict=True) if len(row)]
-    return Chunk(number, block, errors, [i for i, _ in kept], [row for _, row in kept])
+            del ids[i]
+    return Chunk(number, [all_rows[i] for i in kept], columns, errors, list(ids), [*ids.values()])
 
 
 def scored(
-    chunk: Chunk, running: Running, scorer: Scorer, plan: Plan, types: Types, *, on_rows: OnRows
+    chunk: Chunk, outputs: Sequence[Any], scorer: Scorer, plan: Plan, types: Types
 ) -> tuple[pa.Table, dict[str, Any]]:
-    """Wait for the chunk's rows: the table of its part, and the facts of its record."""
-    decided = scorer.decode(scorer.collect(running.outputs(on_rows)), **plan.options)
+    """What the workers gave for the chunk's ids: the table of its part, the facts of its record."""
+    decided = scorer.decode(scorer.collect(outputs), **plan.options)
     errors = list(chunk.errors)
     for i, decision in zip(chunk.good, decided.column(0), strict=True):
         if not decision.is_valid:
             errors[i] = "model_error"
-    positions = {row: position for position, row in enumerate(chunk.good)}
-    table = _table(chunk.block, decided, positions, errors, plan, types)
+    table = _table(chunk, decided, errors, plan, types)
     lengths = [len(row) for row in chunk.ids]
     facts = chunk_facts(
         errors,
@@ -86,39 +142,62 @@ def scored(
         {name: decided.column(name).to_pylist() for name in scorer.head.SHARES},
         scorer.manifest.profile,
     )
-    about = {"first_row": chunk.block.first_row, "rows": len(chunk.block), "scored": len(lengths)}
-    return table, {**about, **facts}
+    first_row = chunk.number * plan.chunk_rows
+    return table, {"first_row": first_row, "rows": len(chunk), "scored": len(lengths), **facts}
 
 
 def _table(
-    block: Block,
+    chunk: Chunk,
     decided: pa.Table,
-    positions: Mapping[int, int],
     errors: Sequence[str | None],
     plan: Plan,
     types: Types,
 ) -> pa.Table:
-    """row, kept columns, the head's columns, error, model_version: a row for every input row.
-
-    `positions`: row of the block to row of `decided`; the others have nulls there.
-    """
-    n = len(block)
+    """row, kept columns, the head's columns, error, model_version: a row for every input row."""
+    n = len(chunk)
+    positions = {i: position for position, i in enumerate(chunk.good)}
     spread = decided.take(pa.array([positions.get(i) for i in range(n)], pa.int64()))
-    own = ["row", *spread.column_names, "error", "model_version"]
-    columns = {"row": pa.array(range(block.first_row, block.first_row + n), pa.int64())}
+    names = output_names(plan.keep, spread.column_names)
+    columns = {"row": pa.array(chunk.rows, pa.int64())}
     for name in plan.keep:
-        columns[_free_name(name, [*own, *columns])] = _kept(block.columns[name], types[name])
+        columns[names[name]] = _kept(chunk.columns[name], types[name])
     columns |= {name: spread.column(name) for name in spread.column_names}
     columns["error"] = pa.array(errors, pa.string())
     columns["model_version"] = pa.array([plan.model_version] * n, pa.string())
     return pa.table(columns)
 
 
-def _free_name(name: str, taken: Sequence[str]) -> str:
-    while name in taken:
-        name = f"input_{name}"
-    return name
+def output_names(keep: Sequence[str], own: Sequence[str]) -> dict[str, str]:
+    """What each kept column is called in the output: `input_...` where the name is taken."""
+    taken, names = {"row", *own, "error", "model_version"}, {}
+    for name in keep:
+        free = name
+        while free in taken:
+            free = f"input_{free}"
+        taken.add(free)
+        names[name] = free
+    return names
 
 
 def _kept(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     return pa.array(map(as_text, values) if pa.types.is_string(kind) else values, kind)
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+def by_file(number: int, table: pa.Table, plan: Plan) -> dict[str, pa.Table]:
+    """The chunk's rows by the name of the file they go into.
+
+    Partitioned by a column, each of its values has a folder, and stands in no file; as text.
+    """
+    name = f"part-{number:05}{writers.get(plan.output_format).ending}"
+    if plan.partition_by is None:
+        return {name: table}
+    values = pa.array(map(as_text, table[plan.partition_by].to_pylist()), pa.string())
+    rest, files = table.drop_columns(plan.partition_by), {}
+    for value in sorted(set(values.to_pylist()), key=lambda one: (one is None, one or "")):
+        chosen = pc.is_null(values) if value is None else pc.equal(values, value)
+        folder = HIVE_NULL if value is None else quote(value, safe=" ")
+        files[f"{plan.partition_by}={folder}/{name}"] = rest.filter(chosen)
+    return files

@@ -1,55 +1,76 @@
 """Score a table into a folder of parts, chunk by chunk, so that it can be killed and run again.
 
-For each chunk of input rows: read and tokenise, run, decode, write, commit (output.py). What has a
-whole commit is not done again, and what decides the bytes is frozen in _plan.json (plan.py): the
-parts of a job that was killed are those of one that was not.
-
-The steps overlap: one thread reads and tokenises the next chunk, the workers run the batches of up
-to two (runner.py), and this one decodes, writes and commits the oldest. All of them spend their
-time in libraries that leave the interpreter to the others. Memory holds a handful of chunks,
-however long the table.
+What has a whole commit (output.py) is not done again, and what decides the bytes is frozen in
+_plan.json (plan.py): the parts of a job that was killed are those of one that was not. `run` does
+it all; several processes or machines share a job's chunks between `begun` and `Begun.finish`, each
+with `work` (the chunks themselves are lanes.py's).
 """
 
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import onnxruntime as ort
 
-from . import manifest, writers
+from . import manifest, retry, writers
 from . import plan as plans
-from .ahead import ahead
-from .chunks import Chunk, Types, read_blocks, scored, set_aside, tokenised
+from .chunks import BlockReader, Types, output_names, set_aside, tokenised
 from .digests import folder_sha256
 from .errors import InputError, PlanError
-from .output import PLAN, OutputFolder
+from .files import File, is_url
+from .lanes import Lanes, OnChunk, Take
+from .manifest import Manifest
+from .output import PLAN, Output, Record, open_output
 from .plan import Plan
-from .readers import Block, Paths, column_types, find_files
-from .report import Report, report_of
-from .runner import Running
+from .readers import Paths, column_types, find_files
+from .report import Progress, Report, report_of
+from .runner import OnBatch
 from .scorer import Scorer
 from .session import PROVIDERS, Device, device_of
 
-__all__ = ["Report", "run", "try_rows"]
+__all__ = ["Begun", "Progress", "Report", "begun", "run", "try_rows", "work"]
 
 CHUNK_ROWS = 10_000
-AT_WORK = 2
-"""Chunks the workers have: one to run, and one to go on with when that is done."""
 
-Progress = Callable[[int, int], None]
-"""Gets the rows done and the rows in all."""
-OnChunk = Callable[[int, bool], None]
-"""Gets the number of a chunk that is begun (False), and again when it is committed (True)."""
-Record = Mapping[str, Any]
+OnProgress = Callable[[Progress], None]
 
 
 def run(
+    model: str | Path,
+    paths: Paths,
+    output: str | Path,
+    *,
+    on_progress: OnProgress | None = None,
+    on_chunk: OnChunk | None = None,
+    **how: Any,
+) -> Report:
+    """Score every row of the input into `output`; what is done there stays as it is.
+
+    `how`: see `begun`, which also says what is raised.
+    """
+    with begun(model, paths, output, **how) as job:
+        counted = job.counted(on_progress)
+
+        def told(number: int, record: Record | None) -> None:
+            counted.on_chunk(number, record)
+            if on_chunk:
+                on_chunk(number, record)
+
+        if job.missing:
+            lanes = job.lanes()
+            todo = iter(job.missing)
+            lanes.run(lambda: next(todo, None), told, counted.on_batch, rejected=job.rejected)
+            job.steps_s = lanes.steps_s
+        return job.finish()
+
+
+@contextmanager
+def begun(
     model: str | Path,
     paths: Paths,
     output: str | Path,
@@ -63,34 +84,38 @@ def run(
     threads: int | None = None,
     token_budget: int | None = None,
     format: str = "parquet",
+    partition_by: str | None = None,
     chunk_rows: int | None = None,
     max_rejected: float | None = None,
-    on_progress: Progress | None = None,
-    on_chunk: OnChunk | None = None,
+    retry_rejected: bool = False,
     **options: Any,
-) -> Report:
-    """Score every row of the input into the folder `output`; what is done there stays as it is.
+) -> Iterator[Begun]:
+    """A job with its plan, new or as it was begun earlier; on a disk nobody else has it meanwhile.
 
-    `model`: a model folder. `options`: the head's, such as `probabilities=True`. `text_column`,
-    `chunk_rows` and `max_rejected` are the model's own by default; `max_rejected` only sets a
-    field of the Report.
-    Raises InputError for a table that cannot be read, PlanError when the folder holds another
-    job, or one that is running, ModelFolderError and ProviderError as Scorer does.
+    `model`: a model folder. `paths`, `output`: on a disk, or URLs. `options`: the head's, such as
+    `probabilities=True`. `text_column`, `chunk_rows` and `max_rejected` are the model's own by
+    default; `max_rejected` only sets a field of the Report. `partition_by`: a column of the output
+    with a folder for each of its values. `retry_rejected`: of what is done, do those rows again
+    that had an error; the input may have changed, but for the number of its rows.
+    Raises InputError for tables that cannot be read, PlanError when the output holds another job,
+    or one that is running, ModelFolderError and ProviderError as Scorer does.
     """
     started = time.monotonic()
-    folder, out, files = Path(model), OutputFolder(Path(output)), find_files(paths)
+    folder, out, files = Path(model), open_output(output), find_files(paths)
     _check_numbers(chunk_rows, workers, threads, token_budget, max_rejected)
     described = manifest.read(folder)
     text_column = text_column or described.score.get("text_column", "text")
     writers.get(format)
-    _check_apart(out.path, paths)
-    types = column_types(files, [text_column, *keep])
-    asked = {
+    _check_apart(output, paths)
+    columns = list(dict.fromkeys([text_column, *keep]))
+    problems = plans.problems(files, columns)
+    asked: dict[str, Any] = {
         "model_version": model_version or folder.name,
         "text_column": text_column,
         "keep": list(dict.fromkeys(keep)),
         "options": {name: value for name, value in options.items() if value},
         "output_format": format,
+        "partition_by": partition_by,
         "chunk_rows": chunk_rows,
         "variant": variant,
         "workers": workers,
@@ -98,24 +123,147 @@ def run(
         "token_budget": token_budget,
     }
     with out.locked():
-        plan, scorer = _plan(folder, files, out, device, asked)
-        done = out.all_committed(plan.n_chunks)
-        earlier = list(done.values())
-        if len(done) < plan.n_chunks:
+        frozen = plans.read(out.read(PLAN))
+        asked |= {
+            "model": folder_sha256(folder),
+            "input": plans.fingerprint(files, problems, frozen),
+            "onnxruntime": ort.__version__,
+        }
+        scorer = None
+        if frozen is None:
+            frozen, scorer = _new_plan(folder, device, asked)
+            try:
+                out.create_record(PLAN, asdict(frozen))
+            except FileExistsError:
+                raise PlanError(f"another job has just begun at {out}; run this again") from None
+        elif retry_rejected:
+            now = retry.mended(frozen, asked.pop("input"))
+            plans.check_same(frozen, **asked, provider=PROVIDERS.get(device))
+            frozen = now
+            out.write(PLAN, asdict(now))
+        else:
+            plans.check_same(frozen, **asked, provider=PROVIDERS.get(device))
+        done = out.all_committed(frozen.n_chunks)
+        again = retry.find(out, done, frozen) if retry_rejected else {}
+        job = Begun(folder, files, out, described, frozen, done, again, scorer, started)
+        job.max_rejected = max_rejected
+        if job.missing:
             out.reopen()
-            scorer = scorer or _open_as_planned(folder, plan)
-            _do_missing(plan, scorer, files, types, out, done, on_progress, on_chunk)
+        yield job
+
+
+@dataclass
+class Begun:
+    """A job under way, for the process that holds it."""
+
+    folder: Path
+    files: list[File]
+    out: Output
+    described: Manifest
+    plan: Plan
+    done: dict[int, Record]
+    """The records of the chunks that are committed."""
+    rejected: dict[int, retry.Rejected]
+    """Rows of such chunks that are to be done again."""
+    scorer: Scorer | None
+    started: float
+    max_rejected: float | None = None
+    steps_s: dict[str, float] = field(default_factory=dict)
+    earlier: list[Record] = field(init=False)
+    """Those that were there before this run."""
+
+    def __post_init__(self) -> None:
+        self.earlier = [one for chunk, one in self.done.items() if chunk not in self.rejected]
+
+    @property
+    def missing(self) -> list[int]:
+        """Chunks that are to be done, whole or in part."""
+        return [n for n in range(self.plan.n_chunks) if n not in self.done or n in self.rejected]
+
+    def lanes(self) -> Lanes:
+        scorer = self.scorer or _open_as_planned(self.folder, self.plan)
+        return Lanes(scorer, self.plan, self.files, _types(self.plan, self.files), self.out)
+
+    def counted(self, on_progress: OnProgress | None) -> Counted:
+        return Counted(self, on_progress)
+
+    def finish(self) -> Report:
+        """Write down that it is done: nothing may be missing."""
         report = report_of(
-            plan,
-            [done[chunk] for chunk in range(plan.n_chunks)],
-            described,
-            earlier=earlier,
-            max_rejected=max_rejected,
-            seconds=time.monotonic() - started,
-            last=out.finished(),
+            self.plan,
+            [self.done[chunk] for chunk in range(self.plan.n_chunks)],
+            self.described,
+            earlier=self.earlier,
+            max_rejected=self.max_rejected,
+            seconds=time.monotonic() - self.started,
+            steps_s=self.steps_s,
+            last=self.out.finished(),
         )
-        out.finish(asdict(report))
+        self.out.finish(asdict(report), success=not report.unreadable)
         return report
+
+
+class Counted:
+    """Keeps a job's records and its progress."""
+
+    def __init__(self, job: Begun, on_progress: OnProgress | None) -> None:
+        self._job, self._on_progress = job, on_progress
+        self._rows = sum(record["rows"] for record in job.earlier)
+        self._errors = sum(sum(record["errors"].values()) for record in job.earlier)
+        self._tokens = 0
+
+    def on_batch(self, rows: int, tokens: int) -> None:
+        self._rows += rows
+        self._tokens += tokens
+        if self._on_progress:
+            n_rows = self._job.plan.n_rows
+            # Rows that are done again were counted when they were done first.
+            self._on_progress(Progress(min(self._rows, n_rows), n_rows, self._tokens, self._errors))
+
+    def on_chunk(self, number: int, record: Record | None) -> None:
+        if record:
+            before = self._job.rejected.get(number)
+            self._job.done[number] = record
+            self._errors += sum(record["errors"].values())
+            scored = record["scored"] - (before.record["scored"] if before else 0)
+            self.on_batch(record["rows"] - scored, 0)
+
+
+def work(
+    model: str | Path,
+    paths: Paths,
+    output: str | Path,
+    take: Take,
+    on_chunk: OnChunk,
+    on_batch: OnBatch,
+) -> dict[str, float]:
+    """Do chunks of a job that another process has begun; seconds spent in each step.
+
+    Raises PlanError when there is no such job.
+    """
+    out, files = open_output(output), find_files(paths)
+    plan = _planned(out)
+    scorer = _open_as_planned(Path(model), plan)
+    lanes = Lanes(scorer, plan, files, _types(plan, files), out)
+    lanes.run(take, on_chunk, on_batch)
+    return lanes.steps_s
+
+
+def try_rows(model: str | Path, paths: Paths, output: str | Path, rows: range) -> None:
+    """Score some rows of a job that was begun, and keep nothing: to see whether that can be done.
+
+    `rows` lie within one chunk of the job's plan. Raises PlanError when there is no such plan.
+    """
+    out = open_output(output)
+    plan = _planned(out)
+    number = rows.start // plan.chunk_rows
+    block = BlockReader(find_files(paths), plan).read(number)
+    set_aside(block, out.quarantine())
+    scorer = _open_as_planned(Path(model), plan)
+    scorer.start(tokenised(number, block, plan, scorer, only=rows).ids).outputs()
+
+
+# --- the plan -------------------------------------------------------------------------------------
 
 
 def _check_numbers(*counts_then_share: float | None) -> None:
@@ -129,36 +277,25 @@ def _check_numbers(*counts_then_share: float | None) -> None:
         raise InputError(f"max_rejected is a share of the rows, from 0 to 1, not {share}")
 
 
-def _check_apart(output: Path, paths: Paths) -> None:
+def _check_apart(output: str | Path, paths: Paths) -> None:
     """A folder that is input and output would read its own parts the next time."""
-    for path in [paths] if isinstance(paths, str | Path) else paths:
-        if Path(path).is_dir() and output.resolve().is_relative_to(Path(path).resolve()):
-            raise InputError(f"the output folder {output} lies inside the input folder {path}")
+    for one in [paths] if isinstance(paths, str | Path) else paths:
+        if is_url(one) or is_url(output):
+            inside = str(output).startswith(f"{str(one).rstrip('/')}/")
+        else:
+            path = Path(one)
+            inside = path.is_dir() and Path(output).resolve().is_relative_to(path.resolve())
+        if inside:
+            raise InputError(f"the output {output} lies inside the input {one}")
 
 
-# --- the plan -------------------------------------------------------------------------------------
-
-
-def _plan(
-    folder: Path, files: list[Path], out: OutputFolder, device: Device, asked: dict[str, Any]
-) -> tuple[Plan, Scorer | None]:
-    """The folder's own plan when it agrees with what is asked for (None: anything), or a new one.
-
-    A new one needs the model open, to know what is given: that scorer comes with it.
-    """
-    frozen = plans.read(out.read(PLAN))
-    asked = {
-        **asked,
-        "model": folder_sha256(folder),
-        "input": plans.fingerprint(files, frozen),
-        "onnxruntime": ort.__version__,
-    }
-    if frozen:
-        plans.check_same(frozen, **asked, provider=PROVIDERS.get(device))
-        return frozen, None
+def _new_plan(folder: Path, device: Device, asked: dict[str, Any]) -> tuple[Plan, Scorer]:
+    """The model has to be open, to know what is given: that scorer comes with it."""
     how = {name: asked[name] for name in ("variant", "workers", "threads", "token_budget")}
     scorer = Scorer(folder, device=device, **how)
-    scorer.fields(**asked["options"])  # a wrong option must not get into a plan
+    # A wrong option must not get into a plan.
+    own = [one.name for one in scorer.fields(**asked["options"])]
+    _check_partition(asked["partition_by"], own, asked["keep"], scorer.head.SHARES)
     asked["chunk_rows"] = asked["chunk_rows"] or scorer.manifest.score.get("chunk_rows", CHUNK_ROWS)
     given = {
         "variant": scorer.variant.name,
@@ -167,9 +304,29 @@ def _plan(
         "threads": scorer.runner.threads,
         "token_budget": scorer.runner.token_budget,
     }
-    plan = Plan(**{**asked, **given})
-    out.write(PLAN, asdict(plan))
-    return plan, scorer
+    return Plan(**{**asked, **given}), scorer
+
+
+def _check_partition(
+    column: str | None, own: Sequence[str], keep: Sequence[str], decisions: Any
+) -> None:
+    allowed = [*decisions, *output_names(keep, own).values()]
+    if column is not None and column not in allowed:
+        raise InputError(
+            f"the output can be partitioned by {', '.join(allowed)}, not by {column!r}; "
+            "columns of the input have to be kept for that"
+        )
+
+
+def _planned(out: Output) -> Plan:
+    plan = plans.read(out.read(PLAN))
+    if plan is None:
+        raise PlanError(f"{out} holds no job")
+    return plan
+
+
+def _types(plan: Plan, files: list[File]) -> Types:
+    return column_types(plan.readable(files), plan.keep)
 
 
 def _open_as_planned(folder: Path, plan: Plan) -> Scorer:
@@ -181,93 +338,3 @@ def _open_as_planned(folder: Path, plan: Plan) -> Scorer:
         threads=plan.threads,
         token_budget=plan.token_budget,
     )
-
-
-# --- the chunks -----------------------------------------------------------------------------------
-
-
-def _do_missing(
-    plan: Plan,
-    scorer: Scorer,
-    files: list[Path],
-    types: Types,
-    out: OutputFolder,
-    done: dict[int, Record],
-    on_progress: Progress | None,
-    on_chunk: OnChunk | None,
-) -> None:
-    """Do the chunks that are not in `done`, and put their records there."""
-    on_chunk = on_chunk or (lambda number, committed: None)
-    missing = _missing(files, plan, scorer, out.quarantine(), frozenset(done), on_chunk)
-    ending, write = writers.get(plan.output_format)
-    n_done = sum(record["rows"] for record in done.values())
-
-    def advance(n_rows: int) -> None:
-        nonlocal n_done
-        n_done += n_rows
-        if on_progress:
-            on_progress(n_done, plan.n_rows)
-
-    def finish(chunk: Chunk, running: Running) -> None:
-        table, facts = scored(chunk, running, scorer, plan, types, on_rows=advance)
-        done[chunk.number] = out.commit(chunk.number, ending, partial(write, table), **facts)
-        on_chunk(chunk.number, True)
-        advance(len(chunk.block) - facts["scored"])
-
-    at_work: deque[tuple[Chunk, Running]] = deque()
-    try:
-        for chunk in ahead(missing):
-            at_work.append((chunk, scorer.start(chunk.ids)))
-            if len(at_work) == AT_WORK:
-                finish(*at_work.popleft())
-        while at_work:
-            finish(*at_work.popleft())
-    finally:
-        for _, running in at_work:
-            running.cancel()
-
-
-def _missing(
-    files: list[Path],
-    plan: Plan,
-    scorer: Scorer,
-    quarantine: Mapping[int, str],
-    done: frozenset[int],
-    on_chunk: OnChunk,
-) -> Iterator[Chunk]:
-    """The chunks that are not done yet, read and tokenised."""
-    missing, blocks = plan.n_chunks - len(done), read_blocks(files, plan)
-    for number in range(plan.n_chunks):
-        if number not in done:
-            on_chunk(number, False)
-        block = next(blocks, Block(0, {}, []))
-        if number in done:
-            continue
-        if len(block) != min(plan.chunk_rows, plan.n_rows - block.first_row):
-            raise InputError("the input has changed since the job was started; start it anew")
-        set_aside(block, quarantine)
-        yield tokenised(number, block, plan, scorer)
-        missing -= 1
-        if not missing:
-            break
-
-
-def try_rows(model: str | Path, paths: Paths, output: str | Path, rows: range) -> None:
-    """Score some rows of a job that was begun, and keep nothing: to see whether that can be done.
-
-    `rows` lie within one chunk of the job's plan. Raises PlanError when there is no such plan.
-    """
-    out = OutputFolder(Path(output))
-    plan = plans.read(out.read(PLAN))
-    if plan is None:
-        raise PlanError(f"{output} holds no job")
-    for block in read_blocks(find_files(paths), plan):
-        set_aside(block, out.quarantine())
-        start = rows.start - block.first_row
-        if start < len(block):
-            some = slice(start, start + len(rows))
-            columns = {name: values[some] for name, values in block.columns.items()}
-            part = Block(rows.start, columns, block.errors[some])
-            scorer = _open_as_planned(Path(model), plan)
-            scorer.start(tokenised(0, part, plan, scorer).ids).outputs()
-            return

@@ -1,6 +1,6 @@
-"""The output folder of a job: parts, and the small records that make them count.
+"""The output of a job: parts, and the small records that make them count.
 
-    part-00000.parquet ...     the rows, one file per chunk
+    part-00000.parquet ...     the rows, one file per chunk (or one per chunk and partition)
     _commits/00000.json ...    written last: names the chunk's files and their digests
     _plan.json                 what the job was started with
     _quarantine.json           rows that killed their process, if there are any
@@ -8,8 +8,8 @@
 
 A part without its record, or one that no longer has the digest in it, does not count and is made
 again. Readers of Parquet folders leave out names with a leading `_` or `.`, so the whole folder can
-be read as one table. The protocol needs no more than whole files under names, with one file a chunk
-or several: an object store would be another class with these methods.
+be read as one table. The protocol needs no more than whole files under names: `OutputFolder` has
+them on a disk, `ObjectOutput` (objects.py) in an object store.
 """
 
 from __future__ import annotations
@@ -18,38 +18,149 @@ import contextlib
 import json
 import os
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from .digests import file_sha256
 from .errors import PlanError
+from .files import is_url
 
 PLAN, REPORT, SUCCESS, COMMITS, LOCK = "_plan.json", "_report.json", "_SUCCESS", "_commits", ".lock"
 QUARANTINE = "_quarantine.json"
 
+Write = Callable[[Path], object]
+"""Makes a file at the path it is given."""
+Record = dict[str, Any]
 
-class OutputFolder:
-    """A job's output folder on a disk. Everything is written aside, flushed and renamed."""
+
+def open_output(where: str | Path) -> Output:
+    """The output at a path or a URL; nothing is made there yet."""
+    if is_url(where):
+        from .objects import ObjectOutput
+
+        return ObjectOutput(str(where))
+    return OutputFolder(Path(where))
+
+
+class Output(ABC):
+    """What is the same on every kind of storage. `str()` is what a user would call it."""
+
+    @abstractmethod
+    def locked(self) -> contextlib.AbstractContextManager[None]:
+        """Keep other jobs out while this one plans.
+
+        Raises PlanError when another job is at work there, or when it is somebody else's.
+        """
+
+    @abstractmethod
+    def get(self, name: str) -> bytes | None:
+        """A file's content, or None when it is not there."""
+
+    @abstractmethod
+    def put(self, name: str, write: Write) -> Record:
+        """Have `write` make a file and bring it into place, whole and to stay.
+
+        Returns what tells it from any other content: name, size, sha256, ...
+        """
+
+    def create(self, name: str, write: Write) -> Record:
+        """`put` where there is nothing yet. Raises FileExistsError for other content."""
+        return self.put(name, write)  # under a lock there is nobody else
+
+    @abstractmethod
+    def remove(self, name: str) -> None:
+        """If it is there."""
+
+    @abstractmethod
+    def is_whole(self, file: Mapping[str, Any]) -> bool:
+        """Whether the file is there and has the content that `put` told of."""
+
+    # --- records ----------------------------------------------------------------------------------
+
+    def read(self, name: str) -> Record | None:
+        """A JSON record, or None when it is not there or not whole."""
+        try:
+            content = json.loads(self.get(name) or b"")
+        except ValueError:
+            return None
+        return content if isinstance(content, dict) else None
+
+    def write(self, name: str, record: Mapping[str, Any]) -> None:
+        self.put(name, _as_json(record))
+
+    def create_record(self, name: str, record: Mapping[str, Any]) -> None:
+        """Write one that is not there yet. Raises FileExistsError when somebody else's is."""
+        self.create(name, _as_json(record))
+
+    def quarantine(self) -> dict[int, str]:
+        """Rows that are not to be scored: row number to reason code."""
+        return {int(row): code for row, code in (self.read(QUARANTINE) or {}).items()}
+
+    # --- chunks -----------------------------------------------------------------------------------
+
+    def commit(self, chunk: int, files: Mapping[str, Write], **facts: Any) -> Record:
+        """Write a chunk's files, then the record with their digests and the `facts`: that record.
+
+        The files are known by their names in the folder.
+        """
+        made = [self.put(name, write) for name, write in files.items()]
+        record = {"chunk": chunk, "files": made, **facts}
+        self.write(record_name(chunk), record)
+        return record
+
+    def all_committed(self, n_chunks: int) -> dict[int, Record]:
+        """The records of the chunks that are done."""
+        found = ((chunk, self.committed(chunk)) for chunk in range(n_chunks))
+        return {chunk: record for chunk, record in found if record is not None}
+
+    def committed(self, chunk: int) -> Record | None:
+        """The chunk's record when it is there and its files are what it says; else None."""
+        record = self.read(record_name(chunk))
+        return record if record and all(map(self.is_whole, record["files"])) else None
+
+    def finish(self, report: Mapping[str, Any], *, success: bool) -> None:
+        self.write(REPORT, report)
+        if success:
+            self.put(SUCCESS, lambda aside: aside.touch())
+
+    def finished(self) -> Record | None:
+        """The report of a job that is done, else None."""
+        return self.read(REPORT) if self.get(SUCCESS) is not None else None
+
+    def reopen(self) -> None:
+        """The job has something to do (again): it is no success until that is done."""
+        self.remove(SUCCESS)
+
+
+def _as_json(record: Mapping[str, Any]) -> Write:
+    text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+    return lambda aside: aside.write_text(text, encoding="utf-8")
+
+
+def record_name(chunk: int) -> str:
+    return f"{COMMITS}/{chunk:05}.json"
+
+
+class OutputFolder(Output):
+    """On a disk. Everything is written aside, flushed and renamed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    def __str__(self) -> str:
+        return str(self.path)
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Make the folder and keep other jobs out of it; the lock dies with its process.
-
-        Raises PlanError when another job is at work there, or when the folder is somebody else's.
-        """
+        """Also makes the folder; the lock dies with its process."""
         if self.path.exists() and not self.path.is_dir():
             raise PlanError(f"the output {self.path} is a file; name a folder for the parts")
         self.path.mkdir(parents=True, exist_ok=True)
         strangers = sorted(p.name for p in self.path.iterdir() if not p.name.startswith("."))
         if strangers and not (self.path / PLAN).exists():
-            raise PlanError(
-                f"{self.path} holds {strangers[0]} and no {PLAN}: it is not the folder of a "
-                "scoring job; name a new or empty one"
-            )
+            raise somebody_elses(self.path, strangers[0])
         with (self.path / LOCK).open("a+b") as file:
             if not _lock(file.fileno()):
                 raise PlanError(f"another job is writing to {self.path}; wait for it or stop it")
@@ -58,27 +169,19 @@ class OutputFolder:
                 raise PlanError(f"{self.path / PLAN} is damaged; give another output folder")
             yield
 
-    # --- records ----------------------------------------------------------------------------------
-
-    def read(self, name: str) -> dict[str, Any] | None:
-        """A JSON record, or None when it is not there or not whole."""
+    def get(self, name: str) -> bytes | None:
         try:
-            content = json.loads((self.path / name).read_bytes())
-        except (FileNotFoundError, ValueError):
+            return (self.path / name).read_bytes()
+        except FileNotFoundError:
             return None
-        return content if isinstance(content, dict) else None
 
-    def write(self, name: str, record: Mapping[str, Any]) -> None:
-        text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
-        self.put(name, lambda aside: aside.write_text(text, encoding="utf-8"))
-
-    def put(self, name: str, write: Callable[[Path], object]) -> None:
-        """Have `write` make the file aside, then bring it into place, whole and on the disk."""
+    def put(self, name: str, write: Write) -> Record:
         final = self.path / name
-        final.parent.mkdir(exist_ok=True)
+        final.parent.mkdir(parents=True, exist_ok=True)
         aside = final.with_name(f".{final.name}.tmp")
         try:
             write(aside)
+            made = {"name": name, "size": aside.stat().st_size, "sha256": file_sha256(aside)}
             _flush(aside)
         except BaseException:
             aside.unlink(missing_ok=True)  # on a full disk it takes the room that others need
@@ -86,56 +189,21 @@ class OutputFolder:
         aside.replace(final)
         if sys.platform != "win32":  # Windows has no handle for a folder
             _flush(final.parent)
+        return made
 
-    def quarantine(self) -> dict[int, str]:
-        """Rows that are not to be scored: row number to reason code."""
-        return {int(row): code for row, code in (self.read(QUARANTINE) or {}).items()}
+    def remove(self, name: str) -> None:
+        (self.path / name).unlink(missing_ok=True)
 
-    # --- chunks -----------------------------------------------------------------------------------
-
-    def commit(
-        self, chunk: int, ending: str, write: Callable[[Path], object], **facts: Any
-    ) -> dict[str, Any]:
-        """Write a chunk's part, then the record with its digest and the `facts`: that record."""
-        name = f"part-{chunk:05}{ending}"
-        self.put(name, write)
-        part = self.path / name
-        files = [{"name": name, "size": part.stat().st_size, "sha256": file_sha256(part)}]
-        record = {"chunk": chunk, "files": files, **facts}
-        self.write(_record(chunk), record)
-        return record
-
-    def all_committed(self, n_chunks: int) -> dict[int, Mapping[str, Any]]:
-        """The records of the chunks that are done."""
-        found = ((chunk, self.committed(chunk)) for chunk in range(n_chunks))
-        return {chunk: record for chunk, record in found if record is not None}
-
-    def committed(self, chunk: int) -> dict[str, Any] | None:
-        """The chunk's record when it is there and its files are what it says; else None."""
-        record = self.read(_record(chunk))
-        if record is None:
-            return None
-        for file in record["files"]:
-            part = self.path / file["name"]
-            if not part.is_file() or file_sha256(part) != file["sha256"]:
-                return None
-        return record
-
-    def finish(self, report: Mapping[str, Any]) -> None:
-        self.write(REPORT, report)
-        self.put(SUCCESS, lambda aside: aside.touch())
-
-    def finished(self) -> dict[str, Any] | None:
-        """The report of a job that is done, else None."""
-        return self.read(REPORT) if (self.path / SUCCESS).exists() else None
-
-    def reopen(self) -> None:
-        """The job has something to do (again): it is no success until that is done."""
-        (self.path / SUCCESS).unlink(missing_ok=True)
+    def is_whole(self, file: Mapping[str, Any]) -> bool:
+        path = self.path / file["name"]
+        return path.is_file() and bool(file_sha256(path) == file["sha256"])
 
 
-def _record(chunk: int) -> str:
-    return f"{COMMITS}/{chunk:05}.json"
+def somebody_elses(where: object, name: str) -> PlanError:
+    return PlanError(
+        f"{where} holds {name} and no {PLAN}: it is not the folder of a scoring job; "
+        "name a new or empty one"
+    )
 
 
 def _flush(path: Path) -> None:

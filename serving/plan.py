@@ -10,15 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import onnxruntime as ort
 
-from .digests import file_sha256
 from .errors import InputError, PlanError
+from .files import File
 from .output import PLAN
-from .readers import count_rows
+from .readers import column_names, count_rows
+from .rows import check_columns
 
 FORMAT = 1
 MAX_CHUNKS = 100_000  # part names have five digits and must sort into row order
@@ -32,12 +32,15 @@ class Plan:
     model_version: str
     """What each output row carries."""
     input: list[dict[str, Any]]
-    """Each file's name, size, sha256 and rows, in reading order."""
+    """Each file's name, size, digest and rows, in reading order; `problem` where it has none
+    because it cannot be read."""
     text_column: str
     keep: list[str]
     options: dict[str, Any]
     """Of the head: {"probabilities": true}."""
     output_format: str
+    partition_by: str | None
+    """An output column with a folder for each of its values."""
     chunk_rows: int
     variant: str
     provider: str
@@ -58,6 +61,16 @@ class Plan:
     @property
     def n_rows(self) -> int:
         return sum(int(file["rows"]) for file in self.input)
+
+    @property
+    def unreadable(self) -> dict[str, str]:
+        """Files that were left out, and why."""
+        return {file["name"]: file["problem"] for file in self.input if "problem" in file}
+
+    def readable(self, files: Sequence[File]) -> list[File]:
+        """Those of the plan's files that have rows to read."""
+        pairs = zip(files, self.input, strict=True)
+        return [file for file, known in pairs if "problem" not in known]
 
     @property
     def n_chunks(self) -> int:
@@ -97,20 +110,46 @@ def _input_change(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> st
     return f"the content of its input {changed} has changed"
 
 
-def fingerprint(files: Sequence[Path], plan: Plan | None) -> list[dict[str, Any]]:
-    """Name, size, sha256 and rows of each file; rows are not counted again for a file in `plan`.
+def problems(files: Sequence[File], columns: Sequence[str]) -> dict[File, str]:
+    """What keeps files from being opened and their columns from being found, by a first look.
 
-    Raises InputError for a file that cannot be read to its end.
+    Raises InputError when it is all of them.
     """
-    known = plan.input if plan else []
-    counted = {(file["name"], file["sha256"]): int(file["rows"]) for file in known}
-    found = []
-    for path in files:
+    found = {}
+    for file in files:
         try:
-            size, digest = path.stat().st_size, file_sha256(path)
-        except OSError as problem:
-            raise InputError(f"{path} cannot be read: {problem}") from problem
-        same = (path.name, digest)
-        rows = counted[same] if same in counted else count_rows(path)
-        found.append({"name": path.name, "size": size, "sha256": digest, "rows": rows})
+            check_columns(file, columns, column_names(file))
+        except InputError as problem:
+            found[file] = str(problem)
+    return _not_all(found, files)
+
+
+def fingerprint(
+    files: Sequence[File], known_problems: Mapping[File, str], plan: Plan | None
+) -> list[dict[str, Any]]:
+    """`Plan.input`; rows are not counted again for a file in `plan`.
+
+    Raises InputError when no file can be read to its end.
+    """
+    known = {(file["name"], file["digest"]): file for file in (plan.input if plan else [])}
+    found, bad = [], dict(known_problems)
+    for file in files:
+        try:
+            size, digest = file.stamp()
+            counted = known.get((file.name, digest), {})
+            rows = 0 if file in bad else counted.get("rows")
+            rows = count_rows(file) if rows is None else rows
+            if "problem" in counted:
+                bad[file] = counted["problem"]
+        except (InputError, FileNotFoundError, PermissionError) as problem:
+            rows, bad[file] = 0, str(problem)
+        said = {"problem": bad[file]} if file in bad else {}
+        found.append({"name": file.name, "size": size, "digest": digest, "rows": rows, **said})
+    _not_all(bad, files)
     return found
+
+
+def _not_all(problems: dict[File, str], files: Sequence[File]) -> dict[File, str]:
+    if len(problems) == len(files):
+        raise InputError(problems[files[0]])
+    return problems

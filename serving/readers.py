@@ -1,16 +1,19 @@
 """Tables of text, read row by row so that one bad row costs one row and every number stays right.
 
-Format by file ending: .csv, .tsv, .jsonl/.ndjson/.json (one object a line), each also with .gz,
-and .parquet/.pq. pyarrow's own CSV and JSON readers fail a whole block for one bad row and lose
-its number, so these formats go through the standard library (rows.py).
+Format by file ending: .csv, .tsv, .jsonl/.ndjson/.json (one object a line), each also compressed
+(.gz, .bz2, .xz, .zst, .lz4), .parquet/.pq and .arrow/.feather/.ipc. pyarrow's own CSV and JSON
+readers fail a whole block for one bad row and lose its number, so these formats go through the
+standard library (rows.py). Folders named like `day=2026-01-31` are columns too, always text; a
+file's own column of that name comes first.
 
 What counts as a row: a CSV record after the header (blank lines are none, as in Python's csv), a
-JSON line that is not blank, a Parquet row. Numbered from 0 across all files.
+JSON line that is not blank, a Parquet or Arrow row. Numbered from 0 across all files.
 
 Reason codes for a row, in `Block.errors`:
     invalid_utf8       an asked value is not UTF-8 text (a NUL or a lone surrogate counts as such)
     wrong_field_count  a CSV record with more or fewer fields than the header, or an unclosed quote
     invalid_json       a line that is no JSON object
+    unreadable         lies behind a broken place of a Parquet row group
     null_text          a text column holds null, or the key is absent
     empty_text         a text column holds an empty or blank string; an empty CSV cell is this one
     wrong_type         a text column holds something that is not a string
@@ -18,34 +21,76 @@ Reason codes for a row, in `Block.errors`:
 
 from __future__ import annotations
 
-import glob
 import itertools
 import json
+import lzma
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from . import rows
+from . import files, rows
 from .errors import InputError
+from .files import File
 
 Paths = str | Path | Sequence[str | Path]
 
-ENDINGS = {
-    "csv": (".csv", ".csv.gz"),
-    "tsv": (".tsv", ".tsv.gz"),
-    "jsonl": (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".json.gz"),
-    "parquet": (".parquet", ".pq"),
+
+@dataclass(frozen=True)
+class Format:
+    """A table's format: its endings, and what rows.py has to read it."""
+
+    endings: tuple[str, ...]
+    names: Callable[[File], list[str]]
+    count: Callable[[File], int]
+    rows: Callable[[File, Sequence[str]], Iterator[rows.Row]]
+    schema: Callable[[File], pa.Schema] | None = None
+    """Where columns have types; elsewhere all are text."""
+
+
+def _typed(
+    schema: Callable[[File], pa.Schema],
+) -> Callable[[File], list[str]]:
+    return lambda file: list(schema(file).names)
+
+
+def _separated(ending: str, delimiter: str) -> Format:
+    return Format(
+        (ending,),
+        partial(rows.csv_names, delimiter=delimiter),
+        partial(rows.csv_count, delimiter=delimiter),
+        partial(rows.csv_rows, delimiter=delimiter),
+    )
+
+
+FORMATS = {
+    "csv": _separated(".csv", ","),
+    "tsv": _separated(".tsv", "\t"),
+    "jsonl": Format(
+        (".jsonl", ".ndjson", ".json"), rows.json_names, rows.json_count, rows.json_rows
+    ),
+    "parquet": Format(
+        (".parquet", ".pq"),
+        _typed(rows.parquet_schema),
+        rows.parquet_count,
+        rows.parquet_rows,
+        rows.parquet_schema,
+    ),
+    "arrow": Format(
+        (".arrow", ".feather", ".ipc"),
+        _typed(rows.arrow_schema),
+        rows.arrow_count,
+        rows.arrow_rows,
+        rows.arrow_schema,
+    ),
 }
-ALL_ENDINGS = tuple(ending for endings in ENDINGS.values() for ending in endings)
-# In a folder a .json file is more likely somebody's record than a table.
-FOLDER_ENDINGS = tuple(e for e in ALL_ENDINGS if e not in (".json", ".json.gz"))
-DELIMITERS = {"csv": ",", "tsv": "\t"}
-BROKEN = (OSError, EOFError, zlib.error, pa.ArrowException)
+NOT_THERE = (FileNotFoundError, PermissionError, IsADirectoryError)
+BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException)
 
 
 @dataclass(frozen=True)
@@ -64,16 +109,23 @@ class Block:
 
 
 def read_table(
-    paths: Paths, columns: Sequence[str], *, text: Sequence[str] = (), block_rows: int = 10_000
+    paths: Paths | Sequence[File],
+    columns: Sequence[str],
+    *,
+    text: Sequence[str] = (),
+    block_rows: int = 10_000,
+    first_row: int = 0,
+    skip: int = 0,
 ) -> Iterator[Block]:
     """Blocks of `block_rows` rows (the last one shorter), over all files, asked columns only.
 
     `columns`: one or more. `text`: those of them that must hold a non-blank string. CSV values
-    are always strings, JSON and Parquet values what they are (see `column_types`).
+    are always strings, JSON and Parquet values what they are (see `column_types`). The first
+    `skip` rows are left out; the first one that comes has the number `first_row`.
     Raises InputError for a missing column or a file that cannot be read to its end.
     """
-    source = itertools.chain.from_iterable(_rows(file, columns) for file in find_files(paths))
-    first_row = 0
+    everything = itertools.chain.from_iterable(_rows(file, columns) for file in find_files(paths))
+    source = itertools.islice(everything, skip, None)
     while batch := list(itertools.islice(source, block_rows)):
         values = zip(*(row for row, _ in batch), strict=True)
         named = dict(zip(columns, map(list, values), strict=True))
@@ -96,44 +148,42 @@ def _check_text(values: list[Any], errors: list[str | None]) -> None:
             errors[i] = "empty_text"
 
 
-def column_names(path: str | Path) -> list[str]:
+def column_names(path: str | Path | File) -> list[str]:
     """The columns a file has, in its own order. Raises InputError as `read_table` does."""
-    path = Path(path)
-    form = format_of(path)
-    with _broken_is_input_error(path):
-        if form == "parquet":
-            return rows.parquet_names(path)
-        if form == "jsonl":
-            return rows.json_names(path)
-        return rows.csv_names(path, DELIMITERS[form])
+    file = _file(path)
+    own = _own_names(file)
+    return [*own, *(name for name in file.partitions if name not in own)]
 
 
-def count_rows(path: str | Path) -> int:
+def count_rows(path: str | Path | File) -> int:
     """How many rows `read_table` would give for one file. Raises InputError as it does."""
-    path = Path(path)
-    form = format_of(path)
-    with _broken_is_input_error(path):
-        if form == "parquet":
-            return rows.parquet_count(path)
-        if form == "jsonl":
-            return rows.json_count(path)
-        return rows.csv_count(path, DELIMITERS[form])
+    file = _file(path)
+    with _broken_is_input_error(file):
+        return FORMATS[format_of(file)].count(file)
 
 
-def column_types(paths: Paths, columns: Sequence[str]) -> dict[str, pa.DataType]:
+def column_types(paths: Paths | Sequence[File], columns: Sequence[str]) -> dict[str, pa.DataType]:
     """The Arrow type each column can be written with: one for all rows of all files.
 
-    Text for CSV and JSON lines, the file's own for Parquet; text where files disagree, and for
-    times finer than Python's. `as_text` makes the text.
+    Text for CSV and JSON lines, the file's own for Parquet and Arrow; text where files disagree,
+    and for times finer than Python's. `as_text` makes the text.
     Raises InputError for a missing column: call it first, and a job fails before it starts.
     """
     kinds: dict[str, set[pa.DataType]] = {name: set() for name in columns}
-    for path in find_files(paths):
-        rows.check_columns(path, columns, column_names(path))
-        typed = format_of(path) == "parquet"
+    for file in find_files(paths):
+        rows.check_columns(file, columns, column_names(file))
+        found = _types(file)
         for name in columns:
-            kinds[name].add(rows.parquet_type(path, name) if typed else pa.string())
+            kinds[name].add(found.get(name, pa.string()))
     return {name: kind.pop() if len(kind) == 1 else pa.string() for name, kind in kinds.items()}
+
+
+def _types(file: File) -> dict[str, pa.DataType]:
+    read = FORMATS[format_of(file)].schema
+    if read is None:
+        return {}
+    with _broken_is_input_error(file):
+        return {field.name: rows.arrow_type(field.type) for field in read(file)}
 
 
 def as_text(value: Any) -> str | None:
@@ -145,38 +195,60 @@ def as_text(value: Any) -> str | None:
     return str(value)
 
 
-def _rows(path: Path, columns: Sequence[str]) -> Iterator[rows.Row]:
-    form = format_of(path)
-    with _broken_is_input_error(path):
-        if form == "parquet":
-            yield from rows.parquet_rows(path, columns)
-        elif form == "jsonl":
-            yield from rows.json_rows(path, columns)
-        else:
-            yield from rows.csv_rows(path, columns, DELIMITERS[form])
+def _rows(file: File, columns: Sequence[str]) -> Iterator[rows.Row]:
+    """A file's rows, with the columns that stand in its path put in their places."""
+    known = file.partitions
+    own = _own_names(file) if known else columns
+    stored = [name for name in columns if name in own or name not in known]
+    places = [stored.index(name) if name in stored else None for name in columns]
+    constants = [known.get(name) for name in columns]
+    with _broken_is_input_error(file):
+        # A table is counted by its rows, so one of its own columns is read in any case.
+        found = FORMATS[format_of(file)].rows(file, stored or own[:1])
+        if stored == list(columns):
+            yield from found
+            return
+        for values, code in found:
+            row = [
+                constant if place is None else values[place]
+                for place, constant in zip(places, constants, strict=True)
+            ]
+            yield row, code
+
+
+def _own_names(file: File) -> list[str]:
+    with _broken_is_input_error(file):
+        return FORMATS[format_of(file)].names(file)
 
 
 @contextmanager
-def _broken_is_input_error(path: Path) -> Iterator[None]:
-    """A file that ends too early, or is not what its name says, becomes one InputError."""
+def _broken_is_input_error(file: File) -> Iterator[None]:
+    """A file that ends too early, or is not what its name says, becomes one InputError.
+
+    What the disk or the network did stays an OSError: trying again may help.
+    """
     try:
         yield
     except BROKEN as problem:
+        if getattr(problem, "errno", None) is not None and not isinstance(problem, NOT_THERE):
+            raise
         reason = str(problem).partition("\n")[0]
-        raise InputError(f"{path} cannot be read: {reason}") from problem
+        raise InputError(f"{file} cannot be read: {reason}") from problem
 
 
 # --- files ----------------------------------------------------------------------------------------
 
 
-def find_files(paths: Paths) -> list[Path]:
-    """The files that paths, globs and folders name: in the order given, each one's sorted.
+def find_files(paths: Paths | Sequence[File]) -> list[File]:
+    """The files that paths, globs, folders and URLs name: in the order given, each one's sorted.
 
     No file comes twice. A folder stands for the tables in and below it; names that start with
     `.` or `_` are left out. Raises InputError for a path without a file and an unknown ending.
     """
     given = [paths] if isinstance(paths, str | Path) else paths
-    found = [file for path in given for file in _expand(Path(path))]
+    found: list[File] = []
+    for one in given:
+        found += [one] if isinstance(one, File) else files.expand(one, _is_table)
     if not found:
         raise InputError("no input: give at least one file, folder or glob")
     for file in found:
@@ -184,32 +256,29 @@ def find_files(paths: Paths) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def format_of(path: Path) -> str:
-    """`csv`, `tsv`, `jsonl` or `parquet`, by the file's ending. Raises InputError for others."""
-    for name, endings in ENDINGS.items():
-        if path.name.lower().endswith(endings):
-            return name
-    raise InputError(f"{path}: unknown ending; a table ends in {', '.join(ALL_ENDINGS)}")
+def format_of(path: str | Path | File) -> str:
+    """`csv`, `tsv`, `jsonl`, `parquet` or `arrow`, by the ending. Raises InputError for others."""
+    file = _file(path)
+    if found := _format_by_name(file.name):
+        return found
+    endings = ", ".join(ending for one in FORMATS.values() for ending in one.endings)
+    raise InputError(f"{file}: unknown ending; a table ends in {endings}")
 
 
-def _expand(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    if path.is_dir():
-        tables = sorted(file for file in path.rglob("*") if _is_table(file, path))
-        if not tables:
-            raise InputError(f"{path} holds no table; looked for {', '.join(FOLDER_ENDINGS)}")
-        return tables
-    if glob.has_magic(str(path)):
-        # Path.glob takes no absolute pattern.
-        matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))  # noqa: PTH207
-        files = [match for match in matches if match.is_file()]
-        if not files:
-            raise InputError(f"no file matches {path}")
-        return files
-    raise InputError(f"{path} does not exist")
+def _format_by_name(name: str) -> str | None:
+    packed = files.packed(name)
+    name = name.lower().removesuffix(packed)
+    for form, how in FORMATS.items():
+        if name.endswith(how.endings) and not (packed and how.schema):
+            return form
+    return None
 
 
-def _is_table(file: Path, folder: Path) -> bool:
-    hidden = any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)
-    return not hidden and file.name.lower().endswith(FOLDER_ENDINGS) and file.is_file()
+def _is_table(name: str) -> bool:
+    # In a folder a .json file is more likely somebody's record than a table.
+    plain = name.lower().removesuffix(files.packed(name))
+    return _format_by_name(name) is not None and not plain.endswith(".json")
+
+
+def _file(path: str | Path | File) -> File:
+    return path if isinstance(path, File) else File(str(path))

@@ -25,9 +25,19 @@ ENOUGH_FOR_DRIFT = 200
 
 
 @dataclass(frozen=True)
+class Progress:
+    """How far a job is. Tokens are without padding, and of this run of the job."""
+
+    rows: int
+    n_rows: int
+    tokens: int
+    errors: int
+
+
+@dataclass(frozen=True)
 class Report:
-    """`_report.json`. Rows, errors, tokens and drift are of the whole table; `rows_now`, `seconds`
-    and `tokens_per_second` of this run of the job."""
+    """`_report.json`. Rows, errors, tokens and drift are of the whole table; `rows_now`, `seconds`,
+    `tokens_per_second`, `rows_per_second` and `steps_s` of this run of the job."""
 
     rows: int
     rows_now: int
@@ -41,7 +51,12 @@ class Report:
     """Of all tokens that ran through the model, 0 to 1."""
     tokens_per_second: float
     """Without padding, over the whole run: reading, writing and loading the model included."""
+    rows_per_second: float
     seconds: float
+    steps_s: dict[str, float]
+    """Seconds in each step, of all threads: they overlap."""
+    unreadable: dict[str, str]
+    """Input files that were left out, and why."""
     drift: dict[str, float]
     """Population stability index against training: `length`, and the head's decision column."""
     model_version: str
@@ -64,9 +79,11 @@ class Report:
             lines.append(f"{self.rows - self.rows_now:,} of them were there from an earlier run")
         if self.rows_now:
             lines.append(
-                f"{self.seconds:.1f} s, {self.tokens_per_second:,.0f} tokens/s, "
-                f"{self.padding_share:.0%} padding"
+                f"{self.seconds:.1f} s, {self.rows_per_second:,.0f} rows/s, "
+                f"{self.tokens_per_second:,.0f} tokens/s, {self.padding_share:.0%} padding"
             )
+        for name, problem in self.unreadable.items():
+            lines.append(f"left out: {problem if name in problem else f'{name}: {problem}'}")
         if self.errors:
             listed = ", ".join(f"{n:,} {code}" for code, n in self.errors.items())
             limit = f", more than the {self.max_rejected:.1%} allowed"
@@ -89,6 +106,7 @@ def report_of(
     earlier: Sequence[Mapping[str, Any]],
     max_rejected: float | None,
     seconds: float,
+    steps_s: Mapping[str, float],
     last: Mapping[str, Any] | None,
 ) -> Report:
     """The report of a job from the records of all its chunks.
@@ -98,7 +116,12 @@ def report_of(
     """
     rows, tokens, padded = (_sum(records, name) for name in ("rows", "tokens", "padded_tokens"))
     rows_now, tokens_now = rows - _sum(earlier, "rows"), tokens - _sum(earlier, "tokens")
-    speed = {"seconds": round(seconds, 3), "tokens_per_second": round(tokens_now / seconds, 1)}
+    speed: dict[str, Any] = {
+        "seconds": round(seconds, 3),
+        "tokens_per_second": round(tokens_now / seconds, 1),
+        "rows_per_second": round(rows_now / seconds, 1),
+        "steps_s": {name: round(took, 3) for name, took in steps_s.items()},
+    }
     if last and not rows_now:
         speed = {name: last[name] for name in speed}
     if max_rejected is None:
@@ -120,7 +143,8 @@ def report_of(
         provider=plan.provider,
         workers=plan.workers,
         threads=plan.threads,
-        parts=len(records),
+        parts=sum(len(record["files"]) for record in records),
+        unreadable=plan.unreadable,
         **speed,
     )
 
@@ -152,6 +176,23 @@ def chunk_facts(
         "decisions": {
             name: _count(str(value) for value in values if value is not None)
             for name, values in decisions.items()
+        },
+    }
+
+
+def merged(before: Mapping[str, Any], again: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of a chunk whose rejected rows were done again. All that ran is counted."""
+    return {
+        "first_row": before["first_row"],
+        "rows": before["rows"],
+        "scored": before["scored"] + again["scored"],
+        "errors": again["errors"],
+        "tokens": before["tokens"] + again["tokens"],
+        "padded_tokens": before["padded_tokens"] + again["padded_tokens"],
+        "lengths": [a + b for a, b in zip(before["lengths"], again["lengths"], strict=True)],
+        "decisions": {
+            name: _add([before["decisions"].get(name, {}), counts])
+            for name, counts in again["decisions"].items()
         },
     }
 

@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import csv
 import difflib
-import gzip
 import io
 import itertools
 import json
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .errors import InputError
+from .files import File, unpacked
 
 Row = tuple[list[Any], str | None]
 """Values of the asked columns, and a reason code or None for a good row."""
@@ -31,9 +30,11 @@ Row = tuple[list[Any], str | None]
 MAX_FIELD_CHARS = 2**26
 # JSON lines have no header: a column that none of the first objects has is called missing.
 OBJECTS_LOOKED_AT = 1000
+# Of a Parquet file that are in memory as Arrow and as Python values at a time.
+BATCH_ROWS = 2**12
 
 
-def check_columns(path: Path, columns: Sequence[str], there: Sequence[str]) -> None:
+def check_columns(path: File, columns: Sequence[str], there: Sequence[str]) -> None:
     """Raises InputError for a column that is not there, naming the nearest, or is there twice."""
     for name in columns:
         if there.count(name) > 1:
@@ -46,16 +47,15 @@ def check_columns(path: Path, columns: Sequence[str], there: Sequence[str]) -> N
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[IO[bytes]]:
+def _open(path: File) -> Iterator[IO[bytes]]:
     """The file's bytes, unpacked. Raises InputError for an empty file and for UTF-16."""
-    packed = path.name.lower().endswith(".gz")
-    with gzip.open(path) if packed else path.open("rb") as file:
+    with unpacked(path) as file:
         start = file.peek(2)[:2]
         if not start:
             raise InputError(f"{path} is empty")
         if start in (b"\xff\xfe", b"\xfe\xff"):
             raise InputError(f"{path} is UTF-16; save it as UTF-8")
-        yield cast(IO[bytes], file)
+        yield file
 
 
 def _clean(values: list[Any]) -> Row:
@@ -82,19 +82,19 @@ def _is_text(value: str) -> bool:
 # --- CSV ------------------------------------------------------------------------------------------
 
 
-def csv_names(path: Path, delimiter: str) -> list[str]:
+def csv_names(path: File, delimiter: str) -> list[str]:
     with _open(path) as file:
         return _header(_csv_records(file, delimiter), path)
 
 
-def csv_count(path: Path, delimiter: str) -> int:
+def csv_count(path: File, delimiter: str) -> int:
     with _open(path) as file:
         records = _csv_records(file, delimiter)
         _header(records, path)
         return sum(1 for _ in records)
 
 
-def csv_rows(path: Path, columns: Sequence[str], delimiter: str) -> Iterator[Row]:
+def csv_rows(path: File, columns: Sequence[str], delimiter: str) -> Iterator[Row]:
     with _open(path) as file:
         records = _csv_records(file, delimiter)
         header = _header(records, path)
@@ -107,11 +107,16 @@ def csv_rows(path: Path, columns: Sequence[str], delimiter: str) -> Iterator[Row
                 yield _clean([record[i] for i in wanted])
 
 
-def _header(records: Iterator[list[str] | None], path: Path) -> list[str]:
+def _header(records: Iterator[list[str] | None], path: File) -> list[str]:
     header = next(records, None)
     if header is None:
         raise InputError(f"{path} has no header line with the names of its columns")
     return header
+
+
+def allow_long_fields() -> None:
+    """csv's own limit is 131,072 characters, for the whole process."""
+    csv.field_size_limit(max(MAX_FIELD_CHARS, csv.field_size_limit()))
 
 
 class _Lines:
@@ -145,7 +150,7 @@ def _csv_records(file: IO[bytes], delimiter: str) -> Iterator[list[str] | None]:
     Such a line costs itself only: the lines its quote swallowed are read again. Bytes that are
     not UTF-8 come as lone surrogates, so they too cost their own record only.
     """
-    csv.field_size_limit(max(MAX_FIELD_CHARS, csv.field_size_limit()))
+    allow_long_fields()
     with io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="") as text:
         lines = _Lines(text)
         records = csv.reader(lines, delimiter=delimiter)
@@ -169,17 +174,17 @@ def _csv_records(file: IO[bytes], delimiter: str) -> Iterator[list[str] | None]:
 # --- JSON lines -----------------------------------------------------------------------------------
 
 
-def json_names(path: Path) -> list[str]:
+def json_names(path: File) -> list[str]:
     with _open(path) as file:
         return _keys(itertools.islice(_json_objects(file, path), OBJECTS_LOOKED_AT))
 
 
-def json_count(path: Path) -> int:
+def json_count(path: File) -> int:
     with _open(path) as file:
         return sum(1 for _ in _json_lines(file))
 
 
-def json_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
+def json_rows(path: File, columns: Sequence[str]) -> Iterator[Row]:
     with _open(path) as file:
         objects = _json_objects(file, path)
         first = list(itertools.islice(objects, OBJECTS_LOOKED_AT))
@@ -192,7 +197,7 @@ def json_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
                 yield _clean([one.get(name) for name in columns])
 
 
-def _json_objects(file: IO[bytes], path: Path) -> Iterator[dict[str, Any] | str]:
+def _json_objects(file: IO[bytes], path: File) -> Iterator[dict[str, Any] | str]:
     """The object of each line that is not blank, or a reason code."""
     for number, line in enumerate(_json_lines(file)):
         if number == 0 and line.startswith(b"["):
@@ -220,32 +225,93 @@ def _keys(objects: Iterable[dict[str, Any] | str]) -> list[str]:
 
 # --- Parquet --------------------------------------------------------------------------------------
 
+ARROW_MAGIC = b"ARROW1"
 _INVALID = "\0"  # stands for bytes that are not UTF-8 until `_clean` takes it out
 
 
-def parquet_names(path: Path) -> list[str]:
-    return list(pq.read_schema(path).names)
+@contextmanager
+def _parquet(path: File) -> Iterator[pq.ParquetFile]:
+    # Read bit by bit: with whole row groups memory would grow with the writer's taste.
+    with path.native() as file, pq.ParquetFile(file, buffer_size=2**20, pre_buffer=False) as table:
+        yield table
 
 
-def parquet_count(path: Path) -> int:
-    return int(pq.read_metadata(path).num_rows)
+def parquet_schema(path: File) -> pa.Schema:
+    with _parquet(path) as table:
+        return table.schema_arrow
 
 
-def parquet_type(path: Path, column: str) -> pa.DataType:
+def parquet_count(path: File) -> int:
+    with _parquet(path) as table:
+        return int(table.metadata.num_rows)
+
+
+def parquet_rows(path: File, columns: Sequence[str]) -> Iterator[Row]:
+    """A row group that breaks off costs the rows that are left of it: `unreadable`."""
+    with _parquet(path) as table:
+        check_columns(path, columns, table.schema_arrow.names)
+        for group in range(table.num_row_groups):
+            left = table.metadata.row_group(group).num_rows
+            batches = table.iter_batches(BATCH_ROWS, row_groups=[group], columns=list(columns))
+            while left:
+                try:
+                    batch = next(batches)
+                except (OSError, pa.ArrowException) as problem:
+                    if getattr(problem, "errno", None) is not None:
+                        raise  # the disk's fault, not the file's
+                    yield from itertools.repeat(([None] * len(columns), "unreadable"), left)
+                    break
+                left -= len(batch)
+                yield from _batch_rows(batch, columns)
+
+
+# --- Arrow ----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _arrow(path: File) -> Iterator[tuple[pa.Schema, Iterable[pa.RecordBatch]]]:
+    """Schema and batches of an Arrow file, or of a stream in one."""
+    with path.native() as file:
+        is_file = file.read(len(ARROW_MAGIC)) == ARROW_MAGIC
+        file.seek(0)
+        with pa.ipc.open_file(file) if is_file else pa.ipc.open_stream(file) as table:
+            if is_file:
+                yield table.schema, map(table.get_batch, range(table.num_record_batches))
+            else:
+                yield table.schema, table
+
+
+def arrow_schema(path: File) -> pa.Schema:
+    with _arrow(path) as (schema, _):
+        return schema
+
+
+def arrow_count(path: File) -> int:
+    with _arrow(path) as (_, batches):
+        return sum(len(batch) for batch in batches)
+
+
+def arrow_rows(path: File, columns: Sequence[str]) -> Iterator[Row]:
+    with _arrow(path) as (schema, batches):
+        check_columns(path, columns, schema.names)
+        for batch in batches:
+            yield from _batch_rows(batch, columns)
+
+
+# --- what the two have in common ------------------------------------------------------------------
+
+
+def arrow_type(kind: pa.DataType) -> pa.DataType:
     """The type a column's values can be written with again."""
-    kind = pq.read_schema(path).field(column).type
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     return pa.string() if _is_texty(kind) or _has_nanoseconds(kind) else kind
 
 
-def parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
-    with pq.ParquetFile(path) as table:
-        check_columns(path, columns, table.schema_arrow.names)
-        for batch in table.iter_batches(columns=list(columns)):
-            values = (_values(batch.column(name)) for name in columns)
-            for row in zip(*values, strict=True):
-                yield _clean(list(row))
+def _batch_rows(batch: pa.RecordBatch, columns: Sequence[str]) -> Iterator[Row]:
+    values = (_values(batch.column(name)) for name in columns)
+    for row in zip(*values, strict=True):
+        yield _clean(list(row))
 
 
 def _values(array: pa.Array) -> list[Any]:

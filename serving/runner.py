@@ -6,6 +6,8 @@ share out, and a worker that has the next batch at hand waits for nobody.
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -19,7 +21,8 @@ from .batching import Lengths, plan_batches
 from .heads import Head, Ids
 from .session import open_session
 
-OnRows = Callable[[int], None]
+OnBatch = Callable[[int, int], None]
+"""Gets the rows of a batch that is done, and their tokens without padding."""
 WHOLE = 2**62
 """A token budget that holds any batch."""
 
@@ -55,6 +58,9 @@ class Runner:
         # On one thread a session computes in whoever calls it, so that all workers can share one,
         # and its weights. With more it has a pool of its own, that two callers would fight over.
         sessions = [opened()] * workers if threads == 1 else [opened() for _ in range(workers)]
+        self.busy_s = 0.0
+        """Seconds spent in the sessions so far, of all workers."""
+        self._counting = threading.Lock()
         self._idle: SimpleQueue[ort.InferenceSession] = SimpleQueue()
         for session in sessions:
             self._idle.put(session)
@@ -72,7 +78,7 @@ class Runner:
         batches = self.batches([len(row) for row in rows], token_budget=token_budget)
         # The longest first: at the end the workers then wait for each other but shortly.
         return Running(
-            len(rows),
+            rows,
             [
                 (batch, self._pool.submit(self._run, [rows[i] for i in batch]))
                 for batch in reversed(batches)
@@ -84,33 +90,32 @@ class Runner:
         return self.start(rows, token_budget=token_budget).outputs()
 
     def _run(self, rows: Sequence[Ids]) -> Sequence[Any]:
-        session = self._idle.get()
+        session, started = self._idle.get(), time.monotonic()
         try:
             return self._head.run(session, rows, pad_id=self._pad_id)
         finally:
             self._idle.put(session)
+            with self._counting:
+                self.busy_s += time.monotonic() - started
 
 
 class Running:
     """Rows at the workers."""
 
     def __init__(
-        self, n_rows: int, batches: list[tuple[NDArray[Any], Future[Sequence[Any]]]]
+        self, rows: Sequence[Ids], batches: list[tuple[NDArray[Any], Future[Sequence[Any]]]]
     ) -> None:
-        self._n_rows, self._batches = n_rows, batches
+        self._rows, self._batches = rows, batches
 
-    def outputs(self, on_rows: OnRows | None = None) -> list[Any]:
-        """Wait for all rows: the head's output of each, in order.
-
-        `on_rows` is called for every batch with the number of its rows.
-        """
-        outputs: list[Any] = [None] * self._n_rows
+    def outputs(self, on_batch: OnBatch | None = None) -> list[Any]:
+        """Wait for all rows: the head's output of each, in order."""
+        outputs: list[Any] = [None] * len(self._rows)
         try:
             for batch, future in self._batches:
                 for index, output in zip(batch, future.result(), strict=True):
                     outputs[index] = output
-                if on_rows:
-                    on_rows(len(batch))
+                if on_batch:
+                    on_batch(len(batch), sum(len(self._rows[i]) for i in batch))
         except BaseException:
             self.cancel()
             raise

@@ -13,7 +13,11 @@ import os
 import sys
 import time
 import traceback
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .report import Progress
 
 PROGRESS_EVERY_S = 0.2
 
@@ -29,13 +33,13 @@ class Teller:
     def tell(self, **event: Any) -> None:
         os.write(self._to, (json.dumps(event) + "\n").encode())
 
-    def progress(self, done: int, total: int) -> None:
-        if done == total or time.monotonic() - self._last >= PROGRESS_EVERY_S:
+    def progress(self, now: Progress) -> None:
+        if now.rows == now.n_rows or time.monotonic() - self._last >= PROGRESS_EVERY_S:
             self._last = time.monotonic()
-            self.tell(progress=[done, total])
+            self.tell(progress=asdict(now))
 
-    def chunk(self, number: int, committed: bool) -> None:
-        self.tell(**{"committed" if committed else "begun": number})
+    def chunk(self, number: int, record: dict[str, Any] | None) -> None:
+        self.tell(**{"committed" if record else "begun": number})
 
 
 def main(job: str) -> None:

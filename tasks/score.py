@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from serving.output import PLAN
+from serving.output import PLAN, open_output
 from tasks import survive
 from tasks.models import resolve
 
@@ -25,7 +25,7 @@ def score(
     variant: str | None = None,
     device: Any = "auto",
     tune: bool = False,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[dict[str, int]], None] | None = None,
     **options: Any,
 ) -> Report:
     """Score `source` into the folder `output`; see serving.job.run for `options`.
@@ -36,7 +36,7 @@ def score(
     """
     found, paths = resolve(model), _paths(source)
     how: dict[str, Any] = {"variant": variant}
-    if variant is None and not (Path(output) / PLAN).exists():
+    if variant is None and open_output(output).get(PLAN) is None:
         from tasks import tuned
 
         if tune:

@@ -12,11 +12,10 @@ import json
 import logging
 import subprocess
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from serving import errors
-from serving.output import PLAN, QUARANTINE, OutputFolder
+from serving.output import PLAN, QUARANTINE, open_output
 from tasks import lifeline
 
 log = logging.getLogger(__name__)
@@ -34,20 +33,23 @@ class WorkerDied(RuntimeError):
 
 
 def run(
-    arguments: Arguments, on_progress: Callable[[int, int], None] | None = None
+    arguments: Arguments, on_progress: Callable[[dict[str, int]], None] | None = None
 ) -> dict[str, Any]:
     """The report of `serving.job.run(**arguments)`, from a process that may die.
 
+    `on_progress` gets the fields of serving.report.Progress.
     Raises what the job raises, by its kind and text; WorkerDied when nothing helps.
     """
     deaths = 0
+    if arguments.get("retry_rejected"):  # what killed a process once is a rejected row too
+        open_output(arguments["output"]).remove(QUARANTINE)
     while True:
         begun: set[int] = set()
         for event in _events({"run": arguments}):
             if "report" in event:
                 return dict(event["report"])
             if "progress" in event and on_progress:
-                on_progress(*event["progress"])
+                on_progress(event["progress"])
             elif "begun" in event:
                 begun.add(event["begun"])
             elif "committed" in event:
@@ -65,7 +67,7 @@ def run(
 
 def _set_aside(arguments: Arguments, chunks: list[int]) -> list[int]:
     """Find the rows of these chunks that kill a process, and put them into quarantine."""
-    out = OutputFolder(Path(arguments["output"]))
+    out = open_output(arguments["output"])
     plan = out.read(PLAN)
     if plan is None:
         return []

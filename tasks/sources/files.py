@@ -10,8 +10,8 @@ from pathlib import Path
 from configs.errors import DataError
 from configs.load import resolve_secrets
 from configs.schema import FilesSource
-from serving.digests import file_sha256
 from serving.errors import InputError
+from serving.files import File
 from serving.readers import column_names, find_files, format_of, read_table
 from tasks.sources import Block, Rows, Source, without_secrets
 
@@ -39,11 +39,11 @@ def open_source(source: FilesSource, columns: list[str], folder: Path) -> Source
         except InputError as problem:
             raise DataError(f"data.source.{name}: {problem}") from problem
         # Content and format count; where the file lies does not.
-        digest[name] = [[format_of(file), file_sha256(file)] for file in files]
+        digest[name] = [[format_of(file), file.stamp()[1]] for file in files]
     return Source({"kind": source.kind, **digest}, splits)
 
 
-def _read(files: list[Path], columns: list[str]) -> Iterator[Block]:
+def _read(files: list[File], columns: list[str]) -> Iterator[Block]:
     try:
         yield from read_table(files, columns)
     except InputError as problem:

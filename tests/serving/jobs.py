@@ -43,7 +43,7 @@ import sys, time
 from serving import job
 model, source, output, form = sys.argv[1:]
 job.run(model, source, output, keep=["id"], format=form, chunk_rows=20, model_version="m/1",
-        token_budget=64, on_progress=lambda done, total: time.sleep(0.01))
+        token_budget=64, on_progress=lambda now: time.sleep(0.01))
 """
 
 

@@ -10,7 +10,8 @@ from serving.report import Report, _drift, _histogram, stability_index
 REPORT = Report(
     rows=1200, rows_now=1200, errors={}, rejected_share=0.0, max_rejected=0.1,
     too_many_rejected=False, tokens=24_000, padding_share=0.034, tokens_per_second=12_000.0,
-    seconds=2.0, drift={}, model_version="m/3", variant="int8", provider="CPUExecutionProvider",
+    rows_per_second=600.0, seconds=2.0, steps_s={}, unreadable={}, drift={},
+    model_version="m/3", variant="int8", provider="CPUExecutionProvider",
     workers=2, threads=1, parts=2,
 )  # fmt: skip
 
@@ -49,7 +50,7 @@ def test_drift_adds_the_chunks_up_and_needs_a_profile() -> None:
 def test_text_says_what_a_reader_must_know() -> None:
     assert REPORT.text() == (
         "1,200 rows by m/3, variant int8 on CPUExecutionProvider, in 2 parts\n"
-        "2.0 s, 12,000 tokens/s, 3% padding"
+        "2.0 s, 600 rows/s, 12,000 tokens/s, 3% padding"
     )
     bad = replace(
         REPORT, rows_now=200, errors={"empty_text": 200, "invalid_utf8": 4}, rejected_share=0.17,
@@ -57,7 +58,7 @@ def test_text_says_what_a_reader_must_know() -> None:
     )  # fmt: skip
     assert bad.text().splitlines()[1:] == [
         "1,000 of them were there from an earlier run",
-        "2.0 s, 12,000 tokens/s, 3% padding",
+        "2.0 s, 600 rows/s, 12,000 tokens/s, 3% padding",
         "17.0% of the rows have no prediction: 200 empty_text, 4 invalid_utf8, more than the "
         "10.0% allowed",
         "label differs from the training data (population stability index 0.40)",

@@ -23,9 +23,9 @@ TABLE = pa.table({
 
 
 def write(form: str, path: Path) -> bytes:
-    ending, writer = writers.get(form)
-    assert ending == f".{form}"
-    writer(TABLE, path)
+    how = writers.get(form)
+    assert how.ending == f".{form}"
+    how.write(TABLE, path)
     return path.read_bytes()
 
 
@@ -61,6 +61,31 @@ def test_parquet_keeps_every_type(tmp_path: Path) -> None:
 @pytest.mark.parametrize("form", ["parquet", "csv", "jsonl"])
 def test_the_same_table_gives_the_same_bytes(tmp_path: Path, form: str) -> None:
     assert write(form, tmp_path / "one") == write(form, tmp_path / "two")
+
+
+ROWS = pa.table({
+    "row": [4, 5, 6, 7],
+    "text": ["a\u2028b", 'two\nlines, "é"', None, "x" * 200_000],
+    "kept": pa.array([{"a": 1}, None, {"a": 2}, {"a": 3}]),
+    "probability": pa.array([0.1, None, 1 / 3, None], pa.float32()),
+    "error": [None, "null_text", None, "invalid_utf8"],
+})  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv", "jsonl"])
+def test_rows_replaced_leave_the_others_as_they_were(tmp_path: Path, form: str) -> None:
+    how = writers.get(form)
+    how.write(ROWS, tmp_path / "before")
+    before = (tmp_path / "before").read_bytes()
+    assert how.rejected(before) == {5: "null_text", 7: "invalid_utf8"}
+
+    mended = ROWS.slice(1, 1).set_column(4, "error", pa.array([None], pa.string()))
+    how.replace(before, {5, 7}, mended, tmp_path / "after")
+    how.write(pa.concat_tables([ROWS.slice(0, 1), mended, ROWS.slice(2, 1)]), tmp_path / "whole")
+    assert (tmp_path / "after").read_bytes() == (tmp_path / "whole").read_bytes()
+    how.replace(None, (), mended, tmp_path / "new")
+    how.write(mended, tmp_path / "alone")
+    assert (tmp_path / "new").read_bytes() == (tmp_path / "alone").read_bytes()
 
 
 def test_an_unknown_format_is_named() -> None:

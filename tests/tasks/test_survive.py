@@ -54,11 +54,11 @@ def test_a_row_that_kills_is_set_aside_and_the_job_goes_on(
     texts = [f"goal match {i}" for i in range(40)]
     texts[13] = "a deadly goal"
     texts[17] = "a deadly match"
-    seen: list[tuple[int, int]] = []
-    report = survive.run(job(exported, tmp_path, texts), lambda *n: seen.append(n))
+    seen: list[dict[str, int]] = []
+    report = survive.run(job(exported, tmp_path, texts), seen.append)
     assert report["rows"] == 40
     assert report["errors"] == {"killed_worker": 2}
-    assert seen[-1] == (40, 40)
+    assert (seen[-1]["rows"], seen[-1]["n_rows"], seen[-1]["errors"]) == (40, 40, 2)
     rows = pq.read_table(tmp_path / "out").to_pydict()
     assert [i for i, error in enumerate(rows["error"]) if error] == [13, 17]
     assert rows["label"].count(None) == 2

@@ -1,0 +1,181 @@
+"""The files of a table: on a disk, or in an object store behind a URL such as s3://bucket/key.
+
+URLs go through fsspec, and what it needs for their scheme (the extra `s3`), imported when there is
+one. A connection that drops is the library's to retry; what it gives up on is an OSError.
+"""
+
+from __future__ import annotations
+
+import bz2
+import glob
+import gzip
+import importlib
+import io
+import lzma
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, cast
+from urllib.parse import unquote
+
+import pyarrow as pa
+
+from .digests import file_sha256
+from .errors import InputError
+
+BLOCK = 2**22
+"""Bytes that a remote file is asked for at a time."""
+HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of a table. `str()` is what a user would call it."""
+
+    where: str
+    """A path, or a URL."""
+
+    def __str__(self) -> str:
+        return self.where
+
+    @property
+    def name(self) -> str:
+        return PurePosixPath(self.where).name if is_url(self.where) else Path(self.where).name
+
+    @property
+    def partitions(self) -> dict[str, str | None]:
+        """Columns that stand in the path, as in `day=2026-01-31/part-0.parquet`: always text."""
+        named = [one.partition("=") for one in Path(self.where).parts[:-1] if "=" in one]
+        values = {unquote(name): unquote(value) for name, _, value in named}
+        return {name: None if value == HIVE_NULL else value for name, value in values.items()}
+
+    def open(self) -> IO[bytes]:
+        """Its bytes as they are, at any position."""
+        if not is_url(self.where):
+            return Path(self.where).open("rb")
+        filesystem, path = filesystem_of(self.where)
+        return cast(IO[bytes], filesystem.open(path, "rb", block_size=BLOCK))
+
+    def native(self) -> pa.NativeFile:
+        """The same for Arrow, which reads a disk without asking Python."""
+        if is_url(self.where):
+            return pa.PythonFile(self.open(), "r")
+        return pa.OSFile(self.where)
+
+    def stamp(self) -> tuple[int, str]:
+        """Size in bytes, and what changes with the content: sha256, or a store's own tag."""
+        if not is_url(self.where):
+            return Path(self.where).stat().st_size, file_sha256(Path(self.where))
+        filesystem, path = filesystem_of(self.where)
+        info = filesystem.info(path)
+        return int(info["size"]), str(info.get("ETag") or filesystem.ukey(path)).strip('"')
+
+
+def is_url(where: str | Path) -> bool:
+    return "://" in str(where)
+
+
+def filesystem_of(url: str) -> tuple[Any, str]:
+    """fsspec's file system and the path in it. Raises InputError where that cannot be had."""
+    try:
+        fsspec = importlib.import_module("fsspec")
+        # What others write meanwhile has to be seen: no listing is kept.
+        filesystem, path = fsspec.url_to_fs(url, use_listings_cache=False)
+    except (ImportError, ValueError) as problem:
+        hint = '; pip install "headrace[s3]"' if url.startswith(("s3:", "s3a:")) else ""
+        raise InputError(f"{url} cannot be reached: {problem}{hint}") from problem
+    return filesystem, str(path)
+
+
+# --- which files ----------------------------------------------------------------------------------
+
+
+def expand(given: str | Path, is_table: Callable[[str], bool]) -> list[File]:
+    """The files that a path, glob, folder or URL names, sorted.
+
+    `is_table`: whether a file in a folder, by its name, is meant. Names that start with `.` or `_`
+    never are. Raises InputError where there is none.
+    """
+    if is_url(given):
+        return _expand_url(str(given), is_table)
+    path = Path(given)
+    if path.is_file():
+        return [File(str(path))]
+    if path.is_dir():
+        below = sorted(file for file in path.rglob("*") if file.is_file())
+        found = [file for file in below if _is_meant(file.relative_to(path).parts, is_table)]
+        return _some([str(file) for file in found], f"{path} holds no table")
+    if glob.has_magic(str(path)):
+        # Path.glob takes no absolute pattern.
+        matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))  # noqa: PTH207
+        return _some(
+            [str(match) for match in matches if match.is_file()], f"no file matches {path}"
+        )
+    raise InputError(f"{path} does not exist")
+
+
+def _expand_url(url: str, is_table: Callable[[str], bool]) -> list[File]:
+    filesystem, path = filesystem_of(url)
+    with unreachable(url):
+        if glob.has_magic(path):
+            found = [one for one in filesystem.glob(path) if filesystem.isfile(one)]
+        elif filesystem.isfile(path):
+            found = [path]
+        else:
+            root = path.rstrip("/") + "/"
+            found = [
+                one
+                for one in filesystem.find(path)
+                if _is_meant(tuple(one.removeprefix(root).split("/")), is_table)
+            ]
+    return _some([filesystem.unstrip_protocol(one) for one in sorted(found)], f"no table at {url}")
+
+
+@contextmanager
+def unreachable(url: str) -> Iterator[None]:
+    """No such bucket, no rights, no network: an InputError that names the URL."""
+    try:
+        yield
+    except (OSError, ValueError) as problem:
+        reason = str(problem).partition("\n")[0]
+        raise InputError(f"{url} cannot be read: {reason}") from problem
+
+
+def _is_meant(parts: tuple[str, ...], is_table: Callable[[str], bool]) -> bool:
+    return is_table(parts[-1]) and not any(part.startswith((".", "_")) for part in parts)
+
+
+def _some(found: list[str], otherwise: str) -> list[File]:
+    if not found:
+        raise InputError(otherwise)
+    return [File(one) for one in found]
+
+
+# --- compression ----------------------------------------------------------------------------------
+
+
+def _arrow(codec: str) -> Callable[[IO[bytes]], Any]:
+    return lambda raw: pa.CompressedInputStream(pa.PythonFile(raw, "r"), codec)
+
+
+UNPACK: dict[str, Callable[[IO[bytes]], Any]] = {
+    ".gz": lambda raw: gzip.GzipFile(fileobj=raw),
+    ".bz2": bz2.BZ2File,
+    ".xz": lzma.LZMAFile,
+    ".zst": _arrow("zstd"),
+    ".lz4": _arrow("lz4"),
+}
+
+
+def packed(name: str) -> str:
+    """The ending of a compressed file's name; empty for one that is not."""
+    return next((ending for ending in UNPACK if name.lower().endswith(ending)), "")
+
+
+@contextmanager
+def unpacked(file: File) -> Iterator[io.BufferedReader]:
+    """The file's bytes from the beginning, decompressed by the ending of its name."""
+    ending = packed(file.name)
+    with file.open() as raw, UNPACK[ending](raw) if ending else raw as stream:
+        yield io.BufferedReader(cast(io.RawIOBase, stream))

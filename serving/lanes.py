@@ -1,0 +1,138 @@
+"""Chunks of a job, a few at a time, each taken through all its steps by one thread.
+
+Read, tokenise, run, decode, write, commit: while the workers run the batches of one chunk
+(runner.py), another is read and tokenised and a third is written. All of the steps spend their time
+in libraries that leave the interpreter to the others. Memory holds a handful of chunks, however
+long the table. Whoever has chunks to give (job.py, another machine's list) gives them out one by
+one.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+from . import retry, writers
+from .chunks import BlockReader, Chunk, Types, by_file, scored, set_aside, tokenised
+from .files import File
+from .output import Output, Record
+from .plan import Plan
+from .runner import OnBatch, Running
+from .scorer import Scorer
+
+LANES = 3
+"""One chunk at the workers, one waiting for them, one that is read or written."""
+STEPS = ("read", "tokenise", "decode", "write")
+
+Take = Callable[[], int | None]
+"""The number of the next chunk, or None when there is none left."""
+OnChunk = Callable[[int, Record | None], None]
+"""Gets the number of a chunk that is begun (None), and again with its record when committed."""
+
+
+class Lanes:
+    """`.steps_s`: seconds spent in each step so far, of all lanes; they overlap."""
+
+    def __init__(
+        self, scorer: Scorer, plan: Plan, files: Sequence[File], types: Types, out: Output
+    ) -> None:
+        self._scorer, self._plan, self._types, self._out = scorer, plan, types, out
+        self._reader, self._quarantine = BlockReader(files, plan), out.quarantine()
+        self._taking, self._telling = threading.Lock(), threading.Lock()
+        self._stopped = False
+        self._at_work: set[Running] = set()
+        self._steps_s = dict.fromkeys(STEPS, 0.0)
+
+    @property
+    def steps_s(self) -> dict[str, float]:
+        return {**self._steps_s, "model": self._scorer.runner.busy_s}
+
+    def run(
+        self,
+        take: Take,
+        on_chunk: OnChunk,
+        on_batch: OnBatch,
+        *,
+        rejected: Mapping[int, retry.Rejected] = MappingProxyType({}),
+    ) -> None:
+        """Do all chunks that `take` gives. The callbacks are called by one thread at a time.
+
+        `rejected`: of chunks that are committed, the rows to do again; the others stay.
+        """
+
+        def tell(call: Callable[..., None], *args: Any) -> None:
+            with self._telling:
+                call(*args)
+
+        def lane() -> None:
+            while at_work := self._begin(take, partial(tell, on_chunk), rejected):
+                chunk, running = at_work
+                again = rejected.get(chunk.number)
+                record = self._end(chunk, running, partial(tell, on_batch), again)
+                tell(on_chunk, chunk.number, record)
+
+        with ThreadPoolExecutor(LANES, thread_name_prefix="lane") as pool:
+            lanes = [pool.submit(lane) for _ in range(LANES)]
+            try:
+                for one in as_completed(lanes):
+                    one.result()
+            except BaseException:
+                self._stop()
+                raise
+
+    def _begin(
+        self, take: Take, tell: OnChunk, rejected: Mapping[int, retry.Rejected]
+    ) -> tuple[Chunk, Running] | None:
+        # One at a time, so that chunks are read, and come to the workers, in their order.
+        with self._taking:
+            number = None if self._stopped else take()
+            if number is None:
+                return None
+            tell(number, None)
+            with self._step("read"):
+                block = self._reader.read(number)
+            set_aside(block, self._quarantine)
+            with self._step("tokenise"):
+                only = rejected[number].rows if number in rejected else None
+                chunk = tokenised(number, block, self._plan, self._scorer, only)
+            running = self._scorer.start(chunk.ids)
+            self._at_work.add(running)
+            return chunk, running
+
+    def _end(
+        self, chunk: Chunk, running: Running, on_batch: OnBatch, again: retry.Rejected | None
+    ) -> Record:
+        try:
+            outputs = running.outputs(on_batch)
+        finally:
+            self._at_work.discard(running)
+        with self._step("decode"):
+            table, facts = scored(chunk, outputs, self._scorer, self._plan, self._types)
+            tables = by_file(chunk.number, table, self._plan)
+        with self._step("write"):
+            if again:
+                return retry.commit(self._out, again, tables, facts, self._plan)
+            write = writers.get(self._plan.output_format).write
+            files = {name: partial(write, part) for name, part in tables.items()}
+            return self._out.commit(chunk.number, files, **facts)
+
+    def _stop(self) -> None:
+        """Begin nothing more, and drop what no worker has begun."""
+        self._stopped = True
+        for running in list(self._at_work):
+            running.cancel()
+
+    @contextmanager
+    def _step(self, name: str) -> Iterator[None]:
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            with self._telling:
+                self._steps_s[name] += time.monotonic() - started
