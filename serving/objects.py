@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .digests import file_sha256
-from .errors import PlanError
+from .errors import PlanError, ServingError
 from .files import File, filesystem_of, unreachable
 from .output import COMMITS, PLAN, Output, Record, Write, record_name, somebody_elses
 
@@ -66,6 +66,8 @@ class ObjectOutput(Output):
             # It may be our own: a request whose answer was lost is sent again.
             if self.get(name) != content:
                 raise
+        except (FileNotFoundError, PermissionError) as problem:
+            raise ServingError(f"{self.url} cannot be written: {problem}") from problem
         size, tag = self._stamp(name)
         return {"name": name, "size": size, "sha256": digest, "tag": tag}
 

@@ -34,7 +34,7 @@ def parts(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(kept)}
 
 
-def run(model: Path, source: Path, output: Path, **how: Any) -> job.Report:
+def run(model: Path, source: str | Path | list[Path], output: str | Path, **how: Any) -> job.Report:
     return job.run(model, source, output, **{"chunk_rows": 20, "model_version": "m/1", **how})
 
 
