@@ -29,7 +29,6 @@ from .output import PLAN, Output, Record, open_output
 from .plan import Plan
 from .readers import Paths, column_types, find_files
 from .report import Progress, Report, report_of
-from .runner import OnBatch
 from .scorer import Scorer
 from .session import PROVIDERS, Device, device_of
 
@@ -235,17 +234,19 @@ def work(
     output: str | Path,
     take: Take,
     on_chunk: OnChunk,
-    on_batch: OnBatch,
+    workers: int | None = None,
 ) -> dict[str, float]:
     """Do chunks of a job that another process has begun; seconds spent in each step.
 
+    `workers`: of this machine, which need not be the one the job was planned on; they do not
+    decide the bytes.
     Raises PlanError when there is no such job.
     """
     out, files = open_output(output), find_files(paths)
     plan = _planned(out)
-    scorer = _open_as_planned(Path(model), plan)
+    scorer = _open_as_planned(Path(model), plan, workers)
     lanes = Lanes(scorer, plan, files, _types(plan, files), out)
-    lanes.run(take, on_chunk, on_batch)
+    lanes.run(take, on_chunk, lambda rows, tokens: None)
     return lanes.steps_s
 
 
@@ -329,12 +330,12 @@ def _types(plan: Plan, files: list[File]) -> Types:
     return column_types(plan.readable(files), plan.keep)
 
 
-def _open_as_planned(folder: Path, plan: Plan) -> Scorer:
+def _open_as_planned(folder: Path, plan: Plan, workers: int | None = None) -> Scorer:
     return Scorer(
         folder,
         variant=plan.variant,
         device=device_of(plan.provider),
-        workers=plan.workers,
+        workers=workers or plan.workers,
         threads=plan.threads,
         token_budget=plan.token_budget,
     )

@@ -43,7 +43,7 @@ class Lanes:
         self, scorer: Scorer, plan: Plan, files: Sequence[File], types: Types, out: Output
     ) -> None:
         self._scorer, self._plan, self._types, self._out = scorer, plan, types, out
-        self._reader, self._quarantine = BlockReader(files, plan), out.quarantine()
+        self._reader = BlockReader(files, plan)
         self._taking, self._telling = threading.Lock(), threading.Lock()
         self._stopped = False
         self._at_work: set[Running] = set()
@@ -97,7 +97,7 @@ class Lanes:
             tell(number, None)
             with self._step("read"):
                 block = self._reader.read(number)
-            set_aside(block, self._quarantine)
+            set_aside(block, self._out.quarantine())  # it may have grown meanwhile
             with self._step("tokenise"):
                 only = rejected[number].rows if number in rejected else None
                 chunk = tokenised(number, block, self._plan, self._scorer, only)

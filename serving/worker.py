@@ -1,9 +1,10 @@
 """A scoring job in a process of its own: `python -m serving.worker JOB`.
 
-JOB is a JSON object: `{"run": {...}}` with the arguments of job.run, or `{"try": {...}}` with those
-of job.try_rows. What happens is told on standard output, one JSON object a line: `progress`,
-`begun` and `committed` chunks, and last a `report`, `done`, or an `error`. A process that ends
-without one of these died, and whoever started it knows what it was at.
+JOB is a JSON object: `{"run": {...}}` with the arguments of job.run, `{"work": {...}}` with those
+of job.work and a list of `chunks`, or `{"try": {...}}` with those of job.try_rows. What happens is
+told on standard output, one JSON object a line: `progress`, `begun` and `committed` chunks, and
+last a `report`, `done`, or an `error`. A process that ends without one of these died, and whoever
+started it knows what it was at.
 """
 
 from __future__ import annotations
@@ -51,6 +52,10 @@ def main(job: str) -> None:
         if call == "run":
             report = jobs.run(**arguments, on_progress=teller.progress, on_chunk=teller.chunk)
             teller.tell(report=report.to_dict())
+        elif call == "work":
+            todo = iter(arguments.pop("chunks"))
+            jobs.work(**arguments, take=lambda: next(todo, None), on_chunk=teller.chunk)
+            teller.tell(done=True)
         else:
             jobs.try_rows(**{**arguments, "rows": range(*arguments["rows"])})
             teller.tell(done=True)

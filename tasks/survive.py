@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from serving import errors
@@ -40,21 +40,53 @@ def run(
     `on_progress` gets the fields of serving.report.Progress.
     Raises what the job raises, by its kind and text; WorkerDied when nothing helps.
     """
-    deaths = 0
     if arguments.get("retry_rejected"):  # what killed a process once is a rejected row too
         open_output(arguments["output"]).remove(QUARANTINE)
+    return dict(_until_done(lambda: {"run": arguments}, arguments, on_progress)["report"])
+
+
+def work(
+    arguments: Arguments,
+    chunks: Sequence[int],
+    on_committed: Callable[[int], None] | None = None,
+) -> None:
+    """Do these chunks of a job that is begun (serving.job.begun), in a process that may die.
+
+    `arguments`: model, paths and output. Raises as `run` does.
+    """
+    at = {name: arguments[name] for name in ("model", "paths", "output")}
+    left = list(chunks)
+
+    def committed(chunk: int) -> None:
+        left.remove(chunk)
+        if on_committed:
+            on_committed(chunk)
+
+    _until_done(lambda: {"work": {**at, "chunks": left}}, at, None, committed)
+
+
+def _until_done(
+    job: Callable[[], dict[str, Any]],
+    arguments: Arguments,
+    on_progress: Callable[[dict[str, int]], None] | None = None,
+    on_committed: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """Start a worker with `job()`, and another one when it dies; the event it ended with."""
+    deaths = 0
     while True:
         begun: set[int] = set()
-        for event in _events({"run": arguments}):
-            if "report" in event:
-                return dict(event["report"])
+        for event in _events(job()):
+            if "report" in event or "done" in event:
+                return event
             if "progress" in event and on_progress:
                 on_progress(event["progress"])
             elif "begun" in event:
                 begun.add(event["begun"])
             elif "committed" in event:
                 begun.remove(event["committed"])
-        if not _set_aside(arguments, sorted(begun)):
+                if on_committed:
+                    on_committed(event["committed"])
+        if not set_aside(arguments, sorted(begun)):
             deaths += 1
         if deaths == DEATHS:
             at = f"at chunk {min(begun)}" if begun else "before it began"
@@ -65,7 +97,7 @@ def run(
         log.warning("score: going on from what was committed")
 
 
-def _set_aside(arguments: Arguments, chunks: list[int]) -> list[int]:
+def set_aside(arguments: Arguments, chunks: Sequence[int]) -> list[int]:
     """Find the rows of these chunks that kill a process, and put them into quarantine."""
     out = open_output(arguments["output"])
     plan = out.read(PLAN)
