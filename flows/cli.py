@@ -1,6 +1,7 @@
 """The command line: `headrace init|check|train|score|bench|history|promote|rollback|report`.
 
-Exit codes: 0 done; 1 failed; 2 wrong usage, recipe or input; 3 the run worked and the gate refused
+Exit codes: 0 done; 1 failed; 2 wrong usage, recipe or input (with
+many input files the others are scored); 3 the run worked and the gate refused
 promotion; 4 finished with rejected rows above the limit. Each command imports what it needs, so
 that `headrace score` does not wait for torch.
 """
@@ -128,6 +129,7 @@ def train(arguments: argparse.Namespace) -> Result:
 
 def score(arguments: argparse.Namespace) -> Result:
     from flows import progress
+    from tasks.score import PAGE
     from tasks.score import score as run
 
     with progress.of_scoring() as on_progress:
@@ -140,6 +142,9 @@ def score(arguments: argparse.Namespace) -> Result:
             variant=arguments.variant,
             device=arguments.device,
             format=arguments.format,
+            partition_by=arguments.partition_by,
+            retry_rejected=arguments.retry_rejected,
+            engine=arguments.engine,
             chunk_rows=arguments.chunk_rows,
             max_rejected=arguments.max_rejected,
             tune=arguments.tune,
@@ -147,7 +152,11 @@ def score(arguments: argparse.Namespace) -> Result:
             on_progress=on_progress,
         )
     code = REJECTED if report.too_many_rejected else DONE
-    return code, report.to_dict(), report.text()
+    page = f"{arguments.output.rstrip('/')}/{PAGE}"
+    for problem in report.unreadable.values():
+        print(f"headrace: left out: {problem}", file=sys.stderr)
+        code = WRONG_USAGE
+    return code, {**report.to_dict(), "page": page}, f"{report.text()}\n{page}"
 
 
 def bench(arguments: argparse.Namespace) -> Result:
@@ -240,7 +249,7 @@ def parser() -> argparse.ArgumentParser:
             "input",
             metavar="INPUT",
             nargs="+",
-            help="files, folders or globs: CSV, JSON lines, Parquet",
+            help="files, folders, globs or s3:// URLs: CSV, JSON lines, Parquet, Arrow",
         )
         one.add_argument(
             "--text", metavar="COL", help="the column of texts; by default as it was in training"
@@ -250,7 +259,7 @@ def parser() -> argparse.ArgumentParser:
     model_and_input(command(bench, "how fast each variant of a model runs on this machine"))
     one = command(score, "score a table into a folder of parts")
     model_and_input(one)
-    one.add_argument("output", metavar="OUTPUT", help="a folder; run again to resume")
+    one.add_argument("output", metavar="OUTPUT", help="a folder or URL; run again to resume")
     one.add_argument(
         "--tune", action="store_true", help="measure first how the model runs fastest here"
     )
@@ -263,6 +272,22 @@ def parser() -> argparse.ArgumentParser:
     )
     one.add_argument(
         "--variant", metavar="V", help="fp32, fused, int8, fp16; by default the model's choice"
+    )
+    one.add_argument(
+        "--partition-by",
+        metavar="COL",
+        help="a folder for each value of a column of the output, such as label",
+    )
+    one.add_argument(
+        "--retry-rejected",
+        action="store_true",
+        help="of a finished job, score only the rows that had an error, from the mended input",
+    )
+    one.add_argument(
+        "--engine",
+        choices=["local", "ray"],
+        default="local",
+        help="ray: the cluster of RAY_ADDRESS",
     )
     one.add_argument("--format", choices=["parquet", "csv", "jsonl"], default="parquet")
     one.add_argument(

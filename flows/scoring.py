@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from prefect import State, flow, runtime, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.states import Completed
+from prefect.futures import wait
+from prefect.states import Completed, Failed
 
 from flows import progress
-from tasks.score import score
+from serving import job
+from tasks import survive
+from tasks.score import arguments, reported, score
 
 
 @flow(name="score", persist_result=False)
@@ -22,43 +27,73 @@ def scoring(
     keep: list[str] | None = None,
     variant: str | None = None,
     options: dict[str, Any] | None = None,
+    fan_out: int = 1,
 ) -> State[dict[str, Any]]:
     """Score `source` into the folder `output`, in which `{date}` is the day the run was due.
 
-    Ends Completed, or Completed as `Rejected` when too many rows had an error.
+    `options`: further arguments of tasks.score.score. `fan_out`: as many task runs share the job,
+    on as many machines as the flow's task runner has; input, output and model have to be where
+    each of them reaches them.
+    Ends Completed, or Completed as `Rejected` when too many rows had an error; Failed when input
+    files could not be read (the others are scored).
     """
     due = runtime.flow_run.scheduled_start_time
-    report = run_job(
-        model,
-        source,
-        output.replace("{date}", f"{due:%Y-%m-%d}"),
-        text=text,
-        keep=keep or [],
-        variant=variant,
+    given = {
+        "model": model,
+        "source": source,
+        "output": output.replace("{date}", f"{due:%Y-%m-%d}"),
+        "text": text,
+        "keep": keep or [],
+        "variant": variant,
         **(options or {}),
-    )
+    }
+    report = run_job(given) if fan_out == 1 else run_shares(given, fan_out)
     create_table_artifact(
         key="scoring-job",
         table=[{"what": key, "value": str(value)} for key, value in report.items()],
         description=f"{report['rows']:,} rows scored by {report['model_version']}",
     )
+    if left_out := report["unreadable"]:
+        return Failed(message=f"left out: {'; '.join(left_out.values())}")
     return Completed(name="Rejected" if report["too_many_rejected"] else "Completed", data=report)
-
-
-@task(
-    name="score",
-    cache_policy=NO_CACHE,
-    persist_result=False,
-    # A worker that died or a disk that was full for a moment: the job goes on where it stood.
-    retries=2,
-    retry_delay_seconds=[5, 30],
-    retry_condition_fn=lambda task, run, state: isinstance(_failure(state), OSError),
-)
-def run_job(*args: Any, **kwargs: Any) -> dict[str, Any]:
-    with progress.of_scoring(to_prefect=True) as on_progress:
-        return score(*args, on_progress=on_progress, **kwargs).to_dict()
 
 
 def _failure(state: State[Any]) -> BaseException | None:
     failure = state.result(raise_on_failure=False)
     return failure if isinstance(failure, BaseException) else None
+
+
+RETRIED: dict[str, Any] = {
+    "cache_policy": NO_CACHE,
+    "persist_result": False,
+    # A worker that died or a disk that was full for a moment: the job goes on where it stood.
+    "retries": 2,
+    "retry_delay_seconds": [5, 30],
+    "retry_condition_fn": lambda task, run, state: isinstance(_failure(state), OSError),
+}
+
+
+@task(name="score", **RETRIED)
+def run_job(given: dict[str, Any]) -> dict[str, Any]:
+    with progress.of_scoring(to_prefect=True) as on_progress:
+        return score(**given, on_progress=on_progress).to_dict()
+
+
+@task(name="score chunks", **RETRIED)
+def run_share(given: dict[str, Any], chunks: Sequence[int]) -> None:
+    survive.work(given, chunks)
+
+
+def run_shares(given: dict[str, Any], fan_out: int) -> dict[str, Any]:
+    """The job in `fan_out` shares; this process plans it and holds it meanwhile."""
+    planned = arguments(**given)
+    with job.begun(**planned) as begun:
+        missing = begun.missing
+        ends = [len(missing) * i // fan_out for i in range(fan_out + 1)]
+        shares = [missing[start:end] for start, end in pairwise(ends)]
+        runs = [run_share.submit(planned, chunks) for chunks in shares if chunks]
+        wait(runs)
+        for run in runs:
+            run.result()
+        begun.done = begun.out.all_committed(begun.plan.n_chunks)
+        return reported(planned, begun.finish().to_dict()).to_dict()

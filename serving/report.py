@@ -57,6 +57,8 @@ class Report:
     """Seconds in each step, of all threads: they overlap."""
     unreadable: dict[str, str]
     """Input files that were left out, and why."""
+    decisions: dict[str, dict[str, int]]
+    """Rows by value of each of the head's watched columns."""
     drift: dict[str, float]
     """Population stability index against training: `length`, and the head's decision column."""
     model_version: str
@@ -82,8 +84,6 @@ class Report:
                 f"{self.seconds:.1f} s, {self.rows_per_second:,.0f} rows/s, "
                 f"{self.tokens_per_second:,.0f} tokens/s, {self.padding_share:.0%} padding"
             )
-        for name, problem in self.unreadable.items():
-            lines.append(f"left out: {problem if name in problem else f'{name}: {problem}'}")
         if self.errors:
             listed = ", ".join(f"{n:,} {code}" for code, n in self.errors.items())
             limit = f", more than the {self.max_rejected:.1%} allowed"
@@ -127,6 +127,7 @@ def report_of(
     if max_rejected is None:
         max_rejected = float(described.score.get("max_rejected", MAX_REJECTED))
     errors = _add(record["errors"] for record in records)
+    watched = heads.get(described.objective).SHARES
     rejected = sum(errors.values()) / max(rows, 1)
     return Report(
         rows=rows,
@@ -137,7 +138,8 @@ def report_of(
         too_many_rejected=rejected > max_rejected,
         tokens=tokens,
         padding_share=1 - tokens / max(padded, 1) if padded else 0.0,
-        drift=_drift(records, described.profile, heads.get(described.objective).SHARES),
+        decisions={name: _decisions(records, name) for name in watched},
+        drift=_drift(records, described.profile, watched),
         model_version=plan.model_version,
         variant=plan.variant,
         provider=plan.provider,
@@ -228,13 +230,17 @@ def _drift(
         found["length"] = stability_index(expected, lengths)
     for column, key in watched.items():
         shares = profile.get(key, {})
-        counts = _add(record["decisions"].get(column, {}) for record in records)
+        counts = _decisions(records, column)
         names = sorted({*shares, *counts})
         if shares and counts:
             found[column] = stability_index(
                 [shares.get(name, 0) for name in names], [counts.get(name, 0) for name in names]
             )
     return found
+
+
+def _decisions(records: Sequence[Mapping[str, Any]], column: str) -> dict[str, int]:
+    return _add(record["decisions"].get(column, {}) for record in records)
 
 
 def stability_index(

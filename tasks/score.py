@@ -3,19 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from configs.errors import UserError
 from serving.output import PLAN, open_output
-from tasks import survive
 from tasks.models import resolve
 
 if TYPE_CHECKING:
     from serving.report import Report
     from serving.tune import Speeds
 
+ENGINES = {"local": "tasks.survive", "ray": "tasks.ray_engine"}
+"""Where a job's chunks are done: the module with the `run` for it."""
+PAGE = "_report.html"
+
 
 def score(
+    model: str,
+    source: str | Sequence[str],
+    output: str | Path,
+    *,
+    engine: str = "local",
+    on_progress: Callable[[dict[str, int]], None] | None = None,
+    **how: Any,
+) -> Report:
+    """Score `source` into `output`; `how`: see `arguments`.
+
+    Raises UserError for a model that is not there, ServingError for input that cannot be read.
+    """
+    if engine not in ENGINES:
+        raise UserError(f"no engine {engine!r}; there are {', '.join(ENGINES)}")
+    if engine != "local" and how.get("retry_rejected"):
+        raise UserError("rejected rows are few: they are done again by the engine local")
+    given = arguments(model, source, output, **how)
+    return reported(given, import_module(ENGINES[engine]).run(given, on_progress))
+
+
+def arguments(
     model: str,
     source: str | Sequence[str],
     output: str | Path,
@@ -25,14 +51,12 @@ def score(
     variant: str | None = None,
     device: Any = "auto",
     tune: bool = False,
-    on_progress: Callable[[dict[str, int]], None] | None = None,
     **options: Any,
-) -> Report:
-    """Score `source` into the folder `output`; see serving.job.run for `options`.
+) -> dict[str, Any]:
+    """The arguments of serving.job.run for a model by whatever name; `options`: the rest of them.
 
     `tune`: measure first how the model runs fastest here. What was measured once is used by every
     later job that leaves the variant open; a job that was begun goes on as it began.
-    Raises UserError for a model that is not there, ServingError for input that cannot be read.
     """
     found, paths = resolve(model), _paths(source)
     how: dict[str, Any] = {"variant": variant}
@@ -43,23 +67,29 @@ def score(
             how = tuned.measure(found.folder, _sample(found.folder, paths, text), device)
         else:
             how |= tuned.recall(found.folder, device)
-    told = survive.run(
-        {
-            "model": str(found.folder),
-            "paths": paths,
-            "output": str(output),
-            "text_column": text,
-            "keep": list(keep),
-            "device": device,
-            "model_version": found.version_label,
-            **how,
-            **options,
-        },
-        on_progress,
-    )
-    from serving.report import Report  # with onnxruntime behind it: not before it is needed
+    return {
+        "model": str(found.folder),
+        "paths": paths,
+        "output": str(output),
+        "text_column": text,
+        "keep": list(keep),
+        "device": device,
+        "model_version": found.version_label,
+        **how,
+        **options,
+    }
 
-    return Report(**told)
+
+def reported(given: dict[str, Any], told: dict[str, Any]) -> Report:
+    """The report of a job that ended, with its page beside the parts."""
+    from serving import manifest
+    from serving.report import Report  # with onnxruntime behind it: not before it is needed
+    from tasks import job_page
+
+    report = Report(**told)
+    page = job_page.render(report, manifest.read(Path(given["model"])), given)
+    open_output(given["output"]).put(PAGE, lambda aside: aside.write_text(page, encoding="utf-8"))
+    return report
 
 
 def bench(

@@ -52,10 +52,13 @@ def work(
 ) -> None:
     """Do these chunks of a job that is begun (serving.job.begun), in a process that may die.
 
+    Those that are committed stay as they are.
+
     `arguments`: model, paths and output. Raises as `run` does.
     """
     at = {name: arguments[name] for name in ("model", "paths", "output")}
-    left = list(chunks)
+    out = open_output(at["output"])
+    left = [chunk for chunk in chunks if out.committed(chunk) is None]
 
     def committed(chunk: int) -> None:
         left.remove(chunk)

@@ -1,0 +1,73 @@
+"""Scoring from the command line and as a flow run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from jobs import parts, run, table
+from tiny_model import make_model
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return make_model(tmp_path / "model")
+
+
+def test_with_many_files_those_that_can_be_read_are_scored(
+    model: Path, tmp_path: Path, headrace: Callable[..., tuple[int, Any, str]]
+) -> None:
+    for name in ("a", "c"):
+        table(tmp_path / f"{name}.csv", 30)
+    (tmp_path / "b.parquet").write_bytes(b"PAR1 and then nothing")
+    (tmp_path / "d.csv").write_text("id;text\n1;soup\n")
+    files = [tmp_path / name for name in ("a.csv", "b.parquet", "c.csv", "d.csv")]
+    output = tmp_path / "out"
+    code, value, told = headrace("score", model, *files, output)
+    assert code == 2
+    assert "b.parquet cannot be read" in value["unreadable"]["b.parquet"]
+    assert [line for line in told.splitlines() if "left out" in line] == [
+        f"headrace: left out: {value['unreadable']['b.parquet']}",
+        f"headrace: left out: {files[3]} has no column 'text'; did you mean 'id;text'? "
+        "It has 'id;text'",
+    ]
+    rows = pq.read_table(output)["row"].to_pylist()
+    assert rows == list(range(60))
+    assert not (output / "_SUCCESS").exists()
+    assert headrace("score", model, *files, output)[0] == 2
+    code, value, told = headrace("score", model, files[1], tmp_path / "none")
+    assert (code, list(value)) == (2, ["error", "exit_code"])
+    assert told.count("\n") == 1
+
+
+def test_a_flow_run_shares_a_job_out_to_task_runs(
+    prefect_api: str, model: Path, tmp_path: Path
+) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
+
+    from flows.scoring import scoring
+
+    source, output = table(tmp_path / "t.csv", 200), tmp_path / "out"
+    options = {"chunk_rows": 20}
+    given = {"model": str(model), "source": str(source), "output": str(output), "keep": ["id"]}
+    with temporary_settings({PREFECT_LOGGING_TO_API_ENABLED: False}):
+        state = scoring(**given, fan_out=3, options=options, return_state=True)
+    assert state.is_completed()
+    assert state.result()["rows"] == 200
+    run(
+        model,
+        source,
+        tmp_path / "whole",
+        keep=["id"],
+        model_version=state.result()["model_version"],
+    )
+    assert parts(output) == parts(tmp_path / "whole")
+    assert (output / "_report.html").exists()
+    with get_client(sync_client=True) as client:
+        runs = client.read_task_runs()
+    mine = [one for one in runs if one.flow_run_id == state.state_details.flow_run_id]
+    assert sorted(one.name.split("-")[0] for one in mine) == ["score chunks"] * 3
