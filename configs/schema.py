@@ -209,7 +209,7 @@ class Train(Section):
 
 # --- export, evaluation, promotion, scoring -----------------------------------------------------
 
-Variant = Literal["fp32", "fused", "fp16", "int8"]
+Variant = Literal["fp32", "fused", "fp16", "fp16_plain", "int8"]
 
 
 class Gate(Section):
@@ -225,7 +225,8 @@ class Gate(Section):
 
 class Export(Section):
     variants: list[Variant] = ["fp32", "fused", "int8"]
-    """fp32 is always made: it is the reference. fp16 needs a CUDA device."""
+    """fp32 is always made: it is the reference. fp16 and fp16_plain, which is for TensorRT, need
+    a CUDA device."""
     gate: Gate = Gate()
     calibration_rows: int = Field(256, ge=8)
     """Training rows that set the ranges of static int8."""

@@ -12,13 +12,17 @@ import argparse
 import dataclasses
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from configs.errors import UserError
 from serving.errors import ServingError
+
+if TYPE_CHECKING:
+    from serving.report import Report
 
 ABOUT = "Fine-tune text models on a schedule and score a lot of text cheaply."
 DONE, FAILED, WRONG_USAGE, REFUSED, REJECTED = range(5)
@@ -76,6 +80,16 @@ def _log_to_stderr(level: int) -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
+def _silence_prefect(*, unless: bool) -> None:
+    """Prefect tells every failure with its traceback; we tell it in a line, and the API still gets
+    the whole."""
+    if not unless:
+        from prefect.logging.configuration import setup_logging
+
+        setup_logging()  # what a flow does when it starts, and only once
+        logging.getLogger("prefect").handlers.clear()
+
+
 # --- commands -------------------------------------------------------------------------------------
 
 
@@ -117,46 +131,63 @@ def train(arguments: argparse.Namespace) -> Result:
         from flows import summary
         from flows.training import training
 
-        if not arguments.debug:
-            # Prefect tells every failure with its traceback; we tell it in a line, and the
-            # API still gets the whole.
-            logging.getLogger("prefect").handlers.clear()
+        _silence_prefect(unless=arguments.debug)
         recipe = str(Path(arguments.recipe).resolve())
         outcome = cast(summary.Outcome, training(recipe, arguments.overrides))
     value = dataclasses.asdict(outcome)
     return (DONE if outcome.promoted else REFUSED), value, summary.text(outcome)
 
 
-def score(arguments: argparse.Namespace) -> Result:
-    from flows import progress
-    from tasks.score import PAGE
-    from tasks.score import score as run
+OPTIONS = (
+    "device", "engine", "format", "partition_by", "chunk_rows", "retry_rejected", "max_rejected",
+    "tune", "probabilities",
+)  # fmt: skip
 
-    with progress.of_scoring() as on_progress:
-        report = run(
-            arguments.model,
-            arguments.input,
-            arguments.output,
-            text=arguments.text,
-            keep=arguments.keep,
-            variant=arguments.variant,
-            device=arguments.device,
-            format=arguments.format,
-            partition_by=arguments.partition_by,
-            retry_rejected=arguments.retry_rejected,
-            engine=arguments.engine,
-            chunk_rows=arguments.chunk_rows,
-            max_rejected=arguments.max_rejected,
-            tune=arguments.tune,
-            probabilities=arguments.probabilities,
-            on_progress=on_progress,
-        )
+
+def score(arguments: argparse.Namespace) -> Result:
+    from tasks.score import PAGE
+
+    given = {
+        "model": arguments.model,
+        "source": arguments.input,
+        "output": arguments.output,
+        "text": arguments.text,
+        "keep": arguments.keep,
+        "variant": arguments.variant,
+        "options": {name: getattr(arguments, name) for name in OPTIONS},
+    }
+    # Prefect takes seconds to import: only where somebody wants to see the run there.
+    in_prefect = "PREFECT_API_URL" in os.environ
+    report = _scored_as_flow(given, arguments) if in_prefect else _scored(**given)
     code = REJECTED if report.too_many_rejected else DONE
     page = f"{arguments.output.rstrip('/')}/{PAGE}"
     for problem in report.unreadable.values():
         print(f"headrace: left out: {problem}", file=sys.stderr)
         code = WRONG_USAGE
     return code, {**report.to_dict(), "page": page}, f"{report.text()}\n{page}"
+
+
+def _scored(options: dict[str, Any], **given: Any) -> Report:
+    from flows import progress
+    from tasks.score import score as run
+
+    with progress.of_scoring() as on_progress:
+        return run(**given, **options, on_progress=on_progress)
+
+
+def _scored_as_flow(given: dict[str, Any], arguments: argparse.Namespace) -> Report:
+    from flows.embedded import prefect_api
+
+    with prefect_api(verbose=arguments.debug):
+        from flows.scoring import LEFT_OUT, scoring
+        from serving.output import REPORT, open_output
+        from serving.report import Report
+
+        _silence_prefect(unless=arguments.debug)
+        state = scoring(**given, return_state=True)
+        if state.is_failed() and LEFT_OUT not in str(state.message):
+            state.result()  # raises what went wrong
+        return Report(**(open_output(arguments.output).read(REPORT) or {}))
 
 
 def bench(arguments: argparse.Namespace) -> Result:
@@ -254,7 +285,7 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument(
             "--text", metavar="COL", help="the column of texts; by default as it was in training"
         )
-        one.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+        one.add_argument("--device", choices=["auto", "cpu", "cuda", "tensorrt"], default="auto")
 
     model_and_input(command(bench, "how fast each variant of a model runs on this machine"))
     one = command(score, "score a table into a folder of parts")

@@ -121,23 +121,30 @@ def numbers_in_words(numbers: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.3f}" for name, value in numbers.items())
 
 
+def scoring_note(now: dict[str, Any], seconds: float) -> str:
+    """Speed, padding, rejected rows, and the share of the time that each step has."""
+    notes = [
+        f"{now['rows_now'] / seconds:,.0f} rows/s",
+        f"{now['tokens'] / seconds:,.0f} tokens/s",
+        f"{1 - now['tokens'] / max(now['padded_tokens'], 1):.0%} padding",
+    ]
+    if now["errors"]:
+        notes.append(f"{now['errors']:,} rejected")
+    total = sum(now["steps_s"].values())
+    steps = sorted(now["steps_s"].items(), key=lambda one: -one[1])
+    shares = [f"{name} {took / total:.0%}" for name, took in steps if took > total / 100]
+    return "; ".join(", ".join(part) for part in (notes, shares) if part)
+
+
 @contextmanager
-def of_scoring(*, to_prefect: bool = False) -> Iterator[Callable[[dict[str, int]], None]]:
+def of_scoring(*, to_prefect: bool = False) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Yields what gets the fields of serving.report.Progress: to the terminal, and to Prefect."""
     artifact = PrefectArtifact("Scoring") if to_prefect else None
-    first: list[tuple[float, int]] = []
+    started = time.monotonic()
     with bar("score", "rows") as advance:
 
-        def on_progress(now: dict[str, int]) -> None:
-            # Rows of an earlier run come at once, with the first event.
-            first[:] = first or [(time.monotonic(), now["rows"])]
-            seconds = max(time.monotonic() - first[0][0], 1e-9)
-            notes = [
-                f"{(now['rows'] - first[0][1]) / seconds:,.0f} rows/s",
-                f"{now['tokens'] / seconds:,.0f} tokens/s",
-                *([f"{now['errors']:,} rejected"] if now["errors"] else []),
-            ]
-            advance(now["rows"], now["n_rows"], ", ".join(notes))
+        def on_progress(now: dict[str, Any]) -> None:
+            advance(now["rows"], now["n_rows"], scoring_note(now, time.monotonic() - started))
             if artifact:
                 artifact.paced(now["rows"] / max(now["n_rows"], 1))
 

@@ -17,6 +17,8 @@ from serving import job
 from tasks import survive
 from tasks.score import arguments, reported, score
 
+LEFT_OUT = "input files were left out"
+
 
 @flow(name="score", persist_result=False)
 def scoring(
@@ -41,7 +43,7 @@ def scoring(
     given = {
         "model": model,
         "source": source,
-        "output": output.replace("{date}", f"{due:%Y-%m-%d}"),
+        "output": output.replace("{date}", f"{due:%Y-%m-%d}") if due else output,
         "text": text,
         "keep": keep or [],
         "variant": variant,
@@ -54,7 +56,7 @@ def scoring(
         description=f"{report['rows']:,} rows scored by {report['model_version']}",
     )
     if left_out := report["unreadable"]:
-        return Failed(message=f"left out: {'; '.join(left_out.values())}")
+        return Failed(message=f"{LEFT_OUT}: {'; '.join(left_out.values())}")
     return Completed(name="Rejected" if report["too_many_rejected"] else "Completed", data=report)
 
 

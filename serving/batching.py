@@ -1,4 +1,4 @@
-"""Which rows run together: sorted by length under a token budget.
+"""Which rows run together, sorted by length under a token budget, and in which shape.
 
 A pure function of the lengths, so the same chunk always makes the same batches. That matters:
 dynamic int8 takes its scale from the whole batch, so a row's result depends on its neighbours.
@@ -7,6 +7,7 @@ dynamic int8 takes its scale from the whole batch, so a row's result depends on 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,25 +15,58 @@ from numpy.typing import NDArray
 Lengths = Sequence[int] | NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class Shapes:
+    """The shapes that batches may have. A GPU sets memory aside for each shape that it meets, and
+    TensorRT prepares itself for each: so there they are few."""
+
+    length_step: int = 1
+    """Rows are padded to multiples of it, but not beyond `max_length`."""
+    max_length: int = 0
+    max_rows: int | None = None
+    """Batches have 1, 2, 4, ... rows up to it; None: any number."""
+
+    def length(self, longest: int) -> int:
+        """What rows up to this length are padded to."""
+        if self.length_step == 1:
+            return longest
+        stepped = -(-longest // self.length_step) * self.length_step
+        return max(longest, min(stepped, self.max_length))
+
+    def rows(self, n_rows: int) -> int:
+        """What `n_rows` are filled up to."""
+        return n_rows if self.max_rows is None else 1 << (n_rows - 1).bit_length()
+
+    def of(self, rows: Sequence[NDArray[np.int64]]) -> tuple[int, int]:
+        """The shape of a batch of these rows."""
+        # A graph may not accept an axis of length 0, as of texts without a single token.
+        return self.rows(len(rows)), self.length(max([1, *(len(row) for row in rows)]))
+
+
+ANY = Shapes()
+
+
 def plan_batches(
-    lengths: Lengths, *, token_budget: int, one_length: bool = False
+    lengths: Lengths, *, token_budget: int, one_length: bool = False, shapes: Shapes = ANY
 ) -> list[NDArray[np.int64]]:
     """Indices of the rows of each batch: every row once, shortest first, ties in input order.
 
     A batch has rows x longest ≤ `token_budget` tokens, padding included, or is a single row.
     `one_length`: its rows are all of one length, so that there is no padding.
     """
-    sizes = np.asarray(lengths, dtype=np.int64)
-    order = np.argsort(sizes, kind="stable")
+    order = np.argsort(lengths, kind="stable")
+    sizes = np.asarray(lengths, dtype=np.int64)[order].tolist()
+    max_rows = shapes.max_rows or len(sizes)
     batches = []
     start = 0
     for stop in range(1, len(order) + 1):
         # Sorted, so the next row would be the longest of this batch.
-        is_last = stop == len(order)
+        n_rows = shapes.rows(stop + 1 - start)
         if (
-            is_last
-            or (stop + 1 - start) * sizes[order[stop]] > token_budget
-            or (one_length and sizes[order[stop]] != sizes[order[start]])
+            stop == len(order)
+            or n_rows * shapes.length(sizes[stop]) > token_budget
+            or n_rows > max_rows
+            or (one_length and sizes[stop] != sizes[start])
         ):
             batches.append(order[start:stop])
             start = stop
@@ -40,20 +74,28 @@ def plan_batches(
 
 
 def pad(
-    rows: Sequence[NDArray[np.int64]], *, pad_id: int
+    rows: Sequence[NDArray[np.int64]], *, pad_id: int, shapes: Shapes = ANY
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows of ids side by side, padded on the right: ids and mask, each (rows, longest)."""
-    # A graph may not accept an axis of length 0, which a text without a single token would give.
-    longest = max([1, *(len(row) for row in rows)])
-    ids = np.full((len(rows), longest), pad_id, dtype=np.int64)
-    mask = np.zeros((len(rows), longest), dtype=np.int64)
+    """Rows of ids side by side, padded on the right: ids and mask, each (rows, longest).
+
+    Where `shapes` asks for more rows than there are, the last one is there again.
+    """
+    n_rows, longest = shapes.of(rows)
+    ids = np.full((n_rows, longest), pad_id, dtype=np.int64)
+    mask = np.zeros((n_rows, longest), dtype=np.int64)
     for i, row in enumerate(rows):
         ids[i, : len(row)] = row
         mask[i, : len(row)] = 1
+    if n_rows > len(rows):
+        ids[len(rows) :], mask[len(rows) :] = ids[len(rows) - 1], mask[len(rows) - 1]
     return ids, mask
 
 
-def padded_tokens(lengths: Lengths, batches: Sequence[NDArray[np.int64]]) -> int:
+def padded_tokens(
+    lengths: Lengths, batches: Sequence[NDArray[np.int64]], shapes: Shapes = ANY
+) -> int:
     """Tokens that run through the model, padding included."""
     sizes = np.asarray(lengths, dtype=np.int64)
-    return sum(len(batch) * int(sizes[batch].max()) for batch in batches)
+    return sum(
+        shapes.rows(len(batch)) * shapes.length(int(sizes[batch].max())) for batch in batches
+    )

@@ -138,7 +138,7 @@ def scored(
     facts = chunk_facts(
         errors,
         lengths,
-        padded_tokens(lengths, scorer.runner.batches(lengths)),
+        padded_tokens(lengths, scorer.runner.batches(lengths), scorer.runner.shapes),
         {name: decided.column(name).to_pylist() for name in scorer.head.SHARES},
         scorer.manifest.profile,
     )

@@ -61,10 +61,9 @@ def run(
                 on_chunk(number, record)
 
         if job.missing:
-            lanes = job.lanes()
             todo = iter(job.missing)
-            lanes.run(lambda: next(todo, None), told, counted.on_batch, rejected=job.rejected)
-            job.steps_s = lanes.steps_s
+            job.lanes = job.opened()
+            job.lanes.run(lambda: next(todo, None), told, counted.on_batch, rejected=job.rejected)
         return job.finish()
 
 
@@ -167,7 +166,8 @@ class Begun:
     scorer: Scorer | None
     started: float
     max_rejected: float | None = None
-    steps_s: dict[str, float] = field(default_factory=dict)
+    lanes: Lanes | None = None
+    """Of this process, when it does chunks itself."""
     earlier: list[Record] = field(init=False)
     """Those that were there before this run."""
 
@@ -179,7 +179,11 @@ class Begun:
         """Chunks that are to be done, whole or in part."""
         return [n for n in range(self.plan.n_chunks) if n not in self.done or n in self.rejected]
 
-    def lanes(self) -> Lanes:
+    @property
+    def steps_s(self) -> dict[str, float]:
+        return self.lanes.steps_s if self.lanes else {}
+
+    def opened(self) -> Lanes:
         scorer = self.scorer or _open_as_planned(self.folder, self.plan)
         return Lanes(scorer, self.plan, self.files, _types(self.plan, self.files), self.out)
 
@@ -207,17 +211,28 @@ class Counted:
 
     def __init__(self, job: Begun, on_progress: OnProgress | None) -> None:
         self._job, self._on_progress = job, on_progress
-        self._rows = sum(record["rows"] for record in job.earlier)
+        self._earlier = sum(record["rows"] for record in job.earlier)
         self._errors = sum(sum(record["errors"].values()) for record in job.earlier)
-        self._tokens = 0
+        self._rows = self._tokens = self._padded = 0
 
-    def on_batch(self, rows: int, tokens: int) -> None:
+    def on_batch(self, rows: int, tokens: int, padded: int) -> None:
         self._rows += rows
         self._tokens += tokens
+        self._padded += padded
         if self._on_progress:
             n_rows = self._job.plan.n_rows
-            # Rows that are done again were counted when they were done first.
-            self._on_progress(Progress(min(self._rows, n_rows), n_rows, self._tokens, self._errors))
+            self._on_progress(
+                Progress(
+                    # Rows that are done again were counted when they were done first.
+                    rows=min(self._earlier + self._rows, n_rows),
+                    n_rows=n_rows,
+                    rows_now=self._rows,
+                    tokens=self._tokens,
+                    padded_tokens=self._padded,
+                    errors=self._errors,
+                    steps_s=self._job.steps_s,
+                )
+            )
 
     def on_chunk(self, number: int, record: Record | None) -> None:
         if record:
@@ -225,7 +240,7 @@ class Counted:
             self._job.done[number] = record
             self._errors += sum(record["errors"].values())
             scored = record["scored"] - (before.record["scored"] if before else 0)
-            self.on_batch(record["rows"] - scored, 0)
+            self.on_batch(record["rows"] - scored, 0, 0)
 
 
 def work(
@@ -246,7 +261,7 @@ def work(
     plan = _planned(out)
     scorer = _open_as_planned(Path(model), plan, workers)
     lanes = Lanes(scorer, plan, files, _types(plan, files), out)
-    lanes.run(take, on_chunk, lambda rows, tokens: None)
+    lanes.run(take, on_chunk, lambda *batch: None)
     return lanes.steps_s
 
 

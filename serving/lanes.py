@@ -12,9 +12,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from functools import partial
+from queue import SimpleQueue
 from types import MappingProxyType
 from typing import Any
 
@@ -48,10 +48,12 @@ class Lanes:
         self._stopped = False
         self._at_work: set[Running] = set()
         self._steps_s = dict.fromkeys(STEPS, 0.0)
+        self._busy_before_s = scorer.runner.busy_s
 
     @property
     def steps_s(self) -> dict[str, float]:
-        return {**self._steps_s, "model": self._scorer.runner.busy_s}
+        busy_s = self._scorer.runner.busy_s - self._busy_before_s
+        return {**self._steps_s, "model": busy_s}
 
     def run(
         self,
@@ -77,14 +79,30 @@ class Lanes:
                 record = self._end(chunk, running, partial(tell, on_batch), again)
                 tell(on_chunk, chunk.number, record)
 
-        with ThreadPoolExecutor(LANES, thread_name_prefix="lane") as pool:
-            lanes = [pool.submit(lane) for _ in range(LANES)]
+        ended: SimpleQueue[BaseException | None] = SimpleQueue()
+
+        def guarded() -> None:
             try:
-                for one in as_completed(lanes):
-                    one.result()
-            except BaseException:
-                self._stop()
-                raise
+                lane()
+            except BaseException as problem:  # noqa: BLE001  # it is raised below
+                ended.put(problem)
+            else:
+                ended.put(None)
+
+        for number in range(LANES):
+            # Daemons: where `take` waits for chunks to come, the process can end all the same.
+            threading.Thread(target=guarded, name=f"lane-{number}", daemon=True).start()
+        first: BaseException | None = None
+        try:
+            for _ in range(LANES):
+                if (problem := ended.get()) is not None:
+                    self._stop()
+                    first = first or problem
+            if first is not None:
+                raise first
+        finally:
+            self._stopped = True
+            del first
 
     def _begin(
         self, take: Take, tell: OnChunk, rejected: Mapping[int, retry.Rejected]

@@ -26,12 +26,17 @@ ENOUGH_FOR_DRIFT = 200
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a job is. Tokens are without padding, and of this run of the job."""
+    """How far a job is."""
 
     rows: int
     n_rows: int
+    rows_now: int
+    """Of this run of the job, as are the tokens and the seconds."""
     tokens: int
+    padded_tokens: int
     errors: int
+    steps_s: dict[str, float]
+    """Seconds in each step so far, of all threads."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ share out, and a worker that has the next batch at hand waits for nobody.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -14,15 +15,14 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-import onnxruntime as ort
 from numpy.typing import NDArray
 
-from .batching import Lengths, plan_batches
+from .batching import Lengths, Shapes, plan_batches
 from .heads import Head, Ids
-from .session import open_session
+from .session import Session, open_session
 
-OnBatch = Callable[[int, int], None]
-"""Gets the rows of a batch that is done, and their tokens without padding."""
+OnBatch = Callable[[int, int, int], None]
+"""Gets the rows of a batch that is done, and their tokens without and with padding."""
 WHOLE = 2**62
 """A token budget that holds any batch."""
 
@@ -41,18 +41,25 @@ class Runner:
         *,
         pad_id: int,
         provider: str,
+        max_length: int,
+        half: bool = False,
         workers: int = 1,
         threads: int = 1,
         token_budget: int = WHOLE,
         disabled_optimizers: Sequence[str] = (),
     ) -> None:
-        """Raises ProviderError and ModelFolderError as `open_session` does."""
+        """`max_length`, `half`, and what is raised: see `open_session`."""
         self.workers, self.threads, self.token_budget = workers, threads, token_budget
         self._head, self._pad_id = head, pad_id
 
-        def opened() -> ort.InferenceSession:
+        def opened() -> Session:
             return open_session(
-                graph, provider=provider, threads=threads, disabled_optimizers=disabled_optimizers
+                graph,
+                provider=provider,
+                threads=threads,
+                max_length=max_length,
+                half=half,
+                disabled_optimizers=disabled_optimizers,
             )
 
         # On one thread a session computes in whoever calls it, so that all workers can share one,
@@ -61,17 +68,19 @@ class Runner:
         self.busy_s = 0.0
         """Seconds spent in the sessions so far, of all workers."""
         self._counting = threading.Lock()
-        self._idle: SimpleQueue[ort.InferenceSession] = SimpleQueue()
+        self._idle: SimpleQueue[Session] = SimpleQueue()
         for session in sessions:
             self._idle.put(session)
-        self.providers = list(sessions[0].get_providers())
-        self.one_length = "attention_mask" not in [one.name for one in sessions[0].get_inputs()]
+        self.providers, self.shapes = sessions[0].providers, sessions[0].shapes
+        self.one_length = "attention_mask" not in sessions[0].inputs
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="score")
 
     def batches(self, lengths: Lengths, *, token_budget: int | None = None) -> list[NDArray[Any]]:
         """Which of the rows run together: a pure function of their lengths."""
         budget = token_budget or self.token_budget
-        return plan_batches(lengths, token_budget=budget, one_length=self.one_length)
+        return plan_batches(
+            lengths, token_budget=budget, one_length=self.one_length, shapes=self.shapes
+        )
 
     def start(self, rows: Sequence[Ids], *, token_budget: int | None = None) -> Running:
         """Have the workers run all rows, behind those they were given before."""
@@ -83,6 +92,7 @@ class Runner:
                 (batch, self._pool.submit(self._run, [rows[i] for i in batch]))
                 for batch in reversed(batches)
             ],
+            self.shapes,
         )
 
     def run(self, rows: Sequence[Ids], *, token_budget: int | None = None) -> list[Any]:
@@ -103,9 +113,12 @@ class Running:
     """Rows at the workers."""
 
     def __init__(
-        self, rows: Sequence[Ids], batches: list[tuple[NDArray[Any], Future[Sequence[Any]]]]
+        self,
+        rows: Sequence[Ids],
+        batches: list[tuple[NDArray[Any], Future[Sequence[Any]]]],
+        shapes: Shapes,
     ) -> None:
-        self._rows, self._batches = rows, batches
+        self._rows, self._batches, self._shapes = rows, batches, shapes
 
     def outputs(self, on_batch: OnBatch | None = None) -> list[Any]:
         """Wait for all rows: the head's output of each, in order."""
@@ -115,7 +128,8 @@ class Running:
                 for index, output in zip(batch, future.result(), strict=True):
                     outputs[index] = output
                 if on_batch:
-                    on_batch(len(batch), sum(len(self._rows[i]) for i in batch))
+                    rows = [self._rows[i] for i in batch]
+                    on_batch(len(rows), sum(map(len, rows)), math.prod(self._shapes.of(rows)))
         except BaseException:
             self.cancel()
             raise

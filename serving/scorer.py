@@ -19,8 +19,10 @@ from .tokenizer import TextTokenizer
 
 log = logging.getLogger(__name__)
 
-TOKEN_BUDGETS: dict[Device, int] = {"cpu": 512, "cuda": 16_384}
+TOKEN_BUDGETS: dict[Device, int] = {"cpu": 512, "cuda": 16_384, "tensorrt": 16_384}
 """Tokens a batch holds, padding included: on a CPU what its caches hold, measured on MiniLM."""
+HALF = ("fp16", "fp16_plain")
+"""The variants that compute in half precision."""
 
 
 def defaults(provider: str) -> dict[str, int]:
@@ -100,6 +102,8 @@ class Scorer:
                 self.head,
                 pad_id=self.manifest.pad_id,
                 provider=provider,
+                max_length=self.manifest.max_length,
+                half=variant.name in HALF,
                 disabled_optimizers=variant.disabled_optimizers,
                 **(defaults(provider) | {name: n for name, n in how.items() if n is not None}),
             )

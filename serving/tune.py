@@ -23,6 +23,7 @@ TOKENS = 20_000
 BUDGETS: dict[Device, tuple[int, ...]] = {
     "cpu": (256, 512, 1024, 2048),
     "cuda": (4096, 16_384, 65_536),
+    "tensorrt": (4096, 16_384, 65_536),
 }
 WORTH_IT = 1.03
 """Times the default's speed that something else must reach: less is within the noise."""

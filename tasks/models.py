@@ -52,6 +52,9 @@ def resolve(model: str) -> ResolvedModel:
 
 
 def _registered(model: str) -> ResolvedModel:
+    named = REGISTERED.fullmatch(model) or REGISTERED.fullmatch(f"models:/{model}@{CHAMPION}")
+    if named and (found := registry.quick_look(*named.groups())):
+        return ResolvedModel(found.folder, f"{found.name}/{found.version}")
     name, version = _version(model)
     found = registry.load_version(name, version)
     return ResolvedModel(found.folder, f"{name}/{version}")

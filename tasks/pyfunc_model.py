@@ -1,7 +1,7 @@
 """The file that MLflow loads: it turns a registered model into `predict`.
 
 It is copied into every model and must run where nothing else of ours is installed, so it imports
-only mlflow, pandas and the copy of the serving package that the model carries. That copy is
+only mlflow, numpy, pandas and the copy of the serving package that the model carries. That copy is
 imported under a name made from its content: two models with different copies live side by side in
 one process, and neither is this repository's `serving`.
 """
@@ -17,12 +17,13 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 
-DEVICES = ("auto", "cpu", "cuda")
+DEVICES = ("auto", "cpu", "cuda", "tensorrt")
 _importing = threading.Lock()
 
 
@@ -41,7 +42,7 @@ class Model(PythonModel):  # type: ignore[misc]
     ) -> pd.DataFrame:
         """Score the only column of `model_input` (MLflow makes one of a list of strings).
 
-        `params`: `variant` (the model's default), `device` (`auto`, `cpu`, `cuda`) and
+        `params`: `variant` (the model's default), `device` (one of DEVICES) and
         `probabilities` (all of them). Rows keep their index.
         """
         params = params or {}
@@ -58,6 +59,8 @@ class Model(PythonModel):  # type: ignore[misc]
         for i, decision in zip(good, scored[0], strict=True):
             errors[i] = None if decision.is_valid else "model_error"
         frame = pd.DataFrame({**columns, "error": pd.Series(errors, dtype=object)})
+        if _spark_task():
+            frame = frame.apply(_with_nulls)
         index = getattr(model_input, "index", None)
         return frame.set_axis(index) if index is not None and len(index) == len(frame) else frame
 
@@ -68,10 +71,37 @@ class Model(PythonModel):  # type: ignore[misc]
             )
         with self._opening:
             if (variant, device) not in self._scorers:
+                task = _spark_task()
                 self._scorers[variant, device] = self._serving.scorer.Scorer(
-                    self._folder, variant=variant, device=device
+                    self._folder,
+                    variant=variant,
+                    device=device,
+                    # Spark runs as many tasks as there are cores: each with its own alone.
+                    workers=task.cpus() if task else None,
                 )
             return self._scorers[variant, device]
+
+
+class NullableTexts(pd.arrays.StringArray):  # type: ignore[misc]
+    """Strings whose nulls are nulls in Spark too: MLflow's `spark_udf` casts the columns of a
+    struct with `astype(np.str_)`, which makes a null the text 'None'."""
+
+    def astype(self, dtype: Any, copy: bool = True) -> Any:
+        if dtype == np.str_:
+            return self.to_numpy(dtype=object, na_value=None)
+        return super().astype(dtype, copy=copy)
+
+
+def _with_nulls(column: pd.Series) -> pd.Series:
+    """The column as it can pass through `spark_udf`, where it has texts."""
+    is_text = any(isinstance(value, str) for value in column)
+    return pd.Series(NullableTexts(np.array(column, dtype=object))) if is_text else column
+
+
+def _spark_task() -> Any:
+    """The Spark task that this process is at, or None."""
+    spark = sys.modules.get("pyspark.taskcontext")
+    return spark.TaskContext.get() if spark else None
 
 
 def carried(folder: Path) -> Any:

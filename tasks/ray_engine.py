@@ -38,7 +38,7 @@ POLL_S = 0.5
 
 
 def run(
-    arguments: dict[str, Any], on_progress: Callable[[dict[str, int]], None] | None = None
+    arguments: dict[str, Any], on_progress: Callable[[dict[str, Any]], None] | None = None
 ) -> dict[str, Any]:
     """The report of `serving.job.run(**arguments)`, done by the cluster of RAY_ADDRESS.
 
@@ -130,7 +130,7 @@ class _Driver:
             for _ in range(LANES):
                 self._give(node)
         else:
-            self._counted.on_batch(record["scored"], record["tokens"])
+            self._counted.on_batch(record["scored"], record["tokens"], record["padded_tokens"])
             self._counted.on_chunk(chunk, record)
             self._give(node)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.errors import ModelError
-from tasks import alias_history, model_store, tracking
+from tasks import alias_history, embedded_registry, model_store, tracking
 from tasks.alias_history import CHALLENGER, CHAMPION, Entry
 from tasks.artifact import Artifact
 
@@ -91,6 +91,16 @@ def load_version(name: str, version: str) -> Champion:
         f"{place}/{model_store.FOLDER}", found.tags[CONTENT], what=f"{name} version {version}"
     )
     return Champion(name, version, folder, found.run_id or "")
+
+
+def quick_look(name: str, version: str | None, alias: str | None) -> Champion | None:
+    """`load_version` without MLflow, whose import takes two seconds; None where that cannot be."""
+    stored = embedded_registry.find(tracking.uri(), name, CONTENT, version=version, alias=alias)
+    if stored is None:
+        return None
+    what = f"{name} version {stored.version}"
+    folder = model_store.fetch(f"{stored.place}/{model_store.FOLDER}", stored.tag, what=what)
+    return Champion(name, stored.version, folder, "")
 
 
 def find_version(client: MlflowClient, name: str, version: str) -> ModelVersion:

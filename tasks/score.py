@@ -26,7 +26,7 @@ def score(
     output: str | Path,
     *,
     engine: str = "local",
-    on_progress: Callable[[dict[str, int]], None] | None = None,
+    on_progress: Callable[[dict[str, Any]], None] | None = None,
     **how: Any,
 ) -> Report:
     """Score `source` into `output`; `how`: see `arguments`.

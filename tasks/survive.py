@@ -33,7 +33,7 @@ class WorkerDied(RuntimeError):
 
 
 def run(
-    arguments: Arguments, on_progress: Callable[[dict[str, int]], None] | None = None
+    arguments: Arguments, on_progress: Callable[[dict[str, Any]], None] | None = None
 ) -> dict[str, Any]:
     """The report of `serving.job.run(**arguments)`, from a process that may die.
 
@@ -71,7 +71,7 @@ def work(
 def _until_done(
     job: Callable[[], dict[str, Any]],
     arguments: Arguments,
-    on_progress: Callable[[dict[str, int]], None] | None = None,
+    on_progress: Callable[[dict[str, Any]], None] | None = None,
     on_committed: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """Start a worker with `job()`, and another one when it dies; the event it ended with."""

@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.errors import ModelError, UserError
-from configs.schema import Recipe
 from tasks import workspace
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+    from configs.schema import Recipe
 
 KEY = "headrace.key"
 """Tag by which a repeated command finds the run it began."""

@@ -150,7 +150,7 @@ def try_variant(bench: Bench, name: str, model: Path) -> Tried:
 
 
 def try_way(bench: Bench, name: str, way: variants.Way, model: Path) -> Tried:
-    if way.devices == ("cuda",) and bench.device != "cuda":
+    if bench.device == "cpu" and "cpu" not in way.devices:
         return Tried(name, "needs a CUDA device")
     started = time.perf_counter()
     try:
@@ -202,6 +202,8 @@ def open_runner(
         bench.head,
         pad_id=bench.source.pad_id,
         provider=provider,
+        max_length=bench.recipe.model.max_length,
+        half=False,  # matters to TensorRT alone
         disabled_optimizers=disabled_optimizers,
         **defaults(provider),
     )

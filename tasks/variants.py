@@ -39,6 +39,8 @@ INLINE_BYTES = 1_500_000_000
 INT8_GOLDEN = 0.05
 """The same integers everywhere, but fp32 between them rounds differently with the instruction set
 and now and then tips one over. Kernels that saturate (AVX2 without VNNI) are far above this."""
+GPU: tuple[Device, ...] = ("cuda", "tensorrt")
+"""For graphs of ONNX's own operators: TensorRT knows none of those that fusing puts in."""
 CALIBRATION_TOKENS = 1024
 """Tokens of a calibration batch, padding included."""
 
@@ -82,9 +84,10 @@ def ways(variant: str, device: Device) -> list[Way]:
     """The ways to make a variant, the preferred one first."""
     exact = gate.TF32 if device == "cuda" else gate.FP32
     return {
-        "fp32": [Way("plain", plain_copy, ("cuda", "cpu"), exact, golden=gate.TF32.largest)],
+        "fp32": [Way("plain", plain_copy, (*GPU, "cpu"), exact, golden=gate.TF32.largest)],
         "fused": [Way("fused", fused, (device,), exact, golden=exact.largest)],
         "fp16": [Way("fp16", fp16, ("cuda",), gate.FP16, golden=gate.FP16.largest)],
+        "fp16_plain": [Way("plain", fp16_plain, GPU, gate.FP16, golden=gate.FP16.largest)],
         # Static first: its scales are fixed, so that a row's result does not depend on the rows
         # that happen to share its batch.
         "int8": [
@@ -156,12 +159,21 @@ def cpu_graph(source: Source) -> Graph:
 
 def fp16(source: Source) -> Graph:
     """Fused for CUDA, weights and arithmetic in half precision; inputs and outputs as they were."""
+    return _half(fused(source))
+
+
+def fp16_plain(source: Source) -> Graph:
+    """The same of the plain graph, for TensorRT, which fuses by itself."""
+    return _half(source.graph)
+
+
+def _half(graph: Graph) -> Graph:
     import onnx_ir
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     with quiet():
         proto = convert_float_to_float16(
-            onnx_ir.to_proto(fused(source)),
+            onnx_ir.to_proto(graph),
             keep_io_types=True,
             disable_shape_infer=True,  # the shapes stand there, and it trips over fused operators
         )

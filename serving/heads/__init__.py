@@ -29,7 +29,10 @@ class Head(Protocol):
     """Output column to the key of the training profile with its shares: watched for drift."""
 
     def run(self, session: Any, rows: Sequence[Ids], *, pad_id: int) -> Sequence[Any]:
-        """One batch of token ids, each (length,), to one output per row, in the same order."""
+        """One batch of token ids, each (length,), to one output per row, in the same order.
+
+        `session`: serving.session.Session, which says the shapes that it takes.
+        """
 
     def collect(self, outputs: Sequence[Any], settings: Settings) -> Any:
         """The outputs of all rows as one value: for classification logits (n, k)."""

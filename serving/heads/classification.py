@@ -21,11 +21,11 @@ SHARES = {"label": "label_shares"}
 
 def run(session: Any, rows: Sequence[Ids], *, pad_id: int) -> NDArray[np.float32]:
     """Token ids, each (length,), to logits (rows, k)."""
-    ids, mask = pad(rows, pad_id=pad_id)
+    ids, mask = pad(rows, pad_id=pad_id, shapes=session.shapes)
     feeds = {"input_ids": ids, "attention_mask": mask}
-    wanted = [one.name for one in session.get_inputs()]  # rows of one length need no mask
+    wanted = session.inputs  # rows of one length need no mask
     (logits,) = session.run(["logits"], {name: feeds[name] for name in wanted})
-    return np.asarray(logits, dtype=np.float32)
+    return np.asarray(logits, dtype=np.float32)[: len(rows)]
 
 
 def collect(outputs: Sequence[NDArray[np.float32]], settings: Settings) -> NDArray[np.float32]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 from jobs import parts, run, table
 from tiny_model import make_model
+
+
+def flow_runs() -> list[Any]:
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        return [run for run in client.read_flow_runs() if run.name and run.state]
 
 
 @pytest.fixture
@@ -41,6 +51,27 @@ def test_with_many_files_those_that_can_be_read_are_scored(
     code, value, told = headrace("score", model, files[1], tmp_path / "none")
     assert (code, list(value)) == (2, ["error", "exit_code"])
     assert told.count("\n") == 1
+
+
+def test_where_a_prefect_server_is_named_the_command_is_a_flow_run(
+    prefect_api: str, model: Path, tmp_path: Path
+) -> None:
+    def score(*given: Path) -> tuple[int, Any, str]:
+        command = [sys.executable, "-m", "flows.cli", "score", "--json", *map(str, given)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        return done.returncode, json.loads(done.stdout), done.stderr
+
+    before = {run.id for run in flow_runs()}
+    source, bad = table(tmp_path / "t.csv", 30), tmp_path / "bad.parquet"
+    bad.write_bytes(b"PAR1")
+    code, value, told = score(model, bad, tmp_path / "no")
+    assert code == 2
+    assert "bad.parquet cannot be read" in value["error"]
+    assert told == f"headrace: {value['error']}\n"
+    code, value, _ = score(model, source, bad, tmp_path / "some")
+    assert (code, value["rows"], list(value["unreadable"])) == (2, 30, ["bad.parquet"])
+    states = [run.state.message for run in flow_runs() if run.id not in before]
+    assert sorted("left out: " in str(message) for message in states) == [False, True]
 
 
 def test_a_flow_run_shares_a_job_out_to_task_runs(

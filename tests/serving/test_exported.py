@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import pytest
 
-from serving import job
+from serving import golden, job
+from serving.batching import Shapes
 from serving.scorer import Scorer
 
 
@@ -28,3 +31,18 @@ def test_the_training_table_is_scored_without_drift(
     assert pc.mean(pc.equal(scored["label"], scored["input_label"])).as_py() > 0.8
     assert set(report.drift) == {"length", "label"}
     assert max(report.drift.values()) < 0.1
+
+
+@pytest.mark.parametrize("shapes", [Shapes(8, 30), Shapes(16, 32, 256)], ids=["cuda", "tensorrt"])
+def test_rows_feel_nothing_of_the_shapes_that_gpus_are_given(
+    exported: Any, shapes: Shapes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer = Scorer(exported.path / "model", variant="fp32", device="cpu")
+    texts, outputs = golden.read(scorer.folder)
+    session = scorer.runner._idle.get()
+    scorer.runner._idle.put(session)
+    monkeypatch.setattr(session, "shapes", shapes)
+    monkeypatch.setattr(scorer.runner, "shapes", shapes)
+    for token_budget in (1, 100, 2048):
+        found = scorer.outputs(texts, token_budget=token_budget)
+        assert np.abs(found - outputs["fp32"]).max() < 1e-5

@@ -76,7 +76,7 @@ class Slow:
 @pytest.mark.parametrize(("workers", "threads"), [(1, 1), (3, 1), (2, 2)])
 def test_outputs_are_each_rows_own_and_in_order(maskless: Path, workers: int, threads: int) -> None:
     runner = Runner(
-        maskless, classification, pad_id=0, provider=CPU,
+        maskless, classification, pad_id=0, provider=CPU, max_length=16,
         workers=workers, threads=threads, token_budget=8,
     )  # fmt: skip
     lengths = [3, 1, 7, 3, 3, 9, 1, 3, 2]
@@ -86,7 +86,7 @@ def test_outputs_are_each_rows_own_and_in_order(maskless: Path, workers: int, th
 
 def test_a_graph_without_a_mask_gets_rows_of_one_length_only(maskless: Path) -> None:
     head = Slow()
-    runner = Runner(maskless, head, pad_id=0, provider=CPU, token_budget=8)  # type: ignore[arg-type]
+    runner = Runner(maskless, head, pad_id=0, provider=CPU, max_length=16, token_budget=8)  # type: ignore[arg-type]
     assert runner.one_length
     runner.run(rows_of(3, 1, 7, 3, 3, 9, 1, 3, 2))
     # The longest first; no more than 8 tokens, but for a row that is longer by itself.
@@ -95,14 +95,16 @@ def test_a_graph_without_a_mask_gets_rows_of_one_length_only(maskless: Path) -> 
 
 def test_workers_run_at_the_same_time(maskless: Path) -> None:
     head = Slow(0.05)
-    runner = Runner(maskless, head, pad_id=0, provider=CPU, workers=3, token_budget=1)  # type: ignore[arg-type]
+    runner = Runner(
+        maskless, head, pad_id=0, provider=CPU, max_length=16, workers=3, token_budget=1
+    )  # type: ignore[arg-type]
     runner.run(rows_of(1, 2, 3, 4, 5, 6))
     assert head.at_once == 3
 
 
 def test_an_error_is_raised_and_what_has_not_begun_is_dropped(maskless: Path) -> None:
     head = Slow(0.01)
-    runner = Runner(maskless, head, pad_id=0, provider=CPU, token_budget=1)  # type: ignore[arg-type]
+    runner = Runner(maskless, head, pad_id=0, provider=CPU, max_length=16, token_budget=1)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="thirteen"):
         runner.run(rows_of(*range(1, 14)))
     assert runner.run(rows_of(2)) == [2]

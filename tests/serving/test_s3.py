@@ -191,7 +191,7 @@ def test_of_two_jobs_at_one_output_each_chunk_counts_once(
         records = open_output(url).all_committed(3)
         todo = iter(first.missing)
         counted = first.counted(None)
-        first.lanes().run(lambda: next(todo, None), counted.on_chunk, counted.on_batch)
+        first.opened().run(lambda: next(todo, None), counted.on_chunk, counted.on_batch)
         assert first.done == records
         first.finish()
     assert open_output(url).all_committed(3) == records

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import onnx_ir
@@ -18,9 +18,10 @@ import pytest
 from helpers import changed
 
 from configs.errors import RecipeError
-from configs.schema import Recipe
+from configs.schema import Recipe, Variant
 from serving import golden, manifest
-from serving.scorer import Scorer
+from serving.scorer import HALF, Scorer
+from serving.session import PROVIDERS
 from tasks import gate, trial, variants, workspace
 from tasks.artifact import Artifact
 from tasks.export import ExportRefused, export
@@ -81,6 +82,16 @@ def test_the_manifest_says_where_the_model_comes_from(
     assert whole.profile == json.loads((prepared.path / "profile.json").read_bytes())
     assert whole.score == {"chunk_rows": 10_000, "max_rejected": 0.1, "text_column": "text"}
     assert whole.dropped == {}
+
+
+def test_only_graphs_of_onnxs_own_operators_are_for_tensorrt(bench: Bench, model: Path) -> None:
+    cuda, tensorrt, cpu = (PROVIDERS[device] for device in ("cuda", "tensorrt", "cpu"))
+    providers = {one.name: one.providers for one in manifest.read(model).variants}
+    assert providers == {"fp32": (cuda, tensorrt, cpu), "fused": (cpu,), "int8": (cpu,)}
+    on_gpu = {name: variants.ways(name, "cuda")[0] for name in ("fused", "fp16", "fp16_plain")}
+    assert [way.providers for way in on_gpu.values()] == [(cuda,), (cuda,), (cuda, tensorrt)]
+    for way in (variants.ways("fp32", "cuda")[0], on_gpu["fp16_plain"]):
+        assert {node.domain for node in way.make(bench.source).graph} == {""}
 
 
 def test_the_table_holds_every_variant_and_pytorch_itself(exported: Artifact) -> None:
@@ -291,13 +302,18 @@ def test_a_default_that_is_not_made_is_a_wrong_recipe(
         export(asked, prepared, trained)
 
 
+@pytest.mark.parametrize("make", [variants.fp16, variants.fp16_plain])
 def test_half_precision_computes_the_same_where_a_cpu_can_tell(
-    bench: Bench, tmp_path: Path
+    bench: Bench, make: Callable[[variants.Source], Any], tmp_path: Path
 ) -> None:
-    variants.save(variants.fp16(bench.source), tmp_path / "fp16")
+    variants.save(make(bench.source), tmp_path / "fp16")
     runner = trial.open_runner(bench, tmp_path / "fp16/model.onnx", "CPUExecutionProvider")
     found = gate.run_all(partial(trial._outputs, bench, runner), bench.rows, bench.judge.batches)
     assert bench.judge.verdict(found, gate.FP16).reason is None
+
+
+def test_serving_knows_which_variants_are_in_half_precision() -> None:
+    assert tuple(name for name in get_args(Variant) if name.startswith("fp16")) == HALF
 
 
 @pytest.mark.gpu
