@@ -12,8 +12,9 @@ JSON line that is not blank, a Parquet or Arrow row. Numbered from 0 across all 
 Reason codes for a row, in `Block.errors`:
     invalid_utf8       an asked value is not UTF-8 text (a NUL or a lone surrogate counts as such)
     wrong_field_count  a CSV record with more or fewer fields than the header, or an unclosed quote
-    invalid_json       a line that is no JSON object
-    unreadable         lies behind a broken place of a Parquet row group
+    invalid_json       a line that is no JSON object, or an asked value nested over 100 deep
+    unreadable         behind a broken place of a Parquet row group, in a broken Arrow batch, or an
+                       asked value that Python has no match for, such as a day after the year 9999
     null_text          a text column holds null, or the key is absent
     empty_text         a text column holds an empty or blank string; an empty CSV cell is this one
     wrong_type         a text column holds something that is not a string
@@ -90,7 +91,8 @@ FORMATS = {
     ),
 }
 NOT_THERE = (FileNotFoundError, PermissionError, IsADirectoryError)
-BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException)
+# UnicodeDecodeError: the name of a typed column; text is decoded row by row.
+BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException, UnicodeDecodeError)
 
 
 @dataclass(frozen=True)
@@ -172,18 +174,19 @@ def column_types(paths: Paths | Sequence[File], columns: Sequence[str]) -> dict[
     kinds: dict[str, set[pa.DataType]] = {name: set() for name in columns}
     for file in find_files(paths):
         rows.check_columns(file, columns, column_names(file))
-        found = _types(file)
+        found = _types(file, columns)
         for name in columns:
             kinds[name].add(found.get(name, pa.string()))
     return {name: kind.pop() if len(kind) == 1 else pa.string() for name, kind in kinds.items()}
 
 
-def _types(file: File) -> dict[str, pa.DataType]:
+def _types(file: File, columns: Sequence[str]) -> dict[str, pa.DataType]:
     read = FORMATS[format_of(file)].schema
     if read is None:
         return {}
     with _broken_is_input_error(file):
-        return {field.name: rows.arrow_type(field.type) for field in read(file)}
+        asked = (field for field in read(file) if field.name in columns)
+        return {field.name: rows.arrow_type(field.type) for field in asked}
 
 
 def as_text(value: Any) -> str | None:

@@ -28,6 +28,10 @@ Row = tuple[list[Any], str | None]
 
 # A quote that is never closed swallows the rows after it; from here on it is taken for a mistake.
 MAX_FIELD_CHARS = 2**26
+# Python gives up on JSON at about 1,000, earlier or later with what has called it.
+MAX_NESTING = 100
+# Of a file's columns and of a column's name, in a message.
+NAMES_SHOWN, NAME_CHARS = 20, 60
 # JSON lines have no header: a column that none of the first objects has is called missing.
 OBJECTS_LOOKED_AT = 1000
 # Of a Parquet file that are in memory as Arrow and as Python values at a time.
@@ -42,8 +46,14 @@ def check_columns(path: File, columns: Sequence[str], there: Sequence[str]) -> N
         if name not in there:
             near = difflib.get_close_matches(name, there, n=1)
             hint = f"; did you mean {near[0]!r}? It has " if near else "; it has "
-            listed = ", ".join(map(repr, there)) or "none"
-            raise InputError(f"{path} has no column {name!r}{hint}{listed}")
+            raise InputError(f"{path} has no column {name!r}{hint}{_listed(there)}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    """A header can be any garbage, and as long as the file."""
+    shown = [repr(name)[:NAME_CHARS] for name in names[:NAMES_SHOWN]]
+    more = [f"{len(names) - NAMES_SHOWN:,} more"] if len(names) > NAMES_SHOWN else []
+    return ", ".join(shown + more) or "none"
 
 
 @contextmanager
@@ -58,13 +68,38 @@ def _open(path: File) -> Iterator[IO[bytes]]:
         yield file
 
 
+class _Bad(str):
+    """A reason code, in the place of a value that could not be read."""
+
+
 def _clean(values: list[Any]) -> Row:
-    """The row with what is no UTF-8 text taken out of it, and named."""
+    """The row with what is bad taken out of it, and named."""
     code = None
     for i, value in enumerate(values):
-        if isinstance(value, str) and not _is_text(value):
-            values[i], code = None, "invalid_utf8"
+        if problem := _problem(value):
+            values[i], code = None, problem
     return values, code
+
+
+def _problem(value: Any) -> str | None:
+    if isinstance(value, str):
+        if isinstance(value, _Bad):
+            return value
+        return None if _is_text(value) else "invalid_utf8"
+    within = [value]
+    for _ in range(MAX_NESTING):
+        within = [part for one in within for part in _parts(one)]
+        if not within:
+            return None
+        if not all(_is_text(part) for part in within if isinstance(part, str)):
+            return "invalid_utf8"
+    return "invalid_json"
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return itertools.chain(value, value.values())
+    return value if isinstance(value, list | tuple) else ()
 
 
 def _is_text(value: str) -> bool:
@@ -125,18 +160,28 @@ class _Lines:
     def __init__(self, lines: Iterator[str]) -> None:
         self._lines = lines
         self._again: deque[str] = deque()
+        self._n_chars = 0
         self.record: list[str] = []
         self.ended = False
+
+    def begin(self) -> None:
+        self.record.clear()
+        self._n_chars = 0
 
     def __iter__(self) -> _Lines:
         return self
 
     def __next__(self) -> str:
-        line = self._again.popleft() if self._again else next(self._lines, None)
+        # No line closes the quote that swallowed it: one that it opens itself stays open as well,
+        # and is not followed, or a file full of them would be read as often as it has lines.
+        line = None
+        if not self.record or not (self._again or self._n_chars > MAX_FIELD_CHARS):
+            line = self._again.popleft() if self._again else next(self._lines, None)
         if line is None:
             self.ended = True
             raise StopIteration
         self.record.append(line)
+        self._n_chars += len(line)
         return line
 
     def retry_after_first(self) -> None:
@@ -155,7 +200,7 @@ def _csv_records(file: IO[bytes], delimiter: str) -> Iterator[list[str] | None]:
         lines = _Lines(text)
         records = csv.reader(lines, delimiter=delimiter)
         while True:
-            lines.record.clear()
+            lines.begin()
             try:
                 record = next(records, None)
             except csv.Error:  # over the limit: not closed within reason
@@ -226,7 +271,8 @@ def _keys(objects: Iterable[dict[str, Any] | str]) -> list[str]:
 # --- Parquet --------------------------------------------------------------------------------------
 
 ARROW_MAGIC = b"ARROW1"
-_INVALID = "\0"  # stands for bytes that are not UTF-8 until `_clean` takes it out
+# What Arrow raises for a day after the year 9999, a time zone that nobody has, bytes as text.
+NOT_IN_PYTHON = (ValueError, OverflowError, KeyError)
 
 
 @contextmanager
@@ -243,7 +289,14 @@ def parquet_schema(path: File) -> pa.Schema:
 
 def parquet_count(path: File) -> int:
     with _parquet(path) as table:
-        return int(table.metadata.num_rows)
+        footer = table.metadata
+        in_groups = sum(footer.row_group(group).num_rows for group in range(footer.num_row_groups))
+        if in_groups != footer.num_rows:
+            raise InputError(
+                f"{path} cannot be read: its footer says {footer.num_rows:,} rows, and "
+                f"{in_groups:,} in its row groups"
+            )
+        return int(footer.num_rows)
 
 
 def parquet_rows(path: File, columns: Sequence[str]) -> Iterator[Row]:
@@ -253,13 +306,15 @@ def parquet_rows(path: File, columns: Sequence[str]) -> Iterator[Row]:
         for group in range(table.num_row_groups):
             left = table.metadata.row_group(group).num_rows
             batches = table.iter_batches(BATCH_ROWS, row_groups=[group], columns=list(columns))
-            while left:
+            while left > 0:
                 try:
-                    batch = next(batches)
+                    batch = next(batches, None)
                 except (OSError, pa.ArrowException) as problem:
                     if getattr(problem, "errno", None) is not None:
                         raise  # the disk's fault, not the file's
-                    yield from itertools.repeat(([None] * len(columns), "unreadable"), left)
+                    batch = None
+                if batch is None:
+                    yield from _unreadable(left, columns)
                     break
                 left -= len(batch)
                 yield from _batch_rows(batch, columns)
@@ -287,15 +342,34 @@ def arrow_schema(path: File) -> pa.Schema:
 
 
 def arrow_count(path: File) -> int:
+    n_rows = 0
     with _arrow(path) as (_, batches):
-        return sum(len(batch) for batch in batches)
+        for batch in batches:
+            batch.validate()  # that it has as many rows as it says
+            n_rows += len(batch)
+    return n_rows
 
 
 def arrow_rows(path: File, columns: Sequence[str]) -> Iterator[Row]:
     with _arrow(path) as (schema, batches):
         check_columns(path, columns, schema.names)
         for batch in batches:
-            yield from _batch_rows(batch, columns)
+            try:
+                for name in columns:
+                    _check_places(batch.column(name))
+            except pa.ArrowException:
+                yield from _unreadable(len(batch), columns)
+            else:
+                yield from _batch_rows(batch, columns)
+
+
+def _check_places(array: pa.Array) -> None:
+    """Raises ArrowInvalid for values that lie outside the array: to look there ends the process.
+
+    Parquet is decoded, and checked on the way; Arrow files are memory as somebody wrote it. Not
+    whether strings are UTF-8, which costs single rows.
+    """
+    array.view(_as_binary(array.type)).validate(full=True)
 
 
 # --- what the two have in common ------------------------------------------------------------------
@@ -305,7 +379,25 @@ def arrow_type(kind: pa.DataType) -> pa.DataType:
     """The type a column's values can be written with again."""
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    return pa.string() if _is_texty(kind) or _has_nanoseconds(kind) else kind
+    if pa.types.is_fixed_size_list(kind):  # Arrow writes nulls of it that it cannot read
+        kind = pa.list_(kind.value_type)
+    if isinstance(kind, pa.Bool8Type):
+        kind = pa.bool_()
+    as_it_is = not _is_texty(kind) and not _has_nanoseconds(kind) and _is_in_parquet(kind)
+    return kind if as_it_is else pa.string()
+
+
+def _is_in_parquet(kind: pa.DataType) -> bool:
+    file = pa.BufferOutputStream()
+    try:
+        pq.write_table(pa.table({"column": pa.array([None], kind)}), file)
+    except pa.ArrowException:
+        return False
+    return True
+
+
+def _unreadable(n: int, columns: Sequence[str]) -> Iterator[Row]:
+    return (([None] * len(columns), "unreadable") for _ in range(n))
 
 
 def _batch_rows(batch: pa.RecordBatch, columns: Sequence[str]) -> Iterator[Row]:
@@ -319,10 +411,22 @@ def _values(array: pa.Array) -> list[Any]:
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
     if _is_texty(array.type):
-        return [_decoded(value) for value in array.cast(pa.large_binary()).to_pylist()]
-    # Python has no nanoseconds, and Arrow would reach for pandas to have them.
-    exact = array.cast(pa.string()) if _has_nanoseconds(array.type) else array
-    return list(exact.to_pylist())
+        return [_decoded(value) for value in array.view(_as_binary(array.type)).to_pylist()]
+    try:
+        # Python has no nanoseconds, and Arrow would reach for pandas to have them.
+        exact = array.cast(pa.string()) if _has_nanoseconds(array.type) else array
+        return list(exact.to_pylist())
+    except NOT_IN_PYTHON:
+        return [_value(one) for one in array]
+
+
+def _value(scalar: pa.Scalar) -> Any:
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError:
+        return _Bad("invalid_utf8")
+    except NOT_IN_PYTHON:
+        return _Bad("unreadable")
 
 
 def _decoded(value: bytes | None) -> str | None:
@@ -331,7 +435,21 @@ def _decoded(value: bytes | None) -> str | None:
     try:
         return value.decode()
     except UnicodeDecodeError:
-        return _INVALID
+        return _Bad("invalid_utf8")
+
+
+_BINARY = {
+    pa.string(): pa.binary(),
+    pa.large_string(): pa.large_binary(),
+    pa.string_view(): pa.binary_view(),
+}
+
+
+def _as_binary(kind: pa.DataType) -> pa.DataType:
+    """The type that takes the same memory for bytes."""
+    if pa.types.is_dictionary(kind):
+        return pa.dictionary(kind.index_type, _as_binary(kind.value_type), kind.ordered)
+    return _BINARY.get(kind, kind)
 
 
 def _is_texty(kind: pa.DataType) -> bool:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import bz2
 import csv
 import gzip
 import io
 import json
+import lzma
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -87,6 +90,14 @@ def test_a_field_over_the_limit_is_taken_for_an_open_quote(
     finally:
         csv.field_size_limit(before)
     assert found[:3] == [(None, "wrong_field_count"), ("word", None), ("word", None)]
+
+
+def test_lines_that_open_quotes_without_end_are_each_read_once(tmp_path: Path) -> None:
+    # Each closes the quote of the one before it and opens another: read to the end for each of
+    # them, this takes hours.
+    content = b"id,text\n" + b'x"y,"z\n' * 200_000 + b"1,last\n"
+    found = texts(write(tmp_path, "t.csv", content))
+    assert found == [(None, "wrong_field_count")] * 200_000 + [("last", None)]
 
 
 def test_tsv_splits_at_tabs(tmp_path: Path) -> None:
@@ -205,6 +216,115 @@ def test_a_truncated_parquet_file_is_one_clear_error(tmp_path: Path) -> None:
         texts(path)
 
 
+def test_a_broken_row_group_costs_its_rows_only(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    words = [f"word {i}" for i in range(9)]
+    table = pa.table({"n": list(range(9)), "text": words})
+    pq.write_table(table, path, row_group_size=3, use_dictionary=False, compression="none")
+    page = pq.read_metadata(path).row_group(1).column(1).data_page_offset
+    content = bytearray(path.read_bytes())
+    content[page : page + 8] = b"\xff" * 8
+    path.write_bytes(content)
+    good = [(word, None) for word in words]
+    assert texts(path) == good[:3] + [(None, "unreadable")] * 3 + good[6:]
+    (block,) = read_table(path, ["n"])  # another column, and nothing is wrong with it
+    assert block.columns == {"n": list(range(9))}
+    assert count_rows(path) == 9
+
+
+# --- Arrow ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("new", [pa.ipc.new_file, pa.ipc.new_stream])
+@pytest.mark.parametrize("compression", [None, "lz4", "zstd"])
+def test_arrow_files_and_streams(tmp_path: Path, new: Any, compression: str | None) -> None:
+    table = pa.table({"text": ["soup", None, "goal"], "n": [1, 2, 3]})
+    path, how = tmp_path / "t.arrow", pa.ipc.IpcWriteOptions(compression=compression)
+    with pa.OSFile(str(path), "w") as file, new(file, table.schema, options=how) as writer:
+        writer.write_table(table, max_chunksize=2)
+    assert texts(path) == [("soup", None), (None, "null_text"), ("goal", None)]
+    assert column_names(path) == ["text", "n"]
+    assert column_types(path, ["n"]) == {"n": pa.int64()}
+    assert count_rows(path) == 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "written"),
+    [
+        (pa.list_(pa.float32(), 2), pa.list_(pa.float32())),
+        (pa.struct([("a", pa.string())]), pa.struct([("a", pa.string())])),
+        (pa.timestamp("us", "UTC"), pa.timestamp("us", "UTC")),
+        (pa.timestamp("ns"), pa.string()),
+        (pa.dictionary(pa.int8(), pa.int64()), pa.int64()),
+        (pa.binary_view(), pa.string()),
+        (pa.month_day_nano_interval(), pa.string()),
+        (pa.struct([]), pa.string()),
+        (pa.bool8(), pa.bool_()),
+    ],
+)
+def test_a_column_is_written_as_what_parquet_has(
+    tmp_path: Path, kind: pa.DataType, written: pa.DataType
+) -> None:
+    table = pa.table({"x": pa.array([None], kind)})
+    with pa.ipc.new_file(str(tmp_path / "t.arrow"), table.schema) as writer:
+        writer.write_table(table)
+    assert column_types(tmp_path / "t.arrow", ["x"]) == {"x": written}
+
+
+# --- compressed text ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", [".bz2", ".xz", ".zst", ".lz4"])
+def test_compressed_text(tmp_path: Path, ending: str) -> None:
+    csv_file, json_file = tmp_path / f"t.csv{ending}", tmp_path / f"t.JSONL{ending.upper()}"
+    for path, content in ((csv_file, b"text\nsoup\n\xff\n"), (json_file, b'{"text": "goal"}\n')):
+        packed = {".bz2": bz2.compress, ".xz": lzma.compress}.get(ending)
+        if packed:
+            path.write_bytes(packed(content))
+        else:
+            codec = {".zst": "zstd", ".lz4": "lz4"}[ending]
+            with pa.CompressedOutputStream(str(path), codec) as file:
+                file.write(content)
+    assert texts(csv_file) == [("soup", None), (None, "invalid_utf8")]
+    assert texts(json_file) == [("goal", None)]
+    assert (count_rows(csv_file), count_rows(json_file)) == (2, 1)
+
+
+def test_typed_tables_are_compressed_within(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"t\.parquet\.gz: unknown ending"):
+        find_files(write(tmp_path, "t.parquet.gz", b""))
+
+
+# --- folders that are columns ---------------------------------------------------------------------
+
+
+def test_folders_that_are_columns(tmp_path: Path) -> None:
+    day, unknown = tmp_path / "day=007", tmp_path / "day=__HIVE_DEFAULT_PARTITION__"
+    for folder in (day, unknown):
+        folder.mkdir()
+    pq.write_table(pa.table({"text": ["goal"], "day": [8]}), day / "own.parquet")
+    write(day, "t.csv", b"text\nsoup\n\n3,4\n")
+    write(unknown, "t.jsonl", b'{"text": "orbit"}\n')
+    (block,) = read_table(tmp_path, ["day", "text"], text=["text"])
+    assert block.columns == {
+        "day": [8, "007", "007", None], "text": ["goal", "soup", None, "orbit"],
+    }  # fmt: skip
+    assert block.errors == [None, None, "wrong_field_count", None]
+    (alone,) = read_table([day / "t.csv", unknown / "t.jsonl"], ["day"])
+    assert alone.columns == {"day": ["007", "007", None]}
+    assert column_names(day / "t.csv") == ["text", "day"]
+    assert column_names(day / "own.parquet") == ["text", "day"]
+    assert column_types(day / "t.csv", ["day"]) == {"day": pa.string()}
+    assert column_types(tmp_path, ["day"]) == {"day": pa.string()}  # where files disagree
+
+
+def test_folders_that_are_columns_are_percent_encoded(tmp_path: Path) -> None:
+    folder = tmp_path / "a%20b=x%2Fy=%C3%A9" / "c="
+    folder.mkdir(parents=True)
+    (block,) = read_table(write(folder, "t.csv", b"text\nsoup\n"), ["text", "a b", "c"])
+    assert block.columns == {"text": ["soup"], "a b": ["x/y=é"], "c": [""]}
+
+
 # --- tables ---------------------------------------------------------------------------------------
 
 
@@ -224,6 +344,17 @@ def test_blocks_run_on_over_files_of_all_kinds(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_rows_in_front_can_be_left_out(tmp_path: Path) -> None:
+    write(tmp_path, "a.csv", b"text\nzero\n\xff\ntwo\n")
+    write(tmp_path, "b.csv", b"text\nthree\nfour\n")
+    blocks = list(read_table(tmp_path, ["text"], block_rows=2, first_row=101, skip=1))
+    assert [(b.first_row, b.columns["text"], b.errors) for b in blocks] == [
+        (101, [None, "two"], ["invalid_utf8", None]),
+        (103, ["three", "four"], [None, None]),
+    ]
+    assert list(read_table(tmp_path, ["text"], skip=5)) == []
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -234,6 +365,8 @@ def test_blocks_run_on_over_files_of_all_kinds(tmp_path: Path) -> None:
         ("t.csv", b"Text,id\n", r"no column 'text'; did you mean 'Text'\? It has 'Text', 'id'"),
         ("t.csv", b"id\n", "no column 'text'; it has 'id'"),
         ("t.csv", b"text,text\n", "has 2 columns 'text'"),
+        ("t.csv", b"a," * 29 + b"b", "it has ('a', ){20}10 more$"),
+        ("t.csv", b"a" * 99, "it has 'a{59}$"),
         ("t.csv", "text\n".encode("utf-16"), "is UTF-16; save it as UTF-8"),
         ("t.jsonl", b'{"txt": 1}\n', "no column 'text'; did you mean 'txt'"),
         ("t.parquet", b"", r"t\.parquet cannot be read"),
