@@ -84,10 +84,7 @@ def _silence_prefect(*, unless: bool) -> None:
     """Prefect tells every failure with its traceback; we tell it in a line, and the API still gets
     the whole."""
     if not unless:
-        from prefect.logging.configuration import setup_logging
-
-        setup_logging()  # what a flow does when it starts, and only once
-        logging.getLogger("prefect").handlers.clear()
+        logging.getLogger("prefect").propagate = False
 
 
 # --- commands -------------------------------------------------------------------------------------

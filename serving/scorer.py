@@ -19,7 +19,7 @@ from .tokenizer import TextTokenizer
 
 log = logging.getLogger(__name__)
 
-TOKEN_BUDGETS: dict[Device, int] = {"cpu": 512, "cuda": 16_384, "tensorrt": 16_384}
+TOKEN_BUDGETS: dict[Device, int] = {"cpu": 1024, "cuda": 16_384, "tensorrt": 16_384}
 """Tokens a batch holds, padding included: on a CPU what its caches hold, measured on MiniLM."""
 HALF = ("fp16", "fp16_plain")
 """The variants that compute in half precision."""

@@ -174,7 +174,7 @@ def test_the_text_column_is_the_one_of_training_by_default(model: Path, tmp_path
         ({"chunk_rows": 7}, "chunk_rows was 20 and is now 7"),
         ({"variant": "fused"}, "variant was 'fp32' and is now 'fused'"),
         ({"workers": 9}, "workers was .* and is now 9"),
-        ({"token_budget": 9}, "token_budget was 512 and is now 9"),
+        ({"token_budget": 9}, "token_budget was 1024 and is now 9"),
         ({"model_version": "m/2"}, "model_version was 'm/1' and is now 'm/2'"),
     ],
 )
