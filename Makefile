@@ -12,7 +12,7 @@ demo: $(VENV)/.demo        ## train, register and score with what the machine ha
 test: $(VENV)/.dev         ## the test suite, no network, no GPU
 	$(BIN)/python -m pytest
 
-test-slow: $(VENV)/.dev    ## the checks that take minutes
+test-slow: $(VENV)/.slow   ## the checks that take minutes; Spark's need Java
 	$(BIN)/python -m pytest -m "slow and not gpu and not network"
 
 test-gpu: $(VENV)/.dev     ## needs a CUDA device
@@ -24,7 +24,7 @@ lint: $(VENV)/.dev         ## format, lint, types, import borders
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.dev        ## measured comparisons, written to docs/benchmarks
+bench: $(VENV)/.bench $(VENV)-optimum/.done  ## measured comparisons, written to docs/benchmarks
 	$(BIN)/python -m pytest tests/benchmarks -m bench -s
 
 schema: $(VENV)/.dev       ## configs/recipe.schema.json, for editors
@@ -32,7 +32,7 @@ schema: $(VENV)/.dev       ## configs/recipe.schema.json, for editors
 	mv configs/.recipe.schema.json.tmp configs/recipe.schema.json
 
 clean:                     ## removes the environment and all artifacts, the registry among them
-	rm -rf $(VENV) .headrace build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-optimum .headrace build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else f"Headrace needs Python 3.11 or later; {sys.executable} is {v[0]}.{v[1]}. Name another: make PYTHON=python3.11")'
@@ -47,3 +47,12 @@ $(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "Installing into $(VENV) (a few minutes the first time)"
 	$(PIP) -e '.[dev]'
 	@touch $@ $(VENV)/.demo
+
+$(VENV)/.slow $(VENV)/.bench: $(VENV)/.dev
+	$(PIP) -e '.[$(patsubst $(VENV)/.%,%,$@)]'
+	@touch $@
+
+$(VENV)-optimum/.done:     # a peer that needs an older transformers
+	$(PYTHON) -m venv $(VENV)-optimum
+	$(VENV)-optimum/bin/python -m pip install --quiet optimum-onnx==0.1.0 onnxruntime==1.31.1 torch==2.13.0
+	@touch $@

@@ -17,24 +17,22 @@ from typing import Any
 
 import onnxruntime as ort
 
-from . import manifest, retry, writers
+from . import manifest, planning, retry, writers
 from . import plan as plans
-from .chunks import BlockReader, Types, output_names, set_aside, tokenised
+from .chunks import BlockReader, set_aside, tokenised
 from .digests import folder_sha256
-from .errors import InputError, PlanError
-from .files import File, is_url
+from .errors import PlanError
+from .files import File
 from .lanes import Lanes, OnChunk, Take
 from .manifest import Manifest
 from .output import PLAN, Output, Record, open_output
 from .plan import Plan
-from .readers import Paths, column_types, find_files
+from .readers import Paths, find_files
 from .report import Progress, Report, report_of
 from .scorer import Scorer
-from .session import PROVIDERS, Device, device_of
+from .session import PROVIDERS, Device
 
 __all__ = ["Begun", "Progress", "Report", "begun", "run", "try_rows", "work"]
-
-CHUNK_ROWS = 10_000
 
 OnProgress = Callable[[Progress], None]
 
@@ -100,11 +98,11 @@ def begun(
     """
     started = time.monotonic()
     folder, out, files = Path(model), open_output(output), find_files(paths)
-    _check_numbers(chunk_rows, workers, threads, token_budget, max_rejected)
+    planning.check_numbers(chunk_rows, workers, threads, token_budget, max_rejected)
     described = manifest.read(folder)
     text_column = text_column or described.score.get("text_column", "text")
     writers.get(format)
-    _check_apart(output, paths)
+    planning.check_apart(output, paths)
     columns = list(dict.fromkeys([text_column, *keep]))
     problems = plans.problems(files, columns)
     asked: dict[str, Any] = {
@@ -129,7 +127,7 @@ def begun(
         }
         scorer = None
         if frozen is None:
-            frozen, scorer = _new_plan(folder, device, asked)
+            frozen, scorer = planning.new_plan(folder, device, asked)
             try:
                 out.create_record(PLAN, asdict(frozen))
             except FileExistsError:
@@ -184,8 +182,10 @@ class Begun:
         return self.lanes.steps_s if self.lanes else {}
 
     def opened(self) -> Lanes:
-        scorer = self.scorer or _open_as_planned(self.folder, self.plan)
-        return Lanes(scorer, self.plan, self.files, _types(self.plan, self.files), self.out)
+        scorer = self.scorer or planning.open_as_planned(self.folder, self.plan)
+        return Lanes(
+            scorer, self.plan, self.files, planning.types_of(self.plan, self.files), self.out
+        )
 
     def counted(self, on_progress: OnProgress | None) -> Counted:
         return Counted(self, on_progress)
@@ -258,9 +258,9 @@ def work(
     Raises PlanError when there is no such job.
     """
     out, files = open_output(output), find_files(paths)
-    plan = _planned(out)
-    scorer = _open_as_planned(Path(model), plan, workers)
-    lanes = Lanes(scorer, plan, files, _types(plan, files), out)
+    plan = planning.planned(out)
+    scorer = planning.open_as_planned(Path(model), plan, workers)
+    lanes = Lanes(scorer, plan, files, planning.types_of(plan, files), out)
     lanes.run(take, on_chunk, lambda *batch: None)
     return lanes.steps_s
 
@@ -271,86 +271,9 @@ def try_rows(model: str | Path, paths: Paths, output: str | Path, rows: range) -
     `rows` lie within one chunk of the job's plan. Raises PlanError when there is no such plan.
     """
     out = open_output(output)
-    plan = _planned(out)
+    plan = planning.planned(out)
     number = rows.start // plan.chunk_rows
     block = BlockReader(find_files(paths), plan).read(number)
     set_aside(block, out.quarantine())
-    scorer = _open_as_planned(Path(model), plan)
+    scorer = planning.open_as_planned(Path(model), plan)
     scorer.start(tokenised(number, block, plan, scorer, only=rows).ids).outputs()
-
-
-# --- the plan -------------------------------------------------------------------------------------
-
-
-def _check_numbers(*counts_then_share: float | None) -> None:
-    *counts, share = counts_then_share
-    for name, count in zip(
-        ("chunk_rows", "workers", "threads", "token_budget"), counts, strict=True
-    ):
-        if count is not None and count < 1:
-            raise InputError(f"{name} must be 1 or more, not {count}")
-    if share is not None and not 0 <= share <= 1:
-        raise InputError(f"max_rejected is a share of the rows, from 0 to 1, not {share}")
-
-
-def _check_apart(output: str | Path, paths: Paths) -> None:
-    """A folder that is input and output would read its own parts the next time."""
-    for one in [paths] if isinstance(paths, str | Path) else paths:
-        if is_url(one) or is_url(output):
-            inside = str(output).startswith(f"{str(one).rstrip('/')}/")
-        else:
-            path = Path(one)
-            inside = path.is_dir() and Path(output).resolve().is_relative_to(path.resolve())
-        if inside:
-            raise InputError(f"the output {output} lies inside the input {one}")
-
-
-def _new_plan(folder: Path, device: Device, asked: dict[str, Any]) -> tuple[Plan, Scorer]:
-    """The model has to be open, to know what is given: that scorer comes with it."""
-    how = {name: asked[name] for name in ("variant", "workers", "threads", "token_budget")}
-    scorer = Scorer(folder, device=device, **how)
-    # A wrong option must not get into a plan.
-    own = [one.name for one in scorer.fields(**asked["options"])]
-    _check_partition(asked["partition_by"], own, asked["keep"], scorer.head.SHARES)
-    asked["chunk_rows"] = asked["chunk_rows"] or scorer.manifest.score.get("chunk_rows", CHUNK_ROWS)
-    given = {
-        "variant": scorer.variant.name,
-        "provider": scorer.provider,
-        "workers": scorer.runner.workers,
-        "threads": scorer.runner.threads,
-        "token_budget": scorer.runner.token_budget,
-    }
-    return Plan(**{**asked, **given}), scorer
-
-
-def _check_partition(
-    column: str | None, own: Sequence[str], keep: Sequence[str], decisions: Any
-) -> None:
-    allowed = [*decisions, *output_names(keep, own).values()]
-    if column is not None and column not in allowed:
-        raise InputError(
-            f"the output can be partitioned by {', '.join(allowed)}, not by {column!r}; "
-            "columns of the input have to be kept for that"
-        )
-
-
-def _planned(out: Output) -> Plan:
-    plan = plans.read(out.read(PLAN))
-    if plan is None:
-        raise PlanError(f"{out} holds no job")
-    return plan
-
-
-def _types(plan: Plan, files: list[File]) -> Types:
-    return column_types(plan.readable(files), plan.keep)
-
-
-def _open_as_planned(folder: Path, plan: Plan, workers: int | None = None) -> Scorer:
-    return Scorer(
-        folder,
-        variant=plan.variant,
-        device=device_of(plan.provider),
-        workers=workers or plan.workers,
-        threads=plan.threads,
-        token_budget=plan.token_budget,
-    )

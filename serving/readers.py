@@ -3,8 +3,8 @@
 Format by file ending: .csv, .tsv, .jsonl/.ndjson/.json (one object a line), each also compressed
 (.gz, .bz2, .xz, .zst, .lz4), .parquet/.pq and .arrow/.feather/.ipc. pyarrow's own CSV and JSON
 readers fail a whole block for one bad row and lose its number, so these formats go through the
-standard library (rows.py). Folders named like `day=2026-01-31` are columns too, always text; a
-file's own column of that name comes first.
+standard library (rows.py), the others through Arrow (columnar.py). Folders named like
+`day=2026-01-31` are columns too, always text; a file's own column of that name comes first.
 
 What counts as a row: a CSV record after the header (blank lines are none, as in Python's csv), a
 JSON line that is not blank, a Parquet or Arrow row. Numbered from 0 across all files.
@@ -35,7 +35,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from . import files, rows
+from . import columnar, files, rows
 from .errors import InputError
 from .files import File
 
@@ -77,17 +77,17 @@ FORMATS = {
     ),
     "parquet": Format(
         (".parquet", ".pq"),
-        _typed(rows.parquet_schema),
-        rows.parquet_count,
-        rows.parquet_rows,
-        rows.parquet_schema,
+        _typed(columnar.parquet_schema),
+        columnar.parquet_count,
+        columnar.parquet_rows,
+        columnar.parquet_schema,
     ),
     "arrow": Format(
         (".arrow", ".feather", ".ipc"),
-        _typed(rows.arrow_schema),
-        rows.arrow_count,
-        rows.arrow_rows,
-        rows.arrow_schema,
+        _typed(columnar.arrow_schema),
+        columnar.arrow_count,
+        columnar.arrow_rows,
+        columnar.arrow_schema,
     ),
 }
 NOT_THERE = (FileNotFoundError, PermissionError, IsADirectoryError)
@@ -186,7 +186,7 @@ def _types(file: File, columns: Sequence[str]) -> dict[str, pa.DataType]:
         return {}
     with _broken_is_input_error(file):
         asked = (field for field in read(file) if field.name in columns)
-        return {field.name: rows.arrow_type(field.type) for field in asked}
+        return {field.name: columnar.arrow_type(field.type) for field in asked}
 
 
 def as_text(value: Any) -> str | None:

@@ -1,4 +1,4 @@
-"""From one file's bytes to rows, format by format: what readers.py is made of.
+"""From one file's bytes to rows: CSV and JSON lines. (Parquet and Arrow: columnar.py.)
 
 Each format has three functions: `*_names` lists a file's columns, `*_count` counts its rows, and
 `*_rows` yields them, a bad one with its reason code (readers.py lists those). What is wrong with a
@@ -17,9 +17,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from .errors import InputError
 from .files import File, unpacked
 
@@ -34,8 +31,6 @@ MAX_NESTING = 100
 NAMES_SHOWN, NAME_CHARS = 20, 60
 # JSON lines have no header: a column that none of the first objects has is called missing.
 OBJECTS_LOOKED_AT = 1000
-# Of a Parquet file that are in memory as Arrow and as Python values at a time.
-BATCH_ROWS = 2**12
 
 
 def check_columns(path: File, columns: Sequence[str], there: Sequence[str]) -> None:
@@ -68,11 +63,11 @@ def _open(path: File) -> Iterator[IO[bytes]]:
         yield file
 
 
-class _Bad(str):
+class Bad(str):
     """A reason code, in the place of a value that could not be read."""
 
 
-def _clean(values: list[Any]) -> Row:
+def clean(values: list[Any]) -> Row:
     """The row with what is bad taken out of it, and named."""
     code = None
     for i, value in enumerate(values):
@@ -83,7 +78,7 @@ def _clean(values: list[Any]) -> Row:
 
 def _problem(value: Any) -> str | None:
     if isinstance(value, str):
-        if isinstance(value, _Bad):
+        if isinstance(value, Bad):
             return value
         return None if _is_text(value) else "invalid_utf8"
     within = [value]
@@ -139,7 +134,7 @@ def csv_rows(path: File, columns: Sequence[str], delimiter: str) -> Iterator[Row
             if record is None or len(record) != len(header):
                 yield [None] * len(wanted), "wrong_field_count"
             else:
-                yield _clean([record[i] for i in wanted])
+                yield clean([record[i] for i in wanted])
 
 
 def _header(records: Iterator[list[str] | None], path: File) -> list[str]:
@@ -239,7 +234,7 @@ def json_rows(path: File, columns: Sequence[str]) -> Iterator[Row]:
             if isinstance(one, str):
                 yield [None] * len(columns), one
             else:
-                yield _clean([one.get(name) for name in columns])
+                yield clean([one.get(name) for name in columns])
 
 
 def _json_objects(file: IO[bytes], path: File) -> Iterator[dict[str, Any] | str]:
@@ -266,203 +261,3 @@ def _json_lines(file: IO[bytes]) -> Iterator[bytes]:
 
 def _keys(objects: Iterable[dict[str, Any] | str]) -> list[str]:
     return list(dict.fromkeys(key for one in objects if isinstance(one, dict) for key in one))
-
-
-# --- Parquet --------------------------------------------------------------------------------------
-
-ARROW_MAGIC = b"ARROW1"
-# What Arrow raises for a day after the year 9999, a time zone that nobody has, bytes as text.
-NOT_IN_PYTHON = (ValueError, OverflowError, KeyError)
-
-
-@contextmanager
-def _parquet(path: File) -> Iterator[pq.ParquetFile]:
-    # Read bit by bit: with whole row groups memory would grow with the writer's taste.
-    with path.native() as file, pq.ParquetFile(file, buffer_size=2**20, pre_buffer=False) as table:
-        yield table
-
-
-def parquet_schema(path: File) -> pa.Schema:
-    with _parquet(path) as table:
-        return table.schema_arrow
-
-
-def parquet_count(path: File) -> int:
-    with _parquet(path) as table:
-        footer = table.metadata
-        in_groups = sum(footer.row_group(group).num_rows for group in range(footer.num_row_groups))
-        if in_groups != footer.num_rows:
-            raise InputError(
-                f"{path} cannot be read: its footer says {footer.num_rows:,} rows, and "
-                f"{in_groups:,} in its row groups"
-            )
-        return int(footer.num_rows)
-
-
-def parquet_rows(path: File, columns: Sequence[str]) -> Iterator[Row]:
-    """A row group that breaks off costs the rows that are left of it: `unreadable`."""
-    with _parquet(path) as table:
-        check_columns(path, columns, table.schema_arrow.names)
-        for group in range(table.num_row_groups):
-            left = table.metadata.row_group(group).num_rows
-            batches = table.iter_batches(BATCH_ROWS, row_groups=[group], columns=list(columns))
-            while left > 0:
-                try:
-                    batch = next(batches, None)
-                except (OSError, pa.ArrowException) as problem:
-                    if getattr(problem, "errno", None) is not None:
-                        raise  # the disk's fault, not the file's
-                    batch = None
-                if batch is None:
-                    yield from _unreadable(left, columns)
-                    break
-                left -= len(batch)
-                yield from _batch_rows(batch, columns)
-
-
-# --- Arrow ----------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _arrow(path: File) -> Iterator[tuple[pa.Schema, Iterable[pa.RecordBatch]]]:
-    """Schema and batches of an Arrow file, or of a stream in one."""
-    with path.native() as file:
-        is_file = file.read(len(ARROW_MAGIC)) == ARROW_MAGIC
-        file.seek(0)
-        with pa.ipc.open_file(file) if is_file else pa.ipc.open_stream(file) as table:
-            if is_file:
-                yield table.schema, map(table.get_batch, range(table.num_record_batches))
-            else:
-                yield table.schema, table
-
-
-def arrow_schema(path: File) -> pa.Schema:
-    with _arrow(path) as (schema, _):
-        return schema
-
-
-def arrow_count(path: File) -> int:
-    n_rows = 0
-    with _arrow(path) as (_, batches):
-        for batch in batches:
-            batch.validate()  # that it has as many rows as it says
-            n_rows += len(batch)
-    return n_rows
-
-
-def arrow_rows(path: File, columns: Sequence[str]) -> Iterator[Row]:
-    with _arrow(path) as (schema, batches):
-        check_columns(path, columns, schema.names)
-        for batch in batches:
-            try:
-                for name in columns:
-                    _check_places(batch.column(name))
-            except pa.ArrowException:
-                yield from _unreadable(len(batch), columns)
-            else:
-                yield from _batch_rows(batch, columns)
-
-
-def _check_places(array: pa.Array) -> None:
-    """Raises ArrowInvalid for values that lie outside the array: to look there ends the process.
-
-    Parquet is decoded, and checked on the way; Arrow files are memory as somebody wrote it. Not
-    whether strings are UTF-8, which costs single rows.
-    """
-    array.view(_as_binary(array.type)).validate(full=True)
-
-
-# --- what the two have in common ------------------------------------------------------------------
-
-
-def arrow_type(kind: pa.DataType) -> pa.DataType:
-    """The type a column's values can be written with again."""
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    if pa.types.is_fixed_size_list(kind):  # Arrow writes nulls of it that it cannot read
-        kind = pa.list_(kind.value_type)
-    if isinstance(kind, pa.Bool8Type):
-        kind = pa.bool_()
-    as_it_is = not _is_texty(kind) and not _has_nanoseconds(kind) and _is_in_parquet(kind)
-    return kind if as_it_is else pa.string()
-
-
-def _is_in_parquet(kind: pa.DataType) -> bool:
-    file = pa.BufferOutputStream()
-    try:
-        pq.write_table(pa.table({"column": pa.array([None], kind)}), file)
-    except pa.ArrowException:
-        return False
-    return True
-
-
-def _unreadable(n: int, columns: Sequence[str]) -> Iterator[Row]:
-    return (([None] * len(columns), "unreadable") for _ in range(n))
-
-
-def _batch_rows(batch: pa.RecordBatch, columns: Sequence[str]) -> Iterator[Row]:
-    values = (_values(batch.column(name)) for name in columns)
-    for row in zip(*values, strict=True):
-        yield _clean(list(row))
-
-
-def _values(array: pa.Array) -> list[Any]:
-    """Python values. Arrow does not look whether its strings are UTF-8, so this does."""
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
-    if _is_texty(array.type):
-        return [_decoded(value) for value in array.view(_as_binary(array.type)).to_pylist()]
-    try:
-        # Python has no nanoseconds, and Arrow would reach for pandas to have them.
-        exact = array.cast(pa.string()) if _has_nanoseconds(array.type) else array
-        return list(exact.to_pylist())
-    except NOT_IN_PYTHON:
-        return [_value(one) for one in array]
-
-
-def _value(scalar: pa.Scalar) -> Any:
-    try:
-        return scalar.as_py()
-    except UnicodeDecodeError:
-        return _Bad("invalid_utf8")
-    except NOT_IN_PYTHON:
-        return _Bad("unreadable")
-
-
-def _decoded(value: bytes | None) -> str | None:
-    if value is None:
-        return None
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return _Bad("invalid_utf8")
-
-
-_BINARY = {
-    pa.string(): pa.binary(),
-    pa.large_string(): pa.large_binary(),
-    pa.string_view(): pa.binary_view(),
-}
-
-
-def _as_binary(kind: pa.DataType) -> pa.DataType:
-    """The type that takes the same memory for bytes."""
-    if pa.types.is_dictionary(kind):
-        return pa.dictionary(kind.index_type, _as_binary(kind.value_type), kind.ordered)
-    return _BINARY.get(kind, kind)
-
-
-def _is_texty(kind: pa.DataType) -> bool:
-    types = pa.types
-    return bool(
-        types.is_string(kind)
-        or types.is_large_string(kind)
-        or types.is_string_view(kind)
-        or types.is_binary(kind)
-        or types.is_large_binary(kind)
-        or types.is_binary_view(kind)
-    )
-
-
-def _has_nanoseconds(kind: pa.DataType) -> bool:
-    return getattr(kind, "unit", None) == "ns"

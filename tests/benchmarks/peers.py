@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 from machine import ROOT
+from scoring_model import MAX_LENGTH
 
 Score = Callable[[Sequence[str]], object]
 Rows = list[list[int]]
 
-MAX_LENGTH = 256
 SLICE = 256
 """Texts a peer is given at a time: as many as it can sort by length."""
 OPTIMUM = Path(os.environ.get("HEADRACE_OPTIMUM", ROOT / ".venv-optimum" / "bin" / "python"))

