@@ -35,7 +35,7 @@ from hypothesis import strategies as st
 from jobs import VOCABULARY, run
 from tiny_model import make_model
 
-from serving import rows
+from serving import columnar
 from serving.errors import InputError, ServingError
 from serving.job import Report
 from serving.readers import count_rows, read_table
@@ -632,7 +632,7 @@ def test_among_many_files_the_others_are_scored(
 def test_a_broken_page_costs_what_lies_behind_it_in_its_row_group(
     model: Path, scorer: Scorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rows, "BATCH_ROWS", 4)
+    monkeypatch.setattr(columnar, "BATCH_ROWS", 4)
     plain = {"compression": "none", "use_dictionary": False, "row_group_size": 10}
     content = bytearray(parquet(of([f"soup {i:02}" for i in range(30)]), **plain))
     length = content.index(b"soup 17") - 4  # of the string, before it
