@@ -1,7 +1,7 @@
 """int8 graphs for a CPU: weights with a scale per output channel, activations in one of two ways.
 
-onnxruntime's own quantizers, and after the static one a step of ours: its products as one operator
-each, with the bias inside.
+onnxruntime's own quantizers, and after the static one three steps of ours: what is added to a
+product stays fp32, GELU takes its tanh form, and a product is one operator with the bias inside.
 
 Imports onnx and onnx_ir only inside functions.
 """
@@ -60,6 +60,8 @@ def static(graph: Graph, feeds: Iterable[Feed]) -> Graph:
             extra_options={"OpTypesToExcludeOutputQuantization": list(PRODUCTS), **_untyped()},
         )
         made = _loaded(file)
+    _keep_residuals(made)
+    _use_tanh_gelu(made)
     _join_products(made)
     return made
 
@@ -109,7 +111,34 @@ def _loaded(file: Path) -> Graph:
     return graph
 
 
-# --- products -------------------------------------------------------------------------------------
+# --- after quantizing -----------------------------------------------------------------------------
+
+
+def _keep_residuals(graph: Graph) -> None:
+    """What goes into a product as int8 goes into everything else as it was.
+
+    The quantizer adds it to the product's result after a way through int8 and back, which costs a
+    pass and accuracy.
+    """
+    from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+    for node in graph.graph:
+        if node.op_type in PRODUCTS:
+            continue
+        for index, value in enumerate(node.inputs):
+            back = _dequantized(value)
+            there = back and back.inputs[0].producer()
+            if there and there.op_type == "QuantizeLinear":
+                node.replace_input_with(index, there.inputs[0])
+    RemoveUnusedNodesPass()(graph)
+
+
+def _use_tanh_gelu(graph: Graph) -> None:
+    """GELU by tanh (Hendrycks and Gimpel, 2016, section 2): off by less than int8 rounds."""
+    for node in graph.graph:
+        if node.op_type == "Gelu" and not node.domain:
+            node.op_type, node.domain = "FastGelu", "com.microsoft"
+            node.attributes.clear()
 
 
 def _join_products(graph: Graph) -> None:
@@ -131,7 +160,7 @@ def _join_products(graph: Graph) -> None:
         inputs = [x.inputs[0], weights.inputs[0], x.inputs[1], weights.inputs[1]]
         joined = ir.node(
             "MatMulIntegerToFloat",
-            [*inputs, x.inputs[2], weights.inputs[2], bias],
+            [*inputs, x.inputs[2], None, bias],  # int8 weights are symmetric: no zero point
             domain="com.microsoft",
             name=f"{node.name}_joined",
         )

@@ -140,6 +140,18 @@ def test_shapes_beyond_the_sample_agree(bench: Bench, model: Path, rows: int, le
         assert np.abs(found - expected).max() < 1e-5
 
 
+def test_of_an_int8_graph_only_what_products_take_is_rounded(model: Path) -> None:
+    graph = onnx_ir.load(model / "int8" / "model.onnx").graph
+    rounded = {
+        user.op_type
+        for node in graph
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear")
+        for user, _ in node.outputs[0].uses()
+    }
+    assert rounded == {"MatMulIntegerToFloat", "DequantizeLinear", "Gemm"}
+    assert {"FastGelu", "LayerNormalization"} < {node.op_type for node in graph}
+
+
 def test_graphs_tell_nothing_of_the_machine_they_were_made_on(model: Path) -> None:
     root = Path(__file__).parents[2]
     for graph in model.glob("*/model.onnx"):
