@@ -35,7 +35,7 @@ def scoring(
 
     `options`: further arguments of tasks.score.score. `fan_out`: as many task runs share the job,
     on as many machines as the flow's task runner has; input, output and model have to be where
-    each of them reaches them.
+    each of them reaches them; Prefect is the engine then.
     Ends Completed, or Completed as `Rejected` when too many rows had an error; Failed when input
     files could not be read (the others are scored).
     """
@@ -49,7 +49,9 @@ def scoring(
         "variant": variant,
         **(options or {}),
     }
-    report = run_job(given) if fan_out == 1 else run_shares(given, fan_out)
+    # Rejected rows are few: they are not shared.
+    alone = fan_out == 1 or given.get("retry_rejected")
+    report = run_job(given) if alone else run_shares(given, fan_out)
     create_table_artifact(
         key="scoring-job",
         table=[{"what": key, "value": str(value)} for key, value in report.items()],

@@ -51,7 +51,7 @@ def run(
     `how`: see `begun`, which also says what is raised.
     """
     with begun(model, paths, output, **how) as job:
-        counted = job.counted(on_progress)
+        counted = Counted(job, on_progress)
 
         def told(number: int, record: Record | None) -> None:
             counted.on_chunk(number, record)
@@ -141,8 +141,9 @@ def begun(
             plans.check_same(frozen, **asked, provider=PROVIDERS.get(device))
         done = out.all_committed(frozen.n_chunks)
         again = retry.find(out, done, frozen) if retry_rejected else {}
-        job = Begun(folder, files, out, described, frozen, done, again, scorer, started)
-        job.max_rejected = max_rejected
+        job = Begun(
+            folder, files, out, described, frozen, done, again, scorer, started, max_rejected
+        )
         if job.missing:
             out.reopen()
         yield job
@@ -163,7 +164,7 @@ class Begun:
     """Rows of such chunks that are to be done again."""
     scorer: Scorer | None
     started: float
-    max_rejected: float | None = None
+    max_rejected: float | None
     lanes: Lanes | None = None
     """Of this process, when it does chunks itself."""
     earlier: list[Record] = field(init=False)
@@ -186,9 +187,6 @@ class Begun:
         return Lanes(
             scorer, self.plan, self.files, planning.types_of(self.plan, self.files), self.out
         )
-
-    def counted(self, on_progress: OnProgress | None) -> Counted:
-        return Counted(self, on_progress)
 
     def finish(self) -> Report:
         """Write down that it is done: nothing may be missing."""

@@ -102,7 +102,7 @@ class Lanes:
                 raise first
         finally:
             self._stopped = True
-            del first
+            del first  # or it and its traceback, which holds this frame, would keep each other
 
     def _begin(
         self, take: Take, tell: OnChunk, rejected: Mapping[int, retry.Rejected]

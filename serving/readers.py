@@ -44,7 +44,7 @@ Paths = str | Path | Sequence[str | Path]
 
 @dataclass(frozen=True)
 class Format:
-    """A table's format: its endings, and what rows.py has to read it."""
+    """A table's format: its endings, and what rows.py or columnar.py has to read it."""
 
     endings: tuple[str, ...]
     names: Callable[[File], list[str]]

@@ -1,36 +1,25 @@
-"""The page of a scoring job: what came out, what was rejected, where the time went.
-
-It stands alone, as the page of a run does (report.py), whose colours it has.
-"""
+"""The page of a scoring job: what came out, what was rejected, where the time went."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from serving import heads
 from serving.manifest import Manifest
 from serving.report import DRIFTED, ENOUGH_FOR_DRIFT, Report
+from tasks import pages
 
-TEMPLATE = Path(__file__).with_suffix(".html")
+TEMPLATE = "job_page.html"
 MAX_VALUES = 40
 """Of a decision column; the rest is counted."""
 
 
 def render(report: Report, described: Manifest, given: Mapping[str, Any]) -> str:
-    """`given`: the arguments of the job. Whatever comes from data or names is escaped."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATE.parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    """`given`: the arguments of the job."""
     watched = heads.get(described.objective).SHARES
-    return environment.get_template(TEMPLATE.name).render(
+    return pages.render(
+        TEMPLATE,
         report=report,
         given=given,
         steps=_bars(report.steps_s),

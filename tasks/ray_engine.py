@@ -52,7 +52,8 @@ def run(
     ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **mine)
     try:
         with job.begun(**arguments) as begun:
-            counted = begun.counted(lambda now: on_progress(asdict(now)) if on_progress else None)
+            tell = None if on_progress is None else lambda now: on_progress(asdict(now))
+            counted = job.Counted(begun, tell)
             if begun.missing:
                 _Driver(ray, begun, arguments, counted).run()
             return begun.finish().to_dict()
@@ -61,6 +62,7 @@ def run(
 
 
 def _ray() -> Any:
+    # The actors claim no GPU of Ray's, and see those of their node all the same.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray
@@ -175,7 +177,10 @@ class Worker:
         self._promised: dict[int, Future[Record]] = {}
         self._failed: Future[Any] = Future()
         at = {"paths": arguments["paths"], "output": arguments["output"], "workers": cores}
-        folder = _unpacked(model, digest, Path(arguments["model"]))
+        folder = Path(arguments["model"])
+        if not folder.is_dir() or folder_sha256(folder) != digest:  # not on a shared disk
+            self._sent = tempfile.TemporaryDirectory(prefix="headrace-model-")
+            folder = _unpacked(model, Path(self._sent.name))
         threading.Thread(target=self._work, kwargs={"model": folder, **at}, daemon=True).start()
 
     def ready(self) -> None:
@@ -203,11 +208,7 @@ class Worker:
                     promise.set_exception(problem)
 
 
-def _unpacked(model: dict[str, bytes], digest: str, folder: Path) -> Path:
-    """The model's folder on this node: where it was on the driver's, if that is here too."""
-    if folder.is_dir() and folder_sha256(folder) == digest:
-        return folder
-    folder = Path(tempfile.mkdtemp(prefix="headrace-model-"))
+def _unpacked(model: dict[str, bytes], folder: Path) -> Path:
     for name, content in model.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)

@@ -17,12 +17,11 @@ from typing import Any
 import yaml
 
 from configs.schema import Recipe
-from serving.digests import file_sha256
-from tasks import artifact, pictures
+from tasks import artifact, pages, pictures
 from tasks.artifact import Artifact
 from tasks.tracking import PASSWORD
 
-TEMPLATE = Path(__file__).with_suffix(".html")
+TEMPLATE = "report.html"
 MAX_LABELS = 40
 """Label shares shown; the rest is counted."""
 
@@ -41,7 +40,7 @@ def report(
         "report",
         key={
             "recipe": recipe.model_dump(mode="json"),
-            "template": file_sha256(TEMPLATE),
+            "templates": pages.digests(TEMPLATE),
         },
         inputs=stages,
         code=[__name__],
@@ -57,20 +56,11 @@ def _build(recipe: Recipe, stages: Sequence[Artifact], folder: Path) -> dict[str
 
 
 def render(recipe: Recipe, stages: Mapping[str, Artifact]) -> str:
-    """The page. Whatever comes from data, recipe or labels is escaped by the template."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATE.parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"duration": duration, "size": size}
     found = _json(stages["evaluate"].path / "metrics.json")
     decision = stages["decide"].facts
-    return environment.get_template(TEMPLATE.name).render(
+    return pages.render(
+        TEMPLATE,
+        {"duration": duration, "size": size},
         recipe=recipe,
         recipe_text=recipe_text(recipe),
         stages=list(stages.values()),

@@ -24,7 +24,11 @@ from scoring_model import MAX_LENGTH, PACKAGES, fine_tuned, operations
 from configs.schema import DocstringsSource
 from tasks.artifact import Artifact
 
-pytestmark = [pytest.mark.bench, pytest.mark.timeout(7200)]
+pytestmark = [
+    pytest.mark.bench,
+    pytest.mark.timeout(7200),
+    pytest.mark.filterwarnings("ignore"),  # what the peers' libraries warn of is their business
+]
 
 N_TEXTS = 20_000
 PEER_S = 20.0
@@ -169,7 +173,9 @@ def measured_peers(
     """Tokens a second of each peer, by its setting."""
 
     def speed(score: peers.Score) -> float:
-        return peers.timed(score, texts.texts, texts.lengths, PEER_S)
+        found = peers.timed(score, texts.texts, texts.lengths, PEER_S)
+        print(f"{found:,.0f} tokens/s", flush=True)
+        return found
 
     found: dict[str, dict[str, float]] = {}
     for precision in ("fp32", "bf16"):

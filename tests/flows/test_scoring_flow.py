@@ -102,3 +102,9 @@ def test_a_flow_run_shares_a_job_out_to_task_runs(
         runs = client.read_task_runs()
     mine = [one for one in runs if one.flow_run_id == state.state_details.flow_run_id]
     assert sorted(one.name.split("-")[0] for one in mine) == ["score chunks"] * 3
+
+    source.write_text(source.read_text().replace("0003,,", "0003,soup,"))
+    with temporary_settings({PREFECT_LOGGING_TO_API_ENABLED: False}):
+        again = scoring(**given, fan_out=3, options={**options, "retry_rejected": True})
+    assert again["errors"] == {"empty_text": state.result()["errors"]["empty_text"] - 1}
+    assert pq.read_table(output)["label"].to_pylist()[3] == "food"

@@ -6,10 +6,18 @@ from pathlib import Path
 import pytest
 from tiny_model import make_model
 
+from serving.scorer import Scorer
+
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     return make_model(tmp_path / "model")
+
+
+@pytest.fixture(scope="session")
+def scorer(tmp_path_factory: pytest.TempPathFactory) -> Scorer:
+    """For tests that leave it, and its folder, as they are."""
+    return Scorer(make_model(tmp_path_factory.mktemp("scorer") / "model"))
 
 
 @pytest.fixture

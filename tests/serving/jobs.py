@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import random
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 from tiny_model import FILLER, WORDS
 
 from serving import job
+from serving.readers import read_table
 
 VOCABULARY = [*FILLER, *(word for words in WORDS.values() for word in words)]
 
@@ -28,6 +30,18 @@ def table(path: Path, n: int, seed: int = 0) -> Path:
     return path
 
 
+def write(folder: Path, name: str, content: bytes) -> Path:
+    path = folder / name
+    path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    return path
+
+
+def texts(path: Path | list[Path], column: str = "text") -> list[tuple[str | None, str | None]]:
+    """(text, error) of every row."""
+    blocks = read_table(path, [column], text=[column])
+    return [row for b in blocks for row in zip(b.columns[column], b.errors, strict=True)]
+
+
 def parts(folder: Path) -> dict[str, bytes]:
     """All that must not depend on how often a job was interrupted."""
     kept = [*folder.glob("part-*"), *folder.glob("_commits/*"), folder / "_plan.json"]
@@ -41,6 +55,7 @@ def run(model: Path, source: str | Path | list[Path], output: str | Path, **how:
 CHILD = """
 import sys, time
 from serving import job
+from serving.readers import read_table
 model, source, output, form = sys.argv[1:]
 job.run(model, source, output, keep=["id"], format=form, chunk_rows=20, model_version="m/1",
         token_budget=64, on_progress=lambda now: time.sleep(0.01))

@@ -24,6 +24,7 @@ from moto.server import ThreadedMotoServer
 
 from serving import job
 from serving.errors import InputError, PlanError, ServingError
+from serving.job import Counted
 from serving.output import open_output
 
 BUCKET = "s3://headrace"
@@ -190,7 +191,7 @@ def test_of_two_jobs_at_one_output_each_chunk_counts_once(
         assert second.rows_now == 60
         records = open_output(url).all_committed(3)
         todo = iter(first.missing)
-        counted = first.counted(None)
+        counted = Counted(first, None)
         first.opened().run(lambda: next(todo, None), counted.on_chunk, counted.on_batch)
         assert first.done == records
         first.finish()

@@ -10,18 +10,13 @@ import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tiny_model import FILLER, LABELS, WORDS, bag_of_words, graph, make_model
+from tiny_model import FILLER, LABELS, WORDS, bag_of_words, graph
 
 from serving import golden, manifest
 from serving.errors import ModelFolderError, ProviderError
 from serving.scorer import Scorer
 
 ALL_WORDS = [*FILLER, *(word for words in WORDS.values() for word in words)]
-
-
-@pytest.fixture(scope="module")
-def scorer(tmp_path_factory: pytest.TempPathFactory) -> Scorer:
-    return Scorer(make_model(tmp_path_factory.mktemp("scorer") / "model"))
 
 
 def test_texts_become_labels(scorer: Scorer) -> None:

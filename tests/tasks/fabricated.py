@@ -90,6 +90,14 @@ def registered(name: str, made: dict[str, Artifact]) -> Registered:
     return register(recipe(name), **made, run_id=run_id)
 
 
+def stored_model(name: str) -> Path:
+    """The folder of an MLflow model on disk, which is version 1 and champion of `name`."""
+    registered(name, stages(name))
+    champion = registry.champion(name)
+    assert champion is not None
+    return champion.folder.parents[1]
+
+
 def versions_in_registry(name: str, n: int, folder: Path) -> None:
     """`n` versions of one model folder, made as `register` makes them, without logging a model."""
     client = tracking.connect()

@@ -14,18 +14,14 @@ import pandas as pd
 import pytest
 
 from serving.scorer import Scorer
-from tasks import mlflow_model, registry, tracking
+from tasks import mlflow_model, tracking
 
 SPORT, SOUP = "the goal of the match", "soup"
 
 
 @pytest.fixture(scope="module")
 def stored(workspace: Path) -> Path:
-    """An MLflow model on disk: version 1 and champion of `loaded`."""
-    fabricated.registered("loaded", fabricated.stages("loaded"))
-    champion = registry.champion("loaded")
-    assert champion is not None
-    return champion.folder.parents[1]
+    return fabricated.stored_model("loaded")
 
 
 @pytest.fixture(scope="module")

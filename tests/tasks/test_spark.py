@@ -1,5 +1,6 @@
 """A registered model over a DataFrame, in a real Spark session on this machine."""
 
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from typing import Any
 import fabricated
 import pytest
 
-from tasks import mlflow_model, registry
+from tasks import mlflow_model, tracking
 
 TEXTS = ["the goal of the match", None, "soup", "  ", "moon", "one old coach", None, "orbit"]
 LABELS = ["sport", None, "food", None, "space", "sport", None, "space"]
@@ -24,11 +25,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def model(workspace: Path) -> Path:
-    """An MLflow model on disk: version 1 and champion of `spark`."""
-    fabricated.registered("spark", fabricated.stages("spark"))
-    champion = registry.champion("spark")
-    assert champion is not None
-    return champion.folder.parents[1]
+    return fabricated.stored_model("spark")
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +94,15 @@ def test_all_probabilities_are_there_when_asked_for(spark: Any, rows: Any, model
     assert [row.probabilities and round(sum(row.probabilities), 5) for row in found] == [
         1.0 if label else None for label in LABELS
     ]
+
+
+def test_what_the_guide_says(
+    spark: Any, rows: Any, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fabricated.stored_model("reviews")
+    guide = (Path(__file__).parents[2] / "docs" / "scoring.md").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"```\n(import mlflow\n.*?)```", guide, re.DOTALL)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.uri())
+    said: dict[str, Any] = {"spark": spark, "table": rows}
+    exec(lines, said)
+    assert said["good"].count() == 5

@@ -1,0 +1,36 @@
+"""HTML pages from the templates beside this module, as all of them are made.
+
+Whatever comes from data, names or recipes is escaped; a field that is missing is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from serving.digests import file_sha256
+
+FOLDER = Path(__file__).parent
+BASE = "page.html"
+
+
+def render(
+    template: str, filters: dict[str, Callable[..., Any]] | None = None, **values: Any
+) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= filters or {}
+    return environment.get_template(template).render(**values)
+
+
+def digests(template: str) -> dict[str, str]:
+    """Of the files that decide what a page looks like."""
+    return {name: file_sha256(FOLDER / name) for name in (BASE, template)}
