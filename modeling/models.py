@@ -1,0 +1,291 @@
+"""The Transformers of modeling/ as transformers models: saved, loaded, trained and run like any.
+
+Importing this module registers them: AutoModelForCausalLM.from_config(DecoderConfig()) and its
+kind, and a recipe's `model.scratch.model_type`, then know them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    DynamicCache,
+    EncoderDecoderCache,
+    GenerationMixin,
+    PreTrainedModel,
+)
+from transformers import initialization as init
+from transformers.modeling_outputs import (
+    BaseModelOutput,
+    CausalLMOutputWithPast,
+    Seq2SeqLMOutput,
+    SequenceClassifierOutput,
+    TokenClassifierOutput,
+)
+
+from .attention import padding_mask
+from .config import DecoderConfig, EncoderConfig, EncoderDecoderConfig, TransformerConfig
+from .layers import Memory
+from .positions import Sinusoidal, sinusoids
+from .transformer import Decoder, Encoder
+
+IGNORED = -100
+"""The label of positions that a loss leaves out."""
+
+
+class _Model(PreTrainedModel):  # type: ignore[misc]  # transformers has no types
+    config: TransformerConfig
+    config_class = TransformerConfig
+    main_input_name = "input_ids"
+    _supports_sdpa = True
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Glorot and Bengio (2010), as the first Transformer's code did."""
+        if isinstance(module, nn.Linear):
+            init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            init.normal_(module.weight, std=self.config.hidden_size**-0.5)
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, Sinusoidal):
+            init.copy_(module.table, sinusoids(*module.table.shape))
+
+
+# --- encoder --------------------------------------------------------------------------------------
+
+
+class _EncoderModel(_Model):
+    config_class = EncoderConfig
+    base_model_prefix = "encoder"
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__(config)
+        self.encoder = Encoder(config)
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.encoder.tokens
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        self.encoder.tokens = value
+
+    def _loss(self, logits: Tensor, labels: Tensor | None, **given: Any) -> Tensor | None:
+        if labels is None:
+            return None
+        return self.loss_function(labels, logits, self.config, **given)
+
+
+class EncoderForSequenceClassification(_EncoderModel):
+    """Texts into classes, by what the encoder makes of the first token."""
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool = False,
+        **given: Any,
+    ) -> SequenceClassifierOutput:
+        maps: list[Tensor] | None = [] if output_attentions else None
+        x_blw = self.encoder(input_ids, attention_mask, maps)
+        logits = self.classifier(self.dropout(x_blw[:, 0]))
+        loss = self._loss(logits, labels)
+        return SequenceClassifierOutput(loss=loss, logits=logits, attentions=_tuple(maps))
+
+
+class EncoderForTokenClassification(_EncoderModel):
+    """A class for each token."""
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool = False,
+        **given: Any,
+    ) -> TokenClassifierOutput:
+        maps: list[Tensor] | None = [] if output_attentions else None
+        logits = self.classifier(self.dropout(self.encoder(input_ids, attention_mask, maps)))
+        loss = self._loss(logits, labels)
+        return TokenClassifierOutput(loss=loss, logits=logits, attentions=_tuple(maps))
+
+
+# --- decoder --------------------------------------------------------------------------------------
+
+
+class DecoderForCausalLM(_Model, GenerationMixin):  # type: ignore[misc]
+    """The next token of a text, and so on (Radford et al., 2018)."""
+
+    config_class = DecoderConfig
+    base_model_prefix = "decoder"
+    _tied_weights_keys: ClassVar[dict[str, str]] = {"lm_head.weight": "decoder.tokens.weight"}
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__(config)
+        self.decoder = Decoder(config, config.num_hidden_layers)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.decoder.tokens
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        self.decoder.tokens = value
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        past_key_values: Any = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool = False,
+        logits_to_keep: int = 0,
+        **given: Any,
+    ) -> CausalLMOutputWithPast:
+        """`labels` are the ids themselves: each position's is the next one's id."""
+        if past_key_values is None and use_cache and labels is None:
+            past_key_values = DynamicCache(config=self.config)
+        maps: list[Tensor] | None = [] if output_attentions else None
+        x_blw = self.decoder(input_ids, attention_mask, cache=past_key_values, maps=maps)
+        logits = self.lm_head(x_blw[:, -logits_to_keep:])
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits, labels, vocab_size=self.config.vocab_size, **given)
+        return CausalLMOutputWithPast(
+            loss=loss, logits=logits, past_key_values=past_key_values, attentions=_tuple(maps)
+        )
+
+
+# --- encoder and decoder --------------------------------------------------------------------------
+
+
+class _EncoderHalf(_Model):
+    """The encoder as what `generate` calls."""
+
+    def __init__(self, config: EncoderDecoderConfig, tokens: nn.Embedding) -> None:
+        super().__init__(config)
+        self.stack = Encoder(config, tokens)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        output_attentions: bool = False,
+        **given: Any,
+    ) -> BaseModelOutput:
+        maps: list[Tensor] | None = [] if output_attentions else None
+        x_bsw = self.stack(input_ids, attention_mask, maps)
+        return BaseModelOutput(last_hidden_state=x_bsw, attentions=_tuple(maps))
+
+
+class EncoderDecoderForSeq2SeqLM(_Model, GenerationMixin):  # type: ignore[misc]
+    """Text to text: the Transformer as it was first described (Vaswani et al., 2017)."""
+
+    config_class = EncoderDecoderConfig
+    base_model_prefix = "model"
+    _tied_weights_keys: ClassVar[dict[str, str]] = {
+        "encoder.stack.tokens.weight": "shared.weight",
+        "decoder.tokens.weight": "shared.weight",
+        "lm_head.weight": "shared.weight",
+    }
+
+    def __init__(self, config: EncoderDecoderConfig) -> None:
+        super().__init__(config)
+        self.shared = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
+        self.encoder = _EncoderHalf(config, self.shared)
+        self.decoder = Decoder(config, config.num_decoder_layers, self.shared, use_memory=True)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_encoder(self, *_: Any, **__: Any) -> nn.Module:
+        return self.encoder
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.shared
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        self.shared = self.encoder.stack.tokens = self.decoder.tokens = value
+
+    def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
+        """The labels one step later, behind the start token."""
+        ids = labels.new_full(labels.shape, self.config.decoder_start_token_id)
+        ids[:, 1:] = labels[:, :-1]
+        return ids.masked_fill(ids == IGNORED, self.config.pad_token_id or 0)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        encoder_outputs: Any = None,
+        past_key_values: Any = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool = False,
+        **given: Any,
+    ) -> Seq2SeqLMOutput:
+        """`labels` are the ids of the target; padding among them is IGNORED."""
+        if encoder_outputs is None:
+            encoder_outputs = self.encoder(input_ids, attention_mask, output_attentions)
+        if decoder_input_ids is None and labels is not None:
+            decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
+        if past_key_values is None and use_cache and labels is None:
+            past_key_values = EncoderDecoderCache(
+                DynamicCache(config=self.config), DynamicCache(config=self.config)
+            )
+        maps: list[Tensor] | None = [] if output_attentions else None
+        cross: list[Tensor] | None = [] if output_attentions else None
+        x_bsw = encoder_outputs[0]
+        real_bs = x_bsw.new_ones(x_bsw.shape[:2]) if attention_mask is None else attention_mask
+        memory = Memory(x_bsw, padding_mask(real_bs), past_key_values, cross)
+        x_blw = self.decoder(
+            decoder_input_ids,
+            decoder_attention_mask,
+            memory=memory,
+            cache=past_key_values and past_key_values.self_attention_cache,
+            maps=maps,
+        )
+        logits = self.lm_head(x_blw)
+        loss = None
+        if labels is not None:
+            loss = nn.functional.cross_entropy(
+                logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED
+            )
+        return Seq2SeqLMOutput(
+            loss=loss,
+            logits=logits,
+            past_key_values=past_key_values,
+            decoder_attentions=_tuple(maps),
+            cross_attentions=_tuple(cross),
+            encoder_last_hidden_state=x_bsw,
+            encoder_attentions=getattr(encoder_outputs, "attentions", None),
+        )
+
+
+def _tuple(maps: list[Tensor] | None) -> tuple[Tensor, ...] | None:
+    return None if maps is None else tuple(maps)
+
+
+for _config in (EncoderConfig, DecoderConfig, EncoderDecoderConfig):
+    AutoConfig.register(_config.model_type, _config, exist_ok=True)
+for _auto, _config, _model in (
+    (AutoModelForSequenceClassification, EncoderConfig, EncoderForSequenceClassification),
+    (AutoModelForTokenClassification, EncoderConfig, EncoderForTokenClassification),
+    (AutoModelForCausalLM, DecoderConfig, DecoderForCausalLM),
+    (AutoModelForSeq2SeqLM, EncoderDecoderConfig, EncoderDecoderForSeq2SeqLM),
+):
+    _auto.register(_config, _model, exist_ok=True)

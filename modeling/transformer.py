@@ -1,0 +1,123 @@
+"""Encoder and decoder: embeddings, a stack of layers, and what each position may see.
+
+For the suffixes see attention.py. Texts of one batch are padded, on either side, to one length;
+`real` is 1 where there is a token and 0 where there is padding.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .attention import causal_mask, padding_mask
+from .config import TransformerConfig
+from .layers import Layer, Memory, View
+from .positions import POSITIONS
+
+
+class Stack(nn.Module):
+    """Token embeddings and layers: what encoder and decoder have in common."""
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        n_layers: int,
+        *,
+        tokens: nn.Embedding | None = None,
+        use_memory: bool = False,
+    ) -> None:
+        """`tokens`: an embedding that is somebody else's too."""
+        super().__init__()
+        width = config.hidden_size
+        self.tokens = tokens or nn.Embedding(config.vocab_size, width, config.pad_token_id)
+        self.positions = POSITIONS[config.positions](
+            config.max_position_embeddings, width, config.num_attention_heads
+        )
+        self.scale = math.sqrt(width) if config.scale_embeddings else 1.0
+        self.norm_embeddings = (
+            nn.LayerNorm(width, eps=config.layer_norm_eps)
+            if config.norm_embeddings
+            else nn.Identity()
+        )
+        self.dropout = nn.Dropout(config.dropout)
+        self.layers = nn.ModuleList(
+            Layer(config, self.positions, index, use_memory=use_memory) for index in range(n_layers)
+        )
+        # Sums of pre-norm layers were never normalised.
+        self.norm = (
+            nn.LayerNorm(width, eps=config.layer_norm_eps) if config.norm_first else nn.Identity()
+        )
+
+    def embed(self, ids_bl: Tensor, at_bl: Tensor) -> Tensor:
+        """(b, l, w)"""
+        x_blw = self.positions.embed(self.tokens(ids_bl) * self.scale, at_bl)
+        return self.dropout(self.norm_embeddings(x_blw))
+
+    def view(self, real_bs: Tensor, n_queries: int, *, causal: bool) -> View:
+        """What the last `n_queries` positions see. Tokens are counted from 0, padding is not."""
+        at_bs = (real_bs.long().cumsum(-1) - 1).clamp(min=0)
+        at_bl = at_bs[:, -n_queries:]
+        mask = padding_mask(real_bs)
+        if causal:
+            mask = mask & causal_mask(n_queries, real_bs.shape[1], real_bs.device)
+        bias = self.positions.bias(at_bl, at_bs)
+        return View(at_bl, mask if bias is None else torch.where(mask, bias, -math.inf))
+
+
+class Encoder(Stack):
+    """Every position sees all others."""
+
+    def __init__(self, config: TransformerConfig, tokens: nn.Embedding | None = None) -> None:
+        super().__init__(config, config.num_hidden_layers, tokens=tokens)
+
+    def forward(
+        self, ids_bl: Tensor, real_bl: Tensor | None = None, maps: list[Tensor] | None = None
+    ) -> Tensor:
+        """(b, l, w)"""
+        real_bl = torch.ones_like(ids_bl) if real_bl is None else real_bl
+        view = self.view(real_bl, ids_bl.shape[1], causal=False)
+        view.maps = maps
+        x_blw = self.embed(ids_bl, view.at_bl)
+        for layer in self.layers:
+            x_blw = layer(x_blw, view)
+        return self.norm(x_blw)
+
+
+class Decoder(Stack):
+    """Every position sees those before it and, where there is a memory, all of that."""
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        n_layers: int,
+        tokens: nn.Embedding | None = None,
+        *,
+        use_memory: bool = False,
+    ) -> None:
+        super().__init__(config, n_layers, tokens=tokens, use_memory=use_memory)
+
+    def forward(
+        self,
+        ids_bl: Tensor,
+        real_bs: Tensor | None = None,
+        *,
+        memory: Memory | None = None,
+        cache: Any = None,
+        maps: list[Tensor] | None = None,
+    ) -> Tensor:
+        """(b, l, w). `cache`: a transformers Cache with what came before these tokens.
+
+        `real_bs` is about all tokens, those in the cache first.
+        """
+        n_before = 0 if cache is None else cache.get_seq_length()
+        if real_bs is None:
+            real_bs = ids_bl.new_ones(ids_bl.shape[0], n_before + ids_bl.shape[1])
+        view = self.view(real_bs, ids_bl.shape[1], causal=True)
+        view.cache, view.maps = cache, maps
+        x_blw = self.embed(ids_bl, view.at_bl)
+        for layer in self.layers:
+            x_blw = layer(x_blw, view, memory)
+        return self.norm(x_blw)
