@@ -1,5 +1,5 @@
-"""The Transformer from scratch, as transformers-compatible models.
+"""The Transformer from scratch, as transformers-compatible models (guide: docs/transformers.md).
 
-Imports nothing of ours. `attention.py`, `positions.py`, `layers.py` and `transformer.py` belong
-here; a recipe reaches them through `model.source: scratch` and the model type they register.
+Imports nothing of ours. Read in this order: attention.py, positions.py, layers.py, transformer.py,
+models.py. Importing models.py registers the models with transformers' Auto classes.
 """

@@ -1,7 +1,7 @@
 """The Transformers of modeling/ as transformers models: saved, loaded, trained and run like any.
 
 Importing this module registers them: AutoModelForCausalLM.from_config(DecoderConfig()) and its
-kind, and a recipe's `model.scratch.model_type`, then know them.
+kind then know them.
 """
 
 from __future__ import annotations
