@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -56,7 +57,7 @@ def call(argv: Sequence[str] | None = None) -> tuple[int, Any]:
 
 def _failed(problem: Exception, code: int, arguments: argparse.Namespace) -> tuple[int, Any]:
     if arguments.debug:
-        raise problem
+        traceback.print_exception(problem)
     text = str(problem) or type(problem).__name__
     if code == FAILED:
         text = f"{type(problem).__name__}: {text} (--debug shows where)"

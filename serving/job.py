@@ -125,22 +125,24 @@ def begun(
             "input": plans.fingerprint(files, problems, frozen),
             "onnxruntime": ort.__version__,
         }
-        scorer = None
+        scorer = mended = None
         if frozen is None:
             frozen, scorer = planning.new_plan(folder, device, asked)
             try:
                 out.create_record(PLAN, asdict(frozen))
             except FileExistsError:
                 raise PlanError(f"another job has just begun at {out}; run this again") from None
-        elif retry_rejected:
-            now = retry.mended(frozen, asked.pop("input"))
-            plans.check_same(frozen, **asked, provider=PROVIDERS.get(device))
-            frozen = now
-            out.write(PLAN, asdict(now))
         else:
+            if retry_rejected:
+                mended = retry.mended(frozen, asked.pop("input"))
             plans.check_same(frozen, **asked, provider=PROVIDERS.get(device))
         done = out.all_committed(frozen.n_chunks)
-        again = retry.find(out, done, frozen) if retry_rejected else {}
+        again: dict[int, retry.Rejected] = {}
+        if mended:
+            again = retry.find(out, done, frozen)
+            retry.check_others(BlockReader(files, mended), again)
+            frozen = mended
+            out.write(PLAN, asdict(frozen))
         job = Begun(
             folder, files, out, described, frozen, done, again, scorer, started, max_rejected
         )

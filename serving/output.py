@@ -172,7 +172,7 @@ class OutputFolder(Output):
     def get(self, name: str) -> bytes | None:
         try:
             return (self.path / name).read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
     def put(self, name: str, write: Write) -> Record:

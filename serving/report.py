@@ -193,6 +193,7 @@ def merged(before: Mapping[str, Any], again: Mapping[str, Any]) -> dict[str, Any
         "first_row": before["first_row"],
         "rows": before["rows"],
         "scored": before["scored"] + again["scored"],
+        "content": before["content"] + again["content"],
         "errors": again["errors"],
         "tokens": before["tokens"] + again["tokens"],
         "padded_tokens": before["padded_tokens"] + again["padded_tokens"],

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from . import writers
+from .chunks import BlockReader, content_of
 from .errors import PlanError
 from .output import Output, Record, record_name
 from .plan import ANOTHER_FOLDER, Plan
@@ -55,6 +56,20 @@ def find(out: Output, done: Mapping[int, Record], plan: Plan) -> dict[int, Rejec
             rows = {row for content in contents for row in rejected(content)}
             found[chunk] = Rejected(record, rows)
     return found
+
+
+def check_others(reader: BlockReader, rejected: Mapping[int, Rejected]) -> None:
+    """Raises PlanError where rows beside the rejected ones are not those that were scored."""
+    for chunk, again in sorted(rejected.items()):
+        block = reader.read(chunk)
+        rows = range(block.first_row, block.first_row + len(block))
+        good = [i for i, row in enumerate(rows) if row not in again.rows]
+        if content_of(block.columns, good, rows) != again.record["content"]:
+            raise PlanError(
+                "rows can be done again only where they stood: of the rows "
+                f"{rows[0]:,} to {rows[-1]:,} good ones have changed or moved; mend nothing but "
+                f"the rejected rows, or {ANOTHER_FOLDER}"
+            )
 
 
 def commit(

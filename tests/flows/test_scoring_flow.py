@@ -108,3 +108,15 @@ def test_a_flow_run_shares_a_job_out_to_task_runs(
         again = scoring(**given, fan_out=3, options={**options, "retry_rejected": True})
     assert again["errors"] == {"empty_text": state.result()["errors"]["empty_text"] - 1}
     assert pq.read_table(output)["label"].to_pylist()[3] == "food"
+
+
+def test_debug_changes_neither_code_nor_answer(
+    model: Path, tmp_path: Path, headrace: Callable[..., tuple[int, Any, str]]
+) -> None:
+    source = table(tmp_path / "t.csv", 5)
+    code, value, told = headrace("score", "--debug", model, source, tmp_path / "o", "--text", "x")
+    assert (code, value["exit_code"]) == (2, 2)
+    assert "Traceback" in told
+    code, value, told = headrace("score", model, source, source)
+    assert code == 2
+    assert value["error"] == f"the output {source} is a file; name a folder for the parts"
