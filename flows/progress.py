@@ -38,11 +38,15 @@ class Paced:
 def bar(title: str, unit: str) -> Iterator[Callable[[int, int, str], None]]:
     """Yields `advance(done, total, note)`."""
     if not sys.stderr.isatty():
-        started = time.monotonic()
+        first: tuple[int, float] | None = None
 
         def say(done: int, total: int, note: str) -> None:
-            left = (time.monotonic() - started) * (total - done) / max(done, 1)
-            ending = f", {timedelta(seconds=round(left))} left" if 0 < done < total else ""
+            nonlocal first
+            now = time.monotonic()
+            first = first or (done, now)  # before it there was loading, or an earlier run
+            made, seconds = done - first[0], now - first[1]
+            left = timedelta(seconds=round(seconds * (total - done) / max(made, 1)))
+            ending = f", {left} left" if made and done < total else ""
             log.info("%s: %s of %s %s, %s%s", title, f"{done:,}", f"{total:,}", unit, note, ending)
 
         yield Paced(say, LINE_EVERY_S)

@@ -1,8 +1,10 @@
-"""What a Transformer of modeling/ is made of, under transformers' usual names."""
+"""What a Transformer of modeling/ is made of, under transformers' usual names.
 
-from __future__ import annotations
+Types are checked on every assignment, and have to be no strings for that: no annotations from the
+future here.
+"""
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
@@ -22,10 +24,9 @@ class TransformerConfig(PreTrainedConfig):  # type: ignore[misc]  # transformers
     """Inner width of the feed-forward networks; SwiGLU's is two thirds of it."""
     max_position_embeddings: int = 512
     """Longest text in tokens, where positions are sinusoidal or learned."""
-    positions: str = "sinusoidal"
-    """sinusoidal, learned, rotary, alibi or none: see positions.py."""
-    activation: str = "gelu"
-    """relu, gelu, gelu_tanh, silu or swiglu."""
+    positions: Literal["sinusoidal", "learned", "rotary", "alibi", "none"] = "sinusoidal"
+    """See positions.py."""
+    activation: Literal["relu", "gelu", "gelu_tanh", "silu", "swiglu"] = "gelu"
     norm_first: bool = True
     """Normalise in front of each sublayer (pre-norm), not behind it."""
     norm_embeddings: bool = False

@@ -80,29 +80,34 @@ class Residual(nn.Module):
         return self.norm(x_blw + self.dropout(sublayer(x_blw)))
 
 
-@dataclass
-class View:
-    """What the queries of a layer's self-attention see."""
+@dataclass(kw_only=True)
+class Seen:
+    """What queries see."""
 
-    at_bl: Tensor
-    """Positions of the queries."""
     mask: Tensor
     """Of the scores (b, h, l, s): True where a query may look, or what is added."""
     cache: Any = None
-    """A transformers Cache with the keys and values of earlier positions."""
+    """A transformers Cache with keys and values that were made earlier."""
     maps: list[Tensor] | None = None
     """Gets the weights (b, h, l, s) of each layer, if there is a list."""
 
 
-@dataclass
-class Memory:
-    """What the queries of a decoder's cross-attention see: the encoder's result."""
+@dataclass(kw_only=True)
+class View(Seen):
+    """In self-attention: the text itself. Its cache holds the positions before these."""
+
+    at_bl: Tensor
+    """Positions of the queries."""
+
+
+@dataclass(kw_only=True)
+class Memory(Seen):
+    """In a decoder's cross-attention: the encoder's result.
+
+    Its cache is an EncoderDecoderCache: the memory's keys and values are made once.
+    """
 
     x_bsw: Tensor
-    mask: Tensor
-    cache: Any = None
-    """A transformers EncoderDecoderCache: keys and values of the memory are made once."""
-    maps: list[Tensor] | None = None
 
 
 class Layer(nn.Module):

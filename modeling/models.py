@@ -32,7 +32,7 @@ from transformers.modeling_outputs import (
 from .attention import padding_mask
 from .config import DecoderConfig, EncoderConfig, EncoderDecoderConfig, TransformerConfig
 from .layers import Memory
-from .positions import Sinusoidal, sinusoids
+from .positions import Sinusoidal
 from .transformer import Decoder, Encoder
 
 IGNORED = -100
@@ -57,7 +57,7 @@ class _Model(PreTrainedModel):  # type: ignore[misc]  # transformers has no type
             init.ones_(module.weight)
             init.zeros_(module.bias)
         elif isinstance(module, Sinusoidal):
-            init.copy_(module.table, sinusoids(*module.table.shape))
+            module.reset()
 
 
 # --- encoder --------------------------------------------------------------------------------------
@@ -69,7 +69,7 @@ class _EncoderModel(_Model):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__(config)
-        self.encoder = Encoder(config)
+        self.encoder = Encoder(config, config.num_hidden_layers)
         self.dropout = nn.Dropout(config.classifier_dropout)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
@@ -80,10 +80,13 @@ class _EncoderModel(_Model):
     def set_input_embeddings(self, value: nn.Embedding) -> None:
         self.encoder.tokens = value
 
-    def _loss(self, logits: Tensor, labels: Tensor | None, **given: Any) -> Tensor | None:
-        if labels is None:
-            return None
-        return self.loss_function(labels, logits, self.config, **given)
+    def _classify(
+        self, x_xw: Tensor, maps: list[Tensor] | None, labels: Tensor | None
+    ) -> dict[str, Any]:
+        """The fields of both outputs, for one token of each text (b, w) or for all (b, l, w)."""
+        logits = self.classifier(self.dropout(x_xw))
+        loss = None if labels is None else self.loss_function(labels, logits, self.config)
+        return {"loss": loss, "logits": logits, "attentions": _tuple(maps)}
 
 
 class EncoderForSequenceClassification(_EncoderModel):
@@ -99,9 +102,7 @@ class EncoderForSequenceClassification(_EncoderModel):
     ) -> SequenceClassifierOutput:
         maps: list[Tensor] | None = [] if output_attentions else None
         x_blw = self.encoder(input_ids, attention_mask, maps)
-        logits = self.classifier(self.dropout(x_blw[:, 0]))
-        loss = self._loss(logits, labels)
-        return SequenceClassifierOutput(loss=loss, logits=logits, attentions=_tuple(maps))
+        return SequenceClassifierOutput(**self._classify(x_blw[:, 0], maps, labels))
 
 
 class EncoderForTokenClassification(_EncoderModel):
@@ -116,9 +117,8 @@ class EncoderForTokenClassification(_EncoderModel):
         **given: Any,
     ) -> TokenClassifierOutput:
         maps: list[Tensor] | None = [] if output_attentions else None
-        logits = self.classifier(self.dropout(self.encoder(input_ids, attention_mask, maps)))
-        loss = self._loss(logits, labels)
-        return TokenClassifierOutput(loss=loss, logits=logits, attentions=_tuple(maps))
+        x_blw = self.encoder(input_ids, attention_mask, maps)
+        return TokenClassifierOutput(**self._classify(x_blw, maps, labels))
 
 
 # --- decoder --------------------------------------------------------------------------------------
@@ -176,7 +176,7 @@ class _EncoderHalf(_Model):
 
     def __init__(self, config: EncoderDecoderConfig, tokens: nn.Embedding) -> None:
         super().__init__(config)
-        self.stack = Encoder(config, tokens)
+        self.stack = Encoder(config, config.num_hidden_layers, tokens=tokens)
         self.post_init()
 
     def forward(
@@ -206,7 +206,9 @@ class EncoderDecoderForSeq2SeqLM(_Model, GenerationMixin):  # type: ignore[misc]
         super().__init__(config)
         self.shared = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
         self.encoder = _EncoderHalf(config, self.shared)
-        self.decoder = Decoder(config, config.num_decoder_layers, self.shared, use_memory=True)
+        self.decoder = Decoder(
+            config, config.num_decoder_layers, tokens=self.shared, use_memory=True
+        )
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
@@ -236,9 +238,13 @@ class EncoderDecoderForSeq2SeqLM(_Model, GenerationMixin):  # type: ignore[misc]
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         output_attentions: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
         **given: Any,
     ) -> Seq2SeqLMOutput:
-        """`labels` are the ids of the target; padding among them is IGNORED."""
+        """`labels` are the ids of the target; padding among them is IGNORED.
+
+        `num_items_in_batch`: what the sum of losses is divided by where this is a part of a batch.
+        """
         if encoder_outputs is None:
             encoder_outputs = self.encoder(input_ids, attention_mask, output_attentions)
         if decoder_input_ids is None and labels is not None:
@@ -251,7 +257,7 @@ class EncoderDecoderForSeq2SeqLM(_Model, GenerationMixin):  # type: ignore[misc]
         cross: list[Tensor] | None = [] if output_attentions else None
         x_bsw = encoder_outputs[0]
         real_bs = x_bsw.new_ones(x_bsw.shape[:2]) if attention_mask is None else attention_mask
-        memory = Memory(x_bsw, padding_mask(real_bs), past_key_values, cross)
+        memory = Memory(x_bsw=x_bsw, mask=padding_mask(real_bs), cache=past_key_values, maps=cross)
         x_blw = self.decoder(
             decoder_input_ids,
             decoder_attention_mask,
@@ -263,8 +269,12 @@ class EncoderDecoderForSeq2SeqLM(_Model, GenerationMixin):  # type: ignore[misc]
         loss = None
         if labels is not None:
             loss = nn.functional.cross_entropy(
-                logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED
+                logits.flatten(0, 1),
+                labels.flatten(),
+                ignore_index=IGNORED,
+                reduction="mean" if num_items_in_batch is None else "sum",
             )
+            loss = loss / (1 if num_items_in_batch is None else num_items_in_batch)
         return Seq2SeqLMOutput(
             loss=loss,
             logits=logits,

@@ -64,14 +64,12 @@ class Stack(nn.Module):
         if causal:
             mask = mask & causal_mask(n_queries, real_bs.shape[1], real_bs.device)
         bias = self.positions.bias(at_bl, at_bs)
-        return View(at_bl, mask if bias is None else torch.where(mask, bias, -math.inf))
+        mask = mask if bias is None else torch.where(mask, bias, -math.inf)
+        return View(at_bl=at_bl, mask=mask)
 
 
 class Encoder(Stack):
     """Every position sees all others."""
-
-    def __init__(self, config: TransformerConfig, tokens: nn.Embedding | None = None) -> None:
-        super().__init__(config, config.num_hidden_layers, tokens=tokens)
 
     def forward(
         self, ids_bl: Tensor, real_bl: Tensor | None = None, maps: list[Tensor] | None = None
@@ -88,16 +86,6 @@ class Encoder(Stack):
 
 class Decoder(Stack):
     """Every position sees those before it and, where there is a memory, all of that."""
-
-    def __init__(
-        self,
-        config: TransformerConfig,
-        n_layers: int,
-        tokens: nn.Embedding | None = None,
-        *,
-        use_memory: bool = False,
-    ) -> None:
-        super().__init__(config, n_layers, tokens=tokens, use_memory=use_memory)
 
     def forward(
         self,

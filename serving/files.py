@@ -12,9 +12,10 @@ import gzip
 import importlib
 import io
 import lzma
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 from urllib.parse import unquote
@@ -70,6 +71,14 @@ class File:
         filesystem, path = filesystem_of(self.where)
         info = filesystem.info(path)
         return int(info["size"]), str(info.get("ETag") or filesystem.ukey(path)).strip('"')
+
+
+def names_below(files: Sequence[File]) -> list[str]:
+    """What tells files apart: their paths below the folder that holds them all."""
+    paths = [Path(file.where).parts for file in files]
+    folders = zip(*(path[:-1] for path in paths), strict=False)
+    n_common = sum(1 for _ in takewhile(lambda level: len(set(level)) == 1, folders))
+    return [str(PurePosixPath(*path[n_common:])) for path in paths]
 
 
 def is_url(where: str | Path) -> bool:
@@ -137,7 +146,11 @@ def unreachable(url: str) -> Iterator[None]:
     """No such bucket, no rights, no network: an InputError that names the URL."""
     try:
         yield
-    except (OSError, ValueError) as problem:
+    except Exception as problem:
+        # Missing credentials and their kind come as the S3 library's own errors.
+        of_library = type(problem).__module__.startswith("botocore")
+        if not isinstance(problem, OSError | ValueError) and not of_library:
+            raise
         reason = str(problem).partition("\n")[0]
         raise InputError(f"{url} cannot be read: {reason}") from problem
 

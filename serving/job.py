@@ -8,9 +8,9 @@ with `work` (the chunks themselves are lanes.py's).
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ def run(
         return job.finish()
 
 
-@contextmanager
+@contextlib.contextmanager
 def begun(
     model: str | Path,
     paths: Paths,
@@ -84,6 +84,7 @@ def begun(
     chunk_rows: int | None = None,
     max_rejected: float | None = None,
     retry_rejected: bool = False,
+    held: bool = False,
     **options: Any,
 ) -> Iterator[Begun]:
     """A job with its plan, new or as it was begun earlier; on a disk nobody else has it meanwhile.
@@ -92,7 +93,8 @@ def begun(
     `probabilities=True`. `text_column`, `chunk_rows` and `max_rejected` are the model's own by
     default; `max_rejected` only sets a field of the Report. `partition_by`: a column of the output
     with a folder for each of its values. `retry_rejected`: of what is done, do those rows again
-    that had an error; the input may have changed, but for the number of its rows.
+    that had an error; the input may have changed in those. `held`: the caller has the output's
+    lock.
     Raises InputError for tables that cannot be read, PlanError when the output holds another job,
     or one that is running, ModelFolderError and ProviderError as Scorer does.
     """
@@ -118,7 +120,8 @@ def begun(
         "threads": threads,
         "token_budget": token_budget,
     }
-    with out.locked():
+    with contextlib.nullcontext() if held else out.held():
+        out.check()
         frozen = plans.read(out.read(PLAN))
         asked |= {
             "model": folder_sha256(folder),
@@ -170,10 +173,14 @@ class Begun:
     lanes: Lanes | None = None
     """Of this process, when it does chunks itself."""
     earlier: list[Record] = field(init=False)
-    """Those that were there before this run."""
+    """Those that were there before this run; of a chunk with rejected rows, the others."""
 
     def __post_init__(self) -> None:
-        self.earlier = [one for chunk, one in self.done.items() if chunk not in self.rejected]
+        self.earlier = []
+        for chunk, record in self.done.items():
+            again = self.rejected.get(chunk)
+            rest = {"rows": record["rows"] - len(again.rows), "errors": {}} if again else {}
+            self.earlier.append({**record, **rest})
 
     @property
     def missing(self) -> list[int]:
@@ -220,12 +227,10 @@ class Counted:
         self._tokens += tokens
         self._padded += padded
         if self._on_progress:
-            n_rows = self._job.plan.n_rows
             self._on_progress(
                 Progress(
-                    # Rows that are done again were counted when they were done first.
-                    rows=min(self._earlier + self._rows, n_rows),
-                    n_rows=n_rows,
+                    rows=self._earlier + self._rows,
+                    n_rows=self._job.plan.n_rows,
                     rows_now=self._rows,
                     tokens=self._tokens,
                     padded_tokens=self._padded,
@@ -239,8 +244,10 @@ class Counted:
             before = self._job.rejected.get(number)
             self._job.done[number] = record
             self._errors += sum(record["errors"].values())
-            scored = record["scored"] - (before.record["scored"] if before else 0)
-            self.on_batch(record["rows"] - scored, 0, 0)
+            rows, scored = record["rows"], record["scored"]
+            if before:
+                rows, scored = len(before.rows), scored - before.record["scored"]
+            self.on_batch(rows - scored, 0, 0)  # those that no batch had
 
 
 def work(

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from .digests import file_sha256
-from .errors import PlanError, ServingError
+from .errors import ServingError
 from .files import File, filesystem_of, unreachable
-from .output import COMMITS, PLAN, Output, Record, Write, record_name, somebody_elses
+from .output import COMMITS, Output, Record, Write, record_name
 
 REQUESTS = 16
 """Records that are looked at at a time."""
@@ -33,14 +33,11 @@ class ObjectOutput(Output):
     def __str__(self) -> str:
         return self.url
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        names = self._names("")
-        if names and PLAN not in names:
-            raise somebody_elses(self.url, sorted(names)[0])
-        if PLAN in names and self.read(PLAN) is None:
-            raise PlanError(f"{self.url}/{PLAN} is damaged; give another output")
-        yield
+    def held(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    def names(self) -> set[str]:
+        return self._names("")
 
     def get(self, name: str) -> bytes | None:
         try:

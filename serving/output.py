@@ -48,11 +48,26 @@ class Output(ABC):
     """What is the same on every kind of storage. `str()` is what a user would call it."""
 
     @abstractmethod
-    def locked(self) -> contextlib.AbstractContextManager[None]:
-        """Keep other jobs out while this one plans.
+    def held(self) -> contextlib.AbstractContextManager[int | None]:
+        """Keep other jobs out, where that can be done; PlanError when one is at work there.
 
-        Raises PlanError when another job is at work there, or when it is somebody else's.
+        Yields the lock's file handle: a process that inherits it holds the output too.
         """
+
+    def check(self) -> None:
+        """Raises PlanError when it is not a scoring job's, or nobody can tell which one's."""
+        names = self.names()
+        if names and PLAN not in names:
+            raise PlanError(
+                f"{self} holds {min(names)} and no {PLAN}: it is not the folder of a scoring job; "
+                "name a new or empty one"
+            )
+        if names and self.read(PLAN) is None:  # what were the parts made with?
+            raise PlanError(f"{self}/{PLAN} is damaged; give another output folder")
+
+    @abstractmethod
+    def names(self) -> set[str]:
+        """Of the files and folders in it, hidden ones left out."""
 
     @abstractmethod
     def get(self, name: str) -> bytes | None:
@@ -153,21 +168,36 @@ class OutputFolder(Output):
         return str(self.path)
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Also makes the folder; the lock dies with its process."""
+    def held(self) -> Iterator[int | None]:
+        """Also makes the folder, and leaves none where no job was begun.
+
+        The lock dies with its process and those that inherited it.
+        """
         if self.path.exists() and not self.path.is_dir():
             raise PlanError(f"the output {self.path} is a file; name a folder for the parts")
-        self.path.mkdir(parents=True, exist_ok=True)
-        strangers = sorted(p.name for p in self.path.iterdir() if not p.name.startswith("."))
-        if strangers and not (self.path / PLAN).exists():
-            raise somebody_elses(self.path, strangers[0])
-        with (self.path / LOCK).open("a+b") as file:
-            if not _lock(file.fileno()):
+        lock, is_new = self.path / LOCK, not self.path.exists()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = lock.open("a+b")
+        except OSError as problem:
+            raise PlanError(
+                f"the output {self.path} cannot be made: {problem.strerror}; name another folder"
+            ) from problem
+        with file:
+            # The file may have gone with a job that was refused.
+            if not _lock(file.fileno()) or not _is_at(lock, file.fileno()):
                 raise PlanError(f"another job is writing to {self.path}; wait for it or stop it")
-            if (self.path / PLAN).exists() and self.read(PLAN) is None:
-                # Without it nobody knows what the parts were made with.
-                raise PlanError(f"{self.path / PLAN} is damaged; give another output folder")
-            yield
+            try:
+                yield file.fileno()
+            finally:
+                if not (self.path / PLAN).exists():
+                    lock.unlink(missing_ok=True)
+                    if is_new:
+                        with contextlib.suppress(OSError):
+                            self.path.rmdir()
+
+    def names(self) -> set[str]:
+        return {one.name for one in self.path.iterdir() if not one.name.startswith(".")}
 
     def get(self, name: str) -> bytes | None:
         try:
@@ -199,19 +229,16 @@ class OutputFolder(Output):
         return path.is_file() and bool(file_sha256(path) == file["sha256"])
 
 
-def somebody_elses(where: object, name: str) -> PlanError:
-    return PlanError(
-        f"{where} holds {name} and no {PLAN}: it is not the folder of a scoring job; "
-        "name a new or empty one"
-    )
-
-
 def _flush(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _is_at(path: Path, handle: int) -> bool:
+    return path.exists() and os.path.samestat(path.stat(), os.fstat(handle))
 
 
 if sys.platform == "win32":

@@ -15,12 +15,12 @@ from typing import Any
 import onnxruntime as ort
 
 from .errors import InputError, PlanError
-from .files import File
+from .files import File, names_below
 from .output import PLAN
 from .readers import column_names, count_rows
 from .rows import check_columns
 
-FORMAT = 1
+FORMAT = 2
 MAX_CHUNKS = 100_000  # part names have five digits and must sort into row order
 ANOTHER_FOLDER = "give another output folder, or empty this one to start anew"
 
@@ -32,8 +32,8 @@ class Plan:
     model_version: str
     """What each output row carries."""
     input: list[dict[str, Any]]
-    """Each file's name, size, digest and rows, in reading order; `problem` where it has none
-    because it cannot be read."""
+    """Each file's name (below the folder that holds them all), size, digest and rows, in reading
+    order; `problem` where it has none because it cannot be read."""
     text_column: str
     keep: list[str]
     options: dict[str, Any]
@@ -133,10 +133,10 @@ def fingerprint(
     """
     known = {(file["name"], file["digest"]): file for file in (plan.input if plan else [])}
     found, bad = [], dict(known_problems)
-    for file in files:
+    for file, name in zip(files, names_below(files), strict=True):
         try:
             size, digest = file.stamp()
-            counted = known.get((file.name, digest), {})
+            counted = known.get((name, digest), {})
             rows = 0 if file in bad else counted.get("rows")
             rows = count_rows(file) if rows is None else rows
             if "problem" in counted:
@@ -144,7 +144,7 @@ def fingerprint(
         except (InputError, FileNotFoundError, PermissionError) as problem:
             rows, bad[file] = 0, str(problem)
         said = {"problem": bad[file]} if file in bad else {}
-        found.append({"name": file.name, "size": size, "digest": digest, "rows": rows, **said})
+        found.append({"name": name, "size": size, "digest": digest, "rows": rows, **said})
     _not_all(bad, files)
     return found
 

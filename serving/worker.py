@@ -43,6 +43,14 @@ class Teller:
         self.tell(**{"committed" if record else "begun": number})
 
 
+def _text(problem: Exception) -> str:
+    """Without the errno, which is told by itself."""
+    if isinstance(problem, OSError) and problem.strerror:
+        at = f": {problem.filename}" if problem.filename else ""
+        return problem.strerror + at
+    return str(problem)
+
+
 def main(job: str) -> None:
     teller = Teller()
     try:
@@ -63,7 +71,7 @@ def main(job: str) -> None:
         teller.tell(
             error={
                 "kind": type(problem).__name__,
-                "text": str(problem),
+                "text": _text(problem),
                 "errno": getattr(problem, "errno", None),
                 "traceback": traceback.format_exc(),
             }

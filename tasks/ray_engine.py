@@ -12,9 +12,11 @@ model is sent along.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import tempfile
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -93,8 +95,11 @@ class _Driver:
         self._model = ray.put(model)
 
     def run(self) -> None:
+        looked = -math.inf
         while self._todo or any(chunk is not None for _, chunk in self._refs.values()):
-            self._start_actors()
+            if not self._refs or time.monotonic() - looked >= POLL_S:
+                looked = time.monotonic()
+                self._start_actors()
             if not self._refs:
                 raise survive.WorkerDied("the Ray cluster has no node left with a core to give")
             ready, _ = self._ray.wait(list(self._refs), num_returns=1, timeout=POLL_S)

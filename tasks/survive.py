@@ -40,9 +40,11 @@ def run(
     `on_progress` gets the fields of serving.report.Progress.
     Raises what the job raises, by its kind and text; WorkerDied when nothing helps.
     """
-    if arguments.get("retry_rejected"):  # what killed a process once is a rejected row too
-        open_output(arguments["output"]).remove(QUARANTINE)
-    return dict(_until_done(lambda: {"run": arguments}, arguments, on_progress)["report"])
+    out, job = open_output(arguments["output"]), {"run": {**arguments, "held": True}}
+    with out.held() as lock:  # also between a worker's death and the next one
+        if arguments.get("retry_rejected"):  # what killed a process once is a rejected row too
+            out.remove(QUARANTINE)
+        return dict(_until_done(lambda: job, arguments, on_progress, lock=lock)["report"])
 
 
 def work(
@@ -73,12 +75,16 @@ def _until_done(
     arguments: Arguments,
     on_progress: Callable[[dict[str, Any]], None] | None = None,
     on_committed: Callable[[int], None] | None = None,
+    lock: int | None = None,
 ) -> dict[str, Any]:
-    """Start a worker with `job()`, and another one when it dies; the event it ended with."""
+    """Start a worker with `job()`, and another one when it dies; the event it ended with.
+
+    `lock`: a file handle that the worker inherits.
+    """
     deaths = 0
     while True:
         begun: set[int] = set()
-        for event in _events(job()):
+        for event in _events(job(), lock):
             if "report" in event or "done" in event:
                 return event
             if "progress" in event and on_progress:
@@ -114,7 +120,7 @@ def set_aside(arguments: Arguments, chunks: Sequence[int]) -> list[int]:
 
     found: list[int] = []
     for chunk in chunks:
-        log.warning("score: the process died; looking for the row of chunk %s that kills it", chunk)
+        log.warning("score: the process died; does a row of chunk %s kill it?", chunk)
         found += _killers(range(chunk * size, min((chunk + 1) * size, n_rows)), kills)
     if found:
         log.warning("score: set aside as %s: row %s", CODE, ", ".join(map(str, found[:5])))
@@ -133,9 +139,12 @@ def _killers(rows: range, kills: Callable[[range], bool]) -> list[int]:
     return _killers(rows[:half], kills) + _killers(rows[half:], kills)
 
 
-def _events(job: dict[str, Any]) -> Events:
+def _events(job: dict[str, Any], lock: int | None = None) -> Events:
     """What the worker tells; nothing more once it is dead. Raises what it raised."""
-    with lifeline.running("serving.worker", [json.dumps(job)], stdout=subprocess.PIPE) as process:
+    inherited = () if lock is None else (lock,)
+    with lifeline.running(
+        "serving.worker", [json.dumps(job)], stdout=subprocess.PIPE, pass_fds=inherited
+    ) as process:
         assert process.stdout is not None
         with process.stdout as lines:
             for line in lines:

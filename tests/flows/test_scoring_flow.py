@@ -48,6 +48,12 @@ def test_with_many_files_those_that_can_be_read_are_scored(
     assert rows == list(range(60))
     assert not (output / "_SUCCESS").exists()
     assert headrace("score", model, *files, output)[0] == 2
+    for day in ("1", "2"):
+        (tmp_path / "in" / f"day={day}").mkdir(parents=True)
+        (tmp_path / "in" / f"day={day}" / "t.parquet").write_bytes(b"PAR1 and then nothing")
+    table(tmp_path / "in" / "u.csv", 3)
+    code, value, told = headrace("score", model, tmp_path / "in", tmp_path / "days")
+    assert (code, sorted(value["unreadable"])) == (2, ["day=1/t.parquet", "day=2/t.parquet"])
     code, value, told = headrace("score", model, files[1], tmp_path / "none")
     assert (code, list(value)) == (2, ["error", "exit_code"])
     assert told.count("\n") == 1

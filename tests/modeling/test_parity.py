@@ -107,7 +107,7 @@ def test_bert(padding: str) -> None:
     state[table] = state[table] + types[0]
     state.pop("embeddings.position_ids", None)
     config = EncoderConfig(**SHAPE, norm_first=False, norm_embeddings=True, layer_norm_eps=1e-12)
-    mine = Encoder(config).eval()
+    mine = Encoder(config, config.num_hidden_layers).eval()
     mine.load_state_dict(renamed(state, BERT))
     # BERT counts padding, and so would count its tokens from elsewhere when it is on the left.
     at = (real.cumsum(-1) - 1).clamp(min=0)
@@ -130,7 +130,7 @@ def test_torchs_encoder(padding: str, norm_first: bool) -> None:
     config = EncoderConfig(
         **{**SHAPE, "positions": "none"}, norm_first=norm_first, activation="relu"
     )
-    mine = Encoder(config).eval()
+    mine = Encoder(config, config.num_hidden_layers).eval()
     state = {}
     for name, value in theirs.state_dict().items():
         if "in_proj" in name:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassFieldValidationError
 from safetensors import safe_open
 from torch import Tensor
 from transformers import (
@@ -148,6 +149,30 @@ def test_attention_can_be_looked_at() -> None:
     assert (found.cross_attentions[0][1, :, :, 3:] == 0).all()
     torch.testing.assert_close(found.logits, model(ids, **given).logits, atol=CLOSE, rtol=CLOSE)
     assert model(ids, **given).cross_attentions is None
+
+
+@pytest.mark.parametrize("name", ["text", "text to text"])
+def test_losses_of_parts_of_a_batch_add_up(name: str) -> None:
+    model = seeded(MODELS[name][1])
+    ids, real = padded("right")
+    labels = ids.masked_fill(real == 0, -100)
+    # The first token of a text is no one's next one.
+    counted = labels if name == "text to text" else labels[:, 1:]
+    n_items = (counted != -100).sum()
+    parts = [
+        model(ids[rows], attention_mask=real[rows], labels=labels[rows], num_items_in_batch=n_items)
+        for rows in (slice(0, 1), slice(1, 3))
+    ]
+    whole = model(ids, attention_mask=real, labels=labels).loss
+    torch.testing.assert_close(sum(part.loss for part in parts), whole)
+
+
+def test_a_choice_that_is_none_is_an_error_that_lists_them() -> None:
+    with pytest.raises(
+        StrictDataclassFieldValidationError,
+        match=r"expected one of \('sinusoidal', .*, got circular",
+    ):
+        DecoderConfig(**SHAPE, positions="circular")
 
 
 def test_it_learns_to_turn_a_text_round() -> None:

@@ -248,15 +248,22 @@ def test_nothing_is_made_when_the_table_cannot_be_scored(model: Path, tmp_path: 
     with pytest.raises(ServingError, match="no output format 'xlsx'"):
         run(model, source, output, format="xlsx")
     assert not output.exists()
+    with pytest.raises(ServingError, match="no variant 'int4'"):  # told when the output is held
+        run(model, source, output, variant="int4")
+    assert not output.exists()
+    with pytest.raises(
+        PlanError, match=r"output .*t\.csv/out cannot be made: Not a directory; name"
+    ):
+        run(model, source, source / "out")
 
 
 def test_a_plan_of_another_format_and_too_many_parts_are_named(model: Path, tmp_path: Path) -> None:
     source, output = table(tmp_path / "t.csv", 30), tmp_path / "out"
     run(model, source, output)
-    (output / "_plan.json").write_text('{"format": 2}')
+    (output / "_plan.json").write_text('{"format": 1}')
     with pytest.raises(PlanError, match=r"_plan\.json is of another Headrace"):
         run(model, source, output)
-    (output / "_plan.json").write_text('{"format": 1, "mo')
+    (output / "_plan.json").write_text('{"format": 2, "mo')
     with pytest.raises(PlanError, match=r"_plan\.json is damaged; give another output folder"):
         run(model, source, output)
     (tmp_path / "long.csv").write_text("text\n" + "soup\n" * 100_001)

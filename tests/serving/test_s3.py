@@ -114,6 +114,20 @@ def rows_of(folder: Path) -> dict[str, bytes]:
     return {name: content for name, content in parts(folder).items() if name.startswith("part")}
 
 
+def test_without_credentials_one_line_says_so(
+    model: Path, tmp_path: Path, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    type(fsspec.filesystem("s3")).clear_instance_cache()
+    source = table(tmp_path / "t.csv", 3)
+    with pytest.raises(InputError, match=r"s3://headrace/in cannot be read: .*credentials"):
+        run(model, f"{BUCKET}/in", tmp_path / "out")
+    with pytest.raises(InputError, match=r"s3://headrace/out cannot be read: .*credentials"):
+        run(model, source, f"{BUCKET}/out")
+
+
 def test_a_table_in_a_bucket_is_scored_into_a_bucket(
     model: Path, tmp_path: Path, proxy: Proxy
 ) -> None:

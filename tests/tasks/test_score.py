@@ -45,8 +45,9 @@ def test_rejected_rows_are_done_again_and_the_others_stay(
     with pytest.raises(PlanError, match=r"the content of its input t\.csv has changed"):
         run(model, source, output, **how)
     again = run(model, source, output, retry_rejected=True, **how)
-    assert (again.rows, again.errors, again.parts) == (100, {}, 5)
+    assert (again.rows, again.rows_now, again.errors, again.parts) == (100, 6, {}, 5)
     assert again.tokens == first.tokens + 6 * 3
+    assert again.tokens_per_second * again.seconds == pytest.approx(6 * 3, rel=0.01)
 
     run(model, source, tmp_path / "whole", **how)
     whole, now = parts(tmp_path / "whole"), parts(output)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
-from serving.errors import InputError
+from serving.errors import InputError, PlanError
+from serving.output import PLAN, open_output
 from tasks import survive
 from tasks.artifact import Artifact
 
@@ -72,6 +75,25 @@ def test_a_death_that_no_row_explains_ends_the_job(
     monkeypatch.setattr(survive, "DEATHS", 1)
     with pytest.raises(survive.WorkerDied, match="no single row is to blame"):
         survive.run(job(exported, tmp_path, ["goal", "often one", "often two"]))
+
+
+def test_no_other_job_comes_in_while_a_dead_worker_is_replaced(
+    exported: Artifact, tmp_path: Path, deadly: None
+) -> None:
+    texts = [f"goal match {i}" for i in range(40)]
+    texts[13] = texts[30] = "a deadly goal"
+    given, out = job(exported, tmp_path, texts), open_output(tmp_path / "out")
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(survive.run, given)
+        while out.read(PLAN) is None:
+            assert not running.done()
+        tries = 0
+        while not out.finished():
+            with contextlib.suppress(PlanError), out.held():
+                assert out.finished(), "the output was free"
+            tries += 1
+        assert running.result()["errors"] == {"killed_worker": 2}
+    assert tries > 10
 
 
 def test_what_the_job_raises_is_raised_here(exported: Artifact, tmp_path: Path) -> None:
