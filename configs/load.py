@@ -16,6 +16,8 @@ from configs.errors import RecipeError
 from configs.schema import Recipe
 
 SECRET = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
+PATHS = {"files": ("train", "validation", "test"), "text": ("files",)}
+"""By kind of source, the keys that name files."""
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -75,16 +77,16 @@ def _apply(content: dict[str, Any], override: str) -> None:
 
 
 def _absolute_paths(content: dict[str, Any], base: Path) -> None:
-    """Make the relative paths of a files source (and of a model folder) start at `base`."""
+    """Make the relative paths of files (and of a model folder) start at `base`."""
     data, model = content.get("data"), content.get("model")
     source = data.get("source") if isinstance(data, dict) else None
-    if isinstance(source, dict) and source.get("kind") == "files":
-        for split in ("train", "validation", "test"):
-            given = source.get(split)
+    if isinstance(source, dict):
+        for key in PATHS.get(str(source.get("kind")), ()):
+            given = source.get(key)
             if isinstance(given, str):
-                source[split] = _absolute(given, base)
+                source[key] = _absolute(given, base)
             elif isinstance(given, list):
-                source[split] = [_absolute(one, base) for one in given]
+                source[key] = [_absolute(one, base) for one in given]
     if isinstance(model, dict) and str(model.get("source", "")).startswith("."):
         model["source"] = _absolute(model["source"], base)
 

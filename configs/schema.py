@@ -68,8 +68,35 @@ class DocstringsSource(Section):
     """`sentence`: the first sentence with package names masked; `whole`: all of it, masked."""
 
 
+class DatesSource(Section):
+    """Dates written in many languages and in ISO 8601: made by the package babel, no download."""
+
+    kind: Literal["dates"]
+    rows: int = Field(20_000, ge=100)
+    """Of training; validation and test have fewer."""
+    unseen: float = Field(0.1, ge=0, lt=1)
+    """Share of the locales, and of the test rows, that training has nothing of."""
+    seed: int = 0
+
+
+class TextSource(Section):
+    """Plain text in files, cut into pieces: the first ones train, the last ones test."""
+
+    kind: Literal["text"]
+    files: str | list[str]
+    """Path or glob (or a list of them), read one after the other. Relative paths start at the
+    recipe's own folder."""
+    piece: int = Field(2_000, ge=100)
+    """Characters of a row, at most."""
+    validation: float = Field(0.1, ge=0, lt=0.5)
+    """Share of the text in front of the test's."""
+    test: float = Field(0.1, ge=0, lt=0.5)
+    """Share of the text at its end."""
+
+
 Source = Annotated[
-    FilesSource | HubSource | SqlSource | DocstringsSource, Field(discriminator="kind")
+    FilesSource | HubSource | SqlSource | DocstringsSource | DatesSource | TextSource,
+    Field(discriminator="kind"),
 ]
 
 
@@ -144,8 +171,10 @@ class Scratch(Section):
 
     model_type: str = "bert"
     """A transformers model type, such as `bert`."""
+    tokens: Literal["bpe", "characters"] = "bpe"
+    """`bpe`: byte-pair encoding; `characters`: every character that the training rows have."""
     vocab_size: int = Field(8000, ge=100)
-    """Size of the tokenizer trained on the data."""
+    """Size of the tokenizer trained on the data, where it is `bpe`."""
     config: dict[str, int | float | str | bool] = {}
     """Fields of that model type's config, such as `hidden_size`."""
 
@@ -186,6 +215,9 @@ class Train(Section):
     """Optimizer steps; ends training before `epochs` do."""
     batch_size: int = Field(32, ge=1)
     """Rows an optimizer step sees, over all processes: kept when memory forces smaller pieces."""
+    batch_tokens: int | None = Field(None, ge=64)
+    """In place of `batch_size`: tokens of a step, padding included. Of text to text, those of the
+    longer side."""
     learning_rate: float = Field(1e-4, gt=0)
     warmup: float = Field(0.06, ge=0, lt=1)
     """Share of steps with a rising learning rate."""

@@ -14,6 +14,7 @@ cross-attention from somewhere else.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -52,6 +53,10 @@ def fused_attention(
     Dao et al., "FlashAttention" (2022). `dropout`: of the weights.
     """
     return F.scaled_dot_product_attention(q_bhld, k_bhsd, v_bhsd, attn_mask=mask, dropout_p=dropout)
+
+
+Attend = Callable[..., Tensor]
+"""`fused_attention`, or what takes and gives the same in its place."""
 
 
 class MultiHeadAttention(nn.Module):
@@ -94,11 +99,12 @@ class MultiHeadAttention(nn.Module):
         mask: Tensor | None = None,
         *,
         maps: list[Tensor] | None = None,
+        attend: Attend = fused_attention,
     ) -> Tensor:
         """(b, l, w). The weights (b, h, l, s) are appended to `maps` where there is such a list."""
         if maps is None:
             dropout = self.dropout if self.training else 0.0
-            heads_bhld = fused_attention(q_bhld, k_bhsd, v_bhsd, mask, dropout=dropout)
+            heads_bhld = attend(q_bhld, k_bhsd, v_bhsd, mask, dropout=dropout)
         else:
             heads_bhld, weights_bhls = attention(q_bhld, k_bhsd, v_bhsd, mask)
             maps.append(weights_bhls)

@@ -13,7 +13,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import MultiHeadAttention
+from .attention import Attend, MultiHeadAttention, fused_attention
 from .config import TransformerConfig
 from .positions import Positions
 
@@ -90,6 +90,7 @@ class Seen:
     """A transformers Cache with keys and values that were made earlier."""
     maps: list[Tensor] | None = None
     """Gets the weights (b, h, l, s) of each layer, if there is a list."""
+    attend: Attend = fused_attention
 
 
 @dataclass(kw_only=True)
@@ -153,13 +154,17 @@ class Layer(nn.Module):
             if view.cache is not None:
                 k_bhsd, v_bhsd = view.cache.update(k_bhsd, v_bhsd, self.index)
             q_bhld = self._turn(self.self_attention.queries(x_blw), view.at_bl)
-            return self.self_attention(q_bhld, k_bhsd, v_bhsd, view.mask, maps=view.maps)
+            return self.self_attention(
+                q_bhld, k_bhsd, v_bhsd, view.mask, maps=view.maps, attend=view.attend
+            )
 
         def remember(x_blw: Tensor) -> Tensor:
             assert memory is not None
             k_bhsd, v_bhsd = self._remembered(memory)
             q_bhld = self.cross_attention.queries(x_blw)
-            return self.cross_attention(q_bhld, k_bhsd, v_bhsd, memory.mask, maps=memory.maps)
+            return self.cross_attention(
+                q_bhld, k_bhsd, v_bhsd, memory.mask, maps=memory.maps, attend=memory.attend
+            )
 
         x_blw = self.around_self(x_blw, see)
         if memory is not None:

@@ -56,6 +56,13 @@ class Stack(nn.Module):
         x_blw = self.positions.embed(self.tokens(ids_bl) * self.scale, at_bl)
         return self.dropout(self.norm_embeddings(x_blw))
 
+    def through(self, ids_bl: Tensor, view: View, memory: Memory | None = None) -> Tensor:
+        """What the layers make of tokens at the view's positions: (b, l, w)."""
+        x_blw = self.embed(ids_bl, view.at_bl)
+        for layer in self.layers:
+            x_blw = layer(x_blw, view, memory)
+        return self.norm(x_blw)
+
     def view(self, real_bs: Tensor, n_queries: int, *, causal: bool) -> View:
         """What the last `n_queries` positions see. Tokens are counted from 0, padding is not."""
         at_bs = (real_bs.long().cumsum(-1) - 1).clamp(min=0)
@@ -78,10 +85,7 @@ class Encoder(Stack):
         real_bl = torch.ones_like(ids_bl) if real_bl is None else real_bl
         view = self.view(real_bl, ids_bl.shape[1], causal=False)
         view.maps = maps
-        x_blw = self.embed(ids_bl, view.at_bl)
-        for layer in self.layers:
-            x_blw = layer(x_blw, view)
-        return self.norm(x_blw)
+        return self.through(ids_bl, view)
 
 
 class Decoder(Stack):
@@ -105,7 +109,4 @@ class Decoder(Stack):
             real_bs = ids_bl.new_ones(ids_bl.shape[0], n_before + ids_bl.shape[1])
         view = self.view(real_bs, ids_bl.shape[1], causal=True)
         view.cache, view.maps = cache, maps
-        x_blw = self.embed(ids_bl, view.at_bl)
-        for layer in self.layers:
-            x_blw = layer(x_blw, view, memory)
-        return self.norm(x_blw)
+        return self.through(ids_bl, view, memory)

@@ -47,12 +47,18 @@ ANY = Shapes()
 
 
 def plan_batches(
-    lengths: Lengths, *, token_budget: int, one_length: bool = False, shapes: Shapes = ANY
+    lengths: Lengths,
+    *,
+    token_budget: int,
+    one_length: bool = False,
+    shapes: Shapes = ANY,
+    growth: int = 0,
 ) -> list[NDArray[np.int64]]:
     """Indices of the rows of each batch: every row once, shortest first, ties in input order.
 
     A batch has rows x longest ≤ `token_budget` tokens, padding included, or is a single row.
-    `one_length`: its rows are all of one length, so that there is no padding.
+    `one_length`: its rows are all of one length, so that there is no padding. `growth`: tokens that
+    each row may grow by.
     """
     order = np.argsort(lengths, kind="stable")
     sizes = np.asarray(lengths, dtype=np.int64)[order].tolist()
@@ -64,7 +70,7 @@ def plan_batches(
         n_rows = shapes.rows(stop + 1 - start)
         if (
             stop == len(order)
-            or n_rows * shapes.length(sizes[stop]) > token_budget
+            or n_rows * (shapes.length(sizes[stop]) + growth) > token_budget
             or n_rows > max_rows
             or (one_length and sizes[stop] != sizes[start])
         ):

@@ -117,7 +117,7 @@ def tokenised(
     errors = [block.errors[i] for i in kept]
     texts = columns[plan.text_column]
     good = [i for i, code in enumerate(errors) if code is None]
-    ids = dict(zip(good, scorer.encode([texts[i] for i in good]), strict=True))
+    ids = dict(zip(good, scorer.encode([texts[i] for i in good], **plan.options), strict=True))
     for i in good:
         if len(ids[i]) == 0:  # not even a special token: nothing the model could look at
             errors[i] = "empty_text"
@@ -139,7 +139,9 @@ def scored(
     facts = chunk_facts(
         errors,
         lengths,
-        padded_tokens(lengths, scorer.runner.batches(lengths), scorer.runner.shapes),
+        padded_tokens(
+            lengths, scorer.runner.batches(lengths, **plan.options), scorer.runner.shapes
+        ),
         {name: decided.column(name).to_pylist() for name in scorer.head.SHARES},
         scorer.manifest.profile,
     )

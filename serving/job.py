@@ -283,4 +283,5 @@ def try_rows(model: str | Path, paths: Paths, output: str | Path, rows: range) -
     block = BlockReader(find_files(paths), plan).read(number)
     set_aside(block, out.quarantine())
     scorer = planning.open_as_planned(Path(model), plan)
-    scorer.start(tokenised(number, block, plan, scorer, only=rows).ids).outputs()
+    chunk = tokenised(number, block, plan, scorer, only=rows)
+    scorer.start(chunk.ids, **plan.options).outputs()

@@ -119,7 +119,7 @@ class Lanes:
             with self._step("tokenise"):
                 only = rejected[number].rows if number in rejected else None
                 chunk = tokenised(number, block, self._plan, self._scorer, only)
-            running = self._scorer.start(chunk.ids)
+            running = self._scorer.start(chunk.ids, **self._plan.options)
             self._at_work.add(running)
             return chunk, running
 

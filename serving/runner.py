@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -39,7 +39,6 @@ class Runner:
         graph: Path,
         head: Head,
         *,
-        pad_id: int,
         provider: str,
         max_length: int,
         half: bool = False,
@@ -50,9 +49,9 @@ class Runner:
     ) -> None:
         """`max_length`, `half`, and what is raised: see `open_session`."""
         self.workers, self.threads, self.token_budget = workers, threads, token_budget
-        self._head, self._pad_id = head, pad_id
+        self._head = head
 
-        def opened() -> Session:
+        def opened(graph: Path) -> Session:
             return open_session(
                 graph,
                 provider=provider,
@@ -64,45 +63,58 @@ class Runner:
 
         # On one thread a session computes in whoever calls it, so that all workers can share one,
         # and its weights. With more it has a pool of its own, that two callers would fight over.
-        sessions = [opened()] * workers if threads == 1 else [opened() for _ in range(workers)]
+        n_sessions = 1 if threads == 1 else workers
+        sessions = [head.open(graph, opened) for _ in range(n_sessions)]
+        sessions *= workers // n_sessions
         self.busy_s = 0.0
         """Seconds spent in the sessions so far, of all workers."""
         self._counting = threading.Lock()
-        self._idle: SimpleQueue[Session] = SimpleQueue()
+        self._idle: SimpleQueue[Any] = SimpleQueue()
         for session in sessions:
             self._idle.put(session)
-        self.providers, self.shapes = sessions[0].providers, sessions[0].shapes
-        self.one_length = "attention_mask" not in sessions[0].inputs
+        self.session = sessions[0]
+        """What the head runs: for who wants more of it than `run` gives."""
+        self.providers = self.session.providers
+        self.shapes, self.one_length = self.session.shapes, self.session.one_length
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="score")
 
-    def batches(self, lengths: Lengths, *, token_budget: int | None = None) -> list[NDArray[Any]]:
+    def batches(
+        self, lengths: Lengths, *, token_budget: int | None = None, **options: Any
+    ) -> list[NDArray[Any]]:
         """Which of the rows run together: a pure function of their lengths."""
-        budget = token_budget or self.token_budget
         return plan_batches(
-            lengths, token_budget=budget, one_length=self.one_length, shapes=self.shapes
+            lengths,
+            token_budget=token_budget or self.token_budget,
+            one_length=self.one_length,
+            shapes=self.shapes,
+            growth=self._head.growth(**options),
         )
 
-    def start(self, rows: Sequence[Ids], *, token_budget: int | None = None) -> Running:
+    def start(
+        self, rows: Sequence[Ids], *, token_budget: int | None = None, **options: Any
+    ) -> Running:
         """Have the workers run all rows, behind those they were given before."""
-        batches = self.batches([len(row) for row in rows], token_budget=token_budget)
+        batches = self.batches([len(row) for row in rows], token_budget=token_budget, **options)
         # The longest first: at the end the workers then wait for each other but shortly.
         return Running(
             rows,
             [
-                (batch, self._pool.submit(self._run, [rows[i] for i in batch]))
+                (batch, self._pool.submit(self._run, [rows[i] for i in batch], options))
                 for batch in reversed(batches)
             ],
             self.shapes,
         )
 
-    def run(self, rows: Sequence[Ids], *, token_budget: int | None = None) -> list[Any]:
+    def run(
+        self, rows: Sequence[Ids], *, token_budget: int | None = None, **options: Any
+    ) -> list[Any]:
         """The head's output of each row, in order."""
-        return self.start(rows, token_budget=token_budget).outputs()
+        return self.start(rows, token_budget=token_budget, **options).outputs()
 
-    def _run(self, rows: Sequence[Ids]) -> Sequence[Any]:
+    def _run(self, rows: Sequence[Ids], options: Mapping[str, Any]) -> Sequence[Any]:
         session, started = self._idle.get(), time.monotonic()
         try:
-            return self._head.run(session, rows, pad_id=self._pad_id)
+            return self._head.run(session, rows, **options)
         finally:
             self._idle.put(session)
             with self._counting:

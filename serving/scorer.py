@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +13,22 @@ import pyarrow as pa
 from . import golden, heads, manifest
 from .cores import granted_cores
 from .errors import ModelFolderError, ProviderError
-from .heads import Ids
+from .heads import Head, Ids
 from .runner import Runner, Running
 from .session import Device, device_of, providers_for
 from .tokenizer import TextTokenizer
 
 log = logging.getLogger(__name__)
 
-TOKEN_BUDGETS: dict[Device, int] = {"cpu": 1024, "cuda": 16_384, "tensorrt": 16_384}
-"""Tokens a batch holds, padding included: on a CPU what its caches hold, measured on MiniLM."""
 HALF = ("fp16", "fp16_plain")
 """The variants that compute in half precision."""
 
 
-def defaults(provider: str) -> dict[str, int]:
+def defaults(provider: str, head: type[Head]) -> dict[str, int]:
     """How a Runner runs on a provider when nothing else is asked for."""
     device = device_of(provider)
     workers = granted_cores() if device == "cpu" else 1
-    return {"workers": workers, "threads": 1, "token_budget": TOKEN_BUDGETS[device]}
+    return {"workers": workers, "threads": 1, "token_budget": head.TOKEN_BUDGETS[device]}
 
 
 class Scorer:
@@ -61,8 +60,11 @@ class Scorer:
         """
         self.folder = Path(folder)
         self.manifest = manifest.read(self.folder)
-        self.head = heads.get(self.manifest.objective)
-        self._tokenizer = TextTokenizer(self.folder / "tokenizer.json", self.manifest.max_length)
+        kind = heads.get(self.manifest.objective)
+        self._tokenizer = TextTokenizer(
+            self.folder / "tokenizer.json", self.manifest.max_length, keeps_end=kind.KEEPS_END
+        )
+        self.head = kind(self.manifest.head, pad_id=self.manifest.pad_id, tokenizer=self._tokenizer)
         how = {"workers": workers, "threads": threads, "token_budget": token_budget}
         self._open(self._candidates(variant, device), how, check=check)
 
@@ -100,12 +102,14 @@ class Scorer:
             self.runner = Runner(
                 self.folder / variant.file,
                 self.head,
-                pad_id=self.manifest.pad_id,
                 provider=provider,
                 max_length=self.manifest.max_length,
                 half=variant.name in HALF,
                 disabled_optimizers=variant.disabled_optimizers,
-                **(defaults(provider) | {name: n for name, n in how.items() if n is not None}),
+                **(
+                    defaults(provider, type(self.head))
+                    | {name: n for name, n in how.items() if n is not None}
+                ),
             )
             problem = self._golden_difference() if check else None
             if problem is None:
@@ -117,35 +121,48 @@ class Scorer:
         texts, outputs = golden.read(self.folder)
         if self.variant.name not in outputs:
             return f"{golden.FILE} has no outputs of it"
-        found = self.outputs(texts, token_budget=golden.TOKEN_BUDGET)
+        found = self.golden(texts)
         expected = outputs[self.variant.name]
         return golden.difference(expected, found, tolerance=self.variant.tolerance)
 
-    def encode(self, texts: Sequence[str]) -> list[Ids]:
-        """Token ids of each text, (length,) with length ≤ manifest.max_length."""
-        return self._tokenizer.encode(texts)
+    def golden(self, texts: Sequence[str]) -> Any:
+        """What golden.py keeps of each text, (n, ...): for classification its logits."""
+        options = self.head.GOLDEN
+        return self.head.numbers(self.outputs(texts, token_budget=golden.TOKEN_BUDGET, **options))
 
-    def start(self, rows: Sequence[Ids]) -> Running:
+    def encode(self, texts: Sequence[str], **options: Any) -> list[Ids]:
+        """Token ids of each text, (length,), at most manifest.max_length unless read whole."""
+        whole = self.head.reads_whole(**options)
+        return (self._uncut if whole else self._tokenizer).encode(texts)
+
+    @cached_property
+    def _uncut(self) -> TextTokenizer:
+        return TextTokenizer(self.folder / "tokenizer.json", None)
+
+    def start(self, rows: Sequence[Ids], **options: Any) -> Running:
         """Have the workers run all rows; `collect` takes what comes of it."""
-        return self.runner.start(rows)
+        return self.runner.start(rows, **options)
 
     def collect(self, outputs: Sequence[Any]) -> Any:
         """One value of all rows' outputs: for classification logits (n, k) float32."""
-        return self.head.collect(outputs, self.manifest.head)
+        return self.head.collect(outputs)
 
-    def outputs(self, texts: Sequence[str], *, token_budget: int | None = None) -> Any:
+    def outputs(
+        self, texts: Sequence[str], *, token_budget: int | None = None, **options: Any
+    ) -> Any:
         """What the model gives for each text: for classification logits (n, k) float32."""
-        return self.collect(self.runner.run(self.encode(texts), token_budget=token_budget))
+        rows = self.encode(texts, **options)
+        return self.collect(self.runner.run(rows, token_budget=token_budget, **options))
 
     def fields(self, **options: Any) -> list[pa.Field]:
         """The columns of a scored row. `options`: the head's, such as `probabilities=True`."""
-        return self.head.fields(self.manifest.head, **options)
+        return self.head.fields(**options)
 
     def decode(self, outputs: Any, **options: Any) -> pa.Table:
         """Collected outputs to the columns of scored rows, the decision first."""
-        columns = self.head.columns(outputs, self.manifest.head, **options)
+        columns = self.head.columns(outputs, **options)
         return pa.Table.from_arrays(columns, schema=pa.schema(self.fields(**options)))
 
     def score(self, texts: Sequence[str], **options: Any) -> pa.Table:
         """The scored rows of a few texts; tables are what job.py is for."""
-        return self.decode(self.outputs(texts), **options)
+        return self.decode(self.outputs(texts, **options), **options)

@@ -50,21 +50,25 @@ Array = NDArray[Any]
 
 
 class Session:
-    """A graph on a device, as heads run it: `.inputs`, their names; `.providers`, best first;
-    `.shapes`, those its batches must have."""
+    """A graph on a device, as heads run it: `.inputs`, `.outputs`, their names; `.providers`, best
+    first; `.shapes`, those its batches must have; `.one_length`, whether all their rows need one
+    length; `.raw`, onnxruntime's own."""
 
     def __init__(self, session: ort.InferenceSession, shapes: Shapes) -> None:
         self.inputs = [one.name for one in session.get_inputs()]
+        self.outputs = [one.name for one in session.get_outputs()]
         self.providers = list(session.get_providers())
         self.shapes = shapes
-        self._session, self._on_cpu = session, self.providers[0] == PROVIDERS["cpu"]
+        # Where there is a mask there is padding; a decoder has positions, and no need of either.
+        self.one_length = not {"attention_mask", "position_ids", "last"} & set(self.inputs)
+        self.raw, self._on_cpu = session, self.providers[0] == PROVIDERS["cpu"]
 
     def run(self, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
         """The outputs by these names. Several threads may run at a time."""
         if self._on_cpu:
-            found: list[Array] = self._session.run(outputs, feeds)
+            found: list[Array] = self.raw.run(outputs, feeds)
             return found
-        return run_bound(self._session, outputs, feeds, memory="cuda")
+        return run_bound(self.raw, outputs, feeds, memory="cuda")
 
 
 def run_bound(

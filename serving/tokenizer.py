@@ -23,8 +23,11 @@ class TextTokenizer:
     cores that affinity and cgroup grant (`TOKENIZERS_PARALLELISM=false` turns that off).
     """
 
-    def __init__(self, tokenizer_json: Path, max_length: int) -> None:
-        """`max_length`: tokens a text is cut to, special tokens included.
+    def __init__(
+        self, tokenizer_json: Path, max_length: int | None, *, keeps_end: bool = False
+    ) -> None:
+        """`max_length`: tokens a text is cut to, special tokens included; None: it is not cut.
+        `keeps_end`: its start is what goes.
 
         Raises ModelFolderError when the file is missing or is no tokenizer.
         """
@@ -36,7 +39,10 @@ class TextTokenizer:
             raise ModelFolderError(f"{tokenizer_json} is no tokenizer: {problem}") from problem
         # The file may carry settings of its own, from whoever saved it last.
         self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(max_length)
+        self._tokenizer.no_truncation()
+        if max_length is not None:
+            direction = "left" if keeps_end else "right"
+            self._tokenizer.enable_truncation(max_length, direction=direction)
         self.max_length = max_length
 
     @property
@@ -47,3 +53,7 @@ class TextTokenizer:
         """Ids of each text, special tokens added: one array (length,) per text, length ≥ 0."""
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=True)
         return [np.asarray(encoding.ids, dtype=np.int64) for encoding in encodings]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text that ids stand for, without special tokens."""
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))

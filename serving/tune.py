@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from . import manifest, speed
+from . import heads, manifest, speed
 from .errors import ProviderError
 from .heads import Ids
 from .scorer import Scorer, defaults
@@ -20,11 +20,8 @@ from .session import Device, device_of, providers_for
 
 TOKENS = 20_000
 """Of one pass: on two cores a second of int8 MiniLM."""
-BUDGETS: dict[Device, tuple[int, ...]] = {
-    "cpu": (256, 512, 1024, 2048),
-    "cuda": (4096, 16_384, 65_536),
-    "tensorrt": (4096, 16_384, 65_536),
-}
+BUDGETS = (0.25, 0.5, 1, 2, 4)
+"""Times the default."""
 WORTH_IT = 1.03
 """Times the default's speed that something else must reach: less is within the noise."""
 
@@ -53,7 +50,7 @@ def compare_variants(folder: Path, texts: Sequence[str], *, device: Device = "au
     allowed = providers_for(device)
     ordered = sorted(described.variants, key=lambda one: one.name != described.default)
     settings = [
-        Setting(one.name, provider, **defaults(provider))
+        Setting(one.name, provider, **defaults(provider, heads.get(described.objective)))
         for one in ordered
         if (provider := next((p for p in allowed if p in one.providers), None))
     ]
@@ -67,7 +64,7 @@ def fastest(folder: Path, texts: Sequence[str], *, device: Device = "auto") -> S
     default, *_ = found = compare_variants(folder, texts, device=device)
     best = _better(default, found)
     rows = _rows(folder, texts, default)
-    budgets = BUDGETS[device_of(best.provider)]
+    budgets = [round(times * best.token_budget) for times in BUDGETS]
     found = _speeds(folder, rows, [best, *(replace(best, token_budget=n) for n in budgets)])
     best = _better(best, found)
     if best.workers > 1:

@@ -167,7 +167,8 @@ def _statistics(
     """
     objective, head = objectives.get(recipe.objective), prepared.facts["head"]
     ours = np.load(evaluated.path / "outputs.npy", allow_pickle=False)
-    other, others_head = theirs.outputs(rows.texts), theirs.manifest.head
+    _, other = testset.answers(objective, theirs, rows.texts)
+    others_head = theirs.manifest.head
     align = getattr(objective, "align", None)
     common = head
     if align is not None:

@@ -59,12 +59,14 @@ def _build(recipe: Recipe, prepared: Artifact, exported: Artifact, folder: Path)
 
     rows = testset.read(recipe, prepared)
     scorer = Scorer(exported.path / "model")
-    outputs = scorer.outputs(rows.texts)
-    found = measure(recipe, prepared, rows, outputs)
     objective, head = objectives.get(recipe.objective), prepared.facts["head"]
-    decoded = scorer.decode(outputs, **getattr(objective, "DECODE", {}))
+    raw, outputs = testset.answers(objective, scorer, rows.texts)
+    found = measure(recipe, prepared, rows, outputs)
+    options = {**getattr(objective, "MEASURE", {}), **getattr(objective, "DECODE", {})}
+    decoded = scorer.decode(raw, **options)
     table = _predictions(rows, decoded, _losses(objective, rows, outputs, head))
-    found["worst"] = _worst(rows, table)
+    show = getattr(objective, "samples", None)
+    found |= {"worst": _worst(rows, table)} if show is None else {"samples": show(scorer, rows)}
     found["variant"] = scorer.variant.name
 
     np.save(folder / "outputs.npy", outputs, allow_pickle=False)
@@ -147,7 +149,9 @@ def _predictions(rows: HeldOut, decoded: pa.Table, losses: Array | None) -> pa.T
     """row, target, the head's columns (its first one is the decision), loss, length, kept ones."""
     columns: dict[str, Any] = {"row": rows.rows, "target": rows.names}
     first, *others = decoded.column_names
-    columns["decision"] = decoded[first]
+    columns["decision" if decoded.schema.field(first).type == pa.string() else first] = decoded[
+        first
+    ]
     columns |= {name: decoded[name] for name in others}
     if losses is not None:
         columns["loss"] = losses

@@ -8,6 +8,7 @@ Read in this order: variants.py, gate.py, trial.py. Imports torch only inside fu
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import json
 import shutil
@@ -17,21 +18,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from configs.errors import RecipeError
 from configs.schema import Recipe
 from serving import golden, manifest
 from serving.scorer import Scorer
-from serving.speed import spread
-from tasks import artifact, testset, trial, variants
+from tasks import artifact, objectives, testset, trial, variants
 from tasks.artifact import Artifact
 from tasks.trial import Bench, ExportRefused, Tried
 
 __all__ = ["ExportRefused", "export"]
 
 TABLE = "variants.json"
-GOLDEN_ROWS = 32
 
 
 def export(recipe: Recipe, prepared: Artifact, trained: Artifact) -> Artifact:
@@ -83,12 +80,13 @@ def _onnxruntime() -> str:
 
 
 def _build(recipe: Recipe, prepared: Artifact, trained: Artifact, folder: Path) -> dict[str, Any]:
-    bench = trial.prepare_bench(recipe, prepared, trained)
+    objective = objectives.get(recipe.objective)
+    kind = "writing" if getattr(objective, "WRITES", False) else "reading"
+    bench = importlib.import_module(f"tasks.{kind}").prepare_bench(recipe, prepared, trained)
     model = folder / "model"
     model.mkdir()
     shutil.copy(prepared.path / "tokenizer" / "tokenizer.json", model)
-    asked = variants.names(recipe.export.variants)
-    tried = [trial.try_variant(bench, name, model) for name in asked]
+    tried = [trial.try_variant(bench, name, model) for name in bench.names()]
     speeds = trial.speeds(bench, tried)
     whole = replace(
         _manifest(bench, tried, speeds),
@@ -128,7 +126,7 @@ def _manifest(
     return manifest.Manifest(
         objective=recipe.objective,
         max_length=recipe.model.max_length,
-        pad_id=bench.source.pad_id,
+        pad_id=bench.head.pad_id,
         default=kept[0].name if fixed == "fastest" else fixed,
         variants=tuple(kept),
         head=bench.settings,
@@ -156,29 +154,15 @@ def _lineage(recipe: Recipe, prepared: Artifact, trained: Artifact) -> dict[str,
 
 def _write_golden(bench: Bench, model: Path, whole: manifest.Manifest) -> None:
     """Rows over all lengths with each variant's outputs, computed as the scorer will check them."""
-    texts = [bench.validation.texts[i] for i in _clear_cases(bench)]
+    texts = bench.golden_texts()
     golden.write(
         model,
         texts,
         {
-            variant.name: Scorer(model, variant=variant.name, check=False).outputs(
-                texts, token_budget=golden.TOKEN_BUDGET
-            )
+            variant.name: Scorer(model, variant=variant.name, check=False).golden(texts)
             for variant in whole.variants
         },
     )
-
-
-def _clear_cases(bench: Bench) -> list[int]:
-    """Of neighbours in length, the row whose two largest outputs lie farthest apart.
-
-    A near tie may fall the other way on another machine though nothing is wrong there.
-    """
-    by_length = spread(np.array([len(ids) for ids in bench.validation.ids]), len(bench.rows))
-    outputs = np.sort(bench.judge.in_row_order(bench.judge.expected), axis=-1)
-    margin = outputs[..., -1] - outputs[..., -2]
-    groups = np.array_split(by_length, min(GOLDEN_ROWS, len(by_length)))
-    return [int(group[margin[group].argmax()]) for group in groups]
 
 
 # --- the table ------------------------------------------------------------------------------------
@@ -211,5 +195,5 @@ def _torch_row(bench: Bench, speeds: Mapping[str, float]) -> dict[str, Any]:
     return {
         "tokens_per_second": round(speeds["torch fp32"], 1),
         "bf16_tokens_per_second": round(bf16, 1) if bf16 else None,
-        "metric": bench.judge.measure(bench.judge.in_row_order(bench.judge.expected)),
+        "metric": bench.reference,
     }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import (
     AutoConfig,
@@ -30,6 +32,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from configs.errors import RecipeError
 from configs.schema import Lora, Model, Recipe
+from serving.batching import plan_batches
 from tasks import hardware, objectives
 from tasks.callbacks import MarkWhole, Progress
 from tasks.model_source import SCRATCH, locate
@@ -49,21 +52,34 @@ def build(
     options = objective.Options.model_validate(recipe.options)
     head = json.loads((prepared / "head.json").read_bytes())
     tokenizer = AutoTokenizer.from_pretrained(prepared / "tokenizer")
-    train, validation = rows(prepared / "train"), rows(prepared / "validation")
+    train, validation = (
+        rows(prepared / name, objective, options, tokenizer, recipe.model.max_length)
+        for name in ("train", "validation")
+    )
     set_seed(recipe.train.seed)  # before the model: a new head's weights are random
     model = load_model(recipe.model, objective, head, tokenizer)
     if recipe.train.freeze_embeddings:
         model.get_input_embeddings().requires_grad_(False)
     if recipe.model.lora is not None:
         model = with_lora(model, recipe.model.lora)
-    metrics = objective.metrics(head)
-    best_by = recipe.train.best_by or objective.METRIC
+    if getattr(model.config, "use_cache", False):
+        model.config.use_cache = False  # whole texts are read, none is written
+    metrics, best_by = objective.metrics(head), objectives.best_by(objective, recipe.train.best_by)
+    batches = None
+    if recipe.train.batch_tokens is not None:
+        batches = TokenBatches(
+            train["length"], budget=per_device, step=accumulation * world_size(), seed=lambda: 0
+        )
+        per_device = max(1, per_device // max(validation["length"]))
+    n_steps = len(train) / recipe.train.batch_size
+    if batches is not None:
+        n_steps = len(batches) / batches.step
     trainer = LengthGroupedTrainer(
         model=model,
         args=arguments(
             recipe,
             output_dir=str(work),
-            steps_per_epoch=math.ceil(len(train) / recipe.train.batch_size),
+            steps_per_epoch=math.ceil(n_steps),
             per_device_train_batch_size=per_device,
             per_device_eval_batch_size=per_device,
             gradient_accumulation_steps=accumulation,
@@ -75,13 +91,18 @@ def build(
         train_dataset=train,
         # Sorted, longest first: least padding, and memory that does not suffice shows at once.
         eval_dataset=validation.select(np.argsort(-np.asarray(validation["length"]))),
-        data_collator=Collator(tokenizer.pad_token_id or 0),
+        data_collator=Collator(
+            tokenizer.pad_token_id or 0,
+            getattr(model, "prepare_decoder_input_ids_from_labels", None),
+        ),
         compute_loss_func=objective.loss(
             options, train["labels"], head, recipe.train.label_smoothing
         ),
-        compute_metrics=lambda found: measure(objective, head, found.label_ids, found.predictions),
+        compute_metrics=None
+        if best_by == "loss"
+        else lambda found: measure(objective, head, found.label_ids, found.predictions),
     )
-    trainer.group_size = recipe.train.batch_size
+    trainer.group_size, trainer.token_batches = recipe.train.batch_size, batches
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Progress(work / EVENTS, trainer))
     trainer.add_callback(MarkWhole())
@@ -90,9 +111,17 @@ def build(
     return trainer
 
 
-def rows(folder: Path) -> datasets.Dataset:
-    """One split, memory-mapped, with the columns that train."""
-    return datasets.load_from_disk(str(folder)).select_columns(COLUMNS)
+def rows(
+    folder: Path, objective: objectives.Objective, options: Any, tokenizer: Any, max_length: int
+) -> datasets.Dataset:
+    """One split with the columns that train, memory-mapped where the rows are what is stored."""
+    stored = datasets.load_from_disk(str(folder))
+    make = getattr(objective, "training_rows", None)
+    return make(stored, tokenizer, options, max_length) if make else stored.select_columns(COLUMNS)
+
+
+def world_size() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def arguments(recipe: Recipe, *, steps_per_epoch: int, **given: Any) -> TrainingArguments:
@@ -154,6 +183,8 @@ def load_model(
 
 
 def scratch_config(model: Model, tokenizer: Any) -> Any:
+    import modeling.models  # noqa: F401  # registers their types
+
     scratch = model.scratch
     tokens = {
         name: getattr(tokenizer, name)
@@ -164,9 +195,11 @@ def scratch_config(model: Model, tokenizer: Any) -> Any:
         config = AutoConfig.for_model(
             scratch.model_type, **{"vocab_size": len(tokenizer), **tokens, **scratch.config}
         )
-    except (ValueError, TypeError) as problem:
+    except (ValueError, TypeError, StrictDataclassError) as problem:
         reason = str(problem).split("\n")[0]
         raise RecipeError(f"model.scratch: no such {scratch.model_type}: {reason}") from problem
+    if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
+        config.decoder_start_token_id = tokenizer.bos_token_id
     positions = getattr(config, "max_position_embeddings", None)
     if positions is not None and positions < model.max_length:
         raise RecipeError(
@@ -264,22 +297,53 @@ class LengthGrouped(Sampler[int]):
         return iter(get_length_grouped_indices(self.lengths, self.batch_size, generator=generator))
 
 
-class Collator:
-    """Rows to tensors: input_ids and attention_mask (batch, longest), labels (batch[, longest])."""
+class TokenBatches(Sampler[list[int]]):
+    """Batches with as many tokens as a budget holds, of rows of similar lengths.
 
-    def __init__(self, pad_id: int) -> None:
-        self.pad_id = pad_id
+    As many batches in every epoch: which of the rows of one length stand together, and the order of
+    the batches, depend on nothing but the seed.
+    """
+
+    def __init__(
+        self, lengths: Sequence[int], *, budget: int, step: int, seed: Callable[[], int]
+    ) -> None:
+        """`step`: batches of one optimizer step, over all processes."""
+        self.lengths, self.budget, self.step = np.asarray(lengths), budget, step
+        self.seed = seed
+        self._n_batches = len(plan_batches(self.lengths, token_budget=budget))
+
+    def __len__(self) -> int:
+        return math.ceil(self._n_batches / self.step) * self.step
+
+    def __iter__(self) -> Iterator[list[int]]:
+        random = np.random.default_rng(self.seed())
+        rows = random.permutation(len(self.lengths))
+        batches = plan_batches(self.lengths[rows], token_budget=self.budget)
+        order = random.permutation(len(batches))
+        for place in range(len(self)):  # all processes have something to do in the last step
+            yield rows[batches[order[place % len(batches)]]].tolist()
+
+
+class Collator:
+    """Rows to tensors: input_ids and attention_mask (batch, longest), labels (batch[, longest]),
+    decoder_input_ids of the labels' shape where there is something to make them."""
+
+    def __init__(self, pad_id: int, decoder_ids: Callable[..., torch.Tensor] | None = None) -> None:
+        self.pad_id, self.decoder_ids = pad_id, decoder_ids
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         ids = [row["input_ids"] for row in rows]
         labels = [row["labels"] for row in rows]
-        return {
+        batch = {
             "input_ids": padded(ids, self.pad_id),
             "attention_mask": padded([[1] * len(one) for one in ids], 0),
             "labels": padded(labels, IGNORED)
             if isinstance(labels[0], list)
             else torch.tensor(labels),
         }
+        if self.decoder_ids:  # a loss of ours takes the labels away before the model sees them
+            batch["decoder_input_ids"] = self.decoder_ids(labels=batch["labels"])
+        return batch
 
 
 def padded(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
@@ -292,17 +356,34 @@ class LengthGroupedTrainer(Trainer):  # type: ignore[misc]
 
     group_size: int
     """Rows of an optimizer step: what the order is made for, however memory divides it."""
+    token_batches: TokenBatches | None = None
+    """What rows stand together where a step has a number of tokens, not of rows."""
     train_s = 0.0
     """Seconds spent on training steps, not on evaluation or checkpoints."""
     tokens: Any = 0
     """Real tokens this process has trained on; on the device, so that counting does not wait."""
 
+    def get_train_dataloader(self) -> Any:
+        if self.token_batches is None:
+            return super().get_train_dataloader()
+        self.token_batches.seed = self._seed
+        loader = torch.utils.data.DataLoader(
+            self.train_dataset,
+            batch_sampler=self.token_batches,
+            collate_fn=self.data_collator,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+        return self.accelerator.prepare(loader)
+
+    def _seed(self) -> int:
+        """Of an epoch: asked when it starts. The factor keeps seeds 0 and 1 apart."""
+        return int(self.args.seed * 100_003 + int(self.state.epoch or 0))
+
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthGrouped:
         return LengthGrouped(
             list(self.train_dataset["length"]),
             batch_size=self.group_size,
-            # Finished epochs: asked when an epoch starts. The factor keeps seeds 0 and 1 apart.
-            seed=lambda: self.args.seed * 100_003 + int(self.state.epoch or 0),
+            seed=self._seed,
         )
 
     def _get_eval_sampler(self, eval_dataset: Any) -> SequentialSampler:
@@ -310,6 +391,8 @@ class LengthGroupedTrainer(Trainer):  # type: ignore[misc]
 
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         self.tokens = self.tokens + inputs["attention_mask"].sum()
+        if "decoder_input_ids" in inputs:
+            self.tokens = self.tokens + (inputs["labels"] != IGNORED).sum()
         return super().training_step(model, inputs, *args, **kwargs)
 
     def tokens_per_second(self) -> float:

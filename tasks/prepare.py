@@ -102,12 +102,22 @@ def _build(
         data.limits.min_rows_per_label,
     )
 
-    lengths = write_splits(table, targets, split, recipe.model, folder)
+    lengths = write_splits(
+        table,
+        targets,
+        split,
+        recipe.model,
+        folder,
+        targets_are_text=getattr(objective, "TARGETS_ARE_TEXT", False),
+        whole_texts=getattr(objective, "WHOLE_TEXTS", False),
+    )
     del table
     staged.unlink()
 
     write_json(folder / "head.json", head)
-    names = [objective.decode_target(one, head) for one in _chosen(targets, split == splits.TRAIN)]
+    writes = getattr(objective, "WRITES", False)
+    chosen = [] if writes else _chosen(targets, split == splits.TRAIN)
+    names = [objective.decode_target(one, head) for one in chosen]
     _write_profile(folder / "profile.json", names, lengths, recipe.model.max_length)
     return {
         "rows": rows,

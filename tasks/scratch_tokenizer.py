@@ -12,7 +12,9 @@ from typing import Any
 
 from configs.schema import Model
 
-BERT_FAMILY = ("bert", "distilbert", "electra", "mobilebert", "squeezebert")
+BERT_FAMILY = (
+    "bert", "distilbert", "electra", "mobilebert", "squeezebert", "transformer-encoder",
+)  # fmt: skip
 BERT_TOKENS = {
     "pad_token": "[PAD]",
     "unk_token": "[UNK]",
@@ -23,28 +25,46 @@ BERT_TOKENS = {
 BYTE_TOKENS = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
 
 
-def train(texts: Iterable[str], model: Model) -> Any:
+def train(texts: Iterable[str], model: Model, *, ended: bool = True) -> Any:
     """A transformers tokenizer of about `model.scratch.vocab_size` tokens.
 
-    It has more where the single characters (256 bytes) alone are more.
+    It has more where the single characters (256 bytes) alone are more. `ended`: each text ends with
+    the end token (in BERT's family there is always a frame).
     """
     from tokenizers.trainers import BpeTrainer
     from transformers import PreTrainedTokenizerFast
 
     bert = model.scratch.model_type in BERT_FAMILY
+    single = model.scratch.tokens == "characters"
     tokens = BERT_TOKENS if bert else BYTE_TOKENS
-    tokenizer, alphabet = _of_characters() if bert else _of_bytes()
+    if single:
+        tokens = tokens | {"unk_token": tokens.get("unk_token", "<unk>")}
+        tokenizer, alphabet = _of_single_characters(tokens["unk_token"])
+    else:
+        tokenizer, alphabet = _of_characters() if bert else _of_bytes()
     trainer = BpeTrainer(
-        vocab_size=model.scratch.vocab_size,
+        # With no room for a pair, none is made.
+        vocab_size=0 if single else model.scratch.vocab_size,
         special_tokens=list(tokens.values()),
         initial_alphabet=alphabet,
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.post_processor = _framed(tokenizer, "[CLS] {} [SEP]" if bert else "{} </s>")
+    if bert or ended:
+        tokenizer.post_processor = _framed(tokenizer, "[CLS] {} [SEP]" if bert else "{} </s>")
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, model_max_length=model.max_length, **tokens
     )
+
+
+def _of_single_characters(unknown: str) -> tuple[Any, list[str]]:
+    """The same, where each character is a token, spaces and line ends too."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+
+    tokenizer = Tokenizer(models.BPE(unk_token=unknown))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return tokenizer, []
 
 
 def _of_characters() -> tuple[Any, list[str]]:

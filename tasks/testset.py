@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,7 +13,10 @@ from configs.errors import RecipeError
 from configs.schema import Recipe
 from tasks import objectives
 from tasks.artifact import Artifact
-from tasks.objectives import Array, Metric
+from tasks.objectives import Array, Metric, Objective
+
+if TYPE_CHECKING:
+    from serving.scorer import Scorer
 
 MAX_VALUES = 30
 """Slices shown of one column: its most frequent values."""
@@ -48,6 +51,13 @@ def read(recipe: Recipe, prepared: Artifact) -> HeldOut:
         lengths=split["length"].to_numpy(),
         kept={name: split[name].to_pylist() for name in recipe.data.keep},
     )
+
+
+def answers(objective: Objective, scorer: Scorer, texts: Sequence[str]) -> tuple[Any, Any]:
+    """The scorer's outputs for texts, and what the objective's metrics are computed from."""
+    outputs = scorer.outputs(texts, **getattr(objective, "MEASURE", {}))
+    of = getattr(objective, "answers", None)
+    return outputs, outputs if of is None else of(scorer.head, outputs)
 
 
 def deciding_metric(recipe: Recipe, head: Mapping[str, Any]) -> tuple[str, Metric]:
@@ -87,7 +97,8 @@ def slices(recipe: Recipe, rows: HeldOut) -> Iterator[tuple[str, str, Array]]:
     A column with very many values (or an objective whose targets are all different) shows the
     most frequent `MAX_VALUES`; values of a single row are no slice.
     """
-    yield from _by("label", rows.names, Counter(rows.names))
+    if len(set(rows.names)) > 1:
+        yield from _by("label", rows.names, Counter(rows.names))
     buckets = [length_bucket(int(length)) for length in rows.lengths]
     by_size = sorted(set(buckets), key=lambda bucket: int(bucket.split("-")[0]))
     yield from _by("length", buckets, {bucket: buckets.count(bucket) for bucket in by_size})

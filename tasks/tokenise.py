@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +29,23 @@ log = logging.getLogger(__name__)
 class Cutter:
     """The tokenizer of one model: saved, and read back the way scoring reads it."""
 
-    def __init__(self, model: Model, training: Iterable[str], folder: Path) -> None:
-        """Save into `folder` the model's own tokenizer, or one trained on the training texts."""
+    def __init__(
+        self, model: Model, training: Iterable[str], folder: Path, *, whole_texts: bool
+    ) -> None:
+        """Save into `folder` the model's own tokenizer, or one trained on the training texts.
+
+        `whole_texts`: they are not cut, and no end token is put behind them.
+        """
         if model.source == model_source.SCRATCH:
             from tasks import scratch_tokenizer
 
-            tokenizer = scratch_tokenizer.train(training, model)
+            tokenizer = scratch_tokenizer.train(training, model, ended=not whole_texts)
         else:
             tokenizer = model_source.load_tokenizer(model)
         tokenizer.save_pretrained(folder)
         file = folder / "tokenizer.json"
-        self.max_length = model.max_length
-        self._tokens = TextTokenizer(file, model.max_length)
+        self.max_length = None if whole_texts else model.max_length
+        self._tokens = TextTokenizer(file, self.max_length)
         self._longer = TextTokenizer(file, model.max_length + 1)
         # GPT-2's stands for the end of the text too, and is then no sign of anything unknown.
         ends = (tokenizer.eos_token_id, tokenizer.bos_token_id)
@@ -50,21 +56,35 @@ class Cutter:
         rows = self._tokens.encode(texts)
         lengths = np.array([len(row) for row in rows], dtype=np.int32)
         ids = np.concatenate(rows).astype(np.int32)
-        full = [texts[i] for i in np.flatnonzero(lengths == self.max_length).tolist()]
+        limit = self.max_length or 0
+        full = [texts[i] for i in np.flatnonzero(lengths == limit).tolist() if limit]
         seen.add(
             lengths,
             unknown=int((ids == self._unknown).sum()) if self._unknown is not None else 0,
-            truncated=sum(len(row) > self.max_length for row in self._longer.encode(full)),
+            truncated=sum(len(row) == limit + 1 for row in self._longer.encode(full)),
         )
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
         return pa.ListArray.from_arrays(pa.array(offsets), pa.array(ids)), pa.array(lengths)
 
 
 def write_splits(
-    table: pa.Table, targets: Sequence[Any], split: NDArray[np.int8], model: Model, folder: Path
+    table: pa.Table,
+    targets: Sequence[Any],
+    split: NDArray[np.int8],
+    model: Model,
+    folder: Path,
+    *,
+    targets_are_text: bool = False,
+    whole_texts: bool = False,
 ) -> list[Lengths]:
-    """Write `tokenizer/`, `train/`, `validation/` and `test/` into `folder`; their lengths."""
-    cutter = Cutter(model, texts_of(table, split == TRAIN), folder / "tokenizer")
+    """Write `tokenizer/`, `train/`, `validation/` and `test/` into `folder`; their lengths.
+
+    `targets_are_text`: a tokenizer is trained on them too. `whole_texts`: see Cutter.
+    """
+    training = texts_of(table, split == TRAIN)
+    if targets_are_text:
+        training = chain(training, (targets[i] for i in np.flatnonzero(split == TRAIN).tolist()))
+    cutter = Cutter(model, training, folder / "tokenizer", whole_texts=whole_texts)
     found = []
     for number, name in enumerate(NAMES):
         seen = Lengths()

@@ -85,6 +85,8 @@ def check(recipe: Recipe, prepared: Artifact) -> None:
     objective = objectives.get(recipe.objective)
     objective.Options.model_validate(recipe.options)
     allowed = ["loss", *objective.metrics(prepared.facts["head"])]
+    if objectives.best_by(objective, None) == "loss":
+        allowed = ["loss"]
     if recipe.train.best_by not in (None, *allowed):
         raise RecipeError(
             f"train.best_by: no metric {recipe.train.best_by!r}; "
@@ -95,10 +97,11 @@ def check(recipe: Recipe, prepared: Artifact) -> None:
         raise RecipeError(
             f"train.launch: {launch.nodes} nodes need a rendezvous, host:port of one of them"
         )
-    if recipe.train.batch_size % world_size(recipe):
+    n, unit = size_of_step(recipe)
+    if n % world_size(recipe):
         raise RecipeError(
-            f"train.batch_size: {recipe.train.batch_size} rows cannot be shared evenly by "
-            f"{world_size(recipe)} processes; take a multiple of that"
+            f"train.batch_{'size' if unit == 'rows' else unit}: {n} {unit} cannot be shared evenly "
+            f"by {world_size(recipe)} processes; take a multiple of that"
         )
 
 
@@ -112,6 +115,14 @@ def processes(recipe: Recipe) -> int:
     return max(1, torch.cuda.device_count())
 
 
+def size_of_step(recipe: Recipe) -> tuple[int, str]:
+    """What an optimizer step sees: so many rows, or tokens."""
+    train = recipe.train
+    return (
+        (train.batch_size, "rows") if train.batch_tokens is None else (train.batch_tokens, "tokens")
+    )
+
+
 def world_size(recipe: Recipe) -> int:
     return processes(recipe) * recipe.train.launch.nodes
 
@@ -122,29 +133,31 @@ def world_size(recipe: Recipe) -> int:
 def fit(recipe: Recipe, prepared: Artifact, work: Path, on_event: OnEvent) -> dict[str, Any]:
     """Train until done, in smaller pieces after running out of memory; returns the facts."""
     work.mkdir(parents=True, exist_ok=True)
-    rows = recipe.train.batch_size // world_size(recipe)
+    n, unit = size_of_step(recipe)
+    share = n // world_size(recipe)
     retries: list[dict[str, Any]] = _read(work / RETRIES) or []
     while True:
-        per_device = retries[-1]["per_device"] if retries else rows
+        per_device = retries[-1]["per_device"] if retries else share
         outcome = attempt(recipe, prepared, work, per_device=per_device, on_event=on_event)
         if outcome["outcome"] == "done":
             return {**outcome["facts"], "retries": retries}
         if outcome["outcome"] != "out_of_memory" or per_device == 1:
             raise failure(outcome, work)
-        per_device = smaller(rows, per_device)
+        per_device = smaller(share, per_device)
         retries.append({"per_device": per_device, "error": outcome["error"]})
         write_json(work / RETRIES, retries)
         log.warning(
-            "train: out of memory; going on with %s rows at a time, %s to a step (%s)",
+            "train: out of memory; going on with %s %s at a time, %s to a step (%s)",
             per_device,
-            rows,
+            unit,
+            share,
             outcome["error"],
         )
 
 
-def smaller(rows: int, per_device: int) -> int:
-    """The largest piece up to half of `per_device` that divides a step's `rows` evenly."""
-    return next(n for n in range(per_device // 2, 0, -1) if rows % n == 0)
+def smaller(share: int, per_device: int) -> int:
+    """The largest piece up to half of `per_device` that divides a process's share evenly."""
+    return next(n for n in range(per_device // 2, 0, -1) if share % n == 0)
 
 
 def attempt(
@@ -161,7 +174,7 @@ def attempt(
             "recipe": recipe.model_dump(mode="json"),
             "prepared": str(prepared.path),
             "per_device": per_device,
-            "accumulation": recipe.train.batch_size // world_size(recipe) // per_device,
+            "accumulation": size_of_step(recipe)[0] // world_size(recipe) // per_device,
             "resume": str(resume) if resume else None,
         }
         write_json(work / "job.json", job)

@@ -63,7 +63,8 @@ class Way:
     """One way to make a variant. A variant with several takes the first that passes the gate."""
 
     name: str
-    make: Callable[[Source], Graph]
+    make: Callable[[Any], Any]
+    """Of a bench's source, its graphs: here a Source and a Graph."""
     devices: tuple[Device, ...]
     """Devices it may be made for and run on, best first."""
     tolerance: gate.Tolerance
@@ -214,15 +215,15 @@ def _stripped(graph: Graph) -> Graph:
     return graph
 
 
-def save(graph: Graph, folder: Path) -> str:
-    """Write model.onnx, the weights inside it where they fit; returns its name."""
+def save(graph: Graph, folder: Path, name: str = "model.onnx") -> str:
+    """Write a graph's file, the weights inside it where they fit; returns its name."""
     import onnx_ir
 
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     size = sum(value.const_value.nbytes for value in graph.graph.initializers.values())
-    beside = "model.onnx.data" if size > INLINE_BYTES else None
-    onnx_ir.save(graph, folder / "model.onnx", external_data=beside)
-    return "model.onnx"
+    beside = f"{name}.data" if size > INLINE_BYTES else None
+    onnx_ir.save(graph, folder / name, external_data=beside)
+    return name
 
 
 @contextlib.contextmanager

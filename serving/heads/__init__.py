@@ -1,17 +1,17 @@
 """What a forward pass becomes: one file per objective, found by its name.
 
-A module here offers the names of `Head`; its twin in tasks/objectives knows how to train it. A
-head gets whole batches of unpadded rows and owns what happens to them, so one that generates has
-its own padding side and decode loop; sorting, batching and order are the scorer's.
+A module here has a class `Head`; its twin in tasks/objectives knows how to train it. A head gets
+whole batches of unpadded rows and owns what happens to them, so one that generates has its own
+decode loop; sorting, batching and order are the scorer's.
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 import pyarrow as pa
@@ -19,38 +19,71 @@ from numpy.typing import NDArray
 
 from ..errors import ModelFolderError
 
+if TYPE_CHECKING:
+    from ..tokenizer import TextTokenizer
+
 Ids = NDArray[np.int64]
 Settings = Mapping[str, Any]
 """`manifest.head`: {"labels": [...]} for classification."""
 
 
-class Head(Protocol):
-    SHARES: Mapping[str, str]
+class Head:
+    """Made for one model. `options`: what the caller of a job may ask for, such as
+    `probabilities=True`; a head takes those that are its own."""
+
+    SHARES: ClassVar[Mapping[str, str]] = {}
     """Output column to the key of the training profile with its shares: watched for drift."""
+    TOKEN_BUDGETS: ClassVar[Mapping[str, int]] = {"cpu": 1024, "cuda": 16_384, "tensorrt": 16_384}
+    """By device, tokens a batch holds, padding included: on a CPU what its caches hold, measured on
+    MiniLM."""
+    GOLDEN: ClassVar[Mapping[str, Any]] = {}
+    """Options that golden rows run with."""
+    KEEPS_END: ClassVar[bool] = False
+    """Of a text that is too long, the end is kept, not the start."""
 
-    def run(self, session: Any, rows: Sequence[Ids], *, pad_id: int) -> Sequence[Any]:
-        """One batch of token ids, each (length,), to one output per row, in the same order.
+    def __init__(self, settings: Settings, *, pad_id: int, tokenizer: TextTokenizer | None = None):
+        self.settings, self.pad_id, self.tokenizer = settings, pad_id, tokenizer
 
-        `session`: serving.session.Session, which says the shapes that it takes.
-        """
+    def open(self, graph: Path, opened: Callable[[Path], Any]) -> Any:
+        """What `run` gets: sessions of the graphs, by `opened`, a serving.session.Session each."""
+        return opened(graph)
 
-    def collect(self, outputs: Sequence[Any], settings: Settings) -> Any:
+    def reads_whole(self, **options: Any) -> bool:
+        """Whether texts are not cut to the model's length."""
+        return False
+
+    def growth(self, **options: Any) -> int:
+        """Tokens that a row may grow by while it runs."""
+        return 0
+
+    def run(self, session: Any, rows: Sequence[Ids], **options: Any) -> Sequence[Any]:
+        """One batch of token ids, each (length,), to one output per row, in the same order."""
+        raise NotImplementedError
+
+    def collect(self, outputs: Sequence[Any]) -> Any:
         """The outputs of all rows as one value: for classification logits (n, k)."""
+        raise NotImplementedError
 
-    def fields(self, settings: Settings, **options: Any) -> list[pa.Field]:
+    def numbers(self, outputs: Any) -> Any:
+        """Of collected outputs what golden rows are compared by: (n, ...)."""
+        return outputs
+
+    def fields(self, **options: Any) -> list[pa.Field]:
         """The columns of a scored row, the decision first. Raises InputError for wrong options."""
+        raise NotImplementedError
 
-    def columns(self, outputs: Any, settings: Settings, **options: Any) -> list[pa.Array]:
+    def columns(self, outputs: Any, **options: Any) -> list[pa.Array]:
         """Collected outputs to those columns; a null decision where the model made none."""
+        raise NotImplementedError
 
 
 def names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))
 
 
-def get(name: str) -> Head:
-    """The head's module. Raises ModelFolderError for a name there is no file for."""
+def get(name: str) -> type[Head]:
+    """The objective's head. Raises ModelFolderError for a name there is no file for."""
     if name not in names():
         have = ", ".join(names())
         raise ModelFolderError(f"no head for the objective {name!r}; this Headrace has {have}")
-    return cast(Head, importlib.import_module(f"{__name__}.{name}"))
+    return cast(type[Head], importlib.import_module(f"{__name__}.{name}").Head)

@@ -76,6 +76,17 @@ class Objective(Protocol):
 
     # Optional names; what is absent is left out of the evaluation, or taken as said here.
     #
+    # BEST_BY                         the validation metric that picks checkpoints, METRIC by
+    #     default; `loss` where a metric would need texts to be written
+    # TARGETS_ARE_TEXT, WHOLE_TEXTS   a tokenizer learns from the targets too; texts are not cut
+    # WRITES                          the model gives texts: see tasks/writing.py; then also
+    #     answers(head, outputs) -> what `statistics` takes, of the serving head's outputs, and
+    #     reference(model, rows, head) -> the same by PyTorch
+    # samples(scorer, rows) -> [{"given", "written", "reference"}, ...], shown in place of the worst
+    #     rows; rows: a testset.HeldOut
+    # MEASURE                         options of the serving head for what metrics are computed from
+    # training_rows(stored, tokenizer, options, max_length) -> a data set of input_ids, labels and
+    #     length, where rows are not trained on as they are stored
     # baseline(train, validation, test_texts) -> targets of the test texts, decided by something
     #     simple; train and validation are (texts, targets)
     # DECODE                          options of the serving head for the table of predictions
@@ -91,6 +102,11 @@ class Objective(Protocol):
 def names() -> list[str]:
     here = [str(Path(__file__).parent)]
     return sorted(module.name for module in pkgutil.iter_modules(here))
+
+
+def best_by(objective: Objective, asked: str | None) -> str:
+    """The validation metric that picks checkpoints."""
+    return asked or str(getattr(objective, "BEST_BY", objective.METRIC))
 
 
 def get(name: str) -> Objective:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.load import SECRET
-from configs.schema import DocstringsSource, FilesSource, HubSource
+from configs.schema import DatesSource, DocstringsSource, FilesSource, HubSource, TextSource
 from configs.schema import Source as SourceSection
 from serving.readers import Block
 
@@ -48,6 +48,14 @@ def open_source(section: SourceSection, columns: list[str], folder: Path) -> Sou
         from tasks.sources import docstrings
 
         return docstrings.open_source(section)
+    if isinstance(section, DatesSource):
+        from tasks.sources import dates
+
+        return dates.open_source(section)
+    if isinstance(section, TextSource):
+        from tasks.sources import text
+
+        return text.open_source(section)
     if isinstance(section, FilesSource):
         from tasks.sources import files
 

@@ -238,12 +238,11 @@ def test_tokens_a_second_and_their_share_of_what_the_card_can(
     def run(variant: str, device: Device, workers: int) -> Callable[[], Any]:
         runner = Runner(
             graphs[variant],
-            classification,
-            pad_id=0,
+            classification.Head({}, pad_id=0),
             provider=PROVIDERS[device],
             max_length=MAX_LENGTH,
             half=variant != "fp32",
-            **(defaults(PROVIDERS[device]) | {"workers": workers}),  # type: ignore[arg-type]
+            **(defaults(PROVIDERS[device], classification.Head) | {"workers": workers}),  # type: ignore[arg-type]
         )
         return partial(runner.run, sample)
 

@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from serving.heads import classification
+from serving.heads import Head, classification
 from serving.runner import Runner
 
 CPU = "CPUExecutionProvider"
@@ -53,14 +53,15 @@ def rows_of(*lengths: int) -> list[Any]:
     return [np.arange(1, n + 1) for n in lengths]
 
 
-class Slow:
-    """A head that notes which rows came together, and fails on a row of 13 tokens."""
+class Slow(Head):
+    """Notes which rows came together, and fails on a row of 13 tokens."""
 
     def __init__(self, delay_s: float = 0.0) -> None:
+        super().__init__({}, pad_id=0)
         self.delay_s, self.seen, self.at_once, self._now = delay_s, [], 0, 0
         self._lock = threading.Lock()
 
-    def run(self, session: Any, rows: Sequence[Any], *, pad_id: int) -> Sequence[Any]:
+    def run(self, session: Any, rows: Sequence[Any], **options: Any) -> Sequence[Any]:
         with self._lock:
             self._now += 1
             self.at_once = max(self.at_once, self._now)
@@ -76,7 +77,7 @@ class Slow:
 @pytest.mark.parametrize(("workers", "threads"), [(1, 1), (3, 1), (2, 2)])
 def test_outputs_are_each_rows_own_and_in_order(maskless: Path, workers: int, threads: int) -> None:
     runner = Runner(
-        maskless, classification, pad_id=0, provider=CPU, max_length=16,
+        maskless, classification.Head({}, pad_id=0), provider=CPU, max_length=16,
         workers=workers, threads=threads, token_budget=8,
     )  # fmt: skip
     lengths = [3, 1, 7, 3, 3, 9, 1, 3, 2]
@@ -86,7 +87,7 @@ def test_outputs_are_each_rows_own_and_in_order(maskless: Path, workers: int, th
 
 def test_a_graph_without_a_mask_gets_rows_of_one_length_only(maskless: Path) -> None:
     head = Slow()
-    runner = Runner(maskless, head, pad_id=0, provider=CPU, max_length=16, token_budget=8)  # type: ignore[arg-type]
+    runner = Runner(maskless, head, provider=CPU, max_length=16, token_budget=8)
     assert runner.one_length
     runner.run(rows_of(3, 1, 7, 3, 3, 9, 1, 3, 2))
     # The longest first; no more than 8 tokens, but for a row that is longer by itself.
@@ -95,16 +96,14 @@ def test_a_graph_without_a_mask_gets_rows_of_one_length_only(maskless: Path) -> 
 
 def test_workers_run_at_the_same_time(maskless: Path) -> None:
     head = Slow(0.05)
-    runner = Runner(
-        maskless, head, pad_id=0, provider=CPU, max_length=16, workers=3, token_budget=1
-    )  # type: ignore[arg-type]
+    runner = Runner(maskless, head, provider=CPU, max_length=16, workers=3, token_budget=1)
     runner.run(rows_of(1, 2, 3, 4, 5, 6))
     assert head.at_once == 3
 
 
 def test_an_error_is_raised_and_what_has_not_begun_is_dropped(maskless: Path) -> None:
     head = Slow(0.01)
-    runner = Runner(maskless, head, pad_id=0, provider=CPU, max_length=16, token_budget=1)  # type: ignore[arg-type]
+    runner = Runner(maskless, head, provider=CPU, max_length=16, token_budget=1)
     with pytest.raises(ValueError, match="thirteen"):
         runner.run(rows_of(*range(1, 14)))
     assert runner.run(rows_of(2)) == [2]

@@ -7,7 +7,6 @@ import sys
 import sysconfig
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -22,10 +21,10 @@ from configs.schema import Recipe, Variant
 from serving import golden, manifest
 from serving.scorer import HALF, Scorer
 from serving.session import PROVIDERS
-from tasks import gate, trial, variants, workspace
+from tasks import gate, reading, trial, variants, workspace
 from tasks.artifact import Artifact
 from tasks.export import ExportRefused, export
-from tasks.trial import Bench
+from tasks.reading import ReadingBench as Bench
 
 CLASSIFIER = "classifier.weight"
 Break = Callable[[Any], None]
@@ -34,7 +33,7 @@ Break = Callable[[Any], None]
 @pytest.fixture(scope="session")
 def bench(recipe: Recipe, prepared: Artifact, trained: Artifact) -> Bench:
     """The real model, PyTorch's answers and the plain graph."""
-    return trial.prepare_bench(recipe, prepared, trained)
+    return reading.prepare_bench(recipe, prepared, trained)
 
 
 @pytest.fixture
@@ -320,8 +319,8 @@ def test_half_precision_computes_the_same_where_a_cpu_can_tell(
 ) -> None:
     variants.save(make(bench.source), tmp_path / "fp16")
     runner = trial.open_runner(bench, tmp_path / "fp16/model.onnx", "CPUExecutionProvider")
-    found = gate.run_all(partial(trial._outputs, bench, runner), bench.rows, bench.judge.batches)
-    assert bench.judge.verdict(found, gate.FP16).reason is None
+    way = variants.Way("fp16", make, ("cuda",), gate.FP16, golden=1.0)
+    assert bench.verdict(runner, way).reason is None
 
 
 def test_serving_knows_which_variants_are_in_half_precision() -> None:

@@ -1,0 +1,119 @@
+"""Which token comes next: the likeliest, or one drawn from the likeliest ones.
+
+A row draws from random numbers of its own, made from the seed and its prompt: it gets the same
+text whatever rows are beside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+
+Array = NDArray[Any]
+Ids = NDArray[np.int64]
+LIKELIEST = 2_048
+"""Tokens that are looked at first when a share of the probability is asked for."""
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How texts are written. Raises InputError for what cannot be."""
+
+    max_new_tokens: int = 64
+    min_new_tokens: int = 0
+    """Before so many there is no end token."""
+    beams: int = 1
+    """Candidates that are kept of each text; 1: none but the text itself."""
+    length_penalty: float = 1.0
+    """A candidate's score is its log probability over its tokens to this power (Wu et al., 2016,
+    in the form that transformers has)."""
+    temperature: float = 0.0
+    """The logits are divided by it, and a token is drawn; 0: the likeliest one is taken."""
+    top_k: int = 0
+    """Draw from so many of the likeliest tokens (Fan et al., 2018); 0: from all."""
+    top_p: float = 1.0
+    """Draw from the fewest tokens with this share of the probability (Holtzman et al., 2020)."""
+    repetition_penalty: float = 1.0
+    """Over 1: tokens that the text already has become less likely (Keskar et al., 2019)."""
+    seed: int = 0
+    stop: Sequence[str] = ()
+    """Texts end before the first of these strings."""
+
+    def __post_init__(self) -> None:
+        for name, value, rule, holds in (
+            ("max_new_tokens", self.max_new_tokens, "1 or more", self.max_new_tokens >= 1),
+            ("beams", self.beams, "1 or more", self.beams >= 1),
+            ("temperature", self.temperature, "0 or more", self.temperature >= 0),
+            ("top_k", self.top_k, "0 or more", self.top_k >= 0),
+            ("top_p", self.top_p, "over 0 and at most 1", 0 < self.top_p <= 1),
+            ("repetition_penalty", self.repetition_penalty, "over 0", self.repetition_penalty > 0),
+        ):
+            if not holds:
+                raise InputError(f"{name} must be {rule}, not {value}")
+        if self.beams > 1 and (self.temperature or self.stop):
+            raise InputError(
+                f"{self.beams} beams keep the likeliest texts: without temperature and stop strings"
+            )
+
+
+def random_numbers(seed: int, prompt: Ids) -> np.random.Generator:
+    """A row's own."""
+    digest = hashlib.sha256(prompt.tobytes()).digest()
+    return np.random.Generator(np.random.Philox([seed, int.from_bytes(digest[:8], "little")]))
+
+
+def choose(logits: Array, how: Decoding, generators: Sequence[np.random.Generator]) -> Ids:
+    """Of logits (n, vocabulary) a token for each row, (n,)."""
+    if not how.temperature:
+        return np.asarray(logits.argmax(axis=-1))
+    drawn = np.array([one.random() for one in generators])
+    return np.array([_draw(row, how, u) for row, u in zip(logits, drawn, strict=True)])
+
+
+def _draw(logits: Array, how: Decoding, u: float) -> int:
+    """The token at which the sum of the probabilities, the largest first, passes u."""
+    n_tokens = len(logits)
+    n_first = min(how.top_k or n_tokens, n_tokens)
+    if not how.top_k and how.top_p < 1:
+        n_first = min(LIKELIEST, n_tokens)
+    scaled = logits.astype(np.float64) / how.temperature
+    powers = np.exp(scaled - scaled.max())
+    while True:
+        tokens = _largest(powers, n_first)
+        sums = powers[tokens].cumsum()
+        # The share is of what is left after top_k, as in transformers.
+        share = how.top_p * (sums[-1] if how.top_k else powers.sum())
+        if n_first == n_tokens or how.top_k or sums[-1] >= share:
+            break
+        n_first = n_tokens
+    # The fewest that reach the share: the one that passes it is among them.
+    n_kept = min(int(np.searchsorted(sums, share)) + 1, n_first)
+    return int(
+        tokens[np.searchsorted(sums, u * sums[n_kept - 1], side="right").clip(max=n_kept - 1)]
+    )
+
+
+def _largest(powers: Array, n: int) -> Ids:
+    """The indices of the n largest, the largest first; of equal ones the first one first."""
+    tokens = np.argpartition(-powers, n - 1)[:n] if n < len(powers) else np.arange(len(powers))
+    tokens = np.sort(tokens)
+    return np.asarray(tokens[np.argsort(-powers[tokens], kind="stable")])
+
+
+def penalise(logits: Array, seen: Array, penalty: float) -> None:
+    """Make tokens less likely, in place. `seen`: bool, of the logits' shape."""
+    if penalty != 1:
+        logits[seen] = np.where(logits[seen] > 0, logits[seen] / penalty, logits[seen] * penalty)
+
+
+def log_probabilities(logits: Array) -> Array:
+    """log softmax over the last axis."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))

@@ -1,0 +1,130 @@
+"""A decoder graph and the memory it writes to: keys and values of many rows, in place.
+
+Each row has a place of its own in one static cache and its own position there, so rows of any
+length stand side by side without padding on their left, and may come and go at any step. Inputs of
+the graph, for b rows, l tokens of each, k of them with logits wanted, room for c tokens:
+
+    input_ids, position_ids (b, l)    tokens and where they stand, from 0
+    wanted (b, k)                     which of the l tokens' logits are asked for
+    last (b), int32                   where the row's last token stands
+    keys (s)                          0, 1, ... up to the last token of the longest row
+    past.N.key, past.N.value          (b, heads, c, d) of layer N; `present...` come out as the same
+    source_mask (b, t), cross.N.*     of an encoder's result, where there is one (encoder.py)
+
+and `logits` (b, k, vocabulary) comes out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Ids = NDArray[np.int64]
+PAST, PRESENT = "past.", "present."
+
+
+class Decoder:
+    """A graph with room for `n_rows` rows of `capacity` tokens."""
+
+    def __init__(
+        self,
+        session: ort.InferenceSession,
+        n_rows: int,
+        capacity: int,
+        memory: Mapping[str, Array] | None = None,
+    ) -> None:
+        """`memory`: inputs that stay the same at every step, a row each (n_rows, ...)."""
+        self._session, self._memory = session, dict(memory or {})
+        self._names = {one.name for one in session.get_inputs()}
+        self._past: dict[str, Array] = {}
+        for one in session.get_inputs():
+            if one.name.startswith(PAST):
+                _, heads, _, width = one.shape
+                self._past[one.name] = np.zeros((n_rows, heads, capacity, width), np.float32)
+        self._bound: tuple[range, Any] | None = None
+
+    def start(self, rows: Sequence[Ids], place: int = 0) -> Array:
+        """Read new rows, each (length,), into the places from `place` on.
+
+        Gives the logits behind the last token of each, (rows, vocabulary).
+        """
+        return self.read(rows, [[len(row) - 1] for row in rows], place)[:, 0]
+
+    def read(self, rows: Sequence[Ids], wanted: Sequence[Sequence[int]], place: int = 0) -> Array:
+        """The same with logits behind other tokens, as many of each row: (rows, k, vocabulary)."""
+        return self._run(reading(rows, wanted), place)
+
+    def remember(self, place: int, memory: Mapping[str, Array]) -> None:
+        """What rows from `place` on look at beside their own tokens."""
+        for name, given in memory.items():
+            self._memory[name][place : place + len(given)] = given
+
+    def step(self, ids: Ids, at: Ids) -> Array:
+        """One token more for the rows in the first places, each (n,): logits (n, vocabulary).
+
+        `at`: the tokens' positions, which is how many tokens the row has had.
+        """
+        feeds = _feeds(ids[:, None], at[:, None], np.zeros((len(ids), 1), np.int64), at)
+        return self._run(feeds, 0)[:, 0]
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """Put a row of so many tokens into another one's place."""
+        for cache in self._past.values():
+            cache[target, :, :length] = cache[source, :, :length]
+        for given in self._memory.values():
+            given[target] = given[source]
+
+    def reorder(self, parents: Ids, length: int) -> None:
+        """Every row i becomes a copy of row parents[i]: its tokens, not its memory."""
+        changed = np.flatnonzero(parents != np.arange(len(parents)))
+        if len(changed):
+            for cache in self._past.values():
+                cache[changed, :, :length] = cache[parents[changed], :, :length]
+
+    def _run(self, feeds: Mapping[str, Array], place: int) -> Array:
+        binding = self._binding(range(place, place + len(feeds["input_ids"])))
+        for name in feeds.keys() & self._names:  # where a token stands may be nothing to a model
+            binding.bind_cpu_input(name, feeds[name])
+        binding.bind_output("logits", "cpu")
+        self._session.run_with_iobinding(binding)
+        logits: Array = binding.get_outputs()[-1].numpy()
+        return logits
+
+    def _binding(self, places: range) -> Any:
+        """The caches of these rows as inputs and as outputs: what is written there stays there."""
+        if self._bound is None or self._bound[0] != places:
+            binding = self._session.io_binding()
+            rows = slice(places.start, places.stop)
+            for name, cache in self._past.items():
+                value = ort.OrtValue.ortvalue_from_numpy(cache[rows])  # no copy
+                binding.bind_ortvalue_input(name, value)
+                binding.bind_ortvalue_output(name.replace(PAST, PRESENT), value)
+            for name, given in self._memory.items():
+                binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(given[rows]))
+            self._bound = places, binding
+        return self._bound[1]
+
+
+def reading(rows: Sequence[Ids], wanted: Sequence[Sequence[int]]) -> dict[str, Array]:
+    """The inputs for new rows of tokens, each (length,), but for caches and memory."""
+    last = np.array([len(row) - 1 for row in rows])
+    ids = np.zeros((len(rows), int(last.max()) + 1), np.int64)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = row
+    at = np.tile(np.arange(ids.shape[1]), (len(rows), 1))
+    return _feeds(ids, at, np.asarray(wanted, np.int64), last)
+
+
+def _feeds(ids: Ids, at: Ids, wanted: Ids, last: Array) -> dict[str, Array]:
+    return {
+        "input_ids": np.ascontiguousarray(ids),
+        "position_ids": np.ascontiguousarray(at),
+        "wanted": np.ascontiguousarray(wanted),
+        "last": last.astype(np.int32),
+        "keys": np.arange(int(last.max()) + 1),
+    }

@@ -1,0 +1,80 @@
+"""Text to text.
+
+Columns: `output` and `score`, the log probability of its tokens over their number to the power of
+the length penalty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ..batching import ANY, pad
+from ..generation.completing import END_TOKEN, Completion
+from ..generation.decoder import Array
+from . import Ids
+from .generation import Head as Writing
+
+ENCODER = "encoder.onnx"
+"""Beside the decoder's graph."""
+
+
+@dataclass(frozen=True)
+class Sessions:
+    """Of both graphs."""
+
+    decoder: Any
+    encoder: Any
+
+    shapes, one_length = ANY, False
+
+    @property
+    def providers(self) -> list[str]:
+        return list(self.decoder.providers)
+
+
+class Head(Writing):
+    """`settings`: those of generation, and `start`, the token that every output begins with."""
+
+    GOLDEN: ClassVar[Mapping[str, Any]] = {"max_new_tokens": 8, "beams": 1}
+    KEEPS_END: ClassVar[bool] = False
+
+    def open(self, graph: Path, opened: Callable[[Path], Any]) -> Sessions:
+        return Sessions(opened(graph), opened(graph.with_name(ENCODER)))
+
+    def begin(
+        self, session: Sessions, rows: Sequence[Ids]
+    ) -> tuple[Any, list[Ids], Mapping[str, Array] | None]:
+        ids, mask = pad(rows, pad_id=self.pad_id)
+        names = session.encoder.outputs
+        found = session.encoder.run(names, {"input_ids": ids, "attention_mask": mask})
+        memory = {**dict(zip(names, found, strict=True)), "source_mask": mask}
+        return session.decoder.raw, [np.array([self.settings["start"]])] * len(rows), memory
+
+    def run(self, session: Sessions, rows: Sequence[Ids], **options: Any) -> Sequence[Completion]:
+        how = self.decoding(**options)
+        made = self.written(session, rows, how)
+        if how.beams == 1:  # a beam's score is that already
+            for one in made:
+                n_tokens = len(one.ids) + (one.reason == END_TOKEN)
+                one.score /= max(n_tokens, 1) ** how.length_penalty
+        return made
+
+    def numbers(self, outputs: Sequence[Completion]) -> NDArray[np.float64]:
+        """The score, (n, 1)."""
+        return np.array([[one.score] for one in outputs])
+
+    def fields(self, **options: Any) -> list[pa.Field]:
+        self.decoding(**options)
+        return [pa.field("output", pa.string()), pa.field("score", pa.float32())]
+
+    def columns(self, outputs: Sequence[Completion], **options: Any) -> list[pa.Array]:
+        scores = [one.score if one.reason else None for one in outputs]
+        texts = self.texts(outputs, **options)
+        return [pa.array(texts, pa.string()), pa.array(scores, pa.float32())]

@@ -1,0 +1,169 @@
+"""Text that goes on: the next token, over and over; bits per byte and perplexity.
+
+Imports torch and transformers only inside the functions that train.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from tasks.objectives import Array, Metric
+
+COLUMNS = {"text": "texts to learn to write"}
+TEXT = "text"
+METRIC = "bits_per_byte"
+BEST_BY = "loss"
+WRITES = True
+MEASURE = {"likelihood": True}
+SAMPLES, PROMPT_CHARS = 8, 160
+WHOLE_TEXTS = True
+"""Rows are cut into blocks for training, so none of them is cut before."""
+
+
+class Options(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    joined: bool = False
+    """Rows are pieces of one text, one after the other: nothing stands between them. Otherwise each
+    ends with the end token."""
+    max_new_tokens: int = Field(64, ge=1)
+    """Tokens that scoring writes behind a prompt, at most."""
+    temperature: float = Field(0.0, ge=0)
+    """Scoring draws tokens at this temperature; 0: takes the likeliest."""
+    top_k: int = Field(0, ge=0)
+    """Draw from so many of the likeliest tokens; 0: from all."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """Draw from the fewest tokens that have this share of the probability."""
+    repetition_penalty: float = Field(1.0, gt=0)
+    """Over 1: tokens that the text already has become less likely."""
+    seed: int = 0
+    """Of what is drawn: a prompt goes on in the same way each time."""
+    stop: list[str] = []
+    """Texts end before the first of these strings."""
+
+
+def fit_targets(rows: Mapping[str, list[Any]], options: Options) -> dict[str, Any]:
+    """How texts are written; nothing is learned here."""
+    return {"joined": options.joined, "decoding": options.model_dump(exclude={"joined"})}
+
+
+def encode_target(row: Mapping[str, Any], head: Mapping[str, Any]) -> int:
+    """The text's bytes: it is its own target, and their number is what a metric needs of it."""
+    return len(row["text"].encode())
+
+
+def decode_target(target: int, head: Mapping[str, Any]) -> str:
+    return ""
+
+
+def check(splits: Mapping[str, Sequence[int]], head: Mapping[str, Any], min_rows: int) -> None:
+    """Any text can be learned from."""
+
+
+def load_model(source: Any, head: Mapping[str, Any], **how: Any) -> Any:
+    """A causal language model from a folder, a Hub id or (random weights) a config."""
+    from transformers import AutoModelForCausalLM, PretrainedConfig
+
+    import modeling.models  # noqa: F401  # registers them
+
+    if isinstance(source, PretrainedConfig):
+        return AutoModelForCausalLM.from_config(source)
+    return AutoModelForCausalLM.from_pretrained(source, **how)
+
+
+def training_rows(stored: Any, tokenizer: Any, options: Options, max_length: int) -> Any:
+    """Blocks of `max_length` tokens, the last one shorter: texts one after the other."""
+    import datasets
+    import pyarrow as pa
+
+    table = stored.with_format("arrow")[:]
+    ids = [chunk.flatten().to_numpy() for chunk in table["input_ids"].chunks]
+    tokens = np.concatenate(ids)
+    if not options.joined:
+        ends = np.cumsum(table["length"].to_numpy())
+        tokens = np.insert(tokens, ends, tokenizer.eos_token_id)
+    offsets = np.append(np.arange(0, len(tokens), max_length), len(tokens)).astype(np.int32)
+    blocks = pa.ListArray.from_arrays(offsets, pa.array(tokens, pa.int32()))
+    columns = {"input_ids": blocks, "labels": blocks, "length": pa.array(np.diff(offsets))}
+    return datasets.Dataset(pa.table(columns))
+
+
+def loss(
+    options: Options, targets: Any, head: Mapping[str, Any], label_smoothing: float
+) -> Callable[..., Any] | None:
+    """The model's own: transformers' causal loss, which moves the labels by one."""
+    return None
+
+
+def statistics(targets: Sequence[int], outputs: Array, head: Mapping[str, Any]) -> Array:
+    """(n, 3): nats and tokens, which are the outputs (n, 2), and bytes."""
+    return np.column_stack([outputs, targets]).astype(np.float64)
+
+
+def metrics(head: Mapping[str, Any]) -> dict[str, Metric]:
+    """bits per byte = nats / ln 2 / bytes, whatever the tokens; perplexity = exp(nats / tokens)."""
+
+    def bits_per_byte(sums: Array) -> Array:
+        return np.asarray(sums[..., 0] / np.log(2) / np.maximum(sums[..., 2], 1))
+
+    def perplexity(sums: Array) -> Array:
+        return np.asarray(np.exp(sums[..., 0] / np.maximum(sums[..., 1], 1)))
+
+    return {
+        "bits_per_byte": Metric(bits_per_byte, higher_is_better=False),
+        "perplexity": Metric(perplexity, higher_is_better=False),
+    }
+
+
+def answers(head: Any, outputs: Sequence[Any]) -> Array:
+    """(n, 2): nats and tokens of each text."""
+    return np.asarray(outputs, dtype=np.float64).reshape(-1, 2)
+
+
+def reference(model: Any, rows: Sequence[Array], head: Any) -> Array:
+    """The same by PyTorch, in the pieces that the serving head reads."""
+    import torch
+
+    found = []
+    for row in rows:
+        step, nats = min(head.settings["context"], len(row)) - 1, 0.0
+        for start in range(0, len(row) - 1, max(step, 1)):
+            piece = torch.from_numpy(row[start : start + step + 1])[None].to(model.device)
+            with torch.inference_mode():
+                logits = model(input_ids=piece[:, :-1]).logits[0].float()
+            nats += float(torch.nn.functional.cross_entropy(logits, piece[0, 1:], reduction="sum"))
+        found.append((nats, len(row) - 1))
+    return np.array(found)
+
+
+def samples(scorer: Any, rows: Any) -> list[dict[str, str]]:
+    """The starts of some texts, how the model goes on, and how they do."""
+    from serving.speed import spread
+
+    chosen = [rows.texts[i] for i in spread(rows.lengths, SAMPLES)]
+    # At a space: a prompt that ends within a word has other tokens than the text.
+    cuts = [max(text[:PROMPT_CHARS].rfind(" "), 1) for text in chosen]
+    prompts = [text[:cut] for text, cut in zip(chosen, cuts, strict=True)]
+    written = scorer.head.texts(scorer.outputs(prompts))
+    return [
+        {"given": prompt, "written": made or "", "reference": text[cut : cut + PROMPT_CHARS]}
+        for prompt, made, text, cut in zip(prompts, written, chosen, cuts, strict=True)
+    ]
+
+
+def common_head(head: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Likelihoods mean the same, whatever the tokens."""
+    return dict(head)
+
+
+def align(outputs: Array, head: Mapping[str, Any], common: Mapping[str, Any]) -> Array:
+    return outputs
+
+
+def row_losses(targets: Sequence[int], outputs: Array, head: Mapping[str, Any]) -> Array:
+    """(n,) nats a token."""
+    return np.asarray(outputs[:, 0] / np.maximum(outputs[:, 1], 1))

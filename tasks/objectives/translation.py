@@ -1,0 +1,220 @@
+"""Text to text: cross-entropy over the target's tokens, BLEU and chrF.
+
+Imports torch and transformers only inside the functions that train.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from configs.errors import DataError
+from tasks.objectives import Array, Metric
+
+COLUMNS = {"text": "the text to start from", "target": "the text to arrive at"}
+TEXT = "text"
+METRIC = "bleu"
+BEST_BY = "loss"
+TARGETS_ARE_TEXT = True
+WRITES = True
+SAMPLES = 10
+
+
+class Options(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    beams: int = Field(1, ge=1)
+    """Candidates that scoring keeps of each text; 1: the likeliest token is taken, one by one."""
+    length_penalty: float = 1.0
+    """A candidate's score is its log probability over its tokens to this power."""
+    max_new_tokens: int = Field(128, ge=1)
+    """Tokens that a target may have when scored."""
+    max_target_length: int = Field(128, ge=4)
+    """Tokens a training target is cut to."""
+
+
+def fit_targets(rows: Mapping[str, list[Any]], options: Options) -> dict[str, Any]:
+    """How texts are written; nothing is learned here."""
+    return {"decoding": options.model_dump(include={"beams", "length_penalty", "max_new_tokens"})}
+
+
+def encode_target(row: Mapping[str, Any], head: Mapping[str, Any]) -> str:
+    """The text itself. Raises ValueError with the reason code `null_target` or `wrong_type`."""
+    target = row["target"]
+    if target is None or (isinstance(target, str) and not target.strip()):
+        raise ValueError("null_target")
+    if not isinstance(target, str):
+        raise ValueError("wrong_type")
+    return target
+
+
+def decode_target(target: str, head: Mapping[str, Any]) -> str:
+    return target
+
+
+def check(splits: Mapping[str, Sequence[str]], head: Mapping[str, Any], min_rows: int) -> None:
+    """Raises DataError where all targets are one."""
+    if len(set(splits["train"])) < 2:
+        raise DataError("translation needs targets that differ; the training rows have only one")
+
+
+def load_model(source: Any, head: Mapping[str, Any], **how: Any) -> Any:
+    """A text-to-text model from a folder, a Hub id or (random weights) a transformers config."""
+    from transformers import AutoModelForSeq2SeqLM, PretrainedConfig
+
+    import modeling.models  # noqa: F401  # registers them
+
+    if isinstance(source, PretrainedConfig):
+        return AutoModelForSeq2SeqLM.from_config(source)
+    return AutoModelForSeq2SeqLM.from_pretrained(source, **how)
+
+
+def training_rows(stored: Any, tokenizer: Any, options: Options, max_length: int) -> Any:
+    """input_ids, labels (the target's tokens) and length (of the longer one) of stored rows."""
+    import datasets
+    import pyarrow as pa
+
+    table = stored.with_format("arrow")[:]
+    targets = tokenizer(
+        text_target=table["labels"].to_pylist(),
+        truncation=True,
+        max_length=options.max_target_length,
+    )["input_ids"]
+    lengths = np.maximum(table["length"].to_numpy(), [len(one) for one in targets])
+    columns = {
+        "input_ids": table["input_ids"],
+        "labels": pa.array(targets, pa.list_(pa.int32())),
+        "length": pa.array(lengths, pa.int32()),
+    }
+    return datasets.Dataset(pa.table(columns))
+
+
+def loss(
+    options: Options, targets: Any, head: Mapping[str, Any], label_smoothing: float
+) -> Callable[..., Any]:
+    """Cross-entropy over the tokens that count: the Trainer's `compute_loss_func`.
+
+    `num_items_in_batch` (such tokens of the whole optimizer step) makes accumulated pieces add up
+    to the loss of the undivided batch.
+    """
+    from torch.nn.functional import cross_entropy
+
+    def compute(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
+        total = cross_entropy(
+            outputs["logits"].flatten(0, 1).float(),
+            labels.flatten(),
+            label_smoothing=label_smoothing,
+            reduction="sum",
+        )
+        counted = (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
+        return total / counted
+
+    return compute
+
+
+# --- BLEU and chrF: sums over rows ----------------------------------------------------------------
+
+
+def statistics(targets: Sequence[str], outputs: Sequence[str], head: Mapping[str, Any]) -> Array:
+    """(n, 10 + 18): sacrebleu's counts of BLEU and chrF, and 2: exact matches and rows."""
+    bleu, chrf = _scorers()
+    rows = []
+    for target, output in zip(targets, outputs, strict=True):
+        found = [
+            *bleu._extract_corpus_statistics([output], [[target]])[0],
+            *chrf._extract_corpus_statistics([output], [[target]])[0],
+        ]
+        rows.append([*found, float(output == target), 1.0])
+    return np.asarray(rows, dtype=np.float64)
+
+
+def metrics(head: Mapping[str, Any]) -> dict[str, Metric]:
+    """BLEU (Papineni et al., 2002) and chrF (Popović, 2015) of the whole, 0 to 100; exact, 0 to 1.
+
+    As sacrebleu has them (Post, 2018): BLEU|nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp and
+    chrF2|nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no.
+    """
+    bleu, chrf = _scorers()
+
+    def each(compute: Callable[[Array], float]) -> Callable[[Array], Array]:
+        def of(sums: Array) -> Array:
+            flat = np.asarray(sums).reshape(-1, sums.shape[-1])
+            return np.array([compute(one) for one in flat]).reshape(sums.shape[:-1])
+
+        return of
+
+    n_bleu = 2 + 2 * bleu.max_ngram_order
+
+    def bleu_of(sums: Array) -> float:
+        return float(bleu._compute_score_from_stats([int(one) for one in sums[:n_bleu]]).score)
+
+    def chrf_of(sums: Array) -> float:
+        return float(chrf._compute_score_from_stats([int(one) for one in sums[n_bleu:-2]]).score)
+
+    return {
+        "bleu": Metric(each(bleu_of)),
+        "chrf": Metric(each(chrf_of)),
+        "exact": Metric(lambda sums: np.asarray(sums[..., -2] / np.maximum(sums[..., -1], 1))),
+    }
+
+
+def _scorers() -> tuple[Any, Any]:
+    from sacrebleu.metrics.bleu import BLEU
+    from sacrebleu.metrics.chrf import CHRF
+
+    return BLEU(), CHRF()
+
+
+def answers(head: Any, outputs: Sequence[Any]) -> Array:
+    """(n,) the texts; an empty one where the model made none."""
+    return np.array([text or "" for text in head.texts(outputs)])
+
+
+def reference(model: Any, rows: Sequence[Array], head: Any) -> Array:
+    """The same by PyTorch."""
+    from tasks.writing import texts
+
+    how = head.decoding()
+    made = texts(
+        model,
+        rows,
+        pad_id=head.pad_id,
+        max_new_tokens=how.max_new_tokens,
+        num_beams=how.beams,
+        length_penalty=how.length_penalty,
+    )
+    return np.array([head.text(ids) for ids in made])
+
+
+def row_losses(targets: Sequence[str], outputs: Sequence[str], head: Mapping[str, Any]) -> Array:
+    """(n,) 100 less the chrF of each text."""
+    _, chrf = _scorers()
+    pairs = zip(outputs, targets, strict=True)
+    return np.array(
+        [100 - chrf.sentence_score(str(output), [target]).score for output, target in pairs]
+    )
+
+
+def samples(scorer: Any, rows: Any) -> list[dict[str, str]]:
+    """Some rows of every length, what became of them, and what should have."""
+    from serving.speed import spread
+
+    chosen = spread(rows.lengths, SAMPLES)
+    given = [rows.texts[i] for i in chosen]
+    written = answers(scorer.head, scorer.outputs(given))
+    return [
+        {"given": text, "written": str(made), "reference": rows.targets[i]}
+        for text, made, i in zip(given, written, chosen, strict=True)
+    ]
+
+
+def common_head(head: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Texts mean the same, whatever the tokens."""
+    return dict(head)
+
+
+def align(outputs: Array, head: Mapping[str, Any], common: Mapping[str, Any]) -> Array:
+    return outputs

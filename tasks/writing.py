@@ -1,0 +1,375 @@
+"""The bench of models that write: decoder graphs, compared step by step and text by text.
+
+PyTorch writes greedily behind real prompts of mixed lengths. A variant has to give the same logits
+along that way, over prefill and steps; in fp32 it has to write the same texts, token for token; and
+the objective's metric may not drop. torch is there wherever this is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from configs.schema import Recipe
+from serving import heads, speed
+from serving.batching import pad, plan_batches
+from serving.cores import granted_cores
+from serving.generation.decoder import PAST, Decoder, reading
+from serving.heads import Ids, generation
+from serving.runner import Runner
+from serving.tokenizer import TextTokenizer
+from tasks import (
+    decoder_graph,
+    gate,
+    hardware,
+    int8,
+    objectives,
+    reference,
+    testset,
+    trial,
+    variants,
+)
+from tasks.artifact import Artifact
+from tasks.gate import Array, Verdict
+from tasks.variants import Way
+
+GOLDEN_ROWS = 32
+STEPS = 32
+"""Tokens that are compared behind each prompt."""
+COMPARED_ROWS = 32
+TIMED_ROWS = 64
+BATCH = 16
+"""Rows that PyTorch writes at a time."""
+CALIBRATION_TOKENS = 1024
+INT8 = gate.Tolerance(0.5, 0.1)
+"""Agreement and metric bind first: see gate.INT8."""
+Graphs = dict[str, variants.Graph]
+"""By file name."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What PyTorch wrote greedily behind some prompts."""
+
+    tokens: Array
+    """(rows, STEPS), as if there were no end token."""
+    logits: Array
+    """(rows, STEPS, vocabulary): those that each token was chosen by."""
+
+
+@dataclass(frozen=True)
+class WritingBench(trial.Bench):
+    head: generation.Head
+    model: Any
+    graphs: Graphs
+    """In fp32."""
+    calibration: Sequence[Ids]
+    prompts: list[Ids]
+    written: Written
+    torch_metric: float
+    measure: Callable[[Runner], float]
+    """A variant's metric on them."""
+
+    def names(self) -> list[str]:
+        # There is nothing left to fuse.
+        return [one for one in variants.names(self.recipe.export.variants) if one != "fused"]
+
+    def ways(self, variant: str) -> list[Way]:
+        return {
+            "fp32": [Way("in place", lambda graphs: graphs, ("cpu",), gate.FP32, 1e-3)],
+            "int8": [
+                Way("static", self._int8_static, ("cpu",), INT8, variants.INT8_GOLDEN),
+                Way("dynamic", _int8_dynamic, ("cpu",), INT8, variants.INT8_GOLDEN),
+            ],
+        }.get(variant, [Way(variant, lambda graphs: graphs, ("cuda",), gate.FP16, 1e-2)])
+
+    def make(self, way: Way, folder: Path) -> Path:
+        made: Graphs = way.make(self.graphs)
+        for name, graph in made.items():
+            variants.save(graph, folder, name)
+        return folder / next(iter(made))
+
+    def verdict(self, runner: Runner, way: Way) -> Verdict:
+        logits = self._logits(runner)
+        reasons = []
+        if not np.isfinite(logits).all():
+            return Verdict("some of the graph's logits are not finite", None, None, None)
+        difference = np.abs(logits - self.written.logits) / self.scale
+        for what, value, allowed in (
+            ("largest", difference.max(), way.tolerance.largest),
+            ("mean", difference.mean(), way.tolerance.mean),
+        ):
+            if value > allowed:
+                reasons.append(
+                    f"logits differ from PyTorch's by {value:.2g} of the largest one ({what}); "
+                    f"allowed are {allowed:g}"
+                )
+        agreement = float((logits.argmax(-1) == self.written.logits.argmax(-1)).mean())
+        limits = self.recipe.export.gate
+        if agreement < limits.min_agreement:
+            reasons.append(
+                f"chooses PyTorch's token at {agreement:.2%} of the steps, required are "
+                f"{limits.min_agreement:.2%}"
+            )
+        if way.tolerance == gate.FP32 and (problem := self._other_texts(runner)):
+            reasons.append(problem)
+        metric = self.measure(runner)
+        _, deciding = testset.deciding_metric(self.recipe, self.settings)
+        drop = self.reference - metric if deciding.higher_is_better else metric - self.reference
+        if round(drop, 9) > limits.max_metric_drop:
+            reasons.append(
+                f"metric {metric:.4f} after PyTorch's {self.reference:.4f}, a loss of {drop:.4f}; "
+                f"allowed are {limits.max_metric_drop:g}"
+            )
+        largest = float(np.abs(logits - self.written.logits).max())
+        return Verdict("; ".join(reasons) or None, agreement, metric, largest)
+
+    @property
+    def reference(self) -> float:
+        return self.torch_metric
+
+    @property
+    def scale(self) -> float:
+        return float(np.abs(self.written.logits).max())
+
+    def passes(self) -> tuple[dict[str, Callable[[], object]], Callable[[Runner], object], int]:
+        rows = speed.sample(self.prompts, n_tokens=sum(map(len, self.prompts)))[:TIMED_ROWS]
+        models = {"torch fp32": self.model}
+        if hardware.precision("auto", self.device) == "bf16":
+            models["torch bf16"] = reference.in_bf16(self.model)
+        torch: dict[str, Callable[[], object]] = {
+            name: partial(write, model, rows, pad_id=self.head.pad_id)
+            for name, model in models.items()
+        }
+        return torch, lambda runner: runner.run(rows, **EXACTLY), len(rows) * STEPS
+
+    def golden_texts(self) -> list[str]:
+        lengths = np.array([len(ids) for ids in self.validation.ids])
+        return [self.validation.texts[i] for i in speed.spread(lengths, GOLDEN_ROWS)]
+
+    def _logits(self, runner: Runner) -> Array:
+        """(rows, STEPS, vocabulary) along PyTorch's tokens."""
+        raw, starts, memory = self.head.begin(runner.session, self.prompts)
+        decoder = Decoder(raw, len(starts), max(map(len, starts)) + STEPS, memory)
+        found = [decoder.start(starts)]
+        at = np.array([len(one) for one in starts])
+        for step in range(STEPS - 1):
+            found.append(decoder.step(self.written.tokens[:, step], at + step))
+        return np.stack(found, axis=1)
+
+    def _other_texts(self, runner: Runner) -> str | None:
+        """How many texts are not PyTorch's; where two tokens are as likely, either will do."""
+        allowed = gate.FP32.largest * self.scale
+        n_other = 0
+        for i, made in enumerate(runner.run(self.prompts, **EXACTLY)):
+            other = np.flatnonzero(np.array(made.ids) != self.written.tokens[i])
+            if len(other):
+                logits, ours = self.written.logits[i, other[0]], made.ids[other[0]]
+                n_other += bool(logits.max() - logits[ours] > allowed)
+        return f"{n_other} of {len(self.prompts)} texts are not PyTorch's" if n_other else None
+
+    def _int8_static(self, graphs: Graphs) -> Graphs:
+        feeds = _Feeds(self.head, self.model, graphs, self.calibration)
+        with variants.quiet():
+            return {
+                name: int8.static(graph.clone(), feeds.of(name)) for name, graph in graphs.items()
+            }
+
+
+def _int8_dynamic(graphs: Graphs) -> Graphs:
+    with variants.quiet():
+        return {name: int8.dynamic(graph.clone()) for name, graph in graphs.items()}
+
+
+EXACTLY: dict[str, Any] = {
+    "min_new_tokens": STEPS,
+    "max_new_tokens": STEPS,
+    "beams": 1,
+    "temperature": 0.0,
+}
+
+
+def prepare_bench(recipe: Recipe, prepared: Artifact, trained: Artifact) -> WritingBench:
+    """Load the model, let PyTorch write, export the graphs."""
+    import torch
+
+    where, threads = trial.device(), granted_cores()
+    torch.set_num_threads(threads)
+    pad_id = reference.pad_id(prepared)
+    model = reference.load_model(recipe, prepared, trained, where)
+    settings = {**prepared.facts["head"], **settings_of(model)}
+    tokenizer = TextTokenizer(prepared.path / "tokenizer/tokenizer.json", recipe.model.max_length)
+    head: Any = heads.get(recipe.objective)(settings, pad_id=pad_id, tokenizer=tokenizer)
+    validation = reference.read_rows(prepared, "validation", recipe.export.gate.rows)
+    objective: Any = objectives.get(recipe.objective)  # with the optional names of those that write
+    _, metric = testset.deciding_metric(recipe, settings)
+
+    def metric_of(outputs: Any) -> float:
+        sums = objective.statistics(validation.targets, outputs, settings).sum(axis=0)
+        return float(metric.of(sums))
+
+    def measure(runner: Runner) -> float:
+        outputs = runner.run(validation.ids, **getattr(objective, "MEASURE", {}))
+        return metric_of(objective.answers(head, outputs))
+
+    prompts = _prompts(validation.ids, head)
+    written = write(model, prompts, pad_id=pad_id)
+    return WritingBench(
+        recipe,
+        where,
+        threads,
+        head,
+        settings,
+        validation,
+        model=model,
+        graphs=decoder_graph.graphs_of(model),
+        calibration=reference.read_rows(prepared, "train", recipe.export.calibration_rows).ids,
+        prompts=prompts,
+        written=written,
+        torch_metric=metric_of(objective.reference(model, validation.ids, head)),
+        measure=measure,
+    )
+
+
+def settings_of(model: Any) -> dict[str, Any]:
+    """What a head has to know of a model that writes."""
+    generation, config = model.generation_config, model.config
+    ends = generation.eos_token_id if generation.eos_token_id is not None else config.eos_token_id
+    found = {
+        "ends": [] if ends is None else ends if isinstance(ends, list) else [ends],
+        "context": next(
+            (
+                limit
+                for name in ("max_position_embeddings", "n_positions")
+                if (limit := getattr(config, name, None))
+            ),
+            1_000_000,
+        ),
+    }
+    if config.is_encoder_decoder:
+        found["start"] = config.decoder_start_token_id
+    return found
+
+
+def _prompts(rows: Sequence[Ids], head: heads.Head) -> list[Ids]:
+    """The starts of some rows: of every length, and such that there is room behind them."""
+    lengths = np.array([len(row) for row in rows])
+    chosen = [rows[i] for i in speed.spread(lengths, COMPARED_ROWS)]
+    if "start" in head.settings:  # an encoder reads them whole
+        return chosen
+    most = head.settings["context"] - STEPS
+    shares = np.linspace(0.1, 0.9, len(chosen))
+    return [
+        row[: max(1, min(most, round(len(row) * share)))]
+        for row, share in zip(chosen, shares, strict=True)
+    ]
+
+
+def write(model: Any, prompts: Sequence[Ids], *, pad_id: int) -> Written:
+    """PyTorch's greedy tokens behind prompts, (length,) each, and their logits."""
+    tokens, logits = [], []
+    for batch in plan_batches(
+        [len(one) for one in prompts], token_budget=BATCH * max(map(len, prompts))
+    ):
+        found = _generated(
+            model,
+            [prompts[i] for i in batch],
+            pad_id=pad_id,
+            min_new_tokens=STEPS,
+            max_new_tokens=STEPS,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+        tokens.append((batch, found.sequences[:, -STEPS:].cpu().numpy()))
+        logits.append((batch, np.stack([one.float().cpu().numpy() for one in found.logits], 1)))
+    return Written(_in_order(tokens, len(prompts)), _in_order(logits, len(prompts)))
+
+
+def texts(model: Any, prompts: Sequence[Ids], *, pad_id: int, **how: Any) -> list[list[int]]:
+    """PyTorch's tokens behind prompts up to the end."""
+    found: list[list[int]] = [[] for _ in prompts]
+    for batch in plan_batches([len(one) for one in prompts], token_budget=2_048):
+        rows = [prompts[i] for i in batch]
+        given = 1 if model.config.is_encoder_decoder else max(map(len, rows))
+        made = _generated(model, rows, pad_id=pad_id, **how)[:, given:]
+        for i, one in zip(batch, made.tolist(), strict=True):
+            found[i] = one
+    return found
+
+
+def _generated(model: Any, rows: Sequence[Ids], *, pad_id: int, **how: Any) -> Any:
+    import torch
+
+    longest = max(map(len, rows))
+    ids = np.full((len(rows), longest), pad_id)
+    mask = np.zeros_like(ids)
+    for i, row in enumerate(rows):
+        # An encoder's texts are padded behind them, prompts before them.
+        where = (
+            slice(0, len(row))
+            if model.config.is_encoder_decoder
+            else slice(longest - len(row), None)
+        )
+        ids[i, where], mask[i, where] = row, 1
+    given = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+    given = {name: one.to(model.device) for name, one in given.items()}
+    with torch.inference_mode():
+        return model.generate(
+            **given, do_sample=False, pad_token_id=pad_id, **{"num_beams": 1, **how}
+        )
+
+
+def _in_order(parts: Sequence[tuple[Array, Array]], n: int) -> Array:
+    whole = np.concatenate([part for _, part in parts])
+    order = np.concatenate([batch for batch, _ in parts])
+    return whole[np.argsort(order)]
+
+
+class _Feeds:
+    """Inputs of the graphs for calibration: training rows as they are read, and what is written."""
+
+    def __init__(self, head: heads.Head, model: Any, graphs: Graphs, rows: Sequence[Ids]) -> None:
+        self._head, self._graphs, self._rows = head, graphs, rows
+        self._texts = [row[: head.settings["context"]] for row in rows]
+        if model.config.is_encoder_decoder:
+            start = head.settings["start"]
+            made = texts(model, rows, pad_id=head.pad_id, max_new_tokens=STEPS)
+            self._texts = [np.array([start, *one]) for one in made]
+
+    def of(self, name: str) -> Iterator[Mapping[str, Array]]:
+        inputs = self._graphs[name].graph.inputs
+        for batch in plan_batches(
+            [len(row) for row in self._rows], token_budget=CALIBRATION_TOKENS
+        ):
+            ids, mask = pad([self._rows[i] for i in batch], pad_id=self._head.pad_id)
+            source = {"input_ids": ids, "attention_mask": mask}
+            if name == decoder_graph.ENCODER:
+                yield source
+                continue
+            rows = [self._texts[i] for i in batch]
+            feeds: dict[str, Array] = reading(rows, [[len(row) - 1] for row in rows])
+            if decoder_graph.ENCODER in self._graphs:
+                feeds |= {**self._encoded(source), "source_mask": mask}
+            shape = feeds["input_ids"].shape
+            for one in inputs:
+                if one.name.startswith(PAST):
+                    _, heads_, _, width = one.shape
+                    feeds[one.name] = np.zeros((shape[0], heads_, shape[1], width), np.float32)
+            yield {one.name: feeds[one.name] for one in inputs}
+
+    @cached_property
+    def _encoder(self) -> Any:
+        import onnx_ir
+        import onnxruntime as ort
+
+        graph = self._graphs[decoder_graph.ENCODER]
+        return ort.InferenceSession(onnx_ir.to_proto(graph).SerializeToString())
+
+    def _encoded(self, source: Mapping[str, Array]) -> dict[str, Array]:
+        names = [one.name for one in self._encoder.get_outputs()]
+        return dict(zip(names, self._encoder.run(names, dict(source)), strict=True))
