@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from configs.errors import RecipeError
 from configs.schema import Recipe
 from serving import heads, speed
 from serving.batching import pad, plan_batches
@@ -143,7 +144,14 @@ class WritingBench(trial.Bench):
         if hardware.precision("auto", self.device) == "bf16":
             models["torch bf16"] = reference.in_bf16(self.model)
         torch: dict[str, Callable[[], object]] = {
-            name: partial(write, model, rows, pad_id=self.head.pad_id)
+            name: partial(
+                texts,
+                model,
+                rows,
+                pad_id=self.head.pad_id,
+                min_new_tokens=STEPS,
+                max_new_tokens=STEPS,
+            )
             for name, model in models.items()
         }
         return torch, lambda runner: runner.run(rows, **EXACTLY), len(rows) * STEPS
@@ -169,8 +177,10 @@ class WritingBench(trial.Bench):
         for i, made in enumerate(runner.run(self.prompts, **EXACTLY)):
             other = np.flatnonzero(np.array(made.ids) != self.written.tokens[i])
             if len(other):
-                logits, ours = self.written.logits[i, other[0]], made.ids[other[0]]
-                n_other += bool(logits.max() - logits[ours] > allowed)
+                first = other[0]
+                logits = self.written.logits[i, first]
+                theirs, ours = logits[self.written.tokens[i, first]], logits[made.ids[first]]
+                n_other += bool(theirs - ours > allowed)
         return f"{n_other} of {len(self.prompts)} texts are not PyTorch's" if n_other else None
 
     def _int8_static(self, graphs: Graphs) -> Graphs:
@@ -203,8 +213,14 @@ def prepare_bench(recipe: Recipe, prepared: Artifact, trained: Artifact) -> Writ
     pad_id = reference.pad_id(prepared)
     model = reference.load_model(recipe, prepared, trained, where)
     settings = {**prepared.facts["head"], **settings_of(model)}
+    if settings["context"] <= STEPS:
+        raise RecipeError(
+            f"the model has positions for {settings['context']} tokens; its gate compares {STEPS} "
+            "behind a prompt: give it more positions"
+        )
     tokenizer = TextTokenizer(prepared.path / "tokenizer/tokenizer.json", recipe.model.max_length)
     head: Any = heads.get(recipe.objective)(settings, pad_id=pad_id, tokenizer=tokenizer)
+    head.decoding()
     validation = reference.read_rows(prepared, "validation", recipe.export.gate.rows)
     objective: Any = objectives.get(recipe.objective)  # with the optional names of those that write
     _, metric = testset.deciding_metric(recipe, settings)

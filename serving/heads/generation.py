@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ..errors import InputError
 from ..generation import beams
 from ..generation.choosing import Decoding, log_probabilities
 from ..generation.completing import STOP_STRING, Completion, complete
@@ -38,7 +39,13 @@ class Head(Base):
     def decoding(self, **options: Any) -> Decoding:
         """The model's own way to write with what the caller asks for. Raises InputError."""
         asked = {name: options[name] for name in OPTIONS if options.get(name) is not None}
-        return Decoding(**{**self.settings.get("decoding", {}), **asked})
+        how = Decoding(**{**self.settings.get("decoding", {}), **asked})
+        if how.max_new_tokens >= self.settings["context"]:
+            raise InputError(
+                f"max_new_tokens must be under {self.settings['context']}, the tokens that the "
+                f"model has positions for, not {how.max_new_tokens}"
+            )
+        return how
 
     def reads_whole(self, *, likelihood: bool = False, **options: Any) -> bool:
         return likelihood
