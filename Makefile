@@ -4,10 +4,16 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: demo test test-slow test-gpu lint bench schema clean
+.PHONY: demo demo-translation demo-generation test test-slow test-gpu lint bench schema clean
 
 demo: $(VENV)/.demo        ## train, register and score with what the machine has
 	@$(BIN)/python -m flows.demo
+
+demo-translation: $(VENV)/.demo  ## dates in many languages to ISO 8601, by a Transformer from scratch
+	@$(BIN)/python -m flows.demo translate
+
+demo-generation: $(VENV)/.demo   ## docstrings that go on, by a Transformer from scratch
+	@$(BIN)/python -m flows.demo generate
 
 test: $(VENV)/.dev         ## the test suite, no network, no GPU
 	$(BIN)/python -m pytest

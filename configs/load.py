@@ -46,6 +46,15 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError("\n".join(explain(file, problem, Recipe))) from None
 
 
+def values_of(given: Sequence[str]) -> dict[str, Any]:
+    """The values of `key=value`, as YAML reads them. Raises RecipeError."""
+    content: dict[str, Any] = {}
+    for one in given:
+        key, value = _parsed(one)
+        content[key] = value
+    return content
+
+
 def resolve_secrets(text: str) -> str:
     """Replace `${env:NAME}` by that variable. Raises RecipeError naming one that is not set."""
 
@@ -58,14 +67,18 @@ def resolve_secrets(text: str) -> str:
     return SECRET.sub(value, text)
 
 
-def _apply(content: dict[str, Any], override: str) -> None:
+def _parsed(override: str) -> tuple[str, Any]:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise RecipeError(f"override {override!r}: write it as section.key=value")
     try:
-        value = yaml.safe_load(text)
+        return key, yaml.safe_load(text)
     except yaml.YAMLError as problem:
         raise RecipeError(f"override {override!r}: {_one_line(problem)}") from None
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    key, value = _parsed(override)
     *sections, last = key.split(".")
     place = content
     for section in sections:

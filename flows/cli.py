@@ -145,6 +145,11 @@ OPTIONS = (
 def score(arguments: argparse.Namespace) -> Result:
     from tasks.score import PAGE
 
+    options = {name: getattr(arguments, name) for name in OPTIONS}
+    if arguments.option:
+        from configs.load import values_of
+
+        options |= values_of(arguments.option)
     given = {
         "model": arguments.model,
         "source": arguments.input,
@@ -152,7 +157,7 @@ def score(arguments: argparse.Namespace) -> Result:
         "text": arguments.text,
         "keep": arguments.keep,
         "variant": arguments.variant,
-        "options": {name: getattr(arguments, name) for name in OPTIONS},
+        "options": options,
     }
     # Prefect takes seconds to import: only where somebody wants to see the run there.
     in_prefect = "PREFECT_API_URL" in os.environ
@@ -321,6 +326,13 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--format", choices=["parquet", "csv", "jsonl"], default="parquet")
     one.add_argument(
         "--probabilities", action="store_true", help="all probabilities, in the order of the labels"
+    )
+    one.add_argument(
+        "--option",
+        metavar="NAME=VALUE",
+        default=[],
+        action="append",
+        help="of the model's kind, such as temperature=0.8; may be given several times",
     )
     one.add_argument(
         "--chunk-rows", type=int, metavar="N", help="rows per commit; by default the model's"

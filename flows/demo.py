@@ -1,4 +1,6 @@
-"""`make demo`: the docstrings recipe from text to scored rows, with what this machine has.
+"""`make demo` and its kin: a recipe of ours from text to scored rows, with what this machine has.
+
+    python -m flows.demo [docstrings | translate | generate]
 
 The same calls a user makes: `headrace train`, then `headrace score` on rows training never saw.
 """
@@ -6,53 +8,78 @@ The same calls a user makes: `headrace train`, then `headrace score` on rows tra
 from __future__ import annotations
 
 import csv
+import json
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from flows import cli
 
 ROOT = Path(__file__).parents[1]
-RECIPE = ROOT / "configs" / "docstrings.yaml"
-MODEL = "models:/docstrings@champion"
+HELD_OUT = {"generate": 40}
+"""Rows that are scored; by default all that were held out."""
+SHOWN, SHOWN_CHARS = 5, 60
+"""Scored rows that are printed, of each text so many characters."""
 
 
-def main() -> int:
+def main(recipe: str = "docstrings") -> int:
+    file = ROOT / "configs" / f"{recipe}.yaml"
     # A candidate that is refused (exit 3) is a finished run: the champion scores.
-    code, outcome = cli.call(["train", str(RECIPE)])
+    code, outcome = cli.call(["train", str(file)])
     if code not in (cli.DONE, cli.REFUSED):
         return code
     from tasks import workspace
     from tasks.models import resolve
 
-    folder = workspace.home() / "demo"
-    table = write_held_out(Path(outcome["stages"][0]["folder"]), folder / "held-out.csv")
-    output = folder / f"predictions-{resolve(MODEL).version_label.replace('/', '-')}"
-    code, report = cli.call(["score", MODEL, str(table), str(output), "--keep", "label"])
+    name, home = outcome["name"], workspace.home()
+    model = f"models:/{name}@champion"
+    table = home / "demo" / f"{recipe}-held-out.csv"
+    write_held_out(file, Path(outcome["stages"][0]["folder"]), table, HELD_OUT.get(recipe))
+    output = home / "demo" / f"predictions-{resolve(model).version_label.replace('/', '-')}"
+    code, report = cli.call(["score", model, str(table), str(output), "--keep", "expected"])
     if code == cli.DONE:
-        print(closing(report, output, Path(outcome["report"]), workspace.home()))
+        print(some_rows(table, output))
+        print(closing(name, report, output, Path(outcome["report"]), home))
     return code
 
 
-def write_held_out(prepared: Path, table: Path) -> Path:
-    """The test rows as a CSV with their true labels, written aside and renamed."""
-    import json
-
+def write_held_out(recipe: Path, prepared: Path, table: Path, n_rows: int | None) -> None:
+    """The test rows as a CSV with what is expected of each, written aside and renamed."""
     from datasets import load_from_disk
 
-    labels = json.loads((prepared / "head.json").read_bytes())["labels"]
+    from configs.load import load
+    from tasks import objectives
+
+    said, head = load(recipe), json.loads((prepared / "head.json").read_bytes())
+    objective = objectives.get(said.objective)
     table.parent.mkdir(exist_ok=True)
     aside = table.with_suffix(".tmp")
     with aside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["text", "label"])
-        for row in load_from_disk(str(prepared / "test")):
-            writer.writerow([row["text"], labels[row["labels"]]])
+        writer.writerow([said.data.columns.get("text", "text"), "expected"])
+        for row in islice(load_from_disk(str(prepared / "test")), n_rows):
+            writer.writerow([row["text"], objective.decode_target(row["labels"], head)])
     aside.replace(table)
-    return table
 
 
-def closing(report: dict[str, Any], output: Path, page: Path, home: Path) -> str:
+def some_rows(table: Path, output: Path) -> str:
+    """What was given, and what the model makes of it."""
+    import pyarrow.parquet as pq
+
+    with table.open(newline="", encoding="utf-8") as file:
+        given = [row[0] for row in islice(csv.reader(file), 1, SHOWN + 1)]
+    made = pq.read_table(output).column(2).to_pylist()  # behind `row` and what was kept
+    pairs = zip(given, made, strict=False)
+    return "\n".join(f"  {_short(text)}  →  {_short(str(answer))}" for text, answer in pairs)
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= SHOWN_CHARS else f"{line[: SHOWN_CHARS - 1]}…"
+
+
+def closing(name: str, report: dict[str, Any], output: Path, page: Path, home: Path) -> str:
     return f"""
 {report["rows"]:,} held-out rows, scored with {report["model_version"]} ({report["variant"]}).
   predictions  {output}
@@ -60,11 +87,11 @@ def closing(report: dict[str, Any], output: Path, page: Path, home: Path) -> str
   registry     {home / "mlflow.db"}
 
 Next:
-  .venv/bin/headrace history docstrings       what happened to the champion, and why
-  .venv/bin/headrace report docstrings        opens the page in a browser
+  .venv/bin/headrace history {name:<16} what happened to the champion, and why
+  .venv/bin/headrace report {name:<17} opens the page in a browser
   .venv/bin/headrace init YOUR-TABLE.csv      writes a recipe for your own rows
   .venv/bin/mlflow ui --backend-store-uri sqlite:///{home / "mlflow.db"}"""
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))

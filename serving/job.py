@@ -17,7 +17,7 @@ from typing import Any
 
 import onnxruntime as ort
 
-from . import manifest, planning, retry, writers
+from . import heads, manifest, planning, retry, writers
 from . import plan as plans
 from .chunks import BlockReader, set_aside, tokenised
 from .digests import folder_sha256
@@ -102,6 +102,8 @@ def begun(
     folder, out, files = Path(model), open_output(output), find_files(paths)
     planning.check_numbers(chunk_rows, workers, threads, token_budget, max_rejected)
     described = manifest.read(folder)
+    options = {name: value for name, value in options.items() if value}
+    heads.get(described.objective).check(options)
     text_column = text_column or described.score.get("text_column", "text")
     writers.get(format)
     planning.check_apart(output, paths)
@@ -111,7 +113,7 @@ def begun(
         "model_version": model_version or folder.name,
         "text_column": text_column,
         "keep": list(dict.fromkeys(keep)),
-        "options": {name: value for name, value in options.items() if value},
+        "options": options,
         "output_format": format,
         "partition_by": partition_by,
         "chunk_rows": chunk_rows,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ..errors import ModelFolderError
+from ..errors import InputError, ModelFolderError
 
 if TYPE_CHECKING:
     from ..tokenizer import TextTokenizer
@@ -31,6 +31,8 @@ class Head:
     """Made for one model. `options`: what the caller of a job may ask for, such as
     `probabilities=True`; a head takes those that are its own."""
 
+    OPTIONS: ClassVar[tuple[str, ...]] = ()
+    """Their names."""
     SHARES: ClassVar[Mapping[str, str]] = {}
     """Output column to the key of the training profile with its shares: watched for drift."""
     TOKEN_BUDGETS: ClassVar[Mapping[str, int]] = {"cpu": 1024, "cuda": 16_384, "tensorrt": 16_384}
@@ -43,6 +45,14 @@ class Head:
 
     def __init__(self, settings: Settings, *, pad_id: int, tokenizer: TextTokenizer | None = None):
         self.settings, self.pad_id, self.tokenizer = settings, pad_id, tokenizer
+
+    @classmethod
+    def check(cls, options: Iterable[str]) -> None:
+        """Raises InputError for an option that it does not have."""
+        for name in options:
+            if name not in cls.OPTIONS:
+                have = ", ".join(cls.OPTIONS)
+                raise InputError(f"this model has no option {name!r}; it has {have}")
 
     def open(self, graph: Path, opened: Callable[[Path], Any]) -> Any:
         """What `run` gets: sessions of the graphs, by `opened`, a serving.session.Session each."""

@@ -23,7 +23,7 @@ from ..generation.decoder import Array, Decoder
 from . import Head as Base
 from . import Ids
 
-OPTIONS = tuple(one.name for one in fields_of(Decoding))
+DECODING = tuple(one.name for one in fields_of(Decoding))
 LOGITS = 2**24
 """Numbers that are asked for at a time: 64 MB."""
 
@@ -32,13 +32,14 @@ class Head(Base):
     """`settings`: `decoding` (the model's own), `ends` (token ids), `context` (how many tokens the
     model has positions for)."""
 
+    OPTIONS: ClassVar[tuple[str, ...]] = ("likelihood", *DECODING)
     TOKEN_BUDGETS: ClassVar[Mapping[str, int]] = {"cpu": 6_144, "cuda": 131_072}
     GOLDEN: ClassVar[Mapping[str, Any]] = {"likelihood": True}
     KEEPS_END: ClassVar[bool] = True
 
     def decoding(self, **options: Any) -> Decoding:
         """The model's own way to write with what the caller asks for. Raises InputError."""
-        asked = {name: options[name] for name in OPTIONS if options.get(name) is not None}
+        asked = {name: options[name] for name in DECODING if options.get(name) is not None}
         how = Decoding(**{**self.settings.get("decoding", {}), **asked})
         if how.max_new_tokens >= self.settings["context"]:
             raise InputError(

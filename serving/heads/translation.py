@@ -19,6 +19,7 @@ from ..batching import ANY, pad
 from ..generation.completing import END_TOKEN, Completion
 from ..generation.decoder import Array
 from . import Ids
+from .generation import DECODING
 from .generation import Head as Writing
 
 ENCODER = "encoder.onnx"
@@ -42,6 +43,7 @@ class Sessions:
 class Head(Writing):
     """`settings`: those of generation, and `start`, the token that every output begins with."""
 
+    OPTIONS: ClassVar[tuple[str, ...]] = DECODING
     GOLDEN: ClassVar[Mapping[str, Any]] = {"max_new_tokens": 8, "beams": 1}
     KEEPS_END: ClassVar[bool] = False
 

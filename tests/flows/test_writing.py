@@ -100,6 +100,12 @@ def test_from_a_table_to_texts(headrace: Call, objective: str, pairs: Path, tmp_
     else:
         assert all(row["score"] < 0 for row in rows[:400])
 
+    code, value, _ = headrace("score", name, pairs, tmp_path / "no", "--option", "temprature=1")
+    assert (code, value["error"].split(";")[0]) == (2, "this model has no option 'temprature'")
+    shorter = tmp_path / "short"
+    assert headrace("score", name, pairs, shorter, "--option", "max_new_tokens=1")[0] == 0
+    assert max(len(row[column] or "") for row in pq.read_table(shorter).to_pylist()) < 24
+
     # Killed after two chunks and run again: the same bytes.
     def killed(number: int, record: Any) -> None:
         if number == 2 and record:
