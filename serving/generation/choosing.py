@@ -113,6 +113,13 @@ def penalise(logits: Array, seen: Array, penalty: float) -> None:
         logits[seen] = np.where(logits[seen] > 0, logits[seen] / penalty, logits[seen] * penalty)
 
 
+def log_probability_of(tokens: Ids, logits: Array) -> Array:
+    """Of one token of each row, (n,)."""
+    rows, highest = np.arange(len(tokens)), logits.max(axis=-1)
+    total = np.exp(logits - highest[:, None]).sum(axis=-1)
+    return np.asarray(logits[rows, tokens] - highest - np.log(total))
+
+
 def log_probabilities(logits: Array) -> Array:
     """log softmax over the last axis."""
     shifted = logits - logits.max(axis=-1, keepdims=True)

@@ -76,7 +76,8 @@ class Head(Base):
         ends = self.settings["ends"]
         if how.beams > 1:
             return beams.search(raw, starts, how, ends=ends, memory=memory)
-        return complete(raw, starts, how, ends=ends, text=self.text, memory=memory)
+        scored = memory is not None
+        return complete(raw, starts, how, ends=ends, text=self.text, memory=memory, scored=scored)
 
     def text(self, ids: Sequence[int]) -> str:
         assert self.tokenizer is not None
