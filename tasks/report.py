@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -70,6 +71,7 @@ def render(recipe: Recipe, stages: Mapping[str, Artifact]) -> str:
         export=stages["export"].facts,
         found=found,
         decision=decision,
+        slice_scale=slice_scale(found["slices"]),
         standings=standings(found, stages["prepare"].facts.get("baseline"), decision),
         pictures=_pictures(recipe, stages, found),
     )
@@ -93,6 +95,13 @@ def standings(
     high = max(row.get("high", row["value"]) for row in rows)
     room = 0.08 * (high - low) or 0.01
     return {"rows": rows, "low": low - room, "high": high + room}
+
+
+def slice_scale(slices: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """What holds all slices: 0 to 1 for a share, else up to the next round number."""
+    highest = max((one["high"] for one in slices), default=1.0)
+    step = 10.0 ** math.floor(math.log10(highest)) if highest > 1 else 1.0
+    return {"low": 0.0, "high": math.ceil(highest / step) * step}
 
 
 def _data(prepared: Artifact) -> dict[str, Any]:
