@@ -175,8 +175,8 @@ def test_generation_beside_its_peers(tmp_path: Path) -> None:
         parts += [f"## {name}", _speeds(found, best), _steps(step_ms(runners["fp32"]))]
         assert best["Headrace int8"] > best["generate() bf16"]
     intro = (
-        f"{N_PROMPTS} prompts of 8 to 64 tokens, {NEW} new tokens each, greedy, random weights; new "
-        "tokens a second, each way at its best batch size."
+        f"{N_PROMPTS} prompts of 8 to 64 tokens, {NEW} new tokens each, greedy, random weights; "
+        "new tokens a second, each way at its best batch size."
     )
     write_page("generation", "Batch generation", "make bench", "\n\n".join([intro, *parts]))
 

@@ -1,0 +1,120 @@
+"""The gate of models that write: what agrees passes, what was broken on purpose does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir
+import pytest
+import torch
+from toy import tiny_recipe
+
+from modeling.config import DecoderConfig
+from modeling.models import DecoderForCausalLM
+from serving.heads import generation
+from tasks import decoder_graph, trial, writing
+from tasks.objectives import generation as objective
+from tasks.reference import Rows
+from tasks.trial import ExportRefused
+from tasks.writing import WritingBench
+
+VOCABULARY = 60
+
+
+@pytest.fixture(scope="module")
+def bench() -> WritingBench:
+    """A small decoder far from ties, and PyTorch's answers."""
+    torch.manual_seed(0)
+    config = DecoderConfig(
+        vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+        intermediate_size=48, max_position_embeddings=80, pad_token_id=0, eos_token_id=2,
+    )  # fmt: skip
+    model = DecoderForCausalLM(config).eval()
+    for weight in model.parameters():
+        if weight.ndim > 1:
+            torch.nn.init.normal_(weight, std=0.25)
+    random = np.random.default_rng(0)
+    rows = [random.integers(3, VOCABULARY, int(n)) for n in random.integers(4, 60, 24)]
+    settings = {"decoding": {}, **writing.settings_of(model)}
+    head = generation.Head({**settings, "decoding": {"max_new_tokens": 8}}, pad_id=0)
+    recipe = tiny_recipe(Path("rows.csv"), objective="generation")
+    validation = Rows(["" for _ in rows], rows, [len(row) for row in rows])
+    prompts = [row[: len(row) // 2 + 1] for row in rows]
+
+    def metric(outputs: Any) -> float:
+        sums = objective.statistics(validation.targets, outputs, {}).sum(axis=0)
+        return float(objective.metrics({})["bits_per_byte"].of(sums))
+
+    def measure(runner: Any) -> float:
+        return metric(objective.answers(head, runner.run(rows, likelihood=True)))
+
+    return WritingBench(
+        recipe, "cpu", 1, head, settings, validation,
+        model=model,
+        graphs=decoder_graph.graphs_of(model),
+        calibration=rows,
+        prompts=prompts,
+        written=writing.write(model, prompts, pad_id=0),
+        torch_metric=metric(objective.reference(model, rows, head)),
+        measure=measure,
+    )  # fmt: skip
+
+
+def test_what_agrees_passes(bench: WritingBench, tmp_path: Path) -> None:
+    tried = trial.try_variant(bench, "fp32", tmp_path)
+    assert tried.reason is None
+    assert tried.verdict is not None
+    assert tried.verdict.agreement == 1.0
+    assert tried.verdict.metric == pytest.approx(bench.reference, abs=1e-4)
+    assert (tmp_path / "fp32" / "decoder.onnx").exists()
+
+
+def weights(graph: Any) -> None:
+    """One matrix is off by 1%."""
+    value = next(v for v in graph.graph.initializers.values() if v.shape == (32, 48))
+    value.const_value = onnx_ir.tensor(value.const_value.numpy() * np.float32(1.01))
+
+
+def positions(graph: Any) -> None:
+    """All tokens stand at position 0: right for a first token, and for no other."""
+    at = next(one for one in graph.graph.inputs if one.name == "position_ids")
+    uses = list(at.uses())
+    nothing = onnx_ir.node("Sub", [at, at])
+    for use in uses:
+        use.node.replace_input_with(use.idx, nothing.outputs[0])
+    graph.graph.insert_before(graph.graph[0], [nothing])
+
+
+def scale(graph: Any) -> None:
+    """Scores are divided by the root of the model's width, not of the keys'."""
+    for node in graph.graph:
+        if node.op_type == "GroupQueryAttention":
+            node.attributes["scale"] = onnx_ir.AttrFloat32("scale", 32**-0.5)
+
+
+@pytest.mark.parametrize("breaking", [weights, positions, scale])
+def test_what_was_broken_is_refused(
+    bench: WritingBench, breaking: Callable[[Any], None], tmp_path: Path
+) -> None:
+    graph = bench.graphs[decoder_graph.DECODER].clone()
+    breaking(graph)
+    broken = replace(bench, graphs={decoder_graph.DECODER: graph})
+    with pytest.raises(ExportRefused, match="logits differ from PyTorch's"):
+        trial.try_variant(broken, "fp32", tmp_path)
+
+
+def test_other_texts_are_counted_but_not_those_of_ties(bench: WritingBench, tmp_path: Path) -> None:
+    runner = trial.try_variant(bench, "fp32", tmp_path).runner
+    assert runner is not None
+    tokens, logits = bench.written.tokens.copy(), bench.written.logits.copy()
+    tokens[0, 5] = (tokens[0, 5] + 1) % VOCABULARY  # as if PyTorch had chosen another one
+    logits[0, 5, tokens[0, 5]] = logits[0, 5].max() + 1
+    other = replace(bench, written=replace(bench.written, tokens=tokens, logits=logits))
+    assert other._other_texts(runner) == f"1 of {len(bench.prompts)} texts are not PyTorch's"
+    logits[0, 5, tokens[0, 5]] = logits[0, 5, bench.written.tokens[0, 5]]
+    tied = replace(bench, written=replace(bench.written, tokens=tokens, logits=logits))
+    assert tied._other_texts(runner) is None
