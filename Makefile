@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: demo demo-translation demo-generation test test-slow test-gpu lint bench schema clean
+.PHONY: demo demo-translation demo-generation test test-slow test-gpu lint bench schema pictures clean
 
 demo: $(VENV)/.demo        ## train, register and score with what the machine has
 	@$(BIN)/python -m flows.demo
@@ -36,6 +36,9 @@ bench: $(VENV)/.bench $(VENV)-optimum/.done  ## measured comparisons, written to
 schema: $(VENV)/.dev       ## configs/recipe.schema.json, for editors
 	$(BIN)/python -m configs.load > configs/.recipe.schema.json.tmp
 	mv configs/.recipe.schema.json.tmp configs/recipe.schema.json
+
+pictures: $(VENV)/.dev     ## the guide's pictures, by the guide's code
+	$(BIN)/python -m docs.pictures
 
 clean:                     ## removes the environment and all artifacts, the registry among them
 	rm -rf $(VENV) $(VENV)-optimum .headrace build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -60,8 +60,6 @@ def write_all(folder: Path, made: Mapping[str, Picture]) -> None:
 
 def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Picture:
     """Rows: the truth, columns: the decision. Shade: share of the truth's rows; number: rows."""
-    from matplotlib.colors import LinearSegmentedColormap
-
     table = np.asarray(counts)
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     k = len(labels)
@@ -70,7 +68,7 @@ def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Picture
     size = max(6.0, min(9.0, 130 / k))
 
     def draw(axes: Any, look: Look) -> None:
-        ramp = LinearSegmentedColormap.from_list("share", [look.paper, look.blue])
+        ramp = _ramp(look.paper, look.blue)
         axes.imshow(shares, cmap=ramp, vmin=0, vmax=1)
         for true, decided in np.argwhere(table > 0):
             cell = ramp(shares[true, decided])
@@ -156,6 +154,45 @@ def training_curve(events: Sequence[Mapping[str, Any]], metric: str) -> Picture:
     return _render(draw, (5.4, 4.4), rows=2)
 
 
+def attention_map(weights: Any, looking: Sequence[str], looked_at: Sequence[str]) -> Picture:
+    """Shares of attention (l, s): who looks, down; who is looked at, across."""
+    shares = np.asarray(weights)
+    down, across = (
+        [tick_name(i, one) for i, one in enumerate(names)] for names in (looking, looked_at)
+    )
+
+    def draw(axes: Any, look: Look) -> None:
+        axes.imshow(shares, cmap=_ramp(look.paper, look.blue), vmin=0)
+        axes.set_xticks(range(len(across)), across, rotation=60, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(len(down)), down)
+        axes.set(xlabel="looked at", ylabel="looking")
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+
+    return _render(draw, (1.6 + 0.3 * len(across), 1.6 + 0.3 * len(down)))
+
+
+def pattern(table: Any, *, xlabel: str, ylabel: str) -> Picture:
+    """Numbers from -1 to 1, (rows, columns): orange below zero, blue above."""
+
+    def draw(axes: Any, look: Look) -> None:
+        ramp = _ramp(look.orange, look.paper, look.blue)
+        axes.imshow(np.asarray(table), cmap=ramp, vmin=-1, vmax=1, aspect="auto")
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+        axes.spines[:].set_visible(False)
+
+    return _render(draw, (6.0, 3.4))
+
+
+def curve(values: Sequence[float], *, xlabel: str, ylabel: str) -> Picture:
+    def draw(axes: Any, look: Look) -> None:
+        axes.plot(range(1, len(values) + 1), values, color=look.blue, linewidth=1.2)
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+        axes.set_ylim(bottom=0)
+
+    return _render(draw, (6.0, 2.8))
+
+
 # --- how they are drawn ---------------------------------------------------------------------------
 
 
@@ -195,6 +232,12 @@ def _style(look: Look) -> dict[str, Any]:
         "xtick.major.width": 0.6,
         "ytick.major.width": 0.6,
     }
+
+
+def _ramp(*colours: str) -> Any:
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("ramp", colours)
 
 
 def _contrast(one: Any, other: Any) -> float:

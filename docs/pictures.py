@@ -1,0 +1,38 @@
+"""Draws the guide's pictures from what the guide's own code computes: `make pictures`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from modeling.positions import sinusoids
+from tasks import pictures
+
+GUIDE = Path(__file__).parent / "transformers.md"
+
+
+def said() -> dict[str, Any]:
+    """The names that the guide's first four chapters leave behind."""
+    text = GUIDE.read_text(encoding="utf-8").partition("\n## 5.")[0]
+    names: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(block, names)
+    return names
+
+
+def main() -> None:
+    names, folder = said(), GUIDE.parent / "pictures"
+    folder.mkdir(exist_ok=True)
+    given = [f"token {one}" for one in names["sources"][0].tolist()]
+    written = [f"token {one}" for one in names["turned"][0].tolist()]
+    made = {
+        "curve": pictures.curve(names["losses"], xlabel="step", ylabel="loss"),
+        "attention": pictures.attention_map(names["weights_ls"].detach(), written, given),
+        "positions": pictures.pattern(sinusoids(60, 64), xlabel="dimension", ylabel="position"),
+    }
+    pictures.write_all(folder, made)
+
+
+if __name__ == "__main__":
+    main()
