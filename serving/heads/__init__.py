@@ -40,6 +40,8 @@ class Head:
     MiniLM."""
     GOLDEN: ClassVar[Mapping[str, Any]] = {}
     """Options that golden rows run with."""
+    TIMED: ClassVar[Mapping[str, Any]] = {}
+    """Options of passes that are timed."""
     KEEPS_END: ClassVar[bool] = False
     """Of a text that is too long, the end is kept, not the start."""
 
@@ -53,6 +55,11 @@ class Head:
             if name not in cls.OPTIONS:
                 have = ", ".join(cls.OPTIONS)
                 raise InputError(f"this model has no option {name!r}; it has {have}")
+
+    @classmethod
+    def timed_tokens(cls, lengths: Iterable[int]) -> int:
+        """What a timed pass over rows of these lengths is counted as."""
+        return sum(lengths)
 
     def open(self, graph: Path, opened: Callable[[Path], Any]) -> Any:
         """What `run` gets: sessions of the graphs, by `opened`, a serving.session.Session each."""

@@ -7,7 +7,7 @@ first token, and `tokens`, how many those are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields as fields_of
 from typing import Any, ClassVar
 
@@ -35,7 +35,13 @@ class Head(Base):
     OPTIONS: ClassVar[tuple[str, ...]] = ("likelihood", *DECODING)
     TOKEN_BUDGETS: ClassVar[Mapping[str, int]] = {"cpu": 6_144, "cuda": 131_072}
     GOLDEN: ClassVar[Mapping[str, Any]] = {"likelihood": True}
+    TIMED: ClassVar[Mapping[str, Any]] = {"min_new_tokens": 32, "max_new_tokens": 32}
     KEEPS_END: ClassVar[bool] = True
+
+    @classmethod
+    def timed_tokens(cls, lengths: Iterable[int]) -> int:
+        """Those that are written."""
+        return len(list(lengths)) * int(cls.TIMED["max_new_tokens"])
 
     def decoding(self, **options: Any) -> Decoding:
         """The model's own way to write with what the caller asks for. Raises InputError."""
