@@ -1,0 +1,164 @@
+"""What models from scratch learn to write: Multi30k in German, Shakespeare by the letter, dates.
+
+Each through the whole pipeline, from table to ONNX variants. BLEU is sacrebleu's, of raw text.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from machine import DATA, table, write_page
+
+from configs.load import load
+from configs.schema import Recipe
+
+pytestmark = [pytest.mark.bench, pytest.mark.timeout(7200)]
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+NANOGPT = 1.88
+"""Validation loss in nats that nanoGPT's README has for these sizes and steps on a CPU."""
+
+
+def multi30k() -> Recipe:
+    folder = DATA / "multi30k_en_de"
+    return Recipe.model_validate(
+        {
+            "name": "multi30k",
+            "objective": "translation",
+            "options": {"max_new_tokens": 64, "beams": 4},
+            "data": {
+                "source": {
+                    "kind": "files",
+                    **{name: str(folder / f"{name}.parquet") for name in SPLITS},
+                },
+                "columns": {"text": "source", "target": "target"},
+                "deduplicate": {"near": False},
+            },
+            "model": {
+                "source": "scratch",
+                "max_length": 64,
+                "scratch": {
+                    "model_type": "transformer-encoder-decoder",
+                    "vocab_size": 6000,
+                    "config": {
+                        "hidden_size": 256,
+                        "num_hidden_layers": 3,
+                        "num_decoder_layers": 3,
+                        "intermediate_size": 512,
+                        "max_position_embeddings": 96,
+                        "activation": "relu",
+                    },
+                },
+            },
+            "train": {
+                "epochs": 14,
+                "batch_tokens": 3072,
+                "learning_rate": 1.5e-3,
+                "schedule": "inverse_sqrt",
+                "label_smoothing": 0.1,
+            },
+            "export": {"gate": {"max_metric_drop": 0.5}},
+        }
+    )
+
+
+SPLITS = ("train", "validation", "test")
+
+
+def run(recipe: Recipe) -> dict[str, Any]:
+    from tasks.evaluate import evaluate
+    from tasks.export import export
+    from tasks.prepare import prepare
+    from tasks.train import train
+
+    prepared = prepare(recipe)
+    started = time.monotonic()
+    trained = train(recipe, prepared)
+    minutes = (time.monotonic() - started) / 60
+    exported = export(recipe, prepared, trained)
+    evaluated = evaluate(recipe, prepared, exported)
+    return {
+        "prepared": prepared, "trained": trained, "exported": exported, "evaluated": evaluated,
+        "minutes": minutes,
+    }  # fmt: skip
+
+
+@pytest.mark.skipif(not DATA.exists(), reason=f"no public sets at {DATA}")
+def test_multi30k() -> None:
+    recipe = multi30k()
+    made = run(recipe)
+    rows = []
+    for beams in (1, 4):
+        for way, bleu in bleus(recipe, made, beams).items():
+            rows.append([way, str(beams), f"{bleu:.2f}"])
+    best = max(float(row[2]) for row in rows)
+    body = (
+        f"{made['trained'].facts['steps']} steps in {made['minutes']:.0f} minutes; test 2016.\n\n"
+        + table(["", "beams", "BLEU"], rows)
+    )
+    write_page("translation", "Multi30k, English to German, from scratch", "make bench", body)
+    assert best >= 30
+
+
+def bleus(recipe: Recipe, made: dict[str, Any], beams: int) -> dict[str, float]:
+    """Of PyTorch and of each variant, on the test rows."""
+    from sacrebleu.metrics.bleu import BLEU
+
+    from serving.scorer import Scorer
+    from tasks import objectives, reference, testset
+    from tasks.writing import texts
+
+    rows = testset.read(recipe, made["prepared"])
+    model = reference.load_model(recipe, made["prepared"], made["trained"], "cpu")
+    found, folder = {}, made["exported"].path / "model"
+    scorer = Scorer(folder)
+    ids = scorer.encode(rows.texts)
+    written = texts(model, ids, pad_id=scorer.manifest.pad_id, max_new_tokens=64, num_beams=beams)
+    found["PyTorch"] = [scorer.head.text(one) for one in written]
+    objective: Any = objectives.get("translation")
+    for variant in scorer.manifest.variants:
+        one = Scorer(folder, variant=variant.name)
+        found[variant.name] = objective.answers(one.head, one.outputs(rows.texts, beams=beams))
+    return {
+        way: BLEU().corpus_score(list(map(str, made)), [rows.targets]).score
+        for way, made in found.items()
+    }
+
+
+@pytest.mark.skipif(not DATA.exists(), reason=f"no public sets at {DATA}")
+def test_shakespeare() -> None:
+    text = DATA / "tinyshakespeare" / "input.txt"
+    # nanoGPT's last tenth is for validation; here half of that tests.
+    made = run(load(CONFIGS / "shakespeare.yaml", [f"data.source.files={text}"]))
+    loss = made["trained"].facts["best"]["value"]
+    bits = made["evaluated"].facts["metrics"]["bits_per_byte"]["value"]
+    body = (
+        f"4 layers, 4 heads, 128 wide, blocks of 64 characters, 2,000 steps of 12 blocks in "
+        f"{made['minutes']:.1f} minutes: validation loss {loss:.3f} nats a character (nanoGPT's "
+        f"README: {NANOGPT}), {bits:.3f} bits per byte on test pieces through the default variant."
+    )
+    write_page("shakespeare", "tinyshakespeare, character by character", "make bench", body)
+    assert loss <= NANOGPT
+
+
+def test_dates() -> None:
+    pytest.importorskip("babel")
+    started = time.monotonic()
+    made = run(load(CONFIGS / "translate.yaml"))
+    minutes = (time.monotonic() - started) / 60
+    import pyarrow.parquet as pq
+
+    found = pq.read_table(made["evaluated"].path / "predictions.parquet").to_pydict()
+    right = np.array(found["target"]) == np.array(found["decision"])
+    seen = np.array(found["seen"]) == "True"
+    body = (
+        f"{minutes:.1f} minutes in all. Exact on held-out dates in forms that training has: "
+        f"{right[seen].mean():.2%} of {seen.sum():,}; in locales that it has not: "
+        f"{right[~seen].mean():.2%} of {(~seen).sum():,}."
+    )
+    write_page("dates", "Dates in many languages to ISO 8601", "make bench", body)
+    assert right[seen].mean() >= 0.99
