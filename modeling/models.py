@@ -28,6 +28,7 @@ from transformers.modeling_outputs import (
     SequenceClassifierOutput,
     TokenClassifierOutput,
 )
+from transformers.utils import ModelOutput
 
 from .attention import padding_mask
 from .config import DecoderConfig, EncoderConfig, EncoderDecoderConfig, TransformerConfig
@@ -66,6 +67,7 @@ class _Model(PreTrainedModel):  # type: ignore[misc]  # transformers has no type
 class _EncoderModel(_Model):
     config_class = EncoderConfig
     base_model_prefix = "encoder"
+    output_class: type[ModelOutput]
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__(config)
@@ -80,45 +82,38 @@ class _EncoderModel(_Model):
     def set_input_embeddings(self, value: nn.Embedding) -> None:
         self.encoder.tokens = value
 
-    def _classify(
-        self, x_xw: Tensor, maps: list[Tensor] | None, labels: Tensor | None
-    ) -> dict[str, Any]:
-        """The fields of both outputs, for one token of each text (b, w) or for all (b, l, w)."""
-        logits = self.classifier(self.dropout(x_xw))
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool = False,
+        **given: Any,
+    ) -> ModelOutput:
+        maps: list[Tensor] | None = [] if output_attentions else None
+        logits = self.classifier(self.dropout(self.classified(input_ids, attention_mask, maps)))
         loss = None if labels is None else self.loss_function(labels, logits, self.config)
-        return {"loss": loss, "logits": logits, "attentions": _tuple(maps)}
+        return self.output_class(loss=loss, logits=logits, attentions=_tuple(maps))
+
+    def classified(self, *given: Any) -> Tensor:
+        """What gets a class: every token (b, l, w), or something of each text (b, w)."""
+        x_blw: Tensor = self.encoder(*given)
+        return x_blw
 
 
 class EncoderForSequenceClassification(_EncoderModel):
     """Texts into classes, by what the encoder makes of the first token."""
 
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        labels: Tensor | None = None,
-        output_attentions: bool = False,
-        **given: Any,
-    ) -> SequenceClassifierOutput:
-        maps: list[Tensor] | None = [] if output_attentions else None
-        x_blw = self.encoder(input_ids, attention_mask, maps)
-        return SequenceClassifierOutput(**self._classify(x_blw[:, 0], maps, labels))
+    output_class = SequenceClassifierOutput
+
+    def classified(self, *given: Any) -> Tensor:
+        return super().classified(*given)[:, 0]
 
 
 class EncoderForTokenClassification(_EncoderModel):
     """A class for each token."""
 
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        labels: Tensor | None = None,
-        output_attentions: bool = False,
-        **given: Any,
-    ) -> TokenClassifierOutput:
-        maps: list[Tensor] | None = [] if output_attentions else None
-        x_blw = self.encoder(input_ids, attention_mask, maps)
-        return TokenClassifierOutput(**self._classify(x_blw, maps, labels))
+    output_class = TokenClassifierOutput
 
 
 # --- decoder --------------------------------------------------------------------------------------
