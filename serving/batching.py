@@ -58,25 +58,47 @@ def plan_batches(
 
     A batch has rows x longest ≤ `token_budget` tokens, padding included, or is a single row.
     `one_length`: its rows are all of one length, so that there is no padding. `growth`: tokens that
-    each row may grow by.
+    each row may grow by; such batches take long, so they are as equal as they can be: none of the
+    workers then waits long for another one's last.
     """
     order = np.argsort(lengths, kind="stable")
     sizes = np.asarray(lengths, dtype=np.int64)[order].tolist()
+
+    def cut(budget: int) -> list[tuple[int, int]]:
+        return _cut(sizes, budget, one_length=one_length, shapes=shapes, growth=growth)
+
+    spans = cut(token_budget)
+    if growth and len(spans) > 1:
+        # The smallest budget that makes as few batches.
+        too_small, enough = 0, token_budget
+        while enough - too_small > 1:
+            middle = (too_small + enough) // 2
+            if len(found := cut(middle)) == len(spans):
+                enough, spans = middle, found
+            else:
+                too_small = middle
+    return [order[start:stop] for start, stop in spans]
+
+
+def _cut(
+    sizes: Sequence[int], token_budget: int, *, one_length: bool, shapes: Shapes, growth: int
+) -> list[tuple[int, int]]:
+    """From and up to which of the rows, sorted by size, each batch goes."""
     max_rows = shapes.max_rows or len(sizes)
-    batches = []
+    spans = []
     start = 0
-    for stop in range(1, len(order) + 1):
+    for stop in range(1, len(sizes) + 1):
         # Sorted, so the next row would be the longest of this batch.
         n_rows = shapes.rows(stop + 1 - start)
         if (
-            stop == len(order)
+            stop == len(sizes)
             or n_rows * (shapes.length(sizes[stop]) + growth) > token_budget
             or n_rows > max_rows
             or (one_length and sizes[stop] != sizes[start])
         ):
-            batches.append(order[start:stop])
+            spans.append((start, stop))
             start = stop
-    return batches
+    return spans
 
 
 def pad(

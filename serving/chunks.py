@@ -142,6 +142,7 @@ def scored(
         padded_tokens(
             lengths, scorer.runner.batches(lengths, **plan.options), scorer.runner.shapes
         ),
+        scorer.head.written(outputs),
         {name: decided.column(name).to_pylist() for name in scorer.head.SHARES},
         scorer.manifest.profile,
     )

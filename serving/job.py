@@ -102,7 +102,8 @@ def begun(
     folder, out, files = Path(model), open_output(output), find_files(paths)
     planning.check_numbers(chunk_rows, workers, threads, token_budget, max_rejected)
     described = manifest.read(folder)
-    options = {name: value for name, value in options.items() if value}
+    # Not asked for; 0 is something to ask for.
+    options = {name: one for name, one in options.items() if one is not None and one is not False}
     heads.get(described.objective).check(options)
     text_column = text_column or described.score.get("text_column", "text")
     writers.get(format)

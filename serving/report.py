@@ -22,6 +22,7 @@ SMALLEST_SHARE = 1e-4
 DRIFTED = 0.25
 # With fewer rows the index is large by chance alone.
 ENOUGH_FOR_DRIFT = 200
+COUNTS = ("rows", "tokens", "written", "padded_tokens")
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,14 @@ class Report:
     max_rejected: float
     too_many_rejected: bool
     tokens: int
+    """That were read."""
+    written_tokens: int
+    """By a model that writes."""
     padding_share: float
-    """Of all tokens that ran through the model, 0 to 1."""
+    """Of all tokens that were read, 0 to 1."""
     tokens_per_second: float
-    """Without padding, over the whole run: reading, writing and loading the model included."""
+    """Read and written, without padding, over the whole run: files and loading the model
+    included."""
     rows_per_second: float
     seconds: float
     steps_s: dict[str, float]
@@ -65,7 +70,8 @@ class Report:
     decisions: dict[str, dict[str, int]]
     """Rows by value of each of the head's watched columns."""
     drift: dict[str, float]
-    """Population stability index against training: `length`, and the head's decision column."""
+    """Population stability index against training: `length`, where it means the same, and the
+    head's decision column."""
     model_version: str
     variant: str
     provider: str
@@ -89,6 +95,8 @@ class Report:
                 f"{self.seconds:.1f} s, {self.rows_per_second:,.0f} rows/s, "
                 f"{self.tokens_per_second:,.0f} tokens/s, {self.padding_share:.0%} padding"
             )
+        if self.written_tokens:
+            lines.append(f"{self.tokens:,} tokens read, {self.written_tokens:,} written")
         if self.errors:
             listed = ", ".join(f"{n:,} {code}" for code, n in self.errors.items())
             limit = f", more than the {self.max_rejected:.1%} allowed"
@@ -119,11 +127,11 @@ def report_of(
     `earlier`: those that were there before this run. `last`: the finished job's own report, whose
     speed is kept when this run had nothing to do. `max_rejected`: the model's own when None.
     """
-    rows, tokens, padded = (_sum(records, name) for name in ("rows", "tokens", "padded_tokens"))
-    rows_now, tokens_now = rows - _sum(earlier, "rows"), tokens - _sum(earlier, "tokens")
+    rows, tokens, written, padded = (_sum(records, name) for name in COUNTS)
+    rows_now, *tokens_now = (_sum(records, name) - _sum(earlier, name) for name in COUNTS[:3])
     speed: dict[str, Any] = {
         "seconds": round(seconds, 3),
-        "tokens_per_second": round(tokens_now / seconds, 1),
+        "tokens_per_second": round(sum(tokens_now) / seconds, 1),
         "rows_per_second": round(rows_now / seconds, 1),
         "steps_s": {name: round(took, 3) for name, took in steps_s.items()},
     }
@@ -132,7 +140,7 @@ def report_of(
     if max_rejected is None:
         max_rejected = float(described.score.get("max_rejected", MAX_REJECTED))
     errors = _add(record["errors"] for record in records)
-    watched = heads.get(described.objective).SHARES
+    head = heads.get(described.objective)
     rejected = sum(errors.values()) / max(rows, 1)
     return Report(
         rows=rows,
@@ -142,9 +150,10 @@ def report_of(
         max_rejected=max_rejected,
         too_many_rejected=rejected > max_rejected,
         tokens=tokens,
+        written_tokens=written,
         padding_share=1 - tokens / max(padded, 1) if padded else 0.0,
-        decisions={name: _decisions(records, name) for name in watched},
-        drift=_drift(records, described.profile, watched),
+        decisions={name: _decisions(records, name) for name in head.SHARES},
+        drift=_drift(records, described.profile, head),
         model_version=plan.model_version,
         variant=plan.variant,
         provider=plan.provider,
@@ -167,6 +176,7 @@ def chunk_facts(
     errors: Iterable[str | None],
     lengths: Sequence[int],
     padded_tokens: int,
+    written: int,
     decisions: Mapping[str, Iterable[Any]],
     profile: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -178,6 +188,7 @@ def chunk_facts(
     return {
         "errors": _count(code for code in errors if code is not None),
         "tokens": int(sum(lengths)),
+        "written": written,
         "padded_tokens": padded_tokens,
         "lengths": _histogram(lengths, edges),
         "decisions": {
@@ -196,6 +207,7 @@ def merged(before: Mapping[str, Any], again: Mapping[str, Any]) -> dict[str, Any
         "content": before["content"] + again["content"],
         "errors": again["errors"],
         "tokens": before["tokens"] + again["tokens"],
+        "written": before["written"] + again["written"],
         "padded_tokens": before["padded_tokens"] + again["padded_tokens"],
         "lengths": [a + b for a, b in zip(before["lengths"], again["lengths"], strict=True)],
         "decisions": {
@@ -226,15 +238,16 @@ def _histogram(values: Sequence[int], edges: Sequence[float]) -> list[int]:
 
 
 def _drift(
-    records: Sequence[Mapping[str, Any]], profile: Mapping[str, Any], watched: Mapping[str, str]
+    records: Sequence[Mapping[str, Any]], profile: Mapping[str, Any], head: type[heads.Head]
 ) -> dict[str, float]:
-    """Stability index of the length and of each watched column the profile has shares for."""
+    """Stability index of the length, where it means what it meant in training, and of each watched
+    column the profile has shares for."""
     found = {}
     expected = profile.get("length_histogram", {}).get("counts", [])
     lengths = np.sum([record["lengths"] for record in records], axis=0)
-    if np.sum(expected) and np.sum(lengths):
+    if head.LIKE_TRAINING and np.sum(expected) and np.sum(lengths):
         found["length"] = stability_index(expected, lengths)
-    for column, key in watched.items():
+    for column, key in head.SHARES.items():
         shares = profile.get(key, {})
         counts = _decisions(records, column)
         names = sorted({*shares, *counts})

@@ -22,7 +22,8 @@ from .heads import Head, Ids
 from .session import Session, open_session
 
 OnBatch = Callable[[int, int, int], None]
-"""Gets the rows of a batch that is done, and their tokens without and with padding."""
+"""Gets the rows of a batch that is done, and the tokens that were read, without and with padding,
+and written."""
 WHOLE = 2**62
 """A token budget that holds any batch."""
 
@@ -103,6 +104,7 @@ class Runner:
                 for batch in reversed(batches)
             ],
             self.shapes,
+            self._head.written,
         )
 
     def run(
@@ -129,19 +131,22 @@ class Running:
         rows: Sequence[Ids],
         batches: list[tuple[NDArray[Any], Future[Sequence[Any]]]],
         shapes: Shapes,
+        written: Callable[[Sequence[Any]], int],
     ) -> None:
-        self._rows, self._batches, self._shapes = rows, batches, shapes
+        self._rows, self._batches, self._shapes, self._written = rows, batches, shapes, written
 
     def outputs(self, on_batch: OnBatch | None = None) -> list[Any]:
         """Wait for all rows: the head's output of each, in order."""
         outputs: list[Any] = [None] * len(self._rows)
         try:
             for batch, future in self._batches:
-                for index, output in zip(batch, future.result(), strict=True):
+                found = future.result()
+                for index, output in zip(batch, found, strict=True):
                     outputs[index] = output
                 if on_batch:
-                    rows = [self._rows[i] for i in batch]
-                    on_batch(len(rows), sum(map(len, rows)), math.prod(self._shapes.of(rows)))
+                    rows, written = [self._rows[i] for i in batch], self._written(found)
+                    padded = math.prod(self._shapes.of(rows))
+                    on_batch(len(rows), sum(map(len, rows)) + written, padded + written)
         except BaseException:
             self.cancel()
             raise

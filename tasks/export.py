@@ -22,17 +22,19 @@ from configs.errors import RecipeError
 from configs.schema import Recipe
 from serving import golden, manifest
 from serving.scorer import Scorer
-from tasks import artifact, objectives, testset, trial, variants
+from tasks import artifact, attention_maps, objectives, testset, trial, variants
 from tasks.artifact import Artifact
 from tasks.trial import Bench, ExportRefused, Tried
 
 __all__ = ["ExportRefused", "export"]
 
 TABLE = "variants.json"
+ATTENTION = "attention.json"
 
 
 def export(recipe: Recipe, prepared: Artifact, trained: Artifact) -> Artifact:
-    """The model folder (`model/`) and the table of all variants tried (variants.json).
+    """The model folder (`model/`), the table of all variants tried (variants.json), and how the
+    model's tokens look at each other (attention.json).
 
     Raises ExportRefused when fp32, or the variant that the recipe fixes as the default, fails the
     gate; RecipeError for a metric or a default that cannot be.
@@ -105,7 +107,15 @@ def _build(recipe: Recipe, prepared: Artifact, trained: Artifact, folder: Path) 
         "variants": [_row(one, speeds) for one in tried],
     }
     artifact.write_json(folder / TABLE, table)
+    artifact.write_json(folder / ATTENTION, _attention(bench, prepared))
     return table
+
+
+def _attention(bench: Bench, prepared: Artifact) -> dict[str, Any] | None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(prepared.path / "tokenizer")
+    return attention_maps.of(bench.model, bench.validation.ids, tokenizer)
 
 
 # --- the model folder -----------------------------------------------------------------------------

@@ -118,6 +118,13 @@ def signature(scorer: Scorer) -> Any:
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
     from mlflow.types.schema import AnyType, Array
 
+    types = {
+        bool: DataType.boolean,
+        int: DataType.long,
+        float: DataType.double,
+        str: DataType.string,
+    }
+
     def column(field: pa.Field) -> ColSpec:
         return ColSpec(kind(field.type), field.name, required=False)
 
@@ -128,6 +135,11 @@ def signature(scorer: Scorer) -> Any:
             return DataType.float if of.bit_width == 32 else DataType.double
         return DataType.long if pa.types.is_integer(of) else DataType.string
 
+    def param(name: str, default: Any) -> ParamSpec:
+        if isinstance(default, list | tuple):
+            return ParamSpec(name, DataType.string, list(default), shape=(-1,))
+        return ParamSpec(name, types[type(default)], default)
+
     return ModelSignature(
         inputs=Schema([ColSpec(AnyType())]),
         outputs=Schema(
@@ -137,7 +149,7 @@ def signature(scorer: Scorer) -> Any:
             [
                 ParamSpec("variant", DataType.string, ""),
                 ParamSpec("device", DataType.string, "auto"),
-                ParamSpec("probabilities", DataType.boolean, False),
+                *(param(name, default) for name, default in scorer.head.defaults().items()),
             ]
         ),
     )

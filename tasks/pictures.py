@@ -172,6 +172,37 @@ def attention_map(weights: Any, looking: Sequence[str], looked_at: Sequence[str]
     return _render(draw, (1.6 + 0.3 * len(across), 1.6 + 0.3 * len(down)))
 
 
+def attention_heads(shares: Any) -> Picture:
+    """All maps (layers, heads, l, s), small: a layer's heads side by side, the first layer on top.
+
+    Each has a scale of its own: what is told apart is where its head looks, not how hard.
+    """
+    maps = np.asarray(shares)
+    n_layers, n_heads, length, width = maps.shape
+    edge = 0.04 * max(length, width)  # between two maps
+
+    def draw(axes: Any, look: Look) -> None:
+        for layer, head in np.ndindex(n_layers, n_heads):
+            left, top = head * (width + edge), layer * (length + edge)
+            axes.imshow(
+                maps[layer, head],
+                cmap=_ramp(look.paper, look.blue),
+                vmin=0,
+                extent=(left, left + width, top + length, top),
+            )
+        axes.set_xlim(0, n_heads * (width + edge) - edge)
+        axes.set_ylim(n_layers * (length + edge) - edge, 0)
+        middles = [one * (length + edge) + length / 2 for one in range(n_layers)]
+        axes.set_yticks(middles, [f"layer {one + 1}" for one in range(n_layers)])
+        middles = [one * (width + edge) + width / 2 for one in range(n_heads)]
+        axes.set_xticks(middles, [f"head {one + 1}" for one in range(n_heads)])
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+
+    each = min(1.5, 9.0 / n_heads)
+    return _render(draw, (0.8 + each * n_heads, 0.6 + each * n_layers * length / width))
+
+
 def pattern(table: Any, *, xlabel: str, ylabel: str) -> Picture:
     """Numbers from -1 to 1, (rows, columns): orange below zero, blue above."""
 

@@ -42,16 +42,16 @@ class Model(PythonModel):  # type: ignore[misc]
     ) -> pd.DataFrame:
         """Score the only column of `model_input` (MLflow makes one of a list of strings).
 
-        `params`: `variant` (the model's default), `device` (one of DEVICES) and
-        `probabilities` (all of them). Rows keep their index.
+        `params`: `variant` (the model's default), `device` (one of DEVICES) and the head's options,
+        such as `probabilities` or `max_new_tokens`. Rows keep their index.
         """
         params = params or {}
         texts = _texts(model_input)
         errors = [_problem(text) for text in texts]
         good = [i for i, error in enumerate(errors) if error is None]
-        options = {"probabilities": True} if params.get("probabilities") else {}
         try:
             scorer = self._scorer(params.get("variant") or None, params.get("device") or "auto")
+            options = {name: params[name] for name in scorer.head.OPTIONS if name in params}
             scored = scorer.score([texts[i] for i in good], **options)
         except self._serving.errors.ServingError as problem:
             raise MlflowException.invalid_parameter_value(str(problem)) from problem

@@ -137,7 +137,10 @@ class _Driver:
             for _ in range(LANES):
                 self._give(node)
         else:
-            self._counted.on_batch(record["scored"], record["tokens"], record["padded_tokens"])
+            written = record["written"]
+            self._counted.on_batch(
+                record["scored"], record["tokens"] + written, record["padded_tokens"] + written
+            )
             self._counted.on_chunk(chunk, record)
             self._give(node)
 

@@ -122,7 +122,7 @@ def prepare_bench(recipe: Recipe, prepared: Artifact, trained: Artifact) -> Read
         pad_id=pad_id,
     )
     return ReadingBench(
-        recipe, where, threads, head, settings, validation, runs, source, rows, judge
+        recipe, where, threads, head, settings, model, validation, runs, source, rows, judge
     )
 
 

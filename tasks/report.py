@@ -15,11 +15,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from configs.schema import Recipe
 from tasks import artifact, pages, pictures
 from tasks.artifact import Artifact
+from tasks.export import ATTENTION
 from tasks.tracking import PASSWORD
 
 TEMPLATE = "report.html"
@@ -99,7 +101,7 @@ def standings(
 
 def slice_scale(slices: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """What holds all slices: 0 to 1 for a share, else up to the next round number."""
-    highest = max((one["high"] for one in slices), default=1.0)
+    highest = max((one["high"] for one in slices), default=1.0) or 1.0
     step = 10.0 ** math.floor(math.log10(highest)) if highest > 1 else 1.0
     return {"low": 0.0, "high": math.ceil(highest / step) * step}
 
@@ -135,6 +137,13 @@ def _pictures(
     if events:
         best_by = stages["train"].facts["best"]["metric"] or found["metric"]
         made["training"] = pictures.training_curve(events, best_by.removeprefix("eval_"))
+    if attention := _json(stages["export"].path / ATTENTION):
+        shares = np.asarray(attention["shares"])
+        last_layer = shares[-1].mean(axis=0)
+        made["attention"] = pictures.attention_map(
+            last_layer, attention["looking"], attention["looked_at"]
+        )
+        made["heads"] = pictures.attention_heads(shares)
     return {
         name: {look: _data_uri(svg) for look, svg in picture.items()}
         for name, picture in made.items()
@@ -165,8 +174,8 @@ def recipe_text(recipe: Recipe) -> str:
 # --- small things ---------------------------------------------------------------------------------
 
 
-def _json(file: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(file.read_bytes())
+def _json(file: Path) -> Any:
+    content: Any = json.loads(file.read_bytes())
     return content
 
 

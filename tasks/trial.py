@@ -63,6 +63,8 @@ class Bench(ABC):
     head: heads.Head
     settings: dict[str, Any]
     """What the head knows of the model."""
+    model: Any
+    """PyTorch's, in fp32."""
     validation: Rows
 
     @abstractmethod

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,12 @@ Array = NDArray[Any]
 Ids = NDArray[np.int64]
 LIKELIEST = 2_048
 """Tokens that are looked at first when a share of the probability is asked for."""
+
+KINDS: dict[type, tuple[str, Any]] = {
+    int: ("a whole number", Integral),
+    float: ("a number", Real),
+    tuple: ("a list of strings", list | tuple),
+}
 
 
 @dataclass(frozen=True)
@@ -47,9 +54,15 @@ class Decoding:
     """Texts end before the first of these strings."""
 
     def __post_init__(self) -> None:
+        for one in fields(self):
+            kind, accepted = KINDS[type(one.default)]
+            value = getattr(self, one.name)
+            if not isinstance(value, accepted) or isinstance(value, bool):
+                raise InputError(f"{one.name} must be {kind}, not {value!r}")
         for name, value, rule, holds in (
             ("max_new_tokens", self.max_new_tokens, "1 or more", self.max_new_tokens >= 1),
             ("beams", self.beams, "1 or more", self.beams >= 1),
+            ("seed", self.seed, "0 or more", self.seed >= 0),
             ("temperature", self.temperature, "0 or more", self.temperature >= 0),
             ("top_k", self.top_k, "0 or more", self.top_k >= 0),
             ("top_p", self.top_p, "over 0 and at most 1", 0 < self.top_p <= 1),

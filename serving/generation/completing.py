@@ -37,6 +37,11 @@ class Completion:
     score: float = 0.0
     """The sum of the tokens' log probabilities, the end token's among them."""
 
+    @property
+    def n_tokens(self) -> int:
+        """With the end token."""
+        return len(self.ids) + (self.reason == END_TOKEN)
+
 
 class _Row:
     """A row under way."""

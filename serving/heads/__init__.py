@@ -44,6 +44,8 @@ class Head:
     """Options of passes that are timed."""
     KEEPS_END: ClassVar[bool] = False
     """Of a text that is too long, the end is kept, not the start."""
+    LIKE_TRAINING: ClassVar[bool] = True
+    """What is scored is as long as what was trained on, so that a difference is drift."""
 
     def __init__(self, settings: Settings, *, pad_id: int, tokenizer: TextTokenizer | None = None):
         self.settings, self.pad_id, self.tokenizer = settings, pad_id, tokenizer
@@ -61,6 +63,10 @@ class Head:
         """What a timed pass over rows of these lengths is counted as."""
         return sum(lengths)
 
+    def defaults(self) -> dict[str, Any]:
+        """What each option is when nobody asks for it."""
+        return dict.fromkeys(self.OPTIONS, False)
+
     def open(self, graph: Path, opened: Callable[[Path], Any]) -> Any:
         """What `run` gets: sessions of the graphs, by `opened`, a serving.session.Session each."""
         return opened(graph)
@@ -76,6 +82,10 @@ class Head:
     def run(self, session: Any, rows: Sequence[Ids], **options: Any) -> Sequence[Any]:
         """One batch of token ids, each (length,), to one output per row, in the same order."""
         raise NotImplementedError
+
+    def written(self, outputs: Sequence[Any]) -> int:
+        """Tokens that were written for these rows; models that only read write none."""
+        return 0
 
     def collect(self, outputs: Sequence[Any]) -> Any:
         """The outputs of all rows as one value: for classification logits (n, k)."""

@@ -37,11 +37,16 @@ class Head(Base):
     GOLDEN: ClassVar[Mapping[str, Any]] = {"likelihood": True}
     TIMED: ClassVar[Mapping[str, Any]] = {"min_new_tokens": 32, "max_new_tokens": 32}
     KEEPS_END: ClassVar[bool] = True
+    LIKE_TRAINING: ClassVar[bool] = False
+    """Prompts are no whole texts."""
 
     @classmethod
     def timed_tokens(cls, lengths: Iterable[int]) -> int:
         """Those that are written."""
         return len(list(lengths)) * int(cls.TIMED["max_new_tokens"])
+
+    def defaults(self) -> dict[str, Any]:
+        return {**super().defaults(), **vars(self.decoding())}
 
     def decoding(self, **options: Any) -> Decoding:
         """The model's own way to write with what the caller asks for. Raises InputError."""
@@ -75,9 +80,9 @@ class Head(Base):
             return [self._likelihood(session, row) for row in rows]
         how = self.decoding(**options)
         room = self.settings["context"] - how.max_new_tokens
-        return self.written(session, [row[-room:] for row in rows], how)
+        return self.write(session, [row[-room:] for row in rows], how)
 
-    def written(self, session: Any, rows: Sequence[Ids], how: Decoding) -> list[Completion]:
+    def write(self, session: Any, rows: Sequence[Ids], how: Decoding) -> list[Completion]:
         raw, starts, memory = self.begin(session, rows)
         ends = self.settings["ends"]
         if how.beams > 1:
@@ -88,6 +93,10 @@ class Head(Base):
     def text(self, ids: Sequence[int]) -> str:
         assert self.tokenizer is not None
         return self.tokenizer.decode(ids)
+
+    def written(self, outputs: Sequence[Any]) -> int:
+        """With the end tokens."""
+        return sum(one.n_tokens for one in outputs if isinstance(one, Completion))
 
     def collect(self, outputs: Sequence[Any]) -> Any:
         return list(outputs)

@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ..batching import ANY, pad
-from ..generation.completing import END_TOKEN, Completion
+from ..generation.completing import Completion
 from ..generation.decoder import Array
 from . import Ids
 from .generation import DECODING
@@ -46,6 +46,7 @@ class Head(Writing):
     OPTIONS: ClassVar[tuple[str, ...]] = DECODING
     GOLDEN: ClassVar[Mapping[str, Any]] = {"max_new_tokens": 8, "beams": 1}
     KEEPS_END: ClassVar[bool] = False
+    LIKE_TRAINING: ClassVar[bool] = True
 
     def open(self, graph: Path, opened: Callable[[Path], Any]) -> Sessions:
         return Sessions(opened(graph), opened(graph.with_name(ENCODER)))
@@ -61,11 +62,10 @@ class Head(Writing):
 
     def run(self, session: Sessions, rows: Sequence[Ids], **options: Any) -> Sequence[Completion]:
         how = self.decoding(**options)
-        made = self.written(session, rows, how)
+        made = self.write(session, rows, how)
         if how.beams == 1:  # a beam's score is that already
             for one in made:
-                n_tokens = len(one.ids) + (one.reason == END_TOKEN)
-                one.score /= max(n_tokens, 1) ** how.length_penalty
+                one.score /= max(one.n_tokens, 1) ** how.length_penalty
         return made
 
     def numbers(self, outputs: Sequence[Completion]) -> NDArray[np.float64]:

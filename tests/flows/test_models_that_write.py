@@ -6,23 +6,24 @@ import csv
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import fabricated
+import jobs
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from jobs import parts
 from toy import sentences
 
-from serving import job
+from tasks import tracking
 from tasks.models import resolve
 
 Call = Callable[..., tuple[int, Any, str]]
-
-pytestmark = pytest.mark.usefixtures("home", "prefect_api")
 
 SMALL = {
     "hidden_size": 32,
@@ -46,10 +47,8 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture
-def pairs(tmp_path: Path) -> Path:
+def write_pairs(path: Path) -> Path:
     """A table whose second column is the first one in capitals."""
-    path = tmp_path / "pairs.csv"
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["text", "target"])
@@ -78,53 +77,117 @@ def recipe(objective: str, table: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("objective", RECIPES)
-def test_from_a_table_to_texts(headrace: Call, objective: str, pairs: Path, tmp_path: Path) -> None:
-    code, outcome, _ = headrace("train", recipe(objective, pairs))
-    assert code == 0
-    assert [one["status"] for one in outcome["variants"] if one["name"] == "fp32"] == ["kept"]
-    page = Path(outcome["report"]).read_text(encoding="utf-8")
-    assert "what the model was given" in page
+@dataclass(frozen=True)
+class Registered:
+    """A model that went from a table into the registry."""
 
-    name, output = f"tiny-{objective}", tmp_path / "out"
-    code, report, _ = headrace("score", name, pairs, output, "--chunk-rows", "50")
+    objective: str
+    table: Path
+    outcome: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return f"tiny-{self.objective}"
+
+    @property
+    def column(self) -> str:
+        return {"generation": "completion", "translation": "output"}[self.objective]
+
+
+@pytest.fixture(scope="module", params=RECIPES)
+def registered(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, prefect_api: str
+) -> Iterator[Registered]:
+    """In a workspace of its own, which is that of the tests too."""
+    folder = tmp_path_factory.mktemp(request.param)
+    table = write_pairs(folder / "pairs.csv")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HEADRACE_HOME", str(folder / "home"))
+        done = subprocess.run(
+            [sys.executable, "-m", "flows.cli", "train", recipe(request.param, table), "--json"],
+            capture_output=True, text=True, check=False, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        yield Registered(request.param, table, json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_the_report_shows_what_is_written_and_what_is_looked_at(registered: Registered) -> None:
+    variants = {one["name"]: one["status"] for one in registered.outcome["variants"]}
+    assert variants["fp32"] == "kept"
+    page = Path(registered.outcome["report"]).read_text(encoding="utf-8")
+    assert "what the model was given" in page
+    assert page.count("<h2>Attention</h2>") == 1
+    assert page.count("Attention maps of every head") == 1
+
+
+def test_rows_are_scored_by_the_registered_model(
+    headrace: Call, registered: Registered, tmp_path: Path
+) -> None:
+    output, column = tmp_path / "out", registered.column
+    code, report, _ = headrace("score", registered.name, registered.table, output)
     assert code == 0
     assert (report["rows"], report["errors"]) == (401, {"empty_text": 1})
     rows = pq.read_table(output).to_pylist()
-    column = {"generation": "completion", "translation": "output"}[objective]
+    assert [row["row"] for row in rows] == list(range(401))
     assert [row["row"] for row in rows if row[column] is None] == [400]
-    assert {row["model_version"] for row in rows} == {f"{name}/1"}
-    if objective == "generation":
+    assert {row["model_version"] for row in rows} == {f"{registered.name}/1"}
+    if registered.objective == "generation":
         assert {row["finish_reason"] for row in rows[:400]} <= {"end_token", "max_tokens"}
+        ended = sum(row["finish_reason"] == "end_token" for row in rows)
+        assert report["written_tokens"] == sum(row["tokens"] or 0 for row in rows) + ended
         assert max(row["tokens"] for row in rows[:400]) <= 8
+        assert "length" not in report["drift"]  # prompts are no whole texts
     else:
         assert all(row["score"] < 0 for row in rows[:400])
+        assert 400 <= report["written_tokens"] <= 400 * 12
+        assert "length" in report["drift"]
 
-    code, value, _ = headrace("score", name, pairs, tmp_path / "no", "--option", "temprature=1")
+
+def test_how_it_writes_can_be_chosen(
+    headrace: Call, registered: Registered, tmp_path: Path
+) -> None:
+    call = ["score", registered.name, registered.table]
+    code, value, _ = headrace(*call, tmp_path / "no", "--option", "temprature=1")
     assert (code, value["error"].split(";")[0]) == (2, "this model has no option 'temprature'")
-    shorter = tmp_path / "short"
-    assert headrace("score", name, pairs, shorter, "--option", "max_new_tokens=1")[0] == 0
-    assert max(len(row[column] or "") for row in pq.read_table(shorter).to_pylist()) < 24
+    code, value, _ = headrace(*call, tmp_path / "no", "--option", "max_new_tokens=many")
+    assert (code, value["error"]) == (2, "max_new_tokens must be a whole number, not 'many'")
 
-    # Killed after two chunks and run again: the same bytes.
-    def killed(number: int, record: Any) -> None:
-        if number == 2 and record:
-            raise KeyboardInterrupt
+    def written(folder: str, *options: str) -> list[str | None]:
+        given = [word for one in options for word in ("--option", one)]
+        assert headrace(*call, tmp_path / folder, *given)[0] == 0
+        found: list[str | None] = pq.read_table(tmp_path / folder)[registered.column].to_pylist()
+        return found
 
-    found = resolve(name)
-    how: dict[str, Any] = {"chunk_rows": 50, "model_version": found.version_label}
-    with pytest.raises(KeyboardInterrupt):
-        job.run(found.folder, pairs, tmp_path / "again", on_chunk=killed, **how)
-    job.run(found.folder, pairs, tmp_path / "again", **how)
-    again = {one: content for one, content in parts(tmp_path / "again").items() if "part" in one}
-    assert again == {one: content for one, content in parts(output).items() if "part" in one}
+    assert max(len(one or "") for one in written("short", "max_new_tokens=1")) < 24
+    if registered.objective == "generation":  # whose recipe draws
+        assert written("first", "seed=1") != written("second", "seed=2")
+        likeliest = [written(f"likeliest-{seed}", "temperature=0", f"seed={seed}") for seed in "12"]
+        assert likeliest[0] == likeliest[1]
 
-    # The registered model answers by itself, and without torch.
-    texts = pacsv.read_csv(pairs)["text"].to_pylist()[:3]
+
+def test_a_killed_job_gives_the_bytes_of_one_that_was_not(
+    registered: Registered, tmp_path: Path
+) -> None:
+    model, source = resolve(registered.name).folder, jobs.table(tmp_path / "t.csv", 400)
+    how = {"keep": ["id"], "token_budget": 64}
+    jobs.run(model, source, tmp_path / "whole", **how)
+    output = tmp_path / "killed"
+    for first in (1, 8):
+        left = jobs.start_and_kill(
+            model, source, output, "parquet", commits_first=first, then_s=0.01
+        )
+        assert first <= left < 20
+    report = jobs.run(model, source, output, **how)
+    assert report.rows_now == 400 - 20 * left
+    assert jobs.parts(output) == jobs.parts(tmp_path / "whole")
+
+
+def test_pyfunc_answers_without_torch(registered: Registered) -> None:
+    texts = pacsv.read_csv(registered.table)["text"].to_pylist()[:3]
     program = (
         "import json, sys, mlflow; from tasks import tracking; tracking.connect(); "
-        f"model = mlflow.pyfunc.load_model('models:/{name}/1'); "
-        f"found = model.predict(json.loads(sys.argv[1]))['{column}'].tolist(); "
+        f"model = mlflow.pyfunc.load_model('models:/{registered.name}/1'); "
+        f"found = model.predict(json.loads(sys.argv[1]))['{registered.column}'].tolist(); "
         "print(json.dumps([found, 'torch' in sys.modules]))"
     )
     done = subprocess.run(
@@ -135,3 +198,22 @@ def test_from_a_table_to_texts(headrace: Call, objective: str, pairs: Path, tmp_
     assert not has_torch
     assert answers[3] is None
     assert all(isinstance(one, str) for one in answers[:3])
+
+
+@pytest.mark.slow
+def test_mlflow_models_serve_answers(
+    registered: Registered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.uri())
+    command = ["mlflow", "models", "serve", "-m", f"models:/{registered.name}@champion"]
+    given = {"inputs": ["the old rocket", None], "params": {"max_new_tokens": 4}}
+    with fabricated.server([*command, "--env-manager", "local"], "/ping") as address:
+        request = urllib.request.Request(
+            f"{address}/invocations",
+            json.dumps(given).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request) as answer:
+            first, second = json.loads(answer.read())["predictions"]
+    assert isinstance(first[registered.column], str)
+    assert (second[registered.column], second["error"]) == (None, "null_text")

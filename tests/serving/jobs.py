@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import gzip
+import os
 import random
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -65,3 +68,21 @@ job.run(model, source, output, keep=["id"], format=form, chunk_rows=20, model_ve
 def start(model: Path, source: Path, output: Path, form: str) -> subprocess.Popen[bytes]:
     arguments = [str(model), str(source), str(output), form]
     return subprocess.Popen([sys.executable, "-c", CHILD, *arguments])
+
+
+def commits(output: Path) -> int:
+    return len(list(output.glob("_commits/0*")))
+
+
+def start_and_kill(
+    model: Path, source: Path, output: Path, form: str, *, commits_first: int, then_s: float
+) -> int:
+    """SIGKILL so long after so many commits; the number of commits then."""
+    child = start(model, source, output, form)
+    while child.poll() is None and commits(output) < commits_first:
+        time.sleep(0.001)
+    time.sleep(then_s)
+    os.kill(child.pid, signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL, "the job had ended"
+    assert not (output / "_SUCCESS").exists()
+    return commits(output)

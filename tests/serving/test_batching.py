@@ -57,6 +57,14 @@ def test_no_batch_could_have_taken_the_next_row(lengths: list[int], budget: int)
         assert (len(batch) + 1) * lengths[following[0]] > budget
 
 
+def test_batches_that_grow_are_as_equal_as_can_be() -> None:
+    def sizes(lengths: list[int], budget: int) -> list[int]:
+        return [len(one) for one in plan_batches(lengths, token_budget=budget, growth=10)]
+
+    assert sizes([10] * 100, 20 * 35) == [34, 34, 32]  # not 35, 35, 30
+    assert sizes([10] * 30, 20 * 35) == [30]
+
+
 def test_padding_is_on_the_right_and_counted() -> None:
     rows = [np.array([7, 8, 9]), np.array([5])]
     ids, mask = pad(rows, pad_id=0)

@@ -71,6 +71,9 @@ def test_a_share_of_a_large_vocabulary_is_found_exactly(monkeypatch: pytest.Monk
     [
         ({"max_new_tokens": 0}, "max_new_tokens must be 1 or more, not 0"),
         ({"top_p": 0.0}, "top_p must be over 0 and at most 1, not 0.0"),
+        ({"max_new_tokens": 1.5}, "max_new_tokens must be a whole number, not 1.5"),
+        ({"seed": True}, "seed must be a whole number, not True"),
+        ({"stop": "."}, "stop must be a list of strings, not '.'"),
         ({"temperature": -1.0}, "temperature must be 0 or more"),
         ({"beams": 4, "temperature": 1.0}, "4 beams keep the likeliest texts"),
     ],

@@ -6,32 +6,12 @@ import errno
 import gc
 import os
 import random
-import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from jobs import parts, run, start, table
-
-
-def commits(output: Path) -> int:
-    return len(list(output.glob("_commits/0*")))
-
-
-def start_and_kill(
-    model: Path, source: Path, output: Path, form: str, *, commits_first: int, then_s: float
-) -> int:
-    """SIGKILL so long after so many commits; the number of commits then."""
-    child = start(model, source, output, form)
-    while child.poll() is None and commits(output) < commits_first:
-        time.sleep(0.001)
-    time.sleep(then_s)
-    os.kill(child.pid, signal.SIGKILL)
-    assert child.wait() == -signal.SIGKILL, "the job had ended"
-    assert not (output / "_SUCCESS").exists()
-    return commits(output)
+from jobs import commits, parts, run, start_and_kill, table
 
 
 @pytest.mark.parametrize("form", ["parquet", "csv", "jsonl"])
