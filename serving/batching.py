@@ -58,8 +58,8 @@ def plan_batches(
 
     A batch has rows x longest ≤ `token_budget` tokens, padding included, or is a single row.
     `one_length`: its rows are all of one length, so that there is no padding. `growth`: tokens that
-    each row may grow by; such batches take long, so they are as equal as they can be: none of the
-    workers then waits long for another one's last.
+    each row may grow by; such batches take long, so they are of an even number and as equal as they
+    can be: two workers then end together.
     """
     order = np.argsort(lengths, kind="stable")
     sizes = np.asarray(lengths, dtype=np.int64)[order].tolist()
@@ -69,11 +69,12 @@ def plan_batches(
 
     spans = cut(token_budget)
     if growth and len(spans) > 1:
-        # The smallest budget that makes as few batches.
+        # The smallest budget that makes no more of them.
+        n_batches = len(spans) + len(spans) % 2
         too_small, enough = 0, token_budget
         while enough - too_small > 1:
             middle = (too_small + enough) // 2
-            if len(found := cut(middle)) == len(spans):
+            if len(found := cut(middle)) <= n_batches:
                 enough, spans = middle, found
             else:
                 too_small = middle

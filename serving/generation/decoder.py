@@ -16,7 +16,7 @@ and `logits` (b, k, vocabulary) comes out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,8 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 Ids = NDArray[np.int64]
 PAST, PRESENT = "past.", "present."
+READ_TOKENS = 512
+"""Read at a time, padding included: rows of similar lengths, and what the caches hold."""
 
 
 class Decoder:
@@ -53,7 +55,12 @@ class Decoder:
 
         Gives the logits behind the last token of each, (rows, vocabulary).
         """
-        return self.read(rows, [[len(row) - 1] for row in rows], place)[:, 0]
+        logits, start = [], 0
+        for stop in _ends([len(row) for row in rows]):
+            some = rows[start:stop]
+            logits.append(self.read(some, [[len(row) - 1] for row in some], place + start)[:, 0])
+            start = stop
+        return logits[0] if len(logits) == 1 else np.concatenate(logits)
 
     def read(self, rows: Sequence[Ids], wanted: Sequence[Sequence[int]], place: int = 0) -> Array:
         """The same with logits behind other tokens, as many of each row: (rows, k, vocabulary)."""
@@ -108,6 +115,17 @@ class Decoder:
                 binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(given[rows]))
             self._bound = places, binding
         return self._bound[1]
+
+
+def _ends(lengths: Sequence[int]) -> Iterator[int]:
+    """Where to cut rows into groups that are read together."""
+    start = longest = 0
+    for row, length in enumerate(lengths):
+        longest = max(longest, length)
+        if row > start and longest * (row + 1 - start) > READ_TOKENS:
+            yield row
+            start, longest = row, length
+    yield len(lengths)
 
 
 def reading(rows: Sequence[Ids], wanted: Sequence[Sequence[int]]) -> dict[str, Array]:

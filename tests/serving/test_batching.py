@@ -61,7 +61,9 @@ def test_batches_that_grow_are_as_equal_as_can_be() -> None:
     def sizes(lengths: list[int], budget: int) -> list[int]:
         return [len(one) for one in plan_batches(lengths, token_budget=budget, growth=10)]
 
-    assert sizes([10] * 100, 20 * 35) == [34, 34, 32]  # not 35, 35, 30
+    assert sizes([10] * 100, 20 * 60) == [50, 50]  # not 60, 40
+    assert sizes([10] * 100, 20 * 35) == [25, 25, 25, 25]  # not 35, 35, 30
+    assert sizes([10] * 99, 20 * 30) == [25, 25, 25, 24]
     assert sizes([10] * 30, 20 * 35) == [30]
 
 
