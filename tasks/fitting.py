@@ -264,6 +264,7 @@ def facts(trainer: LengthGroupedTrainer) -> dict[str, Any]:
             "value": state.best_metric,
         },
         "steps": state.global_step,
+        "parameters": sum(one.numel() for one in trainer.model.parameters()),
         "epochs": round(state.epoch or 0, 3),
         "precision": "bf16" if args.bf16 else "fp32",
         "device": args.device.type,

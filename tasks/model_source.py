@@ -53,10 +53,16 @@ def load_tokenizer(model: Model) -> Any:
     """The model's transformers tokenizer. Raises ModelError unless it is a fast one that fits."""
     from transformers import AutoTokenizer
 
+    from tasks import marian_tokenizer
+
     place = locate(model)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            place, revision=model.revision, trust_remote_code=model.trust_remote_code
+        tokenizer = (
+            marian_tokenizer.load(files)
+            if (files := marian_tokenizer.files(place, model.revision))
+            else AutoTokenizer.from_pretrained(
+                place, revision=model.revision, trust_remote_code=model.trust_remote_code
+            )
         )
     except (OSError, ValueError) as problem:
         raise ModelError(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from configs.schema import Model
 from serving.tokenizer import TextTokenizer
-from tasks import model_source
+from tasks import marian_tokenizer, model_source
 from tasks.profile import Lengths
 from tasks.splits import NAMES, TRAIN
 from tasks.staging import KEPT, OURS, texts_of
@@ -42,7 +42,7 @@ class Cutter:
             tokenizer = scratch_tokenizer.train(training, model, ended=not whole_texts)
         else:
             tokenizer = model_source.load_tokenizer(model)
-        tokenizer.save_pretrained(folder)
+        marian_tokenizer.save(tokenizer, folder)
         file = folder / "tokenizer.json"
         self.max_length = None if whole_texts else model.max_length
         self._tokens = TextTokenizer(file, self.max_length)

@@ -77,8 +77,10 @@ def training_rows(stored: Any, tokenizer: Any, options: Options, max_length: int
     import datasets
     import pyarrow as pa
 
+    from tasks.marian_tokenizer import of_targets
+
     table = stored.with_format("arrow")[:]
-    targets = tokenizer(
+    targets = of_targets(tokenizer)(
         text_target=table["labels"].to_pylist(),
         truncation=True,
         max_length=options.max_target_length,

@@ -1,0 +1,104 @@
+"""Marian's tokenizers as fast ones, for the translation models of OPUS-MT.
+
+They come as two SentencePiece models (Kudo and Richardson, 2018), one of each language, and one
+vocabulary that numbers the pieces of both; transformers has only a slow tokenizer for them, and
+that reads no text without a package of its own. Here each becomes a `tokenizers` Unigram over the
+whole vocabulary. It differs from the slow one where that finds an unknown character: a piece of
+the other language is taken if it fits.
+
+Imports transformers and tokenizers only inside functions.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+VOCABULARY, SOURCE, TARGET = "vocab.json", "source.spm", "target.spm"
+UNKNOWN, END, PAD = "<unk>", "</s>", "<pad>"
+FOLDER = "target"
+"""Of the targets' tokenizer, in that of the sources'."""
+NEVER = -1e4
+"""The log probability of the other language's pieces: taken only in place of an unknown one."""
+MAX_LENGTH = 512
+
+
+def files(place: Path | str, revision: str | None) -> dict[str, Path] | None:
+    """Its files by name, from a folder or the Hub; None for a model that has others."""
+    from transformers.utils import cached_file
+
+    found = {
+        name: cached_file(
+            place,
+            name,
+            revision=revision,
+            _raise_exceptions_for_gated_repo=False,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+        for name in (VOCABULARY, SOURCE, TARGET)
+    }
+    return None if None in found.values() else {name: Path(one) for name, one in found.items()}
+
+
+def load(found: dict[str, Path]) -> Any:
+    """A transformers tokenizer of sources, which also reads outputs; `.target` is that of targets.
+
+    Raises ValueError for files that do not fit each other.
+    """
+    vocabulary = json.loads(found[VOCABULARY].read_bytes())
+    if sorted(vocabulary.values()) != list(range(len(vocabulary))):
+        raise ValueError(f"{VOCABULARY} leaves out numbers")
+    tokenizer, target = (_fast(found[name], vocabulary) for name in (SOURCE, TARGET))
+    tokenizer.target = target
+    return tokenizer
+
+
+def save(tokenizer: Any, folder: Path) -> None:
+    tokenizer.save_pretrained(folder)
+    if hasattr(tokenizer, "target"):
+        tokenizer.target.save_pretrained(folder / FOLDER)
+
+
+def of_targets(tokenizer: Any) -> Any:
+    """What reads targets: `tokenizer`, as it was loaded from a folder, or the one kept in there."""
+    from transformers import AutoTokenizer
+
+    folder = Path(tokenizer.name_or_path) / FOLDER
+    return AutoTokenizer.from_pretrained(folder) if folder.is_dir() else tokenizer
+
+
+def _fast(file: Path, vocabulary: dict[str, int]) -> Any:
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+    from tokenizers.processors import TemplateProcessing
+    from transformers import PreTrainedTokenizerFast
+    from transformers.convert_slow_tokenizer import import_protobuf
+
+    described = import_protobuf().ModelProto()
+    described.ParseFromString(file.read_bytes())
+    scores = {one.piece: one.score for one in described.pieces if one.type == one.NORMAL}
+    pieces = sorted(vocabulary, key=lambda name: vocabulary[name])
+    tokenizer = Tokenizer(
+        models.Unigram(
+            [(name, scores.get(name, NEVER)) for name in pieces], unk_id=vocabulary[UNKNOWN]
+        )
+    )
+    spaces = [normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")]
+    if characters := described.normalizer_spec.precompiled_charsmap:
+        spaces.insert(0, normalizers.Precompiled(characters))
+    tokenizer.normalizer = normalizers.Sequence(spaces)
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
+    tokenizer.post_processor = TemplateProcessing(
+        single=f"$A {END}", special_tokens=[(END, vocabulary[END])]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token=UNKNOWN,
+        eos_token=END,
+        pad_token=PAD,
+        # `>>fra<<`: which language a model of several is to write.
+        additional_special_tokens=[one for one in pieces if one.startswith(">>")],
+        model_max_length=MAX_LENGTH,
+    )
