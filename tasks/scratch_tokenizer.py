@@ -85,7 +85,13 @@ def _of_bytes() -> tuple[Any, list[str]]:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        # Digits one by one: numbers are alike by what they have in common, not each a word.
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer, pre_tokenizers.ByteLevel.alphabet()
 

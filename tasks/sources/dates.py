@@ -2,7 +2,8 @@
 
 The patterns and the names of months and days come from Unicode's CLDR, in the package babel. A
 date is drawn, a locale and a form are drawn, and babel writes it. Forms without the month's name
-are left out: 03/04/2005 is another day in another country.
+are left out: 03/04/2005 is another day in another country; those with the day of the week too: a
+model would have to learn seven names more of each language, which say nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from configs.schema import DatesSource
 from tasks.sources import Block, Rows, Source
 
 COLUMNS = ["source", "target", "locale", "seen"]
-FORMS = ("medium", "long", "full")
+FORMS = ("medium", "long")
 FIRST, LAST = date(1900, 1, 1), date(2099, 12, 31)
 SHARES = {"train": 1.0, "validation": 0.05, "test": 0.1}
 """Rows of each split, as a share of the training rows."""

@@ -5,11 +5,12 @@ from dataclasses import replace
 
 import pytest
 
+from serving.heads import classification, generation
 from serving.report import Report, _drift, _histogram, stability_index
 
 REPORT = Report(
     rows=1200, rows_now=1200, errors={}, rejected_share=0.0, max_rejected=0.1,
-    too_many_rejected=False, tokens=24_000, padding_share=0.034, tokens_per_second=12_000.0,
+    too_many_rejected=False, tokens=24_000, written_tokens=0, padding_share=0.034, tokens_per_second=12_000.0,
     rows_per_second=600.0, seconds=2.0, steps_s={}, unreadable={}, decisions={}, drift={},
     model_version="m/3", variant="int8", provider="CPUExecutionProvider",
     workers=2, threads=1, parts=2,
@@ -41,10 +42,12 @@ def test_drift_adds_the_chunks_up_and_needs_a_profile() -> None:
         "length_histogram": {"edges": [0, 4, 8], "counts": [75, 25]},
         "label_shares": {"a": 0.75, "b": 0.25},
     }
-    found = _drift(records, profile, {"label": "label_shares"})
+    found = _drift(records, profile, classification.Head)
     assert found["length"] == 0
     assert found["label"] == pytest.approx(stability_index([0.75, 0.25, 0], [3, 0, 1]))
-    assert _drift([{"lengths": [], "decisions": {}}], {}, {"label": "label_shares"}) == {}
+    assert _drift([{"lengths": [], "decisions": {}}], {}, classification.Head) == {}
+    # Prompts are shorter than the texts that were trained on, and that is no drift.
+    assert _drift(records, profile, generation.Head) == {}
 
 
 def test_text_says_what_a_reader_must_know() -> None:
@@ -63,5 +66,7 @@ def test_text_says_what_a_reader_must_know() -> None:
         "10.0% allowed",
         "label differs from the training data (population stability index 0.40)",
     ]
+    writer = replace(REPORT, written_tokens=3_000)
+    assert writer.text().splitlines()[2:] == ["24,000 tokens read, 3,000 written"]
     few = replace(bad, rows=40)
     assert "population" not in few.text()
