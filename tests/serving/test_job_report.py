@@ -10,8 +10,9 @@ from serving.report import Report, _drift, _histogram, stability_index
 
 REPORT = Report(
     rows=1200, rows_now=1200, errors={}, rejected_share=0.0, max_rejected=0.1,
-    too_many_rejected=False, tokens=24_000, written_tokens=0, padding_share=0.034, tokens_per_second=12_000.0,
-    rows_per_second=600.0, seconds=2.0, steps_s={}, unreadable={}, decisions={}, drift={},
+    too_many_rejected=False, tokens=24_000, written_tokens=0, padding_share=0.034,
+    tokens_per_second=12_000.0, rows_per_second=600.0, seconds=2.0, steps_s={}, unreadable={},
+    decisions={}, drift={},
     model_version="m/3", variant="int8", provider="CPUExecutionProvider",
     workers=2, threads=1, parts=2,
 )  # fmt: skip

@@ -17,7 +17,7 @@ from tasks.artifact import Artifact
 from tasks.compare import compare
 from tasks.decide import Decision, Measured, SliceGain, decide
 from tasks.intervals import Difference
-from tasks.report import duration, recipe_text, render, report
+from tasks.report import duration, recipe_text, render, report, slice_scale
 from tasks.testset import HeldOut
 
 EVIL = '<script>alert("x")</script>'
@@ -135,6 +135,11 @@ def stages(table: Path) -> dict[str, Artifact]:
                     {"name": "fused", "status": "refused", "reason": "agreement is 0.91"},
                 ],
             },
+            attention={
+                "looking": ["a", EVIL],
+                "looked_at": ["a", "", "\n"],
+                "shares": np.full((1, 2, 2, 3), 1 / 3).tolist(),
+            },
         ),
         "evaluate": made("evaluate", {}, metrics=found),
         "decide": made("decide", decision.to_dict()),
@@ -181,7 +186,7 @@ def test_the_page_asks_nothing_of_a_network(stages: dict[str, Artifact], recipe:
     assert not re.search(r"url\(|@import", text)
     assert {tag for tag, _ in page.tags}.isdisjoint({"link", "iframe", "object"})
     pictures_in_it = [attributes for tag, attributes in page.tags if tag == "img"]
-    assert len(pictures_in_it) == 3
+    assert len(pictures_in_it) == 5
     assert all(attributes["alt"] for attributes in pictures_in_it)
 
 
@@ -230,6 +235,13 @@ def test_a_confusion_matrix_takes_any_labels(labels: list[str]) -> None:
 def test_a_label_that_the_font_lacks_goes_by_its_number() -> None:
     assert pictures.tick_name(3, "体育") == "#3"
     assert pictures.tick_name(0, "a label that is far too long") == "a label that is…"
+
+
+@pytest.mark.parametrize(
+    ("highs", "to"), [([], 1.0), ([0.0, 0.0], 1.0), ([0.4, 0.98], 1.0), ([12.0, 34.7], 40.0)]
+)
+def test_slices_have_a_scale_that_holds_them(highs: list[float], to: float) -> None:
+    assert slice_scale([{"high": one} for one in highs]) == {"low": 0.0, "high": to}
 
 
 def test_durations_are_words() -> None:
