@@ -58,8 +58,10 @@ def write_held_out(recipe: Path, prepared: Path, table: Path, n_rows: int | None
     with aside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow([said.data.columns.get("text", "text"), "expected"])
+        divided = getattr(objective, "divided", None)
         for row in islice(load_from_disk(str(prepared / "test")), n_rows):
-            writer.writerow([row["text"], objective.decode_target(row["labels"], head)])
+            text, expected = row["text"], objective.decode_target(row["labels"], head)
+            writer.writerow(divided(text) if divided else [text, expected])
     aside.replace(table)
 
 

@@ -82,6 +82,7 @@ class Objective(Protocol):
     # WRITES                          the model gives texts: see tasks/writing.py; then also
     #     answers(head, outputs) -> what `statistics` takes, of the serving head's outputs, and
     #     reference(model, rows, head) -> the same by PyTorch
+    # divided(text) -> (prompt, rest)  of a text that is its own target
     # samples(scorer, rows) -> [{"given", "written", "reference"}, ...], shown in place of the worst
     #     rows; rows: a testset.HeldOut
     # MEASURE                         options of the serving head for what metrics are computed from

@@ -144,15 +144,19 @@ def samples(scorer: Any, rows: Any) -> list[dict[str, str]]:
     """The starts of some texts, how the model goes on, and how they do."""
     from serving.speed import spread
 
-    chosen = [rows.texts[i] for i in spread(rows.lengths, SAMPLES)]
-    # At a space: a prompt that ends within a word has other tokens than the text.
-    cuts = [max(text[:PROMPT_CHARS].rfind(" "), 1) for text in chosen]
-    prompts = [text[:cut] for text, cut in zip(chosen, cuts, strict=True)]
-    written = scorer.head.texts(scorer.outputs(prompts))
+    chosen = [divided(rows.texts[i]) for i in spread(rows.lengths, SAMPLES)]
+    written = scorer.head.texts(scorer.outputs([prompt for prompt, _ in chosen]))
     return [
-        {"given": prompt, "written": made or "", "reference": text[cut : cut + PROMPT_CHARS]}
-        for prompt, made, text, cut in zip(prompts, written, chosen, cuts, strict=True)
+        {"given": prompt, "written": made or "", "reference": rest[:PROMPT_CHARS]}
+        for (prompt, rest), made in zip(chosen, written, strict=True)
     ]
+
+
+def divided(text: str) -> tuple[str, str]:
+    """A prompt, and how the text goes on."""
+    # At a space: a prompt that ends within a word has other tokens than the text.
+    cut = max(text[:PROMPT_CHARS].rfind(" "), 1)
+    return text[:cut], text[cut:]
 
 
 def common_head(head: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
