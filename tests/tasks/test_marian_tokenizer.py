@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import random
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from toy import sentences
 
 from configs.errors import ModelError
-from configs.schema import Model
+from configs.schema import Model, Recipe
 from serving.tokenizer import TextTokenizer
 from tasks import marian_tokenizer, model_source
 
@@ -87,6 +88,38 @@ def test_what_is_saved_reads_the_same(
     target = marian_tokenizer.of_targets(AutoTokenizer.from_pretrained(tmp_path))
     turned = [one.translate(TURNED) for one in texts[:50]]
     assert target(turned)["input_ids"] == slow(text_target=turned)["input_ids"]
+
+
+def test_targets_are_trained_on_as_their_own_side_cuts_them(
+    model: Path, slow: Any, texts: list[str], tmp_path: Path
+) -> None:
+    from datasets import load_from_disk
+    from transformers import AutoTokenizer
+
+    from tasks.objectives import translation
+    from tasks.prepare import prepare
+
+    with (tmp_path / "pairs.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(
+            [["text", "target"], *([one, one.translate(TURNED)] for one in dict.fromkeys(texts))]
+        )
+    recipe = Recipe.model_validate(
+        {
+            "name": "turned",
+            "objective": "translation",
+            "data": {"source": {"kind": "files", "train": str(tmp_path / "pairs.csv")}},
+            "model": {"source": str(model), "max_length": 64},
+        }
+    )
+    prepared = prepare(recipe).path
+    rows = translation.training_rows(
+        stored := load_from_disk(str(prepared / "train")),
+        AutoTokenizer.from_pretrained(prepared / "tokenizer"),
+        translation.Options(),
+        64,
+    )
+    assert rows["labels"] == slow(text_target=list(stored["labels"]))["input_ids"]
+    assert rows["input_ids"] == slow(list(stored["text"]))["input_ids"]
 
 
 def test_other_tokenizers_read_their_own_targets(tmp_path: Path) -> None:
