@@ -136,8 +136,7 @@ def statistics(targets: Sequence[str], outputs: Sequence[str], head: Mapping[str
 def metrics(head: Mapping[str, Any]) -> dict[str, Metric]:
     """BLEU (Papineni et al., 2002) and chrF (Popović, 2015) of the whole, 0 to 100; exact, 0 to 1.
 
-    As sacrebleu has them (Post, 2018): BLEU|nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp and
-    chrF2|nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no.
+    As sacrebleu has them (Post, 2018), with the signatures that `details` gives.
     """
     bleu, chrf = _scorers()
 
@@ -168,6 +167,17 @@ def _scorers() -> tuple[Any, Any]:
     from sacrebleu.metrics.chrf import CHRF
 
     return BLEU(), CHRF()
+
+
+def details(
+    targets: Sequence[str], outputs: Sequence[str], head: Mapping[str, Any], *, confidence: float
+) -> dict[str, Any]:
+    """sacrebleu's signatures: what a number must be told with to be compared."""
+    found = {}
+    for name, scorer in zip(("bleu", "chrf"), _scorers(), strict=True):
+        scorer.corpus_score(["a text"], [["a text"]])  # it has to see references to count them
+        found[name] = str(scorer.get_signature())
+    return {"signatures": found}
 
 
 def answers(head: Any, outputs: Sequence[Any]) -> Array:

@@ -117,6 +117,8 @@ def test_the_report_shows_what_is_written_and_what_is_looked_at(registered: Regi
     page = Path(registered.outcome["report"]).read_text(encoding="utf-8")
     assert "what the model was given" in page
     assert page.count("<h2>Attention</h2>") == 1
+    has_signature = "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp" in page
+    assert has_signature == (registered.objective == "translation")
     assert page.count("Attention maps of every head") == 1
 
 
