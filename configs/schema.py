@@ -250,7 +250,8 @@ class Gate(Section):
     rows: int = Field(256, ge=8)
     """Validation rows compared."""
     max_metric_drop: float = Field(0.005, ge=0)
-    """Largest loss of the objective's metric against PyTorch, 0 to 1."""
+    """Largest loss of the deciding metric against PyTorch, as a share of its scale, which is 1
+    (accuracy, bits per byte) or 100 (BLEU, chrF)."""
     min_agreement: float = Field(0.98, ge=0, le=1)
     """Smallest share of rows on which the decision (label, text) is PyTorch's own."""
 
@@ -268,7 +269,7 @@ class Export(Section):
 
 class Evaluate(Section):
     slices: list[str] = []
-    """Columns of `data.keep` to report by; label and length are always reported."""
+    """Columns of `data.keep` to report by; label, if there is one, and length always are."""
     resamples: int = Field(2000, ge=100)
     """Bootstrap resamples behind every interval."""
     confidence: float = Field(0.95, gt=0.5, lt=1)
@@ -277,7 +278,7 @@ class Evaluate(Section):
 
 class SliceGuard(Section):
     max_drop: float = Field(0.1, ge=0)
-    """A slice may not lose more than this of the metric..."""
+    """A slice may not lose more than this share of the metric's scale..."""
     min_rows: int = Field(50, ge=1)
     """... when it has at least so many test rows."""
 
@@ -290,7 +291,7 @@ class Promote(Section):
     metric: str | None = None
     """The objective's own by default."""
     margin: float = Field(0.01, ge=0)
-    """Loss that `not_worse` accepts."""
+    """Loss that `not_worse` accepts, as a share of the metric's scale: 0.01 is a point of BLEU."""
     floor: float | None = None
     """No model below this value of the metric, champion or not."""
     slices: SliceGuard | None = SliceGuard()

@@ -14,7 +14,7 @@ from serving.heads import Ids
 
 MAX_TOKENS = 24
 """Shown of a text."""
-DIGITS = 4
+DIGITS, CANDIDATES = 4, 100
 
 
 def of(model: Any, rows: Sequence[Ids], tokenizer: Any) -> dict[str, Any] | None:
@@ -27,7 +27,14 @@ def of(model: Any, rows: Sequence[Ids], tokenizer: Any) -> dict[str, Any] | None
 
     if not type(model).__module__.startswith("modeling."):
         return None
-    row = min(rows, key=lambda one: abs(len(one) - MAX_TOKENS))[:MAX_TOKENS]
+    # One that can be read: in pieces of letters, and neither short nor long.
+    row = min(
+        rows[:CANDIDATES],
+        key=lambda one: (
+            sum(not tokenizer.decode([token]).isascii() for token in one[:MAX_TOKENS].tolist()),
+            abs(len(one) - MAX_TOKENS),
+        ),
+    )[:MAX_TOKENS]
     ids = torch.from_numpy(row)[None].to(model.device)
     given: dict[str, Any] = {"input_ids": ids}
     looking = looked_at = row.tolist()

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from configs.errors import UserError
-from configs.schema import Recipe
+from configs.schema import Promote, Recipe
 from serving import manifest
 from tasks import artifact, objectives, testset
 from tasks.artifact import Artifact
@@ -214,7 +214,7 @@ def _decide(
         for column, value, mask in testset.slices(recipe, rows)
     ]
     return decide(
-        recipe.promote,
+        in_units(recipe.promote, metric, slice_metric),
         metric=name,
         rows=len(ours),
         candidate=Measured(_value(metric, ours), sizes[0], speeds[0]),
@@ -225,6 +225,14 @@ def _decide(
         slice_metric=slice_name,
         higher_is_better=metric.higher_is_better,
     )
+
+
+def in_units(rules: Promote, metric: Metric, slice_metric: Metric) -> Promote:
+    """The rules with limits in the metrics' own units, not as shares of their scales."""
+    slices = rules.slices and rules.slices.model_copy(
+        update={"max_drop": rules.slices.max_drop * slice_metric.scale}
+    )
+    return rules.model_copy(update={"margin": rules.margin * metric.scale, "slices": slices})
 
 
 def _value(metric: Metric, rows: Array) -> float:

@@ -270,7 +270,10 @@ def facts(trainer: LengthGroupedTrainer) -> dict[str, Any]:
         "device": args.device.type,
         "processes": args.world_size,
         "batch": {
-            "per_device": args.per_device_train_batch_size,
+            "of": "rows" if trainer.token_batches is None else "tokens",
+            "per_device": args.per_device_train_batch_size
+            if trainer.token_batches is None
+            else trainer.token_batches.budget,
             "accumulation": args.gradient_accumulation_steps,
         },
         "tokens_per_second": round(trainer.tokens_per_second()),

@@ -124,18 +124,20 @@ def reliability(bins: Sequence[Mapping[str, float]]) -> Picture:
 
 
 def training_curve(events: Sequence[Mapping[str, Any]], metric: str) -> Picture:
-    """Loss of the training batches, and on top the validation metric, by step."""
+    """Loss of the training batches, and on top the validation metric if it is another, by step."""
     losses = [(e["step"], e["loss"]) for e in events if e.get("loss") is not None]
     checked = [(e["step"], e["validation"]) for e in events if e.get("validation")]
     scores = [(step, values[metric]) for step, values in checked if metric in values]
     validation = [(step, values["loss"]) for step, values in checked if "loss" in values]
 
     def draw(axes: Any, look: Look) -> None:
-        upper, lower = axes
-        if scores:
-            upper.plot(*zip(*scores, strict=True), "o-", color=look.blue, markersize=4)
-        upper.set(ylabel=f"validation {metric}")
-        upper.tick_params(labelbottom=False)
+        lower = axes
+        if metric != "loss":
+            upper, lower = axes
+            if scores:
+                upper.plot(*zip(*scores, strict=True), "o-", color=look.blue, markersize=4)
+            upper.set(ylabel=f"validation {metric}")
+            upper.tick_params(labelbottom=False)
         if losses:
             lower.plot(*zip(*losses, strict=True), color=look.orange, linewidth=1, label="training")
         if validation:
@@ -151,7 +153,7 @@ def training_curve(events: Sequence[Mapping[str, Any]], metric: str) -> Picture:
             lower.set_ylim(bottom=0)
             lower.legend(frameon=False, labelcolor=look.ink, fontsize=8)
 
-    return _render(draw, (5.4, 4.4), rows=2)
+    return _render(draw, (5.4, 2.8)) if metric == "loss" else _render(draw, (5.4, 4.4), rows=2)
 
 
 def attention_map(weights: Any, looking: Sequence[str], looked_at: Sequence[str]) -> Picture:
@@ -179,7 +181,7 @@ def attention_heads(shares: Any) -> Picture:
     """
     maps = np.asarray(shares)
     n_layers, n_heads, length, width = maps.shape
-    edge = 0.04 * max(length, width)  # between two maps
+    edge = 0.06 * max(length, width)  # between two maps
 
     def draw(axes: Any, look: Look) -> None:
         for layer, head in np.ndindex(n_layers, n_heads):
@@ -190,8 +192,12 @@ def attention_heads(shares: Any) -> Picture:
                 vmin=0,
                 extent=(left, left + width, top + length, top),
             )
-        axes.set_xlim(0, n_heads * (width + edge) - edge)
-        axes.set_ylim(n_layers * (length + edge) - edge, 0)
+            sides = [(left, top), (left + width, top), (left + width, top + length)]
+            corners = [*sides, (left, top + length), (left, top)]
+            axes.plot(*zip(*corners, strict=True), color=look.line, linewidth=0.8)
+        margin = edge / 4
+        axes.set_xlim(-margin, n_heads * (width + edge) - edge + margin)
+        axes.set_ylim(n_layers * (length + edge) - edge + margin, -margin)
         middles = [one * (length + edge) + length / 2 for one in range(n_layers)]
         axes.set_yticks(middles, [f"layer {one + 1}" for one in range(n_layers)])
         middles = [one * (width + edge) + width / 2 for one in range(n_heads)]
@@ -199,7 +205,7 @@ def attention_heads(shares: Any) -> Picture:
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
 
-    each = min(1.5, 9.0 / n_heads)
+    each = min(2.0, 9.0 / n_heads)
     return _render(draw, (0.8 + each * n_heads, 0.6 + each * n_layers * length / width))
 
 

@@ -107,12 +107,14 @@ def prepare_bench(recipe: Recipe, prepared: Artifact, trained: Artifact) -> Read
     budget = head.TOKEN_BUDGETS[where]
     rows, batches = gate.plan(validation.ids, longest, token_budget=budget)
     _, metric = testset.deciding_metric(recipe, settings)
+    drop = recipe.export.gate.max_metric_drop * metric.scale
+    limits = recipe.export.gate.model_copy(update={"max_metric_drop": drop})
     judge = gate.Judge(
         batches=batches,
         expected=gate.run_all(runs["fp32"], rows, batches),
         decide=lambda outputs: head.columns(outputs)[0].to_pylist(),
         measure=_measure(recipe, validation, settings),
-        limits=recipe.export.gate,
+        limits=limits,
         higher_is_better=metric.higher_is_better,
     )
     source = variants.Source(

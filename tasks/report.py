@@ -103,7 +103,7 @@ def slice_scale(slices: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """What holds all slices: 0 to 1 for a share, else up to the next round number."""
     highest = max((one["high"] for one in slices), default=1.0) or 1.0
     step = 10.0 ** math.floor(math.log10(highest)) if highest > 1 else 1.0
-    return {"low": 0.0, "high": math.ceil(highest / step) * step}
+    return {"low": 0.0, "high": math.ceil(round(highest / step, 6)) * step}
 
 
 def _data(prepared: Artifact) -> dict[str, Any]:

@@ -75,9 +75,12 @@ def deciding_metric(recipe: Recipe, head: Mapping[str, Any]) -> tuple[str, Metri
 def slice_metric(recipe: Recipe, head: Mapping[str, Any]) -> tuple[str, Metric]:
     """The metric slices are seen by: the objective's own, whatever promotion goes by.
 
-    It has to mean something among rows of one label too, and macro F1, for one, does not.
+    It has to mean something among rows of one label too, and macro F1, for one, does not. Where
+    there are no labels, promotion's.
     """
     objective = objectives.get(recipe.objective)
+    if not _has_labels(objective):
+        return deciding_metric(recipe, head)
     return objective.METRIC, objective.metrics(head)[objective.METRIC]
 
 
@@ -92,12 +95,13 @@ def check(recipe: Recipe, head: Mapping[str, Any]) -> None:
 
 
 def slices(recipe: Recipe, rows: HeldOut) -> Iterator[tuple[str, str, Array]]:
-    """(column, value, mask (n,)): label, length bucket, and the recipe's own columns.
+    """(column, value, mask (n,)): label, if there are any, length bucket, and the recipe's own
+    columns.
 
-    A column with very many values (or an objective whose targets are all different) shows the
-    most frequent `MAX_VALUES`; values of a single row are no slice.
+    A column with very many values shows the most frequent `MAX_VALUES`; values of a single row are
+    no slice.
     """
-    if len(set(rows.names)) > 1:
+    if _has_labels(objectives.get(recipe.objective)) and len(set(rows.names)) > 1:
         yield from _by("label", rows.names, Counter(rows.names))
     buckets = [length_bucket(int(length)) for length in rows.lengths]
     by_size = sorted(set(buckets), key=lambda bucket: int(bucket.split("-")[0]))
@@ -105,6 +109,11 @@ def slices(recipe: Recipe, rows: HeldOut) -> Iterator[tuple[str, str, Array]]:
     for column in recipe.evaluate.slices:
         values = ["(null)" if value is None else str(value) for value in rows.kept[column]]
         yield from _by(column, values, Counter(values))
+
+
+def _has_labels(objective: Objective) -> bool:
+    """Not where models write: then targets are texts."""
+    return not getattr(objective, "WRITES", False)
 
 
 def _by(

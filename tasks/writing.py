@@ -123,10 +123,11 @@ class WritingBench(trial.Bench):
         metric = self.measure(runner)
         _, deciding = testset.deciding_metric(self.recipe, self.settings)
         drop = self.reference - metric if deciding.higher_is_better else metric - self.reference
-        if round(drop, 9) > limits.max_metric_drop:
+        allowed_drop = limits.max_metric_drop * deciding.scale
+        if round(drop, 9) > allowed_drop:
             reasons.append(
                 f"metric {metric:.4f} after PyTorch's {self.reference:.4f}, a loss of {drop:.4f}; "
-                f"allowed are {limits.max_metric_drop:g}"
+                f"allowed are {allowed_drop:g}"
             )
         largest = float(np.abs(logits - self.written.logits).max())
         return Verdict("; ".join(reasons) or None, agreement, metric, largest)

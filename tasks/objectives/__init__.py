@@ -30,6 +30,8 @@ class Metric:
 
     of: Callable[[Array], Array]
     higher_is_better: bool = True
+    scale: float = 1.0
+    """What a recipe's limits on its losses are shares of: 100 for BLEU."""
 
 
 class Objective(Protocol):

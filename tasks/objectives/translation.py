@@ -156,8 +156,8 @@ def metrics(head: Mapping[str, Any]) -> dict[str, Metric]:
         return float(chrf._compute_score_from_stats([int(one) for one in sums[n_bleu:-2]]).score)
 
     return {
-        "bleu": Metric(each(bleu_of)),
-        "chrf": Metric(each(chrf_of)),
+        "bleu": Metric(each(bleu_of), scale=100),
+        "chrf": Metric(each(chrf_of), scale=100),
         "exact": Metric(lambda sums: np.asarray(sums[..., -2] / np.maximum(sums[..., -1], 1))),
     }
 

@@ -62,7 +62,6 @@ def multi30k() -> Recipe:
                 "schedule": "inverse_sqrt",
                 "label_smoothing": 0.1,
             },
-            "export": {"gate": {"max_metric_drop": 0.5}},
         }
     )
 

@@ -70,7 +70,7 @@ def recipe(objective: str, table: Path) -> Path:
         "data": {"source": {"kind": "files", "train": str(table)}, "deduplicate": {"near": False}},
         "model": {"source": "scratch", "max_length": 24, "scratch": scratch},
         "train": {"max_steps": 40, "batch_tokens": 512, "learning_rate": 0.003},
-        "export": {"gate": {"rows": 32, "max_metric_drop": 5}, "calibration_rows": 32},
+        "export": {"gate": {"rows": 32, "max_metric_drop": 1}, "calibration_rows": 32},
         "evaluate": {"resamples": 100},
     }
     path.write_text(yaml.safe_dump(content))
@@ -114,6 +114,9 @@ def registered(
 def test_the_report_shows_what_is_written_and_what_is_looked_at(registered: Registered) -> None:
     variants = {one["name"]: one["status"] for one in registered.outcome["variants"]}
     assert variants["fp32"] == "kept"
+    stages = {one["stage"]: Path(one["folder"]) for one in registered.outcome["stages"]}
+    found = json.loads((stages["evaluate"] / "metrics.json").read_bytes())
+    assert {one["name"] for one in found["slices"]} == {"length"}  # a text is no label
     page = Path(registered.outcome["report"]).read_text(encoding="utf-8")
     assert "what the model was given" in page
     assert page.count("<h2>Attention</h2>") == 1

@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from configs.errors import UserError
-from configs.schema import Recipe
+from configs.schema import Promote, Recipe, SliceGuard
 from tasks.artifact import Artifact
-from tasks.compare import compare
+from tasks.compare import compare, in_units
+from tasks.objectives import translation
 
 
 @dataclass(frozen=True)
@@ -121,3 +122,12 @@ def test_another_champion_is_another_decision(
     assert decide(renamed).digest != first.digest
     changed = champion(score={"chunk_rows": 7})
     assert decide(changed).digest != first.digest
+
+
+def test_limits_are_shares_of_what_a_metric_goes_up_to() -> None:
+    bleu, exact = (translation.metrics({})[name] for name in ("bleu", "exact"))
+    rules = Promote(margin=0.01, slices=SliceGuard(max_drop=0.1))
+    scaled = in_units(rules, bleu, exact)
+    assert (scaled.margin, scaled.slices and scaled.slices.max_drop) == (1.0, 0.1)
+    assert in_units(rules, exact, exact) == rules
+    assert in_units(Promote(slices=None), bleu, bleu).slices is None

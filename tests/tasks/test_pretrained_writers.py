@@ -83,7 +83,7 @@ def test_a_folder_is_trained_on_and_becomes_graphs(
             },
             "model": {"source": str(folder), "max_length": 32},
             "train": {"max_steps": 10, "batch_tokens": 512},
-            "export": {"gate": {"rows": 16, "max_metric_drop": 5}, "calibration_rows": 16},
+            "export": {"gate": {"rows": 16, "max_metric_drop": 1}, "calibration_rows": 16},
         }
     )
     prepared = prepare(recipe)

@@ -238,7 +238,14 @@ def test_a_label_that_the_font_lacks_goes_by_its_number() -> None:
 
 
 @pytest.mark.parametrize(
-    ("highs", "to"), [([], 1.0), ([0.0, 0.0], 1.0), ([0.4, 0.98], 1.0), ([12.0, 34.7], 40.0)]
+    ("highs", "to"),
+    [
+        ([], 1.0),
+        ([0.0, 0.0], 1.0),
+        ([0.4, 0.98], 1.0),
+        ([12.0, 34.7], 40.0),
+        ([100.00000000000003], 100.0),
+    ],
 )
 def test_slices_have_a_scale_that_holds_them(highs: list[float], to: float) -> None:
     assert slice_scale([{"high": one} for one in highs]) == {"low": 0.0, "high": to}
