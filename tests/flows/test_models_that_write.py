@@ -114,8 +114,8 @@ def registered(
 def test_the_report_shows_what_is_written_and_what_is_looked_at(registered: Registered) -> None:
     variants = {one["name"]: one["status"] for one in registered.outcome["variants"]}
     assert variants["fp32"] == "kept"
-    stages = {one["stage"]: Path(one["folder"]) for one in registered.outcome["stages"]}
-    found = json.loads((stages["evaluate"] / "metrics.json").read_bytes())
+    stages = {one["stage"]: one for one in registered.outcome["stages"]}
+    found = json.loads(Path(stages["evaluate"]["folder"], "metrics.json").read_bytes())
     assert {one["name"] for one in found["slices"]} == {"length"}  # a text is no label
     page = Path(registered.outcome["report"]).read_text(encoding="utf-8")
     assert "what the model was given" in page

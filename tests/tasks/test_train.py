@@ -89,7 +89,8 @@ def test_facts_say_how_it_was_trained(
     assert facts["steps"] == 2 * -(-prepared.facts["rows"]["train"] // recipe.train.batch_size)
     assert facts["epochs"] == 2.0
     assert facts["precision"] == "fp32"
-    assert facts["batch"] == {"per_device": 16, "accumulation": 1}
+    assert facts["batch"] == {"of": "rows", "per_device": 16, "accumulation": 1}
+    assert facts["parameters"] > 10_000
     assert facts["tokens_per_second"] > 0
     assert facts["retries"] == []
 

@@ -53,8 +53,7 @@ def bench() -> WritingBench:
         return metric(objective.answers(head, runner.run(rows, likelihood=True)))
 
     return WritingBench(
-        recipe, "cpu", 1, head, settings, validation,
-        model=model,
+        recipe, "cpu", 1, head, settings, model, validation,
         graphs=decoder_graph.graphs_of(model),
         calibration=rows,
         prompts=prompts,
