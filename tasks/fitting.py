@@ -256,7 +256,7 @@ def measure(
 
 def facts(trainer: LengthGroupedTrainer) -> dict[str, Any]:
     """What the artifact says of this training."""
-    state, args = trainer.state, trainer.args
+    state, args, tokens = trainer.state, trainer.args, trainer.token_batches
     return {
         "best": {
             "step": state.best_global_step,
@@ -270,10 +270,8 @@ def facts(trainer: LengthGroupedTrainer) -> dict[str, Any]:
         "device": args.device.type,
         "processes": args.world_size,
         "batch": {
-            "of": "rows" if trainer.token_batches is None else "tokens",
-            "per_device": args.per_device_train_batch_size
-            if trainer.token_batches is None
-            else trainer.token_batches.budget,
+            "of": "tokens" if tokens else "rows",
+            "per_device": tokens.budget if tokens else args.per_device_train_batch_size,
             "accumulation": args.gradient_accumulation_steps,
         },
         "tokens_per_second": round(trainer.tokens_per_second()),

@@ -28,8 +28,9 @@ def files(place: Path | str, revision: str | None) -> dict[str, Path] | None:
     """Its files by name, from a folder or the Hub; None for a model that has others."""
     from transformers.utils import cached_file
 
-    found = {
-        name: cached_file(
+    found = {}
+    for name in (SOURCE, TARGET, VOCABULARY):  # most models lack the first: one look is enough
+        file = cached_file(
             place,
             name,
             revision=revision,
@@ -37,9 +38,10 @@ def files(place: Path | str, revision: str | None) -> dict[str, Path] | None:
             _raise_exceptions_for_missing_entries=False,
             _raise_exceptions_for_connection_errors=False,
         )
-        for name in (VOCABULARY, SOURCE, TARGET)
-    }
-    return None if None in found.values() else {name: Path(one) for name, one in found.items()}
+        if file is None:
+            return None
+        found[name] = Path(file)
+    return found
 
 
 def load(found: dict[str, Path]) -> Any:

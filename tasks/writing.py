@@ -23,6 +23,7 @@ from serving.cores import granted_cores
 from serving.generation.decoder import PAST, Decoder, reading
 from serving.heads import Ids, generation
 from serving.runner import Runner
+from serving.session import Device
 from serving.tokenizer import TextTokenizer
 from tasks import (
     decoder_graph,
@@ -210,8 +211,8 @@ def prepare_bench(recipe: Recipe, prepared: Artifact, trained: Artifact) -> Writ
     """Load the model, let PyTorch write, export the graphs."""
     import torch
 
-    where, threads = trial.device(), granted_cores()
-    torch.set_num_threads(threads)
+    where: Device = "cpu"  # its graphs run nowhere else
+    torch.set_num_threads(threads := granted_cores())
     pad_id = reference.pad_id(prepared)
     model = reference.load_model(recipe, prepared, trained, where)
     settings = {**prepared.facts["head"], **settings_of(model)}

@@ -102,6 +102,19 @@ class Objective(Protocol):
     #                                                 equal where these two are absent
 
 
+def load(auto: Any, source: Any, config: Mapping[str, Any], **how: Any) -> Any:
+    """A model by one of transformers' Auto classes: from a folder, a Hub id or (random weights) a
+    config. `config`: fields of its config; `how`: of `from_pretrained`."""
+    from transformers import PretrainedConfig
+
+    import modeling.models  # noqa: F401  # registers them
+
+    if isinstance(source, PretrainedConfig):
+        source.update(config)
+        return auto.from_config(source)
+    return auto.from_pretrained(source, **config, **how)
+
+
 def names() -> list[str]:
     here = [str(Path(__file__).parent)]
     return sorted(module.name for module in pkgutil.iter_modules(here))

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from configs.errors import DataError
-from tasks.objectives import Array, Metric
+from tasks.objectives import Array, Metric, load
 from tasks.probabilities import calibration, macro_auc, softmax
 
 COLUMNS = {"text": "the text to classify", "label": "its class, a string or a number"}
@@ -110,13 +110,14 @@ def load_model(source: Any, head: Mapping[str, Any], **how: Any) -> Any:
     from transformers import AutoModelForSequenceClassification, PretrainedConfig
 
     labels = list(head["labels"])
-    names = {"id2label": dict(enumerate(labels)), "label2id": {n: i for i, n in enumerate(labels)}}
-    if isinstance(source, PretrainedConfig):
-        source.update({**names, "num_labels": len(labels)})
-        return AutoModelForSequenceClassification.from_config(source)
-    return AutoModelForSequenceClassification.from_pretrained(
-        source, num_labels=len(labels), ignore_mismatched_sizes=True, **names, **how
-    )
+    config = {
+        "num_labels": len(labels),
+        "id2label": dict(enumerate(labels)),
+        "label2id": {name: i for i, name in enumerate(labels)},
+    }
+    if not isinstance(source, PretrainedConfig):
+        how["ignore_mismatched_sizes"] = True
+    return load(AutoModelForSequenceClassification, source, config, **how)
 
 
 def loss(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from tasks.objectives import Array, Metric
+from tasks.objectives import Array, Metric, load
 
 COLUMNS = {"text": "texts to learn to write"}
 TEXT = "text"
@@ -66,13 +66,9 @@ def check(splits: Mapping[str, Sequence[int]], head: Mapping[str, Any], min_rows
 
 def load_model(source: Any, head: Mapping[str, Any], **how: Any) -> Any:
     """A causal language model from a folder, a Hub id or (random weights) a config."""
-    from transformers import AutoModelForCausalLM, PretrainedConfig
+    from transformers import AutoModelForCausalLM
 
-    import modeling.models  # noqa: F401  # registers them
-
-    if isinstance(source, PretrainedConfig):
-        return AutoModelForCausalLM.from_config(source)
-    return AutoModelForCausalLM.from_pretrained(source, **how)
+    return load(AutoModelForCausalLM, source, {}, **how)
 
 
 def training_rows(stored: Any, tokenizer: Any, options: Options, max_length: int) -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from configs.errors import DataError
-from tasks.objectives import Array, Metric
+from tasks.objectives import Array, Metric, load
 
 COLUMNS = {"text": "the text to start from", "target": "the text to arrive at"}
 TEXT = "text"
@@ -63,13 +63,9 @@ def check(splits: Mapping[str, Sequence[str]], head: Mapping[str, Any], min_rows
 
 def load_model(source: Any, head: Mapping[str, Any], **how: Any) -> Any:
     """A text-to-text model from a folder, a Hub id or (random weights) a transformers config."""
-    from transformers import AutoModelForSeq2SeqLM, PretrainedConfig
+    from transformers import AutoModelForSeq2SeqLM
 
-    import modeling.models  # noqa: F401  # registers them
-
-    if isinstance(source, PretrainedConfig):
-        return AutoModelForSeq2SeqLM.from_config(source)
-    return AutoModelForSeq2SeqLM.from_pretrained(source, **how)
+    return load(AutoModelForSeq2SeqLM, source, {}, **how)
 
 
 def training_rows(stored: Any, tokenizer: Any, options: Options, max_length: int) -> Any:

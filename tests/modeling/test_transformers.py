@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -195,3 +197,17 @@ def test_it_learns_to_turn_a_text_round() -> None:
     ids = torch.randint(2, 12, (50, 6))
     found = model.generate(ids, max_new_tokens=6, do_sample=False)[:, 1:]
     assert (found == ids.flip(1)).all(1).float().mean() > 0.9
+
+
+def test_a_saved_classifier_is_found_by_a_process_that_has_seen_none(tmp_path: Path) -> None:
+    model = EncoderForSequenceClassification(EncoderConfig(**SHAPE, num_labels=2))
+    model.save_pretrained(tmp_path)
+    program = (
+        "import sys; from tasks.objectives import classification; "
+        "model = classification.load_model(sys.argv[1], {'labels': ['a', 'b']}); "
+        "print(type(model).__name__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split()[-1] == "EncoderForSequenceClassification"
