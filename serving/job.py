@@ -287,4 +287,4 @@ def try_rows(model: str | Path, paths: Paths, output: str | Path, rows: range) -
     set_aside(block, out.quarantine())
     scorer = planning.open_as_planned(Path(model), plan)
     chunk = tokenised(number, block, plan, scorer, only=rows)
-    scorer.start(chunk.ids, **plan.options).outputs()
+    scorer.start(chunk.documents, **plan.options).outputs()

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from . import golden, heads, manifest
 from .cores import granted_cores
+from .documents import Document, Reader, long_text_of
 from .errors import ModelFolderError, ProviderError
-from .heads import Head, Ids
+from .heads import Head
+from .pooling import open_pool
 from .runner import Runner, Running
 from .session import Device, device_of, providers_for
-from .tokenizer import TextTokenizer
 
 log = logging.getLogger(__name__)
 
 HALF = ("fp16", "fp16_plain")
 """The variants that compute in half precision."""
+OnBatch = Callable[[int, int, int], None]
+"""Gets the texts that are done with a batch, and the tokens that were read, without and with
+padding, and written."""
 
 
 def defaults(provider: str, head: type[Head]) -> dict[str, int]:
@@ -61,10 +65,21 @@ class Scorer:
         self.folder = Path(folder)
         self.manifest = manifest.read(self.folder)
         kind = heads.get(self.manifest.objective)
-        self._tokenizer = TextTokenizer(
-            self.folder / "tokenizer.json", self.manifest.max_length, keeps_end=kind.KEEPS_END
+        long_text = long_text_of(self.manifest.long_text)
+        self.reader = Reader(
+            self.folder / "tokenizer.json",
+            max_length=self.manifest.max_length,
+            long_text=long_text,
+            keeps_end=kind.KEEPS_END,
+            offsets=kind.OFFSETS,
+            tells_cuts=kind.TELLS_CUTS,
         )
-        self.head = kind(self.manifest.head, pad_id=self.manifest.pad_id, tokenizer=self._tokenizer)
+        self.head = kind(
+            self.manifest.head,
+            pad_id=self.manifest.pad_id,
+            tokenizer=self.reader.tokenizer,
+            pool=open_pool(long_text, self.folder),
+        )
         how = {"workers": workers, "threads": threads, "token_budget": token_budget}
         self._open(self._candidates(variant, device), how, check=check)
 
@@ -130,29 +145,28 @@ class Scorer:
         options = self.head.GOLDEN
         return self.head.numbers(self.outputs(texts, token_budget=golden.TOKEN_BUDGET, **options))
 
-    def encode(self, texts: Sequence[str], **options: Any) -> list[Ids]:
-        """Token ids of each text, (length,), at most manifest.max_length unless read whole."""
-        whole = self.head.reads_whole(**options)
-        return (self._uncut if whole else self._tokenizer).encode(texts)
+    def read(self, texts: Sequence[str], **options: Any) -> list[Document]:
+        """The texts as the model reads them."""
+        return self.reader.read(texts, whole=self.head.reads_whole(**options))
 
-    @cached_property
-    def _uncut(self) -> TextTokenizer:
-        return TextTokenizer(self.folder / "tokenizer.json", None)
-
-    def start(self, rows: Sequence[Ids], **options: Any) -> Running:
-        """Have the workers run all rows; `collect` takes what comes of it."""
-        return self.runner.start(rows, **options)
+    def start(
+        self, documents: Sequence[Document], *, token_budget: int | None = None, **options: Any
+    ) -> Reading:
+        """Have the workers run all documents; `collect` takes what comes of it."""
+        rows = [window for document in documents for window in document.windows]
+        running = self.runner.start(rows, token_budget=token_budget, **options)
+        return Reading(documents, running, self.head)
 
     def collect(self, outputs: Sequence[Any]) -> Any:
-        """One value of all rows' outputs: for classification logits (n, k) float32."""
+        """One value of all documents' outputs: for classification logits (n, k) float32."""
         return self.head.collect(outputs)
 
     def outputs(
         self, texts: Sequence[str], *, token_budget: int | None = None, **options: Any
     ) -> Any:
         """What the model gives for each text: for classification logits (n, k) float32."""
-        rows = self.encode(texts, **options)
-        return self.collect(self.runner.run(rows, token_budget=token_budget, **options))
+        documents = self.read(texts, **options)
+        return self.collect(self.start(documents, token_budget=token_budget, **options).outputs())
 
     def fields(self, **options: Any) -> list[pa.Field]:
         """The columns of a scored row. `options`: the head's, such as `probabilities=True`."""
@@ -166,3 +180,39 @@ class Scorer:
     def score(self, texts: Sequence[str], **options: Any) -> pa.Table:
         """The scored rows of a few texts; tables are what job.py is for."""
         return self.decode(self.outputs(texts, **options), **options)
+
+
+class Reading:
+    """Documents at the workers."""
+
+    def __init__(self, documents: Sequence[Document], running: Running, head: Head) -> None:
+        self._documents, self._running, self._head = documents, running, head
+
+    def outputs(self, on_batch: OnBatch | None = None) -> list[Any]:
+        """Wait for all: the head's output of each document, in order.
+
+        Windows of one need not share a batch; they are put together when the last is there.
+        """
+        owners = [i for i, one in enumerate(self._documents) for _ in one.windows]
+        firsts = np.cumsum([0, *(len(one.windows) for one in self._documents)])
+        missing = np.diff(firsts)
+        of_windows: list[Any] = [None] * len(owners)
+        found: list[Any] = [None] * len(self._documents)
+        for batch in self._running.batches():
+            n_done = 0
+            for row, output in zip(batch.rows, batch.outputs, strict=True):
+                i = owners[row]
+                of_windows[row] = output
+                missing[i] -= 1
+                if not missing[i]:
+                    here = slice(firsts[i], firsts[i + 1])
+                    found[i] = self._head.join(self._documents[i], of_windows[here])
+                    of_windows[here] = [None] * (firsts[i + 1] - firsts[i])
+                    n_done += 1
+            if on_batch:
+                written = self._head.written(batch.outputs)
+                on_batch(n_done, batch.tokens + written, batch.padded_tokens + written)
+        return found
+
+    def cancel(self) -> None:
+        self._running.cancel()

@@ -61,10 +61,11 @@ def train(recipe: Recipe, prepared: Artifact, *, on_event: OnEvent | None = None
             "options": recipe.options,
             "model": recipe.model.model_dump(mode="json"),
             "weights": model_source.digest(recipe.model),
+            "long_text": recipe.long_text.model_dump(mode="json"),
             "train": recipe.train.model_dump(mode="json"),
         },
         "inputs": [prepared],
-        "code": ["tasks.train", f"tasks.objectives.{recipe.objective}"],
+        "code": ["tasks.train", *objectives.code(recipe.objective)],
         "libraries": ["torch", "transformers", "accelerate", "peft"],
     }
     work = workspace.home() / "work" / f"train-{artifact.name_of('train', **determined_by)}"

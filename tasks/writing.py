@@ -207,7 +207,9 @@ EXACTLY: dict[str, Any] = {
 }
 
 
-def prepare_bench(recipe: Recipe, prepared: Artifact, trained: Artifact) -> WritingBench:
+def prepare_bench(
+    recipe: Recipe, prepared: Artifact, trained: Artifact, folder: Path
+) -> WritingBench:
     """Load the model, let PyTorch write, export the graphs."""
     import torch
 
@@ -224,7 +226,7 @@ def prepare_bench(recipe: Recipe, prepared: Artifact, trained: Artifact) -> Writ
     tokenizer = TextTokenizer(prepared.path / "tokenizer/tokenizer.json", recipe.model.max_length)
     head: Any = heads.get(recipe.objective)(settings, pad_id=pad_id, tokenizer=tokenizer)
     head.decoding()
-    validation = reference.read_rows(prepared, "validation", recipe.export.gate.rows)
+    validation = reference.read_rows(recipe, prepared, "validation", recipe.export.gate.rows)
     objective: Any = objectives.get(recipe.objective)  # with the optional names of those that write
     _, metric = testset.deciding_metric(recipe, settings)
 
@@ -247,7 +249,9 @@ def prepare_bench(recipe: Recipe, prepared: Artifact, trained: Artifact) -> Writ
         model,
         validation,
         graphs=decoder_graph.graphs_of(model),
-        calibration=reference.read_rows(prepared, "train", recipe.export.calibration_rows).ids,
+        calibration=reference.read_rows(
+            recipe, prepared, "train", recipe.export.calibration_rows
+        ).ids,
         prompts=prompts,
         written=written,
         torch_metric=metric_of(objective.reference(model, validation.ids, head)),
