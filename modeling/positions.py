@@ -71,14 +71,19 @@ class Learned(Positions):
         return x_blw + self.table(at_bl)
 
 
-def rotate(x_bhld: Tensor, at_bl: Tensor) -> Tensor:
+def rotate(x_bhld: Tensor, at_bl: Tensor, stretch: float = 1.0) -> Tensor:
     """Turn each pair (x_i, x_{i+d/2}) by the angle position / 10000^(2i/d).
 
     Su et al., "RoFormer" (2021), section 3.2.2. The product of a query and a key that are turned so
     depends on their distance alone.
+
+    `stretch`: how many times longer texts are than those of training. The base grows so that the
+    slowest pair turns as far over such a text as it once did, and the fastest as far from one
+    position to the next ("NTK-aware" scaling; Peng et al., "YaRN", 2023, section 3.1).
     """
     half = x_bhld.shape[-1] // 2
-    rates_d = 10_000 ** (-torch.arange(half, device=x_bhld.device) / half)
+    base = 10_000 * stretch ** (half / max(half - 1, 1))
+    rates_d = base ** (-torch.arange(half, device=x_bhld.device) / half)
     angles_b1ld = at_bl[:, None, :, None] * rates_d
     cos, sin = angles_b1ld.cos().to(x_bhld.dtype), angles_b1ld.sin().to(x_bhld.dtype)
     first, second = x_bhld[..., :half], x_bhld[..., half:]
@@ -86,7 +91,9 @@ def rotate(x_bhld: Tensor, at_bl: Tensor) -> Tensor:
 
 
 class Rotary(Positions):
-    """Queries and keys are rotated (Su et al., 2021)."""
+    """Queries and keys are rotated (Su et al., 2021). `.stretch`: see `rotate`."""
+
+    stretch = 1.0
 
     def __init__(self, n_positions: int, width: int, n_heads: int) -> None:
         super().__init__(n_positions, width, n_heads)
@@ -97,7 +104,7 @@ class Rotary(Positions):
             )
 
     def turn(self, x_bhld: Tensor, at_bl: Tensor) -> Tensor:
-        return rotate(x_bhld, at_bl)
+        return rotate(x_bhld, at_bl, self.stretch)
 
 
 def slopes(n_heads: int) -> Tensor:

@@ -63,6 +63,7 @@ def build(
         model = with_lora(model, recipe.model.lora)
     if getattr(model.config, "use_cache", False):
         model.config.use_cache = False  # whole texts are read, none is written
+    _check_positions(model, train)
     decoder_ids = getattr(model, "prepare_decoder_input_ids_from_labels", None)
     token_labels = getattr(objective, "TOKEN_LABELS", False)
     if recipe.long_text.in_windows and not token_labels:
@@ -110,6 +111,18 @@ def build(
     if recipe.train.early_stopping:
         trainer.add_callback(EarlyStoppingCallback(recipe.train.early_stopping.patience))
     return trainer
+
+
+def _check_positions(model: Any, train: Split) -> None:
+    """Raises RecipeError for rows, such as those of long targets, that the model cannot hold."""
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if positions is None or isinstance(train.rows, Windowed):
+        return
+    if (longest := max(train.lengths)) > positions:
+        raise RecipeError(
+            f"a training row has {longest} tokens, and the model positions for {positions}: lower "
+            "options.max_target_length, or give it more (model.scratch.config)"
+        )
 
 
 @dataclass(frozen=True)
@@ -178,6 +191,7 @@ def arguments(recipe: Recipe, *, steps_per_epoch: int, **given: Any) -> Training
         logging_first_step=True,
         logging_nan_inf_filter=False,
         remove_unused_columns=False,
+        label_names=["labels"],  # not told by a model of ours
         dataloader_pin_memory=not given["use_cpu"],
         disable_tqdm=True,
         report_to="none",

@@ -19,7 +19,7 @@ from configs.errors import RecipeError
 from serving import manifest
 from serving.errors import ModelFolderError
 from serving.scorer import Scorer
-from tasks import mlflow_model, objectives, pyfunc_model
+from tasks import mlflow_model, objectives
 from tasks.evaluate import evaluate
 from tasks.export import export
 from tasks.prepare import prepare
@@ -37,7 +37,10 @@ BOTH = {
     "config": {**DECODER["config"], "num_decoder_layers": 1},  # type: ignore[dict-item]
 }
 SCRATCH = {"generation": DECODER, "translation": BOTH}
-OPTIONS = {"generation": {"max_new_tokens": 4}, "translation": {"max_new_tokens": 6}}
+OPTIONS = {
+    "generation": {"max_new_tokens": 4},
+    "translation": {"max_new_tokens": 6, "max_target_length": 64},
+}
 
 
 def spans(text: str) -> list[dict[str, Any]]:
@@ -114,6 +117,9 @@ def test_from_rows_to_a_job_that_was_killed(objective: str, tmp_path: Path) -> N
 
     # The registered model's copy of serving has the head too, whoever brought it.
     mlflow_model.copy_serving(tmp_path / "serving", objective)
+    mlflow_model.imported()
+    from tasks import pyfunc_model
+
     carried = pyfunc_model.carried(tmp_path / "serving")
     texts = ["the old goal", "soup with salt near the oven"]
     answers = carried.scorer.Scorer(model_folder).score(texts)

@@ -74,7 +74,8 @@ def test_what_stands_far_behind_is_seen_in_windows(
     table: Path, truncated: float, pool: str
 ) -> None:
     exported, accuracy = measured(recipe_of(table, pool))
-    assert accuracy > truncated + 0.15
+    # A vote counts the windows that saw nothing like the one that did.
+    assert accuracy > truncated + (0.05 if pool == "vote" else 0.15)
     model = exported.path / "model"
     assert manifest.read(model).long_text == {
         "strategy": "windows", "window": 16, "stride": 10, "pool": pool,
