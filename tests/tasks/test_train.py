@@ -294,7 +294,7 @@ def test_running_out_of_memory_halves_the_pieces_until_they_fit(
             peak = int(status.split("VmPeak:")[1].split()[0]) * 1024
 
     whole = train(wide, prepared, on_event=watch)
-    assert whole.facts["batch"] == {"per_device": 256, "accumulation": 1}
+    assert whole.facts["batch"] == {"of": "rows", "per_device": 256, "accumulation": 1}
 
     os.environ["HEADRACE_HOME"] = str(home / "limited")
     given = [wide.model_dump(), {**vars(prepared), "path": str(prepared.path)}]
@@ -317,7 +317,7 @@ def test_two_processes_share_each_step(
 ) -> None:
     two = train(changed(recipe, train={"launch": {"processes": 2}}), prepared)
     assert two.facts["processes"] == 2
-    assert two.facts["batch"] == {"per_device": 8, "accumulation": 1}
+    assert two.facts["batch"] == {"of": "rows", "per_device": 8, "accumulation": 1}
     assert two.facts["steps"] == trained.facts["steps"]
     assert two.facts["best"]["value"] > 0.85
 
