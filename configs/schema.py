@@ -247,6 +247,9 @@ class Train(Section):
     max_grad_norm: float = Field(1.0, gt=0)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     freeze_embeddings: bool = False
+    gradient_checkpointing: bool = False
+    """Compute the layers' results again on the way back and keep none of them: less memory, for
+    about a third more time."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto`: bf16 where the hardware multiplies it natively, else fp32."""
     evaluations_per_epoch: int = Field(1, ge=1)

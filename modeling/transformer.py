@@ -7,6 +7,7 @@ For the suffixes see attention.py. Texts of one batch are padded, on either side
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -24,6 +25,7 @@ class Stack(nn.Module):
 
     causal: ClassVar[bool] = False
     """Nobody looks ahead."""
+    _gradient_checkpointing_func: Callable[..., Tensor]
 
     def __init__(
         self,
@@ -60,7 +62,7 @@ class Stack(nn.Module):
         """How far a position looks, where that is not at everything."""
         if config.attention_window is not None:
             self.reach = Reach(config.attention_window, config.n_global_tokens, self.causal)
-        # transformers' `gradient_checkpointing_enable` looks for it, and brings the function.
+        # transformers' `activation_checkpointing_enable` looks for it, and brings the function.
         self.gradient_checkpointing = False
 
     def embed(self, ids_bl: Tensor, at_bl: Tensor) -> Tensor:

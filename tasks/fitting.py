@@ -57,6 +57,8 @@ def build(
     )
     set_seed(recipe.train.seed)  # before the model: a new head's weights are random
     model = load_model(recipe.model, objective, head, tokenizer)
+    if recipe.train.gradient_checkpointing:
+        model.activation_checkpointing_enable()
     if recipe.train.freeze_embeddings:
         model.get_input_embeddings().requires_grad_(False)
     if recipe.model.lora is not None:

@@ -145,6 +145,8 @@ def _recipe(name: str, found: Inspected, table: Path, test: Path | None) -> str:
         },
         "train": {"epochs": 3, "learning_rate": 1e-4},
     }
+    if needed > 2 * LENGTHS[-1]:
+        sections["long_text"] = {"strategy": "windows"}
     if found.rare:
         sections["options"] = {"labels": sorted(set(found.labels) - set(found.rare))}
         # Their rows are rejected, which is what is wanted here.
