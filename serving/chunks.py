@@ -160,7 +160,19 @@ def content_of(
 ) -> int:
     """A sum over rows: equal for the same values in the same rows, and two parts' sums add up."""
     read = [columns[name] for name in sorted(columns)]
-    return sum(crc32(repr((rows[i], *(one[i] for one in read))).encode()) for i in positions)
+    return sum(_content(rows[i], [one[i] for one in read]) for i in positions)
+
+
+def _content(row: int, values: Sequence[Any]) -> int:
+    """A text is not copied more than once: it may be long."""
+    found = crc32(str(row).encode())
+    for value in values:
+        is_text = isinstance(value, str)
+        found = crc32(b"text" if is_text else b"other", found)
+        found = crc32(
+            value.encode("utf-8", "surrogatepass") if is_text else repr(value).encode(), found
+        )
+    return found
 
 
 def _table(

@@ -6,7 +6,7 @@ all read through a Reader.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -151,9 +151,9 @@ class Reader:
         # No token may be left out where special ones take from a window's room.
         return window_starts(n_tokens, self.room, min(self.long_text.stride, self.room))
 
-    def tokens(self, texts: Sequence[str]) -> list[Tokens]:
-        """Whole texts, without special tokens."""
-        return list(self._whole.whole(texts, offsets=self._offsets))
+    def tokens(self, texts: Sequence[str]) -> Iterator[Tokens]:
+        """Whole texts, without special tokens, one after the other."""
+        return self._whole.whole(texts, offsets=self._offsets)
 
     def framed(self, ids: Ids) -> Ids:
         """A window's tokens between the special ones."""

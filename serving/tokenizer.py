@@ -20,10 +20,10 @@ from tokenizers import Encoding, Tokenizer
 
 from .errors import ModelFolderError
 
-SEGMENT_CHARS = 2**16
+SEGMENT_CHARS = 2**14
 """Texts are tokenised in pieces of about so many characters: what a tokenizer notes of each token
 is a hundred times the token."""
-BATCH_CHARS = 2**20
+BATCH_CHARS = 2**17
 """Of pieces that are tokenised at a time."""
 CHARS_FOR_A_TOKEN = 32
 """Of a text that is cut, so many characters for each token it keeps are looked at first."""

@@ -159,7 +159,7 @@ def training_rows(stored: Any, given: Given) -> Any:
     table = stored.with_format("arrow")[:]
     texts, targets = table["text"].to_pylist(), table["labels"].to_pylist()
     tags = head_of.tags_of(given.head["labels"], given.head["scheme"])
-    read = given.reader.tokens(texts)
+    read = list(given.reader.tokens(texts))
     labels = [
         labels_of(text, tokens, json.loads(target), tags)
         for text, tokens, target in zip(texts, read, targets, strict=True)
