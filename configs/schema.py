@@ -277,7 +277,8 @@ class Gate(Section):
     """Largest loss of the deciding metric against PyTorch, as a share of its scale, which is 1
     (accuracy, bits per byte) or 100 (BLEU, chrF)."""
     min_agreement: float = Field(0.98, ge=0, le=1)
-    """Smallest share of rows on which the decision (label, text) is PyTorch's own."""
+    """Smallest share of rows on which the decision is PyTorch's own; of models that write, of
+    tokens behind up to 32 prompts."""
 
 
 class Export(Section):

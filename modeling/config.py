@@ -26,9 +26,6 @@ class TransformerConfig(PreTrainedConfig):  # type: ignore[misc]  # transformers
     """Longest text in tokens, where positions are sinusoidal or learned."""
     positions: Literal["sinusoidal", "learned", "rotary", "alibi", "none"] = "sinusoidal"
     """See positions.py."""
-    rotary_stretch: float = 1.0
-    """Of rotary positions: how many times longer than the texts it was trained on those are that
-    it has to read. See positions.py."""
     attention_window: int | None = None
     """How far a position looks in either direction (local.py); None: at the whole text."""
     n_global_tokens: int = 0

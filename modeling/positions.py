@@ -42,6 +42,15 @@ def sinusoids(n_positions: int, width: int) -> Tensor:
     return torch.stack([angles.sin(), angles.cos()], -1).flatten(1)[:, :width]
 
 
+def _check_length(at_bl: Tensor, n_positions: int) -> None:
+    """Raises ValueError for texts longer than the table of positions."""
+    if not torch.compiler.is_exporting() and at_bl.shape[1] > n_positions:
+        raise ValueError(
+            f"a text of {at_bl.shape[1]} tokens has no place in {n_positions} positions; "
+            "raise max_position_embeddings, or take rotary or alibi"
+        )
+
+
 class Sinusoidal(Positions):
     """A fixed pattern is added (Vaswani et al., 2017, section 3.5)."""
 
@@ -57,6 +66,7 @@ class Sinusoidal(Positions):
         self.table.copy_(sinusoids(*self.table.shape))
 
     def embed(self, x_blw: Tensor, at_bl: Tensor) -> Tensor:
+        _check_length(at_bl, len(self.table))
         return x_blw + self.table[at_bl]
 
 
@@ -68,22 +78,18 @@ class Learned(Positions):
         self.table = nn.Embedding(n_positions, width)
 
     def embed(self, x_blw: Tensor, at_bl: Tensor) -> Tensor:
+        _check_length(at_bl, self.table.num_embeddings)
         return x_blw + self.table(at_bl)
 
 
-def rotate(x_bhld: Tensor, at_bl: Tensor, stretch: float = 1.0) -> Tensor:
+def rotate(x_bhld: Tensor, at_bl: Tensor) -> Tensor:
     """Turn each pair (x_i, x_{i+d/2}) by the angle position / 10000^(2i/d).
 
     Su et al., "RoFormer" (2021), section 3.2.2. The product of a query and a key that are turned so
     depends on their distance alone.
-
-    `stretch`: how many times longer texts are than those of training. The base grows so that the
-    slowest pair turns as far over such a text as it once did, and the fastest as far from one
-    position to the next ("NTK-aware" scaling; Peng et al., "YaRN", 2023, section 3.1).
     """
     half = x_bhld.shape[-1] // 2
-    base = 10_000 * stretch ** (half / max(half - 1, 1))
-    rates_d = base ** (-torch.arange(half, device=x_bhld.device) / half)
+    rates_d = 10_000 ** (-torch.arange(half, device=x_bhld.device) / half)
     angles_b1ld = at_bl[:, None, :, None] * rates_d
     cos, sin = angles_b1ld.cos().to(x_bhld.dtype), angles_b1ld.sin().to(x_bhld.dtype)
     first, second = x_bhld[..., :half], x_bhld[..., half:]
@@ -91,9 +97,11 @@ def rotate(x_bhld: Tensor, at_bl: Tensor, stretch: float = 1.0) -> Tensor:
 
 
 class Rotary(Positions):
-    """Queries and keys are rotated (Su et al., 2021). `.stretch`: see `rotate`."""
+    """Queries and keys are rotated (Su et al., 2021).
 
-    stretch = 1.0
+    Texts longer than those of training hold distances that were never seen, unless nobody looks
+    that far: with a window (local.py) they are read as well as short ones.
+    """
 
     def __init__(self, n_positions: int, width: int, n_heads: int) -> None:
         super().__init__(n_positions, width, n_heads)
@@ -104,7 +112,7 @@ class Rotary(Positions):
             )
 
     def turn(self, x_bhld: Tensor, at_bl: Tensor) -> Tensor:
-        return rotate(x_bhld, at_bl, self.stretch)
+        return rotate(x_bhld, at_bl)
 
 
 def slopes(n_heads: int) -> Tensor:

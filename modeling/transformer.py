@@ -17,7 +17,7 @@ from .attention import causal_mask, padding_mask
 from .config import TransformerConfig
 from .layers import Layer, Memory, View
 from .local import LocalAttention, Reach
-from .positions import POSITIONS, Rotary
+from .positions import POSITIONS
 
 
 class Stack(nn.Module):
@@ -42,8 +42,6 @@ class Stack(nn.Module):
         self.positions = POSITIONS[config.positions](
             config.max_position_embeddings, width, config.num_attention_heads
         )
-        if isinstance(self.positions, Rotary):
-            self.positions.stretch = config.rotary_stretch
         self.scale = math.sqrt(width) if config.scale_embeddings else 1.0
         self.norm_embeddings = (
             nn.LayerNorm(width, eps=config.layer_norm_eps)

@@ -42,7 +42,7 @@ def export(recipe: Recipe, prepared: Artifact, trained: Artifact) -> Artifact:
     Raises ExportRefused when fp32, or the variant that the recipe fixes as the default, fails the
     gate; RecipeError for a metric or a default that cannot be.
     """
-    _check(recipe, prepared)
+    check(recipe, prepared)
     return artifact.make(
         "export",
         key={
@@ -62,7 +62,8 @@ def export(recipe: Recipe, prepared: Artifact, trained: Artifact) -> Artifact:
     )
 
 
-def _check(recipe: Recipe, prepared: Artifact) -> None:
+def check(recipe: Recipe, prepared: Artifact) -> None:
+    """Raise RecipeError for a metric or a default that cannot be."""
     testset.deciding_metric(recipe, prepared.facts["head"])
     default, asked = recipe.export.default, variants.names(recipe.export.variants)
     if default not in ("fastest", *asked):
@@ -104,7 +105,7 @@ def _build(recipe: Recipe, prepared: Artifact, trained: Artifact, folder: Path) 
         "rows": len(bench.validation.ids),
         "metric": testset.deciding_metric(recipe, bench.settings)[0],
         "torch": _torch_row(bench, speeds),
-        "variants": [_row(one, speeds) for one in tried],
+        "variants": [{**_row(one, speeds), "agreement_of": bench.agreement_of} for one in tried],
     }
     artifact.write_json(folder / TABLE, table)
     artifact.write_json(folder / ATTENTION, _attention(bench, prepared))

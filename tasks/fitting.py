@@ -17,10 +17,8 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from torch.utils.data import SequentialSampler, Subset
 from transformers import (
-    AutoConfig,
     AutoTokenizer,
     EarlyStoppingCallback,
     PrinterCallback,
@@ -32,7 +30,7 @@ from transformers.pytorch_utils import Conv1D
 
 from configs.errors import RecipeError
 from configs.schema import Lora, Model, Recipe
-from tasks import hardware, long_text, objectives
+from tasks import hardware, long_text, objectives, scratch_config
 from tasks.batches import IGNORED, Collator, LengthGrouped, TokenBatches, Windowed
 from tasks.callbacks import MarkWhole, Progress
 from tasks.model_source import SCRATCH, locate
@@ -212,7 +210,7 @@ def load_model(
     Raises RecipeError for a scratch config that no model of that type can have.
     """
     if model.source == SCRATCH:
-        return objective.load_model(scratch_config(model, tokenizer), head)
+        return objective.load_model(scratch_config.of(model, tokenizer), head)
     loaded = objective.load_model(
         locate(model),
         head,
@@ -223,33 +221,6 @@ def load_model(
     if loaded.config.pad_token_id is None:
         loaded.config.pad_token_id = tokenizer.pad_token_id
     return loaded
-
-
-def scratch_config(model: Model, tokenizer: Any) -> Any:
-    import modeling.models  # noqa: F401  # registers their types
-
-    scratch = model.scratch
-    tokens = {
-        name: getattr(tokenizer, name)
-        for name in ("pad_token_id", "bos_token_id", "eos_token_id")
-        if getattr(tokenizer, name) is not None
-    }
-    try:
-        config = AutoConfig.for_model(
-            scratch.model_type, **{"vocab_size": len(tokenizer), **tokens, **scratch.config}
-        )
-    except (ValueError, TypeError, StrictDataclassError) as problem:
-        reason = str(problem).split("\n")[0]
-        raise RecipeError(f"model.scratch: no such {scratch.model_type}: {reason}") from problem
-    if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
-        config.decoder_start_token_id = tokenizer.bos_token_id
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions is not None and positions < model.max_length:
-        raise RecipeError(
-            f"model.scratch.config.max_position_embeddings: {positions} positions are too few for "
-            f"model.max_length {model.max_length}; raise the one or lower the other"
-        )
-    return config
 
 
 def with_lora(model: Any, lora: Lora) -> Any:

@@ -67,6 +67,7 @@ class Written:
 
 @dataclass(frozen=True)
 class WritingBench(trial.Bench):
+    agreement_of = "tokens"
     head: generation.Head
     graphs: Graphs
     """In fp32."""
@@ -218,11 +219,7 @@ def prepare_bench(
     pad_id = reference.pad_id(prepared)
     model = reference.load_model(recipe, prepared, trained, where)
     settings = {**prepared.facts["head"], **settings_of(model)}
-    if settings["context"] <= STEPS:
-        raise RecipeError(
-            f"the model has positions for {settings['context']} tokens; its gate compares {STEPS} "
-            "behind a prompt: give it more positions"
-        )
+    check_positions(settings)
     tokenizer = TextTokenizer(prepared.path / "tokenizer/tokenizer.json", recipe.model.max_length)
     head: Any = heads.get(recipe.objective)(settings, pad_id=pad_id, tokenizer=tokenizer)
     head.decoding()
@@ -257,6 +254,15 @@ def prepare_bench(
         torch_metric=metric_of(objective.reference(model, validation.ids, head)),
         measure=measure,
     )
+
+
+def check_positions(settings: Mapping[str, Any]) -> None:
+    """Raise RecipeError for a model that could not write what its gate compares."""
+    if settings["context"] <= STEPS:
+        raise RecipeError(
+            f"the model has positions for {settings['context']} tokens; its gate compares {STEPS} "
+            "behind a prompt: give it more positions"
+        )
 
 
 def settings_of(model: Any) -> dict[str, Any]:

@@ -36,6 +36,8 @@ class Head:
 
     OPTIONS: ClassVar[tuple[str, ...]] = ()
     """Their names."""
+    FLAGS: ClassVar[tuple[str, ...]] = ()
+    """Those of them that are true or false."""
     SHARES: ClassVar[Mapping[str, str]] = {}
     """Output column to the key of the training profile with its shares: watched for drift."""
     TOKEN_BUDGETS: ClassVar[Mapping[str, int]] = {"cpu": 1024, "cuda": 16_384, "tensorrt": 16_384}
@@ -67,12 +69,14 @@ class Head:
         self.pool = pool
 
     @classmethod
-    def check(cls, options: Iterable[str]) -> None:
-        """Raises InputError for an option that it does not have."""
-        for name in options:
+    def check(cls, options: Mapping[str, Any]) -> None:
+        """Raises InputError for an option that it does not have, or that cannot be."""
+        for name, value in options.items():
             if name not in cls.OPTIONS:
-                have = ", ".join(cls.OPTIONS)
-                raise InputError(f"this model has no option {name!r}; it has {have}")
+                have = f"it has {', '.join(cls.OPTIONS)}" if cls.OPTIONS else "it has none"
+                raise InputError(f"this model has no option {name!r}; {have}")
+            if name in cls.FLAGS and not isinstance(value, bool):
+                raise InputError(f"{name} must be true or false, not {value!r}")
 
     @classmethod
     def timed_tokens(cls, lengths: Iterable[int]) -> int:

@@ -41,6 +41,7 @@ class Head(Base):
     model has positions for)."""
 
     OPTIONS: ClassVar[tuple[str, ...]] = ("likelihood", *DECODING)
+    FLAGS: ClassVar[tuple[str, ...]] = ("likelihood",)
     TOKEN_BUDGETS: ClassVar[Mapping[str, int]] = {"cpu": 6_144, "cuda": 131_072}
     GOLDEN: ClassVar[Mapping[str, Any]] = {"likelihood": True}
     TIMED: ClassVar[Mapping[str, Any]] = {"min_new_tokens": 32, "max_new_tokens": 32}

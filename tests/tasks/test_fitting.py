@@ -240,5 +240,5 @@ def test_an_unknown_scratch_model_type_is_an_error(
     recipe: Recipe, prepared: Artifact, tmp_path: Path
 ) -> None:
     scratch = {**recipe.model.scratch.model_dump(), "model_type": "birt"}
-    with pytest.raises(RecipeError, match=r"model.scratch: no such birt"):
+    with pytest.raises(RecipeError, match=r"no model type 'birt'; did you mean"):
         built(changed(recipe, model={"scratch": scratch}), prepared, tmp_path)

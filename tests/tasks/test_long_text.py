@@ -25,8 +25,6 @@ from tasks.pooling import POOLS, AttentionPool, DocumentModel, take_last_layer
 from tasks.prepare import prepare
 from tasks.train import train
 
-MANY = ("mean", "max", "attention", "vote")
-
 
 def long_rows(n: int, seed: int = 0) -> list[tuple[str, str]]:
     """Texts of 30 to 90 words, of which six that stand together anywhere tell the label."""
@@ -69,7 +67,10 @@ def truncated(table: Path) -> float:
     return measured(recipe_of(table, None))[1]
 
 
-@pytest.mark.parametrize("pool", MANY)
+@pytest.mark.parametrize(
+    "pool",
+    ["mean", "attention", *(pytest.param(one, marks=pytest.mark.slow) for one in ("max", "vote"))],
+)
 def test_what_stands_far_behind_is_seen_in_windows(
     table: Path, truncated: float, pool: str
 ) -> None:
