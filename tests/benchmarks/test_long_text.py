@@ -115,8 +115,8 @@ def test_windows_against_the_start_of_a_review() -> None:
         "long-text",
         "Reviews longer than the model: cut, or read in windows",
         "make bench",
-        f"Movie reviews (1,600 to train; 400 validation and test rows), {LENGTH} tokens at a time, a "
-        f"new window every {STRIDE}, mean of the windows; as many training tokens for both; five "
+        f"Movie reviews (1,600 to train; 400 validation and test rows), {LENGTH} tokens at a time, "
+        f"a new window every {STRIDE}, mean of the windows; as many training tokens for both; five "
         "seeds.\n\n"
         + table(["a text is", "accuracy", "by seed", "minutes of training"], rows)
         + f"\n\nWindows less cut: **{100 * gain:+.1f} points**, 95% of paired resamples of rows "

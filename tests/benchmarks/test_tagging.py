@@ -113,13 +113,14 @@ def test_names_in_tweets() -> None:
                 "minutes of training",
             ],
             rows,
-        )  # fmt: skip
+        )
         + "\n\nBy label, seed 0:\n\n"
         + table(labels["columns"], [[str(value) for value in row] for row in labels["rows"]])
         + "\n\nThe model is an uncased sentence encoder of 22 million parameters: names without "
-        "capitals are harder to see. The second of the shared task's systems had 0.408 (von Däniken "
-        "and Cieliebak, 2017). Model cards on the Hugging Face Hub say of fine-tuned BERT-base 0.40 "
-        "to 0.48 (cased: galaxy78, Norika, shubingxl) and 0.42 to 0.45 (uncased: yefo-ufpe, "
+        "capitals are harder to see. The second of the shared task's systems had 0.408 (von "
+        "Däniken and Cieliebak, 2017). Model cards on the Hugging Face Hub say of fine-tuned "
+        "BERT-base 0.40 to 0.48 (cased: galaxy78, Norika, shubingxl) and 0.42 to 0.45 (uncased: "
+        "yefo-ufpe, "
         "bhadauriaupendra062), of uncased DistilBERT 0.34 to 0.47."
     )
     write_page("tagging", "Names in tweets: WNUT 2017", "make bench", body)
