@@ -66,6 +66,18 @@ class Document:
         """The same text, read in one window alone."""
         return replace(self, windows=[self.windows[window]], starts=[self.starts[window]])
 
+    def places(self) -> list[tuple[int, int]]:
+        """Which characters of the text each window has, from and up to."""
+        assert self.tokens is not None
+        assert self.tokens.offsets is not None
+        found = []
+        for start, window in zip(self.starts, self.windows, strict=True):
+            of_tokens = self.tokens.offsets[start : start + len(window) - sum(self.n_special)]
+            found.append(
+                (int(of_tokens[0, 0]), int(of_tokens[-1, 1])) if len(of_tokens) else (0, 0)
+            )
+        return found
+
     def of_tokens(self, outputs: Sequence[NDArray[Any]]) -> NDArray[Any]:
         """The outputs (n, ...) of the text's tokens that were read, of windows' (length, ...).
 
@@ -121,12 +133,16 @@ class Reader:
         length = self.long_text.window if self.long_text.in_windows else self.max_length
         return length - sum(map(len, self.frame))
 
-    def read(self, texts: Sequence[str], *, whole: bool = False) -> list[Document]:
-        """`whole`: each in a window of its own, however long it is."""
+    def read(
+        self, texts: Sequence[str], *, whole: bool = False, offsets: bool = False
+    ) -> list[Document]:
+        """`whole`: each in a window of its own, however long it is. `offsets`: with the places of
+        its tokens, whatever the reader was made for."""
         if whole:
             return [Document([ids]) for ids in self._whole.encode(texts)]
-        if self.long_text.in_windows or self._offsets:
-            read = zip(self.tokens(texts), texts, strict=True)
+        offsets = offsets or self._offsets
+        if self.long_text.in_windows or offsets:
+            read = zip(self._whole.whole(texts, offsets=offsets), texts, strict=True)
             return [self.divided(tokens, text) for tokens, text in read]
         cut = zip(self._cutting.encode(texts), texts, strict=True)
         return [Document([ids], truncated=self._is_cut(ids, text)) for ids, text in cut]
@@ -139,7 +155,7 @@ class Reader:
             windows,
             starts,
             (len(self.frame[0]), len(self.frame[1])),
-            tokens if self._offsets else None,
+            tokens if tokens.offsets is not None else None,
             text,
             truncated=len(tokens) > starts[-1] + self.room,
         )

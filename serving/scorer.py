@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from . import golden, heads, manifest
 from .cores import granted_cores
 from .documents import Document, Reader, long_text_of
 from .errors import ModelFolderError, ProviderError
-from .heads import Head
+from .heads import WINDOWS, Head
 from .pooling import open_pool
 from .runner import Runner, Running
 from .session import Device, device_of, providers_for
@@ -33,6 +34,24 @@ def defaults(provider: str, head: type[Head]) -> dict[str, int]:
     device = device_of(provider)
     workers = granted_cores() if device == "cpu" else 1
     return {"workers": workers, "threads": 1, "token_budget": head.TOKEN_BUDGETS[device]}
+
+
+@dataclass(frozen=True)
+class Located:
+    """The output of a text, and those of its windows: where somebody asked for them."""
+
+    output: Any
+    windows: Sequence[Any]
+    places: Sequence[tuple[int, int]]
+    """Which characters of the text they have."""
+
+
+@dataclass(frozen=True)
+class Collected:
+    """The collected outputs of texts, and what is known of their windows."""
+
+    outputs: Any
+    located: Sequence[Located]
 
 
 class Scorer:
@@ -145,20 +164,29 @@ class Scorer:
         options = self.head.GOLDEN
         return self.head.numbers(self.outputs(texts, token_budget=golden.TOKEN_BUDGET, **options))
 
-    def read(self, texts: Sequence[str], **options: Any) -> list[Document]:
-        """The texts as the model reads them."""
-        return self.reader.read(texts, whole=self.head.reads_whole(**options))
+    def read(
+        self, texts: Sequence[str], *, windows: bool = False, **options: Any
+    ) -> list[Document]:
+        """The texts as the model reads them; with `windows` those know where they stand."""
+        return self.reader.read(texts, whole=self.head.reads_whole(**options), offsets=windows)
 
     def start(
-        self, documents: Sequence[Document], *, token_budget: int | None = None, **options: Any
+        self,
+        documents: Sequence[Document],
+        *,
+        token_budget: int | None = None,
+        windows: bool = False,
+        **options: Any,
     ) -> Reading:
         """Have the workers run all documents; `collect` takes what comes of it."""
         rows = [window for document in documents for window in document.windows]
         running = self.runner.start(rows, token_budget=token_budget, **options)
-        return Reading(documents, running, self.head)
+        return Reading(documents, running, self.head, located=windows)
 
     def collect(self, outputs: Sequence[Any]) -> Any:
         """One value of all documents' outputs: for classification logits (n, k) float32."""
+        if any(isinstance(one, Located) for one in outputs):
+            return Collected(self.head.collect([one.output for one in outputs]), outputs)
         return self.head.collect(outputs)
 
     def outputs(
@@ -168,14 +196,40 @@ class Scorer:
         documents = self.read(texts, **options)
         return self.collect(self.start(documents, token_budget=token_budget, **options).outputs())
 
-    def fields(self, **options: Any) -> list[pa.Field]:
-        """The columns of a scored row. `options`: the head's, such as `probabilities=True`."""
-        return self.head.fields(**options)
+    def fields(self, *, windows: bool = False, **options: Any) -> list[pa.Field]:
+        """The columns of a scored row. `options`: the head's, such as `probabilities=True`.
 
-    def decode(self, outputs: Any, **options: Any) -> pa.Table:
+        `windows`: one more, with start and end (characters) of each of a text's windows, and what
+        would have been decided of that alone.
+        """
+        own = self.head.fields(**options)
+        if not windows:
+            return own
+        places = [pa.field(name, pa.int32()) for name in ("start", "end")]
+        return [*own, pa.field(WINDOWS, pa.list_(pa.struct([*places, *self.head.fields()])))]
+
+    def decode(self, outputs: Any, *, windows: bool = False, **options: Any) -> pa.Table:
         """Collected outputs to the columns of scored rows, the decision first."""
-        columns = self.head.columns(outputs, **options)
-        return pa.Table.from_arrays(columns, schema=pa.schema(self.fields(**options)))
+        of_texts = outputs.outputs if isinstance(outputs, Collected) else outputs
+        columns = self.head.columns(of_texts, **options)
+        if windows:
+            located = outputs.located if isinstance(outputs, Collected) else []
+            columns.append(self._of_windows(located))
+        schema = pa.schema(self.fields(windows=windows, **options))
+        return pa.Table.from_arrays(columns, schema=schema)
+
+    def _of_windows(self, located: Sequence[Located]) -> pa.Array:
+        each = self.head.alone([output for one in located for output in one.windows])
+        names = [field.name for field in self.head.fields()]
+        decided = zip(*(column.to_pylist() for column in self.head.columns(each)), strict=True)
+        found = [
+            [
+                {"start": start, "end": end, **dict(zip(names, next(decided), strict=True))}
+                for start, end in one.places
+            ]
+            for one in located
+        ]
+        return pa.array(found, self.fields(windows=True)[-1].type)
 
     def score(self, texts: Sequence[str], **options: Any) -> pa.Table:
         """The scored rows of a few texts; tables are what job.py is for."""
@@ -185,8 +239,12 @@ class Scorer:
 class Reading:
     """Documents at the workers."""
 
-    def __init__(self, documents: Sequence[Document], running: Running, head: Head) -> None:
+    def __init__(
+        self, documents: Sequence[Document], running: Running, head: Head, *, located: bool = False
+    ) -> None:
+        """`located`: outputs are a Located each."""
         self._documents, self._running, self._head = documents, running, head
+        self._located = located
 
     def outputs(self, on_batch: OnBatch | None = None) -> list[Any]:
         """Wait for all: the head's output of each document, in order.
@@ -206,13 +264,17 @@ class Reading:
                 missing[i] -= 1
                 if not missing[i]:
                     here = slice(firsts[i], firsts[i + 1])
-                    found[i] = self._head.join(self._documents[i], of_windows[here])
+                    found[i] = self._joined(self._documents[i], of_windows[here])
                     of_windows[here] = [None] * (firsts[i + 1] - firsts[i])
                     n_done += 1
             if on_batch:
                 written = self._head.written(batch.outputs)
                 on_batch(n_done, batch.tokens + written, batch.padded_tokens + written)
         return found
+
+    def _joined(self, document: Document, outputs: Sequence[Any]) -> Any:
+        joined = self._head.join(document, outputs)
+        return Located(joined, outputs, document.places()) if self._located else joined
 
     def cancel(self) -> None:
         self._running.cancel()

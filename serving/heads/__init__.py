@@ -30,6 +30,10 @@ Settings = Mapping[str, Any]
 """`manifest.head`: {"labels": [...]} for classification."""
 
 
+WINDOWS = "windows"
+"""The option that asks what was decided of each window, and where it stands."""
+
+
 class Head:
     """Made for one model. `options`: what the caller of a job may ask for, such as
     `probabilities=True`; a head takes those that are its own."""
@@ -69,13 +73,17 @@ class Head:
         self.pool = pool
 
     @classmethod
-    def check(cls, options: Mapping[str, Any]) -> None:
-        """Raises InputError for an option that it does not have, or that cannot be."""
+    def check(cls, options: Mapping[str, Any], *, pools: bool = False) -> None:
+        """Raises InputError for an option that it does not have, or that cannot be.
+
+        `pools`: the model reads texts in windows, and puts their outputs together.
+        """
+        known = (*cls.OPTIONS, WINDOWS) if pools else cls.OPTIONS
         for name, value in options.items():
-            if name not in cls.OPTIONS:
-                have = f"it has {', '.join(cls.OPTIONS)}" if cls.OPTIONS else "it has none"
+            if name not in known:
+                have = f"it has {', '.join(known)}" if known else "it has none"
                 raise InputError(f"this model has no option {name!r}; {have}")
-            if name in cls.FLAGS and not isinstance(value, bool):
+            if name in (*cls.FLAGS, WINDOWS) and not isinstance(value, bool):
                 raise InputError(f"{name} must be true or false, not {value!r}")
 
     @classmethod
@@ -85,11 +93,16 @@ class Head:
 
     def defaults(self) -> dict[str, Any]:
         """What each option is when nobody asks for it."""
-        return dict.fromkeys(self.OPTIONS, False)
+        return dict.fromkeys(self.options, False)
 
     def open(self, graph: Path, opened: Callable[[Path], Any]) -> Any:
         """What `run` gets: sessions of the graphs, by `opened`, a serving.session.Session each."""
         return opened(graph)
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Of this model: some are there only where texts are read in windows."""
+        return (*self.OPTIONS, WINDOWS) if self.pool else self.OPTIONS
 
     def reads_whole(self, **options: Any) -> bool:
         """Whether texts are not cut to the model's length."""
@@ -106,6 +119,11 @@ class Head:
     def join(self, document: Document, outputs: Sequence[Any]) -> Any:
         """The output of a text from those of its windows."""
         return self.pool(np.asarray(outputs)) if self.pool else outputs[0]
+
+    def alone(self, outputs: Sequence[Any]) -> Any:
+        """Collected outputs of windows as if each were a text."""
+        assert self.pool is not None
+        return self.collect([self.pool(np.asarray(output)[None]) for output in outputs])
 
     def written(self, outputs: Sequence[Any]) -> int:
         """Tokens that were written for these rows; models that only read write none."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 from pathlib import Path
 
+import jobs
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,7 +16,7 @@ from tiny_model import FILLER, WORDS, make_model, tokenizer
 from serving import documents, pooling
 from serving import tokenizer as tokenizers
 from serving.documents import Document, LongText, Reader, window_starts
-from serving.errors import ModelFolderError
+from serving.errors import InputError, ModelFolderError
 from serving.scorer import Scorer
 from serving.tokenizer import TextTokenizer
 
@@ -205,3 +207,23 @@ def test_documents_are_counted_when_their_last_window_is_done(tmp_path: Path) ->
     assert [n for n, *_ in counted] == [0, 0, 0, 1, 2]
     assert sum(tokens for _, tokens, _ in counted) == sum(len(w) for d in read for w in d.windows)
     assert documents.Document(read[0].windows, read[0].starts).n_tokens == 17
+
+
+def test_what_was_decided_of_each_window_and_where_it_stands(tmp_path: Path) -> None:
+    """On request, in a job too; a model that reads texts in one piece has no such option."""
+    text = " ".join(WORDS["food"] + WORDS["sport"] + ["rocket"])
+    folder = make_model(tmp_path / "model", long_text=WINDOWS)
+    (row,) = Scorer(folder).score([text], windows=True).to_pylist()
+    assert row["label"] == Scorer(folder).score([text])["label"][0].as_py()
+    assert [text[one["start"] : one["end"]].split()[0] for one in row["windows"]] == [
+        "soup", "butter", "goal",
+    ]  # fmt: skip
+    assert text[row["windows"][-1]["start"] :] == "goal match team coach league rocket"
+    assert [one["label"] for one in row["windows"]] == ["food", "sport", "sport"]
+    source = jobs.write(tmp_path, "t.jsonl", b'{"text": "%s"}\n{"text": ""}\n' % text.encode())
+    jobs.run(folder, source, tmp_path / "out", windows=True, format="jsonl")
+    first, second = map(json.loads, (tmp_path / "out/part-00000.jsonl").read_text().splitlines())
+    assert first["windows"] == row["windows"]
+    assert (second["windows"], second["error"]) == (None, "empty_text")
+    with pytest.raises(InputError, match="no option 'windows'; it has probabilities"):
+        jobs.run(make_model(tmp_path / "cut"), source, tmp_path / "no", windows=True)
