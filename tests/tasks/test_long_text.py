@@ -69,7 +69,10 @@ def truncated(table: Path) -> float:
 
 @pytest.mark.parametrize(
     "pool",
-    ["mean", "attention", *(pytest.param(one, marks=pytest.mark.slow) for one in ("max", "vote"))],
+    [
+        "attention",
+        *(pytest.param(one, marks=pytest.mark.slow) for one in ("mean", "max", "vote")),
+    ],
 )
 def test_what_stands_far_behind_is_seen_in_windows(
     table: Path, truncated: float, pool: str

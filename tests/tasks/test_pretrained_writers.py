@@ -47,7 +47,7 @@ def marian(folder: Path, tokenizer: Any) -> None:
     MarianMTModel(config).save_pretrained(folder)
 
 
-@pytest.mark.parametrize("make", [gpt2, t5, marian])
+@pytest.mark.parametrize("make", [gpt2, marian, pytest.param(t5, marks=pytest.mark.slow)])
 def test_a_folder_is_trained_on_and_becomes_graphs(
     make: Callable[[Path, Any], None], tmp_path: Path
 ) -> None:
