@@ -102,6 +102,12 @@ def make(
     return Artifact(**{**vars(made), "cached": False})
 
 
+def is_made(stage: str, **determined_by: Any) -> bool:
+    """Whether the folder is there, whole or not: same arguments as `make`, without `build`."""
+    name = name_of(stage, **determined_by)
+    return (workspace.home() / "artifacts" / stage / name).exists()
+
+
 def name_of(stage: str, **determined_by: Any) -> str:
     """The digest that `make` would name the artifact by: same arguments, without `build`."""
     return digest_of({"stage": stage, **_determined_by(**determined_by)})

@@ -21,7 +21,7 @@ def foresee(recipe: Recipe, prepared: Artifact) -> None:
     testset.check(recipe, head)
     export.check(recipe, prepared)
     train.check(recipe, prepared)
-    if recipe.model.source == model_source.SCRATCH:
+    if recipe.model.source == model_source.SCRATCH and not train.is_done(recipe, prepared):
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(prepared.path / "tokenizer")

@@ -55,7 +55,27 @@ def train(recipe: Recipe, prepared: Artifact, *, on_event: OnEvent | None = None
     Raises RecipeError, and TrainingFailed or one of its kinds.
     """
     check(recipe, prepared)
-    determined_by: dict[str, Any] = {
+    determined_by = _determined_by(recipe, prepared)
+    work = workspace.home() / "work" / f"train-{artifact.name_of('train', **determined_by)}"
+
+    def build(folder: Path) -> dict[str, Any]:
+        facts = fit(recipe, prepared, work, on_event or (lambda event: None))
+        shutil.copytree(work / "model", folder / "model", copy_function=os.link)
+        shutil.copy(work / EVENTS, folder / EVENTS)
+        return facts
+
+    made = artifact.make("train", build=build, **determined_by)
+    shutil.rmtree(work, ignore_errors=True)
+    return made
+
+
+def is_done(recipe: Recipe, prepared: Artifact) -> bool:
+    """Whether there is nothing left to train."""
+    return artifact.is_made("train", **_determined_by(recipe, prepared))
+
+
+def _determined_by(recipe: Recipe, prepared: Artifact) -> dict[str, Any]:
+    return {
         "key": {
             "objective": recipe.objective,
             "options": recipe.options,
@@ -68,17 +88,6 @@ def train(recipe: Recipe, prepared: Artifact, *, on_event: OnEvent | None = None
         "code": ["tasks.train", *objectives.code(recipe.objective)],
         "libraries": ["torch", "transformers", "accelerate", "peft"],
     }
-    work = workspace.home() / "work" / f"train-{artifact.name_of('train', **determined_by)}"
-
-    def build(folder: Path) -> dict[str, Any]:
-        facts = fit(recipe, prepared, work, on_event or (lambda event: None))
-        shutil.copytree(work / "model", folder / "model", copy_function=os.link)
-        shutil.copy(work / EVENTS, folder / EVENTS)
-        return facts
-
-    made = artifact.make("train", build=build, **determined_by)
-    shutil.rmtree(work, ignore_errors=True)
-    return made
 
 
 def check(recipe: Recipe, prepared: Artifact) -> None:

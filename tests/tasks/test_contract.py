@@ -77,7 +77,11 @@ def test_every_objective_is_held_to_this() -> None:
     assert set(ROWS) == set(objectives.names())
 
 
-@pytest.mark.parametrize("objective", ROWS)
+@pytest.mark.parametrize(
+    "objective",
+    # Those that write go all the way in tests/flows/test_models_that_write.py too.
+    [pytest.param(name, marks=pytest.mark.slow if name in SCRATCH else ()) for name in ROWS],
+)
 def test_from_rows_to_a_job_that_was_killed(objective: str, tmp_path: Path) -> None:
     recipe: Any = tiny_recipe(
         table(objective, tmp_path),
