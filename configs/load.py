@@ -16,6 +16,8 @@ from configs.errors import RecipeError
 from configs.schema import Recipe
 
 SECRET = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
+EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
+"""A number that YAML reads as text, for want of a point or a sign."""
 PATHS = {"files": ("train", "validation", "test"), "text": ("files",)}
 """By kind of source, the keys that name files."""
 
@@ -47,11 +49,14 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def values_of(given: Sequence[str]) -> dict[str, Any]:
-    """The values of `key=value`, as YAML reads them. Raises RecipeError."""
+    """The values of `NAME=VALUE`, as YAML reads them, and 1e-3 as a number. Raises RecipeError."""
     content: dict[str, Any] = {}
     for one in given:
+        if "=" not in one:
+            raise RecipeError(f"option {one!r}: write it as NAME=VALUE")
         key, value = _parsed(one)
-        content[key] = value
+        is_number = isinstance(value, str) and EXPONENT.fullmatch(value)
+        content[key] = float(value) if is_number else value
     return content
 
 

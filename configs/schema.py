@@ -179,6 +179,26 @@ class Scratch(Section):
     """Fields of that model type's config, such as `hidden_size`."""
 
 
+class LongText(Section):
+    """What becomes of texts that are longer than the model: in training, evaluation and scoring."""
+
+    strategy: Literal["truncate", "windows"] = "truncate"
+    """`truncate`: they are cut to `model.max_length`; `windows`: read in windows that overlap,
+    whose outputs are put together."""
+    window: int | None = Field(None, ge=8)
+    """Tokens of a window, special ones included; `model.max_length` by default."""
+    stride: int | None = Field(None, ge=1)
+    """Tokens from the start of one window to the next; three quarters of a window by default."""
+    pool: Literal["mean", "max", "attention", "vote"] = "mean"
+    """How the windows' outputs become the text's (serving/pooling.py); `attention` is learned."""
+    train_windows: int = Field(4, ge=1)
+    """Windows of a text that training sees in an epoch, drawn anew for each."""
+
+    @property
+    def in_windows(self) -> bool:
+        return self.strategy == "windows"
+
+
 class Model(Section):
     source: str
     """Hub id, folder, `package:NAME/FOLDER` (weights in an installed package), or `scratch`."""
@@ -187,7 +207,8 @@ class Model(Section):
     scratch: Scratch = Scratch()
     """Read only with `source: scratch`."""
     max_length: int = Field(256, ge=4)
-    """Tokens a text is cut to, special tokens included."""
+    """Tokens that the model reads at a time, special tokens included. What becomes of longer texts:
+    see `long_text`."""
     trust_remote_code: bool = False
     """Run Python code that comes with a Hub model. Only for authors you trust."""
     lora: Lora | None = None
@@ -226,6 +247,9 @@ class Train(Section):
     max_grad_norm: float = Field(1.0, gt=0)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     freeze_embeddings: bool = False
+    gradient_checkpointing: bool = False
+    """Compute the layers' results again on the way back and keep none of them: less memory, for
+    about a third more time."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto`: bf16 where the hardware multiplies it natively, else fp32."""
     evaluations_per_epoch: int = Field(1, ge=1)
@@ -253,7 +277,8 @@ class Gate(Section):
     """Largest loss of the deciding metric against PyTorch, as a share of its scale, which is 1
     (accuracy, bits per byte) or 100 (BLEU, chrF)."""
     min_agreement: float = Field(0.98, ge=0, le=1)
-    """Smallest share of rows on which the decision (label, text) is PyTorch's own."""
+    """Smallest share of rows on which the decision is PyTorch's own; of models that write, of
+    tokens behind up to 32 prompts."""
 
 
 class Export(Section):
@@ -304,8 +329,8 @@ class Promote(Section):
 class Score(Section):
     """Defaults of scoring jobs; stored with the model."""
 
-    chunk_rows: int = Field(10_000, ge=1)
-    """Input rows per commit."""
+    chunk_rows: int | None = Field(None, ge=1)
+    """Input rows per commit; 10,000 by default, and 500 where texts are read in windows."""
     max_rejected: float = Field(0.1, ge=0, le=1)
     """Share of rows with an error above which the job ends with exit code 4."""
 
@@ -321,6 +346,7 @@ class Recipe(Section):
     """The objective's own settings; see its `Options`."""
     data: Data
     model: Model
+    long_text: LongText = LongText()
     train: Train = Train()
     export: Export = Export()
     evaluate: Evaluate = Evaluate()

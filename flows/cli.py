@@ -25,6 +25,7 @@ from serving.errors import ServingError
 if TYPE_CHECKING:
     from serving.report import Report
 
+os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # it sets its logger's level when imported
 ABOUT = "Fine-tune text models on a schedule and score a lot of text cheaply."
 DONE, FAILED, WRONG_USAGE, REFUSED, REJECTED = range(5)
 LOGGERS = ("flows", "tasks", "serving")
@@ -112,10 +113,12 @@ def init(arguments: argparse.Namespace) -> Result:
 def check(arguments: argparse.Namespace) -> Result:
     from configs.load import load
     from flows import summary
+    from tasks.foresee import foresee
     from tasks.prepare import prepare
 
     recipe = load(arguments.recipe, arguments.overrides)
     prepared = prepare(recipe)
+    foresee(recipe, prepared)
     text = "\n".join([summary.line("prepare", prepared), *summary.of_check(recipe, prepared)])
     return DONE, {"folder": str(prepared.path), **prepared.facts}, text
 
@@ -136,6 +139,16 @@ def train(arguments: argparse.Namespace) -> Result:
     return (DONE if outcome.promoted else REFUSED), value, summary.text(outcome)
 
 
+JOBS_OWN = (
+    "source",
+    "on_progress",
+    "model_version",
+    "text_column",
+    "token_budget",
+    "workers",
+    "threads",
+)
+"""What a job takes beside the command line's own arguments."""
 OPTIONS = (
     "device", "engine", "format", "partition_by", "chunk_rows", "retry_rejected", "max_rejected",
     "tune", "probabilities",
@@ -149,7 +162,10 @@ def score(arguments: argparse.Namespace) -> Result:
     if arguments.option:
         from configs.load import values_of
 
-        options |= values_of(arguments.option)
+        asked = values_of(arguments.option)
+        for name in asked.keys() & {*vars(arguments), *JOBS_OWN}:
+            raise UserError(f"--option {name}: not of the model, but of the job")
+        options |= asked
     given = {
         "model": arguments.model,
         "source": arguments.input,

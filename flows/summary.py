@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -9,8 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from configs.schema import Recipe
+from tasks import objectives
 from tasks.artifact import Artifact
 from tasks.register import Registered
+from tasks.train import size_of_step
 
 
 @dataclass(frozen=True)
@@ -148,15 +151,26 @@ def of_check(recipe: Recipe, prepared: Artifact) -> list[str]:
         if isinstance(of, dict):
             lines.append(f"  TF-IDF baseline {name} {interval(of)}")
     train = recipe.train
-    steps = math.ceil(prepared.facts["rows"]["train"] / train.batch_size) * train.epochs
+    size, unit = size_of_step(recipe)
+    steps = math.ceil(_n_trained_on(recipe, prepared) / size) * train.epochs
     steps = min(round(steps), train.max_steps or sys.maxsize)
-    lines.append(f"  training will take {steps:,} steps of {train.batch_size} rows")
+    lines.append(f"  training will take about {steps:,} steps of {size:,} {unit}")
     if steps < FEW_STEPS:
         lines.append(
-            f"  that is little to learn from: more rows, a smaller train.batch_size or more than "
+            f"  that is little to learn from: more rows, smaller steps or more than "
             f"{train.epochs:g} train.epochs"
         )
     return lines
+
+
+def _n_trained_on(recipe: Recipe, prepared: Artifact) -> int:
+    """Rows of an epoch, or tokens where a step has a number of those."""
+    n_tokens = int(json.loads((prepared.path / "profile.json").read_bytes())["tokens"])
+    if recipe.train.batch_tokens is not None:
+        return n_tokens
+    if getattr(objectives.get(recipe.objective), "WHOLE_TEXTS", False):  # in blocks
+        return math.ceil(n_tokens / recipe.model.max_length)
+    return int(prepared.facts["rows"]["train"])
 
 
 def decision_markdown(outcome: Outcome) -> str:
@@ -192,7 +206,7 @@ def text(outcome: Outcome) -> str:
         if variant["status"] == "kept":
             told = (
                 f"{variant['tokens_per_second']:>8,.0f} tokens/s, agrees with PyTorch on "
-                f"{variant['agreement']:.1%} of rows"
+                f"{variant['agreement']:.1%} of {variant.get('agreement_of', 'rows')}"
             )
         else:
             told = f"refused: {variant['reason']}"

@@ -22,11 +22,12 @@ from configs.load import load
 from configs.schema import Recipe
 from flows import progress, summary
 from flows.summary import Outcome
-from tasks import registry, testset, tracking
+from tasks import registry, tracking
 from tasks.artifact import Artifact, digest_of
 from tasks.compare import check_comparable, compare
 from tasks.evaluate import evaluate
 from tasks.export import export
+from tasks.foresee import foresee
 from tasks.prepare import prepare
 from tasks.register import register
 from tasks.report import report
@@ -68,7 +69,7 @@ def training(recipe: str, overrides: list[str] | None = None) -> Any:
 
 def check_end(recipe: Recipe, prepared: Artifact) -> None:
     """Raise UserError now for what would otherwise stop the run after hours of training."""
-    testset.check(recipe, prepared.facts["head"])
+    foresee(recipe, prepared)
     if champion := registry.champion(recipe.name):
         check_comparable(recipe, champion)
 

@@ -45,6 +45,7 @@ class _Model(PreTrainedModel):  # type: ignore[misc]  # transformers has no type
     config_class = TransformerConfig
     main_input_name = "input_ids"
     _supports_sdpa = True
+    supports_gradient_checkpointing = True
 
     def _init_weights(self, module: nn.Module) -> None:
         """Glorot and Bengio (2010), as the first Transformer's code did."""
@@ -92,8 +93,12 @@ class _EncoderModel(_Model):
     ) -> ModelOutput:
         maps: list[Tensor] | None = [] if output_attentions else None
         logits = self.classifier(self.dropout(self.classified(input_ids, attention_mask, maps)))
-        loss = None if labels is None else self.loss_function(labels, logits, self.config)
+        loss = None if labels is None else self.loss(labels, logits)
         return self.output_class(loss=loss, logits=logits, attentions=_tuple(maps))
+
+    def loss(self, labels: Tensor, logits: Tensor) -> Tensor:
+        """transformers' own, which takes the two in another order for each kind of model."""
+        raise NotImplementedError
 
     def classified(self, *given: Any) -> Tensor:
         """What gets a class: every token (b, l, w), or something of each text (b, w)."""
@@ -106,6 +111,9 @@ class EncoderForSequenceClassification(_EncoderModel):
 
     output_class = SequenceClassifierOutput
 
+    def loss(self, labels: Tensor, logits: Tensor) -> Tensor:
+        return self.loss_function(labels, logits, self.config)
+
     def classified(self, *given: Any) -> Tensor:
         return super().classified(*given)[:, 0]
 
@@ -114,6 +122,9 @@ class EncoderForTokenClassification(_EncoderModel):
     """A class for each token."""
 
     output_class = TokenClassifierOutput
+
+    def loss(self, labels: Tensor, logits: Tensor) -> Tensor:
+        return self.loss_function(logits, labels, self.config)
 
 
 # --- decoder --------------------------------------------------------------------------------------

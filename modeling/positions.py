@@ -42,6 +42,15 @@ def sinusoids(n_positions: int, width: int) -> Tensor:
     return torch.stack([angles.sin(), angles.cos()], -1).flatten(1)[:, :width]
 
 
+def _check_length(at_bl: Tensor, n_positions: int) -> None:
+    """Raises ValueError for texts longer than the table of positions."""
+    if not torch.compiler.is_exporting() and at_bl.shape[1] > n_positions:
+        raise ValueError(
+            f"a text of {at_bl.shape[1]} tokens has no place in {n_positions} positions; "
+            "raise max_position_embeddings, or take rotary or alibi"
+        )
+
+
 class Sinusoidal(Positions):
     """A fixed pattern is added (Vaswani et al., 2017, section 3.5)."""
 
@@ -57,6 +66,7 @@ class Sinusoidal(Positions):
         self.table.copy_(sinusoids(*self.table.shape))
 
     def embed(self, x_blw: Tensor, at_bl: Tensor) -> Tensor:
+        _check_length(at_bl, len(self.table))
         return x_blw + self.table[at_bl]
 
 
@@ -68,6 +78,7 @@ class Learned(Positions):
         self.table = nn.Embedding(n_positions, width)
 
     def embed(self, x_blw: Tensor, at_bl: Tensor) -> Tensor:
+        _check_length(at_bl, self.table.num_embeddings)
         return x_blw + self.table(at_bl)
 
 
@@ -86,7 +97,11 @@ def rotate(x_bhld: Tensor, at_bl: Tensor) -> Tensor:
 
 
 class Rotary(Positions):
-    """Queries and keys are rotated (Su et al., 2021)."""
+    """Queries and keys are rotated (Su et al., 2021).
+
+    Texts longer than those of training hold distances that were never seen, unless nobody looks
+    that far: with a window (local.py) they are read as well as short ones.
+    """
 
     def __init__(self, n_positions: int, width: int, n_heads: int) -> None:
         super().__init__(n_positions, width, n_heads)

@@ -7,7 +7,8 @@ For the suffixes see attention.py. Texts of one batch are padded, on either side
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +16,16 @@ from torch import Tensor, nn
 from .attention import causal_mask, padding_mask
 from .config import TransformerConfig
 from .layers import Layer, Memory, View
+from .local import LocalAttention, Reach
 from .positions import POSITIONS
 
 
 class Stack(nn.Module):
     """Token embeddings and layers: what encoder and decoder have in common."""
+
+    causal: ClassVar[bool] = False
+    """Nobody looks ahead."""
+    _gradient_checkpointing_func: Callable[..., Tensor]
 
     def __init__(
         self,
@@ -50,6 +56,12 @@ class Stack(nn.Module):
         self.norm = (
             nn.LayerNorm(width, eps=config.layer_norm_eps) if config.norm_first else nn.Identity()
         )
+        self.reach: Reach | None = None
+        """How far a position looks, where that is not at everything."""
+        if config.attention_window is not None:
+            self.reach = Reach(config.attention_window, config.n_global_tokens, self.causal)
+        # transformers' `activation_checkpointing_enable` looks for it, and brings the function.
+        self.gradient_checkpointing = False
 
     def embed(self, ids_bl: Tensor, at_bl: Tensor) -> Tensor:
         """(b, l, w)"""
@@ -60,19 +72,28 @@ class Stack(nn.Module):
         """What the layers make of tokens at the view's positions: (b, l, w)."""
         x_blw = self.embed(ids_bl, view.at_bl)
         for layer in self.layers:
-            x_blw = layer(x_blw, view, memory)
+            if self.gradient_checkpointing and self.training:
+                x_blw = self._gradient_checkpointing_func(layer.__call__, x_blw, view, memory)
+            else:
+                x_blw = layer(x_blw, view, memory)
         return self.norm(x_blw)
 
-    def view(self, real_bs: Tensor, n_queries: int, *, causal: bool) -> View:
+    def view(self, real_bs: Tensor, n_queries: int, maps: list[Tensor] | None = None) -> View:
         """What the last `n_queries` positions see. Tokens are counted from 0, padding is not."""
         at_bs = (real_bs.long().cumsum(-1) - 1).clamp(min=0)
         at_bl = at_bs[:, -n_queries:]
         mask = padding_mask(real_bs)
-        if causal:
+        if self.reach is not None:
+            whole = n_queries == real_bs.shape[1]
+            if whole and maps is None and not torch.compiler.is_exporting():
+                attend = LocalAttention(self.reach, at_bl, real_bs, self.positions)
+                return View(at_bl=at_bl, mask=mask, attend=attend)
+            mask = mask & self.reach.allows(at_bl[:, None, :, None], at_bs[:, None, None, :])
+        elif self.causal:
             mask = mask & causal_mask(n_queries, real_bs.shape[1], real_bs.device)
         bias = self.positions.bias(at_bl, at_bs)
         mask = mask if bias is None else torch.where(mask, bias, -math.inf)
-        return View(at_bl=at_bl, mask=mask)
+        return View(at_bl=at_bl, mask=mask, maps=maps)
 
 
 class Encoder(Stack):
@@ -83,13 +104,14 @@ class Encoder(Stack):
     ) -> Tensor:
         """(b, l, w)"""
         real_bl = torch.ones_like(ids_bl) if real_bl is None else real_bl
-        view = self.view(real_bl, ids_bl.shape[1], causal=False)
-        view.maps = maps
+        view = self.view(real_bl, ids_bl.shape[1], maps)
         return self.through(ids_bl, view)
 
 
 class Decoder(Stack):
     """Every position sees those before it and, where there is a memory, all of that."""
+
+    causal = True
 
     def forward(
         self,
@@ -107,6 +129,6 @@ class Decoder(Stack):
         n_before = 0 if cache is None else cache.get_seq_length()
         if real_bs is None:
             real_bs = ids_bl.new_ones(ids_bl.shape[0], n_before + ids_bl.shape[1])
-        view = self.view(real_bs, ids_bl.shape[1], causal=True)
-        view.cache, view.maps = cache, maps
+        view = self.view(real_bs, ids_bl.shape[1], maps)
+        view.cache = cache
         return self.through(ids_bl, view, memory)

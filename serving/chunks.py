@@ -17,9 +17,9 @@ import pyarrow.compute as pc
 
 from . import writers
 from .batching import padded_tokens
+from .documents import Document
 from .errors import InputError
 from .files import HIVE_NULL, File
-from .heads import Ids
 from .plan import Plan
 from .readers import Block, as_text, read_table
 from .report import chunk_facts
@@ -31,7 +31,7 @@ Types = Mapping[str, pa.DataType]
 
 @dataclass(frozen=True)
 class Chunk:
-    """A chunk, or some rows of one, with its texts as token ids."""
+    """A chunk, or some rows of one, with its texts as the model reads them."""
 
     number: int
     rows: Sequence[int]
@@ -40,9 +40,9 @@ class Chunk:
     errors: list[str | None]
     """By position in `rows`."""
     good: list[int]
-    """The positions that have ids, and no error so far."""
-    ids: list[Ids]
-    """Of each of them, (length,)."""
+    """The positions that have a document, and no error so far."""
+    documents: list[Document]
+    """Of each of them."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -107,7 +107,7 @@ def set_aside(block: Block, quarantine: Mapping[int, str]) -> None:
 def tokenised(
     number: int, block: Block, plan: Plan, scorer: Scorer, only: Collection[int] | None = None
 ) -> Chunk:
-    """The token ids of the rows that have no error; one more error for a text without a token.
+    """The documents of the rows that have no error; one more error for a text without a token.
 
     `only`: numbers of the rows that are wanted, when it is not the whole block.
     """
@@ -117,31 +117,33 @@ def tokenised(
     errors = [block.errors[i] for i in kept]
     texts = columns[plan.text_column]
     good = [i for i, code in enumerate(errors) if code is None]
-    ids = dict(zip(good, scorer.encode([texts[i] for i in good], **plan.options), strict=True))
+    read = dict(zip(good, scorer.read([texts[i] for i in good], **plan.options), strict=True))
     for i in good:
-        if len(ids[i]) == 0:  # not even a special token: nothing the model could look at
+        if read[i].n_tokens == 0:  # not even a special token: nothing the model could look at
             errors[i] = "empty_text"
-            del ids[i]
-    return Chunk(number, [all_rows[i] for i in kept], columns, errors, list(ids), [*ids.values()])
+            del read[i]
+    rows = [all_rows[i] for i in kept]
+    return Chunk(number, rows, columns, errors, list(read), [*read.values()])
 
 
 def scored(
     chunk: Chunk, outputs: Sequence[Any], scorer: Scorer, plan: Plan, types: Types
 ) -> tuple[pa.Table, dict[str, Any]]:
-    """What the workers gave for the chunk's ids: the table of its part, the facts of its record."""
+    """What the workers gave for the chunk's documents: the table of its part, the facts of its
+    record."""
     decided = scorer.decode(scorer.collect(outputs), **plan.options)
     errors = list(chunk.errors)
     for i, decision in zip(chunk.good, decided.column(0), strict=True):
         if not decision.is_valid:
             errors[i] = "model_error"
     table = _table(chunk, decided, errors, plan, types)
-    lengths = [len(row) for row in chunk.ids]
+    windows = [len(window) for document in chunk.documents for window in document.windows]
+    batches = scorer.runner.batches(windows, **plan.options)
     facts = chunk_facts(
         errors,
-        lengths,
-        padded_tokens(
-            lengths, scorer.runner.batches(lengths, **plan.options), scorer.runner.shapes
-        ),
+        [document.n_tokens for document in chunk.documents],
+        sum(windows),
+        padded_tokens(windows, batches, scorer.runner.shapes),
         scorer.head.written(outputs),
         {name: decided.column(name).to_pylist() for name in scorer.head.SHARES},
         scorer.manifest.profile,
@@ -149,7 +151,7 @@ def scored(
     first_row = chunk.number * plan.chunk_rows
     good = [i for i, code in enumerate(errors) if code is None]
     content = content_of(chunk.columns, good, chunk.rows)
-    counts = {"first_row": first_row, "rows": len(chunk), "scored": len(lengths)}
+    counts = {"first_row": first_row, "rows": len(chunk), "scored": len(chunk.documents)}
     return table, {**counts, "content": content, **facts}
 
 
@@ -158,7 +160,19 @@ def content_of(
 ) -> int:
     """A sum over rows: equal for the same values in the same rows, and two parts' sums add up."""
     read = [columns[name] for name in sorted(columns)]
-    return sum(crc32(repr((rows[i], *(one[i] for one in read))).encode()) for i in positions)
+    return sum(_content(rows[i], [one[i] for one in read]) for i in positions)
+
+
+def _content(row: int, values: Sequence[Any]) -> int:
+    """A text is not copied more than once: it may be long."""
+    found = crc32(str(row).encode())
+    for value in values:
+        is_text = isinstance(value, str)
+        found = crc32(b"text" if is_text else b"other", found)
+        found = crc32(
+            value.encode("utf-8", "surrogatepass") if is_text else repr(value).encode(), found
+        )
+    return found
 
 
 def _table(

@@ -21,6 +21,7 @@ from . import heads, manifest, planning, retry, writers
 from . import plan as plans
 from .chunks import BlockReader, set_aside, tokenised
 from .digests import folder_sha256
+from .documents import long_text_of
 from .errors import PlanError
 from .files import File
 from .lanes import Lanes, OnChunk, Take
@@ -104,7 +105,9 @@ def begun(
     described = manifest.read(folder)
     # Not asked for; 0 is something to ask for.
     options = {name: one for name, one in options.items() if one is not None and one is not False}
-    heads.get(described.objective).check(options)
+    kind = heads.get(described.objective)
+    in_windows = long_text_of(described.long_text).in_windows
+    kind.check(options, pools=in_windows and not kind.OFFSETS)
     text_column = text_column or described.score.get("text_column", "text")
     writers.get(format)
     planning.check_apart(output, paths)
@@ -287,4 +290,4 @@ def try_rows(model: str | Path, paths: Paths, output: str | Path, rows: range) -
     set_aside(block, out.quarantine())
     scorer = planning.open_as_planned(Path(model), plan)
     chunk = tokenised(number, block, plan, scorer, only=rows)
-    scorer.start(chunk.ids, **plan.options).outputs()
+    scorer.start(chunk.documents, **plan.options).outputs()

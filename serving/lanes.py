@@ -23,8 +23,7 @@ from .chunks import BlockReader, Chunk, Types, by_file, scored, set_aside, token
 from .files import File
 from .output import Output, Record
 from .plan import Plan
-from .runner import OnBatch, Running
-from .scorer import Scorer
+from .scorer import OnBatch, Reading, Scorer
 
 LANES = 3
 """One chunk at the workers, one waiting for them, one that is read or written."""
@@ -46,7 +45,7 @@ class Lanes:
         self._reader = BlockReader(files, plan)
         self._taking, self._telling = threading.Lock(), threading.Lock()
         self._stopped = False
-        self._at_work: set[Running] = set()
+        self._at_work: set[Reading] = set()
         self._steps_s = dict.fromkeys(STEPS, 0.0)
         self._busy_before_s = scorer.runner.busy_s
 
@@ -74,9 +73,9 @@ class Lanes:
 
         def lane() -> None:
             while at_work := self._begin(take, partial(tell, on_chunk), rejected):
-                chunk, running = at_work
+                chunk, reading = at_work
                 again = rejected.get(chunk.number)
-                record = self._end(chunk, running, partial(tell, on_batch), again)
+                record = self._end(chunk, reading, partial(tell, on_batch), again)
                 tell(on_chunk, chunk.number, record)
 
         ended: SimpleQueue[BaseException | None] = SimpleQueue()
@@ -106,7 +105,7 @@ class Lanes:
 
     def _begin(
         self, take: Take, tell: OnChunk, rejected: Mapping[int, retry.Rejected]
-    ) -> tuple[Chunk, Running] | None:
+    ) -> tuple[Chunk, Reading] | None:
         # One at a time, so that chunks are read, and come to the workers, in their order.
         with self._taking:
             number = None if self._stopped else take()
@@ -119,17 +118,17 @@ class Lanes:
             with self._step("tokenise"):
                 only = rejected[number].rows if number in rejected else None
                 chunk = tokenised(number, block, self._plan, self._scorer, only)
-            running = self._scorer.start(chunk.ids, **self._plan.options)
-            self._at_work.add(running)
-            return chunk, running
+            reading = self._scorer.start(chunk.documents, **self._plan.options)
+            self._at_work.add(reading)
+            return chunk, reading
 
     def _end(
-        self, chunk: Chunk, running: Running, on_batch: OnBatch, again: retry.Rejected | None
+        self, chunk: Chunk, reading: Reading, on_batch: OnBatch, again: retry.Rejected | None
     ) -> Record:
         try:
-            outputs = running.outputs(on_batch)
+            outputs = reading.outputs(on_batch)
         finally:
-            self._at_work.discard(running)
+            self._at_work.discard(reading)
         with self._step("decode"):
             table, facts = scored(chunk, outputs, self._scorer, self._plan, self._types)
             tables = by_file(chunk.number, table, self._plan)
@@ -143,8 +142,8 @@ class Lanes:
     def _stop(self) -> None:
         """Begin nothing more, and drop what no worker has begun."""
         self._stopped = True
-        for running in list(self._at_work):
-            running.cancel()
+        for reading in list(self._at_work):
+            reading.cancel()
 
     @contextmanager
     def _step(self, name: str) -> Iterator[None]:

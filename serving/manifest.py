@@ -4,6 +4,7 @@ model/
   manifest.json
   tokenizer.json
   golden.json                     32 real rows; each variant's outputs for them
+  pooling.onnx                    where texts are read in windows, and how to pool them was learned
   fp32/model.onnx, fused/...      one folder per variant that passed the gate
 """
 
@@ -16,7 +17,7 @@ from typing import Any
 
 from .errors import ModelFolderError
 
-FORMAT = 1
+FORMAT = 2
 FILE = "manifest.json"
 
 
@@ -43,7 +44,7 @@ class Manifest:
     objective: str
     """Picks the head: a file name in serving/heads."""
     max_length: int
-    """Tokens a text is cut to, special tokens included."""
+    """Tokens that the model reads at a time, special tokens included."""
     pad_id: int
     default: str
     """Name of the variant used when none is asked for."""
@@ -57,6 +58,8 @@ class Manifest:
     """Lineage: recipe name, artifact digests, split salt."""
     score: dict[str, Any] = field(default_factory=dict)
     """Defaults of scoring jobs: {"chunk_rows": ..., "max_rejected": ..., "text_column": ...}."""
+    long_text: dict[str, Any] = field(default_factory=dict)
+    """What becomes of longer texts, a documents.LongText; they are cut where it says nothing."""
     dropped: dict[str, str] = field(default_factory=dict)
     """Variants that were tried and refused, with the reason."""
     format: int = FORMAT

@@ -20,7 +20,7 @@ from .output import PLAN
 from .readers import column_names, count_rows
 from .rows import check_columns
 
-FORMAT = 3
+FORMAT = 4
 MAX_CHUNKS = 100_000  # part names have five digits and must sort into row order
 ANOTHER_FOLDER = "give another output folder, or empty this one to start anew"
 

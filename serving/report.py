@@ -175,6 +175,7 @@ def _sum(records: Sequence[Mapping[str, Any]], name: str) -> int:
 def chunk_facts(
     errors: Iterable[str | None],
     lengths: Sequence[int],
+    tokens: int,
     padded_tokens: int,
     written: int,
     decisions: Mapping[str, Iterable[Any]],
@@ -182,12 +183,13 @@ def chunk_facts(
 ) -> dict[str, Any]:
     """What a chunk's record keeps, so that the report can be made without the rows.
 
-    `decisions`: the head's watched columns. All of it is counts: chunks add up.
+    `lengths`: of the texts; `tokens`: that were read, those in two windows twice; `decisions`: the
+    head's watched columns. All of it is counts: chunks add up.
     """
     edges = profile.get("length_histogram", {}).get("edges", [])
     return {
         "errors": _count(code for code in errors if code is not None),
-        "tokens": int(sum(lengths)),
+        "tokens": tokens,
         "written": written,
         "padded_tokens": padded_tokens,
         "lengths": _histogram(lengths, edges),

@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -21,9 +22,6 @@ from .batching import Lengths, Shapes, plan_batches
 from .heads import Head, Ids
 from .session import Session, open_session
 
-OnBatch = Callable[[int, int, int], None]
-"""Gets the rows of a batch that is done, and the tokens that were read, without and with padding,
-and written."""
 WHOLE = 2**62
 """A token budget that holds any batch."""
 
@@ -104,14 +102,17 @@ class Runner:
                 for batch in reversed(batches)
             ],
             self.shapes,
-            self._head.written,
         )
 
     def run(
         self, rows: Sequence[Ids], *, token_budget: int | None = None, **options: Any
     ) -> list[Any]:
         """The head's output of each row, in order."""
-        return self.start(rows, token_budget=token_budget, **options).outputs()
+        outputs: list[Any] = [None] * len(rows)
+        for done in self.start(rows, token_budget=token_budget, **options).batches():
+            for index, output in zip(done.rows, done.outputs, strict=True):
+                outputs[index] = output
+        return outputs
 
     def _run(self, rows: Sequence[Ids], options: Mapping[str, Any]) -> Sequence[Any]:
         session, started = self._idle.get(), time.monotonic()
@@ -123,6 +124,19 @@ class Runner:
                 self.busy_s += time.monotonic() - started
 
 
+@dataclass(frozen=True)
+class Batch:
+    """One that is done."""
+
+    rows: NDArray[Any]
+    """Which of the rows it had."""
+    outputs: Sequence[Any]
+    tokens: int
+    """That were read."""
+    padded_tokens: int
+    """The same with padding."""
+
+
 class Running:
     """Rows at the workers."""
 
@@ -131,26 +145,21 @@ class Running:
         rows: Sequence[Ids],
         batches: list[tuple[NDArray[Any], Future[Sequence[Any]]]],
         shapes: Shapes,
-        written: Callable[[Sequence[Any]], int],
     ) -> None:
-        self._rows, self._batches, self._shapes, self._written = rows, batches, shapes, written
+        self._rows, self._batches, self._shapes = rows, batches, shapes
 
-    def outputs(self, on_batch: OnBatch | None = None) -> list[Any]:
-        """Wait for all rows: the head's output of each, in order."""
-        outputs: list[Any] = [None] * len(self._rows)
+    def batches(self) -> Iterator[Batch]:
+        """Wait for all rows; the batches in the order in which they were begun."""
         try:
-            for batch, future in self._batches:
+            for number, (batch, future) in enumerate(self._batches):
+                rows = [self._rows[i] for i in batch]
                 found = future.result()
-                for index, output in zip(batch, found, strict=True):
-                    outputs[index] = output
-                if on_batch:
-                    rows, written = [self._rows[i] for i in batch], self._written(found)
-                    padded = math.prod(self._shapes.of(rows))
-                    on_batch(len(rows), sum(map(len, rows)) + written, padded + written)
+                self._batches[number] = batch, Future()  # and the outputs are the caller's alone
+                padded = math.prod(self._shapes.of(rows))
+                yield Batch(batch, found, sum(map(len, rows)), padded)
         except BaseException:
             self.cancel()
             raise
-        return outputs
 
     def cancel(self) -> None:
         """Batches that no worker has begun are dropped."""

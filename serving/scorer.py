@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from . import golden, heads, manifest
 from .cores import granted_cores
+from .documents import Document, Reader, long_text_of
 from .errors import ModelFolderError, ProviderError
-from .heads import Head, Ids
+from .heads import WINDOWS, Head
+from .pooling import open_pool
 from .runner import Runner, Running
 from .session import Device, device_of, providers_for
-from .tokenizer import TextTokenizer
 
 log = logging.getLogger(__name__)
 
 HALF = ("fp16", "fp16_plain")
 """The variants that compute in half precision."""
+OnBatch = Callable[[int, int, int], None]
+"""Gets the texts that are done with a batch, and the tokens that were read, without and with
+padding, and written."""
 
 
 def defaults(provider: str, head: type[Head]) -> dict[str, int]:
@@ -29,6 +34,24 @@ def defaults(provider: str, head: type[Head]) -> dict[str, int]:
     device = device_of(provider)
     workers = granted_cores() if device == "cpu" else 1
     return {"workers": workers, "threads": 1, "token_budget": head.TOKEN_BUDGETS[device]}
+
+
+@dataclass(frozen=True)
+class Located:
+    """The output of a text, and those of its windows: where somebody asked for them."""
+
+    output: Any
+    windows: Sequence[Any]
+    places: Sequence[tuple[int, int]]
+    """Which characters of the text they have."""
+
+
+@dataclass(frozen=True)
+class Collected:
+    """The collected outputs of texts, and what is known of their windows."""
+
+    outputs: Any
+    located: Sequence[Located]
 
 
 class Scorer:
@@ -61,10 +84,21 @@ class Scorer:
         self.folder = Path(folder)
         self.manifest = manifest.read(self.folder)
         kind = heads.get(self.manifest.objective)
-        self._tokenizer = TextTokenizer(
-            self.folder / "tokenizer.json", self.manifest.max_length, keeps_end=kind.KEEPS_END
+        long_text = long_text_of(self.manifest.long_text)
+        self.reader = Reader(
+            self.folder / "tokenizer.json",
+            max_length=self.manifest.max_length,
+            long_text=long_text,
+            keeps_end=kind.KEEPS_END,
+            offsets=kind.OFFSETS,
+            tells_cuts=kind.TELLS_CUTS,
         )
-        self.head = kind(self.manifest.head, pad_id=self.manifest.pad_id, tokenizer=self._tokenizer)
+        self.head = kind(
+            self.manifest.head,
+            pad_id=self.manifest.pad_id,
+            tokenizer=self.reader.tokenizer,
+            pool=open_pool(long_text, self.folder),
+        )
         how = {"workers": workers, "threads": threads, "token_budget": token_budget}
         self._open(self._candidates(variant, device), how, check=check)
 
@@ -130,39 +164,117 @@ class Scorer:
         options = self.head.GOLDEN
         return self.head.numbers(self.outputs(texts, token_budget=golden.TOKEN_BUDGET, **options))
 
-    def encode(self, texts: Sequence[str], **options: Any) -> list[Ids]:
-        """Token ids of each text, (length,), at most manifest.max_length unless read whole."""
-        whole = self.head.reads_whole(**options)
-        return (self._uncut if whole else self._tokenizer).encode(texts)
+    def read(
+        self, texts: Sequence[str], *, windows: bool = False, **options: Any
+    ) -> list[Document]:
+        """The texts as the model reads them; with `windows` those know where they stand."""
+        return self.reader.read(texts, whole=self.head.reads_whole(**options), offsets=windows)
 
-    @cached_property
-    def _uncut(self) -> TextTokenizer:
-        return TextTokenizer(self.folder / "tokenizer.json", None)
-
-    def start(self, rows: Sequence[Ids], **options: Any) -> Running:
-        """Have the workers run all rows; `collect` takes what comes of it."""
-        return self.runner.start(rows, **options)
+    def start(
+        self,
+        documents: Sequence[Document],
+        *,
+        token_budget: int | None = None,
+        windows: bool = False,
+        **options: Any,
+    ) -> Reading:
+        """Have the workers run all documents; `collect` takes what comes of it."""
+        rows = [window for document in documents for window in document.windows]
+        running = self.runner.start(rows, token_budget=token_budget, **options)
+        return Reading(documents, running, self.head, located=windows)
 
     def collect(self, outputs: Sequence[Any]) -> Any:
-        """One value of all rows' outputs: for classification logits (n, k) float32."""
+        """One value of all documents' outputs: for classification logits (n, k) float32."""
+        if any(isinstance(one, Located) for one in outputs):
+            return Collected(self.head.collect([one.output for one in outputs]), outputs)
         return self.head.collect(outputs)
 
     def outputs(
         self, texts: Sequence[str], *, token_budget: int | None = None, **options: Any
     ) -> Any:
         """What the model gives for each text: for classification logits (n, k) float32."""
-        rows = self.encode(texts, **options)
-        return self.collect(self.runner.run(rows, token_budget=token_budget, **options))
+        documents = self.read(texts, **options)
+        return self.collect(self.start(documents, token_budget=token_budget, **options).outputs())
 
-    def fields(self, **options: Any) -> list[pa.Field]:
-        """The columns of a scored row. `options`: the head's, such as `probabilities=True`."""
-        return self.head.fields(**options)
+    def fields(self, *, windows: bool = False, **options: Any) -> list[pa.Field]:
+        """The columns of a scored row. `options`: the head's, such as `probabilities=True`.
 
-    def decode(self, outputs: Any, **options: Any) -> pa.Table:
+        `windows`: one more, with start and end (characters) of each of a text's windows, and what
+        would have been decided of that alone.
+        """
+        own = self.head.fields(**options)
+        if not windows:
+            return own
+        places = [pa.field(name, pa.int32()) for name in ("start", "end")]
+        return [*own, pa.field(WINDOWS, pa.list_(pa.struct([*places, *self.head.fields()])))]
+
+    def decode(self, outputs: Any, *, windows: bool = False, **options: Any) -> pa.Table:
         """Collected outputs to the columns of scored rows, the decision first."""
-        columns = self.head.columns(outputs, **options)
-        return pa.Table.from_arrays(columns, schema=pa.schema(self.fields(**options)))
+        of_texts = outputs.outputs if isinstance(outputs, Collected) else outputs
+        columns = self.head.columns(of_texts, **options)
+        if windows:
+            located = outputs.located if isinstance(outputs, Collected) else []
+            columns.append(self._of_windows(located))
+        schema = pa.schema(self.fields(windows=windows, **options))
+        return pa.Table.from_arrays(columns, schema=schema)
+
+    def _of_windows(self, located: Sequence[Located]) -> pa.Array:
+        each = self.head.alone([output for one in located for output in one.windows])
+        names = [field.name for field in self.head.fields()]
+        decided = zip(*(column.to_pylist() for column in self.head.columns(each)), strict=True)
+        found = [
+            [
+                {"start": start, "end": end, **dict(zip(names, next(decided), strict=True))}
+                for start, end in one.places
+            ]
+            for one in located
+        ]
+        return pa.array(found, self.fields(windows=True)[-1].type)
 
     def score(self, texts: Sequence[str], **options: Any) -> pa.Table:
         """The scored rows of a few texts; tables are what job.py is for."""
         return self.decode(self.outputs(texts, **options), **options)
+
+
+class Reading:
+    """Documents at the workers."""
+
+    def __init__(
+        self, documents: Sequence[Document], running: Running, head: Head, *, located: bool = False
+    ) -> None:
+        """`located`: outputs are a Located each."""
+        self._documents, self._running, self._head = documents, running, head
+        self._located = located
+
+    def outputs(self, on_batch: OnBatch | None = None) -> list[Any]:
+        """Wait for all: the head's output of each document, in order.
+
+        Windows of one need not share a batch; they are put together when the last is there.
+        """
+        owners = [i for i, one in enumerate(self._documents) for _ in one.windows]
+        firsts = np.cumsum([0, *(len(one.windows) for one in self._documents)])
+        missing = np.diff(firsts)
+        of_windows: list[Any] = [None] * len(owners)
+        found: list[Any] = [None] * len(self._documents)
+        for batch in self._running.batches():
+            n_done = 0
+            for row, output in zip(batch.rows, batch.outputs, strict=True):
+                i = owners[row]
+                of_windows[row] = output
+                missing[i] -= 1
+                if not missing[i]:
+                    here = slice(firsts[i], firsts[i + 1])
+                    found[i] = self._joined(self._documents[i], of_windows[here])
+                    of_windows[here] = [None] * (firsts[i + 1] - firsts[i])
+                    n_done += 1
+            if on_batch:
+                written = self._head.written(batch.outputs)
+                on_batch(n_done, batch.tokens + written, batch.padded_tokens + written)
+        return found
+
+    def _joined(self, document: Document, outputs: Sequence[Any]) -> Any:
+        joined = self._head.join(document, outputs)
+        return Located(joined, outputs, document.places()) if self._located else joined
+
+    def cancel(self) -> None:
+        self._running.cancel()

@@ -82,7 +82,7 @@ def _better(present: Setting, speeds: Speeds) -> Setting:
 
 def _rows(folder: Path, texts: Sequence[str], setting: Setting) -> list[Ids]:
     opened = _opened(folder, setting)
-    rows = [row for row in opened.encode(texts) if len(row)]
+    rows = [row for one in opened.read(texts) for row in one.windows if len(row)]
     # A token that is written costs more than many that are read.
     return speed.sample(rows, n_tokens=TOKENS if not opened.head.TIMED else WRITERS_TOKENS)
 

@@ -22,7 +22,7 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -100,6 +100,12 @@ def make(
     made = _find(stage, digest, folder)
     assert made is not None, f"{folder} was written and read back differently"
     return Artifact(**{**vars(made), "cached": False})
+
+
+def is_made(stage: str, **determined_by: Any) -> bool:
+    """Whether the folder is there, whole or not: same arguments as `make`, without `build`."""
+    name = name_of(stage, **determined_by)
+    return (workspace.home() / "artifacts" / stage / name).exists()
 
 
 def name_of(stage: str, **determined_by: Any) -> str:
@@ -190,12 +196,14 @@ def write_json(path: Path, value: Any) -> None:
 
 @cache
 def code_digest(modules: tuple[str, ...]) -> str:
-    """Digest of modules and of all they import of ours; comments and docstrings do not count."""
+    """Digest of modules and of all they import of ours, or of their own packages; comments and
+    docstrings do not count."""
+    ours = {*OURS, *(name.split(".")[0] for name in modules)}
     seen: dict[str, str] = {}
     queue = list(modules)
     while queue:
         name = queue.pop()
-        source = _source(name)
+        source = _source(name, ours)
         if name in seen or source is None or name == __name__:
             continue
         tree = ast.parse(source.read_text(encoding="utf-8"))
@@ -204,9 +212,9 @@ def code_digest(modules: tuple[str, ...]) -> str:
     return digest_of(seen)
 
 
-def _source(module: str) -> Path | None:
+def _source(module: str, ours: Collection[str]) -> Path | None:
     """The file of one of our modules; None for another's, or for a name inside a module."""
-    if module.split(".")[0] not in OURS:
+    if module.split(".")[0] not in ours:
         return None
     try:
         spec = importlib.util.find_spec(module)

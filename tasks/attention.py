@@ -18,14 +18,16 @@ Graph = Any
 Value = Any
 """An onnx_ir.Value."""
 MASK = "attention_mask"
+PROBED_TOKENS = 1024
+"""Of a text that shows whether scores are shifted by more than padding: beyond any window."""
 
 
 def fuse(graph: Graph) -> int:
     """Fuse every attention of an encoder's graph, in place; returns how many there were.
 
     Without a mask, for batches of rows of one length: then `attention_mask` leaves the graph's
-    inputs. A graph that needs it for something else keeps it, and its attentions the mask.
-    What this takes for padding is judged by the gate like everything else.
+    inputs. A graph that needs it for something else keeps it, and its attentions the mask. Where
+    more than padding is added to the scores, such as distances or windows, that is kept.
     """
     import onnx_ir as ir
     from onnx_ir.passes.common import RemoveUnusedNodesPass
@@ -34,7 +36,16 @@ def fuse(graph: Graph) -> int:
     found = [parts for node in softmaxes if (parts := _attention(node))]
     if not found:
         return 0
-    nodes = [_fused(*parts) for parts in found]
+    biases = {bias.name: bias for *_, bias in found}
+    more = {name for name, bias in biases.items() if not _is_padding(graph, bias)}
+    nodes = []
+    for query, key, value, heads, output, bias in found:
+        node = _fused(query, key, value, heads, output)
+        if bias.name in more:
+            node.resize_inputs(6)
+            node.replace_input_with(5, bias)
+        else:
+            nodes.append(node)
     _take_sizes_from_ids(graph)
     RemoveUnusedNodesPass()(graph)
     mask = next(value for value in graph.graph.inputs if value.name == MASK)
@@ -47,11 +58,30 @@ def fuse(graph: Graph) -> int:
             node.resize_inputs(5)
             node.replace_input_with(4, cast.outputs[0])
     graph.graph.opset_imports.setdefault("com.microsoft", 1)
-    return len(nodes)
+    return len(found)
 
 
-def _attention(softmax: Any) -> tuple[Value, Value, Value, int, Value] | None:
-    """Query, key and value, each (batch, length, width), the heads, and the output like them.
+def _is_padding(graph: Graph, bias: Value) -> bool:
+    """Whether what is added to the scores is nothing for texts without padding."""
+    import numpy as np
+    import onnx_ir as ir
+    import onnxruntime as ort
+    from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+    probe = graph.clone()
+    value = next(one for node in probe.graph for one in node.outputs if one.name == bias.name)
+    probe.graph.outputs.clear()
+    probe.graph.outputs.append(value)
+    RemoveUnusedNodesPass()(probe)
+    session = ort.InferenceSession(ir.to_proto(probe).SerializeToString())
+    ones = np.ones((1, PROBED_TOKENS), np.int64)
+    (found,) = session.run(None, {one.name: ones for one in session.get_inputs()})
+    return not found.any()
+
+
+def _attention(softmax: Any) -> tuple[Value, Value, Value, int, Value, Value] | None:
+    """Query, key and value, each (batch, length, width), the heads, the output like them, and what
+    is added to the scores.
 
     None for a softmax that is no attention's.
     """
@@ -70,7 +100,7 @@ def _attention(softmax: Any) -> tuple[Value, Value, Value, int, Value] | None:
     if query is None or key is None or value is None or not merged:
         return None
     heads = weighted.inputs[1].shape[1]  # (batch, heads, length, width of a head)
-    return query, key, value, int(heads), merged.outputs[0]
+    return query, key, value, int(heads), merged.outputs[0], scores.inputs[1]
 
 
 def _fused(query: Value, key: Value, value: Value, heads: int, output: Value) -> Any:

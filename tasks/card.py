@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.schema import Recipe
-from tasks import model_source
+from tasks import long_text, model_source
 from tasks.artifact import Artifact
 
 PICTURES = ("confusion", "calibration")
@@ -66,8 +66,12 @@ def _use(recipe: Recipe, prepared: Mapping[str, Any]) -> str:
     if labels:
         names = ", ".join(map(str, labels[:30])) + (", …" if len(labels) > 30 else "")
         what += f", into {len(labels)} labels: {names}"
+    window = long_text.of(recipe)
+    read = f"cut to {recipe.model.max_length} tokens"
+    if window.in_windows:
+        read = f"read in windows of {window.window} tokens, a new one every {window.stride}"
     return (
-        f"For {what}. A text is cut to {recipe.model.max_length} tokens. It was measured on the "
+        f"For {what}. A text is {read}. It was measured on the "
         "test rows below and on nothing else: texts of another kind, language or time need a "
         "measurement of their own, and every text gets an answer, also one that fits no label."
     )

@@ -76,11 +76,7 @@ def compare(
             else {"version": champion.version, "content": content_id(champion.folder)},
         },
         inputs=[prepared, exported, evaluated],
-        code=[
-            __name__,
-            f"tasks.objectives.{recipe.objective}",
-            f"serving.heads.{recipe.objective}",
-        ],
+        code=[__name__, *objectives.code(recipe.objective)],
         libraries=["numpy"],
         build=partial(_build, recipe, prepared, exported, evaluated, champion),
     )
@@ -141,7 +137,7 @@ def _build(
     else:
         rows = testset.read(recipe, prepared)
         theirs = Scorer(champion.folder)
-        pair = _statistics(recipe, prepared, rows, evaluated, theirs)
+        pair = _statistics(recipe, exported, rows, evaluated, theirs)
         speeds = _speeds(Scorer(exported.path / "model"), theirs, rows)
         sizes = size, _default_size(champion.folder)
         decision = _decide(recipe, rows, pair, speeds, sizes, champion.version)
@@ -159,14 +155,15 @@ Pair = tuple[Array, Array, dict[str, Any]]
 
 
 def _statistics(
-    recipe: Recipe, prepared: Artifact, rows: HeldOut, evaluated: Artifact, theirs: Scorer
+    recipe: Recipe, exported: Artifact, rows: HeldOut, evaluated: Artifact, theirs: Scorer
 ) -> Pair:
     """Both models' statistics in a head that has the labels of both.
 
     So a label that the champion does not know is one it always misses, and a decision of it for
     a label that the candidate does not know is wrong.
     """
-    objective, head = objectives.get(recipe.objective), prepared.facts["head"]
+    objective = objectives.get(recipe.objective)
+    head = manifest.read(exported.path / "model").head
     ours = np.load(evaluated.path / "outputs.npy", allow_pickle=False)
     _, other = testset.answers(objective, theirs, rows.texts)
     others_head = theirs.manifest.head

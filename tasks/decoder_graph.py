@@ -28,6 +28,8 @@ from modeling.models import DecoderForCausalLM, EncoderDecoderForSeq2SeqLM
 from tasks.variants import Graph, quiet
 
 DECODER, ENCODER = "decoder.onnx", "encoder.onnx"
+BARRED = -1e9
+"""Added to a score, it leaves no weight."""
 NAME = "headrace_in_place"
 """Among transformers' ways to attend."""
 STEP = ("input_ids", "position_ids", "wanted", "last", "keys")
@@ -214,6 +216,9 @@ class _OurStep(_Step):
             return step.cache.attend(q, k, v, bias, q.shape[-1] ** -0.5)
 
         bias = stack.positions.bias(step.at_bl, step.keys_s[None])
+        if stack.reach is not None:
+            allowed = stack.reach.allows(step.at_bl[:, None, :, None], step.keys_s)
+            bias = torch.where(allowed, 0.0 if bias is None else bias, BARRED)
         view = View(at_bl=step.at_bl, mask=bias, cache=step.cache, attend=attend)
         memory = None
         if step.real_bt is not None:

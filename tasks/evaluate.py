@@ -44,11 +44,7 @@ def evaluate(recipe: Recipe, prepared: Artifact, exported: Artifact) -> Artifact
             "keep": recipe.data.keep,
         },
         inputs=[prepared, exported],
-        code=[
-            __name__,
-            f"tasks.objectives.{recipe.objective}",
-            f"serving.heads.{recipe.objective}",
-        ],
+        code=[__name__, *objectives.code(recipe.objective)],
         libraries=["numpy", "pyarrow", "matplotlib"],
         build=partial(_build, recipe, prepared, exported),
     )
@@ -59,9 +55,9 @@ def _build(recipe: Recipe, prepared: Artifact, exported: Artifact, folder: Path)
 
     rows = testset.read(recipe, prepared)
     scorer = Scorer(exported.path / "model")
-    objective, head = objectives.get(recipe.objective), prepared.facts["head"]
+    objective, head = objectives.get(recipe.objective), scorer.manifest.head
     raw, outputs = testset.answers(objective, scorer, rows.texts)
-    found = measure(recipe, prepared, rows, outputs)
+    found = measure(recipe, prepared, head, rows, outputs)
     options = {**getattr(objective, "MEASURE", {}), **getattr(objective, "DECODE", {})}
     decoded = scorer.decode(raw, **options)
     table = _predictions(rows, decoded, _losses(objective, rows, outputs, head))
@@ -83,9 +79,11 @@ def _build(recipe: Recipe, prepared: Artifact, exported: Artifact, folder: Path)
     }
 
 
-def measure(recipe: Recipe, prepared: Artifact, rows: HeldOut, outputs: Array) -> dict[str, Any]:
+def measure(
+    recipe: Recipe, prepared: Artifact, head: Mapping[str, Any], rows: HeldOut, outputs: Array
+) -> dict[str, Any]:
     """All of metrics.json that can be had from targets and outputs (n, ...)."""
-    objective, head = objectives.get(recipe.objective), prepared.facts["head"]
+    objective = objectives.get(recipe.objective)
     how: dict[str, Any] = {
         "resamples": recipe.evaluate.resamples,
         "confidence": recipe.evaluate.confidence,
@@ -163,7 +161,7 @@ def _predictions(rows: HeldOut, decoded: pa.Table, losses: Array | None) -> pa.T
 
 def _worst(rows: HeldOut, table: pa.Table) -> list[dict[str, Any]]:
     """The wrongly decided rows with the largest loss, with the start of their text."""
-    if "loss" not in table.column_names:
+    if not {"loss", "decision"} <= set(table.column_names):
         return []
     shown = [
         name

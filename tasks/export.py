@@ -13,7 +13,7 @@ import importlib.metadata
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,9 @@ from typing import Any
 from configs.errors import RecipeError
 from configs.schema import Recipe
 from serving import golden, manifest
+from serving.planning import CHUNK_ROWS
 from serving.scorer import Scorer
-from tasks import artifact, attention_maps, objectives, testset, trial, variants
+from tasks import artifact, attention_maps, long_text, objectives, testset, trial, variants
 from tasks.artifact import Artifact
 from tasks.trial import Bench, ExportRefused, Tried
 
@@ -30,6 +31,8 @@ __all__ = ["ExportRefused", "export"]
 
 TABLE = "variants.json"
 ATTENTION = "attention.json"
+WINDOWS_CHUNK_ROWS = 500
+"""Texts that are read in windows are long."""
 
 
 def export(recipe: Recipe, prepared: Artifact, trained: Artifact) -> Artifact:
@@ -39,30 +42,28 @@ def export(recipe: Recipe, prepared: Artifact, trained: Artifact) -> Artifact:
     Raises ExportRefused when fp32, or the variant that the recipe fixes as the default, fails the
     gate; RecipeError for a metric or a default that cannot be.
     """
-    _check(recipe, prepared)
+    check(recipe, prepared)
     return artifact.make(
         "export",
         key={
             "name": recipe.name,
             "objective": recipe.objective,
             "max_length": recipe.model.max_length,
+            "long_text": asdict(long_text.of(recipe)),
             "export": recipe.export.model_dump(mode="json"),
             "metric": recipe.promote.metric,
             "score": _scoring_defaults(recipe),
             "device": trial.device(),
         },
         inputs=[prepared, trained],
-        code=[
-            __name__,
-            f"tasks.objectives.{recipe.objective}",
-            f"serving.heads.{recipe.objective}",
-        ],
+        code=[__name__, *objectives.code(recipe.objective)],
         libraries=["torch", "transformers", "onnx", "onnx-ir", "onnxscript", _onnxruntime()],
         build=partial(_build, recipe, prepared, trained),
     )
 
 
-def _check(recipe: Recipe, prepared: Artifact) -> None:
+def check(recipe: Recipe, prepared: Artifact) -> None:
+    """Raise RecipeError for a metric or a default that cannot be."""
     testset.deciding_metric(recipe, prepared.facts["head"])
     default, asked = recipe.export.default, variants.names(recipe.export.variants)
     if default not in ("fastest", *asked):
@@ -84,9 +85,9 @@ def _onnxruntime() -> str:
 def _build(recipe: Recipe, prepared: Artifact, trained: Artifact, folder: Path) -> dict[str, Any]:
     objective = objectives.get(recipe.objective)
     kind = "writing" if getattr(objective, "WRITES", False) else "reading"
-    bench = importlib.import_module(f"tasks.{kind}").prepare_bench(recipe, prepared, trained)
     model = folder / "model"
     model.mkdir()
+    bench = importlib.import_module(f"tasks.{kind}").prepare_bench(recipe, prepared, trained, model)
     shutil.copy(prepared.path / "tokenizer" / "tokenizer.json", model)
     tried = [trial.try_variant(bench, name, model) for name in bench.names()]
     speeds = trial.speeds(bench, tried)
@@ -104,7 +105,7 @@ def _build(recipe: Recipe, prepared: Artifact, trained: Artifact, folder: Path) 
         "rows": len(bench.validation.ids),
         "metric": testset.deciding_metric(recipe, bench.settings)[0],
         "torch": _torch_row(bench, speeds),
-        "variants": [_row(one, speeds) for one in tried],
+        "variants": [{**_row(one, speeds), "agreement_of": bench.agreement_of} for one in tried],
     }
     artifact.write_json(folder / TABLE, table)
     artifact.write_json(folder / ATTENTION, _attention(bench, prepared))
@@ -140,14 +141,17 @@ def _manifest(
         default=kept[0].name if fixed == "fastest" else fixed,
         variants=tuple(kept),
         head=bench.settings,
+        long_text=asdict(long_text.of(recipe)),
         score=_scoring_defaults(recipe),
         dropped={one.name: one.reason for one in tried if one.reason},
     )
 
 
 def _scoring_defaults(recipe: Recipe) -> dict[str, Any]:
+    rows = WINDOWS_CHUNK_ROWS if recipe.long_text.in_windows else CHUNK_ROWS
     return {
         **recipe.score.model_dump(mode="json"),
+        "chunk_rows": recipe.score.chunk_rows or rows,
         "text_column": recipe.data.columns.get("text", "text"),
     }
 

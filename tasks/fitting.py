@@ -9,17 +9,16 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from torch.utils.data import Sampler, SequentialSampler
+from torch.utils.data import SequentialSampler, Subset
 from transformers import (
-    AutoConfig,
     AutoTokenizer,
     EarlyStoppingCallback,
     PrinterCallback,
@@ -28,19 +27,17 @@ from transformers import (
     set_seed,
 )
 from transformers.pytorch_utils import Conv1D
-from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from configs.errors import RecipeError
 from configs.schema import Lora, Model, Recipe
-from serving.batching import plan_batches
-from tasks import hardware, objectives
+from tasks import hardware, long_text, objectives, scratch_config
+from tasks.batches import IGNORED, Collator, LengthGrouped, TokenBatches, Windowed
 from tasks.callbacks import MarkWhole, Progress
 from tasks.model_source import SCRATCH, locate
+from tasks.pooling import DocumentModel
 from tasks.trainer import EVENTS
 
 COLUMNS = ["input_ids", "labels", "length"]
-IGNORED = -100
-"""Label of a position that does not count, as torch's cross-entropy has it."""
 
 
 def build(
@@ -53,25 +50,32 @@ def build(
     head = json.loads((prepared / "head.json").read_bytes())
     tokenizer = AutoTokenizer.from_pretrained(prepared / "tokenizer")
     train, validation = (
-        rows(prepared / name, objective, options, tokenizer, recipe.model.max_length)
+        Split.of(name, recipe, prepared, objective, options, head, tokenizer)
         for name in ("train", "validation")
     )
     set_seed(recipe.train.seed)  # before the model: a new head's weights are random
     model = load_model(recipe.model, objective, head, tokenizer)
+    if recipe.train.gradient_checkpointing:
+        model.activation_checkpointing_enable()
     if recipe.train.freeze_embeddings:
         model.get_input_embeddings().requires_grad_(False)
     if recipe.model.lora is not None:
         model = with_lora(model, recipe.model.lora)
     if getattr(model.config, "use_cache", False):
         model.config.use_cache = False  # whole texts are read, none is written
+    _check_positions(model, train)
+    decoder_ids = getattr(model, "prepare_decoder_input_ids_from_labels", None)
+    token_labels = getattr(objective, "TOKEN_LABELS", False)
+    if recipe.long_text.in_windows and not token_labels:
+        model = DocumentModel(model, recipe.long_text.pool)
     metrics, best_by = objective.metrics(head), objectives.best_by(objective, recipe.train.best_by)
     batches = None
     if recipe.train.batch_tokens is not None:
         batches = TokenBatches(
-            train["length"], budget=per_device, step=accumulation * world_size(), seed=lambda: 0
+            train.lengths, budget=per_device, step=accumulation * world_size(), seed=lambda: 0
         )
-        per_device = max(1, per_device // max(validation["length"]))
-    n_steps = len(train) / recipe.train.batch_size
+        per_device = max(1, per_device // max(validation.lengths))
+    n_steps = len(train.rows) / recipe.train.batch_size
     if batches is not None:
         n_steps = len(batches) / batches.step
     trainer = LengthGroupedTrainer(
@@ -88,21 +92,19 @@ def build(
             metric_for_best_model=best_by,
             greater_is_better=best_by != "loss" and metrics[best_by].higher_is_better,
         ),
-        train_dataset=train,
+        train_dataset=train.rows,
         # Sorted, longest first: least padding, and memory that does not suffice shows at once.
-        eval_dataset=validation.select(np.argsort(-np.asarray(validation["length"]))),
-        data_collator=Collator(
-            tokenizer.pad_token_id or 0,
-            getattr(model, "prepare_decoder_input_ids_from_labels", None),
-        ),
-        compute_loss_func=objective.loss(
-            options, train["labels"], head, recipe.train.label_smoothing
-        ),
+        eval_dataset=Subset(validation.rows, np.argsort(-np.asarray(validation.lengths)).tolist()),
+        data_collator=Collator(tokenizer.pad_token_id or 0, decoder_ids, token_labels=token_labels),
+        compute_loss_func=objective.loss(options, train.labels, head, recipe.train.label_smoothing),
         compute_metrics=None
         if best_by == "loss"
         else lambda found: measure(objective, head, found.label_ids, found.predictions),
     )
     trainer.group_size, trainer.token_batches = recipe.train.batch_size, batches
+    trainer.lengths = train.lengths
+    if isinstance(train.rows, Windowed):
+        train.rows.seed = trainer.seed_of_epoch
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Progress(work / EVENTS, trainer))
     trainer.add_callback(MarkWhole())
@@ -111,13 +113,51 @@ def build(
     return trainer
 
 
-def rows(
-    folder: Path, objective: objectives.Objective, options: Any, tokenizer: Any, max_length: int
-) -> datasets.Dataset:
-    """One split with the columns that train, memory-mapped where the rows are what is stored."""
-    stored = datasets.load_from_disk(str(folder))
-    make = getattr(objective, "training_rows", None)
-    return make(stored, tokenizer, options, max_length) if make else stored.select_columns(COLUMNS)
+def _check_positions(model: Any, train: Split) -> None:
+    """Raises RecipeError for rows, such as those of long targets, that the model cannot hold."""
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if positions is None or isinstance(train.rows, Windowed):
+        return
+    if (longest := max(train.lengths)) > positions:
+        raise RecipeError(
+            f"a training row has {longest} tokens, and the model positions for {positions}: lower "
+            "options.max_target_length, or give it more (model.scratch.config)"
+        )
+
+
+@dataclass(frozen=True)
+class Split:
+    """The rows that train, or those that training is watched by."""
+
+    rows: Any
+    """As the Collator takes them; memory-mapped where they are what is stored."""
+    lengths: list[int]
+    """Tokens of each that are read in an epoch."""
+    labels: Any
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        recipe: Recipe,
+        prepared: Path,
+        objective: objectives.Objective,
+        options: Any,
+        head: Mapping[str, Any],
+        tokenizer: Any,
+    ) -> Split:
+        stored = datasets.load_from_disk(str(prepared / name))
+        make = getattr(objective, "training_rows", None)
+        reader = long_text.reader(recipe, prepared, offsets=True)
+        if make:
+            stored = make(stored, objectives.Given(options, head, reader, tokenizer))
+        stored = stored.select_columns(COLUMNS)
+        token_labels = getattr(objective, "TOKEN_LABELS", False)
+        if not recipe.long_text.in_windows and not token_labels:
+            return cls(stored, list(stored["length"]), stored["labels"])
+        most = recipe.long_text.train_windows if name == "train" else None
+        rows = Windowed(stored, reader, most=most, token_labels=token_labels)
+        return cls(rows, rows.lengths(), stored["labels"])
 
 
 def world_size() -> int:
@@ -151,6 +191,7 @@ def arguments(recipe: Recipe, *, steps_per_epoch: int, **given: Any) -> Training
         logging_first_step=True,
         logging_nan_inf_filter=False,
         remove_unused_columns=False,
+        label_names=["labels"],  # not told by a model of ours
         dataloader_pin_memory=not given["use_cpu"],
         disable_tqdm=True,
         report_to="none",
@@ -169,7 +210,7 @@ def load_model(
     Raises RecipeError for a scratch config that no model of that type can have.
     """
     if model.source == SCRATCH:
-        return objective.load_model(scratch_config(model, tokenizer), head)
+        return objective.load_model(scratch_config.of(model, tokenizer), head)
     loaded = objective.load_model(
         locate(model),
         head,
@@ -180,33 +221,6 @@ def load_model(
     if loaded.config.pad_token_id is None:
         loaded.config.pad_token_id = tokenizer.pad_token_id
     return loaded
-
-
-def scratch_config(model: Model, tokenizer: Any) -> Any:
-    import modeling.models  # noqa: F401  # registers their types
-
-    scratch = model.scratch
-    tokens = {
-        name: getattr(tokenizer, name)
-        for name in ("pad_token_id", "bos_token_id", "eos_token_id")
-        if getattr(tokenizer, name) is not None
-    }
-    try:
-        config = AutoConfig.for_model(
-            scratch.model_type, **{"vocab_size": len(tokenizer), **tokens, **scratch.config}
-        )
-    except (ValueError, TypeError, StrictDataclassError) as problem:
-        reason = str(problem).split("\n")[0]
-        raise RecipeError(f"model.scratch: no such {scratch.model_type}: {reason}") from problem
-    if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
-        config.decoder_start_token_id = tokenizer.bos_token_id
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions is not None and positions < model.max_length:
-        raise RecipeError(
-            f"model.scratch.config.max_position_embeddings: {positions} positions are too few for "
-            f"model.max_length {model.max_length}; raise the one or lower the other"
-        )
-    return config
 
 
 def with_lora(model: Any, lora: Lora) -> Any:
@@ -237,12 +251,17 @@ def with_lora(model: Any, lora: Lora) -> Any:
 
 def save(model: Any, tokenizer: Path, folder: Path) -> None:
     """config.json, model.safetensors and the tokenizer's files; adapters merged; no pickle."""
+    whole = model
+    if isinstance(model, DocumentModel):
+        model = model.model
     if hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload()
     aside = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
     shutil.rmtree(folder, ignore_errors=True)
     model.save_pretrained(aside)
+    if isinstance(whole, DocumentModel):
+        whole.save_pool(aside)
     shutil.copytree(tokenizer, aside, dirs_exist_ok=True)
     aside.rename(folder)
 
@@ -250,6 +269,8 @@ def save(model: Any, tokenizer: Path, folder: Path) -> None:
 def measure(
     objective: objectives.Objective, head: Mapping[str, Any], targets: Any, outputs: Any
 ) -> dict[str, float]:
+    if of_batches := getattr(objective, "of_batches", None):
+        targets, outputs = of_batches(targets, outputs, head)
     sums = objective.statistics(targets, outputs, head).sum(axis=0)
     return {name: float(metric.of(sums)) for name, metric in objective.metrics(head).items()}
 
@@ -278,79 +299,7 @@ def facts(trainer: LengthGroupedTrainer) -> dict[str, Any]:
     }
 
 
-# --- batches --------------------------------------------------------------------------------------
-
-
-class LengthGrouped(Sampler[int]):
-    """Rows of one batch have similar lengths; the order depends on nothing but seed and epoch.
-
-    So a resumed run sees the rows that the killed one had left. (transformers' own sampler draws
-    from the global generator, whose state at the epoch's start is gone by then.)
-    """
-
-    def __init__(self, lengths: list[int], *, batch_size: int, seed: Callable[[], int]) -> None:
-        self.lengths, self.batch_size, self.seed = lengths, batch_size, seed
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self.seed())
-        return iter(get_length_grouped_indices(self.lengths, self.batch_size, generator=generator))
-
-
-class TokenBatches(Sampler[list[int]]):
-    """Batches with as many tokens as a budget holds, of rows of similar lengths.
-
-    As many batches in every epoch: which of the rows of one length stand together, and the order of
-    the batches, depend on nothing but the seed.
-    """
-
-    def __init__(
-        self, lengths: Sequence[int], *, budget: int, step: int, seed: Callable[[], int]
-    ) -> None:
-        """`step`: batches of one optimizer step, over all processes."""
-        self.lengths, self.budget, self.step = np.asarray(lengths), budget, step
-        self.seed = seed
-        self._n_batches = len(plan_batches(self.lengths, token_budget=budget))
-
-    def __len__(self) -> int:
-        return math.ceil(self._n_batches / self.step) * self.step
-
-    def __iter__(self) -> Iterator[list[int]]:
-        random = np.random.default_rng(self.seed())
-        rows = random.permutation(len(self.lengths))
-        batches = plan_batches(self.lengths[rows], token_budget=self.budget)
-        order = random.permutation(len(batches))
-        for place in range(len(self)):  # all processes have something to do in the last step
-            yield rows[batches[order[place % len(batches)]]].tolist()
-
-
-class Collator:
-    """Rows to tensors: input_ids and attention_mask (batch, longest), labels (batch[, longest]),
-    decoder_input_ids of the labels' shape where there is something to make them."""
-
-    def __init__(self, pad_id: int, decoder_ids: Callable[..., torch.Tensor] | None = None) -> None:
-        self.pad_id, self.decoder_ids = pad_id, decoder_ids
-
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        ids = [row["input_ids"] for row in rows]
-        labels = [row["labels"] for row in rows]
-        batch = {
-            "input_ids": padded(ids, self.pad_id),
-            "attention_mask": padded([[1] * len(one) for one in ids], 0),
-            "labels": padded(labels, IGNORED)
-            if isinstance(labels[0], list)
-            else torch.tensor(labels),
-        }
-        if self.decoder_ids:  # a loss of ours takes the labels away before the model sees them
-            batch["decoder_input_ids"] = self.decoder_ids(labels=batch["labels"])
-        return batch
-
-
-def padded(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
-    longest = max(map(len, rows))
-    return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows])
+# --- the Trainer ----------------------------------------------------------------------------------
 
 
 class LengthGroupedTrainer(Trainer):  # type: ignore[misc]
@@ -358,6 +307,8 @@ class LengthGroupedTrainer(Trainer):  # type: ignore[misc]
 
     group_size: int
     """Rows of an optimizer step: what the order is made for, however memory divides it."""
+    lengths: list[int]
+    """Of the training rows."""
     token_batches: TokenBatches | None = None
     """What rows stand together where a step has a number of tokens, not of rows."""
     train_s = 0.0
@@ -368,7 +319,7 @@ class LengthGroupedTrainer(Trainer):  # type: ignore[misc]
     def get_train_dataloader(self) -> Any:
         if self.token_batches is None:
             return super().get_train_dataloader()
-        self.token_batches.seed = self._seed
+        self.token_batches.seed = self.seed_of_epoch
         loader = torch.utils.data.DataLoader(
             self.train_dataset,
             batch_sampler=self.token_batches,
@@ -377,15 +328,15 @@ class LengthGroupedTrainer(Trainer):  # type: ignore[misc]
         )
         return self.accelerator.prepare(loader)
 
-    def _seed(self) -> int:
+    def seed_of_epoch(self) -> int:
         """Of an epoch: asked when it starts. The factor keeps seeds 0 and 1 apart."""
         return int(self.args.seed * 100_003 + int(self.state.epoch or 0))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthGrouped:
         return LengthGrouped(
-            list(self.train_dataset["length"]),
+            self.lengths,
             batch_size=self.group_size,
-            seed=self._seed,
+            seed=self.seed_of_epoch,
         )
 
     def _get_eval_sampler(self, eval_dataset: Any) -> SequentialSampler:

@@ -2,27 +2,28 @@
 
 Each graph runs the same batches as the PyTorch model: all rows as scoring would put them
 together, short rows beside long ones (so that padding, and with it a wrong mask, shows), single
-rows, and rows of the maximum length. Rows in, a Verdict out; reads and writes nothing.
+rows, and rows of the maximum length. Of texts that are read in windows a row is a window; what the
+windows' outputs become is judged too. Rows in, a Verdict out; reads and writes nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from configs.schema import Gate
 from serving.batching import plan_batches
+from serving.heads import Ids
 
 Array = NDArray[Any]
-Ids = NDArray[np.int64]
-Run = Callable[[Sequence[Ids]], Array]
-"""One batch of unpadded rows, each (length,), to the model's outputs (rows, ...)."""
-Measure = Callable[[Array], float]
-"""Outputs of all rows, in row order, to the objective's metric."""
+Run = Callable[[Sequence[Ids]], Sequence[Array]]
+"""One batch of unpadded rows, each (length,), to the model's output of each, (...)."""
+Outputs = Mapping[str, Sequence[Array]]
+"""By kind of batch, those of all its rows, in the batches' order."""
 Batches = list[NDArray[np.int64]]
 
 MIXED_ROWS = 7
@@ -87,12 +88,34 @@ def plan(
     }
 
 
-def run_all(run: Run, rows: Sequence[Ids], batches: Mapping[str, Batches]) -> dict[str, Array]:
-    """Outputs of each kind of batch: (rows of all its batches, ...), in the batches' order."""
+def run_all(run: Run, rows: Sequence[Ids], batches: Mapping[str, Batches]) -> Outputs:
+    """Outputs of every kind of batch."""
     return {
-        kind: np.concatenate([run([rows[i] for i in batch]) for batch in some])
+        kind: [output for batch in some for output in run([rows[i] for i in batch])]
         for kind, some in batches.items()
     }
+
+
+class Texts(Protocol):
+    """What rows' outputs mean; the texts are those of which the rows are the windows."""
+
+    def together(self, outputs: Sequence[Array]) -> Any:
+        """The outputs of all rows, in their order, to those of the texts."""
+
+    def alone(self, rows: Sequence[int], outputs: Sequence[Array]) -> Any:
+        """The outputs of some rows, each to that of its window alone."""
+
+    def decide(self, outputs: Any) -> Sequence[Any]:
+        """Outputs of n texts or windows to n decisions."""
+
+    def agrees(self, decision: Any, other: Any) -> bool:
+        """Whether two decisions are the same."""
+
+    def numbers(self, outputs: Any) -> Array:
+        """Outputs to what can be compared."""
+
+    def measure(self, outputs: Any) -> float:
+        """Outputs of the texts to the objective's metric."""
 
 
 @dataclass(frozen=True)
@@ -100,42 +123,56 @@ class Judge:
     """PyTorch's answers, and what may differ from them."""
 
     batches: Mapping[str, Batches]
-    expected: Mapping[str, Array]
-    """PyTorch's outputs, as `run_all` gives them."""
-    decide: Callable[[Array], Sequence[Any]]
-    """Outputs (n, ...) to n decisions."""
-    measure: Measure
+    expected: Outputs
+    """PyTorch's, as `run_all` gives them."""
+    expected_texts: Any
+    """What PyTorch makes of them."""
+    texts: Texts
+    """How scoring puts windows together."""
     limits: Gate
     higher_is_better: bool = True
+    compares_texts: bool = False
+    """Putting together is a graph too."""
 
     @property
     def scale(self) -> float:
         """PyTorch's largest output: what a tolerance is a share of."""
-        return max(float(np.abs(outputs).max()) for outputs in self.expected.values())
+        return max(float(np.abs(one).max()) for some in self.expected.values() for one in some)
 
-    def in_row_order(self, outputs: Mapping[str, Array]) -> Array:
-        """Outputs of the `scoring` batches, (rows, ...)."""
-        order = np.concatenate(self.batches["scoring"])
-        return outputs["scoring"][np.argsort(order)]
+    def in_row_order(self, outputs: Outputs) -> list[Array]:
+        """Outputs of the `scoring` batches."""
+        order = np.argsort(np.concatenate(self.batches["scoring"]))
+        return [outputs["scoring"][i] for i in order]
 
-    def verdict(self, found: Mapping[str, Array], tolerance: Tolerance) -> Verdict:
+    @property
+    def reference(self) -> float:
+        """PyTorch's own metric."""
+        return self.texts.measure(self.expected_texts)
+
+    def verdict(self, found: Outputs, tolerance: Tolerance) -> Verdict:
         """Compare a graph's outputs with PyTorch's."""
-        for kind, expected in self.expected.items():
-            if problem := _incomparable(expected, found[kind], kind):
+        for kind, outputs in self.expected.items():
+            if problem := _incomparable(outputs, found[kind], kind):
                 return Verdict(problem, None, None, None)
+        pairs = {kind: (_flat(self.expected[kind]), _flat(found[kind])) for kind in self.expected}
+        texts = self.texts.together(self.in_row_order(found))
         reasons = [
             problem
-            for kind, expected in self.expected.items()
-            if (problem := self._difference(expected, found[kind], kind, tolerance))
+            for kind, (theirs, ours) in pairs.items()
+            if (problem := _difference(theirs, ours, kind, self.scale, tolerance))
         ]
-        agreement = self._agreement(found)
+        if self.compares_texts:
+            wanted, pooled = map(self.texts.numbers, (self.expected_texts, texts))
+            scale = float(np.abs(wanted).max())
+            if problem := _difference(wanted, pooled, "whole texts'", scale, tolerance):
+                reasons.append(problem)
+        agreement = self._agreement(found, texts)
         if agreement < self.limits.min_agreement:
             reasons.append(
                 f"decides as PyTorch on {agreement:.2%} of rows, "
                 f"required are {self.limits.min_agreement:.2%}"
             )
-        metric = self.measure(self.in_row_order(found))
-        reference = self.measure(self.in_row_order(self.expected))
+        metric, reference = self.texts.measure(texts), self.reference
         drop = reference - metric if self.higher_is_better else metric - reference
         drop = round(drop, 9)  # 1 - 0.95 is a little more than 0.05
         if drop > self.limits.max_metric_drop:
@@ -143,41 +180,46 @@ class Judge:
                 f"metric {metric:.4f} after PyTorch's {reference:.4f}, a loss of {drop:.4f}; "
                 f"allowed are {self.limits.max_metric_drop:g}"
             )
-        largest = max(
-            float(np.abs(found[kind] - expected).max()) for kind, expected in self.expected.items()
-        )
+        largest = max(float(np.abs(ours - theirs).max()) for theirs, ours in pairs.values())
         return Verdict("; ".join(reasons) or None, agreement, metric, largest)
 
-    def _difference(
-        self, expected: Array, found: Array, kind: str, tolerance: Tolerance
-    ) -> str | None:
-        difference = np.abs(found - expected) / self.scale
-        for what, value, allowed in (
-            ("largest", float(difference.max()), tolerance.largest),
-            ("mean", float(difference.mean()), tolerance.mean),
-        ):
-            if value > allowed:
-                return (
-                    f"outputs of {kind} batches differ from PyTorch's by {value:.2g} of the "
-                    f"largest output ({what}); allowed are {allowed:g}"
-                )
-        return None
-
-    def _agreement(self, found: Mapping[str, Array]) -> float:
+    def _agreement(self, found: Outputs, texts: Any) -> float:
+        decide, agrees = self.texts.decide, self.texts.agrees
+        mixed = np.concatenate(self.batches["mixed"]).tolist()
+        alone = (self.texts.alone(mixed, one["mixed"]) for one in (found, self.expected))
         same = [
-            bool(ours == theirs)
-            for kind in ("scoring", "mixed")
-            for ours, theirs in zip(
-                self.decide(found[kind]), self.decide(self.expected[kind]), strict=True
-            )
+            agrees(ours, theirs)
+            for some, others in ((texts, self.expected_texts), tuple(alone))
+            for ours, theirs in zip(decide(some), decide(others), strict=True)
         ]
         return sum(same) / len(same)
 
 
-def _incomparable(expected: Array, found: Array, kind: str) -> str | None:
-    if found.shape != expected.shape:
-        return f"outputs of {kind} batches have shape {found.shape}, PyTorch's {expected.shape}"
+def _difference(
+    expected: Array, found: Array, kind: str, scale: float, tolerance: Tolerance
+) -> str | None:
+    difference = np.abs(found - expected) / scale
+    for what, value, allowed in (
+        ("largest", float(difference.max()), tolerance.largest),
+        ("mean", float(difference.mean()), tolerance.mean),
+    ):
+        if value > allowed:
+            return (
+                f"outputs of {kind} batches differ from PyTorch's by {value:.2g} of the "
+                f"largest output ({what}); allowed are {allowed:g}"
+            )
+    return None
+
+
+def _flat(outputs: Sequence[Array]) -> Array:
+    return np.concatenate([np.ravel(one) for one in outputs])
+
+
+def _incomparable(expected: Sequence[Array], found: Sequence[Array], kind: str) -> str | None:
+    for theirs, ours in zip(expected, found, strict=True):
+        if ours.shape != theirs.shape:
+            return f"outputs of {kind} batches have shape {ours.shape}, PyTorch's {theirs.shape}"
     for whose, outputs in (("the graph's", found), ("PyTorch's", expected)):
-        if broken := int((~np.isfinite(outputs)).sum()):
+        if broken := int((~np.isfinite(_flat(outputs))).sum()):
             return f"{broken} of {whose} outputs of {kind} batches are not finite"
     return None

@@ -19,6 +19,7 @@ from serving.readers import as_text, column_names, find_files, read_table
 LOOKED_AT = 10_000
 """Rows a guess is made from."""
 MAX_LABELS = 200
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 SHOWN = 8
 """Labels that are listed in words."""
 LABEL_NAMES = ("label", "labels", "class", "category", "target", "sentiment", "intent", "topic")
@@ -76,7 +77,8 @@ def inspect_table(path: Path, *, text: str | None = None, label: str | None = No
     if 5 * len(labels) > rows:
         raise DataError(
             f"{label!r} in {path} has {len(labels):,} values in {rows:,} rows: too many to be "
-            "labels; name another column with --label"
+            "labels; name another column with --label. For pairs of texts see "
+            "configs/translate.yaml"
         )
     words = sorted(len(value.split()) for value in sample[text] if isinstance(value, str))
     return Inspected(
@@ -103,6 +105,10 @@ def write_recipe(
     Without `recipe` it is NAME.yaml in the current folder. Raises DataError as `inspect_table`
     does, RecipeError when the file is there already.
     """
+    if name is not None and not NAME.fullmatch(name):
+        raise RecipeError(
+            f"--name {name!r}: a name has letters, digits, dots, dashes and underscores"
+        )
     found = inspect_table(table, text=text, label=label)
     name = (
         name or re.sub(r"[^A-Za-z0-9._-]+", "-", table.name.split(".")[0]).strip("-._") or "model"
@@ -145,6 +151,8 @@ def _recipe(name: str, found: Inspected, table: Path, test: Path | None) -> str:
         },
         "train": {"epochs": 3, "learning_rate": 1e-4},
     }
+    if needed > 2 * LENGTHS[-1]:
+        sections["long_text"] = {"strategy": "windows"}
     if found.rare:
         sections["options"] = {"labels": sorted(set(found.labels) - set(found.rare))}
         # Their rows are rejected, which is what is wanted here.
@@ -197,7 +205,8 @@ def _label_column(path: Path, sample: dict[str, list[Any]]) -> str:
     if not fit:
         raise DataError(
             f"{path} has no column that looks like a label (2 to {MAX_LABELS} values, 5 rows or "
-            "more of each on average); name one with --label"
+            "more of each on average); name one with --label. For pairs of texts see "
+            "configs/translate.yaml"
         )
     named = [name for name in fit if name.lower() in LABEL_NAMES]
     return named[0] if named else min(fit, key=lambda name: fit[name])

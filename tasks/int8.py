@@ -165,15 +165,17 @@ def _join_products(graph: Graph) -> None:
             name=f"{node.name}_joined",
         )
         old, new = last.outputs[0], joined.outputs[0]
-        new.name, new.dtype, new.shape = f"{old.name}_joined", old.dtype, old.shape
+        new.dtype, new.shape = old.dtype, old.shape
+        # Of two values one can have the name, and an output of the graph is known by it.
+        new.name, old.name = old.name, f"{old.name}_apart"
         graph.graph.insert_before(last, joined)
-        old.replace_all_uses_with(new)
+        old.replace_all_uses_with(new, replace_graph_outputs=True)
     RemoveUnusedNodesPass()(graph)
     graph.graph.opset_imports.setdefault("com.microsoft", 1)
 
 
 def _dequantized(value: Any) -> Any:
-    node = value.producer()
+    node = value.producer() if value is not None else None
     is_one = node is not None and node.op_type == "DequantizeLinear" and len(node.inputs) == 3
     return node if is_one else None
 

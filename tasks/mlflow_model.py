@@ -4,13 +4,16 @@ against what was exported.
 Models-from-code: the file pyfunc_model.py, no pickle. Its artifacts:
 
     artifacts/model     the model folder (serving/manifest.py)
-    artifacts/serving   a copy of the package that scores
+    artifacts/serving   a copy of the package that scores, with the model's head among its own
     artifacts/card      the model card and its pictures
 """
 
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
+import json
+import re
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -20,7 +23,7 @@ from typing import Any
 import numpy as np
 
 import serving
-from serving import golden
+from serving import golden, heads, manifest
 from serving.scorer import Scorer
 from tasks import model_store, tracking
 
@@ -52,9 +55,7 @@ def log(
     mlflow = imported()
     texts = golden.read(model)[0][:2]
     code = aside / "serving"
-    shutil.copytree(
-        Path(serving.__file__).parent, code, ignore=shutil.ignore_patterns("__pycache__")
-    )
+    copy_serving(code, manifest.read(model).objective)
     with tracking.quiet("mlflow"), mlflow.start_run(run_id=run_id):
         logged = mlflow.pyfunc.log_model(
             name="model",
@@ -67,6 +68,21 @@ def log(
             tags=dict(tags),
         )
     return str(logged.model_id)
+
+
+def copy_serving(folder: Path, objective: str) -> None:
+    """The package that scores; of a head from another package the file goes among the others."""
+    shutil.copytree(
+        Path(serving.__file__).parent, folder, ignore=shutil.ignore_patterns("__pycache__")
+    )
+    if objective not in heads.names():
+        spec = importlib.util.find_spec(heads.module_of(objective))
+        assert spec is not None
+        assert spec.origin is not None
+        source = Path(spec.origin).read_text(encoding="utf-8")
+        # The copy is imported under a name of its own.
+        moved = re.sub(r"^(\s*from )serving\b\.?", r"\1..", source, flags=re.MULTILINE)
+        (folder / "heads" / f"{objective}.py").write_text(moved, encoding="utf-8")
 
 
 def check(model_id: str, model: Path, *, aside: Path) -> None:
@@ -89,9 +105,14 @@ def check(model_id: str, model: Path, *, aside: Path) -> None:
         if ours.dtype.kind == "f":
             same = np.allclose(ours, theirs, rtol=0, atol=TOLERANCE, equal_nan=True)
         else:
-            same = ours.tolist() == theirs.tolist()
+            same = _as_json(ours) == _as_json(theirs)
         if not same:
             raise UnfaithfulModel(f"model {model_id}: {column} of golden rows differs when loaded")
+
+
+def _as_json(column: Any) -> str:
+    """Lists in a column are arrays or lists, as the way they took left them."""
+    return json.dumps(column.tolist(), default=lambda one: one.tolist())
 
 
 def imported() -> Any:
@@ -116,7 +137,7 @@ def signature(scorer: Scorer) -> Any:
     import pyarrow as pa
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
-    from mlflow.types.schema import AnyType, Array
+    from mlflow.types.schema import AnyType, Array, Object, Property
 
     types = {
         bool: DataType.boolean,
@@ -131,6 +152,10 @@ def signature(scorer: Scorer) -> Any:
     def kind(of: pa.DataType) -> Any:
         if pa.types.is_list(of):
             return Array(kind(of.value_type))
+        if pa.types.is_struct(of):
+            return Object([Property(one.name, kind(one.type), required=False) for one in of])
+        if pa.types.is_boolean(of):
+            return DataType.boolean
         if pa.types.is_floating(of):
             return DataType.float if of.bit_width == 32 else DataType.double
         return DataType.long if pa.types.is_integer(of) else DataType.string

@@ -118,7 +118,8 @@ def _commit(hub_id: str, revision: str | None) -> str:
         raise ModelError(
             f"model.source: no model {hub_id!r}{at} to be had from the Hugging Face Hub "
             f"({type(problem).__name__}): check the name and the network; "
-            "a folder is written ./like/this or as an absolute path"
+            "a folder is written ./like/this or as an absolute path, and model.source=scratch "
+            "starts from random weights"
         ) from problem
     # The cache keeps a file at .../snapshots/<commit>/<file>.
     return file.parent.name

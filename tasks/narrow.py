@@ -19,7 +19,7 @@ Node = Any
 
 ROW_BY_ROW = {"Add", "Mul", "MatMul", "Gelu", "Relu", "Tanh", "Erf", "Div", "LayerNormalization"}
 ATTENTION = "MultiHeadAttention"
-QUERY = 0
+QUERY, BIAS = 0, 5
 
 
 def to_first_token(graph: Graph) -> bool:
@@ -35,6 +35,8 @@ def to_first_token(graph: Graph) -> bool:
         for node, index in users:
             node.replace_input_with(index, first)
     for node in moved:
+        if node.op_type == ATTENTION and len(node.inputs) > BIAS:
+            node.replace_input_with(BIAS, _first(node.inputs[BIAS], axis=2))
         for value in node.outputs:
             value.shape = None  # of one row now; whoever needs the shape infers it
     return True
@@ -86,19 +88,20 @@ def _has_rows(value: Any) -> bool:
     return value.shape is not None and len(value.shape) == 3
 
 
-def _first(value: Any) -> Any:
-    """(batch, length, width) to (batch, 1, width)."""
+def _first(value: Any, axis: int = 1) -> Any:
+    """(batch, length, width) to (batch, 1, width); of a bias that of one query."""
     import numpy as np
     import onnx_ir as ir
 
     graph, name = value.graph, f"{value.name}_first"
     bounds = []
-    for part, number in (("start", 0), ("stop", 1), ("axis", 1)):
+    for part, number in (("start", 0), ("stop", 1), ("axis", axis)):
         bound = ir.val(f"{name}_{part}", const_value=ir.tensor(np.array([number], np.int64)))
         graph.register_initializer(bound)
         bounds.append(bound)
     cut = ir.node("Slice", [value, *bounds], name=name)
     cut.outputs[0].name, cut.outputs[0].dtype = name, value.dtype
-    cut.outputs[0].shape = ir.Shape([value.shape[0], 1, value.shape[2]])
+    if value.shape is not None:
+        cut.outputs[0].shape = ir.Shape([*value.shape[:axis], 1, *value.shape[axis + 1 :]])
     graph.insert_after(value.producer(), cut)
     return cut.outputs[0]

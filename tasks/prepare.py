@@ -24,7 +24,7 @@ from pydantic import BaseModel, ValidationError
 from configs.errors import DataError, RecipeError
 from configs.load import explain
 from configs.schema import Data, Recipe
-from tasks import artifact, baseline, model_source, objectives, splits, workspace
+from tasks import artifact, baseline, long_text, model_source, objectives, splits, workspace
 from tasks.artifact import Artifact, write_json
 from tasks.duplicates import near_duplicates
 from tasks.objectives import Objective
@@ -48,6 +48,7 @@ def prepare(recipe: Recipe) -> Artifact:
     """
     objective = objectives.get(recipe.objective)
     options = _options(objective, recipe)
+    long_text.check(recipe, objective)
     roles = columns_of(recipe.data, objective)
     wanted = list(dict.fromkeys([*roles.values(), *recipe.data.keep]))
     model = model_source.digest(recipe.model)
@@ -65,9 +66,10 @@ def prepare(recipe: Recipe) -> Artifact:
                 "objective": recipe.objective,
                 "options": recipe.options,
                 "model": [model, recipe.model.max_length],
+                "long_text": recipe.long_text.strategy,
                 "intervals": [recipe.evaluate.resamples, recipe.evaluate.confidence],
             },
-            code=[__name__, f"tasks.objectives.{recipe.objective}"],
+            code=[__name__, *objectives.code(recipe.objective)],
             libraries=LIBRARIES,
             build=build,
         )
@@ -83,7 +85,7 @@ def _build(
 ) -> dict[str, Any]:
     data = recipe.data
     staged = folder / ".staged.arrow"
-    table, rejected = stage(source, data, roles, objective.TEXT, staged)
+    table, rejected = stage(source, data, roles, objective, staged)
     rejected.check(data.limits.rejected)
     log.info("prepare: %s rows read, %s usable", f"{rejected.read:,}", f"{len(table):,}")
 
@@ -106,7 +108,7 @@ def _build(
         table,
         targets,
         split,
-        recipe.model,
+        recipe,
         folder,
         targets_are_text=getattr(objective, "TARGETS_ARE_TEXT", False),
         whole_texts=getattr(objective, "WHOLE_TEXTS", False),
@@ -115,8 +117,7 @@ def _build(
     staged.unlink()
 
     write_json(folder / "head.json", head)
-    writes = getattr(objective, "WRITES", False)
-    chosen = [] if writes else _chosen(targets, split == splits.TRAIN)
+    chosen = _chosen(targets, split == splits.TRAIN) if objectives.labelled(objective) else []
     names = [objective.decode_target(one, head) for one in chosen]
     _write_profile(folder / "profile.json", names, lengths, recipe.model.max_length)
     return {

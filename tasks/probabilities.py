@@ -6,6 +6,7 @@ Both measures need the rows themselves, not sums over them, and so are no `Metri
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from statistics import NormalDist
 from typing import Any
 
@@ -75,14 +76,63 @@ def macro_auc(
     classes = [c for c in range(k) if 0 < (targets == c).sum() < n]
     if not classes:
         return None
+    return _resampled(
+        lambda weights: _mean_auc(weights, targets, probabilities, classes),
+        n, confidence, resamples, seed,
+    )  # fmt: skip
+
+
+def average_precision(
+    targets: Array,
+    probabilities: Array,
+    *,
+    confidence: float = 0.95,
+    resamples: int = AUC_RESAMPLES,
+    seed: int = 0,
+) -> Interval | None:
+    """Σ (recall_i − recall_{i−1}) · precision_i down the ranking of rows, averaged over the labels
+    that some row has; with its percentile bootstrap interval. None when no label does.
+
+    `targets` (n, k) of 0 and 1, `probabilities` (n, k).
+    """
+    labels = np.flatnonzero(targets.any(axis=0)).tolist()
+    if not labels:
+        return None
+    return _resampled(
+        lambda weights: _mean_precision(weights, targets, probabilities, labels),
+        len(targets), confidence, resamples, seed,
+    )  # fmt: skip
+
+
+def _resampled(
+    of: Callable[[Array], Array], n: int, confidence: float, resamples: int, seed: int
+) -> Interval:
+    """`of`: row weights (b, n) → (b,)."""
     rng = np.random.default_rng(seed)
-    value = float(_mean_auc(np.ones((1, n)), targets, probabilities, classes)[0])
     drawn = []
     for size in _blocks(resamples, max(1, BLOCK // n)):
-        weights = rng.multinomial(n, np.full(n, 1 / n), size=size).astype(np.float64)
-        drawn.append(_mean_auc(weights, targets, probabilities, classes))
+        drawn.append(of(rng.multinomial(n, np.full(n, 1 / n), size=size).astype(np.float64)))
     low, high = np.nanquantile(np.concatenate(drawn), [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(value, float(low), float(high))
+    return Interval(float(of(np.ones((1, n)))[0]), float(low), float(high))
+
+
+def _mean_precision(
+    weights: Array, targets: Array, probabilities: Array, labels: list[int]
+) -> Array:
+    """(b, n) row weights → (b,). Rows of equal probability are taken together."""
+    total, seen = np.zeros(len(weights)), np.zeros(len(weights))
+    for label in labels:
+        order = np.argsort(-probabilities[:, label], kind="stable")
+        scores, positive = probabilities[order, label], targets[order, label] == 1
+        starts = np.flatnonzero(np.r_[True, scores[1:] != scores[:-1]])
+        counts = weights[:, order]
+        hits = np.add.reduceat(counts * positive, starts, axis=1)
+        ranked = np.add.reduceat(counts, starts, axis=1).cumsum(axis=1)
+        all_hits = hits.sum(axis=1)
+        precision = hits.cumsum(axis=1) / np.maximum(ranked, 1)
+        total += (hits * precision).sum(axis=1) / np.maximum(all_hits, 1)
+        seen += all_hits > 0
+    return np.asarray(np.where(seen > 0, total / np.maximum(seen, 1), np.nan))
 
 
 def _mean_auc(weights: Array, targets: Array, probabilities: Array, classes: list[int]) -> Array:

@@ -52,5 +52,6 @@ class Lengths:
             "mean_length": round(float(lengths.mean()), 2),
             "unknown_token_rate": self._unknown / max(int(lengths.sum()), 1),
             "truncated_share": self._truncated / len(lengths),
-            "length_histogram": histogram(lengths, max_length),
+            # Texts that are not cut may be longer.
+            "length_histogram": histogram(lengths, max(max_length, int(lengths.max()))),
         }

@@ -51,7 +51,7 @@ class Model(PythonModel):  # type: ignore[misc]
         good = [i for i, error in enumerate(errors) if error is None]
         try:
             scorer = self._scorer(params.get("variant") or None, params.get("device") or "auto")
-            options = {name: params[name] for name in scorer.head.OPTIONS if name in params}
+            options = {name: params[name] for name in scorer.head.options if name in params}
             scored = scorer.score([texts[i] for i in good], **options)
         except self._serving.errors.ServingError as problem:
             raise MlflowException.invalid_parameter_value(str(problem)) from problem

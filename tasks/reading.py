@@ -6,7 +6,7 @@ Imports torch only inside functions.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,17 +17,57 @@ from configs.schema import Recipe
 from serving import heads, speed
 from serving.batching import plan_batches
 from serving.cores import granted_cores
-from serving.heads import Ids
+from serving.heads import Head, Ids
+from serving.pooling import FILE, open_pool
 from serving.runner import WHOLE, Runner
 from serving.session import Device
-from serving.tokenizer import TextTokenizer
-from tasks import gate, hardware, objectives, reference, testset, trial, variants
+from tasks import gate, hardware, long_text, objectives, reference, testset, trial, variants
 from tasks.artifact import Artifact
 from tasks.gate import Array, Run, Verdict
 
 GOLDEN_ROWS = 32
+SETTLING_ROWS = 2_000
+"""Validation rows by which an objective chooses what it settles behind training."""
 TIMED_TOKENS: dict[Device, int] = {"cpu": 5_000, "cuda": 100_000}
 """Of one pass: on 2 cores a second of PyTorch, a quarter of a second of int8 MiniLM."""
+
+
+@dataclass(frozen=True)
+class ReadTexts:
+    """What rows' outputs mean to a head: a gate.Texts."""
+
+    recipe: Recipe
+    head: Head
+    rows: reference.Rows
+
+    def together(self, outputs: Sequence[Array]) -> Any:
+        done, found = 0, []
+        for document in self.rows.documents:
+            n_windows = len(document.windows)
+            found.append(self.head.join(document, outputs[done : done + n_windows]))
+            done += n_windows
+        return self.head.collect(found)
+
+    def alone(self, rows: Sequence[int], outputs: Sequence[Array]) -> Any:
+        windows = [one.only(i) for one in self.rows.documents for i in range(len(one.windows))]
+        pairs = zip(rows, outputs, strict=True)
+        return self.head.collect([self.head.join(windows[row], [output]) for row, output in pairs])
+
+    def decide(self, outputs: Any) -> Sequence[Any]:
+        return list(self.head.columns(outputs)[0].to_pylist())
+
+    def agrees(self, decision: Any, other: Any) -> bool:
+        return self.head.agrees(decision, other)
+
+    def numbers(self, outputs: Any) -> Array:
+        return np.asarray(self.head.numbers(outputs))
+
+    def measure(self, outputs: Any) -> float:
+        objective = objectives.get(self.recipe.objective)
+        _, metric = testset.deciding_metric(self.recipe, self.head.settings)
+        answers = testset.in_metrics_terms(objective, self.head, outputs)
+        statistics = objective.statistics(self.rows.targets, answers, self.head.settings)
+        return float(metric.of(statistics.sum(axis=0)))
 
 
 @dataclass(frozen=True)
@@ -36,7 +76,7 @@ class ReadingBench(trial.Bench):
     """PyTorch itself: `fp32`, and `bf16` where the hardware has it."""
     source: variants.Source
     rows: list[Ids]
-    """The validation rows, and one of the maximum length after them."""
+    """The validation rows' windows, and one of the maximum length after them."""
     judge: gate.Judge
 
     def names(self) -> list[str]:
@@ -49,9 +89,9 @@ class ReadingBench(trial.Bench):
         return folder / variants.save(way.make(self.source), folder)
 
     def verdict(self, runner: Runner, way: variants.Way) -> Verdict:
-        def outputs(rows: Sequence[Ids]) -> Array:
+        def outputs(rows: Sequence[Ids]) -> Sequence[Array]:
             # Of one batch, whatever its size (where no padding can be, in pieces of one length).
-            return np.asarray(self.head.collect(runner.run(rows, token_budget=WHOLE)))
+            return runner.run(rows, token_budget=WHOLE)
 
         return self.judge.verdict(
             gate.run_all(outputs, self.rows, self.judge.batches), way.tolerance
@@ -59,11 +99,11 @@ class ReadingBench(trial.Bench):
 
     @property
     def reference(self) -> float:
-        return self.judge.measure(self.judge.in_row_order(self.judge.expected))
+        return self.judge.reference
 
     @property
     def scale(self) -> float:
-        return self.judge.scale
+        return float(np.abs(self.judge.texts.numbers(self.judge.expected_texts)).max())
 
     def passes(self) -> tuple[dict[str, Callable[[], object]], Callable[[Runner], object], int]:
         rows = speed.sample(self.validation.ids, n_tokens=TIMED_TOKENS[self.device])
@@ -76,67 +116,95 @@ class ReadingBench(trial.Bench):
         return torch, lambda runner: runner.run(rows), sum(lengths)
 
     def golden_texts(self) -> list[str]:
-        """Of neighbours in length, the row whose two largest outputs lie farthest apart.
+        """Of neighbours in length, the text whose two largest outputs lie farthest apart.
 
         A near tie may fall the other way on another machine though nothing is wrong there.
         """
-        lengths = np.array([len(ids) for ids in self.validation.ids])
-        by_length = speed.spread(lengths, len(self.rows))
-        outputs = np.sort(self.judge.in_row_order(self.judge.expected), axis=-1)
-        margin = outputs[..., -1] - outputs[..., -2]
+        lengths = np.array([one.n_tokens for one in self.validation.documents])
+        by_length = speed.spread(lengths, len(lengths))
+        margin = np.array([self._margin(i) for i in range(len(lengths))])
         groups = np.array_split(by_length, min(GOLDEN_ROWS, len(by_length)))
         return [self.validation.texts[group[margin[group].argmax()]] for group in groups]
 
+    def _margin(self, text: int) -> float:
+        one = self.head.collect([self.judge.expected_texts[text]])
+        outputs = np.sort(self.judge.texts.numbers(one), axis=-1)
+        margins = outputs[..., -1] - outputs[..., :-1].max(-1, initial=-np.inf)
+        return float(margins.min(initial=np.inf))
 
-def prepare_bench(recipe: Recipe, prepared: Artifact, trained: Artifact) -> ReadingBench:
-    """Load the model, let PyTorch answer, export the plain graph."""
+
+def prepare_bench(
+    recipe: Recipe, prepared: Artifact, trained: Artifact, folder: Path
+) -> ReadingBench:
+    """Load the model, let PyTorch answer, export the plain graph.
+
+    `folder`: of the exported model; gets the graph that pools windows, where that was learned.
+    """
     import torch
 
     where, threads = trial.device(), granted_cores()
     torch.set_num_threads(threads)
     settings, pad_id = prepared.facts["head"], reference.pad_id(prepared)
-    head = heads.get(recipe.objective)(settings, pad_id=pad_id)
-    model = reference.load_model(recipe, prepared, trained, where)
+    model, torch_pool = reference.load_reader(recipe, prepared, trained, where)
+    compares_texts = isinstance(torch_pool, torch.nn.Module)
+    if compares_texts:
+        variants.save(variants.pooling(torch_pool), folder, FILE)
+    kind, in_windows = heads.get(recipe.objective), long_text.of(recipe)
     runs = {"fp32": reference.runner(model, pad_id=pad_id)}
     if hardware.precision("auto", where) == "bf16":
         runs["bf16"] = reference.runner(reference.in_bf16(model), pad_id=pad_id)
 
-    validation = reference.read_rows(prepared, "validation", recipe.export.gate.rows)
-    tokenizer = TextTokenizer(prepared.path / "tokenizer/tokenizer.json", recipe.model.max_length)
-    (longest,) = tokenizer.encode([" ".join(validation.texts)])
-    budget = head.TOKEN_BUDGETS[where]
-    rows, batches = gate.plan(validation.ids, longest, token_budget=budget)
+    torch_head = kind(settings, pad_id=pad_id, pool=reference.as_pool(torch_pool))
+    settings = _settled(recipe, prepared, torch_head, runs["fp32"])
+    torch_head = kind(settings, pad_id=pad_id, pool=torch_head.pool)
+    head = kind(settings, pad_id=pad_id, pool=open_pool(in_windows, folder))
+    validation = reference.read_rows(recipe, prepared, "validation", recipe.export.gate.rows)
+    reader = long_text.reader(recipe, prepared.path)
+    longest = reader.read([" ".join(validation.texts)])[0].windows[0]
+    rows, batches = gate.plan(validation.ids, longest, token_budget=head.TOKEN_BUDGETS[where])
     _, metric = testset.deciding_metric(recipe, settings)
     drop = recipe.export.gate.max_metric_drop * metric.scale
-    limits = recipe.export.gate.model_copy(update={"max_metric_drop": drop})
+    expected = gate.run_all(runs["fp32"], rows, batches)
     judge = gate.Judge(
         batches=batches,
-        expected=gate.run_all(runs["fp32"], rows, batches),
-        decide=lambda outputs: head.columns(outputs)[0].to_pylist(),
-        measure=_measure(recipe, validation, settings),
-        limits=limits,
+        expected=expected,
+        expected_texts=None,
+        texts=ReadTexts(recipe, head, validation),
+        limits=recipe.export.gate.model_copy(update={"max_metric_drop": drop}),
         higher_is_better=metric.higher_is_better,
+        compares_texts=compares_texts,
     )
+    theirs = ReadTexts(recipe, torch_head, validation).together(judge.in_row_order(expected))
     source = variants.Source(
         graph=variants.plain(model, max_length=recipe.model.max_length),
         device=where,
-        calibration=reference.read_rows(prepared, "train", recipe.export.calibration_rows).ids,
+        calibration=_calibration(recipe, prepared),
         pad_id=pad_id,
     )
     return ReadingBench(
-        recipe, where, threads, head, settings, model, validation, runs, source, rows, judge
-    )
+        recipe, where, threads, head, settings, model, validation, runs, source, rows,
+        replace(judge, expected_texts=theirs),
+    )  # fmt: skip
 
 
-def _measure(recipe: Recipe, rows: reference.Rows, settings: dict[str, Any]) -> gate.Measure:
-    objective = objectives.get(recipe.objective)
-    _, metric = testset.deciding_metric(recipe, settings)
+def _settled(recipe: Recipe, prepared: Artifact, head: Head, run: Run) -> dict[str, Any]:
+    """What the head knows, with what its objective chooses on the validation rows."""
+    settle = getattr(objectives.get(recipe.objective), "settled", None)
+    if settle is None:
+        return dict(head.settings)
+    rows = reference.read_rows(recipe, prepared, "validation", SETTLING_ROWS)
+    batches = plan_batches([len(one) for one in rows.ids], token_budget=head.TOKEN_BUDGETS["cpu"])
+    outputs = gate.run_all(run, rows.ids, {"scoring": batches})["scoring"]
+    in_order = [outputs[i] for i in np.argsort(np.concatenate(batches))]
+    together = ReadTexts(recipe, head, rows).together(in_order)
+    return dict(settle(head.settings, rows.targets, together))
 
-    def measure(outputs: Array) -> float:
-        return float(metric.of(objective.statistics(rows.targets, outputs, settings).sum(axis=0)))
 
-    return measure
+def _calibration(recipe: Recipe, prepared: Artifact) -> list[Ids]:
+    n_rows = recipe.export.calibration_rows
+    rows = reference.read_rows(recipe, prepared, "train", n_rows).ids
+    return [rows[i] for i in speed.spread(np.array([len(row) for row in rows]), n_rows)]
 
 
-def _each(run: Run, batches: Sequence[Sequence[Ids]]) -> list[Array]:
+def _each(run: Run, batches: Sequence[Sequence[Ids]]) -> list[Sequence[Array]]:
     return [run(batch) for batch in batches]

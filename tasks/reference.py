@@ -13,11 +13,15 @@ from typing import Any
 import numpy as np
 
 from configs.schema import Recipe
+from serving import heads
 from serving.batching import pad
+from serving.documents import Document
+from serving.heads import Ids
+from serving.pooling import Pool
 from serving.speed import spread
-from tasks import objectives
+from tasks import long_text, objectives
 from tasks.artifact import Artifact
-from tasks.gate import Array, Ids, Run
+from tasks.gate import Array, Run
 
 
 @dataclass(frozen=True)
@@ -25,9 +29,13 @@ class Rows:
     """Rows of one split, in its order."""
 
     texts: list[str]
-    ids: list[Ids]
-    """Token ids of each, (length,)."""
+    documents: list[Document]
     targets: list[Any]
+
+    @property
+    def ids(self) -> list[Ids]:
+        """Of every window, (length,): of texts that are read in one, the text's."""
+        return [window for one in self.documents for window in one.windows]
 
 
 def load_model(recipe: Recipe, prepared: Artifact, trained: Artifact, device: str) -> Any:
@@ -40,6 +48,34 @@ def load_model(recipe: Recipe, prepared: Artifact, trained: Artifact, device: st
     return model.float().eval().to(device)
 
 
+def load_reader(
+    recipe: Recipe, prepared: Artifact, trained: Artifact, device: str
+) -> tuple[Any, Any]:
+    """The trained model that gives logits of a window, and what pools them where it is a choice."""
+    model = load_model(recipe, prepared, trained, device)
+    if not recipe.long_text.in_windows or getattr(
+        objectives.get(recipe.objective), "TOKEN_LABELS", False
+    ):
+        return model, None
+    from tasks import pooling
+
+    whole = pooling.load(model, recipe.long_text.pool, trained.path / "model").eval().to(device)
+    return whole.model, whole.pool
+
+
+def as_pool(pool: Any) -> Pool | None:
+    """PyTorch's way to pool as serving has it."""
+    import torch
+
+    def pooled(outputs: Array) -> Array:
+        with torch.inference_mode():
+            return np.asarray(pool(torch.from_numpy(outputs)).numpy())
+
+    if isinstance(pool, torch.nn.Module):
+        pool.cpu()
+    return None if pool is None else pooled
+
+
 def in_bf16(model: Any) -> Any:
     import torch
 
@@ -47,30 +83,36 @@ def in_bf16(model: Any) -> Any:
 
 
 def runner(model: Any, *, pad_id: int) -> Run:
-    """One forward pass of a batch: the model's logits as float32."""
+    """One forward pass of a batch: the logits of each row as float32."""
     import torch
 
-    def run(rows: Sequence[Ids]) -> Array:
+    def run(rows: Sequence[Ids]) -> list[Array]:
         ids, mask = (torch.from_numpy(one).to(model.device) for one in pad(rows, pad_id=pad_id))
         with torch.inference_mode():
             logits = model(input_ids=ids, attention_mask=mask).logits
-        return np.asarray(logits.float().cpu().numpy())
+        found = logits.float().cpu().numpy()
+        if found.ndim == 2:
+            return list(found)
+        return [one[: len(row)] for row, one in zip(rows, found, strict=True)]  # of each token
 
     return run
 
 
-def read_rows(prepared: Artifact, split: str, n_rows: int) -> Rows:
+def read_rows(recipe: Recipe, prepared: Artifact, split: str, n_rows: int) -> Rows:
     """At most `n_rows` rows of a split, of every length."""
     from datasets import load_from_disk
 
     stored = load_from_disk(str(prepared.path / split)).with_format("arrow")
     chosen = np.sort(spread(np.asarray(stored[:]["length"]), n_rows))
     table = stored[chosen]
-    return Rows(
-        texts=table["text"].to_pylist(),
-        ids=[np.asarray(ids, dtype=np.int64) for ids in table["input_ids"].to_pylist()],
-        targets=table["labels"].to_pylist(),
-    )
+    texts = table["text"].to_pylist()
+    offsets = heads.get(recipe.objective).OFFSETS
+    if recipe.long_text.in_windows or offsets:
+        documents = long_text.reader(recipe, prepared.path, offsets=offsets).read(texts)
+    else:
+        stored = table["input_ids"].to_pylist()
+        documents = [Document([np.asarray(ids, dtype=np.int64)]) for ids in stored]
+    return Rows(texts, documents, targets=table["labels"].to_pylist())
 
 
 def pad_id(prepared: Artifact) -> int:

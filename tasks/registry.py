@@ -228,7 +228,7 @@ def _model(client: MlflowClient, name: str) -> RegisteredModel:
     if found is None:
         names = sorted(one.name for one in client.search_registered_models())
         near = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {near[0]!r}" if near else f"there are: {', '.join(names) or 'none'}"
+        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names) or 'none'}"
         where = tracking.mask(tracking.uri())
         raise ModelError(f"no model {name!r} in the registry {where}; {hint}")
     return found

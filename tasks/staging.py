@@ -94,12 +94,11 @@ def columns_of(data: Data, objective: Objective) -> dict[str, str]:
 
 
 def stage(
-    source: Source, data: Data, roles: Mapping[str, str], text: str, file: Path
+    source: Source, data: Data, roles: Mapping[str, str], objective: Objective, file: Path
 ) -> tuple[pa.Table, Rejected]:
     """Write the usable rows to `file`: (memory-mapped table, rejected rows).
 
-    `roles`: role to column; `text`: the role that is tokenised. Raises DataError for a missing
-    column and for a split without a row.
+    `roles`: role to column. Raises DataError for a missing column and for a split without a row.
     """
     for name, rows in source.splits.items():
         _check_columns(name, rows, roles, data.keep)
@@ -119,7 +118,7 @@ def stage(
         for name, rows in source.splits.items():
             before = rejected.read
             for block in _first_rows(rows.read(), data.limits.max_rows):
-                usable = list(_usable(block, name, data, roles, text, rejected))
+                usable = list(_usable(block, name, data, roles, objective, rejected))
                 writer.write_batch(pa.RecordBatch.from_pylist(usable, schema=schema))
             if rejected.read == before:
                 raise DataError(f"data.source.{name} has no rows")
@@ -159,25 +158,40 @@ def _first_rows(blocks: Iterator[Block], limit: int | None) -> Iterator[Block]:
 
 
 def _usable(
-    block: Block, split: str, data: Data, roles: Mapping[str, str], text: str, rejected: Rejected
+    block: Block,
+    split: str,
+    data: Data,
+    roles: Mapping[str, str],
+    objective: Objective,
+    rejected: Rejected,
 ) -> Iterator[dict[str, Any]]:
     """The rows of the staged table that come of a block; the others go to `rejected`."""
     rejected.read += len(block)
-    others = [(role, block.columns[column]) for role, column in roles.items() if role != text]
+    text, read = objective.TEXT, getattr(objective, "read_row", dict)
+    values = {role: block.columns[column] for role, column in roles.items()}
     kept = [(KEPT + name, block.columns[name]) for name in data.keep]
-    texts = block.columns[roles[text]]
     for i, error in enumerate(block.errors):
-        row, value = block.first_row + i, texts[i]
-        if reason := error or _unusable(value, data.limits.max_chars):
-            detail = f"{len(value):,} characters" if reason == "too_long" else None
-            rejected.add(split, row, reason, detail)
+        row, found = (
+            block.first_row + i,
+            {role: _known(column[i]) for role, column in values.items()},
+        )
+        try:
+            if error:
+                raise ValueError(error)
+            found = read(found)
+            value = found.pop(text)
+            if reason := _unusable(value, data.limits.max_chars):
+                raise ValueError(reason)
+        except ValueError as reason:
+            detail = f"{len(value):,} characters" if str(reason) == "too_long" else None
+            rejected.add(split, row, str(reason), detail)
             continue
         normalised = normalise(value)
         yield {
             "origin": NAMES.index(split),
             "row": row,
             "text": value,
-            "target": json.dumps({role: _known(column[i]) for role, column in others}, default=str),
+            "target": json.dumps(found, default=str),
             "hash": hash64(normalised),
             "place": hash64(normalised, data.splits.salt),
             **{name: as_text(_known(column[i])) for name, column in kept},

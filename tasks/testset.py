@@ -16,6 +16,7 @@ from tasks.artifact import Artifact
 from tasks.objectives import Array, Metric, Objective
 
 if TYPE_CHECKING:
+    from serving.heads import Head
     from serving.scorer import Scorer
 
 MAX_VALUES = 30
@@ -56,8 +57,13 @@ def read(recipe: Recipe, prepared: Artifact) -> HeldOut:
 def answers(objective: Objective, scorer: Scorer, texts: Sequence[str]) -> tuple[Any, Any]:
     """The scorer's outputs for texts, and what the objective's metrics are computed from."""
     outputs = scorer.outputs(texts, **getattr(objective, "MEASURE", {}))
+    return outputs, in_metrics_terms(objective, scorer.head, outputs)
+
+
+def in_metrics_terms(objective: Objective, head: Head, outputs: Any) -> Any:
+    """A head's outputs as the objective's metrics take them."""
     of = getattr(objective, "answers", None)
-    return outputs, outputs if of is None else of(scorer.head, outputs)
+    return outputs if of is None else of(head, outputs)
 
 
 def deciding_metric(recipe: Recipe, head: Mapping[str, Any]) -> tuple[str, Metric]:
@@ -79,7 +85,7 @@ def slice_metric(recipe: Recipe, head: Mapping[str, Any]) -> tuple[str, Metric]:
     there are no labels, promotion's.
     """
     objective = objectives.get(recipe.objective)
-    if not _has_labels(objective):
+    if not objectives.labelled(objective):
         return deciding_metric(recipe, head)
     return objective.METRIC, objective.metrics(head)[objective.METRIC]
 
@@ -101,7 +107,7 @@ def slices(recipe: Recipe, rows: HeldOut) -> Iterator[tuple[str, str, Array]]:
     A column with very many values shows the most frequent `MAX_VALUES`; values of a single row are
     no slice.
     """
-    if _has_labels(objectives.get(recipe.objective)) and len(set(rows.names)) > 1:
+    if objectives.labelled(objectives.get(recipe.objective)) and len(set(rows.names)) > 1:
         yield from _by("label", rows.names, Counter(rows.names))
     buckets = [length_bucket(int(length)) for length in rows.lengths]
     by_size = sorted(set(buckets), key=lambda bucket: int(bucket.split("-")[0]))
@@ -109,11 +115,6 @@ def slices(recipe: Recipe, rows: HeldOut) -> Iterator[tuple[str, str, Array]]:
     for column in recipe.evaluate.slices:
         values = ["(null)" if value is None else str(value) for value in rows.kept[column]]
         yield from _by(column, values, Counter(values))
-
-
-def _has_labels(objective: Objective) -> bool:
-    """Not where models write: then targets are texts."""
-    return not getattr(objective, "WRITES", False)
 
 
 def _by(

@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from configs.schema import Model
+from configs.schema import Recipe
 from serving.tokenizer import TextTokenizer
-from tasks import marian_tokenizer, model_source
+from tasks import long_text, marian_tokenizer, model_source
 from tasks.profile import Lengths
 from tasks.splits import NAMES, TRAIN
 from tasks.staging import KEPT, OURS, texts_of
@@ -30,21 +30,24 @@ class Cutter:
     """The tokenizer of one model: saved, and read back the way scoring reads it."""
 
     def __init__(
-        self, model: Model, training: Iterable[str], folder: Path, *, whole_texts: bool
+        self, recipe: Recipe, training: Iterable[str], folder: Path, *, whole_texts: bool
     ) -> None:
-        """Save into `folder` the model's own tokenizer, or one trained on the training texts.
+        """Save into `folder`/tokenizer the model's own tokenizer, or one trained on the texts.
 
         `whole_texts`: they are not cut, and no end token is put behind them.
         """
+        model = recipe.model
         if model.source == model_source.SCRATCH:
             from tasks import scratch_tokenizer
 
             tokenizer = scratch_tokenizer.train(training, model, ended=not whole_texts)
         else:
             tokenizer = model_source.load_tokenizer(model)
-        marian_tokenizer.save(tokenizer, folder)
-        file = folder / "tokenizer.json"
-        self.max_length = None if whole_texts else model.max_length
+        marian_tokenizer.save(tokenizer, folder / "tokenizer")
+        file = folder / "tokenizer" / "tokenizer.json"
+        self._in_windows = recipe.long_text.in_windows
+        self._reader = long_text.reader(recipe, folder)
+        self.max_length = None if whole_texts or self._in_windows else model.max_length
         self._tokens = TextTokenizer(file, self.max_length)
         self._longer = TextTokenizer(file, model.max_length + 1)
         # GPT-2's stands for the end of the text too, and is then no sign of anything unknown.
@@ -52,9 +55,17 @@ class Cutter:
         self._unknown = None if tokenizer.unk_token_id in ends else tokenizer.unk_token_id
 
     def cut(self, texts: Sequence[str], seen: Lengths) -> tuple[pa.Array, pa.Array]:
-        """(input_ids, length) of each text; counted in `seen`."""
-        rows = self._tokens.encode(texts)
-        lengths = np.array([len(row) for row in rows], dtype=np.int32)
+        """(input_ids, length) of each text; counted in `seen`.
+
+        To be read in windows, texts are stored without the special tokens that each window gets;
+        their length is with those of one.
+        """
+        if self._in_windows:
+            rows: list[Any] = [one.ids for one in self._reader.tokens(texts)]
+            n_special = sum(map(len, self._reader.frame))
+        else:
+            rows, n_special = list(self._tokens.encode(texts)), 0
+        lengths = np.array([len(row) + n_special for row in rows], dtype=np.int32)
         ids = np.concatenate(rows).astype(np.int32)
         limit = self.max_length or 0
         full = [texts[i] for i in np.flatnonzero(lengths == limit).tolist() if limit]
@@ -63,7 +74,7 @@ class Cutter:
             unknown=int((ids == self._unknown).sum()) if self._unknown is not None else 0,
             truncated=sum(len(row) == limit + 1 for row in self._longer.encode(full)),
         )
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+        offsets = np.concatenate([[0], np.cumsum(lengths - n_special)]).astype(np.int32)
         return pa.ListArray.from_arrays(pa.array(offsets), pa.array(ids)), pa.array(lengths)
 
 
@@ -71,7 +82,7 @@ def write_splits(
     table: pa.Table,
     targets: Sequence[Any],
     split: NDArray[np.int8],
-    model: Model,
+    recipe: Recipe,
     folder: Path,
     *,
     targets_are_text: bool = False,
@@ -84,7 +95,7 @@ def write_splits(
     training = texts_of(table, split == TRAIN)
     if targets_are_text:
         training = chain(training, (targets[i] for i in np.flatnonzero(split == TRAIN).tolist()))
-    cutter = Cutter(model, training, folder / "tokenizer", whole_texts=whole_texts)
+    cutter = Cutter(recipe, training, folder, whole_texts=whole_texts)
     found = []
     for number, name in enumerate(NAMES):
         seen = Lengths()

@@ -55,18 +55,7 @@ def train(recipe: Recipe, prepared: Artifact, *, on_event: OnEvent | None = None
     Raises RecipeError, and TrainingFailed or one of its kinds.
     """
     check(recipe, prepared)
-    determined_by: dict[str, Any] = {
-        "key": {
-            "objective": recipe.objective,
-            "options": recipe.options,
-            "model": recipe.model.model_dump(mode="json"),
-            "weights": model_source.digest(recipe.model),
-            "train": recipe.train.model_dump(mode="json"),
-        },
-        "inputs": [prepared],
-        "code": ["tasks.train", f"tasks.objectives.{recipe.objective}"],
-        "libraries": ["torch", "transformers", "accelerate", "peft"],
-    }
+    determined_by = _determined_by(recipe, prepared)
     work = workspace.home() / "work" / f"train-{artifact.name_of('train', **determined_by)}"
 
     def build(folder: Path) -> dict[str, Any]:
@@ -78,6 +67,27 @@ def train(recipe: Recipe, prepared: Artifact, *, on_event: OnEvent | None = None
     made = artifact.make("train", build=build, **determined_by)
     shutil.rmtree(work, ignore_errors=True)
     return made
+
+
+def is_done(recipe: Recipe, prepared: Artifact) -> bool:
+    """Whether there is nothing left to train."""
+    return artifact.is_made("train", **_determined_by(recipe, prepared))
+
+
+def _determined_by(recipe: Recipe, prepared: Artifact) -> dict[str, Any]:
+    return {
+        "key": {
+            "objective": recipe.objective,
+            "options": recipe.options,
+            "model": recipe.model.model_dump(mode="json"),
+            "weights": model_source.digest(recipe.model),
+            "long_text": recipe.long_text.model_dump(mode="json"),
+            "train": recipe.train.model_dump(mode="json"),
+        },
+        "inputs": [prepared],
+        "code": ["tasks.train", *objectives.code(recipe.objective)],
+        "libraries": ["torch", "transformers", "accelerate", "peft"],
+    }
 
 
 def check(recipe: Recipe, prepared: Artifact) -> None:

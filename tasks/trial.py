@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from configs.schema import Recipe
 from serving import heads, manifest, speed
@@ -56,6 +56,8 @@ class Tried:
 class Bench(ABC):
     """What every variant of a model is made from and measured with."""
 
+    agreement_of: ClassVar[str] = "rows"
+    """Of what a verdict's agreement is the share."""
     recipe: Recipe
     device: Device
     """`cpu` or `cuda`: where the model is to run."""

@@ -127,6 +127,27 @@ def plain(model: Any, *, max_length: int) -> Graph:
     return _stripped(graph)
 
 
+def pooling(pool: Any) -> Graph:
+    """The graph that makes a text's logits (k,) of its windows' vectors (windows, width)."""
+    import torch
+    from torch.export import Dim
+
+    from serving.pooling import INPUT, OUTPUT
+
+    width = pool.last.in_features
+    with quiet():
+        program = torch.onnx.export(
+            pool.cpu(),
+            (torch.zeros(3, width),),
+            dynamo=True,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes=({0: Dim("windows", min=1)},),
+        )
+    assert program is not None
+    return _stripped(program.model)
+
+
 def plain_copy(source: Source) -> Graph:
     return source.graph
 

@@ -67,6 +67,7 @@ class Written:
 
 @dataclass(frozen=True)
 class WritingBench(trial.Bench):
+    agreement_of = "tokens"
     head: generation.Head
     graphs: Graphs
     """In fp32."""
@@ -207,7 +208,9 @@ EXACTLY: dict[str, Any] = {
 }
 
 
-def prepare_bench(recipe: Recipe, prepared: Artifact, trained: Artifact) -> WritingBench:
+def prepare_bench(
+    recipe: Recipe, prepared: Artifact, trained: Artifact, folder: Path
+) -> WritingBench:
     """Load the model, let PyTorch write, export the graphs."""
     import torch
 
@@ -216,15 +219,11 @@ def prepare_bench(recipe: Recipe, prepared: Artifact, trained: Artifact) -> Writ
     pad_id = reference.pad_id(prepared)
     model = reference.load_model(recipe, prepared, trained, where)
     settings = {**prepared.facts["head"], **settings_of(model)}
-    if settings["context"] <= STEPS:
-        raise RecipeError(
-            f"the model has positions for {settings['context']} tokens; its gate compares {STEPS} "
-            "behind a prompt: give it more positions"
-        )
+    check_positions(settings)
     tokenizer = TextTokenizer(prepared.path / "tokenizer/tokenizer.json", recipe.model.max_length)
     head: Any = heads.get(recipe.objective)(settings, pad_id=pad_id, tokenizer=tokenizer)
     head.decoding()
-    validation = reference.read_rows(prepared, "validation", recipe.export.gate.rows)
+    validation = reference.read_rows(recipe, prepared, "validation", recipe.export.gate.rows)
     objective: Any = objectives.get(recipe.objective)  # with the optional names of those that write
     _, metric = testset.deciding_metric(recipe, settings)
 
@@ -247,12 +246,23 @@ def prepare_bench(recipe: Recipe, prepared: Artifact, trained: Artifact) -> Writ
         model,
         validation,
         graphs=decoder_graph.graphs_of(model),
-        calibration=reference.read_rows(prepared, "train", recipe.export.calibration_rows).ids,
+        calibration=reference.read_rows(
+            recipe, prepared, "train", recipe.export.calibration_rows
+        ).ids,
         prompts=prompts,
         written=written,
         torch_metric=metric_of(objective.reference(model, validation.ids, head)),
         measure=measure,
     )
+
+
+def check_positions(settings: Mapping[str, Any]) -> None:
+    """Raise RecipeError for a model that could not write what its gate compares."""
+    if settings["context"] <= STEPS:
+        raise RecipeError(
+            f"the model has positions for {settings['context']} tokens; its gate compares {STEPS} "
+            "behind a prompt: give it more positions"
+        )
 
 
 def settings_of(model: Any) -> dict[str, Any]:

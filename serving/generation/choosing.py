@@ -7,6 +7,7 @@ text whatever rows are beside it.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
@@ -25,8 +26,9 @@ LIKELIEST = 2_048
 KINDS: dict[type, tuple[str, Any]] = {
     int: ("a whole number", Integral),
     float: ("a number", Real),
-    tuple: ("a list of strings", list | tuple),
+    tuple: ('a list of strings, such as ["."]', list | tuple),
 }
+MOST_BEAMS = 100
 
 
 @dataclass(frozen=True)
@@ -54,14 +56,27 @@ class Decoding:
     """Texts end before the first of these strings."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.stop, str):
+            object.__setattr__(self, "stop", (self.stop,))
         for one in fields(self):
             kind, accepted = KINDS[type(one.default)]
             value = getattr(self, one.name)
             if not isinstance(value, accepted) or isinstance(value, bool):
                 raise InputError(f"{one.name} must be {kind}, not {value!r}")
+            if isinstance(value, Real) and not math.isfinite(value):
+                raise InputError(f"{one.name} must be finite, not {value}")
+        if not all(isinstance(one, str) and one for one in self.stop):
+            kind, _ = KINDS[tuple]
+            raise InputError(f"stop must be {kind}, and none of them empty, not {self.stop!r}")
         for name, value, rule, holds in (
             ("max_new_tokens", self.max_new_tokens, "1 or more", self.max_new_tokens >= 1),
-            ("beams", self.beams, "1 or more", self.beams >= 1),
+            (
+                "min_new_tokens",
+                self.min_new_tokens,
+                f"0 to max_new_tokens, which is {self.max_new_tokens}",
+                0 <= self.min_new_tokens <= self.max_new_tokens,
+            ),
+            ("beams", self.beams, f"1 to {MOST_BEAMS}", 1 <= self.beams <= MOST_BEAMS),
             ("seed", self.seed, "0 or more", self.seed >= 0),
             ("temperature", self.temperature, "0 or more", self.temperature >= 0),
             ("top_k", self.top_k, "0 or more", self.top_k >= 0),
@@ -72,7 +87,8 @@ class Decoding:
                 raise InputError(f"{name} must be {rule}, not {value}")
         if self.beams > 1 and (self.temperature or self.stop):
             raise InputError(
-                f"{self.beams} beams keep the likeliest texts: without temperature and stop strings"
+                f"{self.beams} beams keep the likeliest texts: with temperature 0 and no stop "
+                f"strings, not with {self.temperature:g} and {list(self.stop)}"
             )
 
 

@@ -36,6 +36,8 @@ class Completion:
     """Why it ended; None where the model's numbers were none."""
     score: float = 0.0
     """The sum of the tokens' log probabilities, the end token's among them."""
+    truncated: bool = False
+    """The model did not see all of the prompt."""
 
     @property
     def n_tokens(self) -> int:

@@ -8,6 +8,7 @@ decode loop; sorting, batching and order are the scorer's.
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,16 +16,22 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
+from ..documents import Document, Ids
 from ..errors import InputError, ModelFolderError
+from ..pooling import Pool
 
 if TYPE_CHECKING:
     from ..tokenizer import TextTokenizer
 
-Ids = NDArray[np.int64]
+__all__ = ["Head", "Ids", "Settings", "get", "names"]
+
 Settings = Mapping[str, Any]
 """`manifest.head`: {"labels": [...]} for classification."""
+
+
+WINDOWS = "windows"
+"""The option that asks what was decided of each window, and where it stands."""
 
 
 class Head:
@@ -33,6 +40,8 @@ class Head:
 
     OPTIONS: ClassVar[tuple[str, ...]] = ()
     """Their names."""
+    FLAGS: ClassVar[tuple[str, ...]] = ()
+    """Those of them that are true or false."""
     SHARES: ClassVar[Mapping[str, str]] = {}
     """Output column to the key of the training profile with its shares: watched for drift."""
     TOKEN_BUDGETS: ClassVar[Mapping[str, int]] = {"cpu": 1024, "cuda": 16_384, "tensorrt": 16_384}
@@ -44,19 +53,38 @@ class Head:
     """Options of passes that are timed."""
     KEEPS_END: ClassVar[bool] = False
     """Of a text that is too long, the end is kept, not the start."""
+    OFFSETS: ClassVar[bool] = False
+    """It has to know where in a text its tokens stand."""
+    TELLS_CUTS: ClassVar[bool] = False
+    """It tells of each text whether it was cut."""
     LIKE_TRAINING: ClassVar[bool] = True
     """What is scored is as long as what was trained on, so that a difference is drift."""
 
-    def __init__(self, settings: Settings, *, pad_id: int, tokenizer: TextTokenizer | None = None):
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        pad_id: int,
+        tokenizer: TextTokenizer | None = None,
+        pool: Pool | None = None,
+    ) -> None:
+        """`pool`: where texts are read in windows, how their outputs become the text's."""
         self.settings, self.pad_id, self.tokenizer = settings, pad_id, tokenizer
+        self.pool = pool
 
     @classmethod
-    def check(cls, options: Iterable[str]) -> None:
-        """Raises InputError for an option that it does not have."""
-        for name in options:
-            if name not in cls.OPTIONS:
-                have = ", ".join(cls.OPTIONS)
-                raise InputError(f"this model has no option {name!r}; it has {have}")
+    def check(cls, options: Mapping[str, Any], *, pools: bool = False) -> None:
+        """Raises InputError for an option that it does not have, or that cannot be.
+
+        `pools`: the model reads texts in windows, and puts their outputs together.
+        """
+        known = (*cls.OPTIONS, WINDOWS) if pools else cls.OPTIONS
+        for name, value in options.items():
+            if name not in known:
+                have = f"it has {', '.join(known)}" if known else "it has none"
+                raise InputError(f"this model has no option {name!r}; {have}")
+            if name in (*cls.FLAGS, WINDOWS) and not isinstance(value, bool):
+                raise InputError(f"{name} must be true or false, not {value!r}")
 
     @classmethod
     def timed_tokens(cls, lengths: Iterable[int]) -> int:
@@ -65,11 +93,16 @@ class Head:
 
     def defaults(self) -> dict[str, Any]:
         """What each option is when nobody asks for it."""
-        return dict.fromkeys(self.OPTIONS, False)
+        return dict.fromkeys(self.options, False)
 
     def open(self, graph: Path, opened: Callable[[Path], Any]) -> Any:
         """What `run` gets: sessions of the graphs, by `opened`, a serving.session.Session each."""
         return opened(graph)
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Of this model: some are there only where texts are read in windows."""
+        return (*self.OPTIONS, WINDOWS) if self.pool else self.OPTIONS
 
     def reads_whole(self, **options: Any) -> bool:
         """Whether texts are not cut to the model's length."""
@@ -83,17 +116,30 @@ class Head:
         """One batch of token ids, each (length,), to one output per row, in the same order."""
         raise NotImplementedError
 
+    def join(self, document: Document, outputs: Sequence[Any]) -> Any:
+        """The output of a text from those of its windows."""
+        return self.pool(np.asarray(outputs)) if self.pool else outputs[0]
+
+    def alone(self, outputs: Sequence[Any]) -> Any:
+        """Collected outputs of windows as if each were a text."""
+        assert self.pool is not None
+        return self.collect([self.pool(np.asarray(output)[None]) for output in outputs])
+
     def written(self, outputs: Sequence[Any]) -> int:
         """Tokens that were written for these rows; models that only read write none."""
         return 0
 
     def collect(self, outputs: Sequence[Any]) -> Any:
-        """The outputs of all rows as one value: for classification logits (n, k)."""
+        """The outputs of all texts as one value: for classification logits (n, k)."""
         raise NotImplementedError
 
     def numbers(self, outputs: Any) -> Any:
         """Of collected outputs what golden rows are compared by: (n, ...)."""
         return outputs
+
+    def agrees(self, decision: Any, other: Any) -> bool:
+        """Whether two values of the first column are the same decision."""
+        return bool(decision == other)
 
     def fields(self, **options: Any) -> list[pa.Field]:
         """The columns of a scored row, the decision first. Raises InputError for wrong options."""
@@ -104,13 +150,26 @@ class Head:
         raise NotImplementedError
 
 
+GROUP = "headrace.heads"
+"""Of entry points, by which packages bring their own."""
+
+
 def names() -> list[str]:
+    """Of those that stand here."""
     return sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))
 
 
+def module_of(name: str) -> str:
+    """The module's full name. Raises ModelFolderError for an objective that there is none for."""
+    if name in names():
+        return f"{__name__}.{name}"
+    others = importlib.metadata.entry_points(group=GROUP)
+    if name in others.names:
+        return others[name].value
+    have = ", ".join([*names(), *others.names])
+    raise ModelFolderError(f"no head for the objective {name!r}; this Headrace has {have}")
+
+
 def get(name: str) -> type[Head]:
-    """The objective's head. Raises ModelFolderError for a name there is no file for."""
-    if name not in names():
-        have = ", ".join(names())
-        raise ModelFolderError(f"no head for the objective {name!r}; this Headrace has {have}")
-    return cast(type[Head], importlib.import_module(f"{__name__}.{name}").Head)
+    """The objective's head. Raises ModelFolderError for a name there is none for."""
+    return cast(type[Head], importlib.import_module(module_of(name)).Head)

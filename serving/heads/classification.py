@@ -22,6 +22,7 @@ class Head(Base):
     """`settings`: `labels`, in the order of the logits."""
 
     OPTIONS: ClassVar[tuple[str, ...]] = ("probabilities",)
+    FLAGS: ClassVar[tuple[str, ...]] = ("probabilities",)
     SHARES: ClassVar[Mapping[str, str]] = {"label": "label_shares"}
 
     def run(self, session: Any, rows: Sequence[Ids], **options: Any) -> Sequence[Any]:

@@ -1,8 +1,9 @@
 """Text that goes on behind a prompt, or how likely a text is.
 
-Columns: `completion`, `tokens` (how many it has) and `finish_reason`: `end_token`, `stop_string` or
-`max_tokens`. With the option `likelihood`: `nats`, minus the log probability of the text behind its
-first token, and `tokens`, how many those are.
+Columns: `completion`, `tokens` (how many it has), `finish_reason`: `end_token`, `stop_string` or
+`max_tokens`, and `truncated`: whether the prompt was too long, and its start was left out. With the
+option `likelihood`: `nats`, minus the log probability of the text behind its first token, and
+`tokens`, how many those are.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ..documents import Document
 from ..errors import InputError
 from ..generation import beams
 from ..generation.choosing import Decoding, log_probabilities
@@ -26,6 +28,12 @@ from . import Ids
 DECODING = tuple(one.name for one in fields_of(Decoding))
 LOGITS = 2**24
 """Numbers that are asked for at a time: 64 MB."""
+TRUNCATED = pa.field("truncated", pa.bool_())
+
+
+def truncated(outputs: Sequence[Completion]) -> pa.Array:
+    """Whether the model was not given all of a text."""
+    return pa.array([one.truncated if one.reason else None for one in outputs], pa.bool_())
 
 
 class Head(Base):
@@ -33,10 +41,12 @@ class Head(Base):
     model has positions for)."""
 
     OPTIONS: ClassVar[tuple[str, ...]] = ("likelihood", *DECODING)
+    FLAGS: ClassVar[tuple[str, ...]] = ("likelihood",)
     TOKEN_BUDGETS: ClassVar[Mapping[str, int]] = {"cpu": 6_144, "cuda": 131_072}
     GOLDEN: ClassVar[Mapping[str, Any]] = {"likelihood": True}
     TIMED: ClassVar[Mapping[str, Any]] = {"min_new_tokens": 32, "max_new_tokens": 32}
     KEEPS_END: ClassVar[bool] = True
+    TELLS_CUTS: ClassVar[bool] = True
     LIKE_TRAINING: ClassVar[bool] = False
     """Prompts are no whole texts."""
 
@@ -80,7 +90,16 @@ class Head(Base):
             return [self._likelihood(session, row) for row in rows]
         how = self.decoding(**options)
         room = self.settings["context"] - how.max_new_tokens
-        return self.write(session, [row[-room:] for row in rows], how)
+        made = self.write(session, [row[-room:] for row in rows], how)
+        for row, one in zip(rows, made, strict=True):
+            one.truncated = len(row) > room
+        return made
+
+    def join(self, document: Document, outputs: Sequence[Any]) -> Any:
+        (one,) = outputs
+        if isinstance(one, Completion):
+            one.truncated = one.truncated or document.truncated
+        return one
 
     def write(self, session: Any, rows: Sequence[Ids], how: Decoding) -> list[Completion]:
         raw, starts, memory = self.begin(session, rows)
@@ -111,7 +130,7 @@ class Head(Base):
         if likelihood:
             return [pa.field("nats", pa.float64()), n_tokens]
         text, reason = (pa.field(name, pa.string()) for name in ("completion", "finish_reason"))
-        return [text, n_tokens, reason]
+        return [text, n_tokens, reason, TRUNCATED]
 
     def columns(
         self, outputs: Sequence[Any], *, likelihood: bool = False, **options: Any
@@ -122,7 +141,12 @@ class Head(Base):
         reasons = [one.reason for one in outputs]
         lengths = [len(one.ids) if one.reason else None for one in outputs]
         texts = self.texts(outputs, **options)
-        return [pa.array(texts, pa.string()), pa.array(lengths, pa.int32()), pa.array(reasons)]
+        return [
+            pa.array(texts, pa.string()),
+            pa.array(lengths, pa.int32()),
+            pa.array(reasons, pa.string()),
+            truncated(outputs),
+        ]
 
     def texts(self, outputs: Sequence[Completion], **options: Any) -> list[str | None]:
         """Each up to its first stop string."""

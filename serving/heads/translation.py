@@ -1,7 +1,7 @@
 """Text to text.
 
-Columns: `output` and `score`, the log probability of its tokens over their number to the power of
-the length penalty.
+Columns: `output`, `score`, the log probability of its tokens over their number to the power of
+the length penalty, and `truncated`: whether the text was too long, and its end was left out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..batching import ANY, pad
 from ..generation.completing import Completion
 from ..generation.decoder import Array
 from . import Ids
-from .generation import DECODING
+from .generation import DECODING, TRUNCATED, truncated
 from .generation import Head as Writing
 
 ENCODER = "encoder.onnx"
@@ -74,9 +74,9 @@ class Head(Writing):
 
     def fields(self, **options: Any) -> list[pa.Field]:
         self.decoding(**options)
-        return [pa.field("output", pa.string()), pa.field("score", pa.float32())]
+        return [pa.field("output", pa.string()), pa.field("score", pa.float32()), TRUNCATED]
 
     def columns(self, outputs: Sequence[Completion], **options: Any) -> list[pa.Array]:
         scores = [one.score if one.reason else None for one in outputs]
         texts = self.texts(outputs, **options)
-        return [pa.array(texts, pa.string()), pa.array(scores, pa.float32())]
+        return [pa.array(texts, pa.string()), pa.array(scores, pa.float32()), truncated(outputs)]

@@ -1,12 +1,14 @@
 """What training needs to know about one kind of problem: one file each, found by its name.
 
 A module here offers the names of `Objective`. Its twin in serving/heads turns a forward pass into
-the columns of a scored row. Adding an objective means one file here, one there, and a recipe.
+the columns of a scored row. Adding an objective means one file here, one there, and a recipe; or,
+from a package of its own, two entry points (docs/extend.md).
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +19,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from configs.errors import RecipeError
+from serving import heads
+from serving.documents import Reader
 
 Array = NDArray[Any]
 
@@ -32,6 +36,17 @@ class Metric:
     higher_is_better: bool = True
     scale: float = 1.0
     """What a recipe's limits on its losses are shares of: 100 for BLEU."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What training rows can be made with."""
+
+    options: Any
+    head: Mapping[str, Any]
+    reader: Reader
+    tokenizer: Any
+    """transformers' own, as the model has it."""
 
 
 class Objective(Protocol):
@@ -88,8 +103,17 @@ class Objective(Protocol):
     # samples(scorer, rows) -> [{"given", "written", "reference"}, ...], shown in place of the worst
     #     rows; rows: a testset.HeldOut
     # MEASURE                         options of the serving head for what metrics are computed from
-    # training_rows(stored, tokenizer, options, max_length) -> a data set of input_ids, labels and
-    #     length, where rows are not trained on as they are stored
+    # read_row(row) -> the same      roles to values as the table has them, made what the rest of
+    #     this module takes; the text a string. Raises ValueError(reason code)
+    # LABELLED                        False: a target is no label, to slice by or to count
+    # POOLS                           the pools (serving/pooling.py) that mean something for its
+    #     outputs, where texts are read in windows
+    # training_rows(stored, given) -> a data set of input_ids, labels and length, where rows are not
+    #     trained on as they are stored; given: a Given
+    # TOKEN_LABELS                    those labels are one for each token of a whole text, without
+    #     special ones; then also
+    #     of_batches(labels, logits, head) -> (targets, outputs) as `statistics` takes them
+    # settled(head, targets, outputs) -> head, with what is chosen on the validation rows
     # baseline(train, validation, test_texts) -> targets of the test texts, decided by something
     #     simple; train and validation are (texts, targets)
     # DECODE                          options of the serving head for the table of predictions
@@ -115,9 +139,40 @@ def load(auto: Any, source: Any, config: Mapping[str, Any], **how: Any) -> Any:
     return auto.from_pretrained(source, **config, **how)
 
 
+def labelled(objective: Objective) -> bool:
+    """Whether targets are labels, of which there are few."""
+    return bool(getattr(objective, "LABELLED", True))
+
+
+GROUP = "headrace.objectives"
+"""Of entry points, by which packages bring their own."""
+
+
 def names() -> list[str]:
+    return sorted(_modules())
+
+
+def module_of(name: str) -> str:
+    """The module's full name. Raises RecipeError for an objective that there is none for."""
+    modules = _modules()
+    if name not in modules:
+        raise RecipeError(
+            f"objective: no objective {name!r}; there are {', '.join(sorted(modules))}"
+        )
+    return modules[name]
+
+
+def code(name: str) -> list[str]:
+    """The modules of an objective and its head: what stages depend on."""
+    return [module_of(name), heads.module_of(name)]
+
+
+def _modules() -> dict[str, str]:
     here = [str(Path(__file__).parent)]
-    return sorted(module.name for module in pkgutil.iter_modules(here))
+    others = importlib.metadata.entry_points(group=GROUP)
+    return {one.name: one.value for one in others} | {
+        module.name: f"{__name__}.{module.name}" for module in pkgutil.iter_modules(here)
+    }
 
 
 def best_by(objective: Objective, asked: str | None) -> str:
@@ -126,7 +181,5 @@ def best_by(objective: Objective, asked: str | None) -> str:
 
 
 def get(name: str) -> Objective:
-    """The objective's module. Raises RecipeError for a name there is no file for."""
-    if name not in names():
-        raise RecipeError(f"objective: no objective {name!r}; there are {', '.join(names())}")
-    return cast(Objective, importlib.import_module(f"{__name__}.{name}"))
+    """The objective's module. Raises RecipeError for a name there is none for."""
+    return cast(Objective, importlib.import_module(module_of(name)))

@@ -20,6 +20,7 @@ COLUMNS = {"text": "the text to classify", "label": "its class, a string or a nu
 TEXT = "text"
 METRIC = "accuracy"
 DECODE = {"probabilities": True}
+POOLS = ("mean", "max", "attention", "vote")
 
 
 class Options(BaseModel):

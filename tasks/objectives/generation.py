@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from tasks.objectives import Array, Metric, load
+from tasks.objectives import Array, Given, Metric, load
 
 COLUMNS = {"text": "texts to learn to write"}
 TEXT = "text"
 METRIC = "bits_per_byte"
 BEST_BY = "loss"
 WRITES = True
+LABELLED = False
 MEASURE = {"likelihood": True}
 SAMPLES, PROMPT_CHARS = 8, 160
 WHOLE_TEXTS = True
@@ -71,18 +72,19 @@ def load_model(source: Any, head: Mapping[str, Any], **how: Any) -> Any:
     return load(AutoModelForCausalLM, source, {}, **how)
 
 
-def training_rows(stored: Any, tokenizer: Any, options: Options, max_length: int) -> Any:
-    """Blocks of `max_length` tokens, the last one shorter: texts one after the other."""
+def training_rows(stored: Any, given: Given) -> Any:
+    """Blocks of the reader's length, the last one shorter: texts one after the other."""
     import datasets
     import pyarrow as pa
 
     table = stored.with_format("arrow")[:]
     ids = [chunk.flatten().to_numpy() for chunk in table["input_ids"].chunks]
     tokens = np.concatenate(ids)
-    if not options.joined:
+    if not given.options.joined:
         ends = np.cumsum(table["length"].to_numpy())
-        tokens = np.insert(tokens, ends, tokenizer.eos_token_id)
-    offsets = np.append(np.arange(0, len(tokens), max_length), len(tokens)).astype(np.int32)
+        tokens = np.insert(tokens, ends, given.tokenizer.eos_token_id)
+    starts = np.arange(0, len(tokens), given.reader.max_length)
+    offsets = np.append(starts, len(tokens)).astype(np.int32)
     blocks = pa.ListArray.from_arrays(offsets, pa.array(tokens, pa.int32()))
     columns = {"input_ids": blocks, "labels": blocks, "length": pa.array(np.diff(offsets))}
     return datasets.Dataset(pa.table(columns))

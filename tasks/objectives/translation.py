@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from configs.errors import DataError
-from tasks.objectives import Array, Metric, load
+from tasks.objectives import Array, Given, Metric, load
 
 COLUMNS = {"text": "the text to start from", "target": "the text to arrive at"}
 TEXT = "text"
@@ -20,6 +20,7 @@ METRIC = "bleu"
 BEST_BY = "loss"
 TARGETS_ARE_TEXT = True
 WRITES = True
+LABELLED = False
 SAMPLES = 10
 
 
@@ -68,7 +69,7 @@ def load_model(source: Any, head: Mapping[str, Any], **how: Any) -> Any:
     return load(AutoModelForSeq2SeqLM, source, {}, **how)
 
 
-def training_rows(stored: Any, tokenizer: Any, options: Options, max_length: int) -> Any:
+def training_rows(stored: Any, given: Given) -> Any:
     """input_ids, labels (the target's tokens) and length (of the longer one) of stored rows."""
     import datasets
     import pyarrow as pa
@@ -76,10 +77,10 @@ def training_rows(stored: Any, tokenizer: Any, options: Options, max_length: int
     from tasks.marian_tokenizer import of_targets
 
     table = stored.with_format("arrow")[:]
-    targets = of_targets(tokenizer)(
+    targets = of_targets(given.tokenizer)(
         text_target=table["labels"].to_pylist(),
         truncation=True,
-        max_length=options.max_target_length,
+        max_length=given.options.max_target_length,
     )["input_ids"]
     lengths = np.maximum(table["length"].to_numpy(), [len(one) for one in targets])
     columns = {

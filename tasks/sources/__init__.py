@@ -1,4 +1,4 @@
-"""Where rows come from: one file per kind of source, all giving the same thing.
+"""Where rows come from: one file per kind of source, named like it, all giving the same thing.
 
 A `Source` knows what determines its rows (`digest`) before any is read, and gives the rows of
 each split block by block, numbered from 0 in each split. Roles, rejection and splitting are
@@ -7,15 +7,15 @@ prepare.py's business.
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from configs.load import SECRET
-from configs.schema import DatesSource, DocstringsSource, FilesSource, HubSource, TextSource
 from configs.schema import Source as SourceSection
 from serving.readers import Block
 
@@ -40,33 +40,13 @@ class Source:
 
 
 def open_source(section: SourceSection, columns: list[str], folder: Path) -> Source:
-    """Find the rows. `columns`: those wanted; `folder`: for what has to be fetched first.
+    """Find the rows, by the `open_source` of the kind's own module.
 
+    `columns`: those wanted; `folder`: for what has to be fetched first.
     Raises DataError when there is no such table, data set, database or package.
     """
-    if isinstance(section, DocstringsSource):
-        from tasks.sources import docstrings
-
-        return docstrings.open_source(section)
-    if isinstance(section, DatesSource):
-        from tasks.sources import dates
-
-        return dates.open_source(section)
-    if isinstance(section, TextSource):
-        from tasks.sources import text
-
-        return text.open_source(section)
-    if isinstance(section, FilesSource):
-        from tasks.sources import files
-
-        return files.open_source(section, columns, folder)
-    if isinstance(section, HubSource):
-        from tasks.sources import hub
-
-        return hub.open_source(section, columns)
-    from tasks.sources import sql
-
-    return sql.open_source(section, folder)
+    module = importlib.import_module(f"{__name__}.{section.kind}")
+    return cast(Source, module.open_source(section, columns, folder))
 
 
 def without_secrets(message: str, url: str) -> str:

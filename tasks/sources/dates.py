@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
 from functools import partial
 from hashlib import blake2b
@@ -30,7 +30,7 @@ Form = tuple[str, str]
 """A locale and one of FORMS."""
 
 
-def open_source(source: DatesSource) -> Source:
+def open_source(source: DatesSource, columns: Sequence[str] = (), folder: object = None) -> Source:
     """Columns `source`, `target`, `locale` and `seen`: whether training has the locale too.
 
     Validation and test are other draws; a `unseen` share of the test rows is in locales that only

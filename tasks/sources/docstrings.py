@@ -14,7 +14,7 @@ import platform
 import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -47,7 +47,9 @@ class Row(NamedTuple):
     """What is documented: module, class or function."""
 
 
-def open_source(source: DocstringsSource) -> Source:
+def open_source(
+    source: DocstringsSource, columns: Sequence[str] = (), folder: object = None
+) -> Source:
     """Columns `text`, `label`, `kind`. Raises DataError for a package that is not installed."""
     places = {name: _place_of(name) for name in source.packages}
     digest = {

@@ -13,7 +13,7 @@ from tasks.sources import Block, Rows, Source
 BLOCK_ROWS = 10_000
 
 
-def open_source(source: HubSource, columns: list[str]) -> Source:
+def open_source(source: HubSource, columns: list[str], folder: object = None) -> Source:
     """The data set's splits, downloaded where the cache does not have them.
 
     Raises DataError for a data set, configuration, revision or split that cannot be had.

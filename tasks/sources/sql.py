@@ -22,7 +22,7 @@ from tasks.sources import Block, Rows, Source, without_secrets
 BLOCK_ROWS = 10_000
 
 
-def open_source(source: SqlSource, folder: Path) -> Source:
+def open_source(source: SqlSource, columns: list[str], folder: Path) -> Source:
     """Run the query and keep its rows in `folder`; everything it changed is rolled back.
 
     Raises DataError without the URL's secrets: wrong URL, missing driver, failing query.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +19,7 @@ COLUMN = "text"
 BLOCK_ROWS = 1_000
 
 
-def open_source(source: TextSource) -> Source:
+def open_source(source: TextSource, columns: Sequence[str] = (), folder: object = None) -> Source:
     """The column `text`. Raises DataError for a file that is missing, empty or not UTF-8."""
     given = [source.files] if isinstance(source.files, str) else source.files
     whole = "".join(_read(path) for one in given for path in _found(one))

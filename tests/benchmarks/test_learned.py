@@ -121,7 +121,7 @@ def bleus(recipe: Recipe, made: dict[str, Any], beams: int) -> dict[str, float]:
     model = reference.load_model(recipe, made["prepared"], made["trained"], "cpu")
     found, folder = {}, made["exported"].path / "model"
     scorer = Scorer(folder)
-    ids = scorer.encode(rows.texts)
+    ids = [one.windows[0] for one in scorer.read(rows.texts)]
     written = texts(model, ids, pad_id=scorer.manifest.pad_id, max_new_tokens=64, num_beams=beams)
     found["PyTorch"] = [scorer.head.text(one) for one in written]
     objective: Any = objectives.get("translation")

@@ -139,7 +139,7 @@ def headrace(trained: Artifact, made: Artifact, texts: Texts, folder: Path) -> d
     for name in [one["name"] for one in made.facts["variants"] if one["status"] == "kept"]:
         kind = "int8" if name == "int8" else "fp32"
         scorer = Scorer(model, variant=name)
-        ids = scorer.encode(texts.texts)
+        ids = [one.windows[0] for one in scorer.read(texts.texts)]
         scorer.runner.run(ids[:256])
         seconds, ceilings, each = 0.0, [gop_per_second(kind)], len(ids) // SPELLS
         for start in range(0, len(ids), each):

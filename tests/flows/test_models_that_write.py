@@ -157,6 +157,17 @@ def test_how_it_writes_can_be_chosen(
     code, value, _ = headrace(*call, tmp_path / "no", "--option", "max_new_tokens=many")
     assert (code, value["error"]) == (2, "max_new_tokens must be a whole number, not 'many'")
 
+    for option, said in (
+        ("model=3", "--option model: not of the model, but of the job"),
+        ("temperature", "option 'temperature': write it as NAME=VALUE"),
+        ("beams=1e3", "beams must be a whole number, not 1000.0"),
+    ):
+        code, value, _ = headrace(*call, tmp_path / "no", "--option", option)
+        assert (code, value["error"]) == (2, said)
+    if registered.objective == "generation":
+        code, value, _ = headrace(*call, tmp_path / "no", "--option", "likelihood=banana")
+        assert (code, value["error"]) == (2, "likelihood must be true or false, not 'banana'")
+
     def written(folder: str, *options: str) -> list[str | None]:
         given = [word for one in options for word in ("--option", one)]
         assert headrace(*call, tmp_path / folder, *given)[0] == 0

@@ -73,11 +73,20 @@ def test_a_share_of_a_large_vocabulary_is_found_exactly(monkeypatch: pytest.Monk
         ({"top_p": 0.0}, "top_p must be over 0 and at most 1, not 0.0"),
         ({"max_new_tokens": 1.5}, "max_new_tokens must be a whole number, not 1.5"),
         ({"seed": True}, "seed must be a whole number, not True"),
-        ({"stop": "."}, "stop must be a list of strings, not '.'"),
+        ({"stop": 7}, "stop must be a list of strings, such as .*, not 7"),
+        ({"stop": [None]}, "stop must be a list of strings, .* none of them empty, not"),
+        ({"stop": [""]}, "stop must be a list of strings, .* none of them empty, not"),
+        ({"temperature": float("inf")}, "temperature must be finite, not inf"),
+        ({"min_new_tokens": 9, "max_new_tokens": 4}, "min_new_tokens must be 0 to max_new_tok"),
+        ({"beams": 101}, "beams must be 1 to 100, not 101"),
         ({"temperature": -1.0}, "temperature must be 0 or more"),
-        ({"beams": 4, "temperature": 1.0}, "4 beams keep the likeliest texts"),
+        ({"beams": 4, "temperature": 1.0}, "with temperature 0 .* not with 1"),
     ],
 )
 def test_what_cannot_be_is_said(how: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         Decoding(**how)
+
+
+def test_one_string_is_a_list_of_one() -> None:
+    assert Decoding(stop=".").stop == (".",)

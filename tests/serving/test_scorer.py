@@ -50,10 +50,10 @@ def test_order_is_kept_and_no_row_feels_its_neighbours(
 
 def test_progress_counts_every_row(scorer: Scorer) -> None:
     counted: list[tuple[int, int, int]] = []
-    rows = scorer.encode(ALL_WORDS)
-    scorer.runner.start(rows, token_budget=9).outputs(lambda *batch: counted.append(batch))
+    read = scorer.read(ALL_WORDS)
+    scorer.start(read, token_budget=9).outputs(lambda *batch: counted.append(batch))
     assert sum(n for n, *_ in counted) == len(ALL_WORDS)
-    assert sum(tokens for _, tokens, _ in counted) == sum(map(len, rows))
+    assert sum(tokens for _, tokens, _ in counted) == sum(one.n_tokens for one in read)
     assert {n for n, *_ in counted} == {3, 2}
 
 

@@ -75,6 +75,9 @@ WRITERS: dict[str, Callable[[], Any]] = {
         ))
         for positions in POSITIONS
     },
+    "window": lambda: DecoderForCausalLM(
+        DecoderConfig(**OURS, positions="alibi", attention_window=3, n_global_tokens=2)
+    ),
 }  # fmt: skip
 TRANSLATORS: dict[str, Callable[[], Any]] = {
     "ours": lambda: EncoderDecoderForSeq2SeqLM(

@@ -31,9 +31,14 @@ Break = Callable[[Any], None]
 
 
 @pytest.fixture(scope="session")
-def bench(recipe: Recipe, prepared: Artifact, trained: Artifact) -> Bench:
+def bench(
+    recipe: Recipe,
+    prepared: Artifact,
+    trained: Artifact,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Bench:
     """The real model, PyTorch's answers and the plain graph."""
-    return reading.prepare_bench(recipe, prepared, trained)
+    return reading.prepare_bench(recipe, prepared, trained, tmp_path_factory.mktemp("bench"))
 
 
 @pytest.fixture
@@ -355,8 +360,8 @@ def test_a_model_of_format_1_keeps_loading() -> None:
 def test_a_newer_format_is_refused_in_a_line(tmp_path: Path) -> None:
     newer = shutil.copytree(FORMAT_1, tmp_path / "model")
     content = json.loads((newer / "manifest.json").read_bytes())
-    (newer / "manifest.json").write_text(json.dumps({**content, "format": 2, "novelty": 1}))
+    (newer / "manifest.json").write_text(json.dumps({**content, "format": 3, "novelty": 1}))
     with pytest.raises(
-        manifest.ModelFolderError, match="model format 2; this Headrace reads up to 1: update"
+        manifest.ModelFolderError, match="model format 3; this Headrace reads up to 2: update"
     ):
         Scorer(newer)

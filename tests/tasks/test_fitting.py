@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification
 
 from configs.errors import RecipeError
 from configs.schema import Recipe
-from tasks import checkpoints, fitting
+from tasks import batches, checkpoints, fitting
 from tasks.artifact import Artifact
 
 SAME = 1e-5
@@ -129,7 +129,7 @@ def test_rows_of_a_batch_have_similar_lengths(
 
 
 def test_the_collator_pads_to_the_longest_row() -> None:
-    batch = fitting.Collator(pad_id=9)(
+    batch = batches.Collator(pad_id=9)(
         [{"input_ids": [1, 2, 3], "labels": 1}, {"input_ids": [4], "labels": 0}]
     )
     assert batch["input_ids"].tolist() == [[1, 2, 3], [4, 9, 9]]
@@ -138,7 +138,7 @@ def test_the_collator_pads_to_the_longest_row() -> None:
 
 
 def test_the_collator_pads_label_sequences_with_what_the_loss_ignores() -> None:
-    batch = fitting.Collator(pad_id=0)(
+    batch = batches.Collator(pad_id=0)(
         [{"input_ids": [1, 2], "labels": [5, 6]}, {"input_ids": [3], "labels": [7]}]
     )
     assert batch["labels"].tolist() == [[5, 6], [7, -100]]
@@ -240,5 +240,5 @@ def test_an_unknown_scratch_model_type_is_an_error(
     recipe: Recipe, prepared: Artifact, tmp_path: Path
 ) -> None:
     scratch = {**recipe.model.scratch.model_dump(), "model_type": "birt"}
-    with pytest.raises(RecipeError, match=r"model.scratch: no such birt"):
+    with pytest.raises(RecipeError, match=r"no model type 'birt'; did you mean"):
         built(changed(recipe, model={"scratch": scratch}), prepared, tmp_path)

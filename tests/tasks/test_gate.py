@@ -1,6 +1,7 @@
 """The gate on made-up outputs: what it compares, and what it refuses."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -29,19 +30,36 @@ def model(rows: Sequence[Ids]) -> Array:
     return logits
 
 
-def decide(outputs: Array) -> list[int]:
-    return [int(label) for label in outputs.argmax(axis=1)]
+class Texts:
+    """Each row is a text; its logits are its output."""
 
+    def together(self, outputs: Sequence[Array]) -> Array:
+        return np.stack(outputs)
 
-def accuracy(outputs: Array) -> float:
-    targets = [len(one) // 2 % N_LABELS for one in ROWS]
-    return float(np.mean(np.array(decide(outputs)) == targets))
+    def alone(self, rows: Sequence[int], outputs: Sequence[Array]) -> Array:
+        return np.stack(outputs)
+
+    def decide(self, outputs: Array) -> list[int]:
+        return [int(label) for label in outputs.argmax(axis=1)]
+
+    def agrees(self, decision: int, other: int) -> bool:
+        return decision == other
+
+    def numbers(self, outputs: Array) -> Array:
+        return outputs
+
+    def measure(self, outputs: Array) -> float:
+        """Accuracy."""
+        targets = [len(one) // 2 % N_LABELS for one in ROWS]
+        return float(np.mean(np.array(self.decide(outputs)) == targets))
 
 
 def judge(**limits: float) -> tuple[Judge, list[Ids]]:
     rows, batches = gate.plan(ROWS, LONGEST, token_budget=512)
     expected = gate.run_all(model, rows, batches)
-    return Judge(batches, expected, decide, accuracy, Gate.model_validate(limits)), rows
+    texts = Texts()
+    one = Judge(batches, expected, None, texts, Gate.model_validate(limits))
+    return replace(one, expected_texts=texts.together(one.in_row_order(expected))), rows
 
 
 def verdict(run: gate.Run, tolerance: Tolerance = FP32, **limits: float) -> gate.Verdict:
@@ -77,12 +95,12 @@ def test_single_rows_and_the_maximum_length_are_among_the_shapes() -> None:
 
 def test_a_single_row_can_be_planned() -> None:
     rows, batches = gate.plan(ROWS[:1], LONGEST, token_budget=512)
-    assert gate.run_all(model, rows, batches)["mixed"].shape == (1, N_LABELS)
+    assert gate.run_all(model, rows, batches)["mixed"][0].shape == (N_LABELS,)
 
 
 def test_outputs_come_back_in_row_order() -> None:
     one, _ = judge()
-    assert (one.in_row_order(one.expected) == model(ROWS)).all()
+    assert (np.stack(one.in_row_order(one.expected)) == model(ROWS)).all()
 
 
 # --- the verdict ----------------------------------------------------------------------------------
@@ -144,14 +162,17 @@ def test_outputs_that_are_no_numbers_are_refused(value: float) -> None:
 
 def test_a_pytorch_model_that_gives_no_numbers_passes_nothing() -> None:
     one, _ = judge()
-    nothing = {kind: np.full_like(outputs, np.nan) for kind, outputs in one.expected.items()}
-    broken = Judge(one.batches, nothing, decide, accuracy, one.limits)
+    nothing = {
+        kind: [np.full_like(output, np.nan) for output in outputs]
+        for kind, outputs in one.expected.items()
+    }
+    broken = replace(one, expected=nothing)
     assert "of PyTorch's outputs" in str(broken.verdict(one.expected, INT8).reason)
 
 
 def test_another_number_of_labels_is_refused() -> None:
     found = verdict(lambda rows: model(rows)[:, :2])
-    assert found.reason == ("outputs of scoring batches have shape (40, 2), PyTorch's (40, 3)")
+    assert found.reason == ("outputs of scoring batches have shape (2,), PyTorch's (3,)")
 
 
 def test_agreement_and_metric_have_limits_of_their_own() -> None:
@@ -173,15 +194,9 @@ def test_agreement_and_metric_have_limits_of_their_own() -> None:
     )
 
 
-def test_a_metric_that_should_be_low_may_not_rise() -> None:
+def test_a_metric_that_should_be_low_may_not_rise(monkeypatch: pytest.MonkeyPatch) -> None:
     one, rows = judge(max_metric_drop=0.01)
-    loss = Judge(
-        one.batches,
-        one.expected,
-        decide,
-        lambda outputs: -float(outputs.max(axis=1).mean()),
-        one.limits,
-        higher_is_better=False,
-    )
+    monkeypatch.setattr(Texts, "measure", lambda self, outputs: -float(outputs.max(axis=1).mean()))
+    loss = replace(one, higher_is_better=False)
     smaller = gate.run_all(lambda some: model(some) * np.float32(0.9), rows, one.batches)
     assert "a loss of" in str(loss.verdict(smaller, INT8).reason)

@@ -96,7 +96,8 @@ def test_targets_are_trained_on_as_their_own_side_cuts_them(
     from datasets import load_from_disk
     from transformers import AutoTokenizer
 
-    from tasks.objectives import translation
+    from tasks import long_text
+    from tasks.objectives import Given, translation
     from tasks.prepare import prepare
 
     with (tmp_path / "pairs.csv").open("w", newline="", encoding="utf-8") as file:
@@ -112,12 +113,11 @@ def test_targets_are_trained_on_as_their_own_side_cuts_them(
         }
     )
     prepared = prepare(recipe).path
-    rows = translation.training_rows(
-        stored := load_from_disk(str(prepared / "train")),
-        AutoTokenizer.from_pretrained(prepared / "tokenizer"),
-        translation.Options(),
-        64,
-    )
+    stored = load_from_disk(str(prepared / "train"))
+    tokenizer = AutoTokenizer.from_pretrained(prepared / "tokenizer")
+    reader = long_text.reader(recipe, prepared)
+    given = Given(translation.Options(), {}, reader, tokenizer)
+    rows = translation.training_rows(stored, given)
     assert rows["labels"] == slow(text_target=list(stored["labels"]))["input_ids"]
     assert rows["input_ids"] == slow(list(stored["text"]))["input_ids"]
 

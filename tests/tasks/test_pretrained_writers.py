@@ -47,7 +47,9 @@ def marian(folder: Path, tokenizer: Any) -> None:
     MarianMTModel(config).save_pretrained(folder)
 
 
-@pytest.mark.parametrize("make", [gpt2, t5, marian])
+@pytest.mark.parametrize(
+    "make", [gpt2, *(pytest.param(one, marks=pytest.mark.slow) for one in (marian, t5))]
+)
 def test_a_folder_is_trained_on_and_becomes_graphs(
     make: Callable[[Path, Any], None], tmp_path: Path
 ) -> None:

@@ -86,7 +86,7 @@ def stages(table: Path) -> dict[str, Artifact]:
             "length_histogram": {"edges": [0, 8, 16, 32], "counts": [10, 500, 190]},
         },
     )
-    found = evaluate.measure(tiny_recipe(table), prepared, rows, outputs)
+    found = evaluate.measure(tiny_recipe(table), prepared, prepared.facts["head"], rows, outputs)
     found["baseline_difference"] = {"value": 0.2, "low": 0.1, "high": 0.3}
     found["variant"] = "int8"
     found["worst"] = [

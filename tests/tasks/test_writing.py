@@ -15,6 +15,7 @@ from toy import tiny_recipe
 
 from modeling.config import DecoderConfig
 from modeling.models import DecoderForCausalLM
+from serving.documents import Document
 from serving.heads import generation
 from tasks import decoder_graph, trial, writing
 from tasks.objectives import generation as objective
@@ -42,7 +43,9 @@ def bench() -> WritingBench:
     settings = {"decoding": {}, **writing.settings_of(model)}
     head = generation.Head({**settings, "decoding": {"max_new_tokens": 8}}, pad_id=0)
     recipe = tiny_recipe(Path("rows.csv"), objective="generation")
-    validation = Rows(["" for _ in rows], rows, [len(row) for row in rows])
+    validation = Rows(
+        ["" for _ in rows], [Document([row]) for row in rows], [len(row) for row in rows]
+    )
     prompts = [row[: len(row) // 2 + 1] for row in rows]
 
     def metric(outputs: Any) -> float:

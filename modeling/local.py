@@ -1,0 +1,156 @@
+"""Sliding-window attention: each position looks at its neighbourhood, a few look at everything.
+
+Beltagy et al., "Longformer: The Long-Document Transformer" (2020), section 3.1. Positions are cut
+into blocks as long as the window reaches, so that a block's queries find all their keys in three
+blocks, and time and memory grow with the length, not with its square. For the suffixes see
+attention.py; beside those
+
+    n  blocks                   c  positions of a block, and how far the window reaches
+    g  global positions: the first ones of a text
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .attention import fused_attention
+from .positions import Positions
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How far a position looks, in either direction, and how many first ones are global: those look
+    at all positions, and all look at them. `causal`: nobody looks ahead."""
+
+    window: int
+    n_global: int = 0
+    causal: bool = False
+
+    def allows(self, at_q: Tensor, at_k: Tensor) -> Tensor:
+        """Whether positions may look at others; of any two shapes that broadcast."""
+        near = (at_q - at_k).abs() <= self.window
+        near = near | (at_k < self.n_global) | (at_q < self.n_global)
+        return near & (at_k <= at_q) if self.causal else near
+
+
+@dataclass(frozen=True)
+class LocalAttention:
+    """`fused_attention` under the mask of a reach, in pieces: an `Attend` of its own.
+
+    Made for one batch, of which it knows where each token stands.
+    """
+
+    reach: Reach
+    at_bl: Tensor
+    """Positions, counted from each text's first token."""
+    real_bl: Tensor
+    """1 where there is a token, 0 where there is padding."""
+    positions: Positions
+
+    def __call__(
+        self,
+        q_bhld: Tensor,
+        k_bhld: Tensor,
+        v_bhld: Tensor,
+        mask: Tensor | None = None,
+        *,
+        dropout: float = 0.0,
+    ) -> Tensor:
+        """(b, h, l, d); `mask` is not looked at. Of padding the result means nothing."""
+        near_bhld = self._near(q_bhld, k_bhld, v_bhld, dropout)
+        if not self.reach.n_global:
+            return near_bhld
+        return self._with_global_rows(near_bhld, q_bhld, k_bhld, v_bhld, dropout)
+
+    def _near(self, q_bhld: Tensor, k_bhld: Tensor, v_bhld: Tensor, dropout: float) -> Tensor:
+        """Every position at its neighbourhood and at the global positions."""
+        length, c = q_bhld.shape[2], self.reach.window
+        over = -length % c
+        at_bl, real_bl = (F.pad(one, (0, over)) for one in (self.at_bl, self.real_bl.bool()))
+        at_bkn, real_bkn = _neighbours(at_bl, c), _neighbours(real_bl, c)
+        k_bhknd, v_bhknd = (_neighbours(F.pad(one, (0, 0, 0, over)), c) for one in (k_bhld, v_bhld))
+        at_bqn = _blocks(at_bl, c)
+        queries, keys = at_bqn[..., :, None], at_bkn[..., None, :]
+        seen = self.reach.allows(queries, keys) & real_bkn[..., None, :]
+        if self.reach.n_global:
+            # Those stand behind the three blocks, and must not be counted twice.
+            seen = seen & (keys >= self.reach.n_global)
+            where_bg, real_bg = self._global_positions()
+            at_g = torch.arange(where_bg.shape[1], device=at_bl.device)
+            globally = self.reach.allows(queries, at_g) & real_bg[:, None, None, :]
+            seen = torch.cat([seen, globally], -1)
+            n_blocks = at_bqn.shape[1]
+            k_bhknd, v_bhknd = (
+                torch.cat(
+                    [near, _rows(x, where_bg)[:, :, None].expand(-1, -1, n_blocks, -1, -1)], 3
+                )
+                for near, x in ((k_bhknd, k_bhld), (v_bhknd, v_bhld))
+            )
+            at_bkn = torch.cat([at_bkn, at_g.expand(*at_bkn.shape[:2], -1)], -1)
+        bias = self.positions.bias(at_bqn.flatten(0, 1), at_bkn.flatten(0, 1))
+        mask = seen.flatten(0, 1)[:, None]
+        q_bhnqd = _blocks(F.pad(q_bhld, (0, 0, 0, over)), c)
+        q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (q_bhnqd, k_bhknd, v_bhknd))
+        barred = mask if bias is None else torch.where(mask, bias, -torch.inf)
+        found = fused_attention(q, k, v, barred, dropout=dropout)
+        blocks = found.view(len(q_bhld), -1, *found.shape[1:]).transpose(1, 2)
+        return blocks.flatten(2, 3)[:, :, :length]
+
+    def _with_global_rows(
+        self, x_bhld: Tensor, q_bhld: Tensor, k_bhld: Tensor, v_bhld: Tensor, dropout: float
+    ) -> Tensor:
+        """The global positions look at all others: few rows, each as long as the text."""
+        where_bg, there_bg = self._global_positions()
+        at_bg = self.at_bl.gather(1, where_bg)
+        allowed = self.reach.allows(at_bg[:, :, None], self.at_bl[:, None, :])
+        mask = (allowed & self.real_bl.bool()[:, None, :])[:, None]
+        bias = self.positions.bias(at_bg, self.at_bl)
+        rows = fused_attention(
+            _rows(q_bhld, where_bg),
+            k_bhld,
+            v_bhld,
+            mask if bias is None else torch.where(mask, bias, -torch.inf),
+            dropout=dropout,
+        )
+        # Those that a short text lacks go to a place behind it, and away with that.
+        length = x_bhld.shape[2]
+        into_bg = torch.where(there_bg, where_bg, length)
+        index = into_bg[:, None, :, None].expand(-1, rows.shape[1], -1, rows.shape[3])
+        return F.pad(x_bhld, (0, 0, 0, 1)).scatter(2, index, rows)[:, :, :length]
+
+    def _global_positions(self) -> tuple[Tensor, Tensor]:
+        """(b, g): where the global positions stand in each row, and whether they are there."""
+        length = self.at_bl.shape[1]
+        first_b1 = self.real_bl.long().argmax(1, keepdim=True)
+        steps = torch.arange(min(self.reach.n_global, length), device=self.at_bl.device)
+        where_bg = (first_b1 + steps).clamp(max=length - 1)
+        there = (first_b1 + steps < length) & self.real_bl.bool().gather(1, where_bg)
+        return where_bg, there
+
+
+def _rows(x_bhld: Tensor, where_bg: Tensor) -> Tensor:
+    """(b, h, g, d): some positions of each row."""
+    index = where_bg[:, None, :, None].expand(-1, x_bhld.shape[1], -1, x_bhld.shape[3])
+    return x_bhld.gather(2, index)
+
+
+def _blocks(x: Tensor, c: int) -> Tensor:
+    """(b, l) to (b, n, c), (b, h, l, d) to (b, h, n, c, d)."""
+    axis = 1 if x.ndim == 2 else 2
+    return x.reshape(*x.shape[:axis], -1, c, *x.shape[axis + 1 :])
+
+
+def _neighbours(x: Tensor, c: int) -> Tensor:
+    """Each block with the one before and the one behind it, which are zeros at the ends.
+
+    (b, l) to (b, n, 3c), (b, h, l, d) to (b, h, n, 3c, d).
+    """
+    axis = 1 if x.ndim == 2 else 2
+    around = (c, c) if x.ndim == 2 else (0, 0, c, c)
+    blocks = _blocks(F.pad(x, around), c)
+    n = blocks.shape[axis] - 2
+    return torch.cat([blocks.narrow(axis, step, n) for step in range(3)], axis + 1)

@@ -1,0 +1,56 @@
+"""Any number of labels a text: a sigmoid for each.
+
+Columns: `labels`, those whose probability reaches their threshold, and, with the option
+`probabilities`, all of them in the order of the manifest's labels.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from .classification import Head as Classification
+
+UNDECIDED = 0.5
+"""The threshold of a label for which none was chosen."""
+
+
+class Head(Classification):
+    """`settings`: `labels`, in the order of the logits, and their `thresholds`."""
+
+    SHARES: ClassVar[dict[str, str]] = {}
+
+    @property
+    def thresholds(self) -> NDArray[np.float64]:
+        labels = self.settings["labels"]
+        return np.array(self.settings.get("thresholds") or [UNDECIDED] * len(labels))
+
+    def fields(self, *, probabilities: bool = False, **options: Any) -> list[pa.Field]:
+        always = [pa.field("labels", pa.list_(pa.string()))]
+        every = pa.field("probabilities", pa.list_(pa.float32()))
+        return [*always, every] if probabilities else always
+
+    def columns(
+        self, outputs: NDArray[np.float32], *, probabilities: bool = False, **options: Any
+    ) -> list[pa.Array]:
+        """Labels[, all probabilities]; nulls where a logit is not finite."""
+        names = np.asarray(self.settings["labels"], dtype=object)
+        decided: NDArray[np.bool_] = np.asarray(np.isfinite(outputs).all(axis=1))
+        shares = sigmoid(outputs)
+        chosen = [
+            names[row >= self.thresholds].tolist() if good else None
+            for row, good in zip(shares, decided, strict=True)
+        ]
+        made = [pa.array(chosen, pa.list_(pa.string()))]
+        if probabilities:
+            rows = [row if good else None for row, good in zip(shares, decided, strict=True)]
+            made.append(pa.array(rows, pa.list_(pa.float32())))
+        return made
+
+
+def sigmoid(logits: NDArray[Any]) -> NDArray[np.float64]:
+    """1 / (1 + exp(-x)), without overflow."""
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * logits.astype(np.float64))))

@@ -1,0 +1,233 @@
+"""Spans of a text, each with a label: names of persons and places, and the like.
+
+Column: `spans`, a list of {label, text, start, end, probability}; start and end count characters
+of the text, the end is the first one behind the span; the probability is the mean of its words'.
+
+A word is tagged by its first token. The tags of a text are the likeliest ones that are valid under
+the scheme (Viterbi, 1967): BIO, where I-x follows B-x or I-x, or BILOU (Ratinov and Roth, 2009),
+where spans of several words end in L-x and spans of one are U-x.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ..batching import pad
+from ..documents import Document, Ids
+from ..tokenizer import Tokens
+from . import Head as Base
+
+PREFIXES = {"BIO": "BI", "BILOU": "BILU"}
+OUTSIDE = "O"
+SPAN = pa.struct(
+    [
+        ("label", pa.string()),
+        ("text", pa.string()),
+        ("start", pa.int32()),
+        ("end", pa.int32()),
+        ("probability", pa.float64()),
+    ]
+)
+Array = NDArray[Any]
+
+
+def tags_of(labels: Sequence[str], scheme: str) -> list[str]:
+    """Every tag there is, in the order of the logits."""
+    return [OUTSIDE, *(f"{prefix}-{label}" for label in labels for prefix in PREFIXES[scheme])]
+
+
+def may_follow(tag: str, before: str, scheme: str) -> bool:
+    """Whether a tag may stand behind another; O stands before and after a text."""
+    goes_on = tag[0] in "IL"
+    if before[0] in "BI" and before[1:] == tag[1:] and goes_on:
+        return True
+    # In BILOU a span that has begun has to end.
+    return not goes_on and not (scheme == "BILOU" and before[0] in "BI")
+
+
+@dataclass(frozen=True)
+class Words:
+    """The words of a text, as the model sees them: (n,) each."""
+
+    tokens: Array
+    """The first token of each."""
+    starts: Array
+    ends: Array
+
+
+def words_of(text: str, tokens: Tokens) -> Words:
+    """A word begins where the tokenizer says so, and where letters or digits meet what is neither.
+
+    White space is no part of one.
+    """
+    assert tokens.offsets is not None
+    assert tokens.begins is not None
+    firsts, starts, ends = [], list[int](), list[int]()
+    for i, ((start, end), begins) in enumerate(
+        zip(tokens.offsets.tolist(), tokens.begins.tolist(), strict=True)
+    ):
+        start, end = _trimmed(text, start, end)
+        if start == end:
+            continue
+        if begins or not ends or text[start].isalnum() != text[ends[-1] - 1].isalnum():
+            firsts.append(i)
+            starts.append(start)
+            ends.append(end)
+        else:
+            ends[-1] = max(ends[-1], end)
+    return Words(*(np.array(one, np.int64) for one in (firsts, starts, ends)))
+
+
+def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
+    while start < end and text[start].isspace():
+        start += 1
+    while end > start and text[end - 1].isspace():
+        end -= 1
+    return start, end
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """What the model makes of a text: (words, tags) logits, and where the words stand."""
+
+    text: str
+    words: Words
+    logits: Array
+
+
+class Head(Base):
+    """`settings`: `labels`, and `scheme`, BIO or BILOU."""
+
+    OFFSETS: ClassVar[bool] = True
+
+    @cached_property
+    def tags(self) -> list[str]:
+        return tags_of(self.settings["labels"], self.settings["scheme"])
+
+    @cached_property
+    def _allowed(self) -> Array:
+        """(before, tag)"""
+        scheme = self.settings["scheme"]
+        return np.array(
+            [[may_follow(tag, before, scheme) for tag in self.tags] for before in self.tags]
+        )
+
+    @property
+    def _ends(self) -> Array:
+        """(tag,): whether it may be the last one of a text."""
+        return np.asarray(self._allowed[:, 0])
+
+    def run(self, session: Any, rows: Sequence[Ids], **options: Any) -> Sequence[Array]:
+        """Token ids, each (length,), to logits, each (length, tags)."""
+        ids, mask = pad(rows, pad_id=self.pad_id, shapes=session.shapes)
+        feeds = {"input_ids": ids, "attention_mask": mask}
+        (logits,) = session.run(["logits"], {name: feeds[name] for name in session.inputs})
+        return [one[: len(row)] for row, one in zip(rows, logits, strict=False)]
+
+    def join(self, document: Document, outputs: Sequence[Array]) -> Tagged:
+        tokens = document.tokens
+        assert tokens is not None
+        logits = document.of_tokens(outputs)
+        first = document.starts[0]
+        read = slice(first, first + len(logits))
+        assert tokens.offsets is not None
+        assert tokens.begins is not None
+        seen = Tokens(tokens.ids[read], tokens.offsets[read], tokens.begins[read])
+        words = words_of(document.text, seen)
+        return Tagged(document.text, words, np.asarray(logits[words.tokens], np.float32))
+
+    def collect(self, outputs: Sequence[Tagged]) -> list[Tagged]:
+        return list(outputs)
+
+    def numbers(self, outputs: Sequence[Tagged]) -> Array:
+        """The logits of all words, (n, tags)."""
+        return np.concatenate([one.logits for one in outputs])
+
+    def agrees(self, decision: Any, other: Any) -> bool:
+        places = ("label", "start", "end")
+        ours, theirs = (
+            None if spans is None else [[span[name] for name in places] for span in spans]
+            for spans in (decision, other)
+        )
+        return ours == theirs
+
+    def fields(self, **options: Any) -> list[pa.Field]:
+        return [pa.field("spans", pa.list_(SPAN))]
+
+    def columns(self, outputs: Sequence[Tagged], **options: Any) -> list[pa.Array]:
+        return [pa.array([self.spans(one) for one in outputs], pa.list_(SPAN))]
+
+    def spans(self, one: Tagged) -> list[dict[str, Any]] | None:
+        """None where a logit is not finite."""
+        if not np.isfinite(one.logits).all():
+            return None
+        logs = log_softmax(one.logits.astype(np.float64))
+        chosen = self.valid(logs)
+        found = []
+        for label, first, last in spans_of([self.tags[tag] for tag in chosen]):
+            here = np.arange(first, last + 1)
+            start, end = int(one.words.starts[first]), int(one.words.ends[last])
+            probability = round(float(np.exp(logs[here, chosen[here]]).mean()), 6)
+            found.append(
+                {
+                    "label": label,
+                    "text": one.text[start:end],
+                    "start": start,
+                    "end": end,
+                    "probability": probability,
+                }
+            )
+        return found
+
+    def valid(self, logs: Array) -> Array:
+        """The likeliest valid tags, (n,), of log probabilities (n, tags)."""
+        chosen: Array = logs.argmax(axis=1)
+        if self._is_valid(chosen):
+            return chosen
+        barred = np.where(self._allowed, 0.0, -np.inf)
+        best = logs[0] + barred[0]  # as if behind O
+        before = np.empty(logs.shape, np.int64)
+        for i in range(1, len(logs)):
+            through = best[:, None] + barred
+            before[i] = through.argmax(axis=0)
+            best = through.max(axis=0) + logs[i]
+        chosen[-1] = np.where(self._ends, best, -np.inf).argmax()
+        for i in range(len(logs) - 1, 0, -1):
+            chosen[i - 1] = before[i, chosen[i]]
+        return chosen
+
+    def _is_valid(self, tags: Array) -> bool:
+        if not len(tags):
+            return True
+        inside = self._allowed[tags[:-1], tags[1:]].all()
+        return bool(self._allowed[0, tags[0]] and inside and self._ends[tags[-1]])
+
+
+def spans_of(tags: Sequence[str]) -> Iterator[tuple[str, int, int]]:
+    """(label, first, last) of each span of a sequence of tags, valid or not.
+
+    As conlleval and seqeval read them: a span begins with B or U, with I or L behind another label
+    or none, and behind the end of one.
+    """
+    start, label = None, ""
+    for i, tag in enumerate([*tags, OUTSIDE]):
+        prefix, _, own = tag.partition("-")
+        before = tags[i - 1].partition("-")[0] if i else OUTSIDE
+        inside = prefix in "IL" and own == label and before in ("B", "I")
+        if start is not None and not inside:
+            yield label, start, i - 1
+            start, label = None, ""
+        if prefix != OUTSIDE and not inside:
+            start, label = i, own
+
+
+def log_softmax(logits: Array) -> Array:
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))

@@ -1,0 +1,172 @@
+"""Which rows a training step sees, and the tensors they become.
+
+Runs in the trainer's process only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Sampler
+from transformers.trainer_pt_utils import get_length_grouped_indices
+
+from serving.batching import plan_batches
+from serving.documents import Document, Reader
+from serving.tokenizer import Tokens
+
+IGNORED = -100
+"""Label of a position that does not count, as torch's cross-entropy has it."""
+
+
+class Windowed(Dataset[dict[str, Any]]):
+    """Texts in the windows that scoring reads them in: all, or some, drawn anew in each epoch.
+
+    Which are drawn depends on nothing but seed, epoch and row, so that a resumed run draws the
+    same.
+    """
+
+    def __init__(
+        self,
+        stored: Any,
+        reader: Reader,
+        *,
+        most: int | None = None,
+        seed: Callable[[], int] = lambda: 0,
+        token_labels: bool = False,
+    ) -> None:
+        """`stored`: rows with the `input_ids` of whole texts, without special tokens, and `labels`.
+
+        `most`: windows of a text. `token_labels`: a label for each token, divided like the tokens.
+        """
+        self._stored = stored.with_format("numpy")
+        self._reader, self._most, self.seed = reader, most, seed
+        self._token_labels = token_labels
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        row = self._stored[i]
+        document = self._reader.divided(Tokens(row["input_ids"]))
+        chosen = self._chosen(document, i)
+        labels = row["labels"].tolist()
+        if self._token_labels:
+            labels = [self._framed(labels, document.starts[one]) for one in chosen]
+        return {"windows": [document.windows[one].tolist() for one in chosen], "labels": labels}
+
+    def lengths(self) -> list[int]:
+        """Tokens of each text that are read in an epoch."""
+        return [self._length(n) for n in self._stored["length"]]
+
+    def _length(self, n_tokens: int) -> int:
+        reader = self._reader
+        room, n_special = reader.room, sum(map(len, reader.frame))
+        n_windows = len(reader.starts(n_tokens - n_special))
+        if self._most is not None:
+            n_windows = min(n_windows, self._most)
+        return n_windows * (min(room, n_tokens - n_special) + n_special)
+
+    def _chosen(self, document: Document, i: int) -> Sequence[int]:
+        n_windows = len(document.windows)
+        if self._most is None or n_windows <= self._most:
+            return range(n_windows)
+        draw = np.random.default_rng([self.seed(), i])
+        return sorted(draw.choice(n_windows, self._most, replace=False).tolist())
+
+    def _framed(self, labels: Sequence[int], start: int) -> list[int]:
+        before, after = ([IGNORED] * len(part) for part in self._reader.frame)
+        return [*before, *labels[start : start + self._reader.room], *after]
+
+
+class LengthGrouped(Sampler[int]):
+    """Rows of one batch have similar lengths; the order depends on nothing but seed and epoch.
+
+    So a resumed run sees the rows that the killed one had left. (transformers' own sampler draws
+    from the global generator, whose state at the epoch's start is gone by then.)
+    """
+
+    def __init__(self, lengths: list[int], *, batch_size: int, seed: Callable[[], int]) -> None:
+        self.lengths, self.batch_size, self.seed = lengths, batch_size, seed
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed())
+        return iter(get_length_grouped_indices(self.lengths, self.batch_size, generator=generator))
+
+
+class TokenBatches(Sampler[list[int]]):
+    """Batches with as many tokens as a budget holds, of rows of similar lengths.
+
+    As many batches in every epoch: which of the rows of one length stand together, and the order of
+    the batches, depend on nothing but the seed.
+    """
+
+    def __init__(
+        self, lengths: Sequence[int], *, budget: int, step: int, seed: Callable[[], int]
+    ) -> None:
+        """`step`: batches of one optimizer step, over all processes."""
+        self.lengths, self.budget, self.step = np.asarray(lengths), budget, step
+        self.seed = seed
+        self._n_batches = len(plan_batches(self.lengths, token_budget=budget))
+
+    def __len__(self) -> int:
+        return math.ceil(self._n_batches / self.step) * self.step
+
+    def __iter__(self) -> Iterator[list[int]]:
+        random = np.random.default_rng(self.seed())
+        rows = random.permutation(len(self.lengths))
+        batches = plan_batches(self.lengths[rows], token_budget=self.budget)
+        order = random.permutation(len(batches))
+        for place in range(len(self)):  # all processes have something to do in the last step
+            yield rows[batches[order[place % len(batches)]]].tolist()
+
+
+class Collator:
+    """Rows to tensors: input_ids and attention_mask (batch, longest), labels (batch[, longest]),
+    decoder_input_ids of the labels' shape where there is something to make them.
+
+    Of texts in windows the rows are the windows; `n_windows` (texts) says how many each text has,
+    and there is a label for each text, unless there is one for each token.
+    """
+
+    def __init__(
+        self,
+        pad_id: int,
+        decoder_ids: Callable[..., torch.Tensor] | None = None,
+        *,
+        token_labels: bool = False,
+    ) -> None:
+        self.pad_id, self.decoder_ids, self.token_labels = pad_id, decoder_ids, token_labels
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        in_windows = "windows" in rows[0]
+        labels = [row["labels"] for row in rows]
+        if in_windows:
+            ids = [window for row in rows for window in row["windows"]]
+            if self.token_labels:
+                labels = [one for of_text in labels for one in of_text]
+        else:
+            ids = [row["input_ids"] for row in rows]
+        batch = {
+            "input_ids": padded(ids, self.pad_id),
+            "attention_mask": padded([[1] * len(one) for one in ids], 0),
+            "labels": padded(labels, IGNORED)
+            if isinstance(labels[0], list)
+            else torch.tensor(labels),
+        }
+        if in_windows and not self.token_labels:
+            batch["n_windows"] = torch.tensor([len(row["windows"]) for row in rows])
+        if self.decoder_ids:  # a loss of ours takes the labels away before the model sees them
+            batch["decoder_input_ids"] = self.decoder_ids(labels=batch["labels"])
+        return batch
+
+
+def padded(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
+    longest = max(map(len, rows))
+    return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows])

@@ -1,0 +1,210 @@
+"""Any number of labels a text: binary cross-entropy of each, micro and macro F1.
+
+From which probability a label is given is chosen on the validation rows, label by label. Imports
+torch and transformers only inside the functions that train.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from configs.errors import DataError
+from serving.heads.multilabel import UNDECIDED, sigmoid
+from tasks.objectives import Array, Metric, classification
+from tasks.probabilities import average_precision
+
+COLUMNS = {"text": "the text", "labels": "its labels: a list, or names with commas between them"}
+TEXT = "text"
+METRIC = "micro_f1"
+LABELLED = False
+DECODE = {"probabilities": True}
+
+
+class Options(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    labels: list[str] | None = None
+    """All allowed labels, in order; every label there is, sorted, by default."""
+    threshold: float | None = Field(None, gt=0, lt=1)
+    """The probability from which any label is given; chosen for each on the validation rows, for
+    the best F1, by default."""
+
+
+def read_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The labels as a list. Raises ValueError with the reason code `null_labels`/`wrong_type`."""
+    labels = row["labels"]
+    if labels is None:
+        raise ValueError("null_labels")
+    if isinstance(labels, str):
+        listed = labels.lstrip().startswith("[")
+        try:
+            labels = json.loads(labels) if listed else labels.split(",")
+        except ValueError:
+            raise ValueError("wrong_type") from None
+        labels = [one.strip() for one in labels if str(one).strip()]
+    if not isinstance(labels, list):
+        raise ValueError("wrong_type")
+    return {"text": row["text"], "labels": [str(one) for one in labels]}
+
+
+def fit_targets(rows: Mapping[str, list[Any]], options: Options) -> dict[str, Any]:
+    """The given labels, or every label there is, sorted; a threshold of each where one is given."""
+    labels = options.labels or sorted({label for some in rows["labels"] for label in some})
+    given = options.threshold
+    return {"labels": labels, "thresholds": [given] * len(labels) if given else None}
+
+
+def encode_target(row: Mapping[str, Any], head: Mapping[str, Any]) -> list[int]:
+    """(k,) 1 for each label it has. Raises ValueError with the reason code `unknown_label`."""
+    if set(row["labels"]) - set(head["labels"]):
+        raise ValueError("unknown_label")
+    return [int(label in row["labels"]) for label in head["labels"]]
+
+
+def decode_target(target: Sequence[int], head: Mapping[str, Any]) -> str:
+    return ", ".join(label for label, has in zip(head["labels"], target, strict=True) if has)
+
+
+def check(
+    splits: Mapping[str, Sequence[Sequence[int]]], head: Mapping[str, Any], min_rows: int
+) -> None:
+    """Raises DataError for labels without training rows enough."""
+    if not head["labels"]:
+        raise DataError("multilabel needs labels; no row has one")
+    counts = np.sum(splits["train"], axis=0)
+    few = [
+        f"{label!r} has {count}"
+        for label, count in zip(head["labels"], counts, strict=True)
+        if count < min_rows
+    ]
+    if few:
+        raise DataError(
+            f"fewer than {min_rows} training rows for a label: {', '.join(few)}; add rows, name in "
+            "options.labels those to keep, or lower data.limits.min_rows_per_label"
+        )
+
+
+def load_model(source: Any, head: Mapping[str, Any], **how: Any) -> Any:
+    """A classifier with an output for each label."""
+    return classification.load_model(source, head, **how)
+
+
+def loss(
+    options: Options, targets: Any, head: Mapping[str, Any], label_smoothing: float
+) -> Callable[..., Any]:
+    """Binary cross-entropy, mean over rows and labels: the Trainer's `compute_loss_func`.
+
+    `num_items_in_batch` counts the labels of all rows of the optimizer step, given or not.
+    """
+    from torch.nn.functional import binary_cross_entropy_with_logits
+
+    def compute(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
+        wanted = labels.float() * (1 - label_smoothing) + label_smoothing / 2
+        total = binary_cross_entropy_with_logits(outputs["logits"].float(), wanted, reduction="sum")
+        return total / (labels.numel() if num_items_in_batch is None else num_items_in_batch)
+
+    return compute
+
+
+def settled(
+    head: Mapping[str, Any], targets: Sequence[Sequence[int]], outputs: Array
+) -> dict[str, Any]:
+    """With the thresholds that give the best F1 of each label on these rows."""
+    if head["thresholds"]:
+        return dict(head)
+    true, probabilities = np.asarray(targets), sigmoid(outputs)
+    return {
+        **head,
+        "thresholds": [best_threshold(*one) for one in zip(true.T, probabilities.T, strict=True)],
+    }
+
+
+def best_threshold(true: Array, probabilities: Array) -> float:
+    """Half-way between the two probabilities (n,) between which F1 of `true` (n,) is best."""
+    order = np.argsort(-probabilities, kind="stable")
+    hits, given = np.cumsum(true[order]), np.arange(1, len(true) + 1)
+    f1 = 2 * hits / (given + true.sum())
+    ranked = probabilities[order]
+    f1[:-1][ranked[:-1] == ranked[1:]] = 0  # equal ones fall to one side
+    last = int(f1.argmax())
+    if not f1[last]:
+        return UNDECIDED
+    below = ranked[last + 1] if last + 1 < len(ranked) else 0.0
+    return float((ranked[last] + below) / 2)
+
+
+def statistics(targets: Any, outputs: Array, head: Mapping[str, Any]) -> Array:
+    """(n, 3k + 2): given, decided and both of each label; rows that are all right, and rows.
+
+    `outputs`: logits (n, k).
+    """
+    thresholds = head.get("thresholds") or [UNDECIDED] * len(head["labels"])
+    true = np.asarray(targets, dtype=np.float64).reshape(-1, len(head["labels"]))
+    decided = (sigmoid(outputs) >= thresholds).astype(np.float64)
+    right = (true == decided).all(axis=1, keepdims=True)
+    return np.concatenate([true, decided, true * decided, right, np.ones_like(right)], axis=1)
+
+
+def metrics(head: Mapping[str, Any]) -> dict[str, Metric]:
+    """micro F1 = 2 Σ hits / Σ (given + decided); macro F1: the labels' mean; exact: rows with all
+    labels right."""
+    k = len(head["labels"])
+
+    def micro_f1(sums: Array) -> Array:
+        hits = sums[..., 2 * k : 3 * k].sum(-1)
+        return np.asarray(2 * hits / np.maximum(sums[..., : 2 * k].sum(-1), 1))
+
+    def macro_f1(sums: Array) -> Array:
+        both = sums[..., :k] + sums[..., k : 2 * k]
+        f1 = 2 * sums[..., 2 * k : 3 * k] / np.maximum(both, 1)
+        seen = both > 0
+        return np.asarray((f1 * seen).sum(-1) / np.maximum(seen.sum(-1), 1))
+
+    def exact(sums: Array) -> Array:
+        return np.asarray(sums[..., -2] / np.maximum(sums[..., -1], 1))
+
+    return {"micro_f1": Metric(micro_f1), "macro_f1": Metric(macro_f1), "exact": Metric(exact)}
+
+
+def details(
+    targets: Any, outputs: Array, head: Mapping[str, Any], *, confidence: float
+) -> dict[str, Any]:
+    """Average precision, whatever the thresholds; the labels one by one."""
+    true = np.asarray(targets).reshape(-1, len(head["labels"]))
+    found = average_precision(true, sigmoid(outputs), confidence=confidence)
+    sums = statistics(targets, outputs, head).sum(axis=0)[: 3 * true.shape[1]].reshape(3, -1)
+    thresholds = head.get("thresholds") or [UNDECIDED] * true.shape[1]
+    rows = [
+        [label, round(threshold, 4), round(2 * both / max(given + decided, 1), 4), int(given)]
+        for label, threshold, given, decided, both in zip(
+            head["labels"], thresholds, *sums, strict=True
+        )
+    ]
+    columns = ["label", "threshold", "F1", "rows"]
+    return {
+        "metrics": {} if found is None else {"average_precision": found},
+        "tables": [{"title": "Labels", "columns": columns, "rows": rows}],
+    }
+
+
+def common_head(head: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """A head with the labels of two models, and one threshold for all."""
+    return {**classification.common_head(head, other), "thresholds": None}
+
+
+def align(outputs: Array, head: Mapping[str, Any], common: Mapping[str, Any]) -> Array:
+    """(n, k) → (n, k of the common head), moved so that each threshold comes to lie at a half."""
+    thresholds = np.array(head.get("thresholds") or [UNDECIDED] * len(head["labels"]))
+    moved = outputs - np.log(thresholds / (1 - thresholds))
+    return classification.align(moved, head, common)
+
+
+def row_losses(targets: Any, outputs: Array, head: Mapping[str, Any]) -> Array:
+    """(n,) binary cross-entropy in nats, summed over the labels."""
+    true, logits = np.asarray(targets), outputs.astype(np.float64)
+    return np.asarray((np.logaddexp(0, logits) - true * logits).sum(axis=1))

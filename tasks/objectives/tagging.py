@@ -1,0 +1,342 @@
+"""Spans in a text, each with a label: cross-entropy over its words' tags, F1 of whole spans.
+
+A row has a text and its spans, or a list of words and their tags. Imports torch and transformers
+only inside the functions that train.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from configs.errors import DataError
+from serving.heads import tagging as head_of
+from serving.tokenizer import Tokens
+from tasks.objectives import Array, Given, Metric, load
+
+COLUMNS = {
+    "text": "the text, or a list of its words",
+    "tags": "its spans, [{start, end, label}, ...], or of words a list of their tags",
+}
+TEXT = "text"
+METRIC = "f1"
+LABELLED = False
+POOLS = ()
+"""Windows are merged token by token."""
+TOKEN_LABELS = True
+IGNORED = -100
+SAMPLES = 10
+Span = tuple[int, int, str]
+"""Start, end (the first character behind it), label."""
+
+
+class Options(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    scheme: Literal["BIO", "BILOU"] = "BIO"
+    """How words are tagged: BILOU has tags of its own for a span's last word, and for spans of a
+    single word."""
+    labels: list[str] | None = None
+    """All allowed labels; every label there is, sorted, by default."""
+
+
+# --- rows -----------------------------------------------------------------------------------------
+
+
+def read_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A string and spans, whichever way the row has them, written as JSON or not.
+
+    Raises ValueError with the reason code `null_tags`, `wrong_type` or `other_number_of_tags`.
+    """
+    text, tags = _parsed(row["text"]), _parsed(row["tags"])
+    if tags is None:
+        raise ValueError("null_tags")
+    if not isinstance(tags, list):
+        raise ValueError("wrong_type")
+    if not isinstance(text, list):
+        return {"text": text, "tags": [_known(one) for one in tags]}
+    if not all(isinstance(one, str) for one in [*text, *tags]):
+        raise ValueError("wrong_type")
+    if len(text) != len(tags):
+        raise ValueError("other_number_of_tags")
+    ends = np.cumsum([len(word) + 1 for word in text]) - 1
+    spans = [
+        {
+            "start": int(ends[first]) - len(text[first]),
+            "end": int(ends[last]),
+            "label": label,
+        }
+        for label, first, last in head_of.spans_of(tags)
+    ]
+    return {"text": " ".join(text), "tags": spans}
+
+
+def _parsed(value: Any) -> Any:
+    """JSON where it looks like a list, as tables without lists have it."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _known(span: Any) -> dict[str, Any]:
+    try:
+        found = {"start": int(span["start"]), "end": int(span["end"]), "label": str(span["label"])}
+    except (TypeError, KeyError, ValueError):
+        raise ValueError("wrong_type") from None
+    return found
+
+
+def fit_targets(rows: Mapping[str, list[Any]], options: Options) -> dict[str, Any]:
+    """The labels there are, and the scheme."""
+    found = {span["label"] for spans in rows["tags"] for span in spans}
+    return {"labels": options.labels or sorted(found), "scheme": options.scheme}
+
+
+def encode_target(row: Mapping[str, Any], head: Mapping[str, Any]) -> str:
+    """The spans as JSON, [[start, end, label], ...], in order. Raises ValueError(reason code)."""
+    spans = sorted((one["start"], one["end"], one["label"]) for one in row["tags"])
+    done = 0
+    for start, end, label in spans:
+        if not 0 <= start < end <= len(row["text"]):
+            raise ValueError("span_outside_the_text")
+        if start < done:
+            raise ValueError("spans_overlap")
+        if label not in head["labels"]:
+            raise ValueError("unknown_label")
+        done = end
+    return json.dumps(spans, ensure_ascii=False)
+
+
+def decode_target(target: str, head: Mapping[str, Any]) -> str:
+    return target
+
+
+def check(splits: Mapping[str, Sequence[str]], head: Mapping[str, Any], min_rows: int) -> None:
+    """Raises DataError for labels without spans enough in the training rows."""
+    labels = head["labels"]
+    if not labels:
+        raise DataError("tagging needs spans; the rows have none")
+    counts = Counter(label for target in splits["train"] for *_, label in json.loads(target))
+    few = [f"{label!r} has {counts[label]}" for label in labels if counts[label] < min_rows]
+    if few:
+        raise DataError(
+            f"fewer than {min_rows} training spans of a label: {', '.join(few)}; add rows, name in "
+            "options.labels those to keep, or lower data.limits.min_rows_per_label"
+        )
+
+
+# --- training -------------------------------------------------------------------------------------
+
+
+def load_model(source: Any, head: Mapping[str, Any], **how: Any) -> Any:
+    """A token classifier from a folder, a Hub id or (random weights) a transformers config."""
+    from transformers import AutoModelForTokenClassification, PretrainedConfig
+
+    tags = head_of.tags_of(head["labels"], head["scheme"])
+    config = {
+        "num_labels": len(tags),
+        "id2label": dict(enumerate(tags)),
+        "label2id": {name: i for i, name in enumerate(tags)},
+    }
+    if not isinstance(source, PretrainedConfig):
+        how["ignore_mismatched_sizes"] = True
+    return load(AutoModelForTokenClassification, source, config, **how)
+
+
+def training_rows(stored: Any, given: Given) -> Any:
+    """Whole texts' tokens; a word's first one has its tag as label, the others none."""
+    import datasets
+    import pyarrow as pa
+
+    table = stored.with_format("arrow")[:]
+    texts, targets = table["text"].to_pylist(), table["labels"].to_pylist()
+    tags = head_of.tags_of(given.head["labels"], given.head["scheme"])
+    read = list(given.reader.tokens(texts))
+    labels = [
+        labels_of(text, tokens, json.loads(target), tags)
+        for text, tokens, target in zip(texts, read, targets, strict=True)
+    ]
+    n_special = sum(map(len, given.reader.frame))
+    columns = {
+        "input_ids": pa.array([one.ids for one in read], pa.list_(pa.int32())),
+        "labels": pa.array(labels, pa.list_(pa.int32())),
+        "length": pa.array([len(one) + n_special for one in read], pa.int32()),
+    }
+    return datasets.Dataset(pa.table(columns))
+
+
+def labels_of(text: str, tokens: Tokens, spans: Sequence[Span], tags: Sequence[str]) -> Array:
+    """(n,) the index of each token's tag; IGNORED for those that do not begin a word.
+
+    A word that a span has only a part of is all the span's.
+    """
+    words = head_of.words_of(text, tokens)
+    found = np.full(len(tokens), IGNORED, np.int32)
+    found[words.tokens] = tags.index(head_of.OUTSIDE)
+    for start, end, label in spans:
+        inside = words.tokens[(words.starts < end) & (words.ends > start)]
+        for place, token in enumerate(inside):
+            prefix = "B" if place == 0 else "I"
+            if f"U-{label}" in tags and place == len(inside) - 1:
+                prefix = "U" if place == 0 else "L"
+            found[token] = tags.index(f"{prefix}-{label}")
+    return found
+
+
+def loss(
+    options: Options, targets: Any, head: Mapping[str, Any], label_smoothing: float
+) -> Callable[..., Any]:
+    """Cross-entropy over the words: the Trainer's `compute_loss_func`.
+
+    `num_items_in_batch` (words of the whole optimizer step) makes accumulated pieces add up to the
+    loss of the undivided batch.
+    """
+    from torch.nn.functional import cross_entropy
+
+    def compute(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
+        total = cross_entropy(
+            outputs["logits"].flatten(0, 1).float(),
+            labels.flatten(),
+            label_smoothing=label_smoothing,
+            reduction="sum",
+        )
+        words = (labels != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
+        return total / words
+
+    return compute
+
+
+def of_batches(
+    labels: Array, logits: Array, head: Mapping[str, Any]
+) -> tuple[list[str], list[str]]:
+    """What the Trainer has of validation rows, as `statistics` takes it, words for characters.
+
+    `labels`: (rows, length); `logits`: (rows, length, tags).
+    """
+    scorer = head_of.Head(head, pad_id=0)
+    targets, outputs = list[str](), list[str]()
+    for expected, found in zip(labels, logits, strict=True):
+        words = expected != IGNORED
+        chosen = scorer.valid(head_of.log_softmax(found[words].astype(np.float64)))
+        for tags, into in ((expected[words], targets), (chosen, outputs)):
+            named = head_of.spans_of([scorer.tags[tag] for tag in tags])
+            into.append(json.dumps([[first, last + 1, label] for label, first, last in named]))
+    return targets, outputs
+
+
+# --- metrics --------------------------------------------------------------------------------------
+
+
+def answers(head: Any, outputs: Sequence[Any]) -> Array:
+    """(n,) the spans of each text, as targets are stored."""
+    found = (head.spans(one) or [] for one in outputs)
+    return np.array(
+        [json.dumps([[s["start"], s["end"], s["label"]] for s in spans]) for spans in found]
+    )
+
+
+def statistics(targets: Sequence[str], outputs: Sequence[str], head: Mapping[str, Any]) -> Array:
+    """(n, 3k): true spans, found ones, and those that are both, label by label."""
+    place = {label: i for i, label in enumerate(head["labels"])}
+    counts = np.zeros((len(targets), 3, len(place)))
+    for row, target, output in zip(counts, targets, outputs, strict=True):
+        true, found = ({tuple(one) for one in json.loads(text)} for text in (target, str(output)))
+        for some, spans in zip(row, (true, found, true & found), strict=True):
+            for *_, label in spans:
+                some[place[label]] += 1
+    return counts.reshape(len(targets), -1)
+
+
+def metrics(head: Mapping[str, Any]) -> dict[str, Metric]:
+    """Of whole spans, as the CoNLL shared tasks count them (Tjong Kim Sang and De Meulder, 2003):
+    right only with both ends and the label. All labels together; macro F1 is the labels' mean."""
+    k = len(head["labels"])
+
+    def divided(sums: Array) -> tuple[Array, Array, Array]:
+        return sums[..., :k], sums[..., k : 2 * k], sums[..., 2 * k :]
+
+    def precision(sums: Array) -> Array:
+        _, found, both = divided(sums)
+        return np.asarray(both.sum(-1) / np.maximum(found.sum(-1), 1))
+
+    def recall(sums: Array) -> Array:
+        true, _, both = divided(sums)
+        return np.asarray(both.sum(-1) / np.maximum(true.sum(-1), 1))
+
+    def f1(sums: Array) -> Array:
+        true, found, both = divided(sums)
+        return np.asarray(2 * both.sum(-1) / np.maximum((true + found).sum(-1), 1))
+
+    def macro_f1(sums: Array) -> Array:
+        true, found, both = divided(sums)
+        seen = true + found > 0
+        of_label = 2 * both / np.maximum(true + found, 1)
+        return np.asarray((of_label * seen).sum(-1) / np.maximum(seen.sum(-1), 1))
+
+    named = {"f1": f1, "precision": precision, "recall": recall, "macro_f1": macro_f1}
+    return {name: Metric(one) for name, one in named.items()}
+
+
+# --- what evaluation shows ------------------------------------------------------------------------
+
+
+def details(
+    targets: Sequence[str], outputs: Sequence[str], head: Mapping[str, Any], *, confidence: float
+) -> dict[str, Any]:
+    """Precision, recall and F1 of each label."""
+    sums = statistics(targets, outputs, head).sum(axis=0)
+    rows = []
+    for label, true, found, both in zip(head["labels"], *sums.reshape(3, -1), strict=True):
+        precision, recall = both / max(found, 1), both / max(true, 1)
+        f1 = 2 * both / max(true + found, 1)
+        rows.append([label, *(round(one, 4) for one in (precision, recall, f1)), int(true)])
+    columns = ["label", "precision", "recall", "F1", "spans"]
+    return {"tables": [{"title": "Labels", "columns": columns, "rows": rows}]}
+
+
+def row_losses(targets: Sequence[str], outputs: Sequence[str], head: Mapping[str, Any]) -> Array:
+    """(n,) spans that are missing or too many."""
+    true, found, both = np.split(statistics(targets, outputs, head), 3, axis=1)
+    return np.asarray((true + found - 2 * both).sum(axis=1))
+
+
+def samples(scorer: Any, rows: Any) -> list[dict[str, str]]:
+    """Some texts with spans, what was found in them, and what should have been."""
+    from serving.speed import spread
+
+    some = [i for i, target in enumerate(rows.targets) if json.loads(target)]
+    lengths = np.array([rows.lengths[i] for i in some])
+    chosen = [some[i] for i in spread(lengths, SAMPLES)] if some else []
+    texts = [rows.texts[i] for i in chosen]
+    found = answers(scorer.head, scorer.outputs(texts))
+    return [
+        {
+            "given": text,
+            "written": marked(text, json.loads(str(output))),
+            "reference": marked(text, json.loads(rows.targets[i])),
+        }
+        for text, output, i in zip(texts, found, chosen, strict=True)
+    ]
+
+
+def marked(text: str, spans: Sequence[Span]) -> str:
+    """The text's spans alone, with their labels."""
+    return ", ".join(f"[{text[start:end]}] {label}" for start, end, label in spans) or "none"
+
+
+def common_head(head: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """A head with the labels of two models."""
+    return {**head, "labels": list(dict.fromkeys([*head["labels"], *other["labels"]]))}
+
+
+def align(outputs: Array, head: Mapping[str, Any], common: Mapping[str, Any]) -> Array:
+    """Spans name their labels."""
+    return outputs

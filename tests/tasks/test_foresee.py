@@ -1,0 +1,79 @@
+"""What would stop a run after its training is told before it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import changed
+from toy import sentences, tiny_recipe, write_csv
+
+from configs.errors import RecipeError
+from configs.schema import Recipe
+from serving.errors import InputError
+from tasks.artifact import Artifact
+from tasks.foresee import foresee
+from tasks.prepare import prepare
+
+
+def test_a_recipe_that_can_be_trained_passes(recipe: Recipe, prepared: Artifact) -> None:
+    foresee(recipe, prepared)
+
+
+def scratch(recipe: Recipe, **changes: Any) -> dict[str, Any]:
+    """The section `model` with other fields of `scratch`."""
+    own = recipe.model.scratch.model_dump()
+    config = {**own["config"], **changes.pop("config", {})}
+    return {"model": {"scratch": {**own, **changes, "config": config}}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"promote": {"metric": "blue"}}, "promote.metric: classification has no metric 'blue'"),
+        ({"train": {"best_by": "blue"}}, "train.best_by: no metric 'blue'"),
+        ({"evaluate": {"slices": ["foo"]}}, "evaluate.slices: the column 'foo' is not carried"),
+        ({"export": {"default": "fp16"}}, "export.default: fp16 is not among export.variants"),
+        ({"model": {"max_length": 128}}, "64 positions are too few for model.max_length 128"),
+        ({"model_type": "brt"}, "model.scratch.model_type: no model type 'brt'; did you mean 'b"),
+        ({"config": {"hiden_size": 3}}, "bert has no 'hiden_size'; did you mean 'hidden_size'"),
+        ({"config": {"hidden_size": 33}}, "model.scratch.config: no such bert: The hidden size"),
+    ],
+)
+def test_what_cannot_be_is_told(
+    recipe: Recipe, prepared: Artifact, changes: dict[str, Any], problem: str
+) -> None:
+    of_scratch = not set(changes) <= {*Recipe.model_fields}
+    sections = scratch(recipe, **changes) if of_scratch else changes
+    with pytest.raises(RecipeError, match=problem):
+        foresee(changed(recipe, **sections), prepared)
+
+
+@pytest.mark.parametrize(
+    ("positions", "options", "kind", "problem"),
+    [
+        (64, {}, InputError, "max_new_tokens must be under 64, the tokens that the model has"),
+        (32, {"max_new_tokens": 4}, RecipeError, "positions for 32 tokens; its gate compares 32"),
+    ],
+)
+def test_a_model_that_writes_needs_room_for_it(
+    tmp_path: Path, positions: int, options: dict[str, Any], kind: type[Exception], problem: str
+) -> None:
+    recipe = tiny_recipe(
+        write_csv(tmp_path / "rows.csv", sentences(100)), objective="generation", options=options
+    )
+    own = recipe.model.scratch.config
+    section = {
+        "source": "scratch",
+        "max_length": 16,
+        "scratch": {
+            "model_type": "transformer-decoder",
+            "vocab_size": 300,
+            "config": {**own, "max_position_embeddings": positions},
+        },
+    }
+    content = {**recipe.model_dump(mode="json"), "model": section}
+    recipe = recipe.model_validate(content)
+    with pytest.raises(kind, match=problem):
+        foresee(recipe, prepare(recipe))

@@ -1,0 +1,71 @@
+"""int8 graphs of models that the usual ones' tests do not show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir
+import onnxruntime as ort
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from modeling.config import EncoderConfig
+from modeling.models import EncoderForSequenceClassification
+from tasks import int8, variants
+
+SHAPE: dict[str, Any] = {
+    "vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "intermediate_size": 48, "max_position_embeddings": 40,
+}  # fmt: skip
+
+
+def rows(n: int) -> list[Any]:
+    random = np.random.default_rng(0)
+    return [random.integers(3, 60, 12) for _ in range(n)]
+
+
+@pytest.mark.parametrize(
+    ("make", "positions"),
+    [(variants.int8_static, "alibi"), (variants.int8_dynamic, "sinusoidal")],
+)
+def test_an_encoder_of_ours_in_int8(make: Any, positions: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = EncoderConfig(**SHAPE, positions=positions, num_labels=3)
+    model = EncoderForSequenceClassification(config).eval()
+    source = variants.Source(variants.plain(model, max_length=16), "cpu", rows(32), pad_id=0)
+    graph = make(source)
+    assert any("MatMul" in node.op_type and "Integer" in node.op_type for node in graph.graph)
+    onnx_ir.save(graph, tmp_path / "model.onnx")
+    session = ort.InferenceSession(tmp_path / "model.onnx")
+    ids = np.stack(rows(5))
+    given = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+    names = [one.name for one in session.get_inputs()]
+    (found,) = session.run(["logits"], {name: given[name] for name in names})
+    with torch.inference_mode():
+        expected = model(torch.from_numpy(ids)).logits.numpy()
+    assert np.abs(found - expected).max() < 0.2 * np.abs(expected).max()
+
+
+def test_a_product_that_is_the_graphs_output_keeps_its_name(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    weights = random.normal(size=(32, 8)).astype(np.float32)
+    shape = ["batch", "length"]
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "weights"], ["logits"], name="last")],
+        "last",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [*shape, 32])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [*shape, 8])],
+        [numpy_helper.from_array(weights, "weights")],
+    )
+    opset = [helper.make_opsetid("", 20)]
+    plain = onnx_ir.from_proto(helper.make_model(graph, opset_imports=opset, ir_version=10))
+    feeds = [{"x": random.normal(size=(2, 5, 32)).astype(np.float32)} for _ in range(8)]
+    made = int8.static(plain, feeds)
+    assert [node.op_type for node in made.graph][-1] == "MatMulIntegerToFloat"
+    onnx_ir.save(made, tmp_path / "model.onnx")
+    (found,) = ort.InferenceSession(tmp_path / "model.onnx").run(["logits"], feeds[0])
+    expected = feeds[0]["x"] @ weights
+    assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()

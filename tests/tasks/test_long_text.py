@@ -1,0 +1,177 @@
+"""Texts longer than the model, read in windows: in training, at the gate, when scored."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from toy import FILLER, WORDS, tiny_recipe, write_csv
+
+from configs.errors import RecipeError
+from configs.schema import Recipe
+from serving import manifest, pooling
+from serving.scorer import Scorer
+from tasks import batches, fitting, long_text
+from tasks.artifact import Artifact
+from tasks.evaluate import evaluate
+from tasks.export import export
+from tasks.pooling import POOLS, AttentionPool, DocumentModel, take_last_layer
+from tasks.prepare import prepare
+from tasks.train import train
+
+
+def long_rows(n: int, seed: int = 0) -> list[tuple[str, str]]:
+    """Texts of 30 to 90 words, of which six that stand together anywhere tell the label."""
+    draw = random.Random(seed)
+    rows = []
+    for _ in range(n):
+        label = draw.choice(sorted(WORDS))
+        words = draw.choices(FILLER.split(), k=draw.randint(24, 84))
+        place = draw.randint(0, len(words))
+        words[place:place] = draw.choices(WORDS[label].split(), k=6)
+        rows.append((" ".join(words), label))
+    return rows
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_csv(tmp_path_factory.mktemp("long") / "rows.csv", long_rows(900))
+
+
+def recipe_of(table: Path, pool: str | None, **changes: Any) -> Recipe:
+    """In windows of 16 tokens; cut to as many where there is no pool."""
+    windows = {"strategy": "windows", "window": 16, "stride": 10, "pool": pool}
+    recipe: Recipe = tiny_recipe(
+        table, name="long", long_text=windows if pool else {},
+        export={"variants": ["fp32"], "gate": {"rows": 32}, "calibration_rows": 32},
+        evaluate={"resamples": 100}, **changes,
+    )  # fmt: skip
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"max_length": 16})})
+
+
+def measured(recipe: Recipe) -> tuple[Artifact, float]:
+    """The export, and how good it is."""
+    prepared = prepare(recipe)
+    exported = export(recipe, prepared, train(recipe, prepared))
+    return exported, evaluate(recipe, prepared, exported).facts["value"]
+
+
+@pytest.fixture(scope="module")
+def truncated(table: Path) -> float:
+    return measured(recipe_of(table, None))[1]
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        "attention",
+        *(pytest.param(one, marks=pytest.mark.slow) for one in ("mean", "max", "vote")),
+    ],
+)
+def test_what_stands_far_behind_is_seen_in_windows(
+    table: Path, truncated: float, pool: str
+) -> None:
+    exported, accuracy = measured(recipe_of(table, pool))
+    # A vote counts the windows that saw nothing like the one that did.
+    assert accuracy > truncated + (0.05 if pool == "vote" else 0.15)
+    model = exported.path / "model"
+    assert manifest.read(model).long_text == {
+        "strategy": "windows", "window": 16, "stride": 10, "pool": pool,
+    }  # fmt: skip
+    assert (model / pooling.FILE).exists() == (pool == "attention")
+    scorer = Scorer(model)
+    (one,) = scorer.read([long_rows(1, seed=1)[0][0]])
+    assert len(one.windows) > 2
+    assert manifest.read(model).score["chunk_rows"] == 500
+
+
+@given(st.integers(1, 9), st.integers(2, 5), st.integers(0, 2**31))
+def test_tensors_are_pooled_as_arrays_are(n: int, k: int, seed: int) -> None:
+    outputs = np.random.default_rng(seed).normal(size=(n, k)).astype(np.float32)
+    for name, pool in POOLS.items():
+        ours = pool(torch.from_numpy(outputs)).numpy()
+        np.testing.assert_allclose(ours, pooling.POOLS[name](outputs), rtol=1e-5, atol=1e-6)
+
+
+def test_votes_are_trained_as_a_mean() -> None:
+    outputs = torch.randn(3, 2, requires_grad=True)
+    assert torch.equal(POOLS["vote"](outputs), outputs.mean(0))
+
+
+def test_a_model_of_windows_gives_an_output_for_each_text(table: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(table, "attention")
+    prepared = prepare(recipe)
+    trainer = fitting.build(recipe, prepared.path, tmp_path, per_device=8, accumulation=2)
+    whole = trainer.model
+    assert isinstance(whole, DocumentModel)
+    assert isinstance(whole.pool, AttentionPool)
+    batch = next(iter(trainer.get_eval_dataloader()))
+    assert len(batch["labels"]) == 8
+    assert len(batch["input_ids"]) == batch["n_windows"].sum() > 30
+    labels = batch.pop("labels")
+    whole.eval()
+    with torch.no_grad():
+        together = whole(**batch)["logits"]
+        vectors = whole.model(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
+        ).logits
+        first = whole.pool(vectors[: batch["n_windows"][0]])
+    assert together.shape == (len(labels), 3)
+    torch.testing.assert_close(together[0], first)
+
+
+def test_an_epoch_draws_windows_anew_and_a_resumed_one_the_same(
+    table: Path, tmp_path: Path
+) -> None:
+    recipe = recipe_of(table, "mean")
+    prepared = prepare(recipe)
+    trainer = fitting.build(recipe, prepared.path, tmp_path, per_device=8, accumulation=2)
+    rows = trainer.train_dataset
+    assert isinstance(rows, batches.Windowed)
+    reader = long_text.reader(recipe, prepared.path)
+    stored = fitting.datasets.load_from_disk(str(prepared.path / "train"))
+    some = range(20)
+    first, again = ([rows[i] for i in some] for _ in range(2))
+    trainer.state.epoch = 1.0
+    second = [rows[i] for i in some]
+    assert first == again != second
+    for i in some:
+        scored = [one.tolist() for one in reader.read([stored[i]["text"]])[0].windows]
+        assert all(window in scored for window in first[i]["windows"])
+        assert len(first[i]["windows"]) == min(4, len(scored))
+        assert trainer.lengths[i] == sum(map(len, first[i]["windows"]))
+
+
+def test_what_is_no_classifier_cannot_be_pooled_by_attention() -> None:
+    with pytest.raises(ValueError, match="needs to know the last layer of Sequential"):
+        take_last_layer(torch.nn.Sequential())
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"objective": "generation"}, "generation cannot read a text in windows"),
+        ({"objective": "multilabel"}, "multilabel has no vote; it has mean, max, attention"),
+        ({"window": 17}, "17 tokens are more than model.max_length, 16"),
+        ({"stride": 17}, "windows of 16 tokens every 17 would leave out"),
+    ],
+)
+def test_windows_that_cannot_be_are_named(
+    table: Path, changes: dict[str, Any], problem: str
+) -> None:
+    recipe = recipe_of(table, "vote")
+    asked = {key: value for key, value in changes.items() if key != "objective"}
+    recipe = recipe.model_copy(
+        update={
+            "objective": changes.get("objective", "classification"),
+            "long_text": recipe.long_text.model_copy(update=asked),
+        }
+    )
+    with pytest.raises(RecipeError, match=problem):
+        prepare(recipe)

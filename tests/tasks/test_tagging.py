@@ -1,0 +1,206 @@
+"""Spans from rows to labels of tokens, and counted as the reference scorer counts them."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import seqeval.metrics
+import seqeval.scheme
+from toy import WORDS, sentences, tiny_recipe
+
+from configs.errors import DataError
+from serving.documents import LongText, Reader
+from serving.heads import tagging as head_of
+from serving.scorer import Scorer
+from tasks import long_text, reference
+from tasks.export import export
+from tasks.objectives import tagging
+from tasks.prepare import prepare
+from tasks.train import train
+
+HEAD = {"labels": ["name", "place"], "scheme": "BIO"}
+
+
+# --- rows -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"text": "Ada in New York", "tags": [{"start": 7, "end": 15, "label": "place"},
+                                             {"start": 0, "end": 3, "label": "name"}]},
+        {"text": ["Ada", "in", "New", "York"], "tags": ["B-name", "O", "B-place", "I-place"]},
+        {"text": '["Ada", "in", "New", "York"]', "tags": '["U-name", "O", "B-place", "L-place"]'},
+        {"text": "Ada in New York", "tags": '[{"start": 0, "end": 3, "label": "name"},'
+                                            ' {"start": 7, "end": 15, "label": "place"}]'},
+    ],
+)  # fmt: skip
+def test_rows_of_either_kind_have_the_same_spans(row: dict[str, Any]) -> None:
+    read = tagging.read_row(row)
+    assert read["text"] == "Ada in New York"
+    target = tagging.encode_target(read, HEAD)
+    assert json.loads(target) == [[0, 3, "name"], [7, 15, "place"]]
+    assert tagging.fit_targets({"tags": [read["tags"]]}, tagging.Options()) == HEAD
+
+
+@pytest.mark.parametrize(
+    ("text", "tags", "reason"),
+    [
+        ("a", None, "null_tags"),
+        ("a", "none", "wrong_type"),
+        ("a", [{"start": 0}], "wrong_type"),
+        (["a", "b"], ["O"], "other_number_of_tags"),
+        (["a", 1], ["O", "O"], "wrong_type"),
+        ("abc", [{"start": 1, "end": 9, "label": "name"}], "span_outside_the_text"),
+        ("abc", [{"start": 2, "end": 2, "label": "name"}], "span_outside_the_text"),
+        ("abcd", [{"start": 0, "end": 3, "label": "name"}, {"start": 2, "end": 4, "label": "name"}],
+         "spans_overlap"),
+        ("abc", [{"start": 0, "end": 3, "label": "thing"}], "unknown_label"),
+    ],
+)  # fmt: skip
+def test_rows_that_cannot_be_used_say_why(text: Any, tags: Any, reason: str) -> None:
+    with pytest.raises(ValueError, match=f"^{reason}$"):
+        tagging.encode_target(tagging.read_row({"text": text, "tags": tags}), HEAD)
+
+
+def test_labels_need_spans_enough() -> None:
+    rows = ['[[0, 1, "name"]]'] * 5 + ['[[0, 1, "place"]]'] * 2
+    with pytest.raises(DataError, match="fewer than 5 training spans of a label: 'place' has 2"):
+        tagging.check({"train": rows}, HEAD, 5)
+    with pytest.raises(DataError, match="the rows have none"):
+        tagging.check({"train": []}, {"labels": []}, 5)
+
+
+# --- labels of tokens -----------------------------------------------------------------------------
+
+
+def named(text: str, spans: list[tagging.Span], scheme: str, prepared: Path) -> list[str]:
+    """Of each token its tag, `-` where it has none."""
+    file = prepared / "tokenizer" / "tokenizer.json"
+    (tokens,) = Reader(file, max_length=32, long_text=LongText(), offsets=True).tokens([text])
+    tags = head_of.tags_of(HEAD["labels"], scheme)
+    return [
+        tags[i] if i >= 0 else "-" for i in tagging.labels_of(text, tokens, spans, tags).tolist()
+    ]
+
+
+def test_a_words_first_token_has_its_tag(prepared: Any) -> None:
+    text = "the telescopes, Zyx"
+    tags = named(text, [(4, 14, "name"), (16, 19, "place")], "BIO", prepared.path)
+    assert [tag for tag in tags if tag != "-"] == ["O", "B-name", "O", "B-place"]
+    assert tags.count("-") >= 2  # words of several tokens
+    tags = named("old soup and bread", [(0, 8, "name"), (13, 18, "place")], "BILOU", prepared.path)
+    assert [tag for tag in tags if tag != "-"] == ["B-name", "L-name", "O", "U-place"]
+
+
+def test_a_word_that_a_span_has_a_part_of_is_the_spans(prepared: Any) -> None:
+    assert "B-name" in named("goalkeeper", [(0, 4, "name")], "BIO", prepared.path)
+
+
+# --- counting -------------------------------------------------------------------------------------
+
+
+def spans_as_json(tags: list[str]) -> str:
+    return json.dumps([[first, last, label] for label, first, last in head_of.spans_of(tags)])
+
+
+def scores(true: list[list[str]], found: list[list[str]]) -> list[float]:
+    statistics = tagging.statistics(
+        [spans_as_json(one) for one in true], [spans_as_json(one) for one in found], HEAD
+    ).sum(axis=0)
+    metrics = tagging.metrics(HEAD)
+    names = ("precision", "recall", "f1", "macro_f1")
+    return [float(metrics[name].of(statistics)) for name in names]
+
+
+def test_a_thousand_random_sequences_count_as_in_seqeval() -> None:
+    """Whether valid or not; all together, and each by itself."""
+    draw = random.Random(0)
+    tags = head_of.tags_of(HEAD["labels"], "BIO")
+    true = [draw.choices(tags, k=draw.randint(1, 12)) for _ in range(1000)]
+    # Some of it right.
+    found = [[tag if draw.random() < 0.6 else draw.choice(tags) for tag in one] for one in true]
+    theirs = [
+        seqeval.metrics.precision_score(true, found),
+        seqeval.metrics.recall_score(true, found),
+        seqeval.metrics.f1_score(true, found),
+        seqeval.metrics.f1_score(true, found, average="macro"),
+    ]
+    assert scores(true, found) == pytest.approx(theirs)
+    assert 0.2 < theirs[2] < 0.8
+    for a, b in zip(true, found, strict=True):
+        expected = seqeval.metrics.f1_score([a], [b], zero_division=0)
+        assert scores([a], [b])[2] == pytest.approx(expected)
+
+
+def test_valid_bilou_counts_as_in_seqeval() -> None:
+    draw = np.random.default_rng(0)
+    head = head_of.Head({**HEAD, "scheme": "BILOU"}, pad_id=0)
+
+    def drawn() -> list[str]:
+        logs = head_of.log_softmax(draw.normal(size=(8, len(head.tags))))
+        return [head.tags[tag] for tag in head.valid(logs)]
+
+    true = [drawn() for _ in range(300)]
+    found = [one if draw.random() < 0.3 else drawn() for one in true]
+    how = {"mode": "strict", "scheme": seqeval.scheme.BILOU}
+    assert scores(true, found)[2] == pytest.approx(seqeval.metrics.f1_score(true, found, **how))
+
+
+def test_the_trainers_arrays_are_counted_as_spans() -> None:
+    tags = head_of.tags_of(HEAD["labels"], "BIO")
+    labels = np.array([[-100, 1, -100, 2, 0, -100], [-100, 0, 3, -100, -100, -100]])
+    logits = np.zeros((2, 6, len(tags)))
+    for place, tag in (((0, 1), 1), ((0, 3), 2), ((0, 4), 0), ((1, 1), 0), ((1, 2), 4)):
+        logits[(*place, tag)] = 5
+    targets, outputs = tagging.of_batches(labels, logits, HEAD)
+    assert targets == ['[[0, 2, "name"]]', '[[1, 2, "place"]]']
+    # I-place behind O is no valid tag: the next best is taken.
+    assert outputs[0] == targets[0]
+    assert "place" not in outputs[1] or json.loads(outputs[1]) == [[1, 2, "place"]]
+
+
+# --- a whole run ----------------------------------------------------------------------------------
+
+
+def test_every_span_is_pytorchs_in_texts_longer_than_the_model(tmp_path: Path) -> None:
+    """Trained for real on toy texts that are read in windows; fp32 and int8."""
+    table = tmp_path / "rows.jsonl"
+    with table.open("w", encoding="utf-8") as file:
+        for text, _ in sentences(700):
+            words = text.split()
+            tags = [
+                next((f"B-{label}" for label, some in WORDS.items() if word in some.split()), "O")
+                for word in words
+            ]
+            file.write(json.dumps({"text": words, "tags": tags}) + "\n")
+    recipe: Any = tiny_recipe(
+        table, name="tags", objective="tagging",
+        long_text={"strategy": "windows", "window": 12, "stride": 6},
+        train={"epochs": 4, "batch_size": 16, "learning_rate": 5e-3, "precision": "fp32"},
+        export={"variants": ["fp32", "int8"], "gate": {"rows": 64, "min_agreement": 0.5,
+                "max_metric_drop": 0.2}, "calibration_rows": 64},
+    )  # fmt: skip
+    prepared = prepare(recipe)
+    trained = train(recipe, prepared)
+    exported = export(recipe, prepared, trained)
+    fp32 = next(one for one in exported.facts["variants"] if one["name"] == "fp32")
+    assert fp32["agreement"] == 1.0
+    assert fp32["metric"] > 0.9
+    rows = reference.read_rows(recipe, prepared, "test", 100)
+    assert max(len(one.windows) for one in rows.documents) > 2
+    scorer = Scorer(exported.path / "model", variant="fp32")
+    model, _ = reference.load_reader(recipe, prepared, trained, "cpu")
+    run = reference.runner(model, pad_id=scorer.manifest.pad_id)
+    ours = scorer.score(rows.texts)["spans"].to_pylist()
+    reader = long_text.reader(recipe, prepared.path, offsets=True)
+    for one, spans in zip(reader.read(rows.texts), ours, strict=True):
+        theirs = scorer.head.spans(scorer.head.join(one, run(one.windows)))
+        assert scorer.head.agrees(spans, theirs)
+        for span, other in zip(spans, theirs, strict=True):
+            assert span["probability"] == pytest.approx(other["probability"], abs=1e-4)
