@@ -71,8 +71,8 @@ class LocalAttention:
         length, c = q_bhld.shape[2], self.reach.window
         over = -length % c
         at_bl, real_bl = (F.pad(one, (0, over)) for one in (self.at_bl, self.real_bl.bool()))
-        at_bkn, real_bkn = _neighbours(at_bl, c), _neighbours(real_bl, c)
-        k_bhknd, v_bhknd = (_neighbours(F.pad(one, (0, 0, 0, over)), c) for one in (k_bhld, v_bhld))
+        at_bkn, real_bkn = (torch.cat(_neighbours(one, c), 2) for one in (at_bl, real_bl))
+        k_parts, v_parts = (_neighbours(F.pad(one, (0, 0, 0, over)), c) for one in (k_bhld, v_bhld))
         at_bqn = _blocks(at_bl, c)
         queries, keys = at_bqn[..., :, None], at_bkn[..., None, :]
         seen = self.reach.allows(queries, keys) & real_bkn[..., None, :]
@@ -84,17 +84,14 @@ class LocalAttention:
             globally = self.reach.allows(queries, at_g) & real_bg[:, None, None, :]
             seen = torch.cat([seen, globally], -1)
             n_blocks = at_bqn.shape[1]
-            k_bhknd, v_bhknd = (
-                torch.cat(
-                    [near, _rows(x, where_bg)[:, :, None].expand(-1, -1, n_blocks, -1, -1)], 3
-                )
-                for near, x in ((k_bhknd, k_bhld), (v_bhknd, v_bhld))
-            )
+            for parts, x in ((k_parts, k_bhld), (v_parts, v_bhld)):
+                parts.append(_rows(x, where_bg)[:, :, None].expand(-1, -1, n_blocks, -1, -1))
             at_bkn = torch.cat([at_bkn, at_g.expand(*at_bkn.shape[:2], -1)], -1)
         bias = self.positions.bias(at_bqn.flatten(0, 1), at_bkn.flatten(0, 1))
         mask = seen.flatten(0, 1)[:, None]
         q_bhnqd = _blocks(F.pad(q_bhld, (0, 0, 0, over)), c)
-        q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (q_bhnqd, k_bhknd, v_bhknd))
+        k_bhnkd, v_bhnkd = (torch.cat(parts, 3) for parts in (k_parts, v_parts))
+        q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (q_bhnqd, k_bhnkd, v_bhnkd))
         barred = mask if bias is None else torch.where(mask, bias, -torch.inf)
         found = fused_attention(q, k, v, barred, dropout=dropout)
         blocks = found.view(len(q_bhld), -1, *found.shape[1:]).transpose(1, 2)
@@ -144,13 +141,11 @@ def _blocks(x: Tensor, c: int) -> Tensor:
     return x.reshape(*x.shape[:axis], -1, c, *x.shape[axis + 1 :])
 
 
-def _neighbours(x: Tensor, c: int) -> Tensor:
-    """Each block with the one before and the one behind it, which are zeros at the ends.
-
-    (b, l) to (b, n, 3c), (b, h, l, d) to (b, h, n, 3c, d).
-    """
+def _neighbours(x: Tensor, c: int) -> list[Tensor]:
+    """Of each block the one before, itself, and the one behind it, zeros at the ends: each
+    (b, l) to (b, n, c), (b, h, l, d) to (b, h, n, c, d)."""
     axis = 1 if x.ndim == 2 else 2
     around = (c, c) if x.ndim == 2 else (0, 0, c, c)
     blocks = _blocks(F.pad(x, around), c)
     n = blocks.shape[axis] - 2
-    return torch.cat([blocks.narrow(axis, step, n) for step in range(3)], axis + 1)
+    return [blocks.narrow(axis, step, n) for step in range(3)]

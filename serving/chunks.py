@@ -31,18 +31,23 @@ Types = Mapping[str, pa.DataType]
 
 @dataclass(frozen=True)
 class Chunk:
-    """A chunk, or some rows of one, with its texts as the model reads them."""
+    """What is left of a chunk, or of some rows of one, while its texts are at the workers."""
 
     number: int
     rows: Sequence[int]
     """Their numbers in the table."""
     columns: Mapping[str, Sequence[Any]]
+    """Those that are kept."""
     errors: list[str | None]
     """By position in `rows`."""
     good: list[int]
     """The positions that have a document, and no error so far."""
-    documents: list[Document]
-    """Of each of them."""
+    lengths: list[int]
+    """Tokens of each of those."""
+    contents: list[int]
+    """What each of them adds to the record's `content`."""
+    windows: list[int]
+    """Tokens of all their windows."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -106,7 +111,7 @@ def set_aside(block: Block, quarantine: Mapping[int, str]) -> None:
 
 def tokenised(
     number: int, block: Block, plan: Plan, scorer: Scorer, only: Collection[int] | None = None
-) -> Chunk:
+) -> tuple[Chunk, list[Document]]:
     """The documents of the rows that have no error; one more error for a text without a token.
 
     `only`: numbers of the rows that are wanted, when it is not the whole block.
@@ -122,8 +127,18 @@ def tokenised(
         if read[i].n_tokens == 0:  # not even a special token: nothing the model could look at
             errors[i] = "empty_text"
             del read[i]
-    rows = [all_rows[i] for i in kept]
-    return Chunk(number, rows, columns, errors, list(read), [*read.values()])
+    rows, documents = [all_rows[i] for i in kept], [*read.values()]
+    chunk = Chunk(
+        number,
+        rows,
+        {name: columns[name] for name in plan.keep},
+        errors,
+        good=list(read),
+        lengths=[one.n_tokens for one in documents],
+        contents=[content_of(columns, i, rows) for i in read],
+        windows=[len(window) for one in documents for window in one.windows],
+    )
+    return chunk, documents
 
 
 def scored(
@@ -137,41 +152,33 @@ def scored(
         if not decision.is_valid:
             errors[i] = "model_error"
     table = _table(chunk, decided, errors, plan, types)
-    windows = [len(window) for document in chunk.documents for window in document.windows]
-    batches = scorer.runner.batches(windows, **plan.options)
+    batches = scorer.runner.batches(chunk.windows, **plan.options)
     facts = chunk_facts(
         errors,
-        [document.n_tokens for document in chunk.documents],
-        sum(windows),
-        padded_tokens(windows, batches, scorer.runner.shapes),
+        chunk.lengths,
+        sum(chunk.windows),
+        padded_tokens(chunk.windows, batches, scorer.runner.shapes),
         scorer.head.written(outputs),
         {name: decided.column(name).to_pylist() for name in scorer.head.SHARES},
         scorer.manifest.profile,
     )
     first_row = chunk.number * plan.chunk_rows
-    good = [i for i, code in enumerate(errors) if code is None]
-    content = content_of(chunk.columns, good, chunk.rows)
-    counts = {"first_row": first_row, "rows": len(chunk), "scored": len(chunk.documents)}
+    pairs = zip(chunk.good, chunk.contents, strict=True)
+    content = sum(one for i, one in pairs if errors[i] is None)
+    counts = {"first_row": first_row, "rows": len(chunk), "scored": len(chunk.good)}
     return table, {**counts, "content": content, **facts}
 
 
-def content_of(
-    columns: Mapping[str, Sequence[Any]], positions: Sequence[int], rows: Sequence[int]
-) -> int:
-    """A sum over rows: equal for the same values in the same rows, and two parts' sums add up."""
-    read = [columns[name] for name in sorted(columns)]
-    return sum(_content(rows[i], [one[i] for one in read]) for i in positions)
-
-
-def _content(row: int, values: Sequence[Any]) -> int:
-    """A text is not copied more than once: it may be long."""
-    found = crc32(str(row).encode())
-    for value in values:
+def content_of(columns: Mapping[str, Sequence[Any]], position: int, rows: Sequence[int]) -> int:
+    """Equal for the same values in the same row; a part's is the sum of its rows', so that two
+    parts' add up. A text is not copied more than once: it may be long."""
+    found = crc32(str(rows[position]).encode())
+    for name in sorted(columns):
+        value = columns[name][position]
         is_text = isinstance(value, str)
         found = crc32(b"text" if is_text else b"other", found)
-        found = crc32(
-            value.encode("utf-8", "surrogatepass") if is_text else repr(value).encode(), found
-        )
+        content = value.encode("utf-8", "surrogatepass") if is_text else repr(value).encode()
+        found = crc32(content, found)
     return found
 
 

@@ -53,6 +53,7 @@ class Document:
     tokens: Tokens | None = None
     """All of the text's, where somebody asked for their places."""
     text: str = field(default="", repr=False)
+    """The same."""
     truncated: bool = False
     """The model does not see all of the text."""
 
@@ -61,6 +62,11 @@ class Document:
         """As drift is watched: of the text, or of what is left of it."""
         last = len(self.windows) - 1
         return self.starts[last] - self.starts[0] + len(self.windows[last])
+
+    def without_ids(self) -> Document:
+        """The same, where no more than the windows' lengths has to be known of them."""
+        lengths: Any = [range(len(window)) for window in self.windows]
+        return replace(self, windows=lengths)
 
     def only(self, window: int) -> Document:
         """The same text, read in one window alone."""
@@ -151,12 +157,13 @@ class Reader:
         """A text's tokens in the windows that its model reads."""
         starts = self.starts(len(tokens))
         windows = [self.framed(tokens.ids[start : start + self.room]) for start in starts]
+        has_places = tokens.offsets is not None
         return Document(
             windows,
             starts,
             (len(self.frame[0]), len(self.frame[1])),
-            tokens if tokens.offsets is not None else None,
-            text,
+            tokens if has_places else None,
+            text if has_places else "",
             truncated=len(tokens) > starts[-1] + self.room,
         )
 

@@ -289,5 +289,5 @@ def try_rows(model: str | Path, paths: Paths, output: str | Path, rows: range) -
     block = BlockReader(find_files(paths), plan).read(number)
     set_aside(block, out.quarantine())
     scorer = planning.open_as_planned(Path(model), plan)
-    chunk = tokenised(number, block, plan, scorer, only=rows)
-    scorer.start(chunk.documents, **plan.options).outputs()
+    _, documents = tokenised(number, block, plan, scorer, only=rows)
+    scorer.start(documents, **plan.options).outputs()

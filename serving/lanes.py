@@ -117,8 +117,8 @@ class Lanes:
             set_aside(block, self._out.quarantine())  # it may have grown meanwhile
             with self._step("tokenise"):
                 only = rejected[number].rows if number in rejected else None
-                chunk = tokenised(number, block, self._plan, self._scorer, only)
-            reading = self._scorer.start(chunk.documents, **self._plan.options)
+                chunk, documents = tokenised(number, block, self._plan, self._scorer, only)
+            reading = self._scorer.start(documents, **self._plan.options)
             self._at_work.add(reading)
             return chunk, reading
 

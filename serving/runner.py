@@ -146,15 +146,23 @@ class Running:
         batches: list[tuple[NDArray[Any], Future[Sequence[Any]]]],
         shapes: Shapes,
     ) -> None:
-        self._rows, self._batches, self._shapes = rows, batches, shapes
+        self._rows: list[Ids | None] = list(rows)
+        self._batches, self._shapes = batches, shapes
 
     def batches(self) -> Iterator[Batch]:
-        """Wait for all rows; the batches in the order in which they were begun."""
+        """Wait for all rows; the batches in the order in which they were begun.
+
+        Nothing is kept of those that are done: a text may be long.
+        """
         try:
-            for number, (batch, future) in enumerate(self._batches):
-                rows = [self._rows[i] for i in batch]
+            self._batches.reverse()
+            while self._batches:
+                batch, future = self._batches[-1]
                 found = future.result()
-                self._batches[number] = batch, Future()  # and the outputs are the caller's alone
+                self._batches.pop()
+                rows = [row for i in batch if (row := self._rows[i]) is not None]
+                for i in batch:
+                    self._rows[i] = None
                 padded = math.prod(self._shapes.of(rows))
                 yield Batch(batch, found, sum(map(len, rows)), padded)
         except BaseException:

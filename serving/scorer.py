@@ -243,17 +243,19 @@ class Reading:
         self, documents: Sequence[Document], running: Running, head: Head, *, located: bool = False
     ) -> None:
         """`located`: outputs are a Located each."""
-        self._documents, self._running, self._head = documents, running, head
-        self._located = located
+        # What was run is not kept: a text may be long.
+        self._documents: list[Document | None] = [one.without_ids() for one in documents]
+        self._running, self._head, self._located = running, head, located
 
     def outputs(self, on_batch: OnBatch | None = None) -> list[Any]:
         """Wait for all: the head's output of each document, in order.
 
         Windows of one need not share a batch; they are put together when the last is there.
         """
-        owners = [i for i, one in enumerate(self._documents) for _ in one.windows]
-        firsts = np.cumsum([0, *(len(one.windows) for one in self._documents)])
-        missing = np.diff(firsts)
+        counts = [len(one.windows) for one in self._documents if one is not None]
+        owners = np.repeat(np.arange(len(counts)), counts)
+        firsts = np.cumsum([0, *counts])
+        missing = np.array(counts)
         of_windows: list[Any] = [None] * len(owners)
         found: list[Any] = [None] * len(self._documents)
         for batch in self._running.batches():
@@ -264,7 +266,9 @@ class Reading:
                 missing[i] -= 1
                 if not missing[i]:
                     here = slice(firsts[i], firsts[i + 1])
-                    found[i] = self._joined(self._documents[i], of_windows[here])
+                    document, self._documents[i] = self._documents[i], None
+                    assert document is not None
+                    found[i] = self._joined(document, of_windows[here])
                     of_windows[here] = [None] * (firsts[i + 1] - firsts[i])
                     n_done += 1
             if on_batch:
