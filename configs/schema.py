@@ -249,7 +249,7 @@ class Train(Section):
     freeze_embeddings: bool = False
     gradient_checkpointing: bool = False
     """Compute the layers' results again on the way back and keep none of them: less memory, for
-    about a third more time."""
+    more time."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto`: bf16 where the hardware multiplies it natively, else fp32."""
     evaluations_per_epoch: int = Field(1, ge=1)

@@ -22,7 +22,7 @@ from .errors import ModelFolderError
 
 SEGMENT_CHARS = 2**14
 """Texts are tokenised in pieces of about so many characters: what a tokenizer notes of each token
-is a hundred times the token."""
+is far more than the token."""
 BATCH_CHARS = 2**17
 """Of pieces that are tokenised at a time."""
 CHARS_FOR_A_TOKEN = 32

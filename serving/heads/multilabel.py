@@ -39,9 +39,9 @@ class Head(Classification):
         """Labels[, all probabilities]; nulls where a logit is not finite."""
         names = np.asarray(self.settings["labels"], dtype=object)
         decided: NDArray[np.bool_] = np.asarray(np.isfinite(outputs).all(axis=1))
-        shares = sigmoid(outputs)
+        shares, thresholds = sigmoid(outputs), self.thresholds
         chosen = [
-            names[row >= self.thresholds].tolist() if good else None
+            names[row >= thresholds].tolist() if good else None
             for row, good in zip(shares, decided, strict=True)
         ]
         made = [pa.array(chosen, pa.list_(pa.string()))]

@@ -144,6 +144,36 @@ def labelled(objective: Objective) -> bool:
     return bool(getattr(objective, "LABELLED", True))
 
 
+def config_of(names: Sequence[str]) -> dict[str, Any]:
+    """What transformers' config says of a head's outputs."""
+    return {
+        "num_labels": len(names),
+        "id2label": dict(enumerate(names)),
+        "label2id": {name: i for i, name in enumerate(names)},
+    }
+
+
+def token_loss(label_smoothing: float) -> Callable[..., Any]:
+    """Cross-entropy over the tokens that count: the Trainer's `compute_loss_func`.
+
+    `num_items_in_batch` (such tokens of the whole optimizer step) makes accumulated pieces add up
+    to the loss of the undivided batch.
+    """
+    from torch.nn.functional import cross_entropy
+
+    def compute(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
+        total = cross_entropy(
+            outputs["logits"].flatten(0, 1).float(),
+            labels.flatten(),
+            label_smoothing=label_smoothing,
+            reduction="sum",
+        )
+        counted = (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
+        return total / counted
+
+    return compute
+
+
 GROUP = "headrace.objectives"
 """Of entry points, by which packages bring their own."""
 

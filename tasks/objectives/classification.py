@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from configs.errors import DataError
-from tasks.objectives import Array, Metric, load
+from tasks.objectives import Array, Metric, config_of, load
 from tasks.probabilities import calibration, macro_auc, softmax
 
 COLUMNS = {"text": "the text to classify", "label": "its class, a string or a number"}
@@ -110,12 +110,7 @@ def load_model(source: Any, head: Mapping[str, Any], **how: Any) -> Any:
     """A sequence classifier from a folder, a Hub id or (random weights) a transformers config."""
     from transformers import AutoModelForSequenceClassification, PretrainedConfig
 
-    labels = list(head["labels"])
-    config = {
-        "num_labels": len(labels),
-        "id2label": dict(enumerate(labels)),
-        "label2id": {name: i for i, name in enumerate(labels)},
-    }
+    config = config_of(head["labels"])
     if not isinstance(source, PretrainedConfig):
         how["ignore_mismatched_sizes"] = True
     return load(AutoModelForSequenceClassification, source, config, **how)

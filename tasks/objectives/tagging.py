@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from configs.errors import DataError
 from serving.heads import tagging as head_of
 from serving.tokenizer import Tokens
-from tasks.objectives import Array, Given, Metric, load
+from tasks.objectives import Array, Given, Metric, config_of, load, token_loss
 
 COLUMNS = {
     "text": "the text, or a list of its words",
@@ -141,14 +141,9 @@ def load_model(source: Any, head: Mapping[str, Any], **how: Any) -> Any:
     from transformers import AutoModelForTokenClassification, PretrainedConfig
 
     tags = head_of.tags_of(head["labels"], head["scheme"])
-    config = {
-        "num_labels": len(tags),
-        "id2label": dict(enumerate(tags)),
-        "label2id": {name: i for i, name in enumerate(tags)},
-    }
     if not isinstance(source, PretrainedConfig):
         how["ignore_mismatched_sizes"] = True
-    return load(AutoModelForTokenClassification, source, config, **how)
+    return load(AutoModelForTokenClassification, source, config_of(tags), **how)
 
 
 def training_rows(stored: Any, given: Given) -> Any:
@@ -194,24 +189,8 @@ def labels_of(text: str, tokens: Tokens, spans: Sequence[Span], tags: Sequence[s
 def loss(
     options: Options, targets: Any, head: Mapping[str, Any], label_smoothing: float
 ) -> Callable[..., Any]:
-    """Cross-entropy over the words: the Trainer's `compute_loss_func`.
-
-    `num_items_in_batch` (words of the whole optimizer step) makes accumulated pieces add up to the
-    loss of the undivided batch.
-    """
-    from torch.nn.functional import cross_entropy
-
-    def compute(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
-        total = cross_entropy(
-            outputs["logits"].flatten(0, 1).float(),
-            labels.flatten(),
-            label_smoothing=label_smoothing,
-            reduction="sum",
-        )
-        words = (labels != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
-        return total / words
-
-    return compute
+    """Cross-entropy over the tokens that count."""
+    return token_loss(label_smoothing)
 
 
 def of_batches(

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from configs.errors import DataError
-from tasks.objectives import Array, Given, Metric, load
+from tasks.objectives import Array, Given, Metric, load, token_loss
 
 COLUMNS = {"text": "the text to start from", "target": "the text to arrive at"}
 TEXT = "text"
@@ -94,24 +94,8 @@ def training_rows(stored: Any, given: Given) -> Any:
 def loss(
     options: Options, targets: Any, head: Mapping[str, Any], label_smoothing: float
 ) -> Callable[..., Any]:
-    """Cross-entropy over the tokens that count: the Trainer's `compute_loss_func`.
-
-    `num_items_in_batch` (such tokens of the whole optimizer step) makes accumulated pieces add up
-    to the loss of the undivided batch.
-    """
-    from torch.nn.functional import cross_entropy
-
-    def compute(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
-        total = cross_entropy(
-            outputs["logits"].flatten(0, 1).float(),
-            labels.flatten(),
-            label_smoothing=label_smoothing,
-            reduction="sum",
-        )
-        counted = (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
-        return total / counted
-
-    return compute
+    """Cross-entropy over the tokens that count."""
+    return token_loss(label_smoothing)
 
 
 # --- BLEU and chrF: sums over rows ----------------------------------------------------------------
