@@ -46,8 +46,20 @@ def get(name: str) -> Format:
 # --- Parquet --------------------------------------------------------------------------------------
 
 
+# Parquet leaves a statistic out that is longer, but only after it made it, of copies of the values.
+MAX_STATISTIC_BYTES = 4096
+
+
 def write_parquet(table: pa.Table, path: Path) -> None:
-    pq.write_table(table, path, compression="zstd")
+    long = [name for name in table.column_names if _is_long(table[name])]
+    statistics = [name for name in table.column_names if name not in long] if long else True
+    pq.write_table(table, path, compression="zstd", write_statistics=statistics)
+
+
+def _is_long(column: pa.ChunkedArray) -> bool:
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return False
+    return (pc.max(pc.binary_length(column)).as_py() or 0) > MAX_STATISTIC_BYTES
 
 
 def _rejected_parquet(content: bytes) -> dict[int, str]:

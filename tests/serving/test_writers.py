@@ -58,6 +58,19 @@ def test_parquet_keeps_every_type(tmp_path: Path) -> None:
     assert read.drop_columns("score") == TABLE.drop_columns("score")
 
 
+def test_parquet_makes_no_statistics_of_long_texts(tmp_path: Path) -> None:
+    texts = ["a" * 5000, "b"]
+    spans = [[{"text": "a", "start": 0}], []]
+    table = TABLE.append_column("document", pa.array(texts)).append_column("spans", pa.array(spans))
+    writers.get("parquet").write(table, tmp_path / "part")
+    with pq.ParquetFile(tmp_path / "part") as part:
+        assert part.read(["document"])["document"].to_pylist() == texts
+        group = part.metadata.row_group(0)
+    found = {one.path_in_schema: one.statistics for one in map(group.column, range(9))}
+    assert found["document"] is None
+    assert (found["text"].null_count, found["row"].max) == (1, 1)
+
+
 @pytest.mark.parametrize("form", ["parquet", "csv", "jsonl"])
 def test_the_same_table_gives_the_same_bytes(tmp_path: Path, form: str) -> None:
     assert write(form, tmp_path / "one") == write(form, tmp_path / "two")
