@@ -6,6 +6,7 @@ Columns: `labels`, those whose probability reaches their threshold, and, with th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,11 +24,6 @@ class Head(Classification):
 
     SHARES: ClassVar[dict[str, str]] = {}
 
-    @property
-    def thresholds(self) -> NDArray[np.float64]:
-        labels = self.settings["labels"]
-        return np.array(self.settings.get("thresholds") or [UNDECIDED] * len(labels))
-
     def fields(self, *, probabilities: bool = False, **options: Any) -> list[pa.Field]:
         always = [pa.field("labels", pa.list_(pa.string()))]
         every = pa.field("probabilities", pa.list_(pa.float32()))
@@ -39,7 +35,7 @@ class Head(Classification):
         """Labels[, all probabilities]; nulls where a logit is not finite."""
         names = np.asarray(self.settings["labels"], dtype=object)
         decided: NDArray[np.bool_] = np.asarray(np.isfinite(outputs).all(axis=1))
-        shares, thresholds = sigmoid(outputs), self.thresholds
+        shares, thresholds = sigmoid(outputs), thresholds_of(self.settings)
         chosen = [
             names[row >= thresholds].tolist() if good else None
             for row, good in zip(shares, decided, strict=True)
@@ -49,6 +45,11 @@ class Head(Classification):
             rows = [row if good else None for row, good in zip(shares, decided, strict=True)]
             made.append(pa.array(rows, pa.list_(pa.float32())))
         return made
+
+
+def thresholds_of(settings: Mapping[str, Any]) -> NDArray[np.float64]:
+    """(k,) the probability from which each label is given."""
+    return np.array(settings.get("thresholds") or [UNDECIDED] * len(settings["labels"]))
 
 
 def sigmoid(logits: NDArray[Any]) -> NDArray[np.float64]:

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from configs.errors import DataError
-from serving.heads.multilabel import UNDECIDED, sigmoid
+from serving.heads.multilabel import UNDECIDED, sigmoid, thresholds_of
 from tasks.objectives import Array, Metric, classification
 from tasks.probabilities import average_precision
 
@@ -143,9 +143,8 @@ def statistics(targets: Any, outputs: Array, head: Mapping[str, Any]) -> Array:
 
     `outputs`: logits (n, k).
     """
-    thresholds = head.get("thresholds") or [UNDECIDED] * len(head["labels"])
     true = np.asarray(targets, dtype=np.float64).reshape(-1, len(head["labels"]))
-    decided = (sigmoid(outputs) >= thresholds).astype(np.float64)
+    decided = (sigmoid(outputs) >= thresholds_of(head)).astype(np.float64)
     right = (true == decided).all(axis=1, keepdims=True)
     return np.concatenate([true, decided, true * decided, right, np.ones_like(right)], axis=1)
 
@@ -178,11 +177,15 @@ def details(
     true = np.asarray(targets).reshape(-1, len(head["labels"]))
     found = average_precision(true, sigmoid(outputs), confidence=confidence)
     sums = statistics(targets, outputs, head).sum(axis=0)[: 3 * true.shape[1]].reshape(3, -1)
-    thresholds = head.get("thresholds") or [UNDECIDED] * true.shape[1]
     rows = [
-        [label, round(threshold, 4), round(2 * both / max(given + decided, 1), 4), int(given)]
+        [
+            label,
+            round(float(threshold), 4),
+            round(2 * both / max(given + decided, 1), 4),
+            int(given),
+        ]
         for label, threshold, given, decided, both in zip(
-            head["labels"], thresholds, *sums, strict=True
+            head["labels"], thresholds_of(head), *sums, strict=True
         )
     ]
     columns = ["label", "threshold", "F1", "rows"]
@@ -199,7 +202,7 @@ def common_head(head: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, 
 
 def align(outputs: Array, head: Mapping[str, Any], common: Mapping[str, Any]) -> Array:
     """(n, k) → (n, k of the common head), moved so that each threshold comes to lie at a half."""
-    thresholds = np.array(head.get("thresholds") or [UNDECIDED] * len(head["labels"]))
+    thresholds = thresholds_of(head)
     moved = outputs - np.log(thresholds / (1 - thresholds))
     return classification.align(moved, head, common)
 

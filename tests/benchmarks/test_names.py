@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import Any
 
 import numpy as np
@@ -55,9 +54,8 @@ def run(seed: int) -> dict[str, Any]:
     from tasks.train import train
 
     asked = recipe(seed)
-    prepared, started = prepare(asked), time.monotonic()
+    prepared = prepare(asked)
     trained = train(asked, prepared)
-    seconds = time.monotonic() - started
     exported = export(asked, prepared, trained)
     evaluated = evaluate(asked, prepared, exported)
 
@@ -81,7 +79,7 @@ def run(seed: int) -> dict[str, Any]:
         "validation": trained.facts["best"]["value"],
         "same": float(np.mean(same)),
         "spans": sum(map(len, found)),
-        "seconds": seconds,
+        "tokens_per_second": trained.facts["tokens_per_second"],
     }
 
 
@@ -93,7 +91,7 @@ def test_names_in_tweets() -> None:
             *(f"{one['metrics'][name]['value']:.3f}" for name in ("f1", "precision", "recall")),
             f"{one['validation']:.3f}",
             f"{one['same']:.1%} ({one['spans']})",
-            f"{one['seconds'] / 60:.1f}",
+            f"{one['tokens_per_second']:,}",
         ]
         for seed, one in zip(SEEDS, found, strict=True)
     ]
@@ -110,7 +108,7 @@ def test_names_in_tweets() -> None:
                 "recall",
                 "F1, validation",
                 "texts whose fp32 spans are PyTorch's (spans)",
-                "minutes of training",
+                "tokens/s, training",
             ],
             rows,
         )
@@ -120,8 +118,7 @@ def test_names_in_tweets() -> None:
         "capitals are harder to see. The second of the shared task's systems had 0.408 (von "
         "Däniken and Cieliebak, 2017). Model cards on the Hugging Face Hub say of fine-tuned "
         "BERT-base 0.40 to 0.48 (cased: galaxy78, Norika, shubingxl) and 0.42 to 0.45 (uncased: "
-        "yefo-ufpe, "
-        "bhadauriaupendra062), of uncased DistilBERT 0.34 to 0.47."
+        "yefo-ufpe, bhadauriaupendra062), of uncased DistilBERT 0.34 to 0.47."
     )
     write_page("tagging", "Names in tweets: WNUT 2017", "make bench", body)
     assert [one["same"] for one in found] == [1.0] * len(found)
