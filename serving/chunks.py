@@ -25,6 +25,8 @@ from .readers import Block, as_text, read_table
 from .report import chunk_facts
 from .scorer import Scorer
 
+PIECE_CHARS = 2**16
+"""Of a text that is gone through without a copy of it."""
 Types = Mapping[str, pa.DataType]
 """Of the columns that are kept: what they are written as."""
 
@@ -171,14 +173,16 @@ def scored(
 
 def content_of(columns: Mapping[str, Sequence[Any]], position: int, rows: Sequence[int]) -> int:
     """Equal for the same values in the same row; a part's is the sum of its rows', so that two
-    parts' add up. A text is not copied more than once: it may be long."""
+    parts' add up. A text is read in pieces: it may be long."""
     found = crc32(str(rows[position]).encode())
     for name in sorted(columns):
         value = columns[name][position]
         is_text = isinstance(value, str)
         found = crc32(b"text" if is_text else b"other", found)
-        content = value.encode("utf-8", "surrogatepass") if is_text else repr(value).encode()
-        found = crc32(content, found)
+        text = value if is_text else repr(value)
+        for start in range(0, len(text), PIECE_CHARS):
+            piece = text[start : start + PIECE_CHARS]
+            found = crc32(piece.encode("utf-8", "surrogatepass"), found)
     return found
 
 

@@ -7,6 +7,7 @@ file as a whole is an InputError or one of the libraries' own errors (`readers.B
 
 from __future__ import annotations
 
+import codecs
 import csv
 import difflib
 import io
@@ -53,13 +54,18 @@ def _listed(names: Sequence[str]) -> str:
 
 @contextmanager
 def _open(path: File) -> Iterator[IO[bytes]]:
-    """The file's bytes, unpacked. Raises InputError for an empty file and for UTF-16."""
+    """The file's bytes, unpacked, without a byte order mark.
+
+    Raises InputError for an empty file and for UTF-16.
+    """
     with unpacked(path) as file:
         start = file.peek(2)[:2]
         if not start:
             raise InputError(f"{path} is empty")
-        if start in (b"\xff\xfe", b"\xfe\xff"):
+        if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
             raise InputError(f"{path} is UTF-16; save it as UTF-8")
+        if file.peek(3)[:3] == codecs.BOM_UTF8:
+            file.read(3)
         yield file
 
 
@@ -191,7 +197,7 @@ def _csv_records(file: IO[bytes], delimiter: str) -> Iterator[list[str] | None]:
     not UTF-8 come as lone surrogates, so they too cost their own record only.
     """
     allow_long_fields()
-    with io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="") as text:
+    with io.TextIOWrapper(file, "utf-8", errors="surrogateescape", newline="") as text:
         lines = _Lines(text)
         records = csv.reader(lines, delimiter=delimiter)
         while True:
@@ -239,11 +245,16 @@ def json_rows(path: File, columns: Sequence[str]) -> Iterator[Row]:
 
 def _json_objects(file: IO[bytes], path: File) -> Iterator[dict[str, Any] | str]:
     """The object of each line that is not blank, or a reason code."""
-    for number, line in enumerate(_json_lines(file)):
-        if number == 0 and line.startswith(b"["):
+    lines, number = _json_lines(file), 0
+    while line := next(lines, None):
+        if number == 0 and line.lstrip().startswith(b"["):
             raise InputError(f"{path} is a JSON array; write one object a line instead")
+        number += 1
         try:
-            value = json.loads(line.decode())
+            text = line.decode()
+            del line  # it may hold a text of many megabytes
+            value = json.loads(text)
+            del text
         except UnicodeDecodeError:
             yield "invalid_utf8"
         except (ValueError, RecursionError):
@@ -253,10 +264,8 @@ def _json_objects(file: IO[bytes], path: File) -> Iterator[dict[str, Any] | str]
 
 
 def _json_lines(file: IO[bytes]) -> Iterator[bytes]:
-    for number, line in enumerate(file):
-        content = line.removeprefix(b"\xef\xbb\xbf").strip() if number == 0 else line.strip()
-        if content:
-            yield content
+    """Those that are not blank; none is held by whoever iterates."""
+    return filter(bytes.strip, file)
 
 
 def _keys(objects: Iterable[dict[str, Any] | str]) -> list[str]:

@@ -133,12 +133,14 @@ class TextTokenizer:
             encodings = encode(pieces, add_special_tokens=False)
             for (i, (start, _)), encoding in zip(batch, encodings, strict=True):
                 while done < i:
-                    yield _joined(found)
-                    done, found = done + 1, []
+                    text, found = _joined(found), []  # its parts are let go: it may be long
+                    yield text
+                    done += 1
                 found.append(_tokens(encoding, start, offsets=offsets))
         while done < len(texts):
-            yield _joined(found)
-            done, found = done + 1, []
+            text, found = _joined(found), []
+            yield text
+            done += 1
 
     def _segments(self, text: str) -> Iterator[tuple[int, str]]:
         """A text in pieces whose tokens are the text's, each with the place where it begins."""
