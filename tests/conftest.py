@@ -7,6 +7,7 @@ small table, made once a session. Nothing here may reach the network.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,10 @@ os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["DO_NOT_TRACK"] = "1"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # tiny steps, and cores that others use too
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
+# A package that brings an objective of its own, as if it were installed: for child processes too.
+EXTENSION = str(Path(__file__).parent / "extension")
+sys.path.append(EXTENSION)
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), EXTENSION]))
 for variable in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
     os.environ.pop(variable, None)
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 DOCS = Path(__file__).parents[1] / "docs"
+EXTENSION = Path(__file__).parent / "extension" / "headrace_regression"
 GUIDES = ["transformers.md", "extend.md"]
 
 
@@ -21,7 +22,7 @@ def blocks(guide: str) -> list[re.Match[str]]:
 def test_every_block_runs(guide: str) -> None:
     said: dict[str, Any] = {}
     found = blocks(guide)
-    assert len(found) > 1
+    assert len(found) > 3
     for block in found:
         line = block.string[: block.start(1)].count("\n")
         # Its own lines in a traceback; blank lines may stand before a future import.
@@ -33,3 +34,9 @@ def test_links_lead_somewhere(guide: str) -> None:
     links = re.findall(r"\]\((\.\./[^)#]+)\)", (DOCS / guide).read_text(encoding="utf-8"))
     assert links
     assert [link for link in links if not (DOCS / link).exists()] == []
+
+
+def test_the_objective_that_is_shown_is_the_one_that_is_tested() -> None:
+    shown = [block[1] for block in blocks("extend.md")]
+    for name in ("objective.py", "head.py"):
+        assert (EXTENSION / name).read_text(encoding="utf-8") in shown

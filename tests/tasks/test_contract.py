@@ -58,6 +58,7 @@ ROWS = {
     "classification": lambda text, label: {"label": label},
     "generation": lambda text, label: {},
     "multilabel": lambda text, label: {"labels": sorted({one["label"] for one in spans(text)})},
+    "regression": lambda text, label: {"value": len(spans(text)) / 2},
     "tagging": lambda text, label: {"tags": spans(text)},
     "translation": lambda text, label: {"target": text.upper()},
 }

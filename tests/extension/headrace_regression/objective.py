@@ -1,0 +1,80 @@
+"""A number for each text: squared error. Trained on numbers of mean 0 and deviation 1."""
+
+from __future__ import annotations
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from configs.errors import DataError
+from tasks.objectives import Metric, load
+
+COLUMNS = {"text": "the text", "value": "its number"}
+TEXT, METRIC, LABELLED = "text", "rmse", False
+
+
+class Options(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def read_row(row):
+    try:
+        value = float(row["value"])
+    except (TypeError, ValueError):
+        value = np.nan
+    if not np.isfinite(value):
+        raise ValueError("no_number")
+    return {"text": row["text"], "value": value}
+
+
+def fit_targets(rows, options):
+    values = rows["value"]
+    return {"mean": float(np.mean(values)), "deviation": float(np.std(values)) or 1.0}
+
+
+def encode_target(row, head):
+    return row["value"]
+
+
+def decode_target(target, head):
+    return f"{target:g}"
+
+
+def check(splits, head, min_rows):
+    if len(set(splits["train"])) < 2:
+        raise DataError("regression needs numbers that differ; the training rows have only one")
+
+
+def load_model(source, head, **how):
+    from transformers import AutoModelForSequenceClassification
+
+    return load(AutoModelForSequenceClassification, source, {"num_labels": 1}, **how)
+
+
+def loss(options, targets, head, label_smoothing):
+    def compute(outputs, labels, num_items_in_batch=None):
+        wanted = (labels.float() - head["mean"]) / head["deviation"]
+        total = (outputs["logits"][:, 0].float() - wanted).square().sum()
+        return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+
+    return compute
+
+
+def statistics(targets, outputs, head):
+    error = outputs[:, 0] * head["deviation"] + head["mean"] - np.asarray(targets)
+    return np.column_stack([error**2, np.abs(error), np.ones(len(error))])
+
+
+def metrics(head):
+    how = {"higher_is_better": False, "scale": head["deviation"]}
+    return {
+        "rmse": Metric(lambda sums: np.sqrt(sums[..., 0] / sums[..., 2]), **how),
+        "mae": Metric(lambda sums: sums[..., 1] / sums[..., 2], **how),
+    }
+
+
+def common_head(head, other):
+    return {"mean": 0.0, "deviation": 1.0}
+
+
+def align(outputs, head, common):
+    return outputs * head["deviation"] + head["mean"]
