@@ -38,31 +38,18 @@ from tasks import (
 )
 from tasks.artifact import Artifact
 from tasks.gate import Array, Verdict
+from tasks.torch_writing import STEPS, Written, texts, write
 from tasks.variants import Way
 
 VARIANTS = ("fp32", "int8")
 GOLDEN_ROWS = 32
-STEPS = 32
-"""Tokens that are compared behind each prompt."""
 COMPARED_ROWS = 32
 TIMED_ROWS = 64
-BATCH = 16
-"""Rows that PyTorch writes at a time."""
 CALIBRATION_TOKENS = 1024
 INT8 = gate.Tolerance(0.5, 0.1)
 """Agreement and metric bind first: see gate.INT8."""
 Graphs = dict[str, variants.Graph]
 """By file name."""
-
-
-@dataclass(frozen=True)
-class Written:
-    """What PyTorch wrote greedily behind some prompts."""
-
-    tokens: Array
-    """(rows, STEPS), as if there were no end token."""
-    logits: Array
-    """(rows, STEPS, vocabulary): those that each token was chosen by."""
 
 
 @dataclass(frozen=True)
@@ -297,66 +284,6 @@ def _prompts(rows: Sequence[Ids], head: heads.Head) -> list[Ids]:
         row[: max(1, min(most, round(len(row) * share)))]
         for row, share in zip(chosen, shares, strict=True)
     ]
-
-
-def write(model: Any, prompts: Sequence[Ids], *, pad_id: int) -> Written:
-    """PyTorch's greedy tokens behind prompts, (length,) each, and their logits."""
-    tokens, logits = [], []
-    for batch in plan_batches(
-        [len(one) for one in prompts], token_budget=BATCH * max(map(len, prompts))
-    ):
-        found = _generated(
-            model,
-            [prompts[i] for i in batch],
-            pad_id=pad_id,
-            min_new_tokens=STEPS,
-            max_new_tokens=STEPS,
-            output_logits=True,
-            return_dict_in_generate=True,
-        )
-        tokens.append((batch, found.sequences[:, -STEPS:].cpu().numpy()))
-        logits.append((batch, np.stack([one.float().cpu().numpy() for one in found.logits], 1)))
-    return Written(_in_order(tokens, len(prompts)), _in_order(logits, len(prompts)))
-
-
-def texts(model: Any, prompts: Sequence[Ids], *, pad_id: int, **how: Any) -> list[list[int]]:
-    """PyTorch's tokens behind prompts up to the end."""
-    found: list[list[int]] = [[] for _ in prompts]
-    for batch in plan_batches([len(one) for one in prompts], token_budget=2_048):
-        rows = [prompts[i] for i in batch]
-        given = 1 if model.config.is_encoder_decoder else max(map(len, rows))
-        made = _generated(model, rows, pad_id=pad_id, **how)[:, given:]
-        for i, one in zip(batch, made.tolist(), strict=True):
-            found[i] = one
-    return found
-
-
-def _generated(model: Any, rows: Sequence[Ids], *, pad_id: int, **how: Any) -> Any:
-    import torch
-
-    longest = max(map(len, rows))
-    ids = np.full((len(rows), longest), pad_id)
-    mask = np.zeros_like(ids)
-    for i, row in enumerate(rows):
-        # An encoder's texts are padded behind them, prompts before them.
-        where = (
-            slice(0, len(row))
-            if model.config.is_encoder_decoder
-            else slice(longest - len(row), None)
-        )
-        ids[i, where], mask[i, where] = row, 1
-    given = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
-    given = {name: one.to(model.device) for name, one in given.items()}
-    with torch.inference_mode():
-        return model.generate(
-            **given, do_sample=False, pad_token_id=pad_id, **{"num_beams": 1, **how}
-        )
-
-
-def _in_order(parts: Sequence[tuple[Array, Array]], n: int) -> Array:
-    whole = np.concatenate([part for _, part in parts])
-    order = np.concatenate([batch for batch, _ in parts])
-    return whole[np.argsort(order)]
 
 
 class _Feeds:

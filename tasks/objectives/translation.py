@@ -168,7 +168,7 @@ def answers(head: Any, outputs: Sequence[Any]) -> Array:
 
 def reference(model: Any, rows: Sequence[Array], head: Any) -> Array:
     """The same by PyTorch."""
-    from tasks.writing import texts
+    from tasks.torch_writing import texts
 
     how = head.decoding()
     made = texts(

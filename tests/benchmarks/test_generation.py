@@ -68,9 +68,9 @@ def gpt2(shape: dict[str, int]) -> Any:
 
 
 def by_pytorch(model: Any) -> Write:
-    from tasks.writing import _generated
+    from tasks.torch_writing import generated
 
-    return lambda rows: _generated(model, rows, pad_id=0, **EXACTLY)
+    return lambda rows: generated(model, rows, pad_id=0, **EXACTLY)
 
 
 def by_headrace(model: Any, rows: Sequence[Ids], folder: Path) -> dict[str, Runner]:

@@ -115,7 +115,7 @@ def bleus(recipe: Recipe, made: dict[str, Any], beams: int) -> dict[str, float]:
 
     from serving.scorer import Scorer
     from tasks import objectives, reference, testset
-    from tasks.writing import texts
+    from tasks.torch_writing import texts
 
     rows = testset.read(recipe, made["prepared"])
     model = reference.load_model(recipe, made["prepared"], made["trained"], "cpu")

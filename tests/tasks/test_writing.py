@@ -17,7 +17,7 @@ from modeling.config import DecoderConfig
 from modeling.models import DecoderForCausalLM
 from serving.documents import Document
 from serving.heads import generation
-from tasks import decoder_graph, trial, writing
+from tasks import decoder_graph, torch_writing, trial, writing
 from tasks.objectives import generation as objective
 from tasks.reference import Rows
 from tasks.trial import ExportRefused
@@ -60,7 +60,7 @@ def bench() -> WritingBench:
         graphs=decoder_graph.graphs_of(model),
         calibration=rows,
         prompts=prompts,
-        written=writing.write(model, prompts, pad_id=0),
+        written=torch_writing.write(model, prompts, pad_id=0),
         torch_metric=metric(objective.reference(model, rows, head)),
         measure=measure,
     )  # fmt: skip
