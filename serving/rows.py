@@ -23,6 +23,8 @@ from .files import File, unpacked
 
 Row = tuple[list[Any], str | None]
 """Values of the asked columns, and a reason code or None for a good row."""
+Object = dict[str, Any] | str
+"""Of JSON lines; or the reason code of a line that is none."""
 
 # A quote that is never closed swallows the rows after it; from here on it is taken for a mistake.
 MAX_FIELD_CHARS = 2**26
@@ -233,17 +235,32 @@ def json_count(path: File) -> int:
 def json_rows(path: File, columns: Sequence[str]) -> Iterator[Row]:
     with _open(path) as file:
         objects = _json_objects(file, path)
-        first = list(itertools.islice(objects, OBJECTS_LOOKED_AT))
+        first = _first(objects, columns)
         if any(isinstance(one, dict) for one in first):
             check_columns(path, columns, _keys(first))
-        for one in itertools.chain(first, objects):
+        for one in itertools.chain(_taken(first), objects):
             if isinstance(one, str):
                 yield [None] * len(columns), one
             else:
                 yield clean([one.get(name) for name in columns])
 
 
-def _json_objects(file: IO[bytes], path: File) -> Iterator[dict[str, Any] | str]:
+def _first(objects: Iterator[Object], columns: Sequence[str]) -> deque[Object]:
+    """So many objects as it takes to see all columns: what they hold may be large."""
+    first, missing = deque[Object](), set(columns)
+    for one in itertools.islice(objects, OBJECTS_LOOKED_AT):
+        first.append(one)
+        if isinstance(one, dict) and not (missing := missing - one.keys()):
+            break
+    return first
+
+
+def _taken(objects: deque[Object]) -> Iterator[Object]:
+    while objects:
+        yield objects.popleft()
+
+
+def _json_objects(file: IO[bytes], path: File) -> Iterator[Object]:
     """The object of each line that is not blank, or a reason code."""
     lines, number = _json_lines(file), 0
     while line := next(lines, None):
@@ -268,5 +285,5 @@ def _json_lines(file: IO[bytes]) -> Iterator[bytes]:
     return filter(bytes.strip, file)
 
 
-def _keys(objects: Iterable[dict[str, Any] | str]) -> list[str]:
+def _keys(objects: Iterable[Object]) -> list[str]:
     return list(dict.fromkeys(key for one in objects if isinstance(one, dict) for key in one))

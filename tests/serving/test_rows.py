@@ -4,6 +4,7 @@ import bz2
 import csv
 import io
 import lzma
+import tracemalloc
 from pathlib import Path
 
 import pyarrow as pa
@@ -151,6 +152,17 @@ def test_json_lines(tmp_path: Path, name: str) -> None:
     ]
     assert count_rows(path) == 13
     assert column_names(path) == ["text", "n"]
+
+
+def test_of_json_lines_only_what_is_read_is_held(tmp_path: Path) -> None:
+    line = b'{"text": "' + b"a" * 100_000 + b'"}\n'
+    path = write(tmp_path, "t.jsonl", line * 300)
+    tracemalloc.start()
+    n_rows = sum(len(block) for block in read_table(path, ["text"], block_rows=5))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert n_rows == 300
+    assert peak < 30 * len(line)
 
 
 def test_a_json_array_is_told_from_json_lines(tmp_path: Path) -> None:
