@@ -46,10 +46,10 @@ def read_row(row: Mapping[str, Any]) -> dict[str, Any]:
             labels = json.loads(labels) if listed else labels.split(",")
         except ValueError:
             raise ValueError("wrong_type") from None
-        labels = [one.strip() for one in labels if str(one).strip()]
-    if not isinstance(labels, list):
+    if not isinstance(labels, list) or not all(isinstance(one, str | int) for one in labels):
         raise ValueError("wrong_type")
-    return {"text": row["text"], "labels": [str(one) for one in labels]}
+    named = [str(one).strip() for one in labels]
+    return {"text": row["text"], "labels": [one for one in named if one]}
 
 
 def fit_targets(rows: Mapping[str, list[Any]], options: Options) -> dict[str, Any]:
@@ -141,9 +141,12 @@ def best_threshold(true: Array, probabilities: Array) -> float:
 def statistics(targets: Any, outputs: Array, head: Mapping[str, Any]) -> Array:
     """(n, 3k + 2): given, decided and both of each label; rows that are all right, and rows.
 
-    `outputs`: logits (n, k).
+    `outputs`: logits (n, k). `targets`: (n, k), or of the first labels alone: what only another
+    model knows (`common_head`) no row has.
     """
-    true = np.asarray(targets, dtype=np.float64).reshape(-1, len(head["labels"]))
+    true = np.zeros((len(outputs), len(head["labels"])))
+    for row, given in zip(true, targets, strict=True):
+        row[: len(given)] = given
     decided = (sigmoid(outputs) >= thresholds_of(head)).astype(np.float64)
     right = (true == decided).all(axis=1, keepdims=True)
     return np.concatenate([true, decided, true * decided, right, np.ones_like(right)], axis=1)

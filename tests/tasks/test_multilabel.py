@@ -19,7 +19,7 @@ HEAD = {"labels": ["a", "b", "c"], "thresholds": [0.5, 0.25, 0.75]}
 @pytest.mark.parametrize(
     ("given", "labels"),
     [(["a", "b"], ["a", "b"]), ("a, b", ["a", "b"]), ('["a", "b"]', ["a", "b"]), ("", []),
-     ([], []), ([1], ["1"])],
+     ([], []), ([1], ["1"]), ("[1, 2]", ["1", "2"]), ([" a ", ""], ["a"])],
 )  # fmt: skip
 def test_labels_are_a_list_or_names_with_commas(given: Any, labels: list[str]) -> None:
     assert multilabel.read_row({"text": "x", "labels": given})["labels"] == labels
@@ -27,8 +27,9 @@ def test_labels_are_a_list_or_names_with_commas(given: Any, labels: list[str]) -
 
 @pytest.mark.parametrize(
     ("given", "reason"),
-    [(None, "null_labels"), (7, "wrong_type"), ("[a", "wrong_type"), (["d"], "unknown_label")],
-)
+    [(None, "null_labels"), (7, "wrong_type"), ("[a", "wrong_type"), (["d"], "unknown_label"),
+     (["a", None], "wrong_type"), ('["a", null]', "wrong_type"), ([["a"]], "wrong_type")],
+)  # fmt: skip
 def test_rows_that_cannot_be_used_say_why(given: Any, reason: str) -> None:
     with pytest.raises(ValueError, match=f"^{reason}$"):
         multilabel.encode_target(multilabel.read_row({"text": "x", "labels": given}), HEAD)
@@ -100,3 +101,13 @@ def test_two_models_are_compared_each_by_its_own_thresholds() -> None:
     theirs = multilabel.align(np.log(np.array([[0.85 / 0.15, 0.6 / 0.4]])), other, common)
     assert (sigmoid(ours) >= 0.5).tolist() == [[True, True, False, False]]
     assert (sigmoid(theirs) >= 0.5).tolist() == [[False, False, False, True]]
+
+
+def test_a_label_that_only_the_champion_knows_no_row_has() -> None:
+    common = multilabel.common_head(HEAD, {"labels": ["c", "d"], "thresholds": None})
+    targets, outputs = [[1, 0, 0], [0, 0, 1]], np.array([[9.0, -9, -9, -9], [-9, -9, 9, 9]])
+    sums = multilabel.statistics(targets, outputs, common).sum(axis=0)
+    assert sums[:4].tolist() == [1, 0, 1, 0]
+    found = {name: float(one.of(sums)) for name, one in multilabel.metrics(common).items()}
+    assert found["micro_f1"] == pytest.approx(4 / 5)
+    assert found["exact"] == 0.5
