@@ -19,7 +19,7 @@ from configs.errors import RecipeError
 from serving import manifest
 from serving.errors import ModelFolderError
 from serving.scorer import Scorer
-from tasks import mlflow_model, objectives
+from tasks import mlflow_model, objectives, testset
 from tasks.evaluate import evaluate
 from tasks.export import export
 from tasks.prepare import prepare
@@ -102,6 +102,18 @@ def test_from_rows_to_a_job_that_was_killed(objective: str, tmp_path: Path) -> N
     assert (gated["status"], gated["reason"]) == ("kept", None)
     evaluated = evaluate(recipe, prepared, exported)
     assert evaluated.facts["low"] <= evaluated.facts["value"] <= evaluated.facts["high"]
+
+    # Beside a champion it is worth what it is worth alone.
+    module: Any = objectives.get(objective)
+    head = manifest.read(exported.path / "model").head
+    common = module.common_head(head, head)
+    rows = testset.read(recipe, prepared)
+    outputs = module.align(testset.read_outputs(evaluated.path), head, common)
+    sums = module.statistics(rows.targets, outputs, common).sum(axis=0)
+    for name, metric in module.metrics(common).items():
+        alone = evaluated.facts["metrics"][name]["value"]
+        assert float(metric.of(sums)) == pytest.approx(alone, rel=1e-4)
+        assert metric.scale == module.metrics(head)[name].scale
 
     model_folder, source = exported.path / "model", jobs.table(tmp_path / "t.csv", 400)
     how = {"keep": ["id"], "token_budget": 64}

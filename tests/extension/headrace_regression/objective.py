@@ -65,7 +65,7 @@ def statistics(targets, outputs, head):
 
 
 def metrics(head):
-    how = {"higher_is_better": False, "scale": head["deviation"]}
+    how = {"higher_is_better": False, "scale": head.get("scale", head["deviation"])}
     return {
         "rmse": Metric(lambda sums: np.sqrt(sums[..., 0] / sums[..., 2]), **how),
         "mae": Metric(lambda sums: sums[..., 1] / sums[..., 2], **how),
@@ -73,7 +73,7 @@ def metrics(head):
 
 
 def common_head(head, other):
-    return {"mean": 0.0, "deviation": 1.0}
+    return {"mean": 0.0, "deviation": 1.0, "scale": head["deviation"]}
 
 
 def align(outputs, head, common):
