@@ -47,6 +47,13 @@ class TransformerConfig(PreTrainedConfig):  # type: ignore[misc]  # transformers
     eos_token_id: int | list[int] | None = None
     use_cache: bool = True
 
+    def validate_window(self) -> None:
+        """`strict` runs what is called validate_... when a config is made."""
+        if self.attention_window is not None and self.attention_window < 1:
+            raise ValueError(f"attention_window must be 1 or more, not {self.attention_window}")
+        if self.n_global_tokens < 0:
+            raise ValueError(f"n_global_tokens must be 0 or more, not {self.n_global_tokens}")
+
 
 @strict
 class EncoderConfig(TransformerConfig):

@@ -34,7 +34,7 @@ def of(model: Model, tokenizer: Any) -> Any:
             scratch.model_type, **{"vocab_size": len(tokenizer), **tokens, **scratch.config}
         )
     except (ValueError, TypeError, StrictDataclassError) as problem:
-        reason = str(problem).split("\n")[0]
+        reason = str(problem).split("\n")[-1].strip()  # the lines before it say who found it
         raise RecipeError(f"model.scratch: no such {scratch.model_type}: {reason}") from problem
     if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
         config.decoder_start_token_id = tokenizer.bos_token_id

@@ -39,6 +39,11 @@ def scratch(recipe: Recipe, **changes: Any) -> dict[str, Any]:
         ({"model_type": "brt"}, "model.scratch.model_type: no model type 'brt'; did you mean 'b"),
         ({"config": {"hiden_size": 3}}, "bert has no 'hiden_size'; did you mean 'hidden_size'"),
         ({"config": {"hidden_size": 33}}, "model.scratch.config: no such bert: The hidden size"),
+        ({"config": {"num_hidden_layers": "a"}}, "no such bert: .*num_hidden_layers.*'a'"),
+        (
+            {"model_type": "transformer-encoder", "config": {"attention_window": 0}},
+            "no such transformer-encoder: .*attention_window must be 1 or more, not 0",
+        ),
     ],
 )
 def test_what_cannot_be_is_told(
