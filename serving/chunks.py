@@ -20,6 +20,7 @@ from .batching import padded_tokens
 from .documents import Document
 from .errors import InputError
 from .files import HIVE_NULL, File
+from .heads import Head
 from .plan import Plan
 from .readers import Block, as_text, read_table
 from .report import chunk_facts
@@ -58,9 +59,9 @@ class Chunk:
 class BlockReader:
     """The input in chunks, any of them: quick where the next one asked for lies further on."""
 
-    def __init__(self, files: Sequence[File], plan: Plan) -> None:
+    def __init__(self, files: Sequence[File], plan: Plan, head: type[Head]) -> None:
         """`files`: all of the plan's."""
-        self._plan, self._files = plan, plan.readable(files)
+        self._plan, self._files, self._head = plan, plan.readable(files), head
         self._counts = [int(one["rows"]) for one in plan.input if "problem" not in one]
         self._columns = list(dict.fromkeys([plan.text_column, *plan.keep]))
         self._blocks: Iterator[Block] = iter(())
@@ -90,6 +91,7 @@ class BlockReader:
             self._files[file:],
             self._columns,
             text=[self._plan.text_column],
+            text_of=self._head.text_of,
             block_rows=self._plan.chunk_rows,
             first_row=first_row,
             skip=first_row - sum(self._counts[:file]),

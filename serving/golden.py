@@ -45,12 +45,19 @@ def read(folder: Path) -> tuple[list[str], dict[str, Array]]:
         raise ModelFolderError(f"{folder / FILE} cannot be read: {problem}") from problem
 
 
-def difference(expected: Array, found: Array, *, tolerance: float) -> str | None:
-    """How the outputs differ, in words; None when they are the same within the tolerance."""
+def difference(
+    expected: Array, found: Array, *, tolerance: float, largest_decides: bool = True
+) -> str | None:
+    """How the outputs differ, in words; None when they are the same within the tolerance.
+
+    `largest_decides`: a row's largest number is its decision, and has to be the same one.
+    """
     if expected.shape != found.shape:
         return f"shape {found.shape} instead of {expected.shape}"
     largest = float(np.abs(expected - found).max(initial=0.0))
     if not largest <= tolerance:  # so written, a NaN counts as different
         return f"outputs differ by {largest:.3g}, allowed are {tolerance:.3g}"
+    if not largest_decides:
+        return None
     other = int((expected.argmax(axis=-1) != found.argmax(axis=-1)).sum())
     return f"{other} of {len(expected)} decisions differ" if other else None

@@ -149,7 +149,7 @@ def begun(
         again: dict[int, retry.Rejected] = {}
         if mended:
             again = retry.find(out, done, frozen)
-            retry.check_others(BlockReader(files, mended), again)
+            retry.check_others(BlockReader(files, mended, kind), again)
             frozen = mended
             out.write(PLAN, asdict(frozen))
         job = Begun(
@@ -286,8 +286,8 @@ def try_rows(model: str | Path, paths: Paths, output: str | Path, rows: range) -
     out = open_output(output)
     plan = planning.planned(out)
     number = rows.start // plan.chunk_rows
-    block = BlockReader(find_files(paths), plan).read(number)
-    set_aside(block, out.quarantine())
     scorer = planning.open_as_planned(Path(model), plan)
+    block = BlockReader(find_files(paths), plan, type(scorer.head)).read(number)
+    set_aside(block, out.quarantine())
     _, documents = tokenised(number, block, plan, scorer, only=rows)
     scorer.start(documents, **plan.options).outputs()

@@ -42,7 +42,7 @@ class Lanes:
         self, scorer: Scorer, plan: Plan, files: Sequence[File], types: Types, out: Output
     ) -> None:
         self._scorer, self._plan, self._types, self._out = scorer, plan, types, out
-        self._reader = BlockReader(files, plan)
+        self._reader = BlockReader(files, plan, type(scorer.head))
         self._taking, self._telling = threading.Lock(), threading.Lock()
         self._stopped = False
         self._at_work: set[Reading] = set()

@@ -26,7 +26,7 @@ import itertools
 import json
 import lzma
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -115,15 +115,17 @@ def read_table(
     columns: Sequence[str],
     *,
     text: Sequence[str] = (),
+    text_of: Callable[[Any], Any] = lambda value: value,
     block_rows: int = 10_000,
     first_row: int = 0,
     skip: int = 0,
 ) -> Iterator[Block]:
     """Blocks of `block_rows` rows (the last one shorter), over all files, asked columns only.
 
-    `columns`: one or more. `text`: those of them that must hold a non-blank string. CSV values
-    are always strings, JSON and Parquet values what they are (see `column_types`). The first
-    `skip` rows are left out; the first one that comes has the number `first_row`.
+    `columns`: one or more. `text`: those of them that must hold a non-blank string, or what
+    `text_of` makes one of; they come as they are. CSV values are always strings, JSON and Parquet
+    values what they are (see `column_types`). The first `skip` rows are left out; the first one
+    that comes has the number `first_row`.
     Raises InputError for a missing column or a file that cannot be read to its end.
     """
     everything = itertools.chain.from_iterable(_rows(file, columns) for file in find_files(paths))
@@ -133,12 +135,12 @@ def read_table(
         named = dict(zip(columns, map(list, values), strict=True))
         block = Block(first_row, named, [code for _, code in batch])
         for name in text:
-            _check_text(block.columns[name], block.errors)
+            _check_text(map(text_of, block.columns[name]), block.errors)
         yield block
         first_row += len(batch)
 
 
-def _check_text(values: list[Any], errors: list[str | None]) -> None:
+def _check_text(values: Iterable[Any], errors: list[str | None]) -> None:
     for i, value in enumerate(values):
         if errors[i] is not None:
             continue

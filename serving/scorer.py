@@ -157,7 +157,12 @@ class Scorer:
             return f"{golden.FILE} has no outputs of it"
         found = self.golden(texts)
         expected = outputs[self.variant.name]
-        return golden.difference(expected, found, tolerance=self.variant.tolerance)
+        return golden.difference(
+            expected,
+            found,
+            tolerance=self.variant.tolerance,
+            largest_decides=self.head.LARGEST_DECIDES,
+        )
 
     def golden(self, texts: Sequence[str]) -> Any:
         """What golden.py keeps of each text, (n, ...): for classification its logits."""
@@ -168,7 +173,11 @@ class Scorer:
         self, texts: Sequence[str], *, windows: bool = False, **options: Any
     ) -> list[Document]:
         """The texts as the model reads them; with `windows` those know where they stand."""
-        return self.reader.read(texts, whole=self.head.reads_whole(**options), offsets=windows)
+        return self.reader.read(
+            list(map(self.head.text_of, texts)),
+            whole=self.head.reads_whole(**options),
+            offsets=windows,
+        )
 
     def start(
         self,

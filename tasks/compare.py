@@ -164,7 +164,7 @@ def _statistics(
     """
     objective = objectives.get(recipe.objective)
     head = manifest.read(exported.path / "model").head
-    ours = np.load(evaluated.path / "outputs.npy", allow_pickle=False)
+    ours = testset.read_outputs(evaluated.path)
     _, other = testset.answers(objective, theirs, rows.texts)
     others_head = theirs.manifest.head
     align = getattr(objective, "align", None)

@@ -1,6 +1,6 @@
 """What the model that ships is worth: the exported default variant on the test rows.
 
-Writes `predictions.parquet` (a row each), `outputs.npy` (raw, for a later comparison),
+Writes `predictions.parquet` (a row each), its outputs (raw, for a later comparison),
 `metrics.json` (metrics with intervals, slices, the worst rows, and what else the objective has to
 show) and pictures. What only one objective has comes from its module's optional names.
 """
@@ -65,7 +65,7 @@ def _build(recipe: Recipe, prepared: Artifact, exported: Artifact, folder: Path)
     found |= {"worst": _worst(rows, table)} if show is None else {"samples": show(scorer, rows)}
     found["variant"] = scorer.variant.name
 
-    np.save(folder / "outputs.npy", outputs, allow_pickle=False)
+    testset.write_outputs(folder, outputs)
     pq.write_table(table, folder / "predictions.parquet")
     artifact.write_json(folder / "metrics.json", found)
     pictures.write_all(folder, pictures.of_evaluation(found))

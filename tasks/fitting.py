@@ -66,8 +66,8 @@ def build(
     _check_positions(model, train)
     decoder_ids = getattr(model, "prepare_decoder_input_ids_from_labels", None)
     token_labels = getattr(objective, "TOKEN_LABELS", False)
-    if recipe.long_text.in_windows and not token_labels:
-        model = DocumentModel(model, recipe.long_text.pool)
+    if recipe.long_text.in_windows:
+        model = DocumentModel(model, None if token_labels else recipe.long_text.pool)
     metrics, best_by = objective.metrics(head), objectives.best_by(objective, recipe.train.best_by)
     batches = None
     if recipe.train.batch_tokens is not None:

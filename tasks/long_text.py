@@ -41,9 +41,19 @@ def check(recipe: Recipe, objective: Objective) -> None:
         raise RecipeError(
             f"long_text.strategy: {recipe.objective} cannot read a text in windows; take truncate"
         )
+    if not pools and asked.pool != type(asked)().pool:
+        raise RecipeError(
+            f"long_text.pool: {recipe.objective} puts windows together token by token; leave out "
+            f"{asked.pool}"
+        )
     if pools and asked.pool not in pools:
         raise RecipeError(
             f"long_text.pool: {recipe.objective} has no {asked.pool}; it has {', '.join(pools)}"
+        )
+    if asked.pool == "attention" and recipe.model.lora is not None:
+        raise RecipeError(
+            "long_text.pool: attention takes the place of the last layer, which model.lora keeps; "
+            "take mean, or leave out model.lora"
         )
     if found.window > recipe.model.max_length:
         raise RecipeError(

@@ -108,13 +108,21 @@ def _paths(source: str | Sequence[str]) -> list[str]:
 
 def _sample(folder: Path, paths: Sequence[str], text: str | None) -> list[str]:
     """The good texts among a table's first rows. Raises InputError where there is none."""
-    from serving import manifest
+    from serving import heads, manifest
     from serving.errors import InputError
     from serving.readers import read_table
     from tasks.tuned import SAMPLE_ROWS
 
-    column = text or manifest.read(folder).score.get("text_column", "text")
-    for block in read_table(list(paths), [column], text=[column], block_rows=SAMPLE_ROWS):
+    described = manifest.read(folder)
+    column = text or described.score.get("text_column", "text")
+    blocks = read_table(
+        list(paths),
+        [column],
+        text=[column],
+        text_of=heads.get(described.objective).text_of,
+        block_rows=SAMPLE_ROWS,
+    )
+    for block in blocks:
         rows = zip(block.columns[column], block.errors, strict=True)
         if good := [value for value, error in rows if error is None]:
             return good

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from configs.errors import RecipeError
 from configs.schema import Recipe
-from tasks import objectives
+from tasks import artifact, objectives
 from tasks.artifact import Artifact
 from tasks.objectives import Array, Metric, Objective
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from serving.heads import Head
     from serving.scorer import Scorer
 
+NUMBERS, TEXTS = "outputs.npy", "outputs.json"
 MAX_VALUES = 30
 """Slices shown of one column: its most frequent values."""
 
@@ -64,6 +67,21 @@ def in_metrics_terms(objective: Objective, head: Head, outputs: Any) -> Any:
     """A head's outputs as the objective's metrics take them."""
     of = getattr(objective, "answers", None)
     return outputs if of is None else of(head, outputs)
+
+
+def write_outputs(folder: Path, outputs: Any) -> None:
+    """For `read_outputs`. Texts as JSON: an array has room for the longest in each row."""
+    if isinstance(outputs, list):
+        artifact.write_json(folder / TEXTS, outputs)
+    else:
+        np.save(folder / NUMBERS, outputs, allow_pickle=False)
+
+
+def read_outputs(folder: Path) -> Any:
+    """What the metrics are computed from: numbers (n, ...), or a list of texts."""
+    if (folder / TEXTS).exists():
+        return json.loads((folder / TEXTS).read_bytes())
+    return np.load(folder / NUMBERS, allow_pickle=False)
 
 
 def deciding_metric(recipe: Recipe, head: Mapping[str, Any]) -> tuple[str, Metric]:

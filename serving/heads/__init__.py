@@ -51,6 +51,8 @@ class Head:
     """Options that golden rows run with."""
     TIMED: ClassVar[Mapping[str, Any]] = {}
     """Options of passes that are timed."""
+    LARGEST_DECIDES: ClassVar[bool] = True
+    """Of golden rows the largest number is the decision: two that are near are not the same."""
     KEEPS_END: ClassVar[bool] = False
     """Of a text that is too long, the end is kept, not the start."""
     OFFSETS: ClassVar[bool] = False
@@ -87,6 +89,11 @@ class Head:
                 raise InputError(f"{name} must be true or false, not {value!r}")
 
     @classmethod
+    def text_of(cls, value: Any) -> Any:
+        """A row's text, of what its column holds; what is no text stays what it is."""
+        return value
+
+    @classmethod
     def timed_tokens(cls, lengths: Iterable[int]) -> int:
         """What a timed pass over rows of these lengths is counted as."""
         return sum(lengths)
@@ -102,7 +109,7 @@ class Head:
     @property
     def options(self) -> tuple[str, ...]:
         """Of this model: some are there only where texts are read in windows."""
-        return (*self.OPTIONS, WINDOWS) if self.pool else self.OPTIONS
+        return (*self.OPTIONS, WINDOWS) if self.pool and not self.OFFSETS else self.OPTIONS
 
     def reads_whole(self, **options: Any) -> bool:
         """Whether texts are not cut to the model's length."""

@@ -23,6 +23,7 @@ class Head(Classification):
     """`settings`: `labels`, in the order of the logits, and their `thresholds`."""
 
     SHARES: ClassVar[dict[str, str]] = {}
+    LARGEST_DECIDES: ClassVar[bool] = False
 
     def fields(self, *, probabilities: bool = False, **options: Any) -> list[pa.Field]:
         always = [pa.field("labels", pa.list_(pa.string()))]

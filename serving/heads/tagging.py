@@ -2,6 +2,7 @@
 
 Column: `spans`, a list of {label, text, start, end, probability}; start and end count characters
 of the text, the end is the first one behind the span; the probability is the mean of its words'.
+A text may come as the list of its words.
 
 A word is tagged by its first token. The tags of a text are the likeliest ones that are valid under
 the scheme (Viterbi, 1967): BIO, where I-x follows B-x or I-x, or BILOU (Ratinov and Roth, 2009),
@@ -10,6 +11,7 @@ where spans of several words end in L-x and spans of one are U-x.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -63,10 +65,8 @@ class Words:
 
 
 def words_of(text: str, tokens: Tokens) -> Words:
-    """A word begins where the tokenizer says so, and where letters or digits meet what is neither.
-
-    White space is no part of one.
-    """
+    """A word begins where the tokenizer says so, behind white space, which is no part of one, and
+    where letters or digits meet what is neither."""
     assert tokens.offsets is not None
     assert tokens.begins is not None
     firsts, starts, ends = [], list[int](), list[int]()
@@ -76,7 +76,9 @@ def words_of(text: str, tokens: Tokens) -> Words:
         start, end = _trimmed(text, start, end)
         if start == end:
             continue
-        if begins or not ends or text[start].isalnum() != text[ends[-1] - 1].isalnum():
+        # White space may have been a token of its own, or its word's only in what is tokenised.
+        behind_space = not ends or (start > ends[-1] and text[start - 1].isspace())
+        if begins or behind_space or text[start].isalnum() != text[ends[-1] - 1].isalnum():
             firsts.append(i)
             starts.append(start)
             ends.append(end)
@@ -106,6 +108,13 @@ class Head(Base):
     """`settings`: `labels`, and `scheme`, BIO or BILOU."""
 
     OFFSETS: ClassVar[bool] = True
+    LARGEST_DECIDES: ClassVar[bool] = False
+
+    @classmethod
+    def text_of(cls, value: Any) -> Any:
+        """Words become a text, with spaces between them."""
+        words = words_in(value)
+        return value if words is None else " ".join(words)
 
     @cached_property
     def tags(self) -> list[str]:
@@ -208,6 +217,23 @@ class Head(Base):
             return True
         inside = self._allowed[tags[:-1], tags[1:]].all()
         return bool(self._allowed[0, tags[0]] and inside and self._ends[tags[-1]])
+
+
+def words_in(value: Any) -> list[str] | None:
+    """Where it is a list of strings, written as JSON or not."""
+    found = listed(value)
+    is_one = isinstance(found, list) and all(isinstance(one, str) for one in found)
+    return found if is_one else None
+
+
+def listed(value: Any) -> Any:
+    """A list that is written as JSON, as tables without lists have it; anything else as it is."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+    return value
 
 
 def spans_of(tags: Sequence[str]) -> Iterator[tuple[str, int, int]]:

@@ -97,7 +97,8 @@ class Objective(Protocol):
     #     default; `loss` where a metric would need texts to be written
     # TARGETS_ARE_TEXT, WHOLE_TEXTS   a tokenizer learns from the targets too; texts are not cut
     # WRITES                          the model gives texts: see tasks/writing.py; then also
-    #     answers(head, outputs) -> what `statistics` takes, of the serving head's outputs, and
+    #     answers(head, outputs) -> what `statistics` takes, of the serving head's outputs: an array
+    #     of numbers or a list of texts, and
     #     reference(model, rows, head) -> the same by PyTorch
     # divided(text) -> (prompt, rest)  of a text that is its own target
     # samples(scorer, rows) -> [{"given", "written", "reference"}, ...], shown in place of the worst

@@ -51,39 +51,40 @@ class Options(BaseModel):
 def read_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """A string and spans, whichever way the row has them, written as JSON or not.
 
-    Raises ValueError with the reason code `null_tags`, `wrong_type` or `other_number_of_tags`.
+    Raises ValueError with the reason code `null_tags`, `wrong_type`, `other_number_of_tags` or
+    `unknown_tag`.
     """
-    text, tags = _parsed(row["text"]), _parsed(row["tags"])
+    words, tags = head_of.words_in(row["text"]), head_of.listed(row["tags"])
     if tags is None:
         raise ValueError("null_tags")
     if not isinstance(tags, list):
         raise ValueError("wrong_type")
-    if not isinstance(text, list):
-        return {"text": text, "tags": [_known(one) for one in tags]}
-    if not all(isinstance(one, str) for one in [*text, *tags]):
+    if words is None:
+        return {"text": row["text"], "tags": [_known(one) for one in tags]}
+    if not all(isinstance(one, str) for one in tags):
         raise ValueError("wrong_type")
-    if len(text) != len(tags):
+    if len(words) != len(tags):
         raise ValueError("other_number_of_tags")
-    ends = np.cumsum([len(word) + 1 for word in text]) - 1
+    ends = np.cumsum([len(word) + 1 for word in words]) - 1
     spans = [
         {
-            "start": int(ends[first]) - len(text[first]),
+            "start": int(ends[first]) - len(words[first]),
             "end": int(ends[last]),
             "label": label,
         }
-        for label, first, last in head_of.spans_of(tags)
+        for label, first, last in head_of.spans_of([_as_bilou(tag) for tag in tags])
     ]
-    return {"text": " ".join(text), "tags": spans}
+    return {"text": " ".join(words), "tags": spans}
 
 
-def _parsed(value: Any) -> Any:
-    """JSON where it looks like a list, as tables without lists have it."""
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        try:
-            return json.loads(value)
-        except ValueError:
-            return value
-    return value
+def _as_bilou(tag: str) -> str:
+    """BIO and BILOU as they are; E and S of BIOES are L and U. Raises ValueError(reason code)."""
+    if tag == head_of.OUTSIDE:
+        return tag
+    prefix, _, label = tag.partition("-")
+    if not label or len(prefix) != 1 or prefix not in "BILUES":
+        raise ValueError("unknown_tag")
+    return f"{ {'E': 'L', 'S': 'U'}.get(prefix, prefix) }-{label}"
 
 
 def _known(span: Any) -> dict[str, Any]:
@@ -214,12 +215,10 @@ def of_batches(
 # --- metrics --------------------------------------------------------------------------------------
 
 
-def answers(head: Any, outputs: Sequence[Any]) -> Array:
-    """(n,) the spans of each text, as targets are stored."""
+def answers(head: Any, outputs: Sequence[Any]) -> list[str]:
+    """The spans of each text, as targets are stored."""
     found = (head.spans(one) or [] for one in outputs)
-    return np.array(
-        [json.dumps([[s["start"], s["end"], s["label"]] for s in spans]) for spans in found]
-    )
+    return [json.dumps([[s["start"], s["end"], s["label"]] for s in spans]) for spans in found]
 
 
 def statistics(targets: Sequence[str], outputs: Sequence[str], head: Mapping[str, Any]) -> Array:
@@ -227,7 +226,7 @@ def statistics(targets: Sequence[str], outputs: Sequence[str], head: Mapping[str
     place = {label: i for i, label in enumerate(head["labels"])}
     counts = np.zeros((len(targets), 3, len(place)))
     for row, target, output in zip(counts, targets, outputs, strict=True):
-        true, found = ({tuple(one) for one in json.loads(text)} for text in (target, str(output)))
+        true, found = ({tuple(one) for one in json.loads(text)} for text in (target, output))
         for some, spans in zip(row, (true, found, true & found), strict=True):
             for *_, label in spans:
                 some[place[label]] += 1
@@ -299,7 +298,7 @@ def samples(scorer: Any, rows: Any) -> list[dict[str, str]]:
     return [
         {
             "given": text,
-            "written": marked(text, json.loads(str(output))),
+            "written": marked(text, json.loads(output)),
             "reference": marked(text, json.loads(rows.targets[i])),
         }
         for text, output, i in zip(texts, found, chosen, strict=True)
@@ -316,6 +315,6 @@ def common_head(head: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, 
     return {**head, "labels": list(dict.fromkeys([*head["labels"], *other["labels"]]))}
 
 
-def align(outputs: Array, head: Mapping[str, Any], common: Mapping[str, Any]) -> Array:
+def align(outputs: list[str], head: Mapping[str, Any], common: Mapping[str, Any]) -> list[str]:
     """Spans name their labels."""
     return outputs

@@ -161,12 +161,12 @@ def details(
     return {"signatures": found}
 
 
-def answers(head: Any, outputs: Sequence[Any]) -> Array:
-    """(n,) the texts; an empty one where the model made none."""
-    return np.array([text or "" for text in head.texts(outputs)])
+def answers(head: Any, outputs: Sequence[Any]) -> list[str]:
+    """The texts; an empty one where the model made none."""
+    return [text or "" for text in head.texts(outputs)]
 
 
-def reference(model: Any, rows: Sequence[Array], head: Any) -> Array:
+def reference(model: Any, rows: Sequence[Array], head: Any) -> list[str]:
     """The same by PyTorch."""
     from tasks.torch_writing import texts
 
@@ -179,16 +179,14 @@ def reference(model: Any, rows: Sequence[Array], head: Any) -> Array:
         num_beams=how.beams,
         length_penalty=how.length_penalty,
     )
-    return np.array([head.text(ids) for ids in made])
+    return [head.text(ids) for ids in made]
 
 
 def row_losses(targets: Sequence[str], outputs: Sequence[str], head: Mapping[str, Any]) -> Array:
     """(n,) 100 less the chrF of each text."""
     _, chrf = _scorers()
     pairs = zip(outputs, targets, strict=True)
-    return np.array(
-        [100 - chrf.sentence_score(str(output), [target]).score for output, target in pairs]
-    )
+    return np.array([100 - chrf.sentence_score(output, [target]).score for output, target in pairs])
 
 
 def samples(scorer: Any, rows: Any) -> list[dict[str, str]]:
@@ -199,7 +197,7 @@ def samples(scorer: Any, rows: Any) -> list[dict[str, str]]:
     given = [rows.texts[i] for i in chosen]
     written = answers(scorer.head, scorer.outputs(given))
     return [
-        {"given": text, "written": str(made), "reference": rows.targets[i]}
+        {"given": text, "written": made, "reference": rows.targets[i]}
         for text, made, i in zip(given, written, chosen, strict=True)
     ]
 
@@ -209,5 +207,5 @@ def common_head(head: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, 
     return dict(head)
 
 
-def align(outputs: Array, head: Mapping[str, Any], common: Mapping[str, Any]) -> Array:
+def align(outputs: list[str], head: Mapping[str, Any], common: Mapping[str, Any]) -> list[str]:
     return outputs

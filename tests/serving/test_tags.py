@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serving import pooling
 from serving.documents import Document, LongText, Reader
 from serving.heads import tagging
 from serving.heads.tagging import Head, may_follow, spans_of, tags_of, words_of
@@ -111,6 +112,18 @@ def test_words_are_the_tokenizers_and_punctuation_stands_alone() -> None:
     assert found.tokens.tolist() == [0, 1, 3, 4, 5, 6, 7]
 
 
+def test_a_word_begins_behind_white_space_whatever_the_tokenizer_says() -> None:
+    """A rare word's space is a token of its own; or there are no words before there are tokens."""
+    text = "old Kyoto in"
+    for pieces in (
+        [("old", True), (" ", True), ("Ky", False), ("oto", False), (" in", True)],
+        [("old", True), (" Ky", False), ("oto", False), (" in", False)],
+    ):
+        found = words_of(text, tokens(text, *pieces))
+        words = [text[a:b] for a, b in zip(found.starts, found.ends, strict=True)]
+        assert words == ["old", "Kyoto", "in"]
+
+
 def test_white_space_is_no_word() -> None:
     text = " a \n b"
     found = words_of(text, tokens(text, (" a", True), (" \n", True), (" b", True)))
@@ -179,6 +192,18 @@ def test_no_spans_and_no_decision(file: Path) -> None:
     joined = [head("BIO").join(empty, logits(empty, "BIO", {})),
               head("BIO").join(one, [np.full((4, 5), np.nan)])]  # fmt: skip
     assert head("BIO").columns(joined)[0].to_pylist() == [[], None]
+
+
+def test_a_text_may_come_as_its_words() -> None:
+    for words in (["w1", "w2"], '["w1", "w2"]', "w1 w2"):
+        assert Head.text_of(words) == "w1 w2"
+    for other in (None, 7, ["w1", 2], "[w1", '["w1", 2]', '{"a": 1}'):
+        assert Head.text_of(other) == other
+
+
+def test_spans_of_a_text_are_not_asked_of_its_windows() -> None:
+    settings = {"labels": LABELS, "scheme": "BIO"}
+    assert Head(settings, pad_id=0, pool=pooling.mean).options == ()
 
 
 def test_decisions_are_the_same_with_other_probabilities() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from toy import FILLER, WORDS, tiny_recipe, write_csv
 
 from configs.errors import RecipeError
-from configs.schema import Recipe
+from configs.schema import Lora, Recipe
 from serving import manifest, pooling
 from serving.scorer import Scorer
 from tasks import batches, fitting, long_text
@@ -148,6 +149,20 @@ def test_an_epoch_draws_windows_anew_and_a_resumed_one_the_same(
         assert trainer.lengths[i] == sum(map(len, first[i]["windows"]))
 
 
+def test_outputs_of_tokens_stay_those_of_windows_and_few_are_read_at_a_time() -> None:
+    read = []
+
+    def model(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> SimpleNamespace:
+        read.append(len(input_ids))
+        return SimpleNamespace(logits=torch.stack([input_ids, attention_mask], 2).float())
+
+    ids, mask = torch.arange(800).view(200, 4), torch.ones(200, 4)
+    with torch.no_grad():
+        logits = DocumentModel(model, None)(ids, mask)["logits"]
+    assert read == [64, 64, 64, 8]
+    assert logits[..., 0].tolist() == ids.tolist()
+
+
 def test_what_is_no_classifier_cannot_be_pooled_by_attention() -> None:
     with pytest.raises(ValueError, match="needs to know the last layer of Sequential"):
         take_last_layer(torch.nn.Sequential())
@@ -158,6 +173,8 @@ def test_what_is_no_classifier_cannot_be_pooled_by_attention() -> None:
     [
         ({"objective": "generation"}, "generation cannot read a text in windows"),
         ({"objective": "multilabel"}, "multilabel has no vote; it has mean, max, attention"),
+        ({"objective": "tagging"}, "tagging puts windows together token by token; leave out vote"),
+        ({"pool": "attention", "lora": True}, "the last layer, which model.lora keeps"),
         ({"window": 17}, "17 tokens are more than model.max_length, 16"),
         ({"stride": 17}, "windows of 16 tokens every 17 would leave out"),
     ],
@@ -166,9 +183,11 @@ def test_windows_that_cannot_be_are_named(
     table: Path, changes: dict[str, Any], problem: str
 ) -> None:
     recipe = recipe_of(table, "vote")
-    asked = {key: value for key, value in changes.items() if key != "objective"}
+    asked = {key: value for key, value in changes.items() if key not in ("objective", "lora")}
+    lora = Lora() if "lora" in changes else None
     recipe = recipe.model_copy(
         update={
+            "model": recipe.model.model_copy(update={"lora": lora}),
             "objective": changes.get("objective", "classification"),
             "long_text": recipe.long_text.model_copy(update=asked),
         }

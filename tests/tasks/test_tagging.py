@@ -8,16 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import seqeval.metrics
 import seqeval.scheme
 from toy import WORDS, sentences, tiny_recipe
 
 from configs.errors import DataError
+from serving import job
 from serving.documents import LongText, Reader
 from serving.heads import tagging as head_of
 from serving.scorer import Scorer
-from tasks import long_text, reference
+from tasks import long_text, reference, testset
 from tasks.export import export
 from tasks.objectives import tagging
 from tasks.prepare import prepare
@@ -36,6 +39,7 @@ HEAD = {"labels": ["name", "place"], "scheme": "BIO"}
                                              {"start": 0, "end": 3, "label": "name"}]},
         {"text": ["Ada", "in", "New", "York"], "tags": ["B-name", "O", "B-place", "I-place"]},
         {"text": '["Ada", "in", "New", "York"]', "tags": '["U-name", "O", "B-place", "L-place"]'},
+        {"text": ["Ada", "in", "New", "York"], "tags": ["S-name", "O", "B-place", "E-place"]},
         {"text": "Ada in New York", "tags": '[{"start": 0, "end": 3, "label": "name"},'
                                             ' {"start": 7, "end": 15, "label": "place"}]'},
     ],
@@ -61,6 +65,7 @@ def test_rows_of_either_kind_have_the_same_spans(row: dict[str, Any]) -> None:
         ("abcd", [{"start": 0, "end": 3, "label": "name"}, {"start": 2, "end": 4, "label": "name"}],
          "spans_overlap"),
         ("abc", [{"start": 0, "end": 3, "label": "thing"}], "unknown_label"),
+        *((["a"], [tag], "unknown_tag") for tag in ("name", "o", "B_name", "b-name", "B-", "")),
     ],
 )  # fmt: skip
 def test_rows_that_cannot_be_used_say_why(text: Any, tags: Any, reason: str) -> None:
@@ -96,6 +101,12 @@ def test_a_words_first_token_has_its_tag(prepared: Any) -> None:
     assert tags.count("-") >= 2  # words of several tokens
     tags = named("old soup and bread", [(0, 8, "name"), (13, 18, "place")], "BILOU", prepared.path)
     assert [tag for tag in tags if tag != "-"] == ["B-name", "L-name", "O", "U-place"]
+
+
+def test_a_rare_word_is_not_its_neighbours(prepared: Any) -> None:
+    """Its first character is no token of its own, and white space is."""
+    tags = named("the old Kyoto goal", [(8, 13, "place")], "BIO", prepared.path)
+    assert [tag for tag in tags if tag != "-"] == ["O", "O", "B-place", "O"]
 
 
 def test_a_word_that_a_span_has_a_part_of_is_the_spans(prepared: Any) -> None:
@@ -165,6 +176,14 @@ def test_the_trainers_arrays_are_counted_as_spans() -> None:
     assert "place" not in outputs[1] or json.loads(outputs[1]) == [[1, 2, "place"]]
 
 
+def test_outputs_of_long_texts_take_the_room_of_each(tmp_path: Path) -> None:
+    """As an array of texts they would take that of the longest for every row."""
+    outputs = ["[]"] * 500 + [json.dumps([[i, i + 1, "name"] for i in range(20_000)])]
+    testset.write_outputs(tmp_path, outputs)
+    assert testset.read_outputs(tmp_path) == outputs
+    assert sum(one.stat().st_size for one in tmp_path.iterdir()) < 2 * len(outputs[-1])
+
+
 # --- a whole run ----------------------------------------------------------------------------------
 
 
@@ -204,3 +223,19 @@ def test_every_span_is_pytorchs_in_texts_longer_than_the_model(tmp_path: Path) -
         assert scorer.head.agrees(spans, theirs)
         for span, other in zip(spans, theirs, strict=True):
             assert span["probability"] == pytest.approx(other["probability"], abs=1e-4)
+
+    # A table of words is scored as it was trained on.
+    words = [text.split() for text in rows.texts]
+    tables = {
+        "lists": pa.table({"text": words}),
+        "json": pa.table({"text": [json.dumps(one) for one in words]}),
+    }
+    for name, given in tables.items():
+        pq.write_table(given, tmp_path / f"{name}.parquet")
+        job.run(exported.path / "model", tmp_path / f"{name}.parquet", tmp_path / name,
+                keep=["text"], variant="fp32")  # fmt: skip
+        made = pq.read_table(tmp_path / name)
+        assert made["error"].null_count == len(words)
+        assert made["text"].to_pylist() == given["text"].to_pylist()
+        for spans, theirs in zip(made["spans"].to_pylist(), ours, strict=True):
+            assert scorer.head.agrees(spans, theirs)
