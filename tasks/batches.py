@@ -62,13 +62,19 @@ class Windowed(Dataset[dict[str, Any]]):
         """Tokens of each text that are read in an epoch."""
         return [self._length(n) for n in self._stored["length"]]
 
+    def n_windows(self) -> list[int]:
+        """Of each text."""
+        return [self._n_windows(n) for n in self._stored["length"]]
+
     def _length(self, n_tokens: int) -> int:
-        reader = self._reader
-        room, n_special = reader.room, sum(map(len, reader.frame))
-        n_windows = len(reader.starts(n_tokens - n_special))
-        if self._most is not None:
-            n_windows = min(n_windows, self._most)
-        return n_windows * (min(room, n_tokens - n_special) + n_special)
+        n_special = sum(map(len, self._reader.frame))
+        return self._n_windows(n_tokens) * (
+            min(self._reader.room, n_tokens - n_special) + n_special
+        )
+
+    def _n_windows(self, n_tokens: int) -> int:
+        found = len(self._reader.starts(n_tokens - sum(map(len, self._reader.frame))))
+        return found if self._most is None else min(found, self._most)
 
     def _chosen(self, document: Document, i: int) -> Sequence[int]:
         n_windows = len(document.windows)
@@ -80,6 +86,33 @@ class Windowed(Dataset[dict[str, Any]]):
     def _framed(self, labels: Sequence[int], start: int) -> list[int]:
         before, after = ([IGNORED] * len(part) for part in self._reader.frame)
         return [*before, *labels[start : start + self._reader.room], *after]
+
+
+class SingleWindows(Dataset[dict[str, Any]]):
+    """The same, each window a row: the Trainer takes a batch to have as many outputs as rows."""
+
+    def __init__(self, texts: Windowed) -> None:
+        self._texts = texts
+        n_windows = texts.n_windows()
+        self._text = np.repeat(np.arange(len(n_windows)), n_windows)
+        self._first = np.cumsum([0, *n_windows])
+        self._read: tuple[int, dict[str, Any]] | None = None
+
+    def __len__(self) -> int:
+        return len(self._text)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        text = int(self._text[i])
+        if self._read is None or self._read[0] != text:
+            self._read = text, self._texts[text]
+        window = i - int(self._first[text])
+        return {name: [values[window]] for name, values in self._read[1].items()}
+
+    def lengths(self) -> list[int]:
+        """Tokens of each; windows of one text are equally long."""
+        n_windows = np.diff(self._first)
+        each = np.asarray(self._texts.lengths()) // n_windows
+        return np.repeat(each, n_windows).tolist()
 
 
 class LengthGrouped(Sampler[int]):

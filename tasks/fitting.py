@@ -31,7 +31,14 @@ from transformers.pytorch_utils import Conv1D
 from configs.errors import RecipeError
 from configs.schema import Lora, Model, Recipe
 from tasks import hardware, long_text, objectives, scratch_config
-from tasks.batches import IGNORED, Collator, LengthGrouped, TokenBatches, Windowed
+from tasks.batches import (
+    IGNORED,
+    Collator,
+    LengthGrouped,
+    SingleWindows,
+    TokenBatches,
+    Windowed,
+)
 from tasks.callbacks import MarkWhole, Progress
 from tasks.model_source import SCRATCH, locate
 from tasks.pooling import DocumentModel
@@ -66,8 +73,8 @@ def build(
     _check_positions(model, train)
     decoder_ids = getattr(model, "prepare_decoder_input_ids_from_labels", None)
     token_labels = getattr(objective, "TOKEN_LABELS", False)
-    if recipe.long_text.in_windows:
-        model = DocumentModel(model, None if token_labels else recipe.long_text.pool)
+    if recipe.long_text.in_windows and not token_labels:
+        model = DocumentModel(model, recipe.long_text.pool)
     metrics, best_by = objective.metrics(head), objectives.best_by(objective, recipe.train.best_by)
     batches = None
     if recipe.train.batch_tokens is not None:
@@ -94,7 +101,10 @@ def build(
         ),
         train_dataset=train.rows,
         # Sorted, longest first: least padding, and memory that does not suffice shows at once.
-        eval_dataset=Subset(validation.rows, np.argsort(-np.asarray(validation.lengths)).tolist()),
+        # Stable: windows of one text stay together.
+        eval_dataset=Subset(
+            validation.rows, np.argsort(-np.asarray(validation.lengths), kind="stable").tolist()
+        ),
         data_collator=Collator(tokenizer.pad_token_id or 0, decoder_ids, token_labels=token_labels),
         compute_loss_func=objective.loss(options, train.labels, head, recipe.train.label_smoothing),
         compute_metrics=None
@@ -156,7 +166,10 @@ class Split:
         if not recipe.long_text.in_windows and not token_labels:
             return cls(stored, list(stored["length"]), stored["labels"])
         most = recipe.long_text.train_windows if name == "train" else None
+        rows: Windowed | SingleWindows
         rows = Windowed(stored, reader, most=most, token_labels=token_labels)
+        if token_labels and name != "train":
+            rows = SingleWindows(rows)
         return cls(rows, rows.lengths(), stored["labels"])
 
 
@@ -271,6 +284,8 @@ def measure(
 ) -> dict[str, float]:
     if of_batches := getattr(objective, "of_batches", None):
         targets, outputs = of_batches(targets, outputs, head)
+    if settled := getattr(objective, "settled", None):  # as it will be when it ships
+        head = settled(head, targets, outputs)
     sums = objective.statistics(targets, outputs, head).sum(axis=0)
     return {name: float(metric.of(sums)) for name, metric in objective.metrics(head).items()}
 

@@ -62,34 +62,23 @@ POOLS: dict[str, Callable[[Tensor], Tensor]] = {"mean": mean, "max": largest, "v
 class DocumentModel(nn.Module):
     """Gives an output for each text of which it gets the windows."""
 
-    def __init__(
-        self, model: Any, pool: str | None, attention: AttentionPool | None = None
-    ) -> None:
+    def __init__(self, model: Any, pool: str, attention: AttentionPool | None = None) -> None:
         """`model`: a transformers model with logits; `attention`: where that is how to pool.
-        `pool`: None where outputs are of single tokens, and stay those of windows.
 
         Changes a model whose windows' vectors are pooled: its last layer is the pool's then.
         """
         super().__init__()
         self.model = model
-        self.pool: Any = None
-        if pool is None:
-            return
         if pool == ATTENTION:
             width, n_outputs = take_last_layer(model)
-            self.pool = attention or AttentionPool(width, n_outputs)
+            self.pool: Any = attention or AttentionPool(width, n_outputs)
         else:
             self.pool = POOLS[pool]
 
     def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        n_windows: Tensor | None = None,
-        **given: Any,
+        self, input_ids: Tensor, attention_mask: Tensor, n_windows: Tensor, **given: Any
     ) -> dict[str, Tensor]:
-        """`n_windows` (texts): how many of the rows are each one's. logits: (texts, k), or of
-        tokens (windows, length, k)."""
+        """`n_windows` (texts): how many of the rows are each one's. logits: (texts, k)"""
         # Without gradients nothing need be kept of windows that are done.
         n_rows = len(input_ids) if torch.is_grad_enabled() else WINDOWS_AT_A_TIME
         pairs = zip(
@@ -98,8 +87,6 @@ class DocumentModel(nn.Module):
         outputs = torch.cat(
             [self.model(input_ids=ids, attention_mask=mask).logits for ids, mask in pairs]
         )
-        if n_windows is None:
-            return {"logits": outputs}
         parts = torch.split(outputs.float(), n_windows.tolist())
         return {"logits": torch.stack([self.pool(part) for part in parts])}
 

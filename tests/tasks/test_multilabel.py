@@ -10,6 +10,7 @@ from sklearn.metrics import average_precision_score, f1_score
 
 from configs.errors import DataError
 from serving.heads.multilabel import Head, sigmoid
+from tasks import fitting
 from tasks.objectives import multilabel
 from tasks.probabilities import average_precision
 
@@ -63,6 +64,14 @@ def test_thresholds_are_those_of_the_best_f1() -> None:
     assert multilabel.settled(HEAD, targets, outputs) == HEAD  # the recipe's own
     assert multilabel.best_threshold(np.zeros(4), np.arange(4) / 4) == 0.5
     assert multilabel.best_threshold(np.array([1, 0]), np.array([0.6, 0.6])) < 0.6
+
+
+def test_training_is_watched_by_what_the_thresholds_will_make_of_it() -> None:
+    """A rare label's probabilities stay under a half long after they are in the right order."""
+    targets = np.eye(3, dtype=int)[[0, 1, 2, 0, 1, 2]]
+    head = {"labels": ["a", "b", "c"], "thresholds": None}
+    found = fitting.measure(multilabel, head, targets, targets - 4.0)
+    assert found == {"micro_f1": 1.0, "macro_f1": 1.0, "exact": 1.0}
 
 
 def test_metrics_are_scikit_learns() -> None:
