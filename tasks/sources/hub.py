@@ -54,9 +54,20 @@ def _revision(table: Any) -> list[str]:
 def _read(table: Any, columns: list[str]) -> Iterator[Block]:
     """Classes come as the names the data set gives them; a class of -1 is a missing label."""
     chosen = table.select_columns(columns)
-    named = {name: kind for name, kind in chosen.features.items() if hasattr(kind, "int2str")}
     for first in range(0, len(chosen), BLOCK_ROWS):
         block = chosen[first : first + BLOCK_ROWS]
-        for name, kind in named.items():
-            block[name] = [None if i is None or i < 0 else kind.int2str(i) for i in block[name]]
+        for name, kind in chosen.features.items():
+            block[name] = [_named(value, kind) for value in block[name]]
         yield Block(first, block, [None] * len(block[columns[0]]))
+
+
+def _named(value: Any, kind: Any) -> Any:
+    """`kind`: the data set's feature, or those of a list's elements and a struct's fields."""
+    if hasattr(kind, "int2str"):
+        return None if value is None or value < 0 else kind.int2str(value)
+    if isinstance(value, list):
+        inner = kind[0] if isinstance(kind, list) else getattr(kind, "feature", None)
+        return [_named(one, inner) for one in value]
+    if isinstance(value, dict) and isinstance(kind, dict):
+        return {name: _named(one, kind.get(name)) for name, one in value.items()}
+    return value

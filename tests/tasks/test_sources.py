@@ -179,6 +179,25 @@ def test_classes_come_by_name(tmp_path: Path) -> None:
         hub.open_source(source.model_copy(update={"test": "absent"}), ["text"])
 
 
+def test_classes_within_lists_come_by_name_too(tmp_path: Path) -> None:
+    import datasets
+
+    label = datasets.ClassLabel(names=["O", "B-x"])
+    features = datasets.Features(
+        {
+            "tags": datasets.List(label),
+            "spans": datasets.List({"start": datasets.Value("int32"), "label": label}),
+        }
+    )
+    rows = {"tags": [[0, 1], []], "spans": [[{"start": 3, "label": 1}], None]}
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "train.parquet")
+    opened = hub.open_source(HubSource(kind="hub", dataset=str(tmp_path)), ["tags", "spans"])
+    assert all_rows(opened) == {
+        "tags": [["O", "B-x"], []],
+        "spans": [[{"start": 3, "label": "B-x"}], None],
+    }
+
+
 # --- docstrings -----------------------------------------------------------------------------------
 
 
