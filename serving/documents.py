@@ -68,6 +68,10 @@ class Document:
         lengths: Any = [range(len(window)) for window in self.windows]
         return replace(self, windows=lengths)
 
+    def first(self, n: int) -> Document:
+        """The same text, as far as its first windows go."""
+        return replace(self, windows=self.windows[:n], starts=self.starts[:n])
+
     def only(self, window: int) -> Document:
         """The same text, read in one window alone."""
         return replace(self, windows=[self.windows[window]], starts=[self.starts[window]])

@@ -68,8 +68,9 @@ def _check_partition(
 ) -> None:
     allowed = [*decisions, *output_names(keep, own).values()]
     if column is not None and column not in allowed:
+        known = ", ".join(allowed) or "columns that are kept"
         raise InputError(
-            f"the output can be partitioned by {', '.join(allowed)}, not by {column!r}; "
+            f"the output can be partitioned by {known}, not by {column!r}; "
             "columns of the input have to be kept for that"
         )
 

@@ -146,11 +146,15 @@ def _losses(
 def _predictions(rows: HeldOut, decoded: pa.Table, losses: Array | None) -> pa.Table:
     """row, target, the head's columns (its first one is the decision), loss, length, kept ones."""
     columns: dict[str, Any] = {"row": rows.rows, "target": rows.names}
-    first, *others = decoded.column_names
-    columns["decision" if decoded.schema.field(first).type == pa.string() else first] = decoded[
-        first
-    ]
-    columns |= {name: decoded[name] for name in others}
+    first, *_ = decoded.column_names
+    kind = decoded.schema.field(first).type
+    if kind == pa.list_(pa.string()):  # as targets are called
+        lists = decoded[first].to_pylist()
+        columns["decision"] = [None if one is None else ", ".join(one) for one in lists]
+    columns |= {
+        "decision" if name == first and kind == pa.string() else name: decoded[name]
+        for name in decoded.column_names
+    }
     if losses is not None:
         columns["loss"] = losses
     columns["length"] = rows.lengths

@@ -149,10 +149,11 @@ def _manifest(
 
 def _scoring_defaults(recipe: Recipe) -> dict[str, Any]:
     rows = WINDOWS_CHUNK_ROWS if recipe.long_text.in_windows else CHUNK_ROWS
+    text = objectives.get(recipe.objective).TEXT
     return {
         **recipe.score.model_dump(mode="json"),
         "chunk_rows": recipe.score.chunk_rows or rows,
-        "text_column": recipe.data.columns.get("text", "text"),
+        "text_column": recipe.data.columns.get(text, text),
     }
 
 

@@ -47,10 +47,10 @@ class Model(PythonModel):  # type: ignore[misc]
         """
         params = params or {}
         texts = _texts(model_input)
-        errors = [_problem(text) for text in texts]
-        good = [i for i, error in enumerate(errors) if error is None]
         try:
             scorer = self._scorer(params.get("variant") or None, params.get("device") or "auto")
+            errors = [_problem(text, scorer.head) for text in texts]
+            good = [i for i, error in enumerate(errors) if error is None]
             options = {name: params[name] for name in scorer.head.options if name in params}
             scored = scorer.score([texts[i] for i in good], **options)
         except self._serving.errors.ServingError as problem:
@@ -176,12 +176,12 @@ def _spread(column: Any, places: list[int], n: int) -> pd.Series:
     return spread
 
 
-def _problem(text: Any) -> str | None:
+def _problem(text: Any, head: Any) -> str | None:
     if text is None or text is pd.NA or (isinstance(text, float) and text != text):
         return "null_text"
     if not isinstance(text, str):
         return "wrong_type"
-    return None if text.strip() else "empty_text"
+    return None if head.text_of(text).strip() else "empty_text"
 
 
 set_model(Model())

@@ -5,7 +5,7 @@ Imports torch only inside functions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from configs.schema import Recipe
 from serving import heads, speed
 from serving.batching import plan_batches
 from serving.cores import granted_cores
+from serving.documents import Reader
 from serving.heads import Head, Ids
 from serving.pooling import FILE, open_pool
 from serving.runner import WHOLE, Runner
@@ -25,9 +26,11 @@ from tasks import gate, hardware, long_text, objectives, reference, testset, tri
 from tasks.artifact import Artifact
 from tasks.gate import Array, Run, Verdict
 
-GOLDEN_ROWS = 32
+GOLDEN_ROWS, GOLDEN_WINDOWS = 32, 2
 SETTLING_ROWS = 2_000
 """Validation rows by which an objective chooses what it settles behind training."""
+CHARS_A_TOKEN = 64
+"""More than they have on average, whatever the language."""
 TIMED_TOKENS: dict[Device, int] = {"cpu": 5_000, "cuda": 100_000}
 """Of one pass: on 2 cores a second of PyTorch, a quarter of a second of int8 MiniLM."""
 
@@ -78,6 +81,7 @@ class ReadingBench(trial.Bench):
     rows: list[Ids]
     """The validation rows' windows, and one of the maximum length after them."""
     judge: gate.Judge
+    reader: Reader
 
     def names(self) -> list[str]:
         return variants.names(self.recipe.export.variants)
@@ -118,19 +122,32 @@ class ReadingBench(trial.Bench):
     def golden_texts(self) -> list[str]:
         """Of neighbours in length, the text whose two largest outputs lie farthest apart.
 
-        A near tie may fall the other way on another machine though nothing is wrong there.
+        A near tie may fall the other way on another machine though nothing is wrong there. They are
+        run whenever the model is opened: of a long text there are its first windows.
         """
         lengths = np.array([one.n_tokens for one in self.validation.documents])
         by_length = speed.spread(lengths, len(lengths))
-        margin = np.array([self._margin(i) for i in range(len(lengths))])
+        margin = np.array(list(self._margins()))
         groups = np.array_split(by_length, min(GOLDEN_ROWS, len(by_length)))
-        return [self.validation.texts[group[margin[group].argmax()]] for group in groups]
+        chosen = [self.validation.texts[group[margin[group].argmax()]] for group in groups]
+        return [self._start(text) for text in chosen]
 
-    def _margin(self, text: int) -> float:
-        one = self.head.collect([self.judge.expected_texts[text]])
-        outputs = np.sort(self.judge.texts.numbers(one), axis=-1)
-        margins = outputs[..., -1] - outputs[..., :-1].max(-1, initial=-np.inf)
-        return float(margins.min(initial=np.inf))
+    def _margins(self) -> Iterator[float]:
+        """Of each text's first windows."""
+        outputs, done = self.judge.in_row_order(self.judge.expected), 0
+        for document in self.validation.documents:
+            first = document.first(GOLDEN_WINDOWS)
+            one = self.head.join(first, outputs[done : done + len(first.windows)])
+            numbers = np.sort(self.judge.texts.numbers(self.head.collect([one])), axis=-1)
+            margins = numbers[..., -1] - numbers[..., :-1].max(-1, initial=-np.inf)
+            yield float(margins.min(initial=np.inf))
+            done += len(document.windows)
+
+    def _start(self, text: str) -> str:
+        (document,) = self.reader.read([text], offsets=True)
+        if len(document.windows) <= GOLDEN_WINDOWS:
+            return text
+        return text[: document.places()[GOLDEN_WINDOWS - 1][1]]
 
 
 def prepare_bench(
@@ -160,7 +177,8 @@ def prepare_bench(
     head = kind(settings, pad_id=pad_id, pool=open_pool(in_windows, folder))
     validation = reference.read_rows(recipe, prepared, "validation", recipe.export.gate.rows)
     reader = long_text.reader(recipe, prepared.path)
-    longest = reader.read([" ".join(validation.texts)])[0].windows[0]
+    n_chars = CHARS_A_TOKEN * recipe.model.max_length
+    longest = reader.read([" ".join(validation.texts)[:n_chars]])[0].windows[0]
     rows, batches = gate.plan(validation.ids, longest, token_budget=head.TOKEN_BUDGETS[where])
     _, metric = testset.deciding_metric(recipe, settings)
     drop = recipe.export.gate.max_metric_drop * metric.scale
@@ -183,7 +201,7 @@ def prepare_bench(
     )
     return ReadingBench(
         recipe, where, threads, head, settings, model, validation, runs, source, rows,
-        replace(judge, expected_texts=theirs),
+        replace(judge, expected_texts=theirs), reader,
     )  # fmt: skip
 
 

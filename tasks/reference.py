@@ -23,6 +23,9 @@ from tasks import long_text, objectives
 from tasks.artifact import Artifact
 from tasks.gate import Array, Run
 
+MOST_TOKENS = 1_000_000
+"""Of texts that are read in windows: minutes of PyTorch on two cores."""
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -99,11 +102,14 @@ def runner(model: Any, *, pad_id: int) -> Run:
 
 
 def read_rows(recipe: Recipe, prepared: Artifact, split: str, n_rows: int) -> Rows:
-    """At most `n_rows` rows of a split, of every length."""
+    """At most `n_rows` rows of a split, of every length; in windows as many as have MOST_TOKENS."""
     from datasets import load_from_disk
 
     stored = load_from_disk(str(prepared.path / split)).with_format("arrow")
-    chosen = np.sort(spread(np.asarray(stored[:]["length"]), n_rows))
+    lengths = np.asarray(stored[:]["length"])
+    chosen = np.sort(spread(lengths, n_rows))
+    if recipe.long_text.in_windows and (total := lengths[chosen].sum()) > MOST_TOKENS:
+        chosen = np.sort(spread(lengths, max(1, int(len(chosen) * MOST_TOKENS / total))))
     table = stored[chosen]
     texts = table["text"].to_pylist()
     offsets = heads.get(recipe.objective).OFFSETS

@@ -111,7 +111,7 @@ def _sample(folder: Path, paths: Sequence[str], text: str | None) -> list[str]:
     from serving import heads, manifest
     from serving.errors import InputError
     from serving.readers import read_table
-    from tasks.tuned import SAMPLE_ROWS
+    from tasks.tuned import SAMPLE_CHARS, SAMPLE_ROWS
 
     described = manifest.read(folder)
     column = text or described.score.get("text_column", "text")
@@ -120,10 +120,15 @@ def _sample(folder: Path, paths: Sequence[str], text: str | None) -> list[str]:
         [column],
         text=[column],
         text_of=heads.get(described.objective).text_of,
-        block_rows=SAMPLE_ROWS,
+        block_rows=SAMPLE_ROWS // 40,
     )
+    good, n_chars = list[Any](), 0
     for block in blocks:
         rows = zip(block.columns[column], block.errors, strict=True)
-        if good := [value for value, error in rows if error is None]:
-            return good
+        good += [value for value, error in rows if error is None]
+        n_chars = sum(map(len, good))
+        if len(good) >= SAMPLE_ROWS or n_chars >= SAMPLE_CHARS:
+            break
+    if good:
+        return good
     raise InputError(f"{', '.join(paths)}: there is no text in {column!r} to measure with")

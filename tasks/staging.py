@@ -30,6 +30,8 @@ from tasks.sources import Block, Rows, Source
 from tasks.splits import NAMES, hash64, normalise
 
 DETAIL_CHARS = 80
+BATCH_CHARS = 2**26
+"""Of a batch of rows on its way to the staged table."""
 """Of a value shown beside a rejected row's reason."""
 OURS = ("row", "text", "input_ids", "length", "labels")
 """Columns of every prepared split, in their order."""
@@ -118,11 +120,24 @@ def stage(
         for name, rows in source.splits.items():
             before = rejected.read
             for block in _first_rows(rows.read(), data.limits.max_rows):
-                usable = list(_usable(block, name, data, roles, objective, rejected))
-                writer.write_batch(pa.RecordBatch.from_pylist(usable, schema=schema))
+                usable = _usable(block, name, data, roles, objective, rejected)
+                for batch in _batches(usable):
+                    writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema))
             if rejected.read == before:
                 raise DataError(f"data.source.{name} has no rows")
     return pa.ipc.open_file(pa.memory_map(str(file))).read_all(), rejected
+
+
+def _batches(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Of some rows or one long text: Arrow's strings have offsets of 32 bits."""
+    batch, n_chars = list[dict[str, Any]](), 0
+    for row in rows:
+        batch.append(row)
+        n_chars += len(row["text"]) + len(row["target"])
+        if n_chars >= BATCH_CHARS:
+            yield batch
+            batch, n_chars = [], 0
+    yield batch
 
 
 def texts_of(table: pa.Table, mask: NDArray[np.bool_]) -> Iterator[str]:

@@ -22,8 +22,8 @@ from tasks.model_store import content_id
 log = logging.getLogger(__name__)
 
 FOLDER = "tuned"
-SAMPLE_ROWS = 2_000
-"""Rows at the head of a table that are measured with."""
+SAMPLE_ROWS, SAMPLE_CHARS = 2_000, 2_000_000
+"""Rows at the head of a table that are measured with; fewer where texts are long."""
 
 
 def recall(model: Path, device: str = "auto") -> dict[str, Any]:

@@ -30,7 +30,8 @@ POOLS = ()
 """Windows are merged token by token."""
 TOKEN_LABELS = True
 IGNORED = -100
-SAMPLES = 10
+SAMPLES, SAMPLE_CHARS = 10, 1_000
+"""Texts that a report shows, and how much of each."""
 Span = tuple[int, int, str]
 """Start, end (the first character behind it), label."""
 
@@ -57,6 +58,8 @@ def read_row(row: Mapping[str, Any]) -> dict[str, Any]:
     words, tags = head_of.words_in(row["text"]), head_of.listed(row["tags"])
     if tags is None:
         raise ValueError("null_tags")
+    if isinstance(tags, dict):  # a list of each field, as data sets of the Hub have them
+        tags = _transposed(tags)
     if not isinstance(tags, list):
         raise ValueError("wrong_type")
     if words is None:
@@ -85,6 +88,13 @@ def _as_bilou(tag: str) -> str:
     if not label or len(prefix) != 1 or prefix not in "BILUES":
         raise ValueError("unknown_tag")
     return f"{ {'E': 'L', 'S': 'U'}.get(prefix, prefix) }-{label}"
+
+
+def _transposed(fields: Mapping[str, Any]) -> list[dict[str, Any]]:
+    try:
+        return [dict(zip(fields, one, strict=True)) for one in zip(*fields.values(), strict=True)]
+    except (TypeError, ValueError):
+        raise ValueError("wrong_type") from None
 
 
 def _known(span: Any) -> dict[str, Any]:
@@ -297,7 +307,7 @@ def samples(scorer: Any, rows: Any) -> list[dict[str, str]]:
     found = answers(scorer.head, scorer.outputs(texts))
     return [
         {
-            "given": text,
+            "given": text if len(text) <= SAMPLE_CHARS else f"{text[:SAMPLE_CHARS]}…",
             "written": marked(text, json.loads(output)),
             "reference": marked(text, json.loads(rows.targets[i])),
         }
@@ -306,8 +316,9 @@ def samples(scorer: Any, rows: Any) -> list[dict[str, str]]:
 
 
 def marked(text: str, spans: Sequence[Span]) -> str:
-    """The text's spans alone, with their labels."""
-    return ", ".join(f"[{text[start:end]}] {label}" for start, end, label in spans) or "none"
+    """The spans of a sample alone, with their labels."""
+    shown = [one for one in spans if one[1] <= SAMPLE_CHARS]
+    return ", ".join(f"[{text[start:end]}] {label}" for start, end, label in shown) or "none"
 
 
 def common_head(head: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

@@ -115,6 +115,11 @@ def test_from_rows_to_a_job_that_was_killed(objective: str, tmp_path: Path) -> N
         assert float(metric.of(sums)) == pytest.approx(alone, rel=1e-4)
         assert metric.scale == module.metrics(head)[name].scale
 
+    # Rows that are wrong are shown, where an objective says how wrong and what was decided.
+    if hasattr(module, "row_losses") and "labels" in head:
+        told = json.loads((evaluated.path / "metrics.json").read_bytes())
+        assert told.get("worst") or told.get("samples")
+
     model_folder, source = exported.path / "model", jobs.table(tmp_path / "t.csv", 400)
     how = {"keep": ["id"], "token_budget": 64}
     jobs.run(model_folder, source, tmp_path / "whole", **how)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,9 @@ from toy import FILLER, WORDS, tiny_recipe, write_csv
 
 from configs.errors import RecipeError
 from configs.schema import Lora, Recipe
-from serving import manifest, pooling
+from serving import golden, manifest, pooling
 from serving.scorer import Scorer
-from tasks import batches, fitting, long_text
+from tasks import batches, fitting, long_text, reference
 from tasks.artifact import Artifact
 from tasks.evaluate import evaluate
 from tasks.export import export
@@ -89,6 +89,9 @@ def test_what_stands_far_behind_is_seen_in_windows(
     scorer = Scorer(model)
     (one,) = scorer.read([long_rows(1, seed=1)[0][0]])
     assert len(one.windows) > 2
+    # What is run whenever the model is opened is short.
+    texts, _ = golden.read(model)
+    assert {len(one.windows) for one in scorer.read(texts)} == {2}
     assert manifest.read(model).score["chunk_rows"] == 500
 
 
@@ -127,6 +130,45 @@ def test_a_model_of_windows_gives_an_output_for_each_text(table: Path, tmp_path:
     torch.testing.assert_close(together[0], first)
 
 
+def test_all_windows_of_tags_are_measured_whatever_a_batch_holds(tmp_path: Path) -> None:
+    rows = [
+        {"text": text.split(), "tags": ["O"] * 6 + ["B-x"] * (len(text.split()) - 6)}
+        for text, _ in long_rows(200)
+    ]
+    table = tmp_path / "rows.jsonl"
+    table.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    recipe: Any = tiny_recipe(
+        table, objective="tagging", long_text={"strategy": "windows", "window": 16, "stride": 10}
+    )
+    prepared = prepare(recipe)
+    stored = fitting.datasets.load_from_disk(str(prepared.path / "validation"))
+    reader = long_text.reader(recipe, prepared.path)
+    n_windows = [len(one.windows) for one in reader.read(stored["text"])]
+    assert max(n_windows) > 4
+    for per_device in (8, 64):
+        trainer = fitting.build(
+            recipe, prepared.path, tmp_path, per_device=per_device, accumulation=1
+        )
+        found = trainer.predict(trainer.eval_dataset)
+        assert len(found.predictions) == len(found.label_ids) == sum(n_windows)
+    lengths = [len(trainer.eval_dataset[i]["windows"][0]) for i in range(sum(n_windows))]
+    assert lengths == sorted(lengths, reverse=True)
+
+
+def test_of_very_long_texts_the_gate_looks_at_fewer(
+    table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = recipe_of(table, "mean")
+    prepared = prepare(recipe)
+    all_rows = reference.read_rows(recipe, prepared, "validation", 50)
+    monkeypatch.setattr(reference, "MOST_TOKENS", 1_000)
+    fewer = reference.read_rows(recipe, prepared, "validation", 50)
+    assert len(all_rows.texts) == 50
+    assert 5 < len(fewer.texts) < 30
+    longest, same = (max(one.n_tokens for one in some.documents) for some in (fewer, all_rows))
+    assert longest == same
+
+
 def test_an_epoch_draws_windows_anew_and_a_resumed_one_the_same(
     table: Path, tmp_path: Path
 ) -> None:
@@ -147,20 +189,6 @@ def test_an_epoch_draws_windows_anew_and_a_resumed_one_the_same(
         assert all(window in scored for window in first[i]["windows"])
         assert len(first[i]["windows"]) == min(4, len(scored))
         assert trainer.lengths[i] == sum(map(len, first[i]["windows"]))
-
-
-def test_outputs_of_tokens_stay_those_of_windows_and_few_are_read_at_a_time() -> None:
-    read = []
-
-    def model(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> SimpleNamespace:
-        read.append(len(input_ids))
-        return SimpleNamespace(logits=torch.stack([input_ids, attention_mask], 2).float())
-
-    ids, mask = torch.arange(800).view(200, 4), torch.ones(200, 4)
-    with torch.no_grad():
-        logits = DocumentModel(model, None)(ids, mask)["logits"]
-    assert read == [64, 64, 64, 8]
-    assert logits[..., 0].tolist() == ids.tolist()
 
 
 def test_what_is_no_classifier_cannot_be_pooled_by_attention() -> None:

@@ -20,6 +20,7 @@ from toy import sentences, tiny_recipe, write_csv
 from configs.errors import DataError, ModelError, RecipeError
 from configs.schema import Recipe
 from serving.tokenizer import TextTokenizer
+from tasks import staging
 from tasks.prepare import prepare
 
 
@@ -222,7 +223,10 @@ def test_the_trained_tokenizer_is_the_same_in_another_process(
 # --- rejected rows --------------------------------------------------------------------------------
 
 
-def test_every_unusable_row_is_listed_with_its_reason(tmp_path: Path) -> None:
+def test_every_unusable_row_is_listed_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(staging, "BATCH_CHARS", 500)  # a few rows at a time
     rows: list[Any] = [{"text": text, "label": label} for text, label in sentences(200)]
     rows[3]["text"] = None
     rows[4]["text"] = " \u00a0\n"
@@ -254,6 +258,8 @@ def test_every_unusable_row_is_listed_with_its_reason(tmp_path: Path) -> None:
     assert "weather" in details
     assert "500 characters" in details
     assert sum(prepared.facts["rejected"].values()) == 9
+    kept = sum(prepared.facts["rows"].values()) + sum(prepared.facts["duplicates"].values())
+    assert kept == len(rows) - 9
 
 
 def test_too_many_rejected_rows_are_counted_by_reason(tmp_path: Path) -> None:

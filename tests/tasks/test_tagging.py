@@ -18,6 +18,7 @@ from toy import WORDS, sentences, tiny_recipe
 from configs.errors import DataError
 from serving import job
 from serving.documents import LongText, Reader
+from serving.errors import InputError
 from serving.heads import tagging as head_of
 from serving.scorer import Scorer
 from tasks import long_text, reference, testset
@@ -39,6 +40,8 @@ HEAD = {"labels": ["name", "place"], "scheme": "BIO"}
                                              {"start": 0, "end": 3, "label": "name"}]},
         {"text": ["Ada", "in", "New", "York"], "tags": ["B-name", "O", "B-place", "I-place"]},
         {"text": '["Ada", "in", "New", "York"]', "tags": '["U-name", "O", "B-place", "L-place"]'},
+        {"text": "Ada in New York", "tags": {"start": [0, 7], "end": [3, 15],
+                                             "label": ["name", "place"]}},
         {"text": ["Ada", "in", "New", "York"], "tags": ["S-name", "O", "B-place", "E-place"]},
         {"text": "Ada in New York", "tags": '[{"start": 0, "end": 3, "label": "name"},'
                                             ' {"start": 7, "end": 15, "label": "place"}]'},
@@ -58,6 +61,7 @@ def test_rows_of_either_kind_have_the_same_spans(row: dict[str, Any]) -> None:
         ("a", None, "null_tags"),
         ("a", "none", "wrong_type"),
         ("a", [{"start": 0}], "wrong_type"),
+        ("a", {"start": [0], "end": []}, "wrong_type"),
         (["a", "b"], ["O"], "other_number_of_tags"),
         (["a", 1], ["O", "O"], "wrong_type"),
         ("abc", [{"start": 1, "end": 9, "label": "name"}], "span_outside_the_text"),
@@ -223,6 +227,9 @@ def test_every_span_is_pytorchs_in_texts_longer_than_the_model(tmp_path: Path) -
         assert scorer.head.agrees(spans, theirs)
         for span, other in zip(spans, theirs, strict=True):
             assert span["probability"] == pytest.approx(other["probability"], abs=1e-4)
+
+    with pytest.raises(InputError, match="by columns that are kept, not by 'spans'"):
+        job.run(exported.path / "model", table, tmp_path / "parted", partition_by="spans")
 
     # A table of words is scored as it was trained on.
     words = [text.split() for text in rows.texts]

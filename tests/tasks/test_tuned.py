@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from toy import sentences, write_csv
@@ -30,6 +31,17 @@ def test_every_variant_is_measured_the_default_first(exported: Artifact, tmp_pat
     assert next(one.variant for one in found) == exported.facts["default"]
     assert {one.variant for one in found} == {"fp32", "fused", "int8"}
     assert all(speed > 0 for speed in found.values())
+
+
+def test_of_long_texts_few_are_measured_with(
+    exported: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = write_csv(tmp_path / "rows.csv", [(f"{text} " * 100, "") for text, _ in sentences(400)])
+    monkeypatch.setattr(tuned, "SAMPLE_CHARS", 100_000)
+    monkeypatch.setattr(tune, "compare_variants", lambda folder, texts, **how: texts)
+    texts: Any = bench(str(exported.path), str(table))
+    assert sum(map(len, texts)) > 100_000
+    assert len(texts) < 200
 
 
 def test_something_else_is_taken_only_where_it_is_clearly_faster(
