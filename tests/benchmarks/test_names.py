@@ -86,7 +86,6 @@ def run(seed: int) -> dict[str, Any]:
         "validation": trained.facts["best"]["value"],
         "same": float(np.mean(same)),
         "spans": sum(map(len, found)),
-        "tokens_per_second": trained.facts["tokens_per_second"],
     }
 
 
@@ -98,7 +97,6 @@ def test_names_in_tweets() -> None:
             *(f"{one['metrics'][name]['value']:.3f}" for name in ("f1", "precision", "recall")),
             f"{one['validation']:.3f}",
             f"{one['same']:.1%} ({one['spans']})",
-            f"{one['tokens_per_second']:,}",
         ]
         for seed, one in zip(SEEDS, found, strict=True)
     ]
@@ -115,7 +113,6 @@ def test_names_in_tweets() -> None:
                 "recall",
                 "F1, validation",
                 "texts whose fp32 spans are PyTorch's (spans)",
-                "tokens/s, training",
             ],
             rows,
         )
