@@ -107,7 +107,7 @@ def begun(
     options = {name: one for name, one in options.items() if one is not None and one is not False}
     kind = heads.get(described.objective)
     in_windows = long_text_of(described.long_text).in_windows
-    kind.check(options, pools=in_windows and not kind.OFFSETS)
+    kind.check(options, pools=in_windows)
     text_column = text_column or described.score.get("text_column", "text")
     writers.get(format)
     planning.check_apart(output, paths)

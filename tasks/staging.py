@@ -30,9 +30,9 @@ from tasks.sources import Block, Rows, Source
 from tasks.splits import NAMES, hash64, normalise
 
 DETAIL_CHARS = 80
+"""Of a value shown beside a rejected row's reason."""
 BATCH_CHARS = 2**26
 """Of a batch of rows on its way to the staged table."""
-"""Of a value shown beside a rejected row's reason."""
 OURS = ("row", "text", "input_ids", "length", "labels")
 """Columns of every prepared split, in their order."""
 KEPT = "keep:"

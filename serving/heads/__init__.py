@@ -80,7 +80,7 @@ class Head:
 
         `pools`: the model reads texts in windows, and puts their outputs together.
         """
-        known = (*cls.OPTIONS, WINDOWS) if pools else cls.OPTIONS
+        known = cls._known(pools=pools)
         for name, value in options.items():
             if name not in known:
                 have = f"it has {', '.join(known)}" if known else "it has none"
@@ -109,7 +109,12 @@ class Head:
     @property
     def options(self) -> tuple[str, ...]:
         """Of this model: some are there only where texts are read in windows."""
-        return (*self.OPTIONS, WINDOWS) if self.pool and not self.OFFSETS else self.OPTIONS
+        return self._known(pools=self.pool is not None)
+
+    @classmethod
+    def _known(cls, *, pools: bool) -> tuple[str, ...]:
+        """What has places of its own in a text is not decided of each window."""
+        return (*cls.OPTIONS, WINDOWS) if pools and not cls.OFFSETS else cls.OPTIONS
 
     def reads_whole(self, **options: Any) -> bool:
         """Whether texts are not cut to the model's length."""
