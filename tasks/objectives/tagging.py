@@ -307,7 +307,7 @@ def samples(scorer: Any, rows: Any) -> list[dict[str, str]]:
     found = answers(scorer.head, scorer.outputs(texts))
     return [
         {
-            "given": text if len(text) <= SAMPLE_CHARS else f"{text[:SAMPLE_CHARS]}…",
+            "given": shown(text),
             "written": marked(text, json.loads(output)),
             "reference": marked(text, json.loads(rows.targets[i])),
         }
@@ -315,10 +315,15 @@ def samples(scorer: Any, rows: Any) -> list[dict[str, str]]:
     ]
 
 
+def shown(text: str) -> str:
+    """What a sample has of a text."""
+    return text if len(text) <= SAMPLE_CHARS else f"{text[:SAMPLE_CHARS]}…"
+
+
 def marked(text: str, spans: Sequence[Span]) -> str:
-    """The spans of a sample alone, with their labels."""
-    shown = [one for one in spans if one[1] <= SAMPLE_CHARS]
-    return ", ".join(f"[{text[start:end]}] {label}" for start, end, label in shown) or "none"
+    """The spans within that, with their labels."""
+    within = [one for one in spans if one[1] <= SAMPLE_CHARS]
+    return ", ".join(f"[{text[start:end]}] {label}" for start, end, label in within) or "none"
 
 
 def common_head(head: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

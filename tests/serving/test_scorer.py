@@ -95,6 +95,7 @@ def test_nothing_is_scored_when_no_variant_is_left(model: Path) -> None:
 def test_a_decision_that_flips_within_the_tolerance_is_noticed() -> None:
     expected, found = np.array([[0.0, 1e-4], [0, 1]]), np.array([[1e-4, 0.0], [0, 1]])
     assert golden.difference(expected, found, tolerance=1e-3) == "1 of 2 decisions differ"
+    assert golden.difference(expected, found, tolerance=1e-3, largest_decides=False) is None
     assert golden.difference(expected, expected, tolerance=0) is None
     assert golden.difference(expected, expected * np.nan, tolerance=1) == (
         "outputs differ by nan, allowed are 1"

@@ -14,7 +14,7 @@ import pytest
 from configs.errors import UserError
 from configs.schema import Promote, Recipe, SliceGuard
 from tasks.artifact import Artifact
-from tasks.compare import compare, in_units
+from tasks.compare import MIN_ROUNDS, compare, in_units
 from tasks.objectives import translation
 
 
@@ -72,6 +72,24 @@ def test_a_model_is_not_better_than_itself(
     assert facts["difference"]["value"] == facts["difference"]["high"] == 0
     assert facts["champion"]["tokens_per_second"] > 0
     assert decide(champion(), rule="not_worse").facts["promote"] is True
+
+
+def test_two_models_are_timed_on_no_more_text_than_that(
+    decide: Callable[..., Artifact],
+    champion: Callable[..., Champion],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Rows may be long documents."""
+    timed: list[int] = []
+    monkeypatch.setattr(
+        "tasks.compare._timed", lambda scorer, texts: timed.append(len(texts)) or 0.5
+    )
+    monkeypatch.setattr("tasks.compare.TIMED_TOKENS", 60)
+    monkeypatch.setattr("tasks.compare.TIMED_S", 0.0)
+    assert decide(champion(), margin=0.015).facts["candidate"]["tokens_per_second"] > 0
+    assert 1 <= timed[0] < 20
+    assert len(timed) == 2 * MIN_ROUNDS
+    assert set(timed) == {timed[0]}
 
 
 def test_a_label_the_champion_lacks_is_one_it_always_misses(
