@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+# Tests of one file stay together; those of tests/flows, which take longest, start early.
+SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
 .PHONY: demo demo-translation demo-generation test test-slow test-gpu lint bench schema pictures clean
@@ -16,7 +18,7 @@ demo-generation: $(VENV)/.demo   ## docstrings that go on, by a Transformer from
 	@$(BIN)/python -m flows.demo generate
 
 test: $(VENV)/.dev         ## the test suite, no network, no GPU
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 test-slow: $(VENV)/.slow   ## the checks that take minutes; Spark's need Java
 	$(BIN)/python -m pytest -m "slow and not gpu and not network"
