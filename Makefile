@@ -21,7 +21,7 @@ test: $(VENV)/.dev         ## the test suite, no network, no GPU
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 test-slow: $(VENV)/.slow   ## the checks that take minutes; Spark's need Java
-	$(BIN)/python -m pytest -m "slow and not gpu and not network"
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "slow and not gpu and not network"
 
 test-gpu: $(VENV)/.dev     ## needs a CUDA device
 	$(BIN)/python -m pytest -m gpu
