@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from flows import cli
+from tasks.pages import excerpt
 
 ROOT = Path(__file__).parents[1]
 HELD_OUT = {"generate": 40}
@@ -73,12 +74,10 @@ def some_rows(table: Path, output: Path) -> str:
         given = [row[0] for row in islice(csv.reader(file), 1, SHOWN + 1)]
     made = pq.read_table(output).column(2).to_pylist()  # behind `row` and what was kept
     pairs = zip(given, made, strict=False)
-    return "\n".join(f"  {_short(text)}  →  {_short(str(answer))}" for text, answer in pairs)
-
-
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= SHOWN_CHARS else f"{line[: SHOWN_CHARS - 1]}…"
+    return "\n".join(
+        f"  {excerpt(text, SHOWN_CHARS)}  →  {excerpt(str(answer), SHOWN_CHARS)}"
+        for text, answer in pairs
+    )
 
 
 def closing(name: str, report: dict[str, Any], output: Path, page: Path, home: Path) -> str:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from configs.schema import Recipe
-from tasks import artifact, objectives, pictures, testset
+from tasks import artifact, objectives, pages, pictures, testset
 from tasks.artifact import Artifact
 from tasks.intervals import bootstrap, paired_bootstrap
 from tasks.objectives import Array, Objective
@@ -176,11 +176,9 @@ def _worst(rows: HeldOut, table: pa.Table) -> list[dict[str, Any]]:
     decisions = np.asarray(table["decision"].to_pylist(), dtype=object)
     wrong = order[(decisions != np.asarray(rows.names, dtype=object))[order]][:WORST]
     return [
-        {**{name: table[name][i].as_py() for name in shown}, "text": _excerpt(rows.texts[i])}
+        {
+            **{name: table[name][i].as_py() for name in shown},
+            "text": pages.excerpt(rows.texts[i], EXCERPT_CHARS),
+        }
         for i in wrong.tolist()
     ]
-
-
-def _excerpt(text: str) -> str:
-    line = " ".join(text[: 10 * EXCERPT_CHARS].split())
-    return line if len(line) <= EXCERPT_CHARS else line[: EXCERPT_CHARS - 1] + "…"

@@ -31,6 +31,12 @@ def render(
     return environment.get_template(template).render(**values)
 
 
+def excerpt(text: str, most: int) -> str:
+    """A text on one line, of at most so many characters."""
+    line = " ".join(text[: 10 * most].split())
+    return line if len(line) <= most else line[: most - 1] + "…"
+
+
 def digests(template: str) -> dict[str, str]:
     """Of the files that decide what a page looks like."""
     return {name: file_sha256(FOLDER / name) for name in (BASE, template)}

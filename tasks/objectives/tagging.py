@@ -18,6 +18,7 @@ from configs.errors import DataError
 from serving.heads import tagging as head_of
 from serving.tokenizer import Tokens
 from tasks.objectives import Array, Given, Metric, config_of, load, token_loss
+from tasks.pages import excerpt
 
 COLUMNS = {
     "text": "the text, or a list of its words",
@@ -307,7 +308,7 @@ def samples(scorer: Any, rows: Any) -> list[dict[str, str]]:
     found = answers(scorer.head, scorer.outputs(texts))
     return [
         {
-            "given": shown(text),
+            "given": excerpt(text, SAMPLE_CHARS),
             "written": marked(text, json.loads(output)),
             "reference": marked(text, json.loads(rows.targets[i])),
         }
@@ -315,13 +316,8 @@ def samples(scorer: Any, rows: Any) -> list[dict[str, str]]:
     ]
 
 
-def shown(text: str) -> str:
-    """What a sample has of a text."""
-    return text if len(text) <= SAMPLE_CHARS else f"{text[:SAMPLE_CHARS]}…"
-
-
 def marked(text: str, spans: Sequence[Span]) -> str:
-    """The spans within that, with their labels."""
+    """The spans of what a sample shows of a text, with their labels."""
     within = [one for one in spans if one[1] <= SAMPLE_CHARS]
     return ", ".join(f"[{text[start:end]}] {label}" for start, end, label in within) or "none"
 

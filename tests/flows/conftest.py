@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ import yaml
 
 
 @pytest.fixture(scope="session")
-def prefect_api(workspace: Path) -> Iterator[str]:
-    """`prefect server start`, with its scheduler and all, for the session."""
+def prefect_server(workspace: Path) -> Iterator[dict[str, str]]:
+    """`prefect server start`, with its scheduler and all, for the session; the variables by which
+    it is found."""
     from flows.embedded import free_port, wait_for
     from tasks import lifeline
 
@@ -22,13 +24,23 @@ def prefect_api(workspace: Path) -> Iterator[str]:
     home.mkdir()
     port = free_port()
     url = f"http://127.0.0.1:{port}/api"
-    with pytest.MonkeyPatch.context() as patch, (home / "server.log").open("wb") as log:
-        patch.setenv("PREFECT_HOME", str(home))
-        arguments = ["server", "start", "--host", "127.0.0.1", "--port", str(port)]
-        with lifeline.running("prefect", arguments, stdout=log, stderr=log) as server:
-            wait_for(url, server, home / "server.log")
-            patch.setenv("PREFECT_API_URL", url)
-            yield url
+    arguments = ["server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    env = {**os.environ, "PREFECT_HOME": str(home)}
+    with (
+        (home / "server.log").open("wb") as log,
+        lifeline.running("prefect", arguments, env=env, stdout=log, stderr=log) as server,
+    ):
+        wait_for(url, server, home / "server.log")
+        yield {"PREFECT_HOME": str(home), "PREFECT_API_URL": url}
+
+
+@pytest.fixture(scope="module")
+def prefect_api(prefect_server: dict[str, str]) -> Iterator[str]:
+    """Its address; the tests of other files do not see it."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in prefect_server.items():
+            patch.setenv(name, value)
+        yield prefect_server["PREFECT_API_URL"]
 
 
 @pytest.fixture

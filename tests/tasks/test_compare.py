@@ -74,7 +74,7 @@ def test_a_model_is_not_better_than_itself(
     assert decide(champion(), rule="not_worse").facts["promote"] is True
 
 
-def test_two_models_are_timed_on_no_more_text_than_that(
+def test_two_models_are_timed_on_a_bounded_number_of_tokens(
     decide: Callable[..., Artifact],
     champion: Callable[..., Champion],
     monkeypatch: pytest.MonkeyPatch,
