@@ -101,7 +101,11 @@ Source = Annotated[
 
 
 class Splits(Section):
-    """How rows without a given split are drawn: by a hash of the normalised text."""
+    """How rows without a given split are drawn: by a hash of the normalised text, or of a group."""
+
+    group: str | None = None
+    """Column of what rows belong to, such as a thread or a customer: no group stands in two splits,
+    and its rows are resampled together. A row without one stands for itself."""
 
     validation: float = Field(0.1, ge=0, lt=1)
     """Share of rows, 0 to 1."""
@@ -303,22 +307,28 @@ class Evaluate(Section):
 
 class SliceGuard(Section):
     max_drop: float = Field(0.1, ge=0)
-    """A slice may not lose more than this share of the metric's scale..."""
+    """A slice may not lose more than this share of the metric's scale."""
     min_rows: int = Field(50, ge=1)
-    """... when it has at least so many test rows."""
+    """With at least so many test rows a slice has lost what it was measured to lose. With fewer,
+    chance alone moves it: it fails only where the interval of its loss, corrected for the number of
+    such slices, lies beyond the limit."""
 
 
 class Promote(Section):
     """When a candidate replaces the champion."""
 
     rule: Literal["better", "not_worse"] = "better"
-    """`better`: the interval of the difference lies above 0; `not_worse`: above -margin."""
+    """`better`: the interval of the gain over the champion lies above 0; `not_worse`: above
+    -margin."""
     metric: str | None = None
     """The objective's own by default."""
     margin: float = Field(0.01, ge=0)
     """Loss that `not_worse` accepts, as a share of the metric's scale: 0.01 is a point of BLEU."""
     floor: float | None = None
     """No model below this value of the metric, champion or not."""
+    baseline: Literal["not_below", "ignore"] = "not_below"
+    """`not_below`: a model that the paired interval puts below its TF-IDF baseline is refused, a
+    first one too; `ignore`: the baseline is shown and nothing more."""
     slices: SliceGuard | None = SliceGuard()
     max_latency_ratio: float | None = Field(None, gt=0)
     """Candidate's time per token over the champion's, both measured here."""

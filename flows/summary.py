@@ -184,6 +184,15 @@ def interval(of: Mapping[str, float]) -> str:
     return f"{of['value']:.3f} ({of['low']:.3f} to {of['high']:.3f})"
 
 
+def winner(over_baseline: Mapping[str, float]) -> str:
+    """Which of the two is better, the model or a bag of words, in one loud line."""
+    if over_baseline["high"] < 0:
+        return "TF-IDF WINS: a bag of words does better on these rows"
+    if over_baseline["low"] > 0:
+        return "the model wins"
+    return "neither is shown to be better"
+
+
 def duration(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.1f} s"
@@ -200,7 +209,8 @@ def text(outcome: Outcome) -> str:
     if outcome.baseline and outcome.metric in outcome.baseline:
         lines.append(f"  {'TF-IDF':<10} {interval(outcome.baseline[outcome.metric])}")
     if outcome.baseline_difference:
-        lines.append(f"  {'over it':<10} {interval(outcome.baseline_difference)}")
+        gain = outcome.baseline_difference
+        lines.append(f"  {'over it':<10} {interval(gain)}: {winner(gain)}")
     for variant in outcome.variants:
         chosen = "  ← default" if variant["name"] == outcome.default_variant else ""
         if variant["status"] == "kept":

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from configs.schema import Evaluate
 from tasks.artifact import write_json
-from tasks.intervals import bootstrap
+from tasks.intervals import Resampling, bootstrap
 from tasks.objectives import Array, Objective
 
 Labelled = tuple[Sequence[str], Sequence[int]]
@@ -43,7 +43,7 @@ def measure(
 ) -> dict[str, Any] | None:
     """Each metric with its interval; None for an objective that offers no `baseline`.
 
-    The data sets have `text`, `labels` and `row`. Writes baseline.json and
+    The data sets have `text`, `labels`, `row` and `cluster`. Writes baseline.json and
     baseline.parquet (row, decision: by test row, to compare with a model row by row).
     """
     decide = getattr(objective, "baseline", None)
@@ -55,11 +55,11 @@ def measure(
     decisions = decide(_texts(fitted_on), _texts(validation), test["text"][:])
     names = [objective.decode_target(decision, head) for decision in decisions]
     outputs = objective.outputs_of(names, head)  # type: ignore[attr-defined]
+    clusters = test.with_format("arrow")[:]["cluster"].to_numpy()
     intervals = bootstrap(
         objective.statistics(test["labels"][:], outputs, head),
-        objective.metrics(head),
-        resamples=how.resamples,
-        confidence=how.confidence,
+        {name: one for name, one in objective.metrics(head).items() if not one.ranks},
+        Resampling(how.resamples, how.confidence, clusters),
     )
     facts = {name: asdict(interval) for name, interval in intervals.items()} | {
         "train_rows": len(fitted_on),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -23,9 +24,10 @@ from serving import manifest
 from tasks import artifact, objectives, testset
 from tasks.artifact import Artifact
 from tasks.decide import Decision, Measured, SliceGain, decide
-from tasks.intervals import Interval, paired_bootstrap, unpaired_detectable
+from tasks.intervals import Interval, Resampling, unpaired_detectable
 from tasks.model_store import content_id
 from tasks.objectives import Array, Metric
+from tasks.paired import Difference, paired_difference
 from tasks.testset import HeldOut
 
 if TYPE_CHECKING:
@@ -133,6 +135,7 @@ def _build(
             unpaired_detectable=unpaired_detectable(
                 Interval(**evaluated.facts["metrics"][name]), recipe.evaluate.confidence
             ),
+            baseline=_over_baseline(evaluated),
             higher_is_better=metric.higher_is_better,
         )
     else:
@@ -141,9 +144,17 @@ def _build(
         pair = _statistics(recipe, exported, rows, evaluated, theirs)
         speeds = _speeds(Scorer(exported.path / "model"), theirs, rows)
         sizes = size, _default_size(champion.folder)
-        decision = _decide(recipe, rows, pair, speeds, sizes, champion.version)
+        decision = _decide(
+            recipe, rows, pair, speeds, sizes, champion.version, _over_baseline(evaluated)
+        )
     artifact.write_json(folder / "decision.json", decision.to_dict())
     return decision.to_dict()
+
+
+def _over_baseline(evaluated: Artifact) -> tuple[str, Difference] | None:
+    """The metric, and what the candidate gains over the TF-IDF baseline."""
+    found = evaluated.facts["baseline_difference"]
+    return found and (evaluated.facts["baseline_metric"], Difference(**found))
 
 
 def _default_size(model: Path) -> int:
@@ -192,37 +203,73 @@ def _decide(
     speeds: tuple[float, float],
     sizes: tuple[int, int],
     version: str,
+    baseline: tuple[str, Difference] | None,
 ) -> Decision:
     ours, theirs, head = pair
+    objective = objectives.get(recipe.objective)
     name, metric = testset.deciding_metric(recipe, head)
     slice_name, slice_metric = testset.slice_metric(recipe, head)
-    how: dict[str, Any] = {
-        "resamples": recipe.evaluate.resamples,
-        "confidence": recipe.evaluate.confidence,
-    }
-    gains = [
-        SliceGain(
-            name=column,
-            value=value,
-            rows=int(mask.sum()),
-            candidate=_value(slice_metric, ours[mask]),
-            champion=_value(slice_metric, theirs[mask]),
-            difference=paired_bootstrap(ours[mask], theirs[mask], slice_metric, **how),
-        )
-        for column, value, mask in testset.slices(recipe, rows)
-    ]
+    missed = testset.missed(objective, rows, head)
+    how = testset.resampling(recipe, rows)
     return decide(
         in_units(recipe.promote, metric, slice_metric),
         metric=name,
         rows=len(ours),
-        candidate=Measured(_value(metric, ours), sizes[0], speeds[0]),
-        champion=Measured(_value(metric, theirs), sizes[1], speeds[1]),
+        candidate=Measured(metric.value(ours), sizes[0], speeds[0]),
+        champion=Measured(metric.value(theirs), sizes[1], speeds[1]),
         champion_version=version,
-        difference=paired_bootstrap(ours, theirs, metric, **how),
-        slices=gains,
+        difference=paired_difference(ours, theirs, metric, how, missed=missed),
+        baseline=baseline,
+        slices=_slices(recipe, rows, (ours, theirs, missed), slice_metric, how),
         slice_metric=slice_name,
+        lost_labels=lost_labels(objective, pair),
         higher_is_better=metric.higher_is_better,
     )
+
+
+def _slices(
+    recipe: Recipe,
+    rows: HeldOut,
+    statistics: tuple[Array, Array, Array | None],
+    metric: Metric,
+    how: Resampling,
+) -> list[SliceGain]:
+    """The two models slice by slice; the small ones are tested as a family (Bonferroni)."""
+    least = recipe.promote.slices.min_rows if recipe.promote.slices else 0
+    found = [
+        (column, value, mask, len(np.unique(rows.clusters[mask])) < least)
+        for column, value, mask in testset.slices(recipe, rows)
+    ]
+    n_small = sum(small for *_, small in found)
+    for_small = replace(how, confidence=1 - (1 - how.confidence) / max(n_small, 1))
+    gains = []
+    for column, value, mask, small in found:
+        ours, theirs, missed = (None if one is None else one[mask] for one in statistics)
+        assert ours is not None
+        assert theirs is not None
+        drawn = (for_small if small else how).among(mask)
+        gains.append(
+            SliceGain(
+                name=column,
+                value=value,
+                rows=int(mask.sum()),
+                candidate=metric.value(ours),
+                champion=metric.value(theirs),
+                difference=paired_difference(ours, theirs, metric, drawn, missed=missed),
+                small=small,
+            )
+        )
+    return gains
+
+
+def lost_labels(objective: objectives.Objective, pair: Pair) -> list[str]:
+    """Labels that the champion gave rightly and the candidate gives to no row at all."""
+    by_label = getattr(objective, "by_label", None)
+    if by_label is None:
+        return []
+    ours, theirs, head = pair
+    (_, given, _), (_, _, right) = (by_label(one.sum(axis=0), head) for one in (ours, theirs))
+    return [head["labels"][i] for i in np.flatnonzero((given == 0) & (right > 0))]
 
 
 def in_units(rules: Promote, metric: Metric, slice_metric: Metric) -> Promote:
@@ -231,10 +278,6 @@ def in_units(rules: Promote, metric: Metric, slice_metric: Metric) -> Promote:
         update={"max_drop": rules.slices.max_drop * slice_metric.scale}
     )
     return rules.model_copy(update={"margin": rules.margin * metric.scale, "slices": slices})
-
-
-def _value(metric: Metric, rows: Array) -> float:
-    return float(metric.of(rows.sum(0, dtype=np.float64)))
 
 
 def _speeds(ours: Scorer, theirs: Scorer, rows: HeldOut) -> tuple[float, float]:

@@ -12,9 +12,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from configs.schema import Promote
-from tasks.intervals import Difference
+from tasks.paired import Difference
 
 Numbers = dict[str, float | int | str | None]
+SHOWN = 5
+"""Lost labels that a reason names."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class SliceGain:
     candidate: float
     champion: float
     difference: Difference
+    small: bool = False
+    """So few rows that chance moves it: its interval counts, at the confidence of a family."""
 
 
 @dataclass(frozen=True)
@@ -124,14 +128,18 @@ def decide(
     champion: Measured | None = None,
     champion_version: str | None = None,
     difference: Difference | None = None,
+    baseline: tuple[str, Difference] | None = None,
     slices: Sequence[SliceGain] = (),
     slice_metric: str | None = None,
+    lost_labels: Sequence[str] = (),
     unpaired_detectable: float = math.nan,
     higher_is_better: bool = True,
 ) -> Decision:
-    """Hold the candidate against the recipe's rules; without a champion, against floor and size.
+    """Hold the candidate against the recipe's rules: those that need no champion, if there is none.
 
-    `unpaired_detectable` (see tasks.intervals) stands in where there is no difference to tell it.
+    `baseline`: a metric and the gain over the TF-IDF baseline in it. `lost_labels`: those that the
+    champion gave rightly and the candidate never gives. `unpaired_detectable` (see tasks.intervals)
+    stands in where there is no difference to tell it.
     Raises ValueError when a champion comes without a difference to it, or the reverse.
     """
     if (champion is None) != (difference is None):
@@ -139,8 +147,10 @@ def decide(
     detectable = difference.smallest_detectable if difference else unpaired_detectable
     guards = [
         _difference(rules, metric, difference, detectable),
+        _baseline(rules, baseline),
         _floor(rules, metric, candidate, higher_is_better),
         _slices(rules, slice_metric or metric, slices),
+        _labels(rules, lost_labels, slices),
         _latency(rules, candidate, champion),
         _size(rules, candidate),
     ]
@@ -181,6 +191,23 @@ def _difference(rules: Promote, metric: str, found: Difference | None, detectabl
     return Guard("difference", passed, reason, {"margin": margin, **asdict(found)})
 
 
+def _baseline(rules: Promote, found: tuple[str, Difference] | None) -> Guard:
+    if found is None:
+        reason = "There is no TF-IDF baseline to compare with."
+        return Guard("baseline", True, reason, {}, asked=False)
+    metric, gain = found
+    numbers: Numbers = {"metric": metric, **asdict(gain)}
+    below = not gain.high >= 0
+    won = "The TF-IDF baseline is better" if below else "It is not shown to beat TF-IDF"
+    if gain.low > 0:
+        won = "It beats the TF-IDF baseline"
+    reason = f"{won}: {metric} {gain.value:+.4f} ({gain.low:+.4f} to {gain.high:+.4f})."
+    if below:
+        ignored = rules.baseline == "ignore"
+        reason += f" promote.baseline: ignore {'lets' if ignored else 'would let'} it pass."
+    return Guard("baseline", not below or rules.baseline == "ignore", reason, numbers)
+
+
 def _floor(rules: Promote, metric: str, candidate: Measured, higher_is_better: bool) -> Guard:
     numbers: Numbers = {"limit": rules.floor, "found": candidate.value}
     if rules.floor is None:
@@ -196,28 +223,37 @@ def _floor(rules: Promote, metric: str, candidate: Measured, higher_is_better: b
 def _slices(rules: Promote, metric: str, slices: Sequence[SliceGain]) -> Guard:
     if rules.slices is None:
         return Guard("slices", True, "No limit on slices was asked for.", {}, asked=False)
-    limit, least = rules.slices.max_drop, rules.slices.min_rows
-    large = [one for one in slices if one.rows >= least]
-    numbers: Numbers = {
-        "limit": limit,
-        "min_rows": least,
-        "compared": len(large),
-    }
-    if not large:
-        why = f"No slice has {least} test rows" if slices else "There is no champion"
-        return Guard("slices", True, f"{why} to compare slices by.", numbers, asked=bool(slices))
-    failed = [one for one in large if not one.difference.value >= -limit]
-    worst = min(failed or large, key=lambda one: one.difference.value)
-    numbers |= {"slice": f"{worst.name}={worst.value}", "rows": worst.rows, "failed": len(failed)}
-    numbers |= {"found": 0.0 - worst.difference.value, "low": worst.difference.low}
-    numbers |= {"high": worst.difference.high}
+    limit, n_small = rules.slices.max_drop, sum(one.small for one in slices)
+    numbers: Numbers = {"limit": limit, "min_rows": rules.slices.min_rows}
+    numbers |= {"compared": len(slices), "small": n_small}
+    if not slices:
+        reason = "There are no slices to compare by."
+        return Guard("slices", True, reason, numbers, asked=False)
+
+    def best_case(one: SliceGain) -> float:
+        return one.difference.high if one.small else one.difference.value
+
+    failed = [one for one in slices if not best_case(one) >= -limit]
+    worst = min(failed or slices, key=best_case)
     change = worst.difference
+    numbers |= {"slice": f"{worst.name}={worst.value}", "rows": worst.rows, "failed": len(failed)}
+    numbers |= {"found": 0.0 - change.value, "low": change.low, "high": change.high}
     reason = (
-        f"No slice of {least} rows or more may lose over {limit:g} {metric}: "
-        f"the worst of {len(large)} is {worst.name}={worst.value} ({worst.rows} rows) "
-        f"with {change.value:+.4f} ({change.low:+.4f} to {change.high:+.4f})."
+        f"No slice may lose over {limit:g} {metric}: of {len(slices)} ({n_small} small ones by "
+        f"their intervals) {len(failed) or 'none'} did; the worst is {worst.name}={worst.value} "
+        f"({worst.rows} rows) with {change.value:+.4f} ({change.low:+.4f} to {change.high:+.4f})."
     )
     return Guard("slices", not failed, reason, numbers)
+
+
+def _labels(rules: Promote, lost: Sequence[str], slices: Sequence[SliceGain]) -> Guard:
+    asked = rules.slices is not None and bool(slices)
+    if not lost:
+        reason = "Every label that the champion gave rightly is still given."
+        return Guard("labels", True, reason, {"lost": 0}, asked=False)
+    shown = ", ".join(repr(one) for one in lost[:SHOWN]) + (", …" if len(lost) > SHOWN else "")
+    reason = f"Labels that the champion gave rightly and the candidate gives to no row: {shown}."
+    return Guard("labels", not asked, reason, {"lost": len(lost), "first": lost[0]}, asked=asked)
 
 
 def _latency(rules: Promote, candidate: Measured, champion: Measured | None) -> Guard:

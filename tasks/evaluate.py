@@ -7,6 +7,7 @@ show) and pictures. What only one objective has comes from its module's optional
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
@@ -20,8 +21,9 @@ import pyarrow.parquet as pq
 from configs.schema import Recipe
 from tasks import artifact, objectives, pages, pictures, testset
 from tasks.artifact import Artifact
-from tasks.intervals import bootstrap, paired_bootstrap
+from tasks.intervals import bootstrap
 from tasks.objectives import Array, Objective
+from tasks.paired import paired_difference
 from tasks.testset import HeldOut
 
 WORST = 12
@@ -75,6 +77,8 @@ def _build(recipe: Recipe, prepared: Artifact, exported: Artifact, folder: Path)
         **deciding,
         "rows": found["rows"],
         "metrics": found["metrics"],
+        "clusters": found["clusters"],
+        "baseline_metric": found["baseline_metric"],
         "baseline_difference": found["baseline_difference"],
     }
 
@@ -84,41 +88,45 @@ def measure(
 ) -> dict[str, Any]:
     """All of metrics.json that can be had from targets and outputs (n, ...)."""
     objective = objectives.get(recipe.objective)
-    how: dict[str, Any] = {
-        "resamples": recipe.evaluate.resamples,
-        "confidence": recipe.evaluate.confidence,
-    }
+    how = testset.resampling(recipe, rows)
     statistics = objective.statistics(rows.targets, outputs, head)
     name, deciding = testset.deciding_metric(recipe, head)
     slice_name, slice_metric = testset.slice_metric(recipe, head)
-    intervals = bootstrap(statistics, objective.metrics(head), **how)
+    intervals = bootstrap(statistics, objective.metrics(head), how)
     describe = getattr(objective, "details", None)
-    details: dict[str, Any] = (
-        describe(rows.targets, outputs, head, confidence=recipe.evaluate.confidence)
-        if describe
-        else {}
-    )
+    details = describe(rows.targets, outputs, head, how) if describe else {}
     intervals |= details.pop("metrics", {})
+    # Where the deciding metric says nothing of decisions alone, the slices' does.
+    common_name, common = (slice_name, slice_metric) if deciding.ranks else (name, deciding)
     difference = None
     baseline = _baseline_statistics(objective, prepared, rows, head)
     if baseline is not None:
-        difference = paired_bootstrap(statistics, baseline, deciding, **how)
+        missed = testset.missed(objective, rows, head)
+        difference = paired_difference(statistics, baseline, common, how, missed=missed)
     return {
         "metric": name,
         "rows": len(rows.rows),
+        "clusters": len(np.unique(rows.clusters)),
         "confidence": recipe.evaluate.confidence,
-        "metrics": {key: asdict(interval) for key, interval in intervals.items()},
+        "metrics": {
+            key: asdict(interval)
+            for key, interval in intervals.items()
+            if key == name or not math.isnan(interval.value)
+        },
+        "baseline_metric": common_name,
         "baseline_difference": asdict(difference) if difference else None,
         "slice_metric": slice_name,
+        "slice_lower_is_better": not slice_metric.higher_is_better,
         "slices": [
             {
                 "name": column,
                 "of": value,
                 "rows": int(mask.sum()),
-                **asdict(bootstrap(statistics[mask], {"": slice_metric}, **how)[""]),
+                **asdict(bootstrap(statistics[mask], {"": slice_metric}, how.among(mask))[""]),
             }
             for column, value, mask in testset.slices(recipe, rows)
         ],
+        "slices_left_out": testset.left_out(recipe, rows),
         **details,
     }
 

@@ -50,7 +50,8 @@ def prepare(recipe: Recipe) -> Artifact:
     options = _options(objective, recipe)
     long_text.check(recipe, objective)
     roles = columns_of(recipe.data, objective)
-    wanted = list(dict.fromkeys([*roles.values(), *recipe.data.keep]))
+    group = [recipe.data.splits.group] if recipe.data.splits.group else []
+    wanted = list(dict.fromkeys([*roles.values(), *recipe.data.keep, *group]))
     model = model_source.digest(recipe.model)
     with _passing_folder(recipe.data) as fetched:
         source = open_source(recipe.data.source, wanted, fetched)
@@ -218,14 +219,16 @@ def _split(table: pa.Table, targets: list[Any], source: Source, data: Data) -> N
 
 
 def _take_out_duplicates(table: pa.Table, split: NDArray[np.int8], data: Data) -> dict[str, int]:
-    """Set rows of a lower split to OUT whose text stands in a higher one; count them."""
-    count = {"exact": 0, "near": 0}
-    hashes = table.column("hash").to_numpy()
+    """Set rows of a lower split to OUT whose text or group stands in a higher one; count them."""
+    shared = {"group": "cluster"} if data.splits.group else {}
+    shared |= {"exact": "hash"} if data.deduplicate.exact else {}
+    count = dict.fromkeys([*shared, "exact", "near"], 0)
     for lower in (splits.VALIDATION, splits.TRAIN):
-        if data.deduplicate.exact:
+        for kind, column in shared.items():
+            hashes = table.column(column).to_numpy()
             twice = (split == lower) & np.isin(hashes, hashes[split > lower])
             split[twice] = OUT
-            count["exact"] += int(twice.sum())
+            count[kind] += int(twice.sum())
         if data.deduplicate.near:
             texts, others = (_Normalised(table, m) for m in (split == lower, split > lower))
             found = near_duplicates(texts, others, data.deduplicate.threshold)

@@ -1,24 +1,24 @@
 """What a classifier's probabilities are worth: do they rank rows well, and are they honest?
 
-Both measures need the rows themselves, not sums over them, and so are no `Metric`.
+These measures need the rows themselves, not sums over them; of the area under the curve there are
+sums all the same.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
-from tasks.intervals import Interval
+from tasks.intervals import Interval, Resampling
 from tasks.objectives import Array
 
 BINS, MIN_BIN_ROWS = 15, 30
 """Guo et al. 2017 take 15 bins; with few rows in each, chance alone looks like an error."""
-AUC_RESAMPLES = 400
-"""Each one ranks all rows again: fewer than for metrics made of sums."""
+RANKINGS = 400
+"""Resamples at most: each one ranks all rows again."""
 BLOCK = 2_000_000
 """Row weights held at once (16 MB)."""
 
@@ -59,37 +59,34 @@ def wilson(share: float, n: int, *, confidence: float = 0.95) -> tuple[float, fl
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def macro_auc(
-    targets: Array,
-    probabilities: Array,
-    *,
-    confidence: float = 0.95,
-    resamples: int = AUC_RESAMPLES,
-    seed: int = 0,
-) -> Interval | None:
-    """Area under the ROC curve, one class against the rest, averaged over the classes that have
-    both; with its percentile bootstrap interval. None when no class does.
+def auc_terms(targets: Array, probabilities: Array) -> Array:
+    """(n,) numbers whose mean is the area under the ROC curve, one class against the rest, averaged
+    over the classes that have both: NaN where there are none.
 
-    `targets` (n,) class indices, `probabilities` (n, k).
+    `targets` (n,) class indices, `probabilities` (n, k). Each number is the area plus the row's
+    influence on it (DeLong et al. 1988: the share of the other side's rows that it is ranked right
+    against), so that rows drawn anew give the area's interval by sums alone.
     """
     n, k = probabilities.shape
     classes = [c for c in range(k) if 0 < (targets == c).sum() < n]
-    if not classes:
-        return None
-    return _resampled(
-        lambda weights: _mean_auc(weights, targets, probabilities, classes),
-        n, confidence, resamples, seed,
-    )  # fmt: skip
+    terms = np.zeros(n)
+    for c in classes:
+        positive = targets == c
+        shares = np.where(positive, *_ranked_right(probabilities[:, c], positive))
+        area = shares[positive].mean()
+        terms += area + (shares - area) * n / np.where(positive, positive.sum(), n - positive.sum())
+    return terms / len(classes) if classes else np.full(n, np.nan)
 
 
-def average_precision(
-    targets: Array,
-    probabilities: Array,
-    *,
-    confidence: float = 0.95,
-    resamples: int = AUC_RESAMPLES,
-    seed: int = 0,
-) -> Interval | None:
+def _ranked_right(scores: Array, positive: Array) -> tuple[Array, Array]:
+    """(n,) shares of the negatives below each row and of the positives above it; equals half."""
+    above, below = np.sort(scores[positive]), np.sort(scores[~positive])
+    under, upto = (np.searchsorted(below, scores, side) for side in ("left", "right"))
+    to, beyond = (np.searchsorted(above, scores, side) for side in ("left", "right"))
+    return (under + upto) / (2 * len(below)), 1 - (to + beyond) / (2 * len(above))
+
+
+def average_precision(targets: Array, probabilities: Array, how: Resampling) -> Interval | None:
     """Σ (recall_i − recall_{i−1}) · precision_i down the ranking of rows, averaged over the labels
     that some row has; with its percentile bootstrap interval. None when no label does.
 
@@ -98,22 +95,17 @@ def average_precision(
     labels = np.flatnonzero(targets.any(axis=0)).tolist()
     if not labels:
         return None
-    return _resampled(
-        lambda weights: _mean_precision(weights, targets, probabilities, labels),
-        len(targets), confidence, resamples, seed,
-    )  # fmt: skip
-
-
-def _resampled(
-    of: Callable[[Array], Array], n: int, confidence: float, resamples: int, seed: int
-) -> Interval:
-    """`of`: row weights (b, n) → (b,)."""
-    rng = np.random.default_rng(seed)
-    drawn = []
-    for size in _blocks(resamples, max(1, BLOCK // n)):
-        drawn.append(of(rng.multinomial(n, np.full(n, 1 / n), size=size).astype(np.float64)))
-    low, high = np.nanquantile(np.concatenate(drawn), [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(float(of(np.ones((1, n)))[0]), float(low), float(high))
+    clusters = np.arange(len(targets)) if how.clusters is None else how.clusters
+    _, cluster = np.unique(clusters, return_inverse=True)
+    n = int(cluster.max()) + 1
+    rng, drawn = np.random.default_rng(how.seed), []
+    for size in _blocks(min(how.resamples, RANKINGS), max(1, BLOCK // len(targets))):
+        counts = rng.multinomial(n, np.full(n, 1 / n), size=size).astype(np.float64)
+        drawn.append(_mean_precision(counts[:, cluster], targets, probabilities, labels))
+    tail = (1 - how.confidence) / 2
+    low, high = np.nanquantile(np.concatenate(drawn), [tail, 1 - tail])
+    whole = _mean_precision(np.ones((1, len(targets))), targets, probabilities, labels)
+    return Interval(float(whole[0]), float(low), float(high))
 
 
 def _mean_precision(
@@ -132,27 +124,6 @@ def _mean_precision(
         precision = hits.cumsum(axis=1) / np.maximum(ranked, 1)
         total += (hits * precision).sum(axis=1) / np.maximum(all_hits, 1)
         seen += all_hits > 0
-    return np.asarray(np.where(seen > 0, total / np.maximum(seen, 1), np.nan))
-
-
-def _mean_auc(weights: Array, targets: Array, probabilities: Array, classes: list[int]) -> Array:
-    """(b, n) row weights → (b,): P(score of the class > score of the rest) + ½ P(equal), averaged.
-
-    A class that a resample did not draw is left out of that resample's average.
-    """
-    areas = []
-    for c in classes:
-        order = np.argsort(probabilities[:, c], kind="stable")
-        scores, positive = probabilities[order, c], targets[order] == c
-        starts = np.flatnonzero(np.r_[True, scores[1:] != scores[:-1]])
-        counts = weights[:, order]
-        above = np.add.reduceat(counts * positive, starts, axis=1)
-        below = np.add.reduceat(counts * ~positive, starts, axis=1)
-        wins = (above * (below.cumsum(axis=1) - below / 2)).sum(axis=1)
-        pairs = above.sum(axis=1) * below.sum(axis=1)
-        areas.append((np.where(pairs > 0, wins / np.maximum(pairs, 1), 0.0), pairs > 0))
-    total = sum(area for area, _ in areas)
-    seen = sum(drawn for _, drawn in areas)
     return np.asarray(np.where(seen > 0, total / np.maximum(seen, 1), np.nan))
 
 

@@ -70,7 +70,7 @@ class ReadTexts:
         _, metric = testset.deciding_metric(self.recipe, self.head.settings)
         answers = testset.in_metrics_terms(objective, self.head, outputs)
         statistics = objective.statistics(self.rows.targets, answers, self.head.settings)
-        return float(metric.of(statistics.sum(axis=0)))
+        return metric.value(statistics)
 
 
 @dataclass(frozen=True)

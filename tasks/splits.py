@@ -1,7 +1,7 @@
-"""Which rows train, validate and test: drawn by a hash of the text.
+"""Which rows train, validate and test: drawn by a hash of the text, or of the row's group.
 
-A row's place depends on its normalised text and the salt alone. So it never moves when the table
-grows, and copies of a text are never parted.
+A row's place depends on its normalised text (or its group) and the salt alone. So it never moves
+when the table grows, and copies of a text (or the rows of a group) are never parted.
 """
 
 from __future__ import annotations
@@ -29,6 +29,12 @@ def hash64(normalised: str, salt: str = "") -> int:
     # The salt goes in with its length, so that no salt and text can stand for another pair.
     content = f"{len(salt)}:{salt}{normalised}".encode("utf-8", "surrogatepass")
     return int.from_bytes(blake2b(content, digest_size=8).digest(), "little")
+
+
+def belonging(normalised: str, group: str | None) -> str:
+    """What decides a row's place and its cluster: its group, or else its own text."""
+    # A text cannot look like a group: normalised texts have no NUL in front of a name.
+    return normalised if group is None or not group.strip() else f"\0group:{group}"
 
 
 def draw(

@@ -3,8 +3,8 @@
 Usable rows go to one Arrow file, block by block, so memory stays flat however long the table;
 read back, it is memory-mapped. Its columns: `origin` (index into splits.NAMES of the split the
 source calls it), `row` (0-based in that split's source), `text`, `target` (the other roles, as
-JSON), `hash` and `place` (64-bit hashes of the normalised text, without and with the salt), and
-the kept columns as text.
+JSON), `hash` (64 bits of the normalised text), `cluster` and `place` (64 bits of what it belongs
+to, its group or else its text, without and with the salt), and the kept columns as text.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from configs.schema import Data
 from serving.readers import as_text
 from tasks.objectives import Objective
 from tasks.sources import Block, Rows, Source
-from tasks.splits import NAMES, hash64, normalise
+from tasks.splits import NAMES, belonging, hash64, normalise
 
 DETAIL_CHARS = 80
 """Of a value shown beside a rejected row's reason."""
 BATCH_CHARS = 2**26
 """Of a batch of rows on its way to the staged table."""
-OURS = ("row", "text", "input_ids", "length", "labels")
+OURS = ("row", "text", "input_ids", "length", "labels", "cluster")
 """Columns of every prepared split, in their order."""
 KEPT = "keep:"
 """Prefix of a kept column's name while staged: it may be called `hash` or `target`."""
@@ -103,13 +103,14 @@ def stage(
     `roles`: role to column. Raises DataError for a missing column and for a split without a row.
     """
     for name, rows in source.splits.items():
-        _check_columns(name, rows, roles, data.keep)
+        _check_columns(name, rows, roles, data)
     rejected = Rejected()
     schema = pa.schema(
         [
             ("origin", pa.int8()),
             ("row", pa.int64()),
             ("hash", pa.uint64()),
+            ("cluster", pa.uint64()),
             ("place", pa.uint64()),
             ("text", pa.string()),
             ("target", pa.string()),
@@ -149,9 +150,10 @@ def texts_of(table: pa.Table, mask: NDArray[np.bool_]) -> Iterator[str]:
         start += len(batch)
 
 
-def _check_columns(split: str, rows: Rows, roles: Mapping[str, str], keep: list[str]) -> None:
+def _check_columns(split: str, rows: Rows, roles: Mapping[str, str], data: Data) -> None:
     asked = [(column, f"data.columns.{role}") for role, column in roles.items()]
-    asked += [(column, "data.keep") for column in keep]
+    asked += [(column, "data.keep") for column in data.keep]
+    asked += [(column, "data.splits.group") for column in [data.splits.group] if column]
     for column, key in asked:
         if column not in rows.columns:
             near = difflib.get_close_matches(column, rows.columns, n=1)
@@ -185,6 +187,7 @@ def _usable(
     text, read = objective.TEXT, getattr(objective, "read_row", dict)
     values = {role: block.columns[column] for role, column in roles.items()}
     kept = [(KEPT + name, block.columns[name]) for name in data.keep]
+    groups = block.columns[data.splits.group] if data.splits.group else None
     for i, error in enumerate(block.errors):
         row, found = (
             block.first_row + i,
@@ -202,13 +205,16 @@ def _usable(
             rejected.add(split, row, str(reason), detail)
             continue
         normalised = normalise(value)
+        group = None if groups is None else as_text(_known(groups[i]))
+        owner = belonging(normalised, group)
         yield {
             "origin": NAMES.index(split),
             "row": row,
             "text": value,
             "target": json.dumps(found, default=str),
             "hash": hash64(normalised),
-            "place": hash64(normalised, data.splits.salt),
+            "cluster": hash64(owner),
+            "place": hash64(owner, data.splits.salt),
             **{name: as_text(_known(column[i])) for name, column in kept},
         }
 

@@ -15,6 +15,7 @@ from configs.errors import RecipeError
 from configs.schema import Recipe
 from tasks import artifact, objectives
 from tasks.artifact import Artifact
+from tasks.intervals import Resampling
 from tasks.objectives import Array, Metric, Objective
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 NUMBERS, TEXTS = "outputs.npy", "outputs.json"
 MAX_VALUES = 30
-"""Slices shown of one column: its most frequent values."""
+"""Slices of one column of the recipe's, its most frequent values; every label is one."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class HeldOut:
     lengths: Array
     """Tokens, as the candidate's tokenizer counts them."""
     kept: dict[str, list[Any]]
+    clusters: Array
+    """(n,) the same for copies of one text, or for the rows of one group."""
 
 
 def read(recipe: Recipe, prepared: Artifact) -> HeldOut:
@@ -54,6 +57,7 @@ def read(recipe: Recipe, prepared: Artifact) -> HeldOut:
         names=[objective.decode_target(target, head) for target in targets],
         lengths=split["length"].to_numpy(),
         kept={name: split[name].to_pylist() for name in recipe.data.keep},
+        clusters=split["cluster"].to_numpy(),
     )
 
 
@@ -67,6 +71,20 @@ def in_metrics_terms(objective: Objective, head: Head, outputs: Any) -> Any:
     """A head's outputs as the objective's metrics take them."""
     of = getattr(objective, "answers", None)
     return outputs if of is None else of(head, outputs)
+
+
+def resampling(recipe: Recipe, rows: HeldOut) -> Resampling:
+    """How every interval on these rows is drawn."""
+    how = recipe.evaluate
+    return Resampling(how.resamples, how.confidence, rows.clusters)
+
+
+def missed(objective: Objective, rows: HeldOut, head: Mapping[str, Any]) -> Array | None:
+    """The statistics of a model that gets every row wrong; None where the objective knows none."""
+    outputs_of = getattr(objective, "missed", None)
+    if outputs_of is None:
+        return None
+    return objective.statistics(rows.targets, outputs_of(rows.targets, head), head)
 
 
 def write_outputs(folder: Path, outputs: Any) -> None:
@@ -119,31 +137,42 @@ def check(recipe: Recipe, head: Mapping[str, Any]) -> None:
 
 
 def slices(recipe: Recipe, rows: HeldOut) -> Iterator[tuple[str, str, Array]]:
-    """(column, value, mask (n,)): label, if there are any, length bucket, and the recipe's own
-    columns.
-
-    A column with very many values shows the most frequent `MAX_VALUES`; values of a single row are
-    no slice.
+    """(column, value, mask (n,)): every label, if there are any; length buckets and values of the
+    recipe's own columns of two rows or more, of such a column the most frequent `MAX_VALUES`.
     """
     if objectives.labelled(objectives.get(recipe.objective)) and len(set(rows.names)) > 1:
-        yield from _by("label", rows.names, Counter(rows.names))
+        yield from _by("label", rows.names, sorted(set(rows.names)))
     buckets = [length_bucket(int(length)) for length in rows.lengths]
-    by_size = sorted(set(buckets), key=lambda bucket: int(bucket.split("-")[0]))
-    yield from _by("length", buckets, {bucket: buckets.count(bucket) for bucket in by_size})
+    shown = [bucket for bucket in set(buckets) if buckets.count(bucket) > 1]
+    yield from _by("length", buckets, sorted(shown, key=lambda one: int(one.split("-")[0])))
+    for column, values in _columns(recipe, rows):
+        yield from _by(column, values, sorted(_frequent(values)))
+
+
+def left_out(recipe: Recipe, rows: HeldOut) -> dict[str, int]:
+    """How many values of a column of the recipe's have no slice, where there are such."""
+    n_left = {
+        column: len(set(values)) - len(_frequent(values))
+        for column, values in _columns(recipe, rows)
+    }
+    return {column: n for column, n in n_left.items() if n}
+
+
+def _columns(recipe: Recipe, rows: HeldOut) -> Iterator[tuple[str, list[str]]]:
     for column in recipe.evaluate.slices:
-        values = ["(null)" if value is None else str(value) for value in rows.kept[column]]
-        yield from _by(column, values, Counter(values))
+        yield column, ["(null)" if one is None else str(one) for one in rows.kept[column]]
+
+
+def _frequent(values: Sequence[str]) -> list[str]:
+    counts = Counter(values)
+    by_rows = sorted(counts, key=lambda value: (-counts[value], value))
+    return [value for value in by_rows if counts[value] > 1][:MAX_VALUES]
 
 
 def _by(
-    column: str, values: Sequence[str], counts: Mapping[str, int]
+    column: str, values: Sequence[str], shown: Sequence[str]
 ) -> Iterator[tuple[str, str, Array]]:
     all_values = np.asarray(values, dtype=object)
-    shown = [value for value in counts if counts[value] > 1]
-    if len(shown) > MAX_VALUES:
-        shown = sorted(shown, key=lambda value: (-counts[value], value))[:MAX_VALUES]
-    elif column != "length":
-        shown = sorted(shown)
     for value in shown:
         yield column, value, all_values == value
 

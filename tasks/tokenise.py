@@ -118,7 +118,7 @@ def _write(
     datasets.disable_progress_bars()
     kept = {name: name.removeprefix(KEPT) for name in table.column_names if name.startswith(KEPT)}
     kind = pa.infer_type([targets[i] for i in np.flatnonzero(mask)[:1000].tolist()])
-    kinds = (pa.int64(), pa.string(), pa.list_(pa.int32()), pa.int32(), kind)
+    kinds = (pa.int64(), pa.string(), pa.list_(pa.int32()), pa.int32(), kind, pa.uint64())
     own = list(zip(OURS, kinds, strict=True))
     schema = pa.schema(own + [(name, pa.string()) for name in kept.values()])
     aside, start = folder.with_suffix(".arrow"), 0
@@ -130,7 +130,7 @@ def _write(
                 labels = [targets[start + i] for i in np.flatnonzero(chosen).tolist()]
                 ids, lengths = cutter.cut(rows["text"].to_pylist(), seen)
                 arrays = [rows["row"], rows["text"], ids, lengths, pa.array(labels, kind)]
-                arrays += [rows[name] for name in kept]
+                arrays += [rows["cluster"], *(rows[name] for name in kept)]
                 writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
             start += len(batch)
     datasets.Dataset.from_file(str(aside)).save_to_disk(folder)

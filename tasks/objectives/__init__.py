@@ -11,10 +11,11 @@ import importlib
 import importlib.metadata
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
@@ -36,6 +37,14 @@ class Metric:
     higher_is_better: bool = True
     scale: float = 1.0
     """What a recipe's limits on its losses are shares of: 100 for BLEU."""
+    columns: slice = field(default_factory=lambda: slice(None))
+    """The statistics that `of` takes; with fewer of them, fewer rows are distinct."""
+    ranks: bool = False
+    """It needs more than decisions, so the baseline has none."""
+
+    def value(self, statistics: Array) -> float:
+        """The metric of some rows. `statistics`: (n_rows, n_statistics)."""
+        return float(self.of(statistics[:, self.columns].sum(axis=0, dtype=np.float64)))
 
 
 @dataclass(frozen=True)
@@ -118,8 +127,12 @@ class Objective(Protocol):
     # baseline(train, validation, test_texts) -> targets of the test texts, decided by something
     #     simple; train and validation are (texts, targets)
     # DECODE                          options of the serving head for the table of predictions
-    # details(targets, outputs, head, *, confidence) -> {"metrics": {name: Interval}, ...}
-    #     what cannot be had from sums over rows; further keys are sections of the report
+    # details(targets, outputs, head, how) -> {"metrics": {name: Interval}, ...}
+    #     what cannot be had from sums over rows; how: an intervals.Resampling; further keys are
+    #     sections of the report
+    # missed(targets, head) -> outputs        of a model that gets every row wrong, as `statistics`
+    #     takes them: what a single row can cost
+    # by_label(sums, head) -> (3, n_labels)   how often each label was true, given, and both
     # row_losses(targets, outputs, head) -> (n,)      how wrong each row is, to show the worst
     # outputs_of(decisions, head) -> outputs          of the baseline, known by its decisions
     # common_head(head, other) -> head                in which two models can be compared, and

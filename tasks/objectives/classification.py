@@ -13,8 +13,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from configs.errors import DataError
+from tasks.intervals import Resampling
 from tasks.objectives import Array, Metric, config_of, load
-from tasks.probabilities import calibration, macro_auc, softmax
+from tasks.probabilities import auc_terms, calibration, softmax
 
 COLUMNS = {"text": "the text to classify", "label": "its class, a string or a number"}
 TEXT = "text"
@@ -148,48 +149,71 @@ def loss(
 
 
 def statistics(targets: Sequence[int], outputs: Array, head: Mapping[str, Any]) -> Array:
-    """(n, 3k): one-hot target, one-hot decision, and their product, class by class.
+    """(n, 3k + 2): one-hot target, one-hot decision, and their product, class by class; rows, and
+    the terms of the area under the ROC curve.
 
-    `outputs`: logits (n, k). A target of -1 (a label this model does not know) is always missed.
+    `outputs`: logits (n, k). A target of -1 (a label this model does not know) is always missed,
+    and so is a row whose logits are no numbers: it gets no label when scored either.
     """
     k = len(head["labels"])
-    predicted = np.eye(k)[np.argmax(outputs, axis=1)]
+    decides = ~np.isnan(outputs).any(axis=1, keepdims=True)
+    predicted = np.eye(k)[np.argmax(outputs, axis=1)] * decides
     known = np.asarray(targets)
     true = np.where(known[:, None] >= 0, np.eye(k)[np.maximum(known, 0)], 0.0)
-    return np.concatenate([true, predicted, true * predicted], axis=1)
+    shares = np.where(decides, softmax(np.where(decides, outputs, 0.0)), 0.0)
+    ranks = np.column_stack([np.ones(len(outputs)), auc_terms(known, shares)])
+    return np.concatenate([true, predicted, true * predicted, ranks], axis=1)
 
 
 def metrics(head: Mapping[str, Any]) -> dict[str, Metric]:
-    """accuracy = Σ hits / n; macro F1 = mean over the classes of 2·hits / (true + predicted)."""
+    """accuracy = Σ hits / n; macro F1 = mean over the classes of 2·hits / (true + predicted); AUC
+    (probabilities.auc_terms), which is NaN where the rows have one class only."""
     k = len(head["labels"])
 
     def accuracy(sums: Array) -> Array:
-        # Every row makes exactly one decision, so the decisions count the rows.
-        decided = np.maximum(sums[..., k : 2 * k].sum(-1), 1)
-        return np.asarray(sums[..., 2 * k :].sum(-1) / decided)
+        return np.asarray(sums[..., 2 * k : 3 * k].sum(-1) / np.maximum(sums[..., 3 * k], 1))
 
     def macro_f1(sums: Array) -> Array:
         both = sums[..., :k] + sums[..., k : 2 * k]
-        f1 = 2 * sums[..., 2 * k :] / np.maximum(both, 1)
+        f1 = 2 * sums[..., 2 * k : 3 * k] / np.maximum(both, 1)
         seen = both > 0
         return np.asarray((f1 * seen).sum(-1) / np.maximum(seen.sum(-1), 1))
 
-    return {"accuracy": Metric(accuracy), "macro_f1": Metric(macro_f1)}
+    def auc(sums: Array) -> Array:
+        return np.clip(sums[..., -1] / np.maximum(sums[..., -2], 1), 0, 1)
+
+    decisions = slice(3 * k + 1)
+    return {
+        "accuracy": Metric(accuracy, columns=decisions),
+        "macro_f1": Metric(macro_f1, columns=decisions),
+        "auc": Metric(auc, columns=slice(3 * k, None), ranks=True),
+    }
+
+
+def by_label(sums: Array, head: Mapping[str, Any]) -> Array:
+    """(3, k): how often each label was true, decided, and both."""
+    k = len(head["labels"])
+    return np.asarray(sums[: 3 * k].reshape(3, k))
+
+
+def missed(targets: Sequence[int], head: Mapping[str, Any]) -> Array:
+    """(n, k) logits that decide each row wrongly: for the rarest label, or else the next rarest."""
+    true, k = np.asarray(targets), len(head["labels"])
+    first, *others = np.argsort(np.bincount(true[true >= 0], minlength=k), kind="stable")
+    return np.asarray(np.eye(k)[np.where(true == first, others[0] if others else first, first)])
 
 
 # --- what evaluation shows of it beyond the metrics (see tasks.objectives: the optional names) ----
 
 
 def details(
-    targets: Sequence[int], outputs: Array, head: Mapping[str, Any], *, confidence: float
+    targets: Sequence[int], outputs: Array, head: Mapping[str, Any], how: Resampling
 ) -> dict[str, Any]:
-    """AUC (with its interval), calibration of the decision's probability, confusion matrix."""
+    """Calibration of the decision's probability, confusion matrix."""
     true, probabilities = np.asarray(targets), softmax(outputs)
     decided = probabilities.argmax(axis=1)
     k = len(head["labels"])
-    auc = macro_auc(true, probabilities, confidence=confidence)
     return {
-        "metrics": {} if auc is None else {"auc": auc},
         "calibration": calibration(probabilities.max(axis=1), decided == true),
         "confusion": {
             "labels": list(head["labels"]),

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from configs.errors import DataError
 from serving.heads.multilabel import UNDECIDED, sigmoid, thresholds_of
+from tasks.intervals import Resampling
 from tasks.objectives import Array, Metric, classification
 from tasks.probabilities import average_precision
 
@@ -173,13 +174,25 @@ def metrics(head: Mapping[str, Any]) -> dict[str, Metric]:
     return {"micro_f1": Metric(micro_f1), "macro_f1": Metric(macro_f1), "exact": Metric(exact)}
 
 
+def by_label(sums: Array, head: Mapping[str, Any]) -> Array:
+    """(3, k): how often each label was true, given, and both."""
+    return classification.by_label(sums, head)
+
+
+def missed(targets: Any, head: Mapping[str, Any]) -> Array:
+    """(n, k) logits that give as many labels as a row has, and none of its own if that can be."""
+    given = np.roll(np.asarray(targets, np.float64).reshape(len(targets), -1), 1, axis=1)
+    given[~given.any(axis=1), :1] = 1
+    return np.where(given > 0, np.inf, -np.inf)
+
+
 def details(
-    targets: Any, outputs: Array, head: Mapping[str, Any], *, confidence: float
+    targets: Any, outputs: Array, head: Mapping[str, Any], how: Resampling
 ) -> dict[str, Any]:
     """Average precision, whatever the thresholds; the labels one by one."""
     true = np.asarray(targets).reshape(-1, len(head["labels"]))
-    found = average_precision(true, sigmoid(outputs), confidence=confidence)
-    sums = statistics(targets, outputs, head).sum(axis=0)[: 3 * true.shape[1]].reshape(3, -1)
+    found = average_precision(true, sigmoid(outputs), how)
+    sums = by_label(statistics(targets, outputs, head).sum(axis=0), head)
     rows = [
         [
             label,

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from configs.errors import DataError
 from serving.heads import tagging as head_of
 from serving.tokenizer import Tokens
+from tasks.intervals import Resampling
 from tasks.objectives import Array, Given, Metric, config_of, load, token_loss
 from tasks.pages import excerpt
 
@@ -277,13 +278,23 @@ def metrics(head: Mapping[str, Any]) -> dict[str, Metric]:
 # --- what evaluation shows ------------------------------------------------------------------------
 
 
+def by_label(sums: Array, head: Mapping[str, Any]) -> Array:
+    """(3, k): how many spans of each label were true, found, and both."""
+    return np.asarray(sums.reshape(3, len(head["labels"])))
+
+
+def missed(targets: Sequence[str], head: Mapping[str, Any]) -> list[str]:
+    """As many spans as each text has, all with a wrong end."""
+    return [json.dumps([[s, end + 1, label] for s, end, label in json.loads(t)]) for t in targets]
+
+
 def details(
-    targets: Sequence[str], outputs: Sequence[str], head: Mapping[str, Any], *, confidence: float
+    targets: Sequence[str], outputs: Sequence[str], head: Mapping[str, Any], how: Resampling
 ) -> dict[str, Any]:
     """Precision, recall and F1 of each label."""
-    sums = statistics(targets, outputs, head).sum(axis=0)
+    sums = by_label(statistics(targets, outputs, head).sum(axis=0), head)
     rows = []
-    for label, true, found, both in zip(head["labels"], *sums.reshape(3, -1), strict=True):
+    for label, true, found, both in zip(head["labels"], *sums, strict=True):
         precision, recall = both / max(found, 1), both / max(true, 1)
         f1 = 2 * both / max(true + found, 1)
         rows.append([label, *(round(one, 4) for one in (precision, recall, f1)), int(true)])

@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from configs.errors import DataError
+from tasks.intervals import Resampling
 from tasks.objectives import Array, Given, Metric, load, token_loss
 
 COLUMNS = {"text": "the text to start from", "target": "the text to arrive at"}
@@ -150,8 +151,13 @@ def _scorers() -> tuple[Any, Any]:
     return BLEU(), CHRF()
 
 
+def missed(targets: Sequence[str], head: Mapping[str, Any]) -> list[str]:
+    """Texts without a word."""
+    return [""] * len(targets)
+
+
 def details(
-    targets: Sequence[str], outputs: Sequence[str], head: Mapping[str, Any], *, confidence: float
+    targets: Sequence[str], outputs: Sequence[str], head: Mapping[str, Any], how: Resampling
 ) -> dict[str, Any]:
     """sacrebleu's signatures: what a number must be told with to be compared."""
     found = {}

@@ -8,7 +8,7 @@ import pytest
 
 from configs.schema import Promote
 from tasks.decide import Decision, Measured, SliceGain, decide
-from tasks.intervals import Difference
+from tasks.paired import Difference
 
 GAIN = Difference(0.02, 0.005, 0.035, 0.0077, 0.0216)
 LOSS = Difference(-0.004, -0.009, 0.001, 0.0025, 0.007)
@@ -67,14 +67,63 @@ def test_not_worse_accepts_a_loss_within_the_margin() -> None:
 def test_a_slice_that_loses_too_much_refuses_a_better_model() -> None:
     lost = Difference(-0.12, -0.2, -0.04, 0.04, 0.11)
     large = SliceGain("label", "rare", 50, 0.7, 0.82, lost)
-    small = SliceGain("label", "rarer", 49, 0.7, 0.82, lost)
+    small = SliceGain("label", "rarer", 49, 0.7, 0.82, lost, small=True)
     refused = decided({}, difference=GAIN, slices=[small, large], **CHAMPION)
     assert failed(refused) == ["slices"]
-    assert "label=rare (50 rows) with -0.1200 (-0.2000 to -0.0400)" in refused.guards[2].reason
+    assert "label=rare (50 rows) with -0.1200 (-0.2000 to -0.0400)" in refused.reasons[1]
     assert decided({}, difference=GAIN, slices=[small], **CHAMPION).promote
     assert decided({"slices": None}, difference=GAIN, slices=[large], **CHAMPION).promote
     allowed = {"slices": {"max_drop": 0.12}}
     assert decided(allowed, difference=GAIN, slices=[large], **CHAMPION).promote
+
+
+def test_a_small_slice_fails_where_chance_cannot_have_made_its_loss() -> None:
+    dead = Difference(-0.9, -1.0, -0.55, 0.05, 0.2)
+    slices = [SliceGain("label", f"intent {i}", 12, 0.9, 0.9, LOSS, small=True) for i in range(76)]
+    slices.append(SliceGain("label", "dead", 12, 0.0, 0.9, dead, small=True))
+    refused = decided({}, difference=GAIN, slices=slices, **CHAMPION)
+    assert failed(refused) == ["slices"]
+    assert "of 77 (77 small ones by their intervals) 1 did; the worst is label=dead" in (
+        refused.summary
+    )
+
+
+def test_a_label_that_the_champion_knew_and_the_candidate_never_gives_is_a_refusal() -> None:
+    fine = [SliceGain("label", "a", 60, 0.9, 0.9, LOSS)]
+    lost = {"difference": GAIN, "slices": fine, "lost_labels": ["refund", "card lost"]}
+    refused = decided({}, **lost, **CHAMPION)
+    assert failed(refused) == ["labels"]
+    assert refused.summary == (
+        "Refused: Labels that the champion gave rightly and the candidate gives to no row: "
+        "'refund', 'card lost'."
+    )
+    assert decided({"slices": None}, **lost, **CHAMPION).promote
+
+
+BELOW = Difference(-0.877, -0.9, -0.85, 0.01, 0.03)
+
+
+def test_a_model_below_its_baseline_is_refused_also_as_the_first() -> None:
+    refused = decided({}, baseline=("accuracy", BELOW))
+    assert failed(refused) == ["baseline"]
+    assert refused.summary == (
+        "Refused: The TF-IDF baseline is better: accuracy -0.8770 (-0.9000 to -0.8500). "
+        "promote.baseline: ignore would let it pass."
+    )
+    assert failed(decided({}, difference=GAIN, baseline=("f1", BELOW), **CHAMPION)) == ["baseline"]
+    ignored = decided({"baseline": "ignore"}, baseline=("accuracy", BELOW))
+    assert ignored.promote
+    assert "promote.baseline: ignore lets it pass." in ignored.reasons[1]
+
+
+def test_a_model_that_is_not_shown_to_differ_from_its_baseline_passes() -> None:
+    decision = decided({}, baseline=("accuracy", LOSS))
+    assert decision.promote
+    assert decision.reasons[1] == (
+        "It is not shown to beat TF-IDF: accuracy -0.0040 (-0.0090 to +0.0010)."
+    )
+    beats = decided({}, baseline=("accuracy", GAIN))
+    assert beats.reasons[1].startswith("It beats the TF-IDF baseline: accuracy +0.0200")
 
 
 def test_latency_is_the_candidates_time_over_the_champions() -> None:
@@ -82,8 +131,8 @@ def test_latency_is_the_candidates_time_over_the_champions() -> None:
     assert decided({"max_latency_ratio": 1.5}, difference=GAIN, **CHAMPION).promote
     refused = decided({"max_latency_ratio": 1.4}, difference=GAIN, **CHAMPION)
     assert failed(refused) == ["latency"]
-    assert refused.guards[3].numbers["found"] == pytest.approx(1.5)
-    assert "1.50 times (20,000 and 30,000 tokens a second)" in refused.guards[3].reason
+    assert refused.guards[5].numbers["found"] == pytest.approx(1.5)
+    assert "1.50 times (20,000 and 30,000 tokens a second)" in refused.guards[5].reason
 
 
 def test_what_was_asked_for_and_not_measured_is_refused() -> None:

@@ -101,7 +101,7 @@ def test_what_is_not_there_is_said_before_any_scoring(
     recipe: Recipe, prepared: Artifact, exported: Artifact
 ) -> None:
     rules = recipe.promote.model_copy(update={"metric": "f1"})
-    with pytest.raises(RecipeError, match="no metric 'f1'; it has accuracy, macro_f1"):
+    with pytest.raises(RecipeError, match="no metric 'f1'; it has accuracy, macro_f1, auc"):
         evaluate(recipe.model_copy(update={"promote": rules}), prepared, exported)
     asked = recipe.evaluate.model_copy(update={"slices": ["country"]})
     with pytest.raises(RecipeError, match=r"'country' is not carried along; add it to data\.keep"):
@@ -117,6 +117,7 @@ def test_slices_go_by_label_length_and_the_recipes_columns(table: Any) -> None:
         names=["a", "a", "b", "b", "b"],
         lengths=np.array([3, 16, 17, 300, 20]),
         kept={"country": [None, "AT", "AT", None, "CH"]},
+        clusters=np.arange(5),
     )
     found = [
         (name, value, np.flatnonzero(mask).tolist())
@@ -130,6 +131,26 @@ def test_slices_go_by_label_length_and_the_recipes_columns(table: Any) -> None:
         ("country", "(null)", [0, 3]),
         ("country", "AT", [1, 2]),
     ]
+
+
+def test_every_label_is_a_slice_and_of_a_column_of_many_values_the_rest_is_counted(
+    table: Any,
+) -> None:
+    recipe = tiny_recipe(table, evaluate={"slices": ["customer"]})
+    labels = [f"intent {i:02d}" for i in range(77)]
+    rows = HeldOut(
+        rows=list(range(77)),
+        texts=[""] * 77,
+        targets=list(range(77)),
+        names=labels,
+        lengths=np.full(77, 9),
+        kept={"customer": [f"c{i // 2}" for i in range(77)]},
+        clusters=np.arange(77),
+    )
+    found = [(name, value) for name, value, _ in testset.slices(recipe, rows)]
+    assert [value for name, value in found if name == "label"] == labels
+    assert sum(name == "customer" for name, _ in found) == 30
+    assert testset.left_out(recipe, rows) == {"customer": 9}
 
 
 def test_length_buckets_double() -> None:

@@ -11,6 +11,7 @@ from sklearn.metrics import average_precision_score, f1_score
 from configs.errors import DataError
 from serving.heads.multilabel import Head, sigmoid
 from tasks import fitting
+from tasks.intervals import Resampling
 from tasks.objectives import multilabel
 from tasks.probabilities import average_precision
 
@@ -86,7 +87,7 @@ def test_metrics_are_scikit_learns() -> None:
         "macro_f1": pytest.approx(f1_score(targets, decided, average="macro")),
         "exact": pytest.approx((targets == decided).all(axis=1).mean()),
     }
-    shown = multilabel.details(targets, outputs, HEAD, confidence=0.95)
+    shown = multilabel.details(targets, outputs, HEAD, Resampling())
     expected = average_precision_score(targets, outputs, average="macro")
     assert shown["metrics"]["average_precision"].value == pytest.approx(expected)
     assert [row[0] for row in shown["tables"][0]["rows"]] == ["a", "b", "c"]
@@ -95,10 +96,10 @@ def test_metrics_are_scikit_learns() -> None:
 def test_average_precision_with_ties_and_without_a_label() -> None:
     targets = np.array([[1, 0], [0, 0], [1, 0], [0, 0]])
     probabilities = np.array([[0.9, 0.1], [0.5, 0.2], [0.5, 0.3], [0.1, 0.4]])
-    found = average_precision(targets, probabilities, resamples=20)
+    found = average_precision(targets, probabilities, Resampling(20))
     assert found is not None
     assert found.value == pytest.approx(average_precision_score(targets[:, 0], probabilities[:, 0]))
-    assert average_precision(targets[:, 1:], probabilities[:, 1:]) is None
+    assert average_precision(targets[:, 1:], probabilities[:, 1:], Resampling()) is None
 
 
 def test_two_models_are_compared_each_by_its_own_thresholds() -> None:

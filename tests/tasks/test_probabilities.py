@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from tasks.probabilities import calibration, macro_auc, softmax, wilson
+from tasks.probabilities import auc_terms, calibration, softmax, wilson
 
 
 def test_the_error_is_the_gap_between_confidence_and_share_that_is_right() -> None:
@@ -34,21 +34,27 @@ def test_auc_is_scikit_learns_also_with_equal_scores() -> None:
     targets = rng.integers(0, 3, 400)
     # Rounded, so that many scores are equal.
     probabilities = softmax(np.round(rng.normal(size=(400, 3)) + 1.2 * np.eye(3)[targets], 1))
-    found = macro_auc(targets, probabilities)
-    assert found is not None
+    terms = auc_terms(targets, probabilities)
     expected = roc_auc_score(targets, probabilities, multi_class="ovr", average="macro")
-    assert found.value == pytest.approx(expected, abs=1e-12)
-    assert found.low < found.value < found.high
-    assert found.high - found.low == pytest.approx(0.07, abs=0.03)
+    assert terms.mean() == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_terms_of_auc_vary_as_auc_does_when_rows_are_drawn_anew() -> None:
+    rng = np.random.default_rng(1)
+    targets = rng.integers(0, 3, 400)
+    probabilities = softmax(rng.normal(size=(400, 3)) + 1.2 * np.eye(3)[targets])
+    drawn = [rng.integers(0, 400, 400) for _ in range(300)]
+    areas = [roc_auc_score(targets[i], probabilities[i], multi_class="ovr") for i in drawn]
+    terms = auc_terms(targets, probabilities)
+    assert np.std([terms[i].mean() for i in drawn]) == pytest.approx(np.std(areas), rel=0.05)
+    assert np.corrcoef([terms[i].mean() for i in drawn], areas)[0, 1] > 0.99
 
 
 def test_a_class_without_test_rows_is_left_out_of_auc() -> None:
     targets = np.array([0, 1, 0, 1])
     probabilities = np.array([[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.6, 0.2, 0.2], [0.3, 0.6, 0.1]])
-    found = macro_auc(targets, probabilities, resamples=50)
-    assert found is not None
-    assert found.value == 1.0
-    assert macro_auc(np.zeros(4, dtype=int), probabilities) is None
+    assert auc_terms(targets, probabilities).tolist() == [1.0] * 4
+    assert np.isnan(auc_terms(np.zeros(4, dtype=int), probabilities)).all()
 
 
 def test_softmax_of_large_logits() -> None:
