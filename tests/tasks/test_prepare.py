@@ -91,6 +91,7 @@ def test_splits_are_memory_mapped_and_typed(prepared: Any) -> None:
         "input_ids": pa.list_(pa.int32()),
         "length": pa.int32(),
         "labels": pa.int64(),
+        "cluster": pa.uint64(),
     }
 
 
@@ -314,6 +315,52 @@ def test_duplicates_leave_the_lower_split(tmp_path: Path) -> None:
 
 
 # --- refused before any training ------------------------------------------------------------------
+
+
+def grouped(path: Path, rows: list[tuple[str, str]], groups: list[str]) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label", "thread"])
+        writer.writerows((*row, group) for row, group in zip(rows, groups, strict=True))
+    return path
+
+
+def test_no_group_stands_in_two_splits_and_its_rows_are_one_cluster(tmp_path: Path) -> None:
+    rows = sentences(600)
+    groups = ["" if i % 10 == 0 else f"thread {i // 5}" for i in range(600)]
+    table = grouped(tmp_path / "rows.csv", rows, groups)
+    prepared = prepare(recipe_for(table, splits={"group": "thread"}))
+    found = split_of(prepared)
+    of_group: dict[str, set[str]] = {}
+    for row, split in found.items():
+        of_group.setdefault(groups[row] or f"row {row}", set()).add(split)
+    assert {len(splits) for splits in of_group.values()} == {1}
+    assert {split for splits in of_group.values() for split in splits} == {
+        "train", "validation", "test"
+    }  # fmt: skip
+    test = datasets.load_from_disk(str(prepared.path / "test")).with_format("arrow")[:]
+    clusters = dict(zip(test["row"].to_pylist(), test["cluster"].to_pylist(), strict=True))
+    owners = {row: groups[row] or f"row {row}" for row in clusters}
+    assert len(set(clusters.values())) == len(set(owners.values()))
+    assert len(set(zip(clusters.values(), owners.values(), strict=True))) == len(
+        set(owners.values())
+    )
+
+
+def test_a_group_of_given_test_rows_leaves_train(tmp_path: Path) -> None:
+    rows = sentences(200)
+    train = grouped(tmp_path / "train.csv", rows[:150], [f"t{i % 30}" for i in range(150)])
+    test = grouped(tmp_path / "test.csv", rows[150:], ["t7"] * 50)
+    given = {"train": str(train), "test": str(test)}
+    prepared = prepare(recipe_for(train, source=given, splits={"group": "thread"}))
+    assert prepared.facts["duplicates"]["group"] == 5
+    kept = rows_of(prepared, "train") | rows_of(prepared, "validation")
+    assert kept.isdisjoint({7, 37, 67, 97, 127})
+
+
+def test_a_group_column_that_is_not_there_is_told(table: Path) -> None:
+    with pytest.raises(DataError, match=r"data\.splits\.group: the train rows have no column 'x'"):
+        prepare(recipe_for(table, splits={"group": "x"}))
 
 
 def test_a_label_seen_only_in_test(tmp_path: Path) -> None:
