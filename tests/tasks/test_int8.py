@@ -37,7 +37,11 @@ def rows(n: int) -> list[Any]:
 
 @pytest.mark.parametrize(
     ("make", "positions"),
-    [(variants.int8_static, "alibi"), (variants.int8_dynamic, "sinusoidal")],
+    [
+        (variants.int8_static, "alibi"),
+        (variants.int8_static_8_bits, "alibi"),
+        (variants.int8_dynamic, "sinusoidal"),
+    ],
 )
 def test_an_encoder_of_ours_in_int8(make: Any, positions: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
@@ -45,6 +49,10 @@ def test_an_encoder_of_ours_in_int8(make: Any, positions: str, tmp_path: Path) -
     model = EncoderForSequenceClassification(config).eval()
     source = variants.Source(variants.plain(model, max_length=16), "cpu", rows(32), pad_id=0)
     graph = make(source)
+    if make is variants.int8_static:
+        weights = [value.const_value.numpy() for value in graph.graph.initializers.values()]
+        largest = [int(np.abs(one.astype(int)).max()) for one in weights if one.dtype == np.int8]
+        assert max(largest) == 64  # two products with 255 are 32,640: what 16 bits hold
     assert any("MatMul" in node.op_type and "Integer" in node.op_type for node in graph.graph)
     session = opened(graph, tmp_path)
     ids = np.stack(rows(5))
