@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from modeling.config import EncoderConfig
-from modeling.models import EncoderForSequenceClassification
+from modeling.config import DecoderConfig, EncoderConfig
+from modeling.models import DecoderForCausalLM, EncoderForSequenceClassification
+from serving.generation.decoder import PAST, Decoder, reading
 from serving.session import Session, open_session
-from tasks import int8, variants
+from tasks import decoder_graph, int8, variants
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -60,6 +62,28 @@ def test_an_encoder_of_ours_in_int8(make: Any, positions: str, tmp_path: Path) -
     (found,) = session.run(["logits"], {name: given[name] for name in session.inputs})
     with torch.inference_mode():
         expected = model(torch.from_numpy(ids)).logits.numpy()
+    assert np.abs(found - expected).max() < 0.2 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [int8.static, partial(int8.static, weight_bits=8), lambda graph, feeds: int8.dynamic(graph)],
+)
+def test_a_decoder_of_ours_in_int8(make: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = DecoderForCausalLM(DecoderConfig(**SHAPE, bos_token_id=1, eos_token_id=2)).eval()
+    (graph,) = decoder_graph.graphs_of(model).values()
+    read = reading(rows(32), [[11]] * 32)
+    feed = {one.name: read.get(one.name) for one in graph.graph.inputs}
+    for one in graph.graph.inputs:
+        if one.name.startswith(PAST):
+            _, heads, _, width = one.shape
+            feed[one.name] = np.zeros((32, heads, 12, width), np.float32)
+    with variants.quiet():
+        session = opened(make(graph, [feed]), tmp_path)
+    found = Decoder(session.raw, 5, 20).start(rows(5))
+    with torch.inference_mode():
+        expected = model(torch.from_numpy(np.stack(rows(5)))).logits[:, -1].numpy()
     assert np.abs(found - expected).max() < 0.2 * np.abs(expected).max()
 
 

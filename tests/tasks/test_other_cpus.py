@@ -46,9 +46,10 @@ def test_there_is_an_emulator() -> None:
 
 
 @needs_qemu
-@pytest.mark.parametrize("cpu", ["Haswell", "Nehalem"])
-def test_products_are_right(cpu: str) -> None:
-    done = emulated(cpu, "-m", "pytest", "-q", "-p", "no:xdist", "tests/serving/test_saturation.py")
+def test_products_are_right_without_vnni() -> None:
+    done = emulated(
+        "Haswell", "-m", "pytest", "-q", "-p", "no:xdist", "tests/serving/test_saturation.py"
+    )
     assert done.returncode == 0, done.stdout
 
 
