@@ -20,7 +20,7 @@ demo-generation: $(VENV)/.demo   ## docstrings that go on, by a Transformer from
 test: $(VENV)/.dev         ## the test suite, no network, no GPU
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
-test-slow: $(VENV)/.slow   ## the checks that take minutes; Spark's need Java
+test-slow: $(VENV)/.slow   ## the checks that take minutes; need Java (Spark) and qemu-user (int8)
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "slow and not gpu and not network"
 
 test-gpu: $(VENV)/.dev     ## needs a CUDA device

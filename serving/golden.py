@@ -1,7 +1,8 @@
 """golden.json: real rows with the outputs each variant gave where it was exported.
 
-The first use on another machine or provider compares: int8 kernels differ with the instruction
-set, and a graph that loads does not have to compute the same.
+The first use on another machine or provider compares: a graph that loads does not have to compute
+the same. Products of int8 are the same integers on every CPU (saturation.py), but what is computed in
+fp32 between them is rounded differently with the instruction set.
 
     {"texts": [...], "outputs": {"<variant>": [[...], ...]}}
 """

@@ -34,8 +34,8 @@ from tasks import workspace
 log = logging.getLogger(__name__)
 
 RECORD = "artifact.json"
-OURS = ("tasks", "serving", "modeling")
-"""Packages whose code counts towards a stage's version. A recipe's values count by themselves."""
+OURS = ("tasks", "serving", "modeling", "configs")
+"""Packages whose code counts towards a stage's version."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,9 @@ def make(
     """Find the artifact or make it.
 
     `key` is JSON; `code` names the stage's modules (what they import of ours is found from
-    there); `libraries` are the distributions whose version matters. `build` fills the empty folder
-    it is given and returns the artifact's facts.
+    there, what is loaded by a name made at run time is not); `libraries` are the distributions
+    whose version matters. `build` fills the empty folder it is given and returns the artifact's
+    facts.
     """
     determined_by = _determined_by(key=key, inputs=inputs, code=code, libraries=libraries)
     digest = digest_of({"stage": stage, **determined_by})
@@ -196,20 +197,33 @@ def write_json(path: Path, value: Any) -> None:
 
 @cache
 def code_digest(modules: tuple[str, ...]) -> str:
-    """Digest of modules and of all they import of ours, or of their own packages; comments and
-    docstrings do not count."""
+    """Digest of the code that modules run, `modules_behind` them; comments and docstrings do not
+    count."""
+    return digest_of(
+        {
+            name: ast.dump(_without_docstrings(tree))
+            for name, tree in modules_behind(modules).items()
+        }
+    )
+
+
+def modules_behind(modules: Sequence[str]) -> dict[str, ast.Module]:
+    """The modules and all that they import of ours, or of their own packages, by name.
+
+    Import statements are followed, wherever they stand. A module that is loaded by a name made at
+    run time has to be among those given.
+    """
     ours = {*OURS, *(name.split(".")[0] for name in modules)}
-    seen: dict[str, str] = {}
+    found: dict[str, ast.Module] = {}
     queue = list(modules)
     while queue:
         name = queue.pop()
         source = _source(name, ours)
-        if name in seen or source is None or name == __name__:
+        if name in found or source is None:
             continue
-        tree = ast.parse(source.read_text(encoding="utf-8"))
-        queue += _imports(tree, name, is_package=source.name == "__init__.py")
-        seen[name] = ast.dump(_without_docstrings(tree))
-    return digest_of(seen)
+        found[name] = ast.parse(source.read_text(encoding="utf-8"))
+        queue += _imports(found[name], name, is_package=source.name == "__init__.py")
+    return found
 
 
 def _source(module: str, ours: Collection[str]) -> Path | None:

@@ -56,7 +56,7 @@ def export(recipe: Recipe, prepared: Artifact, trained: Artifact) -> Artifact:
             "device": trial.device(),
         },
         inputs=[prepared, trained],
-        code=[__name__, *objectives.code(recipe.objective)],
+        code=[__name__, _bench_module(recipe), *objectives.code(recipe.objective)],
         libraries=["torch", "transformers", "onnx", "onnx-ir", "onnxscript", _onnxruntime()],
         build=partial(_build, recipe, prepared, trained),
     )
@@ -82,12 +82,17 @@ def _onnxruntime() -> str:
     return "onnxruntime-gpu"
 
 
+def _bench_module(recipe: Recipe) -> str:
+    """The module whose `prepare_bench` is for models of this kind."""
+    writes = getattr(objectives.get(recipe.objective), "WRITES", False)
+    return "tasks.writing" if writes else "tasks.reading"
+
+
 def _build(recipe: Recipe, prepared: Artifact, trained: Artifact, folder: Path) -> dict[str, Any]:
-    objective = objectives.get(recipe.objective)
-    kind = "writing" if getattr(objective, "WRITES", False) else "reading"
     model = folder / "model"
     model.mkdir()
-    bench = importlib.import_module(f"tasks.{kind}").prepare_bench(recipe, prepared, trained, model)
+    module = importlib.import_module(_bench_module(recipe))
+    bench = module.prepare_bench(recipe, prepared, trained, model)
     shutil.copy(prepared.path / "tokenizer" / "tokenizer.json", model)
     tried = [trial.try_variant(bench, name, model) for name in bench.names()]
     speeds = trial.speeds(bench, tried)

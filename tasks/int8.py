@@ -40,8 +40,12 @@ def dynamic(graph: Graph) -> Graph:
         return _loaded(file)
 
 
-def static(graph: Graph, feeds: Iterable[Feed]) -> Graph:
-    """Activations scaled once and for all, as these inputs need it."""
+def static(graph: Graph, feeds: Iterable[Feed], *, weight_bits: int = 7) -> Graph:
+    """Activations scaled once and for all, as these inputs need it.
+
+    Weights of 7 bits cannot saturate on any CPU, so that each may use its fastest product; those of
+    8 bits are slower where serving has to see to that (serving/saturation.py).
+    """
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
     with _quantizing(graph) as (proto, nodes, file):
@@ -51,6 +55,7 @@ def static(graph: Graph, feeds: Iterable[Feed]) -> Graph:
             _Calibration(feeds),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
+            reduce_range=weight_bits == 7,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             op_types_to_quantize=list(PRODUCTS),

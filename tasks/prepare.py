@@ -29,7 +29,7 @@ from tasks.artifact import Artifact, write_json
 from tasks.duplicates import near_duplicates
 from tasks.objectives import Objective
 from tasks.profile import Lengths, label_shares
-from tasks.sources import Source, open_source
+from tasks.sources import Source, module_of, open_source
 from tasks.splits import NAMES
 from tasks.staging import Rejected, columns_of, stage, texts_of
 from tasks.tokenise import write_splits
@@ -70,7 +70,7 @@ def prepare(recipe: Recipe) -> Artifact:
                 "long_text": recipe.long_text.strategy,
                 "intervals": [recipe.evaluate.resamples, recipe.evaluate.confidence],
             },
-            code=[__name__, *objectives.code(recipe.objective)],
+            code=[__name__, module_of(recipe.data.source), *objectives.code(recipe.objective)],
             libraries=LIBRARIES,
             build=build,
         )

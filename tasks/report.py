@@ -21,7 +21,6 @@ import yaml
 from configs.schema import Recipe
 from tasks import artifact, pages, pictures
 from tasks.artifact import Artifact
-from tasks.export import ATTENTION
 from tasks.tracking import PASSWORD
 
 TEMPLATE = "report.html"
@@ -137,7 +136,7 @@ def _pictures(
     if events:
         best_by = stages["train"].facts["best"]["metric"] or found["metric"]
         made["training"] = pictures.training_curve(events, best_by.removeprefix("eval_"))
-    if attention := _json(stages["export"].path / ATTENTION):
+    if attention := _json(stages["export"].path / "attention.json"):
         shares = np.asarray(attention["shares"])
         last_layer = shares[-1].mean(axis=0)
         made["attention"] = pictures.attention_map(

@@ -74,6 +74,13 @@ class WritingBench(trial.Bench):
             "fp32": [Way("in place", lambda graphs: graphs, ("cpu",), gate.FP32, 1e-3)],
             "int8": [
                 Way("static", self._int8_static, ("cpu",), INT8, variants.INT8_GOLDEN),
+                Way(
+                    "static 8 bits",
+                    partial(self._int8_static, weight_bits=8),
+                    ("cpu",),
+                    INT8,
+                    variants.INT8_GOLDEN,
+                ),
                 Way("dynamic", _int8_dynamic, ("cpu",), INT8, variants.INT8_GOLDEN),
             ],
         }
@@ -174,11 +181,12 @@ class WritingBench(trial.Bench):
                 n_other += bool(theirs - ours > allowed)
         return f"{n_other} of {len(self.prompts)} texts are not PyTorch's" if n_other else None
 
-    def _int8_static(self, graphs: Graphs) -> Graphs:
+    def _int8_static(self, graphs: Graphs, *, weight_bits: int = 7) -> Graphs:
         feeds = _Feeds(self.head, self.model, graphs, self.calibration)
         with variants.quiet():
             return {
-                name: int8.static(graph.clone(), feeds.of(name)) for name, graph in graphs.items()
+                name: int8.static(graph.clone(), feeds.of(name), weight_bits=weight_bits)
+                for name, graph in graphs.items()
             }
 
 

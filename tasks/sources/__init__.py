@@ -45,8 +45,13 @@ def open_source(section: SourceSection, columns: list[str], folder: Path) -> Sou
     `columns`: those wanted; `folder`: for what has to be fetched first.
     Raises DataError when there is no such table, data set, database or package.
     """
-    module = importlib.import_module(f"{__name__}.{section.kind}")
+    module = importlib.import_module(module_of(section))
     return cast(Source, module.open_source(section, columns, folder))
+
+
+def module_of(section: SourceSection) -> str:
+    """The full name of the module that knows this kind of source."""
+    return f"{__name__}.{section.kind}"
 
 
 def without_secrets(message: str, url: str) -> str:

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_ir
-import onnxruntime as ort
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from modeling.config import EncoderConfig
-from modeling.models import EncoderForSequenceClassification
-from tasks import int8, variants
+from modeling.config import DecoderConfig, EncoderConfig
+from modeling.models import DecoderForCausalLM, EncoderForSequenceClassification
+from serving.generation.decoder import PAST, Decoder, reading
+from serving.session import Session, open_session
+from tasks import decoder_graph, int8, variants
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
     "intermediate_size": 48, "max_position_embeddings": 40,
 }  # fmt: skip
+
+
+def opened(graph: Any, folder: Path) -> Session:
+    """As scoring opens it: right on every CPU."""
+    onnx_ir.save(graph, folder / "model.onnx")
+    return open_session(
+        folder / "model.onnx", provider="CPUExecutionProvider", threads=1, max_length=16
+    )
 
 
 def rows(n: int) -> list[Any]:
@@ -29,7 +39,11 @@ def rows(n: int) -> list[Any]:
 
 @pytest.mark.parametrize(
     ("make", "positions"),
-    [(variants.int8_static, "alibi"), (variants.int8_dynamic, "sinusoidal")],
+    [
+        (variants.int8_static, "alibi"),
+        (variants.int8_static_8_bits, "alibi"),
+        (variants.int8_dynamic, "sinusoidal"),
+    ],
 )
 def test_an_encoder_of_ours_in_int8(make: Any, positions: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
@@ -37,15 +51,39 @@ def test_an_encoder_of_ours_in_int8(make: Any, positions: str, tmp_path: Path) -
     model = EncoderForSequenceClassification(config).eval()
     source = variants.Source(variants.plain(model, max_length=16), "cpu", rows(32), pad_id=0)
     graph = make(source)
+    if make is variants.int8_static:
+        weights = [value.const_value.numpy() for value in graph.graph.initializers.values()]
+        largest = [int(np.abs(one.astype(int)).max()) for one in weights if one.dtype == np.int8]
+        assert max(largest) == 64  # two products with 255 are 32,640: what 16 bits hold
     assert any("MatMul" in node.op_type and "Integer" in node.op_type for node in graph.graph)
-    onnx_ir.save(graph, tmp_path / "model.onnx")
-    session = ort.InferenceSession(tmp_path / "model.onnx")
+    session = opened(graph, tmp_path)
     ids = np.stack(rows(5))
     given = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
-    names = [one.name for one in session.get_inputs()]
-    (found,) = session.run(["logits"], {name: given[name] for name in names})
+    (found,) = session.run(["logits"], {name: given[name] for name in session.inputs})
     with torch.inference_mode():
         expected = model(torch.from_numpy(ids)).logits.numpy()
+    assert np.abs(found - expected).max() < 0.2 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [int8.static, partial(int8.static, weight_bits=8), lambda graph, feeds: int8.dynamic(graph)],
+)
+def test_a_decoder_of_ours_in_int8(make: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = DecoderForCausalLM(DecoderConfig(**SHAPE, bos_token_id=1, eos_token_id=2)).eval()
+    (graph,) = decoder_graph.graphs_of(model).values()
+    read = reading(rows(32), [[11]] * 32)
+    feed = {one.name: read.get(one.name) for one in graph.graph.inputs}
+    for one in graph.graph.inputs:
+        if one.name.startswith(PAST):
+            _, heads, _, width = one.shape
+            feed[one.name] = np.zeros((32, heads, 12, width), np.float32)
+    with variants.quiet():
+        session = opened(make(graph, [feed]), tmp_path)
+    found = Decoder(session.raw, 5, 20).start(rows(5))
+    with torch.inference_mode():
+        expected = model(torch.from_numpy(np.stack(rows(5)))).logits[:, -1].numpy()
     assert np.abs(found - expected).max() < 0.2 * np.abs(expected).max()
 
 
@@ -65,7 +103,6 @@ def test_a_product_that_is_the_graphs_output_keeps_its_name(tmp_path: Path) -> N
     feeds = [{"x": random.normal(size=(2, 5, 32)).astype(np.float32)} for _ in range(8)]
     made = int8.static(plain, feeds)
     assert [node.op_type for node in made.graph][-1] == "MatMulIntegerToFloat"
-    onnx_ir.save(made, tmp_path / "model.onnx")
-    (found,) = ort.InferenceSession(tmp_path / "model.onnx").run(["logits"], feeds[0])
+    (found,) = opened(made, tmp_path).run(["logits"], feeds[0])
     expected = feeds[0]["x"] @ weights
     assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
