@@ -66,6 +66,7 @@ class Decision:
     candidate: Measured
     champion: Measured | None
     champion_version: str | None
+    """Of the champion that stood when this was decided, also where it could not be compared."""
     difference: Difference | None
     """Gain over the champion; above 0 the candidate is better."""
     smallest_detectable: float
@@ -82,6 +83,11 @@ class Decision:
         """One line for a log, a terminal or a heading."""
         if not self.promote:
             return "Refused: " + " ".join(g.reason for g in self.guards if not g.passed)
+        if self.difference is None and self.champion_version is not None:
+            return (
+                f"Promoted with nothing to compare with, in place of version "
+                f"{self.champion_version}: {self.metric} {self.candidate.value:.4f}."
+            )
         if self.difference is None:
             return f"Promoted as the first champion: {self.metric} {self.candidate.value:.4f}."
         gain = self.difference
@@ -128,8 +134,11 @@ def decide(
     slice_metric: str | None = None,
     unpaired_detectable: float = math.nan,
     higher_is_better: bool = True,
+    nothing_to_compare: str | None = None,
 ) -> Decision:
     """Hold the candidate against the recipe's rules; without a champion, against floor and size.
+
+    `nothing_to_compare`: why there is none though one stands, whose version is given.
 
     `unpaired_detectable` (see tasks.intervals) stands in where there is no difference to tell it.
     Raises ValueError when a champion comes without a difference to it, or the reverse.
@@ -138,7 +147,9 @@ def decide(
         raise ValueError("a champion needs a difference, and a difference a champion")
     detectable = difference.smallest_detectable if difference else unpaired_detectable
     guards = [
-        _difference(rules, metric, difference, detectable),
+        _difference(rules, metric, difference, detectable)
+        if nothing_to_compare is None
+        else _blind(rules, nothing_to_compare),
         _floor(rules, metric, candidate, higher_is_better),
         _slices(rules, slice_metric or metric, slices),
         _latency(rules, candidate, champion),
@@ -179,6 +190,17 @@ def _difference(rules: Promote, metric: str, found: Difference | None, detectabl
         f"these rows could show a gain of {found.smallest_detectable:.4f}."
     )
     return Guard("difference", passed, reason, {"margin": margin, **asdict(found)})
+
+
+def _blind(rules: Promote, why: str) -> Guard:
+    """In the place of the difference: a champion is not replaced unseen without a floor."""
+    reason = f"There was nothing to compare with: {why}."
+    if rules.floor is None:
+        reason += (
+            " Without that it takes a floor to promote by: set promote.floor, or give the place "
+            "to a version that can be used (headrace rollback, headrace promote)."
+        )
+    return Guard("difference", rules.floor is not None, reason, {"floor": rules.floor})
 
 
 def _floor(rules: Promote, metric: str, candidate: Measured, higher_is_better: bool) -> Guard:

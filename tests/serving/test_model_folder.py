@@ -16,9 +16,9 @@ from onnx.external_data_helper import convert_model_to_external_data
 from tiny_model import VOCABULARY, bag_of_words, graph, make_model, tokenizer
 
 from serving import manifest
+from serving.confined import MAX_BYTES
 from serving.errors import ModelFolderError
 from serving.scorer import Scorer
-from serving.confined import MAX_BYTES
 from serving.tokenizer import TextTokenizer
 
 
@@ -136,16 +136,18 @@ PANICS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("when", PANICS)
-def test_a_tokenizer_that_panics_is_the_models_error(
-    tmp_path: Path, when: str, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_tokenizer_that_panics_is_the_models_error(tmp_path: Path, when: str) -> None:
     file = tmp_path / "tokenizer.json"
     file.write_text(json.dumps(json.loads(tokenizer().to_str()) | PANICS[when]))
     with pytest.raises(ModelFolderError, match=r"tokenizer\.json fails in the tokenizers library"):
-        made = TextTokenizer(file, max_length=16)
-        made.encode(["soup", "salt"])
-        list(TextTokenizer(file, None).whole(["soup"]))
-        made.decode([VOCABULARY["a"]])
+        use(file)
+
+
+def use(file: Path) -> None:
+    made = TextTokenizer(file, max_length=16)
+    made.encode(["soup", "salt"])
+    list(TextTokenizer(file, None).whole(["soup"]))
+    made.decode([VOCABULARY["a"]])
 
 
 def test_a_job_with_such_a_tokenizer_ends_with_the_models_error(tmp_path: Path) -> None:
