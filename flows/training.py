@@ -84,7 +84,7 @@ def check_end(recipe: Recipe, prepared: Artifact) -> None:
     foresee(recipe, prepared)
     champion = registry.rival(recipe.name)
     if isinstance(champion, Unreadable):
-        needs = "" if recipe.promote.floor is not None else "; to be promoted, that needs a floor"
+        needs = "" if recipe.promote.floor is not None else ", and promoted only with promote.floor"
         log.warning("%s: the new model will be measured alone%s", champion.told, needs)
     elif champion is not None:
         check_comparable(recipe, prepared, champion)

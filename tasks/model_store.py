@@ -11,7 +11,7 @@ from pathlib import Path
 
 from configs.errors import ModelError, UnusableVersion
 from serving.digests import folder_sha256, tree_sha256
-from tasks import tracking, workspace
+from tasks import workspace
 
 FOLDER = "artifacts/model"
 """Where our model folder lies inside an MLflow model."""
@@ -88,9 +88,7 @@ def _download(uri: str, aside: Path, what: str) -> Path:
     except (OSError, mlflow.MlflowException) as problem:
         if _is_gone(uri):
             raise UnusableVersion(f"{what}: its files are gone ({uri})") from problem
-        raise ModelError(
-            f"{what}: {uri} cannot be downloaded: {tracking.mask(str(problem))}"
-        ) from problem
+        raise ModelError(f"{what}: {uri} cannot be downloaded: {problem}") from problem
 
 
 def _is_gone(uri: str) -> bool:
