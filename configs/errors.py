@@ -17,3 +17,8 @@ class DataError(UserError):
 
 class ModelError(UserError):
     """The model cannot be had: wrong name, wrong folder, no such version."""
+
+
+class UnusableVersion(ModelError):
+    """A registered version that is there by name alone: its files are gone, or are not those that
+    were registered, or it is none of ours."""

@@ -112,7 +112,8 @@ class Splits(Section):
     test: float = Field(0.2, ge=0, lt=1)
     """Share of rows, 0 to 1."""
     salt: str = ""
-    """Change it to draw anew. Models tested under another salt are not comparable."""
+    """Change it to draw anew. Test rows that a champion learned from are then left out of the
+    comparison with it; where they are more than half, it is refused."""
 
     @model_validator(mode="after")
     def _leave_some_for_training(self) -> Splits:
@@ -325,7 +326,8 @@ class Promote(Section):
     margin: float = Field(0.01, ge=0)
     """Loss that `not_worse` accepts, as a share of the metric's scale: 0.01 is a point of BLEU."""
     floor: float | None = None
-    """No model below this value of the metric, champion or not."""
+    """No model below this value of the metric, champion or not. Needed where the champion is
+    damaged, so that there is nothing to compare with."""
     baseline: Literal["not_below", "ignore"] = "not_below"
     """`not_below`: a model that the paired interval puts below its TF-IDF baseline is refused, a
     first one too; `ignore`: the baseline is shown and nothing more."""

@@ -12,7 +12,7 @@ from typing import Any
 from configs.schema import Recipe
 from tasks import objectives
 from tasks.artifact import Artifact
-from tasks.register import Registered
+from tasks.register import Overtaken, Registered
 from tasks.train import size_of_step
 
 
@@ -125,7 +125,10 @@ def _reported(made: Artifact) -> str:
     return str(made.path / "report.html")
 
 
-def _registered(made: Registered) -> str:
+def _registered(made: Registered | Overtaken) -> str:
+    if isinstance(made, Overtaken):
+        now = f"version {made.champion}" if made.champion else "gone"
+        return f"the champion of {made.name} is {now} now: deciding again"
     return f"{made.name} version {made.version}"
 
 

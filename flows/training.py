@@ -24,16 +24,21 @@ from flows import progress, summary
 from flows.summary import Outcome
 from tasks import registry, tracking
 from tasks.artifact import Artifact, digest_of
-from tasks.compare import check_comparable, compare
+from tasks.comparable import check_comparable
+from tasks.compare import compare
 from tasks.evaluate import evaluate
 from tasks.export import export
 from tasks.foresee import foresee
+from tasks.incumbent import Unreadable
 from tasks.prepare import prepare
-from tasks.register import register
+from tasks.register import Registered, register
 from tasks.report import report
 from tasks.train import TrainerKilled, train
 
 log = logging.getLogger(__name__)
+
+MAX_DECISIONS = 5
+"""A decision is taken again where the champion changes between it and its registration."""
 
 
 @flow(name="train", persist_result=False)
@@ -47,19 +52,27 @@ def training(recipe: str, overrides: list[str] | None = None) -> Any:
             trained = stage(train, retry=is_crash)(settings, prepared, on_event=on_event)
         exported = stage(export)(settings, prepared, trained)
         evaluated = stage(evaluate)(settings, prepared, exported)
-        rival = registry.rival(settings.name, exported)
-        decided = stage(compare, name="decide")(settings, prepared, exported, evaluated, rival)
-        reported = stage(report)(settings, prepared, trained, exported, evaluated, decided)
-        registered = stage(register, retry=is_transient)(
-            settings,
-            prepared=prepared,
-            trained=trained,
-            exported=exported,
-            evaluated=evaluated,
-            decided=decided,
-            reported=reported,
-            run_id=run_id,
-        )
+        for _ in range(MAX_DECISIONS):
+            rival = registry.rival(settings.name, exported)
+            decided = stage(compare, name="decide")(settings, prepared, exported, evaluated, rival)
+            reported = stage(report)(settings, prepared, trained, exported, evaluated, decided)
+            registered = stage(register, retry=is_transient)(
+                settings,
+                prepared=prepared,
+                trained=trained,
+                exported=exported,
+                evaluated=evaluated,
+                decided=decided,
+                reported=reported,
+                run_id=run_id,
+            )
+            if isinstance(registered, Registered):
+                break
+        else:
+            raise RuntimeError(
+                f"the champion of {settings.name} changed {MAX_DECISIONS} times while it was "
+                "compared with; run the same command again"
+            )
     outcome = summary.outcome(
         settings, [prepared, trained, exported, evaluated, decided, reported], registered
     )
@@ -70,8 +83,12 @@ def training(recipe: str, overrides: list[str] | None = None) -> Any:
 def check_end(recipe: Recipe, prepared: Artifact) -> None:
     """Raise UserError now for what would otherwise stop the run after hours of training."""
     foresee(recipe, prepared)
-    if champion := registry.champion(recipe.name):
-        check_comparable(recipe, champion)
+    champion = registry.rival(recipe.name)
+    if isinstance(champion, Unreadable):
+        needs = "" if recipe.promote.floor is not None else ", and promoted only with promote.floor"
+        log.warning("%s: the new model will be measured alone%s", champion.told, needs)
+    elif champion is not None:
+        check_comparable(recipe, prepared, champion)
 
 
 def stage(

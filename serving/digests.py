@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 
@@ -17,4 +18,28 @@ def folder_sha256(folder: Path) -> str:
     whole = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         whole.update(f"{path.relative_to(folder).as_posix()}\0{file_sha256(path)}\n".encode())
+    return whole.hexdigest()
+
+
+def tree_sha256(folder: Path, *, without: Sequence[str] = ()) -> str:
+    """sha256, in hex, over the names and contents of all files beneath; a link to a folder counts
+    by its name, so that nothing comes in behind it unseen.
+
+    `without`: names right in the folder that do not count.
+    """
+    whole = hashlib.sha256()
+    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
+    for name in sorted(found.keys() - set(without)):
+        if found[name].is_file():
+            whole.update(f"{name}\0{file_sha256(found[name])}\n".encode())
+        elif found[name].is_symlink():
+            whole.update(f"{name}\0link\n".encode())
+    return whole.hexdigest()
+
+
+def carried_sha256(code: Path, parts: Mapping[str, Path]) -> str:
+    """sha256, in hex, over a file of code and the trees that a model carries under these names."""
+    whole = hashlib.sha256(code.read_bytes())
+    for name in sorted(parts):
+        whole.update(f"{name}\0{tree_sha256(parts[name])}\n".encode())
     return whole.hexdigest()

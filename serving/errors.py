@@ -8,7 +8,11 @@ class ServingError(ValueError):
 
 
 class ModelFolderError(ServingError):
-    """The model folder is not whole, not ours, or of a newer format."""
+    """The model folder is not whole, not ours, or reaches outside itself."""
+
+
+class NewerFormatError(ModelFolderError):
+    """The model folder is whole, and of a format that a later Headrace reads."""
 
 
 class ProviderError(ServingError):

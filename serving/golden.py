@@ -1,8 +1,8 @@
 """golden.json: real rows with the outputs each variant gave where it was exported.
 
 The first use on another machine or provider compares: a graph that loads does not have to compute
-the same. Products of int8 are the same integers on every CPU (saturation.py), but what is computed in
-fp32 between them is rounded differently with the instruction set.
+the same. Products of int8 are the same integers on every CPU (saturation.py), but what is computed
+in fp32 between them is rounded differently with the instruction set.
 
     {"texts": [...], "outputs": {"<variant>": [[...], ...]}}
 """
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from . import confined
 from .errors import ModelFolderError
 
 FILE = "golden.json"
@@ -39,9 +40,11 @@ def write(folder: Path, texts: Sequence[str], outputs: Mapping[str, Array]) -> N
 def read(folder: Path) -> tuple[list[str], dict[str, Array]]:
     """Texts, and each variant's outputs. Raises ModelFolderError when there are none."""
     try:
-        content = json.loads((folder / FILE).read_bytes())
+        content = json.loads(confined.read_bytes(folder / FILE))
         outputs = {name: np.asarray(rows) for name, rows in content["outputs"].items()}
         return list(content["texts"]), outputs
+    except ModelFolderError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
         raise ModelFolderError(f"{folder / FILE} cannot be read: {problem}") from problem
 

@@ -5,6 +5,7 @@ model/
   tokenizer.json
   golden.json                     32 real rows; each variant's outputs for them
   pooling.onnx                    where texts are read in windows, and how to pool them was learned
+  training_texts.npy              hashes of the texts it learned from (tasks/training_texts.py)
   fp32/model.onnx, fused/...      one folder per variant that passed the gate
 """
 
@@ -15,7 +16,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .errors import ModelFolderError
+from . import confined
+from .errors import ModelFolderError, NewerFormatError
 
 FORMAT = 2
 FILE = "manifest.json"
@@ -81,26 +83,29 @@ def write(folder: Path, manifest: Manifest) -> None:
 
 
 def read(folder: Path) -> Manifest:
-    """Raises ModelFolderError when the folder holds no manifest this version can read."""
+    """Raises ModelFolderError when the folder holds no manifest this version can read, or reaches
+    outside itself."""
+    file = folder / FILE
+    if not file.is_file():
+        raise ModelFolderError(f"{folder} is no model folder: it has no {FILE}")
+    confined.check_folder(folder)
     try:
-        content = json.loads((folder / FILE).read_bytes())
-        found = content["format"]
-    except FileNotFoundError:
-        raise ModelFolderError(f"{folder} is no model folder: it has no {FILE}") from None
+        content = json.loads(confined.read_bytes(file))
+        found = int(content["format"])
+        if found > FORMAT:
+            raise NewerFormatError(
+                f"{folder} is of model format {found}; this Headrace reads up to {FORMAT}: "
+                "update it"
+            )
+        variants = tuple(_variant(folder, one) for one in content.pop("variants"))
+        return Manifest(**content, variants=variants)
+    except ModelFolderError:
+        raise
     except (ValueError, KeyError, TypeError) as problem:
-        raise ModelFolderError(f"{folder / FILE} cannot be read: {problem}") from problem
-    if found > FORMAT:
-        raise ModelFolderError(
-            f"{folder} is of model format {found}; this Headrace reads up to {FORMAT}: update it"
-        )
-    variants = tuple(
-        Variant(
-            **{
-                **v,
-                "providers": tuple(v["providers"]),
-                "disabled_optimizers": tuple(v["disabled_optimizers"]),
-            }
-        )
-        for v in content.pop("variants")
-    )
-    return Manifest(**content, variants=variants)
+        raise ModelFolderError(f"{file} cannot be read: {problem}") from problem
+
+
+def _variant(folder: Path, said: dict[str, Any]) -> Variant:
+    lists = {name: tuple(said[name]) for name in ("providers", "disabled_optimizers")}
+    confined.check_name(folder, said["file"], said_by=FILE)
+    return Variant(**{**said, **lists})

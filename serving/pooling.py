@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from .documents import LongText
 from .errors import ModelFolderError
+from .session import UNREADABLE
 
 Array = NDArray[Any]
 Pool = Callable[[Array], Array]
@@ -73,7 +74,10 @@ def _opened(file: Path) -> Pool:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    session = ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    try:
+        session = ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    except UNREADABLE as problem:
+        raise ModelFolderError(f"{file} cannot be loaded: {problem}") from problem
 
     def attention(vectors: Array) -> Array:
         (logits,) = session.run([OUTPUT], {INPUT: vectors.astype(np.float32)})

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
+from . import confined
 from .errors import ModelFolderError
 
 SEGMENT_CHARS = 2**14
@@ -64,12 +66,18 @@ class TextTokenizer:
         """`max_length`: tokens a text is cut to, special tokens included; None: it is not cut.
         `keeps_end`: its start is what goes.
 
-        Raises ModelFolderError when the file is missing or is no tokenizer.
+        Raises ModelFolderError when the file is missing or is no tokenizer; so does every method
+        whose call into the library panics.
         """
         if not tokenizer_json.is_file():
             raise ModelFolderError(f"{tokenizer_json} is missing: the tokenizer belongs to a model")
+        confined.check_size(tokenizer_json)
+        self._file = tokenizer_json
         try:
-            self._tokenizer = Tokenizer.from_file(str(tokenizer_json))
+            with panics_told(tokenizer_json):
+                self._tokenizer = Tokenizer.from_file(str(tokenizer_json))
+        except ModelFolderError:
+            raise
         except Exception as problem:  # tokenizers raises nothing narrower
             raise ModelFolderError(f"{tokenizer_json} is no tokenizer: {problem}") from problem
         # The file may carry settings of its own, from whoever saved it last.
@@ -91,7 +99,9 @@ class TextTokenizer:
     @property
     def frame(self) -> tuple[list[int], list[int]]:
         """The special tokens in front of a text and behind it."""
-        mask = (framed := self._tokenizer.encode("a")).special_tokens_mask
+        with panics_told(self._file):
+            framed = self._tokenizer.encode("a")
+        mask = framed.special_tokens_mask
         first, last = mask.index(0), len(mask) - mask[::-1].index(0)
         return framed.ids[:first], framed.ids[last:]
 
@@ -110,7 +120,8 @@ class TextTokenizer:
         return [np.asarray(ids, dtype=np.int64) for ids in found]
 
     def _encode(self, texts: Sequence[str]) -> list[Encoding]:
-        return self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=True)
+        with panics_told(self._file):
+            return self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=True)
 
     def _enough(self, text: str) -> str:
         """The start of a text that most likely has the tokens it is cut to."""
@@ -130,7 +141,8 @@ class TextTokenizer:
         for batch in _batches(parts):
             pieces = [piece for _, (_, piece) in batch]
             encode = self._tokenizer.encode_batch if offsets else self._tokenizer.encode_batch_fast
-            encodings = encode(pieces, add_special_tokens=False)
+            with panics_told(self._file):
+                encodings = encode(pieces, add_special_tokens=False)
             for (i, (start, _)), encoding in zip(batch, encodings, strict=True):
                 while done < i:
                     text, found = _joined(found), []  # its parts are let go: it may be long
@@ -153,7 +165,22 @@ class TextTokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text that ids stand for, without special tokens."""
-        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+        with panics_told(self._file):
+            return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+
+@contextmanager
+def panics_told(tokenizer: object) -> Iterator[None]:
+    """A panic of the Rust library, which is no Exception and would end the process, as an error of
+    the tokenizer it happened with."""
+    try:
+        yield
+    except BaseException as problem:
+        if type(problem).__name__ != "PanicException":  # pyo3's; it cannot be imported
+            raise
+        raise ModelFolderError(
+            f"{tokenizer} fails in the tokenizers library: {problem}; train or fetch the model anew"
+        ) from problem
 
 
 def divides_between_words(tokenizer: dict[str, Any]) -> bool:

@@ -1,10 +1,7 @@
 """The champion on the candidate's test rows, and the decision that follows.
 
 The champion is run anew, through its own exported model, because its stored numbers are of other
-rows. That is fair only while no row of this test set was among its training rows. Splits go by a
-hash of the text, so with the same salt a row stays where it was however the table grows: an old
-training row never enters the test set. With another salt, or a larger share of test rows, it may,
-and the comparison is refused.
+rows. Rows on which that would be unfair (comparable.py) are left out for both models.
 """
 
 from __future__ import annotations
@@ -14,16 +11,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from configs.errors import UserError
 from configs.schema import Promote, Recipe
 from serving import manifest
+from serving.errors import ModelFolderError, NewerFormatError
 from tasks import artifact, objectives, testset
 from tasks.artifact import Artifact
-from tasks.decide import Decision, Measured, SliceGain, decide
+from tasks.comparable import Champion, check_comparable, fair_rows
+from tasks.decide import Decision, Guard, Measured, SliceGain, decide
+from tasks.incumbent import Unreadable
 from tasks.intervals import Interval, Resampling, unpaired_detectable
 from tasks.model_store import content_id
 from tasks.objectives import Array, Metric
@@ -41,32 +42,20 @@ TIMED_S, ENOUGH_S = 1.0, 30.0
 """Timing goes on for so long, within those rounds; fewer are enough where they take longer."""
 
 
-class Champion(Protocol):
-    """A registered version, as tasks.registry hands it over."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def version(self) -> str: ...
-    @property
-    def folder(self) -> Path:
-        """Its model folder."""
-
-
 def compare(
     recipe: Recipe,
     prepared: Artifact,
     exported: Artifact,
     evaluated: Artifact,
-    champion: Champion | None,
+    champion: Champion | Unreadable | None,
 ) -> Artifact:
-    """The stage `decide`: its facts are the Decision as a dict. `None`: there is no champion yet.
+    """The stage `decide`: its facts are the Decision as a dict. `None`: there is no champion yet;
+    Unreadable: there is, and nothing can be compared with it.
 
-    Raises UserError for a champion of another kind, or whose training rows may stand in this
-    test set.
+    Raises UserError for a champion of another kind, or that has learned from most of this test set.
     """
-    if champion is not None:
-        check_comparable(recipe, champion)
+    if champion is not None and not isinstance(champion, Unreadable):
+        check_comparable(recipe, prepared, champion)
     return artifact.make(
         "decide",
         key={
@@ -74,9 +63,7 @@ def compare(
             "evaluate": recipe.evaluate.model_dump(mode="json"),
             "objective": recipe.objective,
             "keep": recipe.data.keep,
-            "champion": None
-            if champion is None
-            else {"version": champion.version, "content": content_id(champion.folder)},
+            "champion": _key_of(champion),
         },
         inputs=[prepared, exported, evaluated],
         code=[__name__, *objectives.code(recipe.objective)],
@@ -85,33 +72,12 @@ def compare(
     )
 
 
-def check_comparable(recipe: Recipe, champion: Champion) -> None:
-    """Raise UserError unless no row of this recipe's test set can have trained the champion.
-
-    Costs nothing, so that a flow may ask before it trains. The test rows are the high end of the
-    hashes: a smaller share of them is part of the champion's own test set, a larger one is not.
-    """
-    found, splits = manifest.read(champion.folder), recipe.data.splits
-    salt = found.training.get("salt", "")
-    share = found.training.get("test_share", splits.test)
-    who = f"champion {champion.name} version {champion.version}"
-    if found.objective != recipe.objective:
-        raise UserError(
-            f"{who} is a {found.objective} model, this recipe makes a {recipe.objective} one: they "
-            "cannot be compared; register under another name"
-        )
-    if salt != splits.salt:
-        raise UserError(
-            f"{who} was split with salt {salt!r}, this recipe has {splits.salt!r}: rows it learned "
-            f"from may stand in this test set; set data.splits.salt to {salt!r}, or register "
-            "under another name"
-        )
-    if splits.test > share:
-        raise UserError(
-            f"{who} was tested on a share of {share:g}, this recipe asks for {splits.test:g}: rows "
-            f"it learned from would stand in this test set; set data.splits.test to {share:g} or "
-            "less, or register under another name"
-        )
+def _key_of(champion: Champion | Unreadable | None) -> dict[str, str] | None:
+    if champion is None:
+        return None
+    if isinstance(champion, Unreadable):
+        return {"version": champion.version, "problem": champion.problem}
+    return {"version": champion.version, "content": content_id(champion.folder)}
 
 
 def _build(
@@ -119,34 +85,20 @@ def _build(
     prepared: Artifact,
     exported: Artifact,
     evaluated: Artifact,
-    champion: Champion | None,
+    champion: Champion | Unreadable | None,
     folder: Path,
 ) -> dict[str, Any]:
-    from serving.scorer import Scorer
-
-    name, metric = testset.deciding_metric(recipe, prepared.facts["head"])
-    size = _default_size(exported.path / "model")
-    if champion is None:
-        decision = decide(
-            recipe.promote,
-            metric=name,
-            rows=evaluated.facts["rows"],
-            candidate=Measured(evaluated.facts["value"], size),
-            unpaired_detectable=unpaired_detectable(
-                Interval(**evaluated.facts["metrics"][name]), recipe.evaluate.confidence
-            ),
-            baseline=_over_baseline(evaluated),
-            higher_is_better=metric.higher_is_better,
-        )
-    else:
-        rows = testset.read(recipe, prepared)
-        theirs = Scorer(champion.folder)
-        pair = _statistics(recipe, exported, rows, evaluated, theirs)
-        speeds = _speeds(Scorer(exported.path / "model"), theirs, rows)
-        sizes = size, _default_size(champion.folder)
-        decision = _decide(
-            recipe, rows, pair, speeds, sizes, champion.version, _over_baseline(evaluated)
-        )
+    decision = None
+    if champion is not None and not isinstance(champion, Unreadable):
+        try:
+            decision = _with_champion(recipe, prepared, exported, evaluated, champion)
+        except NewerFormatError:
+            raise
+        except ModelFolderError as problem:
+            champion = Unreadable(champion.name, champion.version, str(problem))
+    if decision is None:
+        assert champion is None or isinstance(champion, Unreadable)
+        decision = _without_champion(recipe, prepared, exported, evaluated, champion)
     artifact.write_json(folder / "decision.json", decision.to_dict())
     return decision.to_dict()
 
@@ -155,6 +107,64 @@ def _over_baseline(evaluated: Artifact) -> tuple[str, Difference] | None:
     """The metric, and what the candidate gains over the TF-IDF baseline."""
     found = evaluated.facts["baseline_difference"]
     return found and (evaluated.facts["baseline_metric"], Difference(**found))
+
+
+def _without_champion(
+    recipe: Recipe,
+    prepared: Artifact,
+    exported: Artifact,
+    evaluated: Artifact,
+    unreadable: Unreadable | None,
+) -> Decision:
+    name, metric = testset.deciding_metric(recipe, prepared.facts["head"])
+    return decide(
+        recipe.promote,
+        metric=name,
+        rows=evaluated.facts["rows"],
+        candidate=Measured(evaluated.facts["value"], _default_size(exported.path / "model")),
+        champion_version=unreadable.version if unreadable else None,
+        unpaired_detectable=unpaired_detectable(
+            Interval(**evaluated.facts["metrics"][name]), recipe.evaluate.confidence
+        ),
+        baseline=_over_baseline(evaluated),
+        higher_is_better=metric.higher_is_better,
+        nothing_to_compare=unreadable.told if unreadable else None,
+    )
+
+
+def _with_champion(
+    recipe: Recipe,
+    prepared: Artifact,
+    exported: Artifact,
+    evaluated: Artifact,
+    champion: Champion,
+) -> Decision:
+    from serving.scorer import Scorer
+
+    rows = testset.read(recipe, prepared)
+    theirs = Scorer(champion.folder)
+    pair = _statistics(recipe, exported, rows, evaluated, theirs)
+    mask = fair_rows(prepared, champion)
+    if mask is not None and not mask.all():
+        pair = (pair[0][mask], pair[1][mask], pair[2])
+        rows = testset.chosen(rows, mask)
+    speeds = _speeds(Scorer(exported.path / "model"), theirs, rows)
+    sizes = _default_size(exported.path / "model"), _default_size(champion.folder)
+    baseline = _over_baseline(evaluated)
+    decision = _decide(recipe, rows, pair, speeds, sizes, champion.version, baseline)
+    return decision if mask is None else _told(decision, mask, champion)
+
+
+def _told(decision: Decision, mask: NDArray[np.bool_], champion: Champion) -> Decision:
+    """With a line about the rows that were left out."""
+    n_out = len(mask) - int(mask.sum())
+    reason = (
+        f"{n_out:,} of {len(mask):,} test rows were left out, being texts that one of the two "
+        f"models has learned from: version {champion.version} or this one."
+    )
+    numbers: dict[str, Any] = {"left_out": n_out, "test_rows": len(mask)}
+    guard = Guard("training_texts", True, reason, numbers, asked=n_out > 0)
+    return replace(decision, guards=(*decision.guards, guard))
 
 
 def _default_size(model: Path) -> int:

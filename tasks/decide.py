@@ -70,6 +70,7 @@ class Decision:
     candidate: Measured
     champion: Measured | None
     champion_version: str | None
+    """Of the champion that stood when this was decided, also where it could not be compared."""
     difference: Difference | None
     """Gain over the champion; above 0 the candidate is better."""
     smallest_detectable: float
@@ -86,6 +87,11 @@ class Decision:
         """One line for a log, a terminal or a heading."""
         if not self.promote:
             return "Refused: " + " ".join(g.reason for g in self.guards if not g.passed)
+        if self.difference is None and self.champion_version is not None:
+            return (
+                f"Promoted with nothing to compare with, in place of version "
+                f"{self.champion_version}: {self.metric} {self.candidate.value:.4f}."
+            )
         if self.difference is None:
             return f"Promoted as the first champion: {self.metric} {self.candidate.value:.4f}."
         gain = self.difference
@@ -134,19 +140,23 @@ def decide(
     lost_labels: Sequence[str] = (),
     unpaired_detectable: float = math.nan,
     higher_is_better: bool = True,
+    nothing_to_compare: str | None = None,
 ) -> Decision:
     """Hold the candidate against the recipe's rules: those that need no champion, if there is none.
 
     `baseline`: a metric and the gain over the TF-IDF baseline in it. `lost_labels`: those that the
     champion gave rightly and the candidate never gives. `unpaired_detectable` (see tasks.intervals)
-    stands in where there is no difference to tell it.
+    stands in where there is no difference to tell it. `nothing_to_compare`: why there is none
+    though a champion stands, whose version is given.
     Raises ValueError when a champion comes without a difference to it, or the reverse.
     """
     if (champion is None) != (difference is None):
         raise ValueError("a champion needs a difference, and a difference a champion")
     detectable = difference.smallest_detectable if difference else unpaired_detectable
     guards = [
-        _difference(rules, metric, difference, detectable),
+        _difference(rules, metric, difference, detectable)
+        if nothing_to_compare is None
+        else _blind(rules, nothing_to_compare),
         _baseline(rules, baseline),
         _floor(rules, metric, candidate, higher_is_better),
         _slices(rules, slice_metric or metric, slices),
@@ -189,6 +199,17 @@ def _difference(rules: Promote, metric: str, found: Difference | None, detectabl
         f"these rows could show a gain of {found.smallest_detectable:.4f}."
     )
     return Guard("difference", passed, reason, {"margin": margin, **asdict(found)})
+
+
+def _blind(rules: Promote, why: str) -> Guard:
+    """In the place of the difference: a champion is not replaced unseen without a floor."""
+    reason = f"There was nothing to compare with: {why}."
+    if rules.floor is None:
+        reason += (
+            " Without that it takes a floor to promote by: set promote.floor, or give the place "
+            "to a version that can be used (headrace rollback, headrace promote)."
+        )
+    return Guard("difference", rules.floor is not None, reason, {"floor": rules.floor})
 
 
 def _baseline(rules: Promote, found: tuple[str, Difference] | None) -> Guard:

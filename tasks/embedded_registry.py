@@ -10,15 +10,18 @@ import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 SQLITE = "sqlite:///"
 FIND = """
-SELECT DISTINCT v.version, coalesce(nullif(v.storage_location, ''), v.source), t.value
+SELECT DISTINCT v.version, coalesce(nullif(v.storage_location, ''), v.source), t.value, p.value
 FROM model_versions v
 JOIN model_version_tags t
   ON t.name = v.name AND t.version = v.version AND t.workspace = v.workspace AND t.key = :tag
 LEFT JOIN registered_model_aliases a
   ON a.name = v.name AND a.version = v.version AND a.workspace = v.workspace AND a.alias = :alias
+LEFT JOIN params p
+  ON p.run_uuid = v.run_id AND p.key = :tag || '.' || replace(v.source, 'models:/', '')
 WHERE v.name = :name AND v.current_stage != 'Deleted_Internal'
   AND (v.version = :version OR a.alias = :alias)
 """
@@ -31,19 +34,36 @@ class Stored:
     version: str
     place: str
     tag: str
+    recorded: str | None
+    """The parameter `TAG.<id of the logged model>` of the run that made it."""
+
+
+def has(uri: str, name: str) -> bool | None:
+    """Whether there is a registered model of that name; None where that cannot be told here."""
+    if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
+        return False
+    found = _asked(uri, "SELECT count(*) FROM registered_models WHERE name = :name", {"name": name})
+    return None if found is None else bool(found[0][0])
 
 
 def find(
     uri: str, name: str, tag: str, *, version: str | None = None, alias: str | None = None
 ) -> Stored | None:
     """The version by its number or alias, with the value of its tag `tag`."""
+    asked = {"name": name, "tag": tag, "alias": alias, "version": version and int(version)}
+    found = _asked(uri, FIND, asked)
+    if found is None or len(found) != 1:
+        return None
+    number, place, value, recorded = found[0]
+    return Stored(str(number), str(place), str(value), recorded)
+
+
+def _asked(uri: str, query: str, values: dict[str, Any]) -> list[Any] | None:
     file = Path(uri.removeprefix(SQLITE))
     if not uri.startswith(SQLITE) or not file.is_file():
         return None
-    asked = {"name": name, "tag": tag, "alias": alias, "version": version and int(version)}
     try:
         with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as database:
-            found = database.execute(FIND, asked).fetchall()
+            return database.execute(query, values).fetchall()
     except sqlite3.Error:
         return None
-    return Stored(*map(str, found[0])) if len(found) == 1 else None

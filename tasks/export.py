@@ -23,7 +23,16 @@ from configs.schema import Recipe
 from serving import golden, manifest
 from serving.planning import CHUNK_ROWS
 from serving.scorer import Scorer
-from tasks import artifact, attention_maps, long_text, objectives, testset, trial, variants
+from tasks import (
+    artifact,
+    attention_maps,
+    long_text,
+    objectives,
+    testset,
+    training_texts,
+    trial,
+    variants,
+)
 from tasks.artifact import Artifact
 from tasks.trial import Bench, ExportRefused, Tried
 
@@ -94,6 +103,7 @@ def _build(recipe: Recipe, prepared: Artifact, trained: Artifact, folder: Path) 
     module = importlib.import_module(_bench_module(recipe))
     bench = module.prepare_bench(recipe, prepared, trained, model)
     shutil.copy(prepared.path / "tokenizer" / "tokenizer.json", model)
+    shutil.copy(prepared.path / training_texts.FILE, model)
     tried = [trial.try_variant(bench, name, model) for name in bench.names()]
     speeds = trial.speeds(bench, tried)
     whole = replace(

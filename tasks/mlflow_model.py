@@ -24,10 +24,13 @@ import numpy as np
 
 import serving
 from serving import golden, heads, manifest
+from serving.digests import carried_sha256
 from serving.scorer import Scorer
 from tasks import model_store, tracking
 
 CODE = Path(__file__).with_name("pyfunc_model.py")
+SHA256 = "sha256"
+"""In the metadata of MLmodel: what the model holds itself against before it runs."""
 REQUIRED = ("mlflow", "numpy", "pandas", "pyarrow", "tokenizers")
 """Needed at run time beside onnxruntime; asked for in the versions the model was checked with."""
 TOLERANCE = 1e-5
@@ -56,15 +59,16 @@ def log(
     texts = golden.read(model)[0][:2]
     code = aside / "serving"
     copy_serving(code, manifest.read(model).objective)
+    carried = {"model": model, "serving": code, "card": card}
     with tracking.quiet("mlflow"), mlflow.start_run(run_id=run_id):
         logged = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(CODE),
-            artifacts={"model": str(model), "serving": str(code), "card": str(card)},
+            artifacts={name: str(folder) for name, folder in carried.items()},
             signature=signature(Scorer(model, check=False)),
             input_example=texts,
             pip_requirements=requirements(),
-            metadata=dict(metadata),
+            metadata={**metadata, SHA256: carried_sha256(CODE, carried)},
             tags=dict(tags),
         )
     return str(logged.model_id)
@@ -85,9 +89,10 @@ def copy_serving(folder: Path, objective: str) -> None:
         (folder / "heads" / f"{objective}.py").write_text(moved, encoding="utf-8")
 
 
-def check(model_id: str, model: Path, *, aside: Path) -> None:
+def check(model_id: str, model: Path, *, aside: Path) -> str:
     """Fetch the logged model into `aside`, load it as MLflow does, and let it answer golden rows.
 
+    Returns the digest of all that was fetched.
     Raises UnfaithfulModel: such a model must not be registered.
     """
     mlflow = imported()
@@ -98,6 +103,7 @@ def check(model_id: str, model: Path, *, aside: Path) -> None:
     )
     if model_store.content_id(Path(fetched) / model_store.FOLDER) != expected:
         raise UnfaithfulModel(f"model {model_id}: its files changed on the way to the store")
+    whole = model_store.whole_sha256(Path(fetched))
     answers = mlflow.pyfunc.load_model(fetched).predict(texts)
     wanted = Scorer(model).score(texts).to_pandas()
     for column in wanted.columns:
@@ -108,6 +114,7 @@ def check(model_id: str, model: Path, *, aside: Path) -> None:
             same = _as_json(ours) == _as_json(theirs)
         if not same:
             raise UnfaithfulModel(f"model {model_id}: {column} of golden rows differs when loaded")
+    return whole
 
 
 def _as_json(column: Any) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from configs.errors import ModelError
 from configs.schema import Model
 from serving.digests import file_sha256
+from serving.tokenizer import panics_told
 from tasks.artifact import digest_of
 
 PACKAGE = "package:"
@@ -57,13 +58,14 @@ def load_tokenizer(model: Model) -> Any:
 
     place = locate(model)
     try:
-        tokenizer = (
-            marian_tokenizer.load(files)
-            if (files := marian_tokenizer.files(place, model.revision))
-            else AutoTokenizer.from_pretrained(
-                place, revision=model.revision, trust_remote_code=model.trust_remote_code
+        with panics_told(place):
+            tokenizer = (
+                marian_tokenizer.load(files)
+                if (files := marian_tokenizer.files(place, model.revision))
+                else AutoTokenizer.from_pretrained(
+                    place, revision=model.revision, trust_remote_code=model.trust_remote_code
+                )
             )
-        )
     except (OSError, ValueError) as problem:
         raise ModelError(
             f"model.source: {place} has no tokenizer: {_first_line(problem)}"

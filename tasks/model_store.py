@@ -1,20 +1,24 @@
-"""Model folders by their content: verified where they lie, or copied here and verified."""
+"""Registered models by their content: verified where they lie, or copied here and verified."""
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import tempfile
 import urllib.parse
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
-from configs.errors import ModelError
-from serving.digests import folder_sha256
+from configs.errors import ModelError, UnusableVersion
+from serving.digests import folder_sha256, tree_sha256
 from tasks import workspace
 
 FOLDER = "artifacts/model"
 """Where our model folder lies inside an MLflow model."""
+META = "registered_model_meta"
+"""What MLflow itself writes into a model that it loads by its name in the registry."""
+FULL = 64
+"""Hex characters of a whole sha256."""
 
 
 def content_id(folder: Path) -> str:
@@ -22,21 +26,35 @@ def content_id(folder: Path) -> str:
     return folder_sha256(folder)[:16]
 
 
-def fetch(uri: str, content: str, *, what: str) -> Path:
-    """The folder at `uri`: itself if on this machine, else a copy in the workspace, by content.
+def whole_sha256(mlflow_model: Path) -> str:
+    """sha256, in hex, over all that an MLflow model carries: data, code, card, MLmodel."""
+    return tree_sha256(mlflow_model, without=[META])
 
-    Raises ModelError, naming `what`, when it is gone or its content is not `content`.
+
+def fetch(uri: str, content: str, *, what: str) -> Path:
+    """The model folder of the MLflow model at `uri`: where it lies if that is on this machine, else
+    in a copy in the workspace, by content.
+
+    `content`: `whole_sha256`, or `content_id` of the model folder, which is all that Headrace 0.1
+    kept. Raises UnusableVersion, naming `what`, when it is gone or its content is not `content`;
+    ModelError when the store does not answer.
     """
-    folder = _local(uri)
+    inside, digest = (FOLDER, whole_sha256) if len(content) == FULL else ("", content_id)
+    place = uri if inside else f"{uri}/{FOLDER}"
+    folder = _local(place)
     if folder is not None:
         if not folder.is_dir():
-            raise ModelError(f"{what}: its files are gone ({folder})")
-        return _verified(folder, content, what)
+            raise UnusableVersion(f"{what}: its files are gone ({folder})")
+        return _verified(folder, content, digest, what) / inside
     folder = workspace.home() / "models" / content
     with workspace.lock(f"model-{content}"):
-        if not folder.exists() or content_id(folder) != content:
-            _download(uri, folder, content, what)
-    return folder
+        if not folder.exists() or digest(folder) != content:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.parent.mkdir(exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as aside:
+                got = _download(place, Path(aside), what)
+                _verified(got, content, digest, what).rename(folder)
+    return folder / inside
 
 
 def remove_local(uri: str) -> None:
@@ -47,37 +65,47 @@ def remove_local(uri: str) -> None:
 
 
 def report_page(uri: str, keep: Path) -> Path:
-    """The page at `uri`: itself if on this machine, else a copy in the folder `keep`."""
-    import mlflow
-
-    page = _local(uri) or keep / "report.html"
-    if not page.is_file() and _local(uri) is None:
+    """The page at `uri`: itself if on this machine, else a copy in the folder `keep`, made anew
+    each time, since a run that is run again has another."""
+    page = _local(uri)
+    if page is None:
         keep.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(OSError, mlflow.MlflowException):
-            mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(keep))
-    if not page.is_file():
+        with tempfile.TemporaryDirectory(dir=keep, prefix=".") as aside:
+            try:
+                page = _download(uri, Path(aside), "the report").replace(keep / "report.html")
+            except UnusableVersion:
+                page = None
+    if page is None or not page.is_file():
         raise ModelError(f"there is no report at {uri}")
     return page
 
 
-def _download(uri: str, folder: Path, content: str, what: str) -> None:
+def _download(uri: str, aside: Path, what: str) -> Path:
     import mlflow
 
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.parent.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as aside:
-        try:
-            got = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=aside))
-        except (OSError, mlflow.MlflowException) as problem:
-            raise ModelError(f"{what}: {uri} cannot be downloaded: {problem}") from problem
-        _verified(got, content, what).rename(folder)
+    try:
+        return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(aside)))
+    except (OSError, mlflow.MlflowException) as problem:
+        if _is_gone(uri):
+            raise UnusableVersion(f"{what}: its files are gone ({uri})") from problem
+        raise ModelError(f"{what}: {uri} cannot be downloaded: {problem}") from problem
 
 
-def _verified(folder: Path, content: str, what: str) -> Path:
-    if content_id(folder) != content:
-        raise ModelError(
-            f"{what}: {folder} differs from what was registered; take another version or train anew"
-        )
+def _is_gone(uri: str) -> bool:
+    """Whether the store answers, and has nothing there."""
+    import mlflow
+
+    above, _, name = uri.rpartition("/")
+    try:
+        there = mlflow.artifacts.list_artifacts(artifact_uri=above)
+    except (OSError, mlflow.MlflowException):
+        return False
+    return name not in [Path(one.path).name for one in there]
+
+
+def _verified(folder: Path, content: str, digest: Callable[[Path], str], what: str) -> Path:
+    if digest(folder) != content:
+        raise UnusableVersion(f"{what}: {folder} differs from what was registered")
     return folder
 
 

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs.errors import ModelError
+from configs.errors import ModelError, UnusableVersion
 from serving import manifest
 from tasks import model_store, registry, tracking, workspace
 from tasks.alias_history import CHAMPION
@@ -32,32 +32,54 @@ def resolve(model: str) -> ResolvedModel:
     """`models:/NAME@ALIAS`, `models:/NAME/VERSION`, `runs:/ID`, a run's id, a folder, or else NAME,
     which means its champion.
 
-    Raises ModelError saying what there is instead.
+    A plain NAME that is both a model folder here and a registered model is an error; a folder that
+    holds no model never hides one. Raises ModelError saying what there is instead.
     """
     if model.startswith("models:") or RUN.fullmatch(model):
         return _registered(model)
-    given = Path(model).expanduser()
-    for place in (given / inside for inside in INSIDE):
-        if (place / manifest.FILE).is_file():
-            folder = place.resolve()
-            return ResolvedModel(folder, f"folder:{model_store.content_id(folder)[:8]}")
-    if given.exists():
-        raise ModelError(f"{model} is no model folder: it has no {manifest.FILE}")
-    if NAME.fullmatch(model):
+    folder, is_name = _model_folder(Path(model).expanduser()), bool(NAME.fullmatch(model))
+    if folder is None and is_name and (registry.has(model) or not Path(model).exists()):
         return _registered(model)
+    if folder is not None and is_name and registry.has(model):
+        raise ModelError(
+            f"{model} is a model folder here and a registered model too: write ./{model} for the "
+            f"folder, models:/{model}@{CHAMPION} for the registered one"
+        )
+    if folder is not None:
+        return ResolvedModel(folder, f"folder:{model_store.content_id(folder)[:8]}")
+    if Path(model).expanduser().exists():
+        raise ModelError(f"{model} is no model folder: it has no {manifest.FILE}")
     raise ModelError(
         f"no model {model!r}: write models:/NAME@champion, models:/NAME/VERSION, the id of a run, "
         "or a folder that exists"
     )
 
 
+def _model_folder(given: Path) -> Path | None:
+    for place in (given / inside for inside in INSIDE):
+        if (place / manifest.FILE).is_file():
+            return place.resolve()
+    return None
+
+
 def _registered(model: str) -> ResolvedModel:
+    try:
+        found = _found(model)
+    except UnusableVersion as problem:
+        named = REGISTERED.fullmatch(model)
+        name = named[1] if named else model
+        raise UnusableVersion(
+            f"{problem}; `headrace history {name}` shows the versions, `headrace rollback {name}` "
+            "makes the champion before champion again"
+        ) from problem
+    return ResolvedModel(found.folder, f"{found.name}/{found.version}")
+
+
+def _found(model: str) -> registry.Champion:
     named = REGISTERED.fullmatch(model) or REGISTERED.fullmatch(f"models:/{model}@{CHAMPION}")
     if named and (found := registry.quick_look(*named.groups())):
-        return ResolvedModel(found.folder, f"{found.name}/{found.version}")
-    name, version = _version(model)
-    found = registry.load_version(name, version)
-    return ResolvedModel(found.folder, f"{name}/{version}")
+        return found
+    return registry.load_version(*_version(model))
 
 
 def report_of(model: str) -> Path:

@@ -24,7 +24,16 @@ from pydantic import BaseModel, ValidationError
 from configs.errors import DataError, RecipeError
 from configs.load import explain
 from configs.schema import Data, Recipe
-from tasks import artifact, baseline, long_text, model_source, objectives, splits, workspace
+from tasks import (
+    artifact,
+    baseline,
+    long_text,
+    model_source,
+    objectives,
+    splits,
+    training_texts,
+    workspace,
+)
 from tasks.artifact import Artifact, write_json
 from tasks.duplicates import near_duplicates
 from tasks.objectives import Objective
@@ -114,6 +123,8 @@ def _build(
         targets_are_text=getattr(objective, "TARGETS_ARE_TEXT", False),
         whole_texts=getattr(objective, "WHOLE_TEXTS", False),
     )
+    learned = (split == splits.TRAIN) | (split == splits.VALIDATION)
+    training_texts.write(folder, table.column("hash").to_numpy()[learned])
     del table
     staged.unlink()
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from mlflow.exceptions import MlflowException
+from mlflow.models import Model as Stored
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 
@@ -31,6 +32,7 @@ class Model(PythonModel):  # type: ignore[misc]
     """Texts in, one row of the head's columns out, `error` where a text could not be scored."""
 
     def load_context(self, context: Any) -> None:
+        verify(Path(context.artifacts["serving"]).parent)
         self._serving = carried(Path(context.artifacts["serving"]))
         self._folder = Path(context.artifacts["model"])
         self._scorers: dict[tuple[str | None, str], Any] = {}
@@ -102,6 +104,42 @@ def _spark_task() -> Any:
     """The Spark task that this process is at, or None."""
     spark = sys.modules.get("pyspark.taskcontext")
     return spark.TaskContext.get() if spark else None
+
+
+SHA256 = "sha256"
+"""In the metadata of MLmodel: over this file and all artifacts (serving/digests.py)."""
+
+
+def verify(artifacts: Path) -> None:
+    """Hold the code and the data that a model carries against its MLmodel, before any of it runs.
+
+    Raises MlflowException. It tells damage, half a copy, and a change of one of them. Who can write
+    MLmodel and this file too can make them agree: that, the registry notices (docs/scoring.md).
+    """
+    root = artifacts.parent
+    expected = (Stored.load(str(root)).metadata or {}).get(SHA256, "")
+    found = hashlib.sha256((root / "pyfunc_model.py").read_bytes())
+    for path in sorted(artifacts.iterdir()):
+        found.update(f"{path.name}\0{_tree_sha256(path)}\n".encode())
+    if found.hexdigest() != expected:
+        raise MlflowException(
+            f"{root} is damaged: its files are not those that were registered; fetch it again, or "
+            "take another version"
+        )
+
+
+def _tree_sha256(folder: Path) -> str:
+    """As serving/digests.py has it, whose copy here is not to be trusted yet."""
+    whole = hashlib.sha256()
+    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
+    for name in sorted(found):
+        if found[name].is_file():
+            with found[name].open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").hexdigest()
+            whole.update(f"{name}\0{content}\n".encode())
+        elif found[name].is_symlink():
+            whole.update(f"{name}\0link\n".encode())
+    return whole.hexdigest()
 
 
 def carried(folder: Path) -> Any:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.schema import Recipe
-from tasks import alias_history, card, mlflow_model, model_store, registry, tracking, workspace
+from tasks import card, mlflow_model, model_store, registry, tracking, workspace
 from tasks.artifact import Artifact
 
 if TYPE_CHECKING:
@@ -43,6 +43,17 @@ class Registered:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Overtaken:
+    """Nothing was moved: another champion stands than the one that the decision compared with."""
+
+    name: str
+    champion: str | None
+    """The version to decide against anew."""
+    seconds: float
+    cached: bool = False
+
+
 def register(
     recipe: Recipe,
     *,
@@ -53,8 +64,10 @@ def register(
     decided: Artifact,
     reported: Artifact,
     run_id: str,
-) -> Registered:
+) -> Registered | Overtaken:
     """Register the export, store the decision with it, whatever it says, and carry it out.
+
+    Overtaken, where the champion changed since the decision: it has to be taken again.
 
     Raises mlflow_model.UnfaithfulModel, with nothing registered, when the logged model does not
     answer as the exported one.
@@ -63,13 +76,18 @@ def register(
     client = tracking.connect()
     made = [prepared, trained, exported, evaluated, decided]
     with workspace.lock(f"register-{recipe.name}"):
-        version = _registered(client, recipe.name, exported)
-        cached = version is not None
-        if version is None:
-            version = _new_version(client, recipe, made, run_id)
-        else:
-            _store_decision(client, version, decided)
-        moved = _carry_out(version, decided)
+        try:
+            version = _registered(client, recipe.name, exported)
+            cached = version is not None
+            if version is None:
+                _check_still_to_beat(recipe.name, exported, decided)
+                version = _new_version(client, recipe, made, run_id)
+            else:
+                _store_decision(client, recipe, version, made)
+            moved = _carry_out(version, decided)
+        except registry.ChampionChanged as changed:
+            passed = round(time.monotonic() - started, 3)
+            return Overtaken(recipe.name, changed.champion, passed)
     # Also where the version was there: it may be of another run, with an older decision.
     tracking.log_files(run_id, [reported.path / "report.html"], tracking.REPORT)
     tracking.finish(run_id)
@@ -100,9 +118,10 @@ def _new_version(
         model_id = mlflow_model.log(
             model, about, run_id=run_id, tags=tags, metadata=metadata, aside=aside
         )
-        mlflow_model.check(model_id, model, aside=back)
+        sha256 = mlflow_model.check(model_id, model, aside=back)
         tracking.log_files(run_id, sorted(about.iterdir()), "card")
     registry.ensure(recipe.name)
+    client.log_param(run_id, f"{registry.CONTENT}.{model_id}", sha256)
     return client.create_model_version(
         recipe.name,
         f"models:/{model_id}",
@@ -112,7 +131,7 @@ def _new_version(
         tags={
             **tags,
             registry.EXPORT: exported.digest,
-            registry.CONTENT: model_store.content_id(model),
+            registry.CONTENT: sha256,
             registry.DECISION: _as_tag(decided),
         },
     )
@@ -153,31 +172,30 @@ def _as_tag(decided: Artifact) -> str:
     return json.dumps({**decided.facts, "digest": decided.digest}, ensure_ascii=False)
 
 
-def _store_decision(client: MlflowClient, version: ModelVersion, decided: Artifact) -> None:
+def _check_still_to_beat(name: str, exported: Artifact, decided: Artifact) -> None:
+    """Before anything is made: what is made tells the decision, in the model's card for one."""
+    stands = registry.rival_version(name, exported.id)
+    if stands != decided.facts["champion_version"]:
+        raise registry.ChampionChanged(stands)
+
+
+def _store_decision(
+    client: MlflowClient, recipe: Recipe, version: ModelVersion, made: list[Artifact]
+) -> None:
+    """In place of an older one. (The card inside the model stays as it was registered.)"""
+    decided = next(one for one in made if one.stage == "decide")
     if version.tags.get(registry.DECISION) != _as_tag(decided):
+        with _aside(recipe.name) as aside:
+            page = card.write(aside, recipe, made)
+        client.update_model_version(version.name, version.version, page[:MAX_DESCRIPTION])
         client.set_model_version_tag(
             version.name, version.version, registry.DECISION, _as_tag(decided)
         )
 
 
 def _carry_out(version: ModelVersion, decided: Artifact) -> bool:
-    """Move the alias that the decision asks for, once.
-
-    A decision that stands in the history was carried out, whatever happened since: a version that
-    somebody rolled back stays rolled back when its command is run again.
-    """
-    promoted: bool = decided.facts["promote"]
-    alias = alias_history.CHAMPION if promoted else alias_history.CHALLENGER
-    name, number = version.name, str(version.version)
-    entries = registry.history(name)
-    done = [
-        one
-        for one in entries
-        if one.to_version == number and (one.decision or {}).get("digest") == decided.digest
-    ]
-    if done or alias_history.standing(entries, alias) == number:
-        return False
-    move = registry.promote if promoted else registry.challenge
-    short = {"digest": decided.digest, "promote": promoted, "metric": decided.facts["metric"]}
-    move(name, number, why=decided.facts["summary"], decision=short)
-    return True
+    """Move the alias that the decision asks for, once."""
+    facts = decided.facts
+    short = {name: facts[name] for name in ("promote", "metric")}
+    short |= {"digest": decided.digest, "compared_with": facts["champion_version"]}
+    return registry.carry_out(version.name, str(version.version), short, why=facts["summary"])

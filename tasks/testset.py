@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +59,18 @@ def read(recipe: Recipe, prepared: Artifact) -> HeldOut:
         kept={name: split[name].to_pylist() for name in recipe.data.keep},
         clusters=split["cluster"].to_numpy(),
     )
+
+
+def chosen(rows: HeldOut, mask: Array) -> HeldOut:
+    """Some of the rows. `mask`: (n,) of booleans."""
+    places = np.flatnonzero(mask).tolist()
+
+    def of(column: Any) -> Any:
+        if isinstance(column, dict):
+            return {name: of(values) for name, values in column.items()}
+        return [column[i] for i in places] if isinstance(column, list) else column[places]
+
+    return replace(rows, **{name: of(values) for name, values in vars(rows).items()})
 
 
 def answers(objective: Objective, scorer: Scorer, texts: Sequence[str]) -> tuple[Any, Any]:

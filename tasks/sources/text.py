@@ -1,6 +1,8 @@
 """Plain text, such as a book: pieces of it in their order, the last ones for validation and test.
 
-Put together again, the pieces are the text to the character.
+Put together again, the pieces are the text to the character. They are cut before they are shared
+out: under other shares, or when the text goes on, they are the same pieces, so that a model that
+was trained on them can be told by their hashes.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ import glob
 import hashlib
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 
 from configs.errors import DataError
@@ -23,16 +26,15 @@ def open_source(source: TextSource, columns: Sequence[str] = (), folder: object 
     """The column `text`. Raises DataError for a file that is missing, empty or not UTF-8."""
     given = [source.files] if isinstance(source.files, str) else source.files
     whole = "".join(_read(path) for one in given for path in _found(one))
-    first_validation = round(len(whole) * (1 - source.validation - source.test))
-    first_test = round(len(whole) * (1 - source.test))
+    pieces = _cut(whole, source.piece)
+    first_validation = _first_from(pieces, len(whole) * (1 - source.validation - source.test), 2)
+    first_test = _first_from(pieces, len(whole) * (1 - source.test), 1)
     parts = {
-        "train": whole[:first_validation],
-        "validation": whole[first_validation:first_test],
-        "test": whole[first_test:],
+        "train": pieces[:first_validation],
+        "validation": pieces[first_validation:first_test] if source.validation else [],
+        "test": pieces[first_test:] if source.test else [],
     }
-    splits = {
-        name: Rows([COLUMN], partial(_blocks, part, source.piece)) for name, part in parts.items()
-    }
+    splits = {name: Rows([COLUMN], partial(_blocks, part)) for name, part in parts.items()}
     settings = source.model_dump(mode="json", exclude={"files"})
     return Source({**settings, "sha256": hashlib.sha256(whole.encode()).hexdigest()}, splits)
 
@@ -61,11 +63,26 @@ def _read(path: Path) -> str:
     return text
 
 
-def _blocks(text: str, piece: int) -> Iterator[Block]:
-    pieces = list(_pieces(text, piece))
+def _blocks(pieces: Sequence[str]) -> Iterator[Block]:
     for start in range(0, len(pieces), BLOCK_ROWS):
-        rows = pieces[start : start + BLOCK_ROWS]
+        rows = list(pieces[start : start + BLOCK_ROWS])
         yield Block(start, {COLUMN: rows}, [None] * len(rows))
+
+
+def _cut(text: str, size: int) -> list[str]:
+    """Pieces enough for three splits."""
+    pieces = list(_pieces(text, size))
+    while len(pieces) < 3 and size > 1:
+        size //= 2
+        pieces = list(_pieces(text, size))
+    return pieces
+
+
+def _first_from(pieces: Sequence[str], place: float, n_left: int) -> int:
+    """The piece whose start is next to a place in the text, with so many behind it at least."""
+    starts = [0, *accumulate(map(len, pieces))]
+    nearest = min(range(len(starts)), key=lambda i: abs(starts[i] - place))
+    return max(0, min(nearest, len(pieces) - n_left))
 
 
 def _pieces(text: str, size: int) -> Iterator[str]:

@@ -117,3 +117,71 @@ def test_init_writes_a_recipe_that_train_accepts(
     code, facts, _ = headrace("check", recipe)
     assert code == 0
     assert facts["head"]["labels"] == ["food", "space", "sport"]
+
+
+def test_a_champion_that_knows_the_test_rows_is_told_before_the_training(
+    headrace: Call, home: Path, recipe_file: Path, table: Path, tmp_path: Path
+) -> None:
+    """Of a version that was trained on the table that is to test now."""
+    import numpy as np
+    from fabricated import seal, versions_in_registry
+
+    from tasks import model_store, registry, splits, training_texts
+
+    rows = sentences(200, seed=11)
+    versions_in_registry("tiny", 1, tmp_path / "stored")
+    model = tmp_path / "stored" / model_store.FOLDER
+    hashes = [splits.hash64(splits.normalise(text)) for text, _ in rows]
+    training_texts.write(model, np.array(hashes, np.uint64))
+    seal("tiny", "1", model)
+    registry.promote("tiny", "1")
+    test = f"data.source.test={write_csv(tmp_path / 'test.csv', rows)}"
+    code, value, _ = headrace("train", recipe_file, test)
+    assert code == 2
+    assert (
+        "200 of 200 test rows are texts that champion tiny version 1 has learned" in value["error"]
+    )
+    assert not (home / "artifacts" / "train").exists()
+
+
+def test_a_champion_that_changes_meanwhile_is_decided_against_and_a_damaged_one_needs_a_floor(
+    headrace: Call, recipe_file: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows import training
+    from tasks import registry, tracking
+    from tasks.report import report
+
+    weak, better, late = "train.max_steps=20", "train.seed=1", "train.seed=2"
+    assert headrace("train", recipe_file, weak)[0] == 0
+    assert headrace("train", recipe_file, better)[0] == 0
+    registry.rollback("tiny")
+
+    def report_and_promote(*args: Any) -> Any:
+        """What somebody does by hand between the decision and its registration, once."""
+        monkeypatch.setattr(training, "report", report)
+        registry.promote("tiny", "2")
+        return report(*args)
+
+    monkeypatch.setattr(training, "report", report_and_promote)
+    code, outcome, err = headrace("train", recipe_file, late)
+    assert "the champion of tiny is version 2 now: deciding again" in err
+    code_of_promotion = 0 if outcome["promoted"] else 3
+    assert code == code_of_promotion
+    entry = registry.history("tiny")[-1]
+    assert entry.to_version == "3"
+    assert (entry.decision or {})["compared_with"] == "2"
+    assert "version 1" not in entry.why
+
+    champion = registry.champion("tiny")
+    assert champion is not None
+    (champion.folder / "golden.json").write_text("{}")
+    code, outcome, err = headrace("train", recipe_file, "train.seed=3")
+    assert code == 3
+    assert f"champion tiny version {champion.version} cannot be used" in err
+    assert "set promote.floor" in " ".join(outcome["reasons"])
+    aliases = tracking.connect().get_registered_model("tiny").aliases
+    assert str(aliases["champion"]) == champion.version
+    code, outcome, _ = headrace("train", recipe_file, "train.seed=3", "promote.floor=0.5")
+    assert code == 0
+    assert outcome["promoted"] is True
+    assert registry.history("tiny")[-1].why.startswith("Promoted with nothing to compare with")

@@ -18,9 +18,10 @@ from typing import Any
 from tiny_model import make_model
 from toy import tiny_recipe
 
+from serving.digests import carried_sha256
 from tasks import artifact, model_store, registry, tracking
 from tasks.artifact import Artifact
-from tasks.register import Registered, register
+from tasks.register import register
 
 SCORE = {"value": 0.9, "low": 0.85, "high": 0.93}
 
@@ -29,8 +30,11 @@ def recipe(name: str) -> Any:
     return tiny_recipe(Path("/data/rows.csv"), name=name)
 
 
-def stages(name: str, *, promote: bool = True) -> dict[str, Artifact]:
-    """Everything before `register`, by the argument it goes to; another model for each name."""
+def stages(name: str, *, promote: bool = True, over: str | None = None) -> dict[str, Artifact]:
+    """Everything before `register`, by the argument it goes to; another model for each name.
+
+    `over`: the champion that the decision compared with.
+    """
     facts: dict[str, dict[str, Any]] = {
         "prepare": {
             "rows": {"train": 840, "validation": 120, "test": 240},
@@ -62,6 +66,7 @@ def stages(name: str, *, promote: bool = True) -> dict[str, Artifact]:
         "decide": {
             "promote": promote,
             "metric": "accuracy",
+            "champion_version": over,
             "summary": "Promoted." if promote else "Refused. It is worse.",
             "reasons": ["The interval of the gain lies above 0."],
         },
@@ -85,7 +90,7 @@ def _made(stage: str, name: str, facts: dict[str, Any]) -> Artifact:
     return artifact.make(stage, key={"name": name, "facts": facts}, build=build)
 
 
-def registered(name: str, made: dict[str, Artifact]) -> Registered:
+def registered(name: str, made: dict[str, Artifact]) -> Any:
     run_id = tracking.run_for(recipe(name), f"key-of-{name}")
     return register(recipe(name), **made, run_id=run_id)
 
@@ -98,16 +103,40 @@ def stored_model(name: str) -> Path:
     return champion.folder.parents[1]
 
 
-def versions_in_registry(name: str, n: int, folder: Path) -> None:
-    """`n` versions of one model folder, made as `register` makes them, without logging a model."""
+def versions_in_registry(name: str, n: int, folder: Path, *, apart: bool = False) -> None:
+    """`n` versions as Headrace 0.1 made them, without logging a model: of one folder, or of one
+    each (`apart`)."""
     client = tracking.connect()
     client.create_registered_model(name)
-    model = folder / model_store.FOLDER
-    if not model.exists():
-        make_model(model)
-    tags = {registry.CONTENT: model_store.content_id(model)}
-    for _ in range(n):
-        client.create_model_version(name, str(folder), tags=tags)
+    for i in range(n):
+        place = folder / str(i) if apart else folder
+        model = place / model_store.FOLDER
+        if not model.exists():
+            make_model(model)
+        tags = {registry.CONTENT: model_store.content_id(model)}
+        client.create_model_version(name, str(place), tags=tags)
+
+
+def seal(name: str, version: str, model: Path) -> None:
+    """Say that the model folder is what was registered."""
+    client = tracking.connect()
+    client.set_model_version_tag(name, version, registry.CONTENT, model_store.content_id(model))
+
+
+def sign(stored: Path) -> None:
+    """Make a changed MLflow model one that was made so."""
+    from mlflow.models import Model
+
+    parts = {path.name: path for path in (stored / "artifacts").iterdir()}
+    found = Model.load(str(stored))
+    found.metadata["sha256"] = carried_sha256(stored / "pyfunc_model.py", parts)
+    found.save(str(stored / "MLmodel"))
+
+
+def texts_of(prepared: Artifact, split: str) -> list[str]:
+    from datasets import load_from_disk
+
+    return list(load_from_disk(str(prepared.path / split))["text"])
 
 
 @contextmanager

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,15 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from datasets import load_from_disk
 
 from configs.errors import UserError
 from configs.schema import Promote, Recipe, SliceGuard
+from serving.errors import ServingError
+from tasks import splits, training_texts
 from tasks.artifact import Artifact
 from tasks.compare import MIN_ROUNDS, compare, in_units
+from tasks.incumbent import Unreadable
 from tasks.objectives import translation
 
 
@@ -27,11 +31,17 @@ class Champion:
 
 @pytest.fixture
 def champion(exported: Artifact, tmp_path: Path) -> Callable[..., Champion]:
-    """A champion made of the candidate's own files, with other words in its manifest."""
+    """A champion made of the candidate's own files, with other words in its manifest, and that has
+    learned from other texts. `learned`: "" for one of an older Headrace, which does not say."""
 
-    def make(**changes: Any) -> Champion:
+    def make(*, learned: Collection[str] | None = None, **changes: Any) -> Champion:
         folder = tmp_path / "champion"
         shutil.copytree(exported.path / "model", folder, dirs_exist_ok=True)
+        if learned == "":
+            (folder / "training_texts.npy").unlink()
+        elif learned is not None:
+            hashes = [splits.hash64(splits.normalise(text)) for text in learned]
+            training_texts.write(folder, np.array(hashes, np.uint64))
         content = json.loads((folder / "manifest.json").read_bytes())
         content["training"] |= changes.pop("training", {})
         (folder / "manifest.json").write_text(json.dumps(content | changes))
@@ -116,14 +126,107 @@ def test_labels_are_matched_by_name_and_not_by_place(
     assert facts["champion"]["value"] < 0.2
 
 
-def test_another_salt_or_a_larger_test_share_is_refused(
+def test_of_a_champion_that_does_not_say_what_it_learned_from_salt_and_share_are_looked_at(
     decide: Callable[..., Artifact], champion: Callable[..., Champion]
 ) -> None:
     with pytest.raises(UserError, match=r"set data\.splits\.salt to 'other', or register under"):
-        decide(champion(training={"salt": "other"}))
+        decide(champion(learned="", training={"salt": "other"}))
     with pytest.raises(UserError, match=r"a share of 0\.1, this recipe asks for 0\.2"):
-        decide(champion(training={"test_share": 0.1}))
-    assert decide(champion(training={"test_share": 0.3})).facts["promote"] is False
+        decide(champion(learned="", training={"test_share": 0.1, "salt": ""}))
+    older = champion(learned="", training={"test_share": 0.3, "salt": ""})
+    assert decide(older).facts["promote"] is False
+
+
+def test_rows_that_only_the_champion_learned_from_are_left_out_for_both(
+    decide: Callable[..., Artifact],
+    champion: Callable[..., Champion],
+    prepared: Artifact,
+    evaluated: Artifact,
+) -> None:
+    table = pq.read_table(evaluated.path / "predictions.parquet")
+    right = np.array(table["target"].to_pylist()) == np.array(table["decision"].to_pylist())
+    texts = list(load_from_disk(str(prepared.path / "test"))["text"])
+    learned = [f" {text.upper()} " for text in texts[:40]]
+    # Salt and share say nothing of it.
+    facts = decide(champion(learned=learned, training={"salt": "other"})).facts
+    assert facts["rows"] == len(texts) - 40
+    assert facts["candidate"]["value"] == pytest.approx(right[40:].mean())
+    assert facts["champion"]["value"] == pytest.approx(right[40:].mean())
+    assert facts["reasons"][-1] == (
+        f"40 of {len(texts)} test rows were left out, being texts that one of the two models has "
+        "learned from: version 1 or this one."
+    )
+    clean = decide(champion(learned=["something else"], training={"salt": "other"})).facts
+    assert clean["rows"] == len(texts)
+    assert not any("left out" in reason for reason in clean["reasons"])
+
+
+def test_a_champion_that_learned_from_most_of_the_test_rows_is_refused(
+    decide: Callable[..., Artifact], champion: Callable[..., Champion], prepared: Artifact
+) -> None:
+    texts = list(load_from_disk(str(prepared.path / "test"))["text"])
+    n = len(texts) // 2 + 1
+    with pytest.raises(
+        UserError,
+        match=rf"{n} of {len(texts)} test rows are texts that champion tiny version 1 has learned "
+        r"from .*; set data\.splits\.salt to 'other', give test rows that are news to both",
+    ):
+        decide(champion(learned=texts[:n], training={"salt": "other"}))
+
+
+# --- nothing to compare with ----------------------------------------------------------------------
+
+
+def without_a_graph(model: Path) -> None:
+    for file in model.rglob("*.onnx"):
+        file.write_bytes(b"no graph")
+
+
+def panicking(model: Path) -> None:
+    file = model / "tokenizer.json"
+    broken = {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}}
+    file.write_text(json.dumps(json.loads(file.read_bytes()) | broken))
+
+
+@pytest.mark.parametrize("damage", [without_a_graph, panicking])
+def test_a_champion_that_cannot_be_opened_is_replaced_only_where_there_is_a_floor(
+    decide: Callable[..., Artifact], champion: Callable[..., Champion], damage: Any
+) -> None:
+    broken = champion()
+    damage(broken.folder)
+    refused = decide(broken).facts
+    assert (refused["promote"], refused["champion_version"]) == (False, "1")
+    assert refused["champion"] is refused["difference"] is None
+    assert refused["summary"].startswith(
+        "Refused: There was nothing to compare with: champion tiny version 1 cannot be used ("
+    )
+    assert "set promote.floor" in refused["summary"]
+    assert decide(broken, floor=0.999).facts["promote"] is False
+    promoted = decide(broken, floor=0.5).facts
+    assert promoted["promote"] is True
+    assert promoted["summary"].startswith(
+        "Promoted with nothing to compare with, in place of version 1: accuracy "
+    )
+
+
+def test_the_registry_may_know_already_that_there_is_nothing_to_compare_with(
+    decide: Callable[..., Artifact],
+) -> None:
+    rival = Unreadable("tiny", "4", "its files are gone (/models/4)")
+    refused = decide(rival)
+    assert refused.facts["promote"] is False
+    assert "version 4 cannot be used (its files are gone (/models/4))" in refused.facts["summary"]
+    assert decide(rival).cached
+    assert decide(rival, floor=0.5).facts["promote"] is True
+    # The first model of all needs none.
+    assert decide(None).facts["promote"] is True
+
+
+def test_a_champion_of_a_newer_headrace_is_not_replaced_unseen(
+    decide: Callable[..., Artifact], champion: Callable[..., Champion]
+) -> None:
+    with pytest.raises(ServingError, match="is of model format 9; this Headrace reads up to"):
+        decide(champion(format=9), floor=0.5)
 
 
 def test_another_kind_of_model_is_refused(

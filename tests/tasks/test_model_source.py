@@ -51,6 +51,17 @@ def test_a_folder_without_a_tokenizer_says_so(tmp_path: Path) -> None:
     assert "\n" not in str(told.value)
 
 
+def test_a_tokenizer_that_panics_is_told_as_the_models_error(tmp_path: Path) -> None:
+    tokenizer = train(TEXTS, scratch("bert"))
+    tokenizer.save_pretrained(tmp_path)
+    file = tmp_path / "tokenizer.json"
+    broken = {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}}
+    file.write_text(json.dumps(json.loads(file.read_bytes()) | broken))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    with pytest.raises(ModelError, match=r"has no tokenizer: .* fails in the tokenizers library"):
+        load_tokenizer(Model(source=str(tmp_path)))
+
+
 def test_a_tokenizer_of_characters_frames_and_lower_cases(tmp_path: Path) -> None:
     tokenizer = train(TEXTS, scratch("bert"))
     tokenizer.save_pretrained(tmp_path)

@@ -142,7 +142,7 @@ def test_the_baseline_is_measured_on_the_test_rows(prepared: Any) -> None:
 
 def test_no_pickle_is_written(prepared: Any) -> None:
     names = {path.suffix for path in prepared.path.rglob("*") if path.is_file()}
-    assert names == {".json", ".parquet", ".arrow"}
+    assert names == {".json", ".parquet", ".arrow", ".npy"}
 
 
 def test_kept_columns_travel_as_text_and_may_be_called_row(tmp_path: Path) -> None:

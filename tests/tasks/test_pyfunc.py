@@ -100,6 +100,7 @@ def test_models_with_different_code_live_side_by_side(stored: Path, tmp_path: Pa
     shutil.copytree(stored, gone)
     head = other / "artifacts" / "serving" / "heads" / "classification.py"
     head.write_text(head.read_text().replace("shares.argmax", "shares.argmin"))
+    fabricated.sign(other)
 
     first = mlflow.pyfunc.load_model(str(gone))
     shutil.rmtree(gone)

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,12 +10,14 @@ from typing import Any
 
 import fabricated
 import pytest
+from mlflow import MlflowException
 
 import serving
+from configs.errors import ModelError
 from configs.schema import Recipe
 from tasks import card, mlflow_model, model_store, models, registry, tracking
 from tasks.mlflow_model import UnfaithfulModel
-from tasks.register import register
+from tasks.register import Overtaken, register
 
 TEXTS = ["the goal of the match", "soup"]
 
@@ -70,6 +73,7 @@ def test_the_same_command_again_finds_its_version() -> None:
 
     # The export made anew, as after damage: another making, so another version.
     remade = {**made, "exported": replace(made["exported"], id="0123456789abcdef")}
+    remade["decided"] = fabricated.stages("again-remade", over="1")["decided"]
     assert fabricated.registered("again", remade).version == "2"
 
 
@@ -87,7 +91,7 @@ def test_a_refused_export_is_registered_with_its_decision_as_challenger() -> Non
 
 def test_a_version_that_was_rolled_back_stays_so_when_its_command_runs_again() -> None:
     fabricated.registered("undone", fabricated.stages("undone"))
-    newer = {**fabricated.stages("undone-newer")}
+    newer = fabricated.stages("undone-newer", over="1")
     assert fabricated.registered("undone", newer).version == "2"
     registry.rollback("undone")
     again = fabricated.registered("undone", newer)
@@ -104,6 +108,56 @@ def test_a_new_decision_about_a_known_version_is_stored_and_carried_out() -> Non
     assert fabricated.registered("reconsidered", other).cached is False
     version = tracking.connect().get_model_version_by_alias("reconsidered", "champion")
     assert json.loads(version.tags["headrace.decision"])["promote"] is True
+
+
+def test_of_two_trainings_at_a_time_the_second_decides_again() -> None:
+    """Both were compared with version 1, and both are better."""
+    name = "raced"
+    fabricated.registered(name, fabricated.stages(name))
+    one, other = (fabricated.stages(f"{name}-{which}", over="1") for which in ("one", "other"))
+    assert fabricated.registered(name, one).version == "2"
+    overtaken = fabricated.registered(name, other)
+    assert isinstance(overtaken, Overtaken)
+    assert overtaken.champion == "2"
+    assert list(registry.versions(tracking.connect(), name)) == ["2", "1"]
+    assert [one.to_version for one in registry.history(name)] == ["1", "2"]
+
+    again = fabricated.stages(f"{name}-again", promote=False, over="2")["decided"]
+    assert fabricated.registered(name, {**other, "decided": again}).version == "3"
+    entry = registry.history(name)[-1]
+    assert (entry.alias, entry.to_version) == ("challenger", "3")
+    assert (entry.decision or {})["compared_with"] == "2"
+
+
+def test_a_champion_that_changes_while_the_version_is_made_is_noticed_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = "raced-late"
+    fabricated.registered(name, fabricated.stages(name))
+    fabricated.registered(name, fabricated.stages(f"{name}-second", promote=False, over="1"))
+    candidate = fabricated.stages(f"{name}-candidate", over="1")
+    log = mlflow_model.log
+
+    def log_and_promote(*args: Any, **kwargs: Any) -> str:
+        registry.promote(name, "2")
+        return log(*args, **kwargs)
+
+    monkeypatch.setattr(mlflow_model, "log", log_and_promote)
+    overtaken = fabricated.registered(name, candidate)
+    assert isinstance(overtaken, Overtaken)
+    champion = registry.champion(name)
+    assert champion is not None
+    assert champion.version == "2"
+
+    # The version is there by now: its new decision replaces the old one wherever that is told.
+    monkeypatch.undo()
+    decided = fabricated.stages(f"{name}-again", promote=False, over="2")["decided"]
+    registered = fabricated.registered(name, {**candidate, "decided": decided})
+    assert registered.version == "3"
+    version = tracking.connect().get_model_version(name, "3")
+    assert json.loads(version.tags["headrace.decision"])["promote"] is False
+    assert version.description.startswith(f"# {name}\n\nRefused. It is worse.")
+    assert registry.history(name)[-1].action == "challenge"
 
 
 @pytest.mark.parametrize("file", ["fp32/model.onnx", "golden.json"])
@@ -142,6 +196,97 @@ def test_what_answers_differently_is_not_registered(monkeypatch: pytest.MonkeyPa
         fabricated.registered("different", made)
     assert "argmin" not in (code / "heads" / "classification.py").read_text()
     assert registry.versions(tracking.connect(), "different") == {}
+
+
+def stored(name: str) -> Path:
+    place = tracking.connect().get_model_version_download_uri(name, "1")
+    return Path(place.removeprefix("file://"))
+
+
+def resealed(name: str) -> None:
+    """The version's tag made to fit its files again."""
+    tag = model_store.whole_sha256(stored(name))
+    tracking.connect().set_model_version_tag(name, "1", registry.CONTENT, tag)
+
+
+@pytest.fixture(scope="module")
+def signed(workspace: Path) -> str:
+    fabricated.stored_model("signed")
+    return "signed"
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "artifacts/model/golden.json",
+        "artifacts/serving/heads/classification.py",
+        "artifacts/serving/added.py",
+        "artifacts/card/README.md",
+        "pyfunc_model.py",
+        "requirements.txt",
+        "MLmodel",
+    ],
+)
+def test_all_that_a_version_carries_is_what_was_registered(signed: str, file: str) -> None:
+    changed = stored(signed) / file
+    before = changed.read_bytes() if changed.exists() else None
+    sha256 = tracking.connect().get_model_version(signed, "1").tags[registry.CONTENT]
+    assert len(sha256) == 64
+    try:
+        changed.write_bytes((before or b"") + b"\n# changed\n")
+        for load in (registry.load_version, registry.quick_look):
+            with pytest.raises(
+                ModelError, match=r"signed version 1: .* differs from what was regis"
+            ):
+                load(signed, "1", *([None] if load is registry.quick_look else []))
+        # Nor does it help to edit the tag: the run knows better, and its parameters stay.
+        resealed(signed)
+        for load in (registry.load_version, registry.quick_look):
+            with pytest.raises(ModelError, match=r"its tag headrace\.content was edited"):
+                load(signed, "1", *([None] if load is registry.quick_look else []))
+    finally:
+        changed.unlink() if before is None else changed.write_bytes(before)
+        resealed(signed)
+    assert registry.load_version(signed, "1").version == "1"
+    version = tracking.connect().get_model_version(signed, "1")
+    key = f"headrace.content.{version.source.removeprefix('models:/')}"
+    with pytest.raises(MlflowException, match="Changing param values is not allowed"):
+        tracking.connect().log_param(version.run_id, key, "0" * 64)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "artifacts/model/golden.json",
+        "artifacts/serving/heads/classification.py",
+        "artifacts/serving/added.py",
+        "artifacts/card/README.md",
+    ],
+)
+def test_mlflow_runs_no_carried_code_that_was_changed(
+    signed: str, file: str, tmp_path: Path
+) -> None:
+    """As `mlflow models serve` and spark_udf load it; the change would leave a file behind."""
+    copy = tmp_path / "copy"
+    shutil.copytree(stored(signed), copy)
+    line = f"\nopen({str(tmp_path / 'executed')!r}, 'w')\n"
+    with (copy / file).open("a") as changed:
+        changed.write(line)
+    with pytest.raises(MlflowException, match="is damaged: its files are not those that were regi"):
+        mlflow_model.imported().pyfunc.load_model(str(copy))
+    assert not (tmp_path / "executed").exists()
+
+
+def test_no_code_comes_in_behind_a_link(signed: str, tmp_path: Path) -> None:
+    copy, other = tmp_path / "copy", tmp_path / "other"
+    shutil.copytree(stored(signed), copy)
+    other.mkdir()
+    (other / "__init__.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')")
+    (copy / "artifacts" / "serving" / "other").symlink_to(other)
+    with pytest.raises(MlflowException, match="is damaged"):
+        mlflow_model.imported().pyfunc.load_model(str(copy))
+    assert not (tmp_path / "executed").exists()
+    assert model_store.whole_sha256(copy) != model_store.whole_sha256(stored(signed))
 
 
 KILLED = """

@@ -1,16 +1,20 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import fabricated
 import pytest
 
 from configs.errors import ModelError
-from tasks import registry, tracking
+from tasks import model_store, registry, tracking
 from tasks.alias_history import Entry
+from tasks.incumbent import Unreadable
 
 
 @pytest.fixture
@@ -26,12 +30,12 @@ def moves(entries: list[Entry]) -> list[tuple[str, str | None, str | None]]:
 
 
 def test_a_promotion_moves_the_alias_and_is_entered(name: str) -> None:
-    entry = registry.promote(name, "2", why="better", decision={"digest": "d2", "promote": True})
+    entry = registry.promote(name, "2", why="better")
     assert registry.history(name) == [entry]
     assert (entry.alias, entry.action) == ("champion", "promote")
     assert (entry.from_version, entry.to_version) == (None, "2")
     assert (entry.why, entry.who) == ("better", tracking.user())
-    assert entry.decision == {"digest": "d2", "promote": True}
+    assert entry.decision is None
     assert entry.at.endswith("+00:00")
     assert entry.line().endswith(f"champion       – → 2  promote   {tracking.user()}: better")
     found = registry.champion(name)
@@ -81,7 +85,7 @@ def test_moves_of_another_client_are_entered_once(name: str) -> None:
 
 KILLED = """
 import os, signal, sys
-from tasks import registry, tracking
+from tasks import model_store, registry, tracking
 client = tracking.connect()
 calls = ["set_registered_model_tag", "set_registered_model_alias", "delete_registered_model_tag"]
 left = int(sys.argv[2])
@@ -176,16 +180,192 @@ def test_a_champion_whose_files_changed_is_not_used(name: str, tmp_path: Path) -
 
 
 def test_a_candidate_never_meets_itself(name: str) -> None:
-    made = fabricated.stages(name)
+    """Itself is what was exported, not what came of the same recipe at another time."""
+    made = fabricated.stages(name)["exported"]
     client = tracking.connect()
-    client.set_model_version_tag(name, "2", registry.EXPORT, made["exported"].digest)
-    assert registry.rival(name, made["exported"]) is None
-    registry.promote(name, "1")
+    client.set_model_version_tag(name, "2", registry.EXPORTED, made.id)
+    client.set_model_version_tag(name, "3", registry.EXPORT, made.digest)
+    client.set_model_version_tag(name, "3", registry.EXPORTED, "an earlier making")
+    assert registry.rival(name, made) is None
+    for version, met in (("1", "1"), ("2", "1"), ("3", "3")):
+        registry.promote(name, version)
+        rival = registry.rival(name, made)
+        assert rival is not None
+        assert rival.version == met
+
+
+def by_hand(name: str) -> None:
     registry.promote(name, "2")
-    rival = registry.rival(name, made["exported"])
-    assert rival is not None
-    assert rival.version == "1"
+
+
+def by_rollback(name: str) -> None:
+    registry.promote(name, "2")
     registry.promote(name, "3")
-    rival = registry.rival(name, made["exported"])
-    assert rival is not None
-    assert rival.version == "3"
+    registry.rollback(name)
+
+
+def by_another_client(name: str) -> None:
+    tracking.connect().set_registered_model_alias(name, "champion", "2")
+
+
+def by_a_decision(name: str) -> None:
+    assert registry.carry_out(name, "2", decision("of 2", over="1"), why="better")
+
+
+def by_deletion(name: str) -> None:
+    tracking.connect().delete_registered_model_alias(name, "champion")
+
+
+def decision(digest: str, *, over: str | None, promote: bool = True) -> dict[str, Any]:
+    return {"digest": digest, "promote": promote, "metric": "accuracy", "compared_with": over}
+
+
+@pytest.mark.parametrize("promote", [True, False], ids=["promoted", "refused"])
+@pytest.mark.parametrize(
+    ("change", "stands"),
+    [
+        (by_hand, "2"),
+        (by_rollback, "2"),
+        (by_another_client, "2"),
+        (by_a_decision, "2"),
+        (by_deletion, None),
+    ],
+    ids=lambda one: getattr(one, "__name__", str(one)),
+)
+def test_a_decision_is_not_carried_out_over_a_champion_it_never_met(
+    name: str, change: Callable[[str], None], stands: str | None, promote: bool
+) -> None:
+    registry.promote(name, "1")
+    met = decision("of 3", over="1", promote=promote)
+    change(name)
+    before = registry.history(name)
+    with pytest.raises(registry.ChampionChanged) as changed:
+        registry.carry_out(name, "3", met, why="over 1")
+    assert changed.value.champion == stands
+    assert registry.history(name) == before
+
+    assert registry.carry_out(name, "3", {**met, "digest": "again", "compared_with": stands}, "x")
+    entry = registry.history(name)[-1]
+    assert (entry.alias, entry.to_version) == ("champion" if promote else "challenger", "3")
+    assert (entry.decision or {})["compared_with"] == stands
+    # Once: also when a decision is asked for again after somebody undid it.
+    if promote and stands:
+        registry.rollback(name)
+    assert not registry.carry_out(name, "3", {**met, "digest": "again"}, "x")
+
+
+def test_decisions_carried_out_at_the_same_time_leave_one_champion(name: str) -> None:
+    registry.promote(name, "1")
+
+    def carried_out(version: str) -> bool:
+        try:
+            return registry.carry_out(name, version, decision(version, over="1"), why="over 1")
+        except registry.ChampionChanged:
+            return False
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(carried_out, ["2", "3"])) == [False, True]
+    assert len(registry.history(name)) == 2
+
+
+# --- damaged and deleted versions -----------------------------------------------------------------
+
+
+def lost(name: str, version: str) -> None:
+    """The version's files are gone."""
+    folder = Path(tracking.connect().get_model_version(name, version).source)
+    shutil.rmtree(folder)
+
+
+def changed(name: str, version: str) -> None:
+    folder = Path(tracking.connect().get_model_version(name, version).source)
+    (folder / "artifacts" / "model" / "golden.json").write_text("{}")
+
+
+def not_ours(name: str, version: str) -> None:
+    tracking.connect().delete_model_version_tag(name, version, registry.CONTENT)
+
+
+def unreadable(name: str, version: str) -> None:
+    """Registered as it is, and no model."""
+    folder = Path(tracking.connect().get_model_version(name, version).source)
+    model = folder / "artifacts" / "model"
+    (model / "manifest.json").write_text('{"format": 2}')
+    tracking.connect().set_model_version_tag(
+        name, version, registry.CONTENT, model_store.content_id(model)
+    )
+
+
+@pytest.fixture
+def apart(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """As `name`, each version with files of its own."""
+    named = str(request.node.name).replace("[", "-").replace("]", "")
+    fabricated.versions_in_registry(named, 3, tmp_path / "stored", apart=True)
+    return named
+
+
+DAMAGES = pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lost, "its files are gone"),
+        (changed, "differs from what was registered"),
+        (not_ours, "was not registered by headrace"),
+        (unreadable, "manifest.json cannot be read"),
+    ],
+)
+
+
+@DAMAGES
+def test_a_damaged_champion_is_a_rival_that_nothing_can_be_compared_with(
+    apart: str, damage: Callable[[str, str], None], said: str
+) -> None:
+    registry.promote(apart, "2")
+    damage(apart, "2")
+    rival = registry.rival(apart)
+    assert isinstance(rival, Unreadable)
+    assert (rival.name, rival.version) == (apart, "2")
+    assert said in rival.problem
+
+
+@DAMAGES
+def test_rollback_passes_over_a_damaged_version_and_says_so(
+    apart: str, damage: Callable[[str, str], None], said: str
+) -> None:
+    for version in ("1", "2", "3"):
+        registry.promote(apart, version)
+    damage(apart, "2")
+    entry = registry.rollback(apart, why="too slow")
+    assert (entry.from_version, entry.to_version) == ("3", "1")
+    assert entry.why.startswith("too slow; passed over version 2: ")
+    assert said in entry.why
+    assert registry.history(apart)[-1] == entry
+
+
+@DAMAGES
+def test_a_damaged_version_is_not_promoted(
+    apart: str, damage: Callable[[str, str], None], said: str
+) -> None:
+    registry.promote(apart, "1")
+    damage(apart, "2")
+    with pytest.raises(ModelError, match=said):
+        registry.promote(apart, "2")
+    assert moves(registry.history(apart)) == [("promote", None, "1")]
+
+
+def test_a_rollback_that_would_move_nothing_is_no_move(name: str) -> None:
+    """1, 2 and 1 again by hand; without 2 there is none but the champion itself."""
+    for version in ("1", "2", "1"):
+        registry.promote(name, version)
+    tracking.connect().delete_model_version(name, "2")
+    before = registry.history(name)
+    with pytest.raises(ModelError, match=r"no earlier champion.*passed over version 2: deleted"):
+        registry.rollback(name)
+    assert registry.history(name) == before
+
+
+def test_rollback_from_a_damaged_champion_goes_to_the_one_before(apart: str) -> None:
+    registry.promote(apart, "1")
+    registry.promote(apart, "2")
+    lost(apart, "2")
+    assert registry.rollback(apart).to_version == "1"
+    assert registry.history(apart)[-1].why == "by hand"

@@ -38,9 +38,19 @@ def test_pieces_are_the_text_to_the_character(tmp_path: Path) -> None:
         name: read(tmp_path, name, **given)["text"] for name in ("train", "validation", "test")
     }
     assert "".join("".join(pieces) for pieces in splits.values()) == BOOK
-    assert [round(sum(map(len, one)) / len(BOOK), 2) for one in splits.values()] == [0.7, 0.1, 0.2]
+    shares = [sum(map(len, one)) / len(BOOK) for one in splits.values()]
+    assert shares == pytest.approx([0.7, 0.1, 0.2], abs=0.015)  # to the nearest piece
     assert max(len(piece) for pieces in splits.values() for piece in pieces) <= 300
     assert sum(piece.endswith("\n") for piece in splits["train"]) >= len(splits["train"]) - 1
+
+
+@pytest.mark.parametrize("text", ["abc", "a short text of a line", "x" * 700])
+def test_a_short_text_has_pieces_for_every_split(tmp_path: Path, text: str) -> None:
+    (tmp_path / "short.txt").write_text(text)
+    given = {"kind": "text", "files": str(tmp_path / "short.txt"), "piece": 300}
+    parts = [read(tmp_path, name, **given)["text"] for name in ("train", "validation", "test")]
+    assert all(parts)
+    assert "".join("".join(pieces) for pieces in parts) == text
 
 
 def test_files_that_are_no_text_are_named(tmp_path: Path) -> None:
