@@ -202,6 +202,63 @@ def test_an_interrupted_parent_stops_the_trainer(
     assert not list(home.glob("artifacts/train/*"))
 
 
+def test_checkpoints_by_time_lose_no_epoch_and_change_no_weight(
+    recipe: Recipe, prepared: Artifact, trained: Artifact, home: Path, tag: str
+) -> None:
+    """Killed between two evaluations, it goes on from there, and ends as one without them."""
+    often = changed(recipe, train={"checkpoint_minutes": 0.002})
+    interval = trained.facts["steps"] // 4
+    seen: list[int] = []
+
+    def well_before_the_first_evaluation() -> bool:
+        there = list(home.glob("work/*/checkpoint-*"))
+        seen.append(len(there))
+        steps = [checkpoints.step_of(one) for one in there if (one / checkpoints.MARKER).exists()]
+        return bool(steps) and max(steps) > 2
+
+    start_and_kill(often, prepared, home, tag, well_before_the_first_evaluation)
+    assert max(seen) <= 3
+    newest = checkpoints.last_whole(work_folder(home))
+    assert newest is not None
+    step = checkpoints.step_of(newest)
+    assert 2 < step < interval
+
+    events: list[dict[str, Any]] = []
+    again = train(often, prepared, on_event=events.append)
+    assert events[0]["step"] in (step + 1, step + 2)
+    assert again.facts["best"] == trained.facts["best"]
+    for what in ("learning_rate", "validation"):
+        assert [(one["step"], one[what]) for one in events_of(again) if what in one] == [
+            (one["step"], one[what]) for one in events_of(trained) if what in one
+        ]
+    assert file_sha256(again.path / "model" / "model.safetensors") == file_sha256(
+        trained.path / "model" / "model.safetensors"
+    )
+
+
+def test_a_training_that_is_told_to_end_keeps_the_step_it_was_at(
+    recipe: Recipe, prepared: Artifact, trained: Artifact, home: Path
+) -> None:
+    def cancel(event: dict[str, Any]) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, prepared, on_event=cancel)
+    newest = checkpoints.last_whole(work_folder(home))
+    assert newest is not None
+    assert 0 < checkpoints.step_of(newest) < trained.facts["steps"] // 4
+    again = train(recipe, prepared)
+    assert file_sha256(again.path / "model" / "model.safetensors") == file_sha256(
+        trained.path / "model" / "model.safetensors"
+    )
+
+
+def test_the_minutes_between_checkpoints_retrain_nothing(
+    recipe: Recipe, prepared: Artifact, trained: Artifact
+) -> None:
+    assert train(changed(recipe, train={"checkpoint_minutes": None}), prepared).cached
+
+
 # --- failures -------------------------------------------------------------------------------------
 
 
