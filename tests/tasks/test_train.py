@@ -275,6 +275,23 @@ def test_a_failed_trainer_shows_its_last_line(
         train(recipe, Artifact(**{**vars(prepared), "path": broken}))
 
 
+def test_a_trainer_that_cannot_start_says_why(
+    recipe: Recipe,
+    prepared: Artifact,
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    broken = tmp_path / "site" / "filelock"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise ImportError('libgomp.so.1: cannot open it')")
+    monkeypatch.setenv("PYTHONPATH", str(broken.parent))
+    with pytest.raises(
+        TrainingFailed, match=r"the trainer could not start: ImportError: libgomp.*; the trainer's"
+    ):
+        train(recipe, prepared)
+
+
 def test_two_trainers_never_share_a_folder(
     recipe: Recipe, prepared: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
