@@ -35,7 +35,7 @@ def headrace(project: Path, *arguments: object) -> Any:
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=500,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.strip().splitlines()[-1])

@@ -151,6 +151,19 @@ def test_smaller_pieces_take_the_same_steps(objective: str, unit: str, tmp_path:
     assert_close(resumed.weights(), whole.weights())
 
 
+def test_means_over_pieces_count_by_what_they_are_means_of(tmp_path: Path) -> None:
+    """As the losses of models that know nothing of the whole step."""
+    recipe = changed(recipe_of("generation", tmp_path, "batch_tokens"), train={"max_steps": 3})
+    prepared = prepare(recipe)
+    weights = []
+    for most in (480, 200):
+        run = Run(recipe, prepared, tmp_path / str(most), most)
+        run.trainer.model_accepts_loss_kwargs = False
+        run.train()
+        weights.append(run.weights())
+    assert_close(weights[1], weights[0])
+
+
 def assert_close(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
     for name, value in expected.items():
         if name.endswith("key.bias"):  # moves no score: its gradient is nothing but rounding
