@@ -70,9 +70,9 @@ def run(
 
 
 def _import_installed() -> Callable[[], None]:
-    """What a worker does first: take our packages as they are installed on its node.
+    """Make a worker take our packages as they are installed on its node, before anything else.
 
-    Ray puts the driver's current folder in front of a worker's path, and `tasks.py` or `configs/` there
+    Ray puts the driver's current folder in front of a worker's path, where `tasks.py` or `configs/`
     are somebody else's. A function in a function, so that it travels by value.
     """
 

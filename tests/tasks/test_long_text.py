@@ -186,7 +186,7 @@ def test_an_epoch_draws_windows_anew_and_a_resumed_one_the_same(
         scored = [one.tolist() for one in reader.read([stored[i]["text"]])[0].windows]
         assert all(window in scored for window in first[i]["windows"])
         assert len(first[i]["windows"]) == min(4, len(scored))
-        assert trainer.lengths[i] == sum(map(len, first[i]["windows"]))
+        assert trainer.steps.lengths[i] == sum(map(len, first[i]["windows"]))
 
 
 def test_what_is_no_classifier_cannot_be_pooled_by_attention() -> None:
