@@ -259,6 +259,12 @@ class Train(Section):
     """`auto`: bf16 where the hardware multiplies it natively, else fp32."""
     evaluations_per_epoch: int = Field(1, ge=1)
     """How often validation rows are scored and a checkpoint is written."""
+    checkpoint_minutes: float | None = Field(10, gt=0)
+    """A checkpoint is also written when the last one is this old, so that a killed run loses no
+    more; null: with evaluations only. Each holds the weights and, for each that is trained, two
+    numbers of the optimizer: 12 bytes a parameter. The newest and the best are kept, and while one
+    is written there are three. Training waits for the disk, a second or two for each GB. No result
+    depends on it."""
     best_by: str | None = None
     """Validation metric that picks the checkpoint; the objective's own by default."""
     early_stopping: EarlyStopping | None = None

@@ -156,8 +156,10 @@ OPTIONS = (
 
 
 def score(arguments: argparse.Namespace) -> Result:
+    from flows import due
     from tasks.score import PAGE
 
+    arguments.output = due.today(arguments.output)
     options = {name: getattr(arguments, name) for name in OPTIONS}
     if arguments.option:
         from configs.load import values_of
@@ -309,7 +311,9 @@ def parser() -> argparse.ArgumentParser:
     model_and_input(command(bench, "how fast each variant of a model runs on this machine"))
     one = command(score, "score a table into a folder of parts")
     model_and_input(one)
-    one.add_argument("output", metavar="OUTPUT", help="a folder or URL; run again to resume")
+    one.add_argument(
+        "output", metavar="OUTPUT", help="a folder or URL; {date}: today; run again to resume"
+    )
     one.add_argument(
         "--tune", action="store_true", help="measure first how the model runs fastest here"
     )

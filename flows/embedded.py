@@ -67,6 +67,8 @@ def prefect_api(*, verbose: bool) -> Iterator[None]:
                 str(port),
                 "--log-level",
                 "warning",
+                "--app-dir",  # uvicorn's default is the current folder
+                str(home),
             ],
             env=server_env,
             stdout=out,
@@ -108,5 +110,7 @@ def wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)
-    print(log.read_text(errors="replace")[-2000:], file=sys.stderr)
-    raise RuntimeError(f"the Prefect server did not start; its log: {log}")
+    said = log.read_bytes()
+    print(said[-2000:].decode(errors="replace"), file=sys.stderr)
+    why = lifeline.last_words(said) or f"no answer in {START_TIMEOUT_S} s"
+    raise RuntimeError(f"the Prefect server did not start: {why}; its log: {log}")

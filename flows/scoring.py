@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from prefect import State, flow, runtime, task
+from prefect import State, flow, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import wait
 from prefect.states import Completed, Failed
 
-from flows import progress
+from flows import due, progress
 from serving import job
 from tasks import survive
 from tasks.score import arguments, reported, score
@@ -31,7 +31,8 @@ def scoring(
     options: dict[str, Any] | None = None,
     fan_out: int = 1,
 ) -> State[dict[str, Any]]:
-    """Score `source` into the folder `output`, in which `{date}` is the day the run was due.
+    """Score `source` into the folder `output`, in which `{date}` is the day the run was due, in the
+    time zone of its schedule (see flows.due).
 
     `options`: further arguments of tasks.score.score. `fan_out`: as many task runs share the job,
     on as many machines as the flow's task runner has; input, output and model have to be where
@@ -39,11 +40,10 @@ def scoring(
     Ends Completed, or Completed as `Rejected` when too many rows had an error; Failed when input
     files could not be read (the others are scored).
     """
-    due = runtime.flow_run.scheduled_start_time
     given = {
         "model": model,
         "source": source,
-        "output": output.replace("{date}", f"{due:%Y-%m-%d}") if due else output,
+        "output": due.of_this_run(output),
         "text": text,
         "keep": keep or [],
         "variant": variant,

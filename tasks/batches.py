@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -115,49 +116,110 @@ class SingleWindows(Dataset[dict[str, Any]]):
         return np.repeat(each, n_windows).tolist()
 
 
-class LengthGrouped(Sampler[int]):
-    """Rows of one batch have similar lengths; the order depends on nothing but seed and epoch.
+class Steps(Sampler[list[int]]):
+    """The rows of each optimizer step that are this process's, of similar lengths.
 
-    So a resumed run sees the rows that the killed one had left. (transformers' own sampler draws
-    from the global generator, whose state at the epoch's start is gone by then.)
-    """
-
-    def __init__(self, lengths: list[int], *, batch_size: int, seed: Callable[[], int]) -> None:
-        self.lengths, self.batch_size, self.seed = lengths, batch_size, seed
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self.seed())
-        return iter(get_length_grouped_indices(self.lengths, self.batch_size, generator=generator))
-
-
-class TokenBatches(Sampler[list[int]]):
-    """Batches with as many tokens as a budget holds, of rows of similar lengths.
-
-    As many batches in every epoch: which of the rows of one length stand together, and the order of
-    the batches, depend on nothing but the seed.
+    They depend on nothing but the seed of the epoch. So a run that was killed sees the rows that it
+    had left (transformers' own sampler draws from the global generator, whose state at the epoch's
+    start is gone by then), and what memory holds at a time changes none of them: see InPieces.
     """
 
     def __init__(
-        self, lengths: Sequence[int], *, budget: int, step: int, seed: Callable[[], int]
+        self,
+        lengths: Sequence[int],
+        size: int,
+        *,
+        seed: Callable[[], int],
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
-        """`step`: batches of one optimizer step, over all processes."""
-        self.lengths, self.budget, self.step = np.asarray(lengths), budget, step
-        self.seed = seed
-        self._n_batches = len(plan_batches(self.lengths, token_budget=budget))
+        """`size`: of a step, over all processes, in rows or tokens."""
+        self.lengths, self.size, self.seed = np.asarray(lengths), size, seed
+        self.rank, self.world_size = rank, world_size
 
     def __len__(self) -> int:
-        return math.ceil(self._n_batches / self.step) * self.step
+        raise NotImplementedError
 
     def __iter__(self) -> Iterator[list[int]]:
-        random = np.random.default_rng(self.seed())
+        for shares in self.of_epoch(self.seed()):
+            yield shares[self.rank]
+
+    def of_epoch(self, seed: int) -> Iterator[list[list[int]]]:
+        """Of each step the rows of every process; each has something to do."""
+        raise NotImplementedError
+
+
+class RowSteps(Steps):
+    """Steps of as many rows, the last one of those that are left."""
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.lengths) / self.size)
+
+    def of_epoch(self, seed: int) -> Iterator[list[list[int]]]:
+        generator = torch.Generator().manual_seed(seed)
+        order = get_length_grouped_indices(self.lengths.tolist(), self.size, generator=generator)
+        for start in range(0, len(order), self.size):
+            rows = order[start : start + self.size]
+            n_rows = max(len(rows), self.world_size)
+            rows = [rows[i % len(rows)] for i in range(n_rows)]
+            ends = [n_rows * i // self.world_size for i in range(self.world_size + 1)]
+            yield [rows[one:end] for one, end in pairwise(ends)]
+
+
+class TokenSteps(Steps):
+    """Steps of as many tokens as fit, padding included; as many steps in every epoch.
+
+    Which of the rows of one length stand together is drawn, and so is the order of the steps.
+    """
+
+    def __init__(self, lengths: Sequence[int], size: int, **how: Any) -> None:
+        super().__init__(lengths, size, **how)
+        self.budget = size // self.world_size
+        self._n_batches = len(plan_batches(self.lengths, token_budget=self.budget))
+
+    def __len__(self) -> int:
+        return math.ceil(self._n_batches / self.world_size)
+
+    def of_epoch(self, seed: int) -> Iterator[list[list[int]]]:
+        random = np.random.default_rng(seed)
         rows = random.permutation(len(self.lengths))
         batches = plan_batches(self.lengths[rows], token_budget=self.budget)
         order = random.permutation(len(batches))
-        for place in range(len(self)):  # all processes have something to do in the last step
-            yield rows[batches[order[place % len(batches)]]].tolist()
+        for step in range(len(self)):
+            places = range(step * self.world_size, (step + 1) * self.world_size)
+            yield [rows[batches[order[place % len(batches)]]].tolist() for place in places]
+
+
+class InPieces:
+    """Collates the rows of a step in pieces, none larger than what memory holds at a time.
+
+    The pieces' gradients add up to the step's; a single row is a piece however long it is.
+    """
+
+    def __init__(
+        self,
+        collate: Callable[[Sequence[Mapping[str, Any]]], dict[str, torch.Tensor]],
+        *,
+        rows: float = math.inf,
+        tokens: float = math.inf,
+    ) -> None:
+        self.collate, self.rows, self.tokens = collate, rows, tokens
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, torch.Tensor]]:
+        pieces: list[list[Mapping[str, Any]]] = [[]]
+        longest = 0
+        for row in rows:
+            longest, n_rows = max(longest, _n_tokens(row)), len(pieces[-1]) + 1
+            if n_rows > 1 and (n_rows > self.rows or n_rows * longest > self.tokens):
+                pieces.append([])
+                longest = _n_tokens(row)
+            pieces[-1].append(row)
+        return [self.collate(piece) for piece in pieces]
+
+
+def _n_tokens(row: Mapping[str, Any]) -> int:
+    """As `lengths` counts them: of text to text, those of the longer side."""
+    return int(row["length"]) if "length" in row else sum(map(len, row["windows"]))
 
 
 class Collator:

@@ -1,4 +1,4 @@
-"""What hangs on transformers' Trainer: progress for those who watch, marks on whole checkpoints.
+"""What hangs on transformers' Trainer: progress for those who watch, and checkpoints.
 
 Runs in the trainer's process only.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,13 +19,13 @@ from configs.errors import RecipeError
 from tasks import checkpoints
 
 if TYPE_CHECKING:
-    from tasks.fitting import LengthGroupedTrainer
+    from tasks.fitting import StepTrainer
 
 
 class Progress(TrainerCallback):  # type: ignore[misc]
     """Appends one line of JSON to events.jsonl for each logged step and each evaluation."""
 
-    def __init__(self, file: Path, trainer: LengthGroupedTrainer) -> None:
+    def __init__(self, file: Path, trainer: StepTrainer) -> None:
         self.file, self.trainer = file, trainer
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -77,11 +78,46 @@ class Progress(TrainerCallback):  # type: ignore[misc]
             file.write(json.dumps({**place, **what}) + "\n")
 
 
-class MarkWhole(TrainerCallback):  # type: ignore[misc]
-    """Marks a checkpoint once all of it has been written, by every process."""
+class Checkpoints(TrainerCallback):  # type: ignore[misc]
+    """Checkpoints by time, beside those that come with evaluations; and one when told to end.
+
+    Each is marked once all of it has been written, by every process, and only then do those before
+    it go, but for the best.
+    """
+
+    def __init__(self, minutes: float | None) -> None:
+        self.every_s = math.inf if minutes is None else minutes * 60
+        self.told_to_end = False
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.clock = time.monotonic()
+
+    def end(self, *_: Any) -> None:
+        """End the process once this step is done and kept: a handler of signals."""
+        self.told_to_end = True
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        overdue = time.monotonic() - self.clock >= self.every_s
+        due, self.told_to_end = _agreed(args.device, overdue or self.told_to_end, self.told_to_end)
+        control.should_save = control.should_save or due
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if torch.distributed.is_initialized():
             torch.distributed.barrier()
         if state.is_world_process_zero:
-            checkpoints.mark(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+            folder = Path(args.output_dir)
+            newest = folder / f"checkpoint-{state.global_step}"
+            checkpoints.mark(newest)
+            checkpoints.keep(folder, newest, state.best_model_checkpoint)
+        self.clock = time.monotonic()  # from its end: slow disks take no larger a share
+        if self.told_to_end:
+            raise SystemExit(128 + signal.SIGTERM)
+
+
+def _agreed(device: torch.device, *flags: bool) -> list[bool]:
+    """Each flag is set where any process has it set: they take the same way at the same step."""
+    if not torch.distributed.is_initialized():
+        return list(flags)
+    together = torch.tensor(flags, dtype=torch.int32, device=device)
+    torch.distributed.all_reduce(together, torch.distributed.ReduceOp.MAX)
+    return [bool(flag) for flag in together.tolist()]

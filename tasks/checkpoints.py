@@ -35,13 +35,20 @@ def step_of(checkpoint: Path) -> int:
 def last_whole(folder: Path) -> Path | None:
     """The newest checkpoint to go on from: whole, as is the best one it refers to.
 
-    Removes the torn ones, so that the Trainer does not count them among those it keeps.
+    Removes those that are newer: their steps will be done again, and their files written anew.
     """
-    newest_first = sorted(folder.glob("checkpoint-*"), key=step_of, reverse=True)
-    for checkpoint in newest_first:
-        if not is_whole(checkpoint):
+    for checkpoint in sorted(folder.glob("checkpoint-*"), key=step_of, reverse=True):
+        if is_whole(checkpoint) and is_whole(_best_of(checkpoint)):
+            return checkpoint
+        shutil.rmtree(checkpoint)
+    return None
+
+
+def keep(folder: Path, newest: Path, best: str | None) -> None:
+    """Remove all checkpoints but these two, of which the newest is known to be whole."""
+    for checkpoint in folder.glob("checkpoint-*"):
+        if checkpoint.name not in (newest.name, Path(best or newest).name):
             shutil.rmtree(checkpoint)
-    return next((one for one in newest_first if one.exists() and _best_of(one).exists()), None)
 
 
 def _best_of(checkpoint: Path) -> Path:

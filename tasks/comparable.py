@@ -1,8 +1,8 @@
 """Whether a champion can be compared with a candidate, and on which test rows.
 
 A comparison is fair only on rows that the champion has not learned from. Splits go by a hash of the
-text, so with the same salt a row stays where it was however the table grows, and an old training row
-never enters the test set. With another salt, a larger share or a table of its own it may: the
+text, so with the same salt a row stays where it was however the table grows, and an old training
+row never enters the test set. With another salt, a larger share or a table of its own it may: the
 hashes that a model carries of its training texts say which rows those are. They are left out for
 both models, and where they are most of the test set the comparison is refused.
 """

@@ -5,11 +5,12 @@ Runs in the trainer's process only; importing it costs seconds.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,23 +35,26 @@ from tasks import hardware, long_text, objectives, scratch_config
 from tasks.batches import (
     IGNORED,
     Collator,
-    LengthGrouped,
+    InPieces,
+    RowSteps,
     SingleWindows,
-    TokenBatches,
+    Steps,
+    TokenSteps,
     Windowed,
 )
-from tasks.callbacks import MarkWhole, Progress
+from tasks.callbacks import Checkpoints, Progress
 from tasks.model_source import SCRATCH, locate
 from tasks.pooling import DocumentModel
-from tasks.trainer import EVENTS
+from tasks.trainer import EVENTS, RowTooLarge, is_out_of_memory
 
 COLUMNS = ["input_ids", "labels", "length"]
 
 
-def build(
-    recipe: Recipe, prepared: Path, work: Path, *, per_device: int, accumulation: int
-) -> LengthGroupedTrainer:
-    """A Trainer ready to run. Raises RecipeError for a model or precision that cannot be had."""
+def build(recipe: Recipe, prepared: Path, work: Path, *, per_device: int) -> StepTrainer:
+    """A Trainer ready to run; `per_device`: rows or tokens that a device holds at a time.
+
+    Raises RecipeError for a model or precision that cannot be had.
+    """
     device = hardware.device()
     objective = objectives.get(recipe.objective)
     options = objective.Options.model_validate(recipe.options)
@@ -76,24 +80,20 @@ def build(
     if recipe.long_text.in_windows and not token_labels:
         model = DocumentModel(model, recipe.long_text.pool)
     metrics, best_by = objective.metrics(head), objectives.best_by(objective, recipe.train.best_by)
-    batches = None
-    if recipe.train.batch_tokens is not None:
-        batches = TokenBatches(
-            train.lengths, budget=per_device, step=accumulation * world_size(), seed=lambda: 0
-        )
-        per_device = max(1, per_device // max(validation.lengths))
-    n_steps = len(train.rows) / recipe.train.batch_size
-    if batches is not None:
-        n_steps = len(batches) / batches.step
-    trainer = LengthGroupedTrainer(
+    collator = Collator(tokenizer.pad_token_id or 0, decoder_ids, token_labels=token_labels)
+    steps, pieces, eval_rows = _steps(recipe, train.lengths), InPieces(collator), per_device
+    if recipe.train.batch_tokens is None:
+        pieces.rows = per_device
+    else:
+        pieces.tokens = per_device
+        eval_rows = max(1, per_device // max(validation.lengths))
+    trainer = StepTrainer(
         model=model,
         args=arguments(
             recipe,
             output_dir=str(work),
-            steps_per_epoch=math.ceil(n_steps),
-            per_device_train_batch_size=per_device,
-            per_device_eval_batch_size=per_device,
-            gradient_accumulation_steps=accumulation,
+            steps_per_epoch=len(steps),
+            per_device_eval_batch_size=eval_rows,
             use_cpu=device == "cpu",
             bf16=hardware.precision(recipe.train.precision, device) == "bf16",
             metric_for_best_model=best_by,
@@ -105,22 +105,35 @@ def build(
         eval_dataset=Subset(
             validation.rows, np.argsort(-np.asarray(validation.lengths), kind="stable").tolist()
         ),
-        data_collator=Collator(tokenizer.pad_token_id or 0, decoder_ids, token_labels=token_labels),
+        data_collator=collator,
         compute_loss_func=objective.loss(options, train.labels, head, recipe.train.label_smoothing),
         compute_metrics=None
         if best_by == "loss"
         else lambda found: measure(objective, head, found.label_ids, found.predictions),
     )
-    trainer.group_size, trainer.token_batches = recipe.train.batch_size, batches
-    trainer.lengths = train.lengths
+    trainer.steps, trainer.pieces = steps, pieces
+    steps.seed = trainer.seed_of_epoch
     if isinstance(train.rows, Windowed):
         train.rows.seed = trainer.seed_of_epoch
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Progress(work / EVENTS, trainer))
-    trainer.add_callback(MarkWhole())
+    trainer.checkpoints = Checkpoints(recipe.train.checkpoint_minutes)
+    trainer.add_callback(trainer.checkpoints)
     if recipe.train.early_stopping:
         trainer.add_callback(EarlyStoppingCallback(recipe.train.early_stopping.patience))
     return trainer
+
+
+def _steps(recipe: Recipe, lengths: list[int]) -> Steps:
+    """The recipe's optimizer steps, as far as they are this process's."""
+    train = recipe.train
+    kind, size = (
+        (RowSteps, train.batch_size)
+        if train.batch_tokens is None
+        else (TokenSteps, train.batch_tokens)
+    )
+    rank, world_size = (int(os.environ.get(name, "0")) for name in ("RANK", "WORLD_SIZE"))
+    return kind(lengths, size, seed=lambda: 0, rank=rank, world_size=max(1, world_size))
 
 
 def _check_positions(model: Any, train: Split) -> None:
@@ -173,10 +186,6 @@ class Split:
         return cls(rows, rows.lengths(), stored["labels"])
 
 
-def world_size() -> int:
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
 def arguments(recipe: Recipe, *, steps_per_epoch: int, **given: Any) -> TrainingArguments:
     """The recipe in the Trainer's words; `given` is what it does not know."""
     train = recipe.train
@@ -197,7 +206,7 @@ def arguments(recipe: Recipe, *, steps_per_epoch: int, **given: Any) -> Training
         eval_steps=interval,
         save_strategy="steps",
         save_steps=interval,
-        save_total_limit=2,  # the best and the last
+        save_total_limit=None,  # the Trainer removes one before the next is whole; see Checkpoints
         load_best_model_at_end=True,
         restore_callback_states_from_checkpoint=True,  # the patience used up so far
         logging_steps=0.01,  # of all steps
@@ -290,9 +299,11 @@ def measure(
     return {name: metric.value(statistics) for name, metric in objective.metrics(head).items()}
 
 
-def facts(trainer: LengthGroupedTrainer) -> dict[str, Any]:
+def facts(trainer: StepTrainer) -> dict[str, Any]:
     """What the artifact says of this training."""
-    state, args, tokens = trainer.state, trainer.args, trainer.token_batches
+    state, args, steps, pieces = trainer.state, trainer.args, trainer.steps, trainer.pieces
+    share = steps.size // steps.world_size
+    per_device = int(min(pieces.rows, pieces.tokens, share))
     return {
         "best": {
             "step": state.best_global_step,
@@ -306,9 +317,9 @@ def facts(trainer: LengthGroupedTrainer) -> dict[str, Any]:
         "device": args.device.type,
         "processes": args.world_size,
         "batch": {
-            "of": "tokens" if tokens else "rows",
-            "per_device": tokens.budget if tokens else args.per_device_train_batch_size,
-            "accumulation": args.gradient_accumulation_steps,
+            "of": "rows" if isinstance(steps, RowSteps) else "tokens",
+            "per_device": per_device,
+            "accumulation": math.ceil(share / per_device),
         },
         "tokens_per_second": round(trainer.tokens_per_second()),
     }
@@ -317,52 +328,84 @@ def facts(trainer: LengthGroupedTrainer) -> dict[str, Any]:
 # --- the Trainer ----------------------------------------------------------------------------------
 
 
-class LengthGroupedTrainer(Trainer):  # type: ignore[misc]
-    """The Trainer with our order of rows, and a count of real tokens."""
+class StepTrainer(Trainer):  # type: ignore[misc]
+    """The Trainer with our optimizer steps, computed in pieces, and a count of real tokens.
 
-    group_size: int
-    """Rows of an optimizer step: what the order is made for, however memory divides it."""
-    lengths: list[int]
-    """Of the training rows."""
-    token_batches: TokenBatches | None = None
-    """What rows stand together where a step has a number of tokens, not of rows."""
+    What its data loader gives is a whole step, as a list of pieces. So the number of steps, their
+    learning rates and the place from which a run goes on know nothing of the pieces.
+    """
+
+    steps: Steps
+    pieces: InPieces
+    checkpoints: Checkpoints
     train_s = 0.0
     """Seconds spent on training steps, not on evaluation or checkpoints."""
-    tokens: Any = 0
-    """Real tokens this process has trained on; on the device, so that counting does not wait."""
+    tokens = 0
+    """Real tokens this process has trained on."""
 
     def get_train_dataloader(self) -> Any:
-        if self.token_batches is None:
-            return super().get_train_dataloader()
-        self.token_batches.seed = self.seed_of_epoch
-        loader = torch.utils.data.DataLoader(
+        # Not prepared by accelerate, which would share the steps out once more.
+        return torch.utils.data.DataLoader(
             self.train_dataset,
-            batch_sampler=self.token_batches,
-            collate_fn=self.data_collator,
+            batch_sampler=self.steps,
+            collate_fn=self.pieces,
             pin_memory=self.args.dataloader_pin_memory,
         )
-        return self.accelerator.prepare(loader)
 
     def seed_of_epoch(self) -> int:
         """Of an epoch: asked when it starts. The factor keeps seeds 0 and 1 apart."""
         return int(self.args.seed * 100_003 + int(self.state.epoch or 0))
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> LengthGrouped:
-        return LengthGrouped(
-            self.lengths,
-            batch_size=self.group_size,
-            seed=self.seed_of_epoch,
-        )
-
     def _get_eval_sampler(self, eval_dataset: Any) -> SequentialSampler:
         return SequentialSampler(eval_dataset)
 
-    def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        self.tokens = self.tokens + inputs["attention_mask"].sum()
-        if "decoder_input_ids" in inputs:
-            self.tokens = self.tokens + (inputs["labels"] != IGNORED).sum()
-        return super().training_step(model, inputs, *args, **kwargs)
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
+        pieces = [piece for step in batch_samples for piece in step]
+        return super()._get_num_items_in_batch(pieces, device)
+
+    def training_step(self, model: Any, pieces: Any, num_items_in_batch: Any = None) -> Any:
+        """Loss and gradient of a whole step: the sums of its pieces'."""
+        loss, n_items = 0.0, [self._n_items(piece) for piece in pieces]
+        for place, piece in enumerate(pieces, 1):
+            self.tokens += int(piece["attention_mask"].sum())
+            if "decoder_input_ids" in piece:
+                self.tokens += int((piece["labels"] != IGNORED).sum())
+            # What the Trainer divides a loss by that is a mean over its piece, not over the step.
+            self.current_gradient_accumulation_steps = sum(n_items) / n_items[place - 1]
+            # Processes exchange gradients once a step.
+            last = place == len(pieces)
+            sync = contextlib.nullcontext() if last else self.accelerator.no_sync(model)
+            with sync, _row_that_does_not_fit(piece):
+                loss = loss + super().training_step(model, piece, num_items_in_batch)
+        return loss
+
+    def _n_items(self, piece: Mapping[str, torch.Tensor]) -> int:
+        """What a mean loss is the mean of: rows, or tokens."""
+        labels = piece["labels"][..., 1:] if self._loss_shifts_labels else piece["labels"]
+        return max(1, int((labels != IGNORED).sum()))
+
+    def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        with _row_that_does_not_fit(inputs):
+            return super().prediction_step(model, inputs, *args, **kwargs)
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        return sum(super(StepTrainer, self).floating_point_ops(piece) for piece in inputs)
 
     def tokens_per_second(self) -> float:
         """Over all processes, taking the others to do as much as this one."""
         return int(self.tokens) * int(self.args.world_size) / max(self.train_s, 1e-9)
+
+
+@contextlib.contextmanager
+def _row_that_does_not_fit(piece: Mapping[str, torch.Tensor]) -> Iterator[None]:
+    """Out of memory with a single row is final: there is no smaller piece."""
+    try:
+        yield
+    except Exception as problem:
+        if len(piece["labels"]) > 1 or not is_out_of_memory(problem):
+            raise
+        n_tokens = max(piece["input_ids"].numel(), piece["labels"].numel())
+        line = str(problem).split("\n")[0]
+        raise RowTooLarge(
+            f"one row of {n_tokens} tokens by itself does not fit ({line})"
+        ) from problem

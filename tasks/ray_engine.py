@@ -51,7 +51,13 @@ def run(
     ray = _ray()
     address = os.environ.get("RAY_ADDRESS")
     mine = {} if address else {"num_cpus": granted_cores(), "include_dashboard": False}
-    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **mine)
+    ray.init(
+        address=address,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        runtime_env={"worker_process_setup_hook": _import_installed()},
+        **mine,
+    )
     try:
         with job.begun(**arguments) as begun:
             tell = None if on_progress is None else lambda now: on_progress(asdict(now))
@@ -61,6 +67,22 @@ def run(
             return begun.finish().to_dict()
     finally:
         ray.shutdown()
+
+
+def _import_installed() -> Callable[[], None]:
+    """Make a worker take our packages as they are installed on its node, before anything else.
+
+    Ray puts the driver's current folder in front of a worker's path, where `tasks.py` or `configs/`
+    are somebody else's. A function in a function, so that it travels by value.
+    """
+
+    def hook() -> None:
+        import importlib
+
+        for name in ("configs", "serving", "tasks"):
+            importlib.import_module(name)
+
+    return hook
 
 
 def _ray() -> Any:

@@ -81,7 +81,7 @@ def _until_done(
 
     `lock`: a file handle that the worker inherits.
     """
-    deaths = 0
+    deaths, why = 0, ""
     while True:
         begun: set[int] = set()
         for event in _events(job(), lock):
@@ -95,13 +95,15 @@ def _until_done(
                 begun.remove(event["committed"])
                 if on_committed:
                     on_committed(event["committed"])
+            elif "died" in event:
+                why = event["died"]
         if not set_aside(arguments, sorted(begun)):
             deaths += 1
         if deaths == DEATHS:
             at = f"at chunk {min(begun)}" if begun else "before it began"
             raise WorkerDied(
                 f"the scoring process died {DEATHS} times {at}, and no single row is to blame: "
-                "is there enough memory?"
+                f"{why}"
             )
         log.warning("score: going on from what was committed")
 
@@ -116,7 +118,8 @@ def set_aside(arguments: Arguments, chunks: Sequence[int]) -> list[int]:
     at = {name: arguments[name] for name in ("model", "paths", "output")}
 
     def kills(rows: range) -> bool:
-        return not list(_events({"try": {**at, "rows": [rows.start, rows.stop]}}))
+        told = list(_events({"try": {**at, "rows": [rows.start, rows.stop]}}))
+        return "died" in told[-1]
 
     found: list[int] = []
     for chunk in chunks:
@@ -140,11 +143,16 @@ def _killers(rows: range, kills: Callable[[range], bool]) -> list[int]:
 
 
 def _events(job: dict[str, Any], lock: int | None = None) -> Events:
-    """What the worker tells; nothing more once it is dead. Raises what it raised."""
+    """What the worker tells, and last {"died": why} where it did. Raises what it raised."""
     inherited = () if lock is None else (lock,)
     with lifeline.running(
-        "serving.worker", [json.dumps(job)], stdout=subprocess.PIPE, pass_fds=inherited
+        "serving.worker",
+        [json.dumps(job)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        pass_fds=inherited,
     ) as process:
+        heard = lifeline.Overheard(process)
         assert process.stdout is not None
         with process.stdout as lines:
             for line in lines:
@@ -152,6 +160,9 @@ def _events(job: dict[str, Any], lock: int | None = None) -> Events:
                 if "error" in event:
                     raise _error(**event["error"])
                 yield event
+                if "report" in event or "done" in event:
+                    return
+        yield {"died": heard.why()}
 
 
 def _error(kind: str, text: str, errno: int | None, traceback: str) -> Exception:

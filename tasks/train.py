@@ -24,13 +24,15 @@ from configs.schema import Recipe
 from serving.cores import granted_cores
 from tasks import artifact, checkpoints, hardware, lifeline, model_source, objectives, workspace
 from tasks.artifact import Artifact, write_json
-from tasks.trainer import EVENTS, LOCK, LOCK_WAIT_S
+from tasks.trainer import EVENTS, LOCK, LOCK_WAIT_S, SAVE_PATIENCE_S
 
 log = logging.getLogger(__name__)
 
 POLL_S = 0.2
 LOG = "trainer.log"
 RETRIES = "retries.json"
+TORCHRUN = "torch.distributed.elastic"
+"""In the exception that torchrun ends with when a trainer was killed."""
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -82,7 +84,7 @@ def _determined_by(recipe: Recipe, prepared: Artifact) -> dict[str, Any]:
             "model": recipe.model.model_dump(mode="json"),
             "weights": model_source.digest(recipe.model),
             "long_text": recipe.long_text.model_dump(mode="json"),
-            "train": recipe.train.model_dump(mode="json"),
+            "train": recipe.train.model_dump(mode="json", exclude={"checkpoint_minutes"}),
         },
         "inputs": [prepared],
         "code": ["tasks.train", *objectives.code(recipe.objective)],
@@ -151,9 +153,9 @@ def fit(recipe: Recipe, prepared: Artifact, work: Path, on_event: OnEvent) -> di
         outcome = attempt(recipe, prepared, work, per_device=per_device, on_event=on_event)
         if outcome["outcome"] == "done":
             return {**outcome["facts"], "retries": retries}
-        if outcome["outcome"] != "out_of_memory" or per_device == 1:
+        if outcome["outcome"] != "out_of_memory" or outcome.get("final") or per_device == 1:
             raise failure(outcome, work)
-        per_device = smaller(share, per_device)
+        per_device //= 2
         retries.append({"per_device": per_device, "error": outcome["error"]})
         write_json(work / RETRIES, retries)
         log.warning(
@@ -163,11 +165,6 @@ def fit(recipe: Recipe, prepared: Artifact, work: Path, on_event: OnEvent) -> di
             share,
             outcome["error"],
         )
-
-
-def smaller(share: int, per_device: int) -> int:
-    """The largest piece up to half of `per_device` that divides a process's share evenly."""
-    return next(n for n in range(per_device // 2, 0, -1) if share % n == 0)
 
 
 def attempt(
@@ -184,7 +181,6 @@ def attempt(
             "recipe": recipe.model_dump(mode="json"),
             "prepared": str(prepared.path),
             "per_device": per_device,
-            "accumulation": size_of_step(recipe)[0] // world_size(recipe) // per_device,
             "resume": str(resume) if resume else None,
         }
         write_json(work / "job.json", job)
@@ -194,13 +190,14 @@ def attempt(
         # Over there the trainers write nothing but read this folder: it must be a shared one.
         call = ["python", "-m", "torch.distributed.run", *torchrun(recipe, work)]
         log.info("train: waiting for the other machines: %s", " ".join(call))
-    events = _follow(work / EVENTS, on_event)
+    events, log_start = _follow(work / EVENTS, on_event), _size(work / LOG)
     oom_kills = hardware.oom_kills()
     with (
         (work / LOG).open("ab") as output,
         lifeline.running(
             "torch.distributed.run",
             torchrun(recipe, work),
+            patience_s=SAVE_PATIENCE_S,
             env=environment(recipe),
             stdout=output,
             stderr=output,
@@ -212,7 +209,7 @@ def attempt(
         events()
     if hardware.oom_kills() > oom_kills and not list(work.glob("outcome-*.json")):
         return {"outcome": "out_of_memory", "error": "killed by the kernel for want of memory"}
-    return outcome_of(work)
+    return outcome_of(work, (work / LOG).read_bytes()[log_start:])
 
 
 def torchrun(recipe: Recipe, work: Path) -> list[str]:
@@ -244,20 +241,27 @@ def environment(recipe: Recipe) -> dict[str, str]:
     }
 
 
-def outcome_of(work: Path) -> dict[str, Any]:
-    """What the processes said at their end: the worst that explains the others."""
-    said = [_read(file) for file in sorted(work.glob("outcome-*.json"))]
+def outcome_of(work: Path, said: bytes) -> dict[str, Any]:
+    """What the processes left at their end: the worst that explains the others.
+
+    `said`: what they logged, for those that ended without an outcome.
+    """
+    left = [_read(file) for file in sorted(work.glob("outcome-*.json"))]
     for kind in ("out_of_memory", "failed", "done"):
-        for one in said:
+        for one in left:
             if one and one["outcome"] == kind:
                 return dict(one)
-    return {"outcome": "killed", "error": "the trainer was killed, or could not start"}
+    if lifeline.TRACEBACK.encode() in said and TORCHRUN not in (why := lifeline.last_words(said)):
+        return {"outcome": "failed", "error": f"the trainer could not start: {why}"}
+    return {"outcome": "killed", "error": "the trainer was killed"}
 
 
 def failure(outcome: dict[str, Any], work: Path) -> Exception:
     if outcome.get("user"):
         return UserError(outcome["error"])
     message = f"training {outcome['outcome'].replace('_', ' ')}: {outcome['error']}"
+    if outcome["outcome"] == "out_of_memory":
+        message += "; set train.gradient_checkpointing: true, or lower model.max_length"
     message += f"; the trainer's log: {work / LOG}"
     kinds = {"out_of_memory": TrainerOutOfMemory, "killed": TrainerKilled}
     return kinds.get(outcome["outcome"], TrainingFailed)(message)
@@ -305,6 +309,10 @@ def _follow(file: Path, on_event: OnEvent) -> Callable[[], None]:
                 on_event(json.loads(line))
 
     return report
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
 
 
 def _read(file: Path) -> Any:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -25,8 +26,15 @@ from tasks.artifact import write_json
 EVENTS = "events.jsonl"
 LOCK = "trainer.lock"
 LOCK_WAIT_S = 30.0
+SAVE_PATIENCE_S = 20.0
+"""For a step to end and its checkpoint to be written, once a training is told to end (Prefect's
+worker kills a cancelled run after 30 s)."""
 OUT_OF_MEMORY = ("DefaultCPUAllocator", "std::bad_alloc", "out of memory", "ALLOC_FAILED")
 """What a RuntimeError says where the library that ran out has no class for it."""
+
+
+class RowTooLarge(MemoryError):
+    """Memory does not suffice for one row by itself."""
 
 
 def main(work: Path) -> None:
@@ -44,12 +52,14 @@ def main(work: Path) -> None:
 
 
 def outcome_of(problem: Exception) -> dict[str, Any]:
-    """{"outcome": "out_of_memory" | "failed", "error": one line, "user": the user can mend it}."""
+    """{"outcome": "out_of_memory" | "failed", "error": one line, "user": the user can mend it,
+    "final": smaller pieces are no help}."""
     line = traceback.format_exception_only(problem)[-1].strip().split("\n")[0]
     return {
         "outcome": "out_of_memory" if is_out_of_memory(problem) else "failed",
-        "error": str(problem) if isinstance(problem, UserError) else line,
+        "error": str(problem) if isinstance(problem, UserError | RowTooLarge) else line,
         "user": isinstance(problem, UserError),
+        "final": isinstance(problem, RowTooLarge),
     }
 
 
@@ -73,10 +83,10 @@ def run(work: Path, job: dict[str, Any]) -> dict[str, Any]:
     transformers.utils.logging.disable_progress_bar()
     recipe = Recipe.model_validate(job["recipe"])
     prepared = Path(job["prepared"])
-    trainer = fitting.build(
-        recipe, prepared, work, per_device=job["per_device"], accumulation=job["accumulation"]
-    )
+    trainer = fitting.build(recipe, prepared, work, per_device=job["per_device"])
+    signal.signal(signal.SIGTERM, trainer.checkpoints.end)
     trainer.train(resume_from_checkpoint=job["resume"])
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if trainer.is_world_process_zero():
         fitting.save(trainer.model, prepared / "tokenizer", work / "model")
     if torch.distributed.is_initialized():

@@ -43,3 +43,22 @@ def test_one_whose_best_predecessor_is_torn_is_of_no_use(tmp_path: Path) -> None
     make(tmp_path, 30, best=20)
     (torn / "model.safetensors").write_bytes(b"")
     assert checkpoints.last_whole(tmp_path) == first
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
+    best, _, newest = make(tmp_path, 10), make(tmp_path, 20), make(tmp_path, 30, best=10)
+    checkpoints.keep(tmp_path, newest, str(best))
+    assert sorted(tmp_path.iterdir()) == [best, newest]
+    checkpoints.keep(tmp_path, newest, None)
+    assert sorted(tmp_path.iterdir()) == [newest]
+
+
+def test_one_that_is_passed_over_is_never_taken_for_whole_while_it_is_written_anew(
+    tmp_path: Path,
+) -> None:
+    make(tmp_path, 10)
+    torn = make(tmp_path, 20)
+    later = make(tmp_path, 30, best=20)
+    (torn / "model.safetensors").write_bytes(b"")
+    checkpoints.last_whole(tmp_path)
+    assert not later.exists()

@@ -1,6 +1,8 @@
 """The Trainer as we set it up, run in this process on the tiny model."""
 
 import json
+import shutil
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,11 @@ import pytest
 import safetensors.numpy
 import torch
 from helpers import changed
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, TrainerCallback
 
 from configs.errors import RecipeError
 from configs.schema import Recipe
-from tasks import batches, checkpoints, fitting
+from tasks import batches, fitting
 from tasks.artifact import Artifact
 
 SAME = 1e-5
@@ -31,18 +33,23 @@ def no_dropout(recipe: Recipe) -> dict[str, Any]:
 
 def built(
     recipe: Recipe, prepared: Artifact, work: Path, *, pieces: int = 1
-) -> fitting.LengthGroupedTrainer:
-    return fitting.build(
-        recipe,
-        prepared.path,
-        work,
-        per_device=recipe.train.batch_size // pieces,
-        accumulation=pieces,
-    )
+) -> fitting.StepTrainer:
+    return fitting.build(recipe, prepared.path, work, per_device=recipe.train.batch_size // pieces)
 
 
 def weights(model: Any) -> dict[str, np.ndarray]:
     return {name: value.numpy().copy() for name, value in model.state_dict().items()}
+
+
+class KeepsFirst(TrainerCallback):
+    """A copy of the first checkpoint, which goes when there is a better one."""
+
+    def __init__(self, copy: Path) -> None:
+        self.copy = copy
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if not self.copy.exists():
+            shutil.copytree(Path(args.output_dir) / f"checkpoint-{state.global_step}", self.copy)
 
 
 def losses(work: Path) -> list[float]:
@@ -79,9 +86,10 @@ def test_smaller_pieces_go_on_with_the_rows_that_are_left(
 ) -> None:
     """As after running out of memory in mid-epoch: every later step is that of whole batches."""
     calm = changed(recipe, model=no_dropout(recipe), train={"epochs": 1, "learning_rate": 1e-3})
+    half = tmp_path / "half"
     whole = built(calm, prepared, tmp_path)
+    whole.add_callback(KeepsFirst(half))
     whole.train()
-    half = min(tmp_path.glob("checkpoint-*"), key=checkpoints.step_of)
     divided = built(calm, prepared, tmp_path, pieces=2)
     divided.train(resume_from_checkpoint=str(half))
     assert divided._initial_global_step == whole.state.max_steps // 2
@@ -107,12 +115,46 @@ def test_each_epoch_has_every_row_once_in_an_order_of_its_own(
     recipe: Recipe, prepared: Artifact, tmp_path: Path
 ) -> None:
     trainer = built(recipe, prepared, tmp_path)
-    sampler = trainer._get_train_sampler()
-    first, again = list(sampler), list(sampler)
+    first, again = list(trainer.steps), list(trainer.steps)
     trainer.state.epoch = 1.0
-    second = list(sampler)
+    second = list(trainer.steps)
     assert first == again != second
-    assert sorted(first) == sorted(second) == list(range(prepared.facts["rows"]["train"]))
+    assert len(first) == len(trainer.steps)
+    everyone = list(range(prepared.facts["rows"]["train"]))
+    assert sorted(chain(*first)) == sorted(chain(*second)) == everyone
+
+
+@pytest.mark.parametrize("kind", [batches.RowSteps, batches.TokenSteps])
+@pytest.mark.parametrize("n_rows", [1, 5, 64, 66])
+def test_processes_share_each_step(kind: Any, n_rows: int) -> None:
+    lengths = [3 + i % 30 for i in range(n_rows)]
+
+    def of(rank: int) -> batches.Steps:
+        made: batches.Steps = kind(lengths, 60, seed=lambda: 7, rank=rank, world_size=3)
+        return made
+
+    shares = [list(of(rank)) for rank in range(3)]
+    assert {len(one) for one in shares} == {len(of(0))}
+    assert all(rows for one in shares for rows in one)
+    assert {row for one in shares for rows in one for row in rows} == set(range(n_rows))
+    if kind is batches.RowSteps and n_rows in (64, 66):  # 60, and 4 or 6
+        assert sorted(chain(*chain(*shares))) == list(range(n_rows))
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ({}, [[4, 5, 6, 20]]),
+        ({"rows": 2}, [[4, 5], [6, 20]]),
+        ({"tokens": 12}, [[4, 5], [6], [20]]),
+        ({"tokens": 18}, [[4, 5, 6], [20]]),
+        ({"rows": 1}, [[4], [5], [6], [20]]),
+        ({"tokens": 1}, [[4], [5], [6], [20]]),
+    ],
+)
+def test_a_step_is_cut_into_pieces(limits: dict[str, int], expected: list[list[int]]) -> None:
+    cut = batches.InPieces(lambda rows: [row["length"] for row in rows], **limits)
+    assert cut([{"length": n} for n in (4, 5, 6, 20)]) == expected
 
 
 def test_rows_of_a_batch_have_similar_lengths(
@@ -120,7 +162,9 @@ def test_rows_of_a_batch_have_similar_lengths(
 ) -> None:
     """Padding is what costs: at most a tenth, where random batches would have over a third."""
     trainer = built(recipe, prepared, tmp_path)
-    masks = [batch["attention_mask"].float() for batch in trainer.get_train_dataloader()]
+    masks = [
+        piece["attention_mask"].float() for step in trainer.get_train_dataloader() for piece in step
+    ]
     padding = 1 - sum(float(m.sum()) for m in masks) / sum(m.numel() for m in masks)
     assert padding < 0.1
     masks = [batch["attention_mask"].float() for batch in trainer.get_eval_dataloader()]

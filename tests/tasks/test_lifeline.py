@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -96,3 +97,74 @@ def test_the_module_gets_its_arguments_and_gives_its_status() -> None:
         assert b"--no-such-option" in process.stderr.read()
         assert process.wait() == 2
     process.stderr.close()
+
+
+FOREIGN = """
+import subprocess, sys
+import tasks
+assert not hasattr(tasks, "FOREIGN"), tasks.__file__
+child = "import tasks, sys; sys.exit(hasattr(tasks, 'FOREIGN'))"
+sys.exit(subprocess.run([sys.executable, "-c", child]).returncode)
+"""
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """Make a module that is found as installed ones are; gives its name."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+
+    def make(content: str) -> str:
+        (tmp_path / "site").mkdir()
+        (tmp_path / "site" / "headrace_probe.py").write_text(content)
+        return "headrace_probe"
+
+    return make
+
+
+@pytest.mark.parametrize("with_env", [False, True])
+def test_modules_of_the_current_folder_are_not_ours(
+    tmp_path: Path, with_env: bool, installed: Callable[[str], str]
+) -> None:
+    """Nor for the processes that it starts."""
+    (tmp_path / "tasks.py").write_text("FOREIGN = True")
+    module, env = installed(FOREIGN), dict(os.environ) if with_env else None
+    with lifeline.running(module, cwd=tmp_path, env=env) as process:
+        assert process.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("import json.no_such", "ModuleNotFoundError: No module named 'json.no_such'"),
+        ("import sys; sys.exit('the disk is full')", "the disk is full"),
+        ("import sys; sys.exit(5)", "ended with status 5"),
+        ("import os; os.kill(os.getpid(), 9)", "ended by SIGKILL: is there enough memory?"),
+        ("import os; os.kill(os.getpid(), 11)", "ended by SIGSEGV: is there enough memory?"),
+    ],
+)
+def test_a_process_that_ended_says_why(
+    content: str,
+    why: str,
+    installed: Callable[[str], str],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with lifeline.running(installed(content), stderr=subprocess.PIPE) as process:
+        assert lifeline.Overheard(process).why() == why
+    said = capfd.readouterr().err
+    assert (why in said) == (process.returncode == 1)
+
+
+def test_of_several_tracebacks_the_first_is_the_cause() -> None:
+    said = b"""W1125 torchrun
+Traceback (most recent call last):
+  File "trainer.py", line 1, in <module>
+    import torch
+ImportError: libgomp.so.1: cannot open shared object file
+Traceback (most recent call last):
+  File "run.py", line 1, in <module>
+torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
+=====
+"""
+    expected = "ImportError: libgomp.so.1: cannot open shared object file"
+    assert lifeline.last_words(said) == expected
+    assert lifeline.last_words(b"") == ""

@@ -111,7 +111,7 @@ def test_votes_are_trained_as_a_mean() -> None:
 def test_a_model_of_windows_gives_an_output_for_each_text(table: Path, tmp_path: Path) -> None:
     recipe = recipe_of(table, "attention")
     prepared = prepare(recipe)
-    trainer = fitting.build(recipe, prepared.path, tmp_path, per_device=8, accumulation=2)
+    trainer = fitting.build(recipe, prepared.path, tmp_path, per_device=8)
     whole = trainer.model
     assert isinstance(whole, DocumentModel)
     assert isinstance(whole.pool, AttentionPool)
@@ -146,9 +146,7 @@ def test_all_windows_of_tags_are_measured_whatever_a_batch_holds(tmp_path: Path)
     n_windows = [len(one.windows) for one in reader.read(stored["text"])]
     assert max(n_windows) > 4
     for per_device in (8, 64):
-        trainer = fitting.build(
-            recipe, prepared.path, tmp_path, per_device=per_device, accumulation=1
-        )
+        trainer = fitting.build(recipe, prepared.path, tmp_path, per_device=per_device)
         found = trainer.predict(trainer.eval_dataset)
         assert len(found.predictions) == len(found.label_ids) == sum(n_windows)
     lengths = [len(trainer.eval_dataset[i]["windows"][0]) for i in range(sum(n_windows))]
@@ -174,7 +172,7 @@ def test_an_epoch_draws_windows_anew_and_a_resumed_one_the_same(
 ) -> None:
     recipe = recipe_of(table, "mean")
     prepared = prepare(recipe)
-    trainer = fitting.build(recipe, prepared.path, tmp_path, per_device=8, accumulation=2)
+    trainer = fitting.build(recipe, prepared.path, tmp_path, per_device=8)
     rows = trainer.train_dataset
     assert isinstance(rows, batches.Windowed)
     reader = long_text.reader(recipe, prepared.path)
@@ -188,7 +186,7 @@ def test_an_epoch_draws_windows_anew_and_a_resumed_one_the_same(
         scored = [one.tolist() for one in reader.read([stored[i]["text"]])[0].windows]
         assert all(window in scored for window in first[i]["windows"])
         assert len(first[i]["windows"]) == min(4, len(scored))
-        assert trainer.lengths[i] == sum(map(len, first[i]["windows"]))
+        assert trainer.steps.lengths[i] == sum(map(len, first[i]["windows"]))
 
 
 def test_what_is_no_classifier_cannot_be_pooled_by_attention() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from tiny_model import make_model
 
 from serving.errors import InputError, PlanError
 from serving.output import PLAN, open_output
@@ -75,6 +76,23 @@ def test_a_death_that_no_row_explains_ends_the_job(
     monkeypatch.setattr(survive, "DEATHS", 1)
     with pytest.raises(survive.WorkerDied, match="no single row is to blame"):
         survive.run(job(exported, tmp_path, ["goal", "often one", "often two"]))
+
+
+def test_a_worker_that_cannot_start_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "site" / "serving"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise ImportError('libgomp.so.1: cannot open it')")
+    monkeypatch.setenv("PYTHONPATH", str(broken.parent))
+    (tmp_path / "rows.csv").write_text("text\ngoal\n")
+    given = {"model": str(make_model(tmp_path / "model")), "paths": [str(tmp_path / "rows.csv")]}
+    with pytest.raises(
+        survive.WorkerDied,
+        match=r"died 3 times before it began, .*: ImportError: libgomp.so.1: cannot open it$",
+    ):
+        survive.run({**given, "output": str(tmp_path / "out"), "text_column": "text"})
+    assert "Traceback" in capfd.readouterr().err
 
 
 def test_no_other_job_comes_in_while_a_dead_worker_is_replaced(

@@ -202,6 +202,62 @@ def test_an_interrupted_parent_stops_the_trainer(
     assert not list(home.glob("artifacts/train/*"))
 
 
+def test_checkpoints_by_time_lose_no_epoch_and_change_no_weight(
+    recipe: Recipe, prepared: Artifact, trained: Artifact, home: Path, tag: str
+) -> None:
+    """Killed between two evaluations, it goes on from there, and ends as one without them."""
+    often = changed(recipe, train={"checkpoint_minutes": 0.002})
+    interval = trained.facts["steps"] // 4
+    seen: list[int] = []
+
+    def well_before_the_first_evaluation() -> bool:
+        there = list(home.glob("work/*/checkpoint-*"))
+        seen.append(len(there))
+        steps = [checkpoints.step_of(one) for one in there if (one / checkpoints.MARKER).exists()]
+        return bool(steps) and max(steps) > 2
+
+    start_and_kill(often, prepared, home, tag, well_before_the_first_evaluation)
+    assert max(seen) <= 3
+    newest = checkpoints.last_whole(work_folder(home))
+    assert newest is not None
+    step = checkpoints.step_of(newest)
+    assert 2 < step < interval
+
+    events: list[dict[str, Any]] = []
+    again = train(often, prepared, on_event=events.append)
+    assert events[0]["step"] in (step + 1, step + 2)
+    assert again.facts["best"] == trained.facts["best"]
+    for what in ("learning_rate", "validation"):
+        assert [(one["step"], one[what]) for one in events_of(again) if what in one] == [
+            (one["step"], one[what]) for one in events_of(trained) if what in one
+        ]
+    assert file_sha256(again.path / "model" / "model.safetensors") == file_sha256(
+        trained.path / "model" / "model.safetensors"
+    )
+
+
+def test_a_training_that_is_told_to_end_keeps_the_step_it_was_at(
+    recipe: Recipe, prepared: Artifact, home: Path
+) -> None:
+    """Long before the first evaluation, and the first checkpoint by time."""
+    single = changed(recipe, train={"batch_size": 1, "evaluations_per_epoch": 1})
+
+    def cancel(event: dict[str, Any]) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(single, prepared, on_event=cancel)
+    newest = checkpoints.last_whole(work_folder(home))
+    assert newest is not None
+    assert 0 < checkpoints.step_of(newest) < prepared.facts["rows"]["train"]
+
+
+def test_the_minutes_between_checkpoints_retrain_nothing(
+    recipe: Recipe, prepared: Artifact, trained: Artifact
+) -> None:
+    assert train(changed(recipe, train={"checkpoint_minutes": None}), prepared).cached
+
+
 # --- failures -------------------------------------------------------------------------------------
 
 
@@ -216,6 +272,23 @@ def test_a_failed_trainer_shows_its_last_line(
     (broken / "head.json").write_text('{"labels": ["food", "space"]}')
     with pytest.raises(TrainingFailed, match=r"training failed: IndexError: Target 2 is out of b"):
         train(recipe, Artifact(**{**vars(prepared), "path": broken}))
+
+
+def test_a_trainer_that_cannot_start_says_why(
+    recipe: Recipe,
+    prepared: Artifact,
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    broken = tmp_path / "site" / "filelock"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise ImportError('libgomp.so.1: cannot open it')")
+    monkeypatch.setenv("PYTHONPATH", str(broken.parent))
+    with pytest.raises(
+        TrainingFailed, match=r"the trainer could not start: ImportError: libgomp.*; the trainer's"
+    ):
+        train(recipe, prepared)
 
 
 def test_two_trainers_never_share_a_folder(

@@ -1,0 +1,163 @@
+"""Which day `{date}` is: schedules of a real Prefect server, in time zones far from UTC."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from jobs import table
+from test_prefect import wait_for
+from tiny_model import make_model
+
+from flows import due
+
+HOURLY = "38 * * * *"
+
+
+@pytest.fixture
+def client(prefect_api: str) -> Iterator[Any]:
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        yield client
+
+
+def deploy(client: Any, name: str, *zones: str | None) -> Any:
+    """A deployment with a schedule in each of the time zones."""
+    from prefect.client.schemas.actions import DeploymentScheduleCreate
+    from prefect.client.schemas.schedules import CronSchedule
+
+    flow_id = client.create_flow_from_name(name)
+    schedules = [
+        DeploymentScheduleCreate(schedule=CronSchedule(cron=HOURLY, timezone=zone), active=True)
+        for zone in zones
+    ]
+    return client.create_deployment(flow_id=flow_id, name=name, schedules=schedules)
+
+
+def runs_of(client: Any, deployment: Any) -> list[Any]:
+    from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
+
+    of_it = DeploymentFilter(id=DeploymentFilterId(any_=[deployment]))
+    return list(client.read_flow_runs(deployment_filter=of_it))
+
+
+def test_a_run_is_due_in_the_zone_of_the_schedule_that_made_it(client: Any) -> None:
+    """Two schedules of one deployment, 26 hours apart: some day of theirs is never UTC's."""
+    deployment = deploy(client, "far-apart", "Pacific/Kiritimati", "Etc/GMT+12")
+    try:
+        planned = wait_for(lambda: len(runs_of(client, deployment)) > 3, 60)
+        assert planned
+        days = set()
+        for run in runs_of(client, deployment):
+            zone, source = due.zone_of(run, client)
+            assert source == f"{zone}, as the schedule has it"
+            local = run.expected_start_time.astimezone(zone)
+            days.add((str(zone), local.date() - run.expected_start_time.date()))
+        assert {zone for zone, _ in days} == {"Pacific/Kiritimati", "Etc/GMT+12"}
+        assert any(difference for _, difference in days)
+        by_hand = client.create_flow_run_from_deployment(deployment)
+        assert due.zone_of(by_hand, client) == (
+            None,
+            "this machine's time zone: the deployment has Etc/GMT+12, Pacific/Kiritimati",
+        )
+    finally:
+        client.delete_deployment(deployment)
+
+
+@pytest.mark.parametrize(
+    ("zones", "expected"),
+    [
+        (["Asia/Tokyo"], (ZoneInfo("Asia/Tokyo"), "Asia/Tokyo, as the deployment has it")),
+        (["Asia/Tokyo"] * 2, (ZoneInfo("Asia/Tokyo"), "Asia/Tokyo, as the deployment has it")),
+        ([None], (ZoneInfo("UTC"), "UTC, as the deployment has it")),
+        ([], (None, "this machine's time zone: no schedule has another")),
+    ],
+)
+def test_a_run_by_hand_is_due_in_the_deployments_zone(
+    client: Any, zones: list[str | None], expected: Any
+) -> None:
+    deployment = deploy(client, "by-hand", *zones)
+    try:
+        run = client.create_flow_run_from_deployment(deployment)
+        assert due.zone_of(run, client) == expected
+    finally:
+        client.delete_deployment(deployment)
+
+
+def test_a_flow_that_is_called_is_due_by_this_machines_clock(
+    prefect_api: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, timezone: Any
+) -> None:
+    from prefect import flow
+    from prefect.settings import PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
+
+    from flows.scoring import scoring
+
+    model, source = make_model(tmp_path / "model"), table(tmp_path / "t.csv", 30)
+
+    @flow(persist_result=False)
+    def outer() -> Any:
+        return scoring(str(model), str(source), str(tmp_path / "by {date}"), return_state=True)
+
+    for zone, hours in (("Pacific/Kiritimati", 14), ("Etc/GMT+12", -12)):
+        timezone(zone)
+        days = {local_day(hours)}
+        with temporary_settings({PREFECT_LOGGING_TO_API_ENABLED: False}):
+            outer()
+        days.add(local_day(hours))
+        assert any((tmp_path / f"by {day}" / "_SUCCESS").exists() for day in days)
+
+
+@pytest.fixture
+def timezone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    import time
+
+    def set_zone(name: str) -> None:
+        monkeypatch.setenv("TZ", name)
+        time.tzset()
+
+    yield set_zone
+    monkeypatch.undo()
+    time.tzset()
+
+
+def local_day(hours: int) -> str:
+    from datetime import timedelta
+
+    return f"{datetime.now(UTC) + timedelta(hours=hours):%Y-%m-%d}"
+
+
+@pytest.mark.parametrize("in_prefect", [False, True])
+def test_the_command_line_takes_this_machines_day(
+    in_prefect: bool,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    headrace: Callable[..., tuple[int, Any, str]],
+    timezone: Callable[[str], None],
+) -> None:
+    if in_prefect:
+        for name, value in request.getfixturevalue("prefect_server").items():
+            monkeypatch.setenv(name, value)
+    else:
+        monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    model, source = make_model(tmp_path / "model"), table(tmp_path / "t.csv", 30)
+    for zone, hours in (("Pacific/Kiritimati", 14), ("Etc/GMT+12", -12)):
+        timezone(zone)
+        days = {local_day(hours)}
+        code, value, told = headrace("score", model, source, tmp_path / "by {date}")
+        days.add(local_day(hours))
+        assert (code, value["rows"]) == (0, 30)
+        assert value["page"] in {str(tmp_path / f"by {day}" / "_report.html") for day in days}
+        assert "the day in this machine's time zone" in told
+
+
+def test_an_output_without_a_date_asks_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        assert due.of_this_run("predictions") == due.today("predictions") == "predictions"
+    assert caplog.messages == []
