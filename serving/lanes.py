@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from queue import SimpleQueue
@@ -19,11 +19,11 @@ from types import MappingProxyType
 from typing import Any
 
 from . import retry, writers
-from .chunks import BlockReader, Chunk, Types, by_file, scored, set_aside, tokenised
-from .files import File
+from .chunks import Chunk, by_file, scored, set_aside, tokenised
 from .output import Output, Record
 from .plan import Plan
-from .scorer import OnBatch, Reading, Scorer
+from .planning import Opened
+from .scorer import OnBatch, Reading
 
 LANES = 3
 """One chunk at the workers, one waiting for them, one that is read or written."""
@@ -38,16 +38,14 @@ OnChunk = Callable[[int, Record | None], None]
 class Lanes:
     """`.steps_s`: seconds spent in each step so far, of all lanes; they overlap."""
 
-    def __init__(
-        self, scorer: Scorer, plan: Plan, files: Sequence[File], types: Types, out: Output
-    ) -> None:
-        self._scorer, self._plan, self._types, self._out = scorer, plan, types, out
-        self._reader = BlockReader(files, plan, type(scorer.head))
+    def __init__(self, opened: Opened, plan: Plan, out: Output) -> None:
+        self._scorer, self._reader, self._types = opened.scorer, opened.reader, opened.types
+        self._plan, self._out = plan, out
         self._taking, self._telling = threading.Lock(), threading.Lock()
         self._stopped = False
         self._at_work: set[Reading] = set()
         self._steps_s = dict.fromkeys(STEPS, 0.0)
-        self._busy_before_s = scorer.runner.busy_s
+        self._busy_before_s = self._scorer.runner.busy_s
 
     @property
     def steps_s(self) -> dict[str, float]:
