@@ -42,7 +42,9 @@ class Lanes:
         self._scorer, self._reader, self._types = opened.scorer, opened.reader, opened.types
         self._plan, self._out = plan, out
         self._taking, self._telling = threading.Lock(), threading.Lock()
-        self._stopped = False
+        self._state, self._stopped = threading.Condition(), False
+        self._busy: set[int] = set()
+        """The lanes that have a chunk."""
         self._at_work: set[Reading] = set()
         self._steps_s = dict.fromkeys(STEPS, 0.0)
         self._busy_before_s = self._scorer.runner.busy_s
@@ -79,35 +81,39 @@ class Lanes:
         ended: SimpleQueue[BaseException | None] = SimpleQueue()
 
         def guarded() -> None:
+            found = None
             try:
                 lane()
             except BaseException as problem:  # noqa: BLE001  # it is raised below
-                ended.put(problem)
-            else:
-                ended.put(None)
+                found = problem
+            self._release()
+            ended.put(found)
+            del found  # or it and its traceback, which holds this frame, would keep each other
 
         for number in range(LANES):
             # Daemons: where `take` waits for chunks to come, the process can end all the same.
             threading.Thread(target=guarded, name=f"lane-{number}", daemon=True).start()
-        first: BaseException | None = None
+        problem: BaseException | None = None
         try:
             for _ in range(LANES):
                 if (problem := ended.get()) is not None:
                     self._stop()
-                    first = first or problem
-            if first is not None:
-                raise first
+                    # Not for the others' end: one may wait for a chunk that nobody will give.
+                    with self._state:
+                        self._state.wait_for(lambda: not self._busy)
+                    raise problem
         finally:
             self._stopped = True
-            del first  # or it and its traceback, which holds this frame, would keep each other
+            del problem  # as above
 
     def _begin(
         self, take: Take, tell: OnChunk, rejected: Mapping[int, retry.Rejected]
     ) -> tuple[Chunk, Reading] | None:
+        self._release()
         # One at a time, so that chunks are read, and come to the workers, in their order.
         with self._taking:
             number = None if self._stopped else take()
-            if number is None:
+            if number is None or not self._claim():
                 return None
             tell(number, None)
             with self._step("read"):
@@ -137,9 +143,22 @@ class Lanes:
             files = {name: partial(write, part) for name, part in tables.items()}
             return self._out.commit(chunk.number, files, **facts)
 
+    def _claim(self) -> bool:
+        """This lane has a chunk; False when it may not begin it any more."""
+        with self._state:
+            if not self._stopped:
+                self._busy.add(threading.get_ident())
+            return not self._stopped
+
+    def _release(self) -> None:
+        with self._state:
+            self._busy.discard(threading.get_ident())
+            self._state.notify_all()
+
     def _stop(self) -> None:
         """Begin nothing more, and drop what no worker has begun."""
-        self._stopped = True
+        with self._state:
+            self._stopped = True
         for reading in list(self._at_work):
             reading.cancel()
 

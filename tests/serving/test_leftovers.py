@@ -31,15 +31,50 @@ def files(output: Path) -> set[str]:
 
 def named(output: Path) -> set[str]:
     """The files of the protocol, and those that its records name."""
-    records = [json.loads(one.read_bytes()) for one in output.glob("_commits/*.json")]
-    parts = {file["name"] for record in records for file in record["files"]}
-    commits = {f"_commits/{record['chunk']:05}.json" for record in records}
+    records = {one: json.loads(one.read_bytes()) for one in output.glob("_commits/*.json")}
+    parts = {file["name"] for record in records.values() for file in record.get("files", [])}
+    commits = {one.relative_to(output).as_posix() for one in records}
     return parts | commits | {"_plan.json", "_report.json", "_SUCCESS"}
 
 
 def visible(output: Path) -> dict[str, bytes]:
     """What a reader of the folder takes for its parts."""
     return {name: (output / name).read_bytes() for name in files(output) if name[0] not in "._"}
+
+
+def test_files_of_somebody_else_stay_and_are_told_of(model: Path, tmp_path: Path) -> None:
+    source, output = texts(tmp_path / "t.csv", ROWS), tmp_path / "out"
+    run(model, source, output, **HOW, partition_by="label")
+    others = {
+        "notes.txt",
+        "label=food/mine.parquet",
+        "label=food/part-00002.parquet",  # the job has chunks 0 and 1
+        "part-00000.parquet",  # its parts lie in folders
+        "other=food/part-00000.parquet",
+        "label=food/part-00000.csv",
+    }
+    hidden = {"_notes.txt", ".DS_Store", "label=food/.mine.tmp", "_commits/00002.json"}
+    ours = {
+        "label=old/part-00000.parquet",
+        "label=old/.part-00001.parquet.tmp",
+        "_commits/.00000.json.tmp",
+        "._report.json.tmp",
+        "._SUCCESS.tmp",
+    }
+    for name in others | hidden | ours:
+        (output / name).parent.mkdir(exist_ok=True)
+        (output / name).write_text("{}")
+    report = run(model, source, output, **HOW, partition_by="label")
+    assert set(report.other_files) == others
+    assert (
+        report.text()
+        .splitlines()[-1]
+        .startswith(
+            "the output also holds label=food/mine.parquet, one of 6 such, which is not this job's"
+        )
+    )
+    assert files(output) == named(output) | others | hidden
+    assert not (output / "label=old").exists()
 
 
 def killed_at_every_step(

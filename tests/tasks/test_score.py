@@ -11,7 +11,7 @@ import onnx
 import pyarrow.parquet as pq
 import pytest
 import tiny_model
-from jobs import parts, run, table
+from jobs import everything, parts, run, table
 from tiny_model import bag_of_words, graph, make_model
 
 from configs.errors import UserError
@@ -19,7 +19,6 @@ from serving import job
 from serving.errors import InputError, PlanError
 from tasks import survive
 from tasks.score import PAGE, score
-
 
 PROFILE = {"length_histogram": {"edges": [0, 4, 16], "counts": [1, 1]}}
 
@@ -127,12 +126,6 @@ def test_a_good_row_is_looked_at_in_chunks_without_a_rejected_one_too(
     assert [row["label"] for row in rows(output)] == ["food", "sport", "space", "food"]
     assert (report.rows, report.rows_now, report.errors) == (4, 1, {})
     assert not (output / "_quarantine.json").exists()
-
-
-def everything(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """Every file, when it was written, and what it holds."""
-    found = [path for path in folder.rglob("*") if path.is_file()]
-    return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in found}
 
 
 def test_a_row_that_is_done_again_counts_its_tokens_once(tmp_path: Path) -> None:
