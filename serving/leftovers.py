@@ -18,6 +18,7 @@ from .plan import Plan
 ASIDE = re.compile(r"\.(.+)\.tmp")
 """What OutputFolder.put calls a file until it is whole."""
 PART = re.compile(r"part-(\d{5})\.")
+RECORD = re.compile(r"_SUCCESS|_(plan|quarantine|report)\.(json|html)")
 
 
 def remove(out: Output, plan: Plan, records: Iterable[Record]) -> list[str]:
@@ -37,7 +38,7 @@ def is_of_job(name: str, plan: Plan) -> bool:
     folder, _, file = name.rpartition("/")
     if aside := ASIDE.fullmatch(file):
         file = aside[1]
-        if folder == COMMITS or (not folder and file.startswith("_")):
+        if folder == COMMITS or (not folder and RECORD.fullmatch(file)):
             return True
     in_place = (
         not folder

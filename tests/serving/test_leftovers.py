@@ -53,7 +53,13 @@ def test_files_of_somebody_else_stay_and_are_told_of(model: Path, tmp_path: Path
         "other=food/part-00000.parquet",
         "label=food/part-00000.csv",
     }
-    hidden = {"_notes.txt", ".DS_Store", "label=food/.mine.tmp", "_commits/00002.json"}
+    hidden = {
+        "_notes.txt",
+        "._notes.tmp",
+        ".DS_Store",
+        "label=food/.mine.tmp",
+        "_commits/00002.json",
+    }
     ours = {
         "label=old/part-00000.parquet",
         "label=old/.part-00001.parquet.tmp",

@@ -172,7 +172,12 @@ def test_a_retry_that_is_killed_half_way_is_gone_on_with(model: Path, tmp_path: 
     with pytest.raises(KeyboardInterrupt):
         run(model, source, output, retry_rejected=True, on_chunk=killed)
     assert not (output / "_SUCCESS").exists()
-    run(model, source, output, retry_rejected=True)
+    with (
+        job.begun(model, source, output, model_version="m/1") as begun,
+        pytest.raises(PlanError, match="rejected rows of .*out are being done again; finish that"),
+    ):
+        begun.to_share()
+    run(model, source, output)  # what was begun as a retry stays one
     run(model, source, tmp_path / "whole")
     wanted = {k: v for k, v in parts(tmp_path / "whole").items() if k.startswith("part")}
     assert {k: v for k, v in parts(output).items() if k.startswith("part")} == wanted
