@@ -174,7 +174,7 @@ def test_a_retry_that_is_killed_half_way_is_gone_on_with(model: Path, tmp_path: 
     assert not (output / "_SUCCESS").exists()
     with (
         job.begun(model, source, output, model_version="m/1") as begun,
-        pytest.raises(PlanError, match="rejected rows of .*out are being done again; finish that"),
+        pytest.raises(PlanError, match=r"rejected rows of .*out are being done again; finish that"),
     ):
         begun.to_share()
     run(model, source, output)  # what was begun as a retry stays one
