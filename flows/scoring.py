@@ -92,7 +92,7 @@ def run_shares(given: dict[str, Any], fan_out: int) -> dict[str, Any]:
     """The job in `fan_out` shares; this process plans it and holds it meanwhile."""
     planned = arguments(**given)
     with job.begun(**planned) as begun:
-        missing = begun.missing
+        missing = begun.to_share()
         ends = [len(missing) * i // fan_out for i in range(fan_out + 1)]
         shares = [missing[start:end] for start, end in pairwise(ends)]
         runs = [run_share.submit(planned, chunks) for chunks in shares if chunks]

@@ -6,14 +6,17 @@ committing are lanes.py's.
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 from zlib import crc32
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from . import writers
 from .batching import padded_tokens
@@ -21,9 +24,10 @@ from .documents import Document
 from .errors import InputError
 from .files import HIVE_NULL, File
 from .heads import Head
-from .plan import Plan
+from .output import CONTENTS
+from .plan import Plan, check_content, check_names
 from .readers import Block, as_text, read_table
-from .report import chunk_facts
+from .report import chunk_facts, run_facts
 from .scorer import Scorer
 
 PIECE_CHARS = 2**16
@@ -48,45 +52,53 @@ class Chunk:
     lengths: list[int]
     """Tokens of each of those."""
     contents: list[int]
-    """What each of them adds to the record's `content`."""
-    windows: list[int]
-    """Tokens of all their windows."""
+    """Of each of them."""
+    windows: list[list[int]]
+    """Tokens of each of their windows."""
 
     def __len__(self) -> int:
         return len(self.rows)
 
 
 class BlockReader:
-    """The input in chunks, any of them: quick where the next one asked for lies further on."""
+    """The input in chunks, any of them: quick where the next one asked for lies further on.
+
+    Before the first row of a file is read its content is held against the plan.
+    """
 
     def __init__(self, files: Sequence[File], plan: Plan, head: type[Head]) -> None:
-        """`files`: all of the plan's."""
+        """`files`: all of the plan's. Raises PlanError where they are others by their names."""
+        check_names(plan, files)
         self._plan, self._files, self._head = plan, plan.readable(files), head
-        self._counts = [int(one["rows"]) for one in plan.input if "problem" not in one]
+        self._known = [one for one in plan.input if "problem" not in one]
+        self._checked: set[int] = set()
+        """Files that are those of the plan."""
         self._columns = list(dict.fromkeys([plan.text_column, *plan.keep]))
         self._blocks: Iterator[Block] = iter(())
         self._next = -1
 
     def read(self, number: int) -> Block:
-        """Raises InputError when the rows are not those of the plan."""
+        """Raises PlanError when a file, InputError when a row is not one of the plan."""
         plan, first_row = self._plan, number * self._plan.chunk_rows
         if plan.n_rows == 0:  # at least one chunk, so that a table without rows has a part
             return Block(0, {name: [] for name in self._columns}, [])
+        n_rows = min(plan.chunk_rows, plan.n_rows - first_row)
+        self._check(self._file_of(first_row), self._file_of(first_row + n_rows - 1))
         forward = 0 <= self._next <= number
-        if not forward or self._file_of(self._next) < self._file_of(number):
+        if not forward or self._file_of(self._next * plan.chunk_rows) < self._file_of(first_row):
             self._blocks = self._from(first_row)
         else:
             for _ in range(number - self._next):
                 next(self._blocks, None)
         self._next = number + 1
         block = next(self._blocks, None)
-        if block is None or len(block) != min(plan.chunk_rows, plan.n_rows - first_row):
+        if block is None or len(block) != n_rows:
             raise InputError("the input has changed since the job was started; start it anew")
         return block
 
     def _from(self, first_row: int) -> Iterator[Block]:
         """From a chunk on; the files before it are not looked at."""
-        file = self._file_of(first_row // self._plan.chunk_rows)
+        file = self._file_of(first_row)
         return read_table(
             self._files[file:],
             self._columns,
@@ -94,17 +106,23 @@ class BlockReader:
             text_of=self._head.text_of,
             block_rows=self._plan.chunk_rows,
             first_row=first_row,
-            skip=first_row - sum(self._counts[:file]),
+            skip=first_row - sum(int(one["rows"]) for one in self._known[:file]),
         )
 
-    def _file_of(self, number: int) -> int:
-        """The file that a chunk begins in."""
-        left = number * self._plan.chunk_rows
-        for file, count in enumerate(self._counts):
-            if left < count:
+    def _check(self, first: int, last: int) -> None:
+        """Hold the content of these files against the plan, once each."""
+        for file in range(first, last + 1):
+            if file not in self._checked:
+                check_content(self._files[file], self._known[file])
+                self._checked.add(file)
+
+    def _file_of(self, row: int) -> int:
+        """The file that a row is in."""
+        for file, known in enumerate(self._known):
+            if row < known["rows"]:
                 return file
-            left -= count
-        return len(self._counts) - 1
+            row -= known["rows"]
+        return len(self._known) - 1
 
 
 def set_aside(block: Block, quarantine: Mapping[int, str]) -> None:
@@ -140,7 +158,7 @@ def tokenised(
         good=list(read),
         lengths=[one.n_tokens for one in documents],
         contents=[content_of(columns, i, rows) for i in read],
-        windows=[len(window) for one in documents for window in one.windows],
+        windows=[[len(window) for window in one.windows] for one in documents],
     )
     return chunk, documents
 
@@ -156,26 +174,44 @@ def scored(
         if not decision.is_valid:
             errors[i] = "model_error"
     table = _table(chunk, decided, errors, plan, types)
-    batches = scorer.runner.batches(chunk.windows, **plan.options)
+    windows = [n for each in chunk.windows for n in each]
+    batches = scorer.runner.batches(windows, **plan.options)
+    padded = padded_tokens(windows, batches, scorer.runner.shapes)
+    failed = [place for place, i in enumerate(chunk.good) if errors[i] is not None]
+    failed_tokens = sum(sum(chunk.windows[place]) for place in failed)
+    written = scorer.head.written
+    profile = scorer.manifest.profile
     facts = chunk_facts(
         errors,
-        chunk.lengths,
-        sum(chunk.windows),
-        padded_tokens(chunk.windows, batches, scorer.runner.shapes),
-        scorer.head.written(outputs),
+        run_facts(chunk.lengths, sum(windows), padded, written(outputs), profile),
+        run_facts(
+            [chunk.lengths[place] for place in failed],
+            failed_tokens,
+            failed_tokens,  # what was padded for them was padded
+            written([outputs[place] for place in failed]),
+            profile,
+        ),
         {name: decided.column(name).to_pylist() for name in scorer.head.SHARES},
-        scorer.manifest.profile,
     )
-    first_row = chunk.number * plan.chunk_rows
-    pairs = zip(chunk.good, chunk.contents, strict=True)
-    content = sum(one for i, one in pairs if errors[i] is None)
-    counts = {"first_row": first_row, "rows": len(chunk), "scored": len(chunk.good)}
-    return table, {**counts, "content": content, **facts}
+    contents = [0] * len(chunk)
+    for i, content in zip(chunk.good, chunk.contents, strict=True):
+        contents[i] = content if errors[i] is None else 0
+    counts = {"first_row": chunk.number * plan.chunk_rows, "rows": len(chunk)}
+    return table, {**counts, **facts, CONTENTS: packed_contents(contents)}
+
+
+def packed_contents(contents: Sequence[int]) -> str:
+    """As a record has them: 32 bits a row, in base64."""
+    return b64encode(np.asarray(contents, "<u4").tobytes()).decode()
+
+
+def unpacked_contents(packed: str) -> NDArray[np.uint32]:
+    return np.frombuffer(b64decode(packed), "<u4").copy()
 
 
 def content_of(columns: Mapping[str, Sequence[Any]], position: int, rows: Sequence[int]) -> int:
-    """Equal for the same values in the same row; a part's is the sum of its rows', so that two
-    parts' add up. A text is read in pieces: it may be long."""
+    """Equal for the same values in the same row, 32 bits. A text is read in pieces: it may be
+    long."""
     found = crc32(str(rows[position]).encode())
     for name in sorted(columns):
         value = columns[name][position]
@@ -228,12 +264,16 @@ def _kept(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
 # --- files ----------------------------------------------------------------------------------------
 
 
+def part_name(number: int, plan: Plan) -> str:
+    return f"part-{number:05}{writers.get(plan.output_format).ending}"
+
+
 def by_file(number: int, table: pa.Table, plan: Plan) -> dict[str, pa.Table]:
     """The chunk's rows by the name of the file they go into.
 
     Partitioned by a column, each of its values has a folder, and stands in no file; as text.
     """
-    name = f"part-{number:05}{writers.get(plan.output_format).ending}"
+    name = part_name(number, plan)
     if plan.partition_by is None:
         return {name: table}
     values = pa.array(map(as_text, table[plan.partition_by].to_pylist()), pa.string())

@@ -11,13 +11,13 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import onnxruntime as ort
 
-from . import heads, manifest, planning, retry, writers
+from . import heads, leftovers, manifest, planning, retry, writers
 from . import plan as plans
 from .chunks import BlockReader, set_aside, tokenised
 from .digests import folder_sha256
@@ -26,7 +26,7 @@ from .errors import PlanError
 from .files import File
 from .lanes import Lanes, OnChunk, Take
 from .manifest import Manifest
-from .output import PLAN, Output, Record, open_output
+from .output import PLAN, QUARANTINE, Output, Record, open_output
 from .plan import Plan
 from .readers import Paths, find_files
 from .report import Progress, Report, report_of
@@ -130,13 +130,15 @@ def begun(
         out.check()
         frozen = plans.read(out.read(PLAN))
         asked |= {
-            "model": folder_sha256(folder),
             "input": plans.fingerprint(files, problems, frozen),
             "onnxruntime": ort.__version__,
         }
         scorer = mended = None
-        if frozen is None:
-            frozen, scorer = planning.new_plan(folder, device, asked)
+        with planning.still(folder):
+            asked["model"] = folder_sha256(folder)
+            if frozen is None:
+                frozen, scorer = planning.new_plan(folder, device, asked)
+        if scorer:
             try:
                 out.create_record(PLAN, asdict(frozen))
             except FileExistsError:
@@ -146,11 +148,12 @@ def begun(
                 mended = retry.mended(frozen, asked.pop("input"))
             plans.check_same(frozen, **asked, provider=PROVIDERS.get(device))
         done = out.all_committed(frozen.n_chunks)
-        again: dict[int, retry.Rejected] = {}
-        if mended:
-            again = retry.find(out, done, frozen)
-            retry.check_others(BlockReader(files, mended, kind), again)
+        again = retry.find(out, done, frozen) if frozen.retrying or mended else {}
+        if mended and mended != frozen:
+            retry.check_others(out, BlockReader(files, mended, kind), done, again)
             frozen = mended
+            # What killed a process once is a rejected row too.
+            out.remove(QUARANTINE)
             out.write(PLAN, asdict(frozen))
         job = Begun(
             folder, files, out, described, frozen, done, again, scorer, started, max_rejected
@@ -185,8 +188,7 @@ class Begun:
         self.earlier = []
         for chunk, record in self.done.items():
             again = self.rejected.get(chunk)
-            rest = {"rows": record["rows"] - len(again.rows), "errors": {}} if again else {}
-            self.earlier.append({**record, **rest})
+            self.earlier.append(again.record if again else record)
 
     @property
     def missing(self) -> list[int]:
@@ -197,23 +199,38 @@ class Begun:
     def steps_s(self) -> dict[str, float]:
         return self.lanes.steps_s if self.lanes else {}
 
+    def to_share(self) -> list[int]:
+        """`missing`, for other processes to do.
+
+        Raises PlanError where rows are done again: only this process can do that.
+        """
+        if self.rejected:
+            raise PlanError(
+                f"rejected rows of {self.out} are being done again; finish that first, "
+                "with --retry-rejected and the engine local"
+            )
+        return self.missing
+
     def opened(self) -> Lanes:
-        scorer = self.scorer or planning.open_as_planned(self.folder, self.plan)
-        return Lanes(
-            scorer, self.plan, self.files, planning.types_of(self.plan, self.files), self.out
-        )
+        opened = planning.opened(self.folder, self.plan, self.files, scorer=self.scorer)
+        return Lanes(opened, self.plan, self.out)
 
     def finish(self) -> Report:
-        """Write down that it is done: nothing may be missing."""
+        """Write down that it is done: nothing may be missing. Leftovers of killed jobs go."""
+        records = [self.done[chunk] for chunk in range(self.plan.n_chunks)]
+        if self.plan.retrying:
+            self.plan = replace(self.plan, retrying=False)
+            self.out.write(PLAN, asdict(self.plan))
         report = report_of(
             self.plan,
-            [self.done[chunk] for chunk in range(self.plan.n_chunks)],
+            records,
             self.described,
             earlier=self.earlier,
             max_rejected=self.max_rejected,
             seconds=time.monotonic() - self.started,
             steps_s=self.steps_s,
             last=self.out.finished(),
+            other_files=leftovers.remove(self.out, self.plan, records),
         )
         self.out.finish(asdict(report), success=not report.unreadable)
         return report
@@ -250,10 +267,10 @@ class Counted:
             before = self._job.rejected.get(number)
             self._job.done[number] = record
             self._errors += sum(record["errors"].values())
-            rows, scored = record["rows"], record["scored"]
+            unscored = record["rows"] - record["scored"]
             if before:
-                rows, scored = len(before.rows), scored - before.record["scored"]
-            self.on_batch(rows - scored, 0, 0)  # those that no batch had
+                unscored -= before.record["rows"] - before.record["scored"]
+            self.on_batch(unscored, 0, 0)  # those that no batch had
 
 
 def work(
@@ -268,12 +285,11 @@ def work(
 
     `workers`: of this machine, which need not be the one the job was planned on; they do not
     decide the bytes.
-    Raises PlanError when there is no such job.
+    Raises PlanError when there is no such job, or it is another model's, input's or onnxruntime's.
     """
     out, files = open_output(output), find_files(paths)
     plan = planning.planned(out)
-    scorer = planning.open_as_planned(Path(model), plan, workers)
-    lanes = Lanes(scorer, plan, files, planning.types_of(plan, files), out)
+    lanes = Lanes(planning.opened(Path(model), plan, files, workers=workers), plan, out)
     lanes.run(take, on_chunk, lambda *batch: None)
     return lanes.steps_s
 
@@ -281,13 +297,13 @@ def work(
 def try_rows(model: str | Path, paths: Paths, output: str | Path, rows: range) -> None:
     """Score some rows of a job that was begun, and keep nothing: to see whether that can be done.
 
-    `rows` lie within one chunk of the job's plan. Raises PlanError when there is no such plan.
+    `rows` lie within one chunk of the job's plan. Raises PlanError as `work` does.
     """
     out = open_output(output)
     plan = planning.planned(out)
     number = rows.start // plan.chunk_rows
-    scorer = planning.open_as_planned(Path(model), plan)
-    block = BlockReader(find_files(paths), plan, type(scorer.head)).read(number)
+    opened = planning.opened(Path(model), plan, find_files(paths))
+    scorer, block = opened.scorer, opened.reader.read(number)
     set_aside(block, out.quarantine())
     _, documents = tokenised(number, block, plan, scorer, only=rows)
     scorer.start(documents, **plan.options).outputs()

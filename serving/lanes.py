@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from queue import SimpleQueue
@@ -19,11 +19,11 @@ from types import MappingProxyType
 from typing import Any
 
 from . import retry, writers
-from .chunks import BlockReader, Chunk, Types, by_file, scored, set_aside, tokenised
-from .files import File
+from .chunks import Chunk, by_file, scored, set_aside, tokenised
 from .output import Output, Record
 from .plan import Plan
-from .scorer import OnBatch, Reading, Scorer
+from .planning import Opened
+from .scorer import OnBatch, Reading
 
 LANES = 3
 """One chunk at the workers, one waiting for them, one that is read or written."""
@@ -38,16 +38,16 @@ OnChunk = Callable[[int, Record | None], None]
 class Lanes:
     """`.steps_s`: seconds spent in each step so far, of all lanes; they overlap."""
 
-    def __init__(
-        self, scorer: Scorer, plan: Plan, files: Sequence[File], types: Types, out: Output
-    ) -> None:
-        self._scorer, self._plan, self._types, self._out = scorer, plan, types, out
-        self._reader = BlockReader(files, plan, type(scorer.head))
+    def __init__(self, opened: Opened, plan: Plan, out: Output) -> None:
+        self._scorer, self._reader, self._types = opened.scorer, opened.reader, opened.types
+        self._plan, self._out = plan, out
         self._taking, self._telling = threading.Lock(), threading.Lock()
-        self._stopped = False
+        self._state, self._stopped = threading.Condition(), False
+        self._busy: set[int] = set()
+        """The lanes that have a chunk."""
         self._at_work: set[Reading] = set()
         self._steps_s = dict.fromkeys(STEPS, 0.0)
-        self._busy_before_s = scorer.runner.busy_s
+        self._busy_before_s = self._scorer.runner.busy_s
 
     @property
     def steps_s(self) -> dict[str, float]:
@@ -81,35 +81,39 @@ class Lanes:
         ended: SimpleQueue[BaseException | None] = SimpleQueue()
 
         def guarded() -> None:
+            found = None
             try:
                 lane()
             except BaseException as problem:  # noqa: BLE001  # it is raised below
-                ended.put(problem)
-            else:
-                ended.put(None)
+                found = problem
+            self._release()
+            ended.put(found)
+            del found  # or it and its traceback, which holds this frame, would keep each other
 
         for number in range(LANES):
             # Daemons: where `take` waits for chunks to come, the process can end all the same.
             threading.Thread(target=guarded, name=f"lane-{number}", daemon=True).start()
-        first: BaseException | None = None
+        problem: BaseException | None = None
         try:
             for _ in range(LANES):
                 if (problem := ended.get()) is not None:
                     self._stop()
-                    first = first or problem
-            if first is not None:
-                raise first
+                    # Not for the others' end: one may wait for a chunk that nobody will give.
+                    with self._state:
+                        self._state.wait_for(lambda: not self._busy)
+                    raise problem
         finally:
             self._stopped = True
-            del first  # or it and its traceback, which holds this frame, would keep each other
+            del problem  # as above
 
     def _begin(
         self, take: Take, tell: OnChunk, rejected: Mapping[int, retry.Rejected]
     ) -> tuple[Chunk, Reading] | None:
+        self._release()
         # One at a time, so that chunks are read, and come to the workers, in their order.
         with self._taking:
             number = None if self._stopped else take()
-            if number is None:
+            if number is None or not self._claim():
                 return None
             tell(number, None)
             with self._step("read"):
@@ -139,9 +143,22 @@ class Lanes:
             files = {name: partial(write, part) for name, part in tables.items()}
             return self._out.commit(chunk.number, files, **facts)
 
+    def _claim(self) -> bool:
+        """This lane has a chunk; False when it may not begin it any more."""
+        with self._state:
+            if not self._stopped:
+                self._busy.add(threading.get_ident())
+            return not self._stopped
+
+    def _release(self) -> None:
+        with self._state:
+            self._busy.discard(threading.get_ident())
+            self._state.notify_all()
+
     def _stop(self) -> None:
         """Begin nothing more, and drop what no worker has begun."""
-        self._stopped = True
+        with self._state:
+            self._stopped = True
         for reading in list(self._at_work):
             reading.cancel()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 from .digests import file_sha256
 from .errors import ServingError
 from .files import File, filesystem_of, unreachable
-from .output import COMMITS, Output, Record, Write, record_name
+from .output import COMMITS, Output, Record, Write, held, record_name
 
 REQUESTS = 16
 """Records that are looked at at a time."""
@@ -38,6 +38,11 @@ class ObjectOutput(Output):
 
     def names(self) -> set[str]:
         return self._names("")
+
+    def files(self) -> Iterator[str]:
+        with unreachable(self.url):
+            found = self._filesystem.find(self._root)
+        return (path.removeprefix(f"{self._root}/") for path in found)
 
     def get(self, name: str) -> bytes | None:
         try:
@@ -72,6 +77,11 @@ class ObjectOutput(Output):
         with contextlib.suppress(FileNotFoundError):
             self._filesystem.rm_file(self._path(name))
 
+    def sweep(self, names: Iterable[str], folders: str | None) -> None:
+        with ThreadPoolExecutor(REQUESTS) as pool:
+            for _ in pool.map(self.remove, names):
+                pass
+
     def is_whole(self, file: Mapping[str, Any]) -> bool:
         try:
             return self._stamp(file["name"]) == (file["size"], file["tag"])
@@ -96,7 +106,7 @@ class ObjectOutput(Output):
             if there := self.committed(chunk):
                 return there
             self.write(record_name(chunk), record)
-        return record
+        return held(record)
 
     def all_committed(self, n_chunks: int) -> dict[int, Record]:
         there = self._names(COMMITS)

@@ -19,7 +19,7 @@ import json
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ from .files import is_url
 
 PLAN, REPORT, SUCCESS, COMMITS, LOCK = "_plan.json", "_report.json", "_SUCCESS", "_commits", ".lock"
 QUARANTINE = "_quarantine.json"
+CONTENTS = "contents"
+"""What a record says of each row; nobody holds it, for it grows with the rows."""
 
 Write = Callable[[Path], object]
 """Makes a file at the path it is given."""
@@ -70,6 +72,10 @@ class Output(ABC):
         """Of the files and folders in it, hidden ones left out."""
 
     @abstractmethod
+    def files(self) -> Iterator[str]:
+        """The names of all files in it and below, hidden ones too, with `/` between folders."""
+
+    @abstractmethod
     def get(self, name: str) -> bytes | None:
         """A file's content, or None when it is not there."""
 
@@ -87,6 +93,10 @@ class Output(ABC):
     @abstractmethod
     def remove(self, name: str) -> None:
         """If it is there."""
+
+    @abstractmethod
+    def sweep(self, names: Iterable[str], folders: str | None) -> None:
+        """Remove files, and folders whose names begin with `folders` where they are empty."""
 
     @abstractmethod
     def is_whole(self, file: Mapping[str, Any]) -> bool:
@@ -116,14 +126,16 @@ class Output(ABC):
     # --- chunks -----------------------------------------------------------------------------------
 
     def commit(self, chunk: int, files: Mapping[str, Write], **facts: Any) -> Record:
-        """Write a chunk's files, then the record with their digests and the `facts`: that record.
+        """Write a chunk's files, then the record with their digests and the `facts`.
+
+        Returns the record as `committed` does.
 
         The files are known by their names in the folder.
         """
         made = [self.put(name, write) for name, write in files.items()]
         record = {"chunk": chunk, "files": made, **facts}
         self.write(record_name(chunk), record)
-        return record
+        return held(record)
 
     def all_committed(self, n_chunks: int) -> dict[int, Record]:
         """The records of the chunks that are done."""
@@ -131,9 +143,12 @@ class Output(ABC):
         return {chunk: record for chunk, record in found if record is not None}
 
     def committed(self, chunk: int) -> Record | None:
-        """The chunk's record when it is there and its files are what it says; else None."""
+        """The chunk's record when it is there and its files are what it says; else None.
+
+        Without what it says of each row.
+        """
         record = self.read(record_name(chunk))
-        return record if record and all(map(self.is_whole, record["files"])) else None
+        return held(record) if record and all(map(self.is_whole, record["files"])) else None
 
     def finish(self, report: Mapping[str, Any], *, success: bool) -> None:
         self.write(REPORT, report)
@@ -152,6 +167,11 @@ class Output(ABC):
 def _as_json(record: Mapping[str, Any]) -> Write:
     text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
     return lambda aside: aside.write_text(text, encoding="utf-8")
+
+
+def held(record: Record) -> Record:
+    """What a process holds of a record."""
+    return {name: value for name, value in record.items() if name != CONTENTS}
 
 
 def record_name(chunk: int) -> str:
@@ -199,6 +219,11 @@ class OutputFolder(Output):
     def names(self) -> set[str]:
         return {one.name for one in self.path.iterdir() if not one.name.startswith(".")}
 
+    def files(self) -> Iterator[str]:
+        for folder, _, names in os.walk(self.path):
+            below = Path(folder).relative_to(self.path)
+            yield from ((below / name).as_posix() for name in names)
+
     def get(self, name: str) -> bytes | None:
         try:
             return (self.path / name).read_bytes()
@@ -223,6 +248,14 @@ class OutputFolder(Output):
 
     def remove(self, name: str) -> None:
         (self.path / name).unlink(missing_ok=True)
+
+    def sweep(self, names: Iterable[str], folders: str | None) -> None:
+        for name in names:
+            self.remove(name)
+        if folders:
+            for one in [one for one in self.path.iterdir() if one.name.startswith(folders)]:
+                with contextlib.suppress(OSError):  # there is something in it
+                    one.rmdir()
 
     def is_whole(self, file: Mapping[str, Any]) -> bool:
         path = self.path / file["name"]

@@ -20,9 +20,14 @@ from .output import PLAN
 from .readers import column_names, count_rows
 from .rows import check_columns
 
-FORMAT = 4
+FORMAT = 5
 MAX_CHUNKS = 100_000  # part names have five digits and must sort into row order
+ANOTHER_JOB = "this output folder belongs to another job"
 ANOTHER_FOLDER = "give another output folder, or empty this one to start anew"
+
+
+FEW_FILES = 5
+"""As many are named one by one."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,8 @@ class Plan:
     threads: int
     """Of each worker."""
     token_budget: int
+    retrying: bool = False
+    """Rejected rows are being done again; whoever goes on with the job goes on with that."""
     onnxruntime: str = ort.__version__
     format: int = FORMAT
 
@@ -99,15 +106,41 @@ def check_same(plan: Plan, **asked: Any) -> None:
             said = "the model's files are not the ones it was started with"
         else:
             said = f"{name} was {frozen[name]!r} and is now {value!r}"
-        raise PlanError(f"this output folder belongs to another job: {said}; {ANOTHER_FOLDER}")
+        raise PlanError(f"{ANOTHER_JOB}: {said}; {ANOTHER_FOLDER}")
+
+
+def check_names(plan: Plan, files: Sequence[File]) -> None:
+    """Raises PlanError when these are not the plan's files by their names."""
+    before, now = [one["name"] for one in plan.input], names_below(files)
+    if before != now:
+        raise PlanError(f"{ANOTHER_JOB}: {_names_change(before, now)}; {ANOTHER_FOLDER}")
+
+
+def check_content(file: File, known: Mapping[str, Any]) -> None:
+    """Raises PlanError when the content of a plan's file is not what it was."""
+    try:
+        same = file.stamp() == (known["size"], known["digest"])
+    except FileNotFoundError as problem:
+        raise InputError(f"{file} does not exist") from problem
+    if not same:
+        changed = f"the content of its input {known['name']} has changed"
+        raise PlanError(f"{ANOTHER_JOB}: {changed}; {ANOTHER_FOLDER}")
 
 
 def _input_change(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> str:
     names, names_now = [f["name"] for f in before], [f["name"] for f in now]
     if names != names_now:
-        return f"its input was {', '.join(names)} and is now {', '.join(names_now)}"
+        return _names_change(names, names_now)
     changed = next(b["name"] for b, n in zip(before, now, strict=True) if b != n)
     return f"the content of its input {changed} has changed"
+
+
+def _names_change(before: Sequence[str], now: Sequence[str]) -> str:
+    if max(len(before), len(now)) <= FEW_FILES:
+        return f"its input was {', '.join(before)} and is now {', '.join(now)}"
+    new, gone = sorted({*now} - {*before}), sorted({*before} - {*now})
+    one = f"{new[0]} is new" if new else f"{gone[0]} is gone" if gone else "in another order"
+    return f"its input was {len(before):,} files and is now {len(now):,}: {one}"
 
 
 def problems(files: Sequence[File], columns: Sequence[str]) -> dict[File, str]:

@@ -5,12 +5,17 @@ The plan itself, and what it is compared with, are plan.py's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import onnxruntime as ort
+
 from . import plan as plans
-from .chunks import Types, output_names
+from .chunks import BlockReader, Types, output_names
+from .digests import folder_sha256, folder_stamps
 from .errors import InputError, PlanError
 from .files import File, is_url
 from .output import PLAN, Output
@@ -82,16 +87,50 @@ def planned(out: Output) -> Plan:
     return plan
 
 
-def types_of(plan: Plan, files: list[File]) -> Types:
-    return column_types(plan.readable(files), plan.keep)
+@contextlib.contextmanager
+def still(folder: Path) -> Iterator[None]:
+    """Raises PlanError when the model's files were touched while the body opened them."""
+    before = folder_stamps(folder)
+    yield
+    if folder_stamps(folder) != before:
+        raise PlanError(f"the model in {folder} was changed while it was opened; run this again")
 
 
-def open_as_planned(folder: Path, plan: Plan, workers: int | None = None) -> Scorer:
-    return Scorer(
-        folder,
-        variant=plan.variant,
-        device=device_of(plan.provider),
-        workers=workers or plan.workers,
-        threads=plan.threads,
-        token_budget=plan.token_budget,
-    )
+@dataclass(frozen=True)
+class Opened:
+    """A plan's model and input, as whoever does its chunks has them."""
+
+    scorer: Scorer
+    reader: BlockReader
+    types: Types
+
+
+def opened(
+    folder: Path,
+    plan: Plan,
+    files: list[File],
+    *,
+    workers: int | None = None,
+    scorer: Scorer | None = None,
+) -> Opened:
+    """Hold model, onnxruntime, provider and input against the plan, and open them.
+
+    Everybody who does chunks comes through here: this process, one that shares the job or takes it
+    over, a task run, an actor. Of the input the names are compared now, a file's content before
+    its first row is read. `workers`: of this machine. `scorer`: the one that the plan was made of.
+    Raises PlanError naming what is another one than the plan's.
+    """
+    if scorer is None:
+        with still(folder):
+            plans.check_same(plan, model=folder_sha256(folder), onnxruntime=ort.__version__)
+            scorer = Scorer(
+                folder,
+                variant=plan.variant,
+                device=device_of(plan.provider),
+                workers=workers or plan.workers,
+                threads=plan.threads,
+                token_budget=plan.token_budget,
+            )
+            plans.check_same(plan, provider=scorer.provider)
+    reader = BlockReader(files, plan, type(scorer.head))
+    return Opened(scorer, reader, column_types(plan.readable(files), plan.keep))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,8 @@ DRIFTED = 0.25
 # With fewer rows the index is large by chance alone.
 ENOUGH_FOR_DRIFT = 200
 COUNTS = ("rows", "tokens", "written", "padded_tokens")
+RAN = ("scored", "tokens", "written", "padded_tokens")
+"""Counts of the texts that went through the model."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ class Report:
     workers: int
     threads: int
     parts: int
+    other_files: list[str] = field(default_factory=list)
+    """In the output, not of the job, and where a reader of the folder takes them for its parts."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -108,6 +112,12 @@ class Report:
                     f"{name} differs from the training data "
                     f"(population stability index {index:.2f})"
                 )
+        if self.other_files:
+            several = f", one of {len(self.other_files)} such" if len(self.other_files) > 1 else ""
+            lines.append(
+                f"the output also holds {self.other_files[0]}{several}, which is not this job's; "
+                "a reader of the folder may take it for rows"
+            )
         return "\n".join(lines)
 
 
@@ -121,6 +131,7 @@ def report_of(
     seconds: float,
     steps_s: Mapping[str, float],
     last: Mapping[str, Any] | None,
+    other_files: list[str],
 ) -> Report:
     """The report of a job from the records of all its chunks.
 
@@ -161,6 +172,7 @@ def report_of(
         threads=plan.threads,
         parts=sum(len(record["files"]) for record in records),
         unreadable=plan.unreadable,
+        other_files=other_files,
         **speed,
     )
 
@@ -172,27 +184,42 @@ def _sum(records: Sequence[Mapping[str, Any]], name: str) -> int:
 # --- sums over chunks -----------------------------------------------------------------------------
 
 
-def chunk_facts(
-    errors: Iterable[str | None],
+def run_facts(
     lengths: Sequence[int],
     tokens: int,
     padded_tokens: int,
     written: int,
-    decisions: Mapping[str, Iterable[Any]],
     profile: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What a chunk's record keeps, so that the report can be made without the rows.
+    """What some texts took that went through the model. All of it is counts, and adds up.
 
-    `lengths`: of the texts; `tokens`: that were read, those in two windows twice; `decisions`: the
-    head's watched columns. All of it is counts: chunks add up.
+    `lengths`: of the texts; `tokens`: that were read, those in two windows twice.
     """
     edges = profile.get("length_histogram", {}).get("edges", [])
     return {
-        "errors": _count(code for code in errors if code is not None),
+        "scored": len(lengths),
         "tokens": tokens,
         "written": written,
         "padded_tokens": padded_tokens,
         "lengths": _histogram(lengths, edges),
+    }
+
+
+def chunk_facts(
+    errors: Iterable[str | None],
+    ran: Mapping[str, Any],
+    failed: Mapping[str, Any],
+    decisions: Mapping[str, Iterable[Any]],
+) -> dict[str, Any]:
+    """What a chunk's record keeps, so that the report can be made without the rows.
+
+    `ran`, `failed`: what all its texts took, and those of them that got an error all the same;
+    `decisions`: the head's watched columns.
+    """
+    return {
+        "errors": _count(code for code in errors if code is not None),
+        **ran,
+        "failed": failed,
         "decisions": {
             name: _count(str(value) for value in values if value is not None)
             for name, values in decisions.items()
@@ -200,18 +227,23 @@ def chunk_facts(
     }
 
 
+def without_rejected(record: Mapping[str, Any], n_rows: int) -> dict[str, Any]:
+    """The record as if the chunk had never had its `n_rows` rejected rows."""
+    failed = record["failed"]
+    counts = {name: record[name] - failed[name] for name in RAN}
+    lengths = [a - b for a, b in zip(record["lengths"], failed["lengths"], strict=True)]
+    rest = {"rows": record["rows"] - n_rows, "errors": {}, "lengths": lengths}
+    return {**record, **counts, **rest}
+
+
 def merged(before: Mapping[str, Any], again: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts of a chunk whose rejected rows were done again. All that ran is counted."""
+    """The facts of a chunk's good rows, and of its rejected ones that were done again."""
     return {
         "first_row": before["first_row"],
-        "rows": before["rows"],
-        "scored": before["scored"] + again["scored"],
-        "content": before["content"] + again["content"],
-        "errors": again["errors"],
-        "tokens": before["tokens"] + again["tokens"],
-        "written": before["written"] + again["written"],
-        "padded_tokens": before["padded_tokens"] + again["padded_tokens"],
+        **{name: before[name] + again[name] for name in ("rows", *RAN)},
         "lengths": [a + b for a, b in zip(before["lengths"], again["lengths"], strict=True)],
+        "errors": again["errors"],
+        "failed": again["failed"],
         "decisions": {
             name: _add([before["decisions"].get(name, {}), counts])
             for name, counts in again["decisions"].items()

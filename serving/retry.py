@@ -2,24 +2,26 @@
 
 Each part is written anew with those rows in their places and the others as they were, to the byte,
 then its record. A job killed in between leaves a part that does not fit its record, which the next
-run makes anew as a whole.
+run makes anew as a whole. That a retry was begun stands in the plan until it is done.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
 from . import writers
-from .chunks import BlockReader, content_of
+from .chunks import BlockReader, content_of, packed_contents, unpacked_contents
 from .errors import PlanError
-from .output import Output, Record, record_name
+from .files import File
+from .output import CONTENTS, Output, Record, record_name
 from .plan import ANOTHER_FOLDER, Plan
-from .report import merged
+from .readers import count_rows
+from .report import merged, without_rejected
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Rejected:
     """What a committed chunk has to do again."""
 
     record: Record
+    """Of its other rows."""
     rows: Collection[int]
     """Their numbers in the table."""
 
@@ -43,7 +46,7 @@ def mended(plan: Plan, now: list[dict[str, Any]]) -> Plan:
         raise PlanError(
             f"rows can be done again only where they stood: {changed}; {ANOTHER_FOLDER}"
         )
-    return Plan(**{**vars(plan), "input": now})
+    return replace(plan, input=now, retrying=True)
 
 
 def find(out: Output, done: Mapping[int, Record], plan: Plan) -> dict[int, Rejected]:
@@ -54,23 +57,29 @@ def find(out: Output, done: Mapping[int, Record], plan: Plan) -> dict[int, Rejec
         if record["errors"]:
             contents = (out.get(file["name"]) or b"" for file in record["files"])
             rows = {row for content in contents for row in rejected(content)}
-            found[chunk] = Rejected(record, rows)
+            found[chunk] = Rejected(without_rejected(record, len(rows)), rows)
     return found
 
 
-def check_others(reader: BlockReader, rejected: Mapping[int, Rejected]) -> None:
-    """Raises PlanError where rows beside the rejected ones are not those that were scored."""
-    for chunk, again in sorted(rejected.items()):
+def check_others(
+    out: Output,
+    reader: BlockReader,
+    done: Collection[int],
+    rejected: Mapping[int, Rejected],
+) -> None:
+    """Raises PlanError where a row that is done and was not rejected has changed or moved."""
+    for chunk in sorted(done):
         block = reader.read(chunk)
         rows = range(block.first_row, block.first_row + len(block))
-        good = [i for i, row in enumerate(rows) if row not in again.rows]
-        content = sum(content_of(block.columns, i, rows) for i in good)
-        if content != again.record["content"]:
-            raise PlanError(
-                "rows can be done again only where they stood: of the rows "
-                f"{rows[0]:,} to {rows[-1]:,} good ones have changed or moved; mend nothing but "
-                f"the rejected rows, or {ANOTHER_FOLDER}"
-            )
+        again = rejected[chunk].rows if chunk in rejected else ()
+        known = _contents(out, chunk)
+        for i, row in enumerate(rows):
+            if row not in again and content_of(block.columns, i, rows) != known[i]:
+                raise PlanError(
+                    f"rows can be done again only where they stood: row {row:,} has a prediction "
+                    "and has changed or moved since; mend nothing but the rejected rows, or "
+                    f"{ANOTHER_FOLDER}"
+                )
 
 
 def commit(
@@ -82,19 +91,26 @@ def commit(
 ) -> Record:
     """The chunk's files with the new rows in them, and the record that counts them.
 
-    `tables`: the new rows by file name. A partition that has lost its rows keeps an empty file.
+    `tables`: the new rows by file name. The file of a partition that has lost all its rows is no
+    longer named; leftovers.py removes it.
     """
-    replace = writers.get(plan.output_format).replace
-    there = [file["name"] for file in before.record["files"]]
+    form, chunk = writers.get(plan.output_format), before.record["chunk"]
+    there = {file["name"]: out.get(file["name"]) or b"" for file in before.record["files"]}
     nothing = next(iter(tables.values())).slice(0, 0)
-    files = {
-        name: partial(
-            replace,
-            out.get(name) if name in there else None,
-            before.rows,
-            tables.get(name, nothing),
-        )
-        for name in dict.fromkeys([*there, *tables])
-    }
-    out.remove(record_name(before.record["chunk"]))
-    return out.commit(before.record["chunk"], files, **merged(before.record, facts))
+    files = {}
+    for name in dict.fromkeys([*there, *tables]):
+        old, new = there.get(name), tables.get(name, nothing)
+        if old and not len(new) and len(form.rejected(old)) == count_rows(File(f"{out}/{name}")):
+            continue
+        files[name] = partial(form.replace, old, before.rows, new)
+    contents = _contents(out, chunk)
+    first_row = before.record["first_row"]
+    contents[[row - first_row for row in sorted(before.rows)]] = unpacked_contents(facts[CONTENTS])
+    kept = {CONTENTS: packed_contents(contents), **merged(before.record, facts)}
+    out.remove(record_name(chunk))
+    return out.commit(chunk, files, **kept)
+
+
+def _contents(out: Output, chunk: int) -> Any:
+    """What the chunk's record says of each of its rows."""
+    return unpacked_contents((out.read(record_name(chunk)) or {})[CONTENTS])

@@ -1,10 +1,10 @@
 """A scoring job in a process of its own: `python -m serving.worker JOB`.
 
-JOB is a JSON object: `{"run": {...}}` with the arguments of job.run, `{"work": {...}}` with those
-of job.work and a list of `chunks`, or `{"try": {...}}` with those of job.try_rows. What happens is
-told on standard output, one JSON object a line: `progress`, `begun` and `committed` chunks, and
-last a `report`, `done`, or an `error`. A process that ends without one of these died, and whoever
-started it knows what it was at.
+JOB is a file with a JSON object: `{"run": {...}}` with the arguments of job.run, `{"work": {...}}`
+with those of job.work and a list of `chunks`, or `{"try": {...}}` with those of job.try_rows. What
+happens is told on standard output, one JSON object a line: `progress`, `begun` and `committed`
+chunks, and last a `report`, `done`, or an `error`. A process that ends without one of these died,
+and whoever started it knows what it was at.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import time
 import traceback
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -51,12 +52,12 @@ def _text(problem: Exception) -> str:
     return str(problem)
 
 
-def main(job: str) -> None:
+def main(job: Path) -> None:
     teller = Teller()
     try:
         from . import job as jobs
 
-        ((call, arguments),) = json.loads(job).items()
+        ((call, arguments),) = json.loads(job.read_bytes()).items()
         if call == "run":
             report = jobs.run(**arguments, on_progress=teller.progress, on_chunk=teller.chunk)
             teller.tell(report=report.to_dict())
@@ -79,4 +80,4 @@ def main(job: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(Path(sys.argv[1]))

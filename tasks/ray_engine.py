@@ -62,7 +62,7 @@ def run(
         with job.begun(**arguments) as begun:
             tell = None if on_progress is None else lambda now: on_progress(asdict(now))
             counted = job.Counted(begun, tell)
-            if begun.missing:
+            if begun.to_share():
                 _Driver(ray, begun, arguments, counted).run()
             return begun.finish().to_dict()
     finally:

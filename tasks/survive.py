@@ -8,9 +8,11 @@ folder, come out as rows with the error `killed_worker`, and the job goes on.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -42,8 +44,6 @@ def run(
     """
     out, job = open_output(arguments["output"]), {"run": {**arguments, "held": True}}
     with out.held() as lock:  # also between a worker's death and the next one
-        if arguments.get("retry_rejected"):  # what killed a process once is a rejected row too
-            out.remove(QUARANTINE)
         return dict(_until_done(lambda: job, arguments, on_progress, lock=lock)["report"])
 
 
@@ -144,14 +144,16 @@ def _killers(rows: range, kills: Callable[[range], bool]) -> list[int]:
 
 def _events(job: dict[str, Any], lock: int | None = None) -> Events:
     """What the worker tells, and last {"died": why} where it did. Raises what it raised."""
-    inherited = () if lock is None else (lock,)
-    with lifeline.running(
-        "serving.worker",
-        [json.dumps(job)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        pass_fds=inherited,
-    ) as process:
+    with (
+        _as_file(job) as given,  # of any size, which a command line is not
+        lifeline.running(
+            "serving.worker",
+            [f"/dev/fd/{given}"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=[one for one in (given, lock) if one is not None],
+        ) as process,
+    ):
         heard = lifeline.Overheard(process)
         assert process.stdout is not None
         with process.stdout as lines:
@@ -163,6 +165,16 @@ def _events(job: dict[str, Any], lock: int | None = None) -> Events:
                 if "report" in event or "done" in event:
                     return
         yield {"died": heard.why()}
+
+
+@contextlib.contextmanager
+def _as_file(job: dict[str, Any]) -> Iterator[int]:
+    """The handle of a file without a name, which is gone however this process ends."""
+    with tempfile.TemporaryFile() as file:
+        file.write(json.dumps(job).encode())
+        file.flush()
+        file.seek(0)
+        yield file.fileno()
 
 
 def _error(kind: str, text: str, errno: int | None, traceback: str) -> Exception:

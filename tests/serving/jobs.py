@@ -51,6 +51,12 @@ def parts(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(kept)}
 
 
+def everything(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Every file, when it was written, and what it holds."""
+    found = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in found}
+
+
 def run(model: Path, source: str | Path | list[Path], output: str | Path, **how: Any) -> job.Report:
     return job.run(model, source, output, **{"chunk_rows": 20, "model_version": "m/1", **how})
 

@@ -195,6 +195,56 @@ def test_a_job_killed_in_a_bucket_goes_on(model: Path, tmp_path: Path, proxy: Pr
     assert rows_of(fetched(str(output), tmp_path / "out")) == rows_of(tmp_path / "whole")
 
 
+# Ends before the store is asked for the n-th time to keep or remove an object.
+KILLED = """
+import os, signal, sys
+from serving import job, objects
+
+model, source, output, step = sys.argv[1:]
+left = int(step)
+
+def counted(call):
+    def counting(*given, **how):
+        global left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return call(*given, **how)
+    return counting
+
+objects.ObjectOutput._put = counted(objects.ObjectOutput._put)
+objects.ObjectOutput.remove = counted(objects.ObjectOutput.remove)
+job.run(model, source, output, chunk_rows=3, model_version="m/1", partition_by="label",
+        retry_rejected=True)
+"""
+
+
+@pytest.mark.parametrize("retry", [True, False])
+def test_a_retry_killed_between_two_records_of_a_chunk_leaves_no_old_partition(
+    model: Path, tmp_path: Path, proxy: Proxy, retry: bool
+) -> None:
+    source, url = tmp_path / "t.csv", f"{BUCKET}/out"
+    how: dict[str, Any] = {"chunk_rows": 3, "partition_by": "label"}
+    source.write_text('text\nsoup\n""\nmoon\n')
+    run(model, source, url, **how)
+    fsspec.filesystem("s3").pipe_file(f"{url}/notes.txt", b"mine")
+    source.write_text("text\nsoup\ngoal\nmoon\n")
+    # The quarantine, the plan, _SUCCESS, the record; the next are the new parts.
+    given = [str(model), str(source), url, "5"]
+    killed = subprocess.run([sys.executable, "-c", KILLED, *given], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    output = open_output(url)
+    assert output.get("_commits/00000.json") is None
+    assert output.get("label=__HIVE_DEFAULT_PARTITION__/part-00000.parquet") is not None
+    report = run(model, source, url, retry_rejected=retry, **how)
+    assert (report.rows, report.errors, report.other_files) == (3, {}, ["notes.txt"])
+    record = output.read("_commits/00000.json") or {}
+    parts_named = {file["name"] for file in record["files"]}
+    assert parts_named == {f"label={one}/part-00000.parquet" for one in ("food", "sport", "space")}
+    records = {"_plan.json", "_report.json", "_SUCCESS", "_commits/00000.json"}
+    assert set(output.files()) == parts_named | records | {"notes.txt"}
+
+
 def test_of_two_jobs_at_one_output_each_chunk_counts_once(
     model: Path, tmp_path: Path, proxy: Proxy
 ) -> None:

@@ -7,16 +7,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pyarrow.parquet as pq
 import pytest
-from jobs import parts, run, table
-from tiny_model import make_model
+import tiny_model
+from jobs import everything, parts, run, table
+from tiny_model import bag_of_words, graph, make_model
 
 from configs.errors import UserError
 from serving import job
 from serving.errors import InputError, PlanError
 from tasks import survive
 from tasks.score import PAGE, score
+
+PROFILE = {"length_histogram": {"edges": [0, 4, 16], "counts": [1, 1]}}
 
 
 @pytest.fixture
@@ -71,21 +75,23 @@ def test_rows_that_moved_cannot_be_done_again(model: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("row", "change"),
     [
-        lambda lines: [*lines[:4], *lines[5:], "0040,moon,x"],  # row 3, the bad one, is taken out
-        lambda lines: [lines[0], "0000,another text,x", *lines[2:]],
-        lambda lines: [lines[0], "0999" + lines[1][4:], *lines[2:]],  # the column that is kept
+        # Row 3, a bad one, is taken out.
+        (4, lambda lines: [*lines[:4], *lines[5:], "0040,moon,x"]),
+        (0, lambda lines: [lines[0], "0000,another text,x", *lines[2:]]),
+        # The column that is kept.
+        (0, lambda lines: [lines[0], "0999" + lines[1][4:], *lines[2:]]),
     ],
 )
 def test_where_good_rows_have_changed_none_can_be_done_again(
-    model: Path, tmp_path: Path, change: Callable[[list[str]], list[str]]
+    model: Path, tmp_path: Path, row: int, change: Callable[[list[str]], list[str]]
 ) -> None:
     source, output = table(tmp_path / "t.csv", 40), tmp_path / "out"
     run(model, source, output, keep=["id"])
     before, content = parts(output), source.read_text()
     source.write_text("\n".join(change(content.splitlines())) + "\n")
-    with pytest.raises(PlanError, match="of the rows 0 to 19 good ones have changed or moved"):
+    with pytest.raises(PlanError, match=f"row {row} has a prediction and has changed or moved"):
         run(model, source, output, keep=["id"], retry_rejected=True)
     assert parts(output) == before
     assert (output / "_SUCCESS").exists()
@@ -93,8 +99,65 @@ def test_where_good_rows_have_changed_none_can_be_done_again(
     source.write_text(content.replace("0020,,", "0020,soup,"))
     run(model, source, output, keep=["id"], retry_rejected=True)
     source.write_text(content.replace("0020,,", "0020,goal,").replace("0037,,", "0037,goal,"))
-    with pytest.raises(PlanError, match="of the rows 20 to 39 good ones have changed"):
+    with pytest.raises(PlanError, match="row 20 has a prediction and has changed or moved"):
         run(model, source, output, keep=["id"], retry_rejected=True)
+
+
+def test_a_good_row_is_looked_at_in_chunks_without_a_rejected_one_too(
+    model: Path, tmp_path: Path
+) -> None:
+    source, output = tmp_path / "t.csv", tmp_path / "out"
+    source.write_text('text\nsoup\n""\nrocket\nbread\n')
+    score(str(model), str(source), output, chunk_rows=2)
+    # Rows that killed their process in an earlier run are listed, and the list belongs to the job.
+    (output / "_quarantine.json").write_text('{"1": "killed_worker"}')
+    before = everything(output)
+    source.write_text("text\nsoup\ngoal\nrocket\nmoon\n")
+    with pytest.raises(PlanError, match="row 3 has a prediction and has changed or moved since"):
+        score(str(model), str(source), output, retry_rejected=True)
+    assert everything(output) == before, "a retry that is refused touches nothing"
+    source.write_text("text\nsoup\ngoal\nrocket\n")
+    with pytest.raises(PlanError, match=r"t\.csv had 4 rows and t\.csv has 3"):
+        score(str(model), str(source), output, retry_rejected=True)
+    assert everything(output) == before
+
+    source.write_text("text\nsoup\ngoal\nrocket\nbread\n")
+    report = score(str(model), str(source), output, retry_rejected=True)
+    assert [row["label"] for row in rows(output)] == ["food", "sport", "space", "food"]
+    assert (report.rows, report.rows_now, report.errors) == (4, 1, {})
+    assert not (output / "_quarantine.json").exists()
+
+
+def test_a_row_that_is_done_again_counts_its_tokens_once(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "model", profile=PROFILE)
+    weights = bag_of_words()
+    weights[tiny_model.VOCABULARY["bread"]] = float("inf")
+    onnx.save(graph(weights), str(model / "fp32" / "model.onnx"))
+    source, output = tmp_path / "t.csv", tmp_path / "out"
+    source.write_text("text\nsoup\nold bread\nbread of the goal\nthe moon\n")
+    first = run(model, source, output)
+    assert first.errors == {"model_error": 2}
+    assert first.tokens == 3 + 4 + 6 + 4
+    again = run(model, source, output, retry_rejected=True)
+    assert (again.errors, again.tokens, again.rows_now) == ({"model_error": 2}, 17, 2)
+
+    source.write_text("text\nsoup\nold soup\nbread of the goal\nthe moon\n")
+    again = run(model, source, output, retry_rejected=True)
+    assert (again.errors, again.tokens, again.rows_now) == ({"model_error": 1}, 17, 2)
+    source.write_text("text\nsoup\nold soup\ngoal\nthe moon\n")
+    again = run(model, source, output, retry_rejected=True)
+    whole = run(model, source, tmp_path / "whole")
+    assert (again.tokens, whole.tokens) == (3 + 4 + 3 + 4, 3 + 4 + 3 + 4)
+    assert again.tokens_per_second * again.seconds == pytest.approx(3, rel=0.2)  # rounded
+    assert again.padding_share >= 0
+    names = ("rows", "scored", "tokens", "lengths", "decisions", "errors", "failed", "contents")
+    records = [
+        json.loads((folder / "_commits" / "00000.json").read_bytes())
+        for folder in (output, tmp_path / "whole")
+    ]
+    for name in names:
+        assert records[0][name] == records[1][name], name
+    assert records[0]["lengths"] == [2, 2]
 
 
 def test_a_retry_that_is_killed_half_way_is_gone_on_with(model: Path, tmp_path: Path) -> None:
@@ -109,7 +172,12 @@ def test_a_retry_that_is_killed_half_way_is_gone_on_with(model: Path, tmp_path: 
     with pytest.raises(KeyboardInterrupt):
         run(model, source, output, retry_rejected=True, on_chunk=killed)
     assert not (output / "_SUCCESS").exists()
-    run(model, source, output, retry_rejected=True)
+    with (
+        job.begun(model, source, output, model_version="m/1") as begun,
+        pytest.raises(PlanError, match=r"rejected rows of .*out are being done again; finish that"),
+    ):
+        begun.to_share()
+    run(model, source, output)  # what was begun as a retry stays one
     run(model, source, tmp_path / "whole")
     wanted = {k: v for k, v in parts(tmp_path / "whole").items() if k.startswith("part")}
     assert {k: v for k, v in parts(output).items() if k.startswith("part")} == wanted

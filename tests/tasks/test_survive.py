@@ -14,6 +14,7 @@ import pytest
 from tiny_model import make_model
 
 from serving.errors import InputError, PlanError
+from serving.job import begun
 from serving.output import PLAN, open_output
 from tasks import survive
 from tasks.artifact import Artifact
@@ -117,6 +118,38 @@ def test_no_other_job_comes_in_while_a_dead_worker_is_replaced(
 def test_what_the_job_raises_is_raised_here(exported: Artifact, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"has no column 'txt'; did you mean 'text'"):
         survive.run(job(exported, tmp_path, ["goal"], text_column="txt"))
+
+
+def test_any_number_of_files_goes_through(exported: Artifact, tmp_path: Path, deadly: None) -> None:
+    """More than a command line holds: as a whole, and of each of its arguments."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    files = [folder / f"{i:04}-{'long' * 55}.csv" for i in range(1800)]
+    for i, file in enumerate(files):
+        file.write_text(f"text\n{'a deadly goal' if i == 7 else 'goal'}\n")
+    names = [str(file) for file in files]
+    assert sum(map(len, names)) > 400_000
+    given = {**job(exported, tmp_path, []), "paths": names, "chunk_rows": 100}
+    report = survive.run(given)
+    assert (report["rows"], report["errors"]) == (1800, {"killed_worker": 1})
+    with pytest.raises(PlanError, match=r"was 1,800 files and is now 1,799: 0003-long.* is gone"):
+        survive.run({**given, "paths": [*names[:3], *names[4:]]})
+
+
+def test_any_number_of_chunks_goes_through(exported: Artifact, tmp_path: Path) -> None:
+    given = job(exported, tmp_path, ["goal"] * 100_000, chunk_rows=1)
+    done: list[int] = []
+
+    def committed(chunk: int) -> None:
+        done.append(chunk)
+        if len(done) == 3:
+            raise KeyboardInterrupt
+
+    with begun(**given) as planned:
+        assert planned.plan.n_chunks == 100_000
+        with pytest.raises(KeyboardInterrupt):
+            survive.work(given, planned.to_share(), committed)
+    assert sorted(done) == [0, 1, 2]
 
 
 def test_killers_are_found_in_halves() -> None:
