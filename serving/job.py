@@ -84,6 +84,8 @@ def begun(
     partition_by: str | None = None,
     chunk_rows: int | None = None,
     max_rejected: float | None = None,
+    max_row_bytes: int | None = None,
+    csv_safe: bool | None = None,
     retry_rejected: bool = False,
     held: bool = False,
     **options: Any,
@@ -92,7 +94,9 @@ def begun(
 
     `model`: a model folder. `paths`, `output`: on a disk, or URLs. `options`: the head's, such as
     `probabilities=True`. `text_column`, `chunk_rows` and `max_rejected` are the model's own by
-    default; `max_rejected` only sets a field of the Report. `partition_by`: a column of the output
+    default, and so are `max_row_bytes` (a longer row has an error) and `csv_safe` (of CSV parts:
+    cells that a spreadsheet would run are marked). `max_rejected` only sets a field of the Report.
+    `partition_by`: a column of the output
     with a folder for each of its values. `retry_rejected`: of what is done, do those rows again
     that had an error; the input may have changed in those. `held`: the caller has the output's
     lock.
@@ -100,9 +104,13 @@ def begun(
     or one that is running, ModelFolderError and ProviderError as Scorer does.
     """
     started = time.monotonic()
-    folder, out, files = Path(model), open_output(output), find_files(paths)
-    planning.check_numbers(chunk_rows, workers, threads, token_budget, max_rejected)
+    folder, out = Path(model), open_output(output)
+    planning.check_numbers(chunk_rows, workers, threads, token_budget, max_row_bytes, max_rejected)
     described = manifest.read(folder)
+    max_row_bytes = planning.max_row_bytes(
+        max_row_bytes, described.score, plans.read(out.read(PLAN))
+    )
+    files = find_files(paths, max_row_bytes)
     # Not asked for; 0 is something to ask for.
     options = {name: one for name, one in options.items() if one is not None and one is not False}
     kind = heads.get(described.objective)
@@ -110,6 +118,7 @@ def begun(
     kind.check(options, pools=in_windows)
     text_column = text_column or described.score.get("text_column", "text")
     writers.get(format)
+    format = planning.output_format(format, csv_safe, described.score)
     planning.check_apart(output, paths)
     columns = list(dict.fromkeys([text_column, *keep]))
     problems = plans.problems(files, columns)
@@ -125,6 +134,7 @@ def begun(
         "workers": workers,
         "threads": threads,
         "token_budget": token_budget,
+        "max_row_bytes": max_row_bytes,
     }
     with contextlib.nullcontext() if held else out.held():
         out.check()
@@ -270,8 +280,9 @@ def work(
     decide the bytes.
     Raises PlanError when there is no such job.
     """
-    out, files = open_output(output), find_files(paths)
+    out = open_output(output)
     plan = planning.planned(out)
+    files = find_files(paths, plan.max_row_bytes)
     scorer = planning.open_as_planned(Path(model), plan, workers)
     lanes = Lanes(scorer, plan, files, planning.types_of(plan, files), out)
     lanes.run(take, on_chunk, lambda *batch: None)
@@ -287,7 +298,7 @@ def try_rows(model: str | Path, paths: Paths, output: str | Path, rows: range) -
     plan = planning.planned(out)
     number = rows.start // plan.chunk_rows
     scorer = planning.open_as_planned(Path(model), plan)
-    block = BlockReader(find_files(paths), plan, type(scorer.head)).read(number)
+    block = BlockReader(find_files(paths, plan.max_row_bytes), plan, type(scorer.head)).read(number)
     set_aside(block, out.quarantine())
     _, documents = tokenised(number, block, plan, scorer, only=rows)
     scorer.start(documents, **plan.options).outputs()

@@ -20,7 +20,7 @@ from .output import PLAN
 from .readers import column_names, count_rows
 from .rows import check_columns
 
-FORMAT = 4
+FORMAT = 5
 MAX_CHUNKS = 100_000  # part names have five digits and must sort into row order
 ANOTHER_FOLDER = "give another output folder, or empty this one to start anew"
 
@@ -48,6 +48,8 @@ class Plan:
     threads: int
     """Of each worker."""
     token_budget: int
+    max_row_bytes: int
+    """Of an input row; one with more has an error."""
     onnxruntime: str = ort.__version__
     format: int = FORMAT
 

@@ -22,7 +22,9 @@ BLOCK_ROWS = 1_000
 def open_source(source: TextSource, columns: Sequence[str] = (), folder: object = None) -> Source:
     """The column `text`. Raises DataError for a file that is missing, empty or not UTF-8."""
     given = [source.files] if isinstance(source.files, str) else source.files
-    whole = "".join(_read(path) for one in given for path in _found(one))
+    # By its real path: a file that is named twice is read once.
+    found = {path.resolve(): path for one in given for path in _found(one)}
+    whole = "".join(map(_read, found.values()))
     first_validation = round(len(whole) * (1 - source.validation - source.test))
     first_test = round(len(whole) * (1 - source.test))
     parts = {

@@ -21,7 +21,7 @@ from serving.scorer import Scorer
 
 CODES = {
     "invalid_utf8", "wrong_field_count", "invalid_json", "unreadable", "null_text", "empty_text",
-    "wrong_type",
+    "wrong_type", "row_too_large",
 }  # fmt: skip
 
 Found = tuple[Any, str | None]
