@@ -17,7 +17,7 @@ from .files import File
 from .rows import TOO_LARGE, Bad, Row, check_columns, clean
 
 # Of a Parquet file that are in memory as Arrow and as Python values at a time.
-BATCH_ROWS, BATCH_BYTES = 2**12, 2**26
+BATCH_ROWS, BATCH_BYTES = 2**12, 2**24
 ARROW_MAGIC = b"ARROW1"
 # What Arrow raises for a day after the year 9999, a time zone that nobody has, bytes as text.
 NOT_IN_PYTHON = (ValueError, OverflowError, KeyError)
