@@ -18,7 +18,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from jobs import run, write
 
+from flows import cli
 from serving import job, writers
+from serving.errors import InputError, PlanError
 
 # --- CSV: every text of Unicode -------------------------------------------------------------------
 
@@ -108,6 +110,54 @@ def test_numbers_stay_numbers_and_names_of_columns_are_cells_too(tmp_path: Path)
     assert (tmp_path / "part").read_text() == (
         '"row","\'=cmd","f","d","text","list"\n0,-5,-0.5,-1.50,"a=b -c","[""-x""]"\n'
     )
+
+
+def cells(output: Path, part: str = "part-00000.csv") -> list[list[str]]:
+    return by_module((output / part).read_bytes())
+
+
+def test_a_job_marks_cells_when_asked_to_and_the_plan_knows(
+    model: Path, make: Any, tmp_path: Path
+) -> None:
+    source = write(tmp_path, "t.csv", b"text,k\nsoup,=1\n,'x\ngoal,-2\n")
+    out, how = tmp_path / "out", {"keep": ["k"], "format": "csv"}
+    run(model, source, out, csv_safe=True, **how)
+    assert [row[1] for row in cells(out)] == ["'=1", "''x", "'-2"]
+    assert run(model, source, out, csv_safe=True, **how).rows_now == 0
+    with pytest.raises(PlanError, match="output_format was 'csv_safe' and is now 'csv'"):
+        run(model, source, out, **how)
+    # A row that is done again stands among the others, whose marks are not doubled.
+    before = (out / "part-00000.csv").read_bytes()
+    source.write_bytes(b"text,k\nsoup,=1\nmoon,'x\ngoal,-2\n")
+    again = run(model, source, out, csv_safe=True, retry_rejected=True, **how)
+    assert (again.rows_now, again.errors) == (1, {})
+    assert [row[1:3] for row in cells(out)] == [["'=1", "food"], ["''x", "space"], ["'-2", "sport"]]
+    now = (out / "part-00000.csv").read_bytes()
+    assert [now.splitlines()[i] for i in (0, 1, 3)] == [before.splitlines()[i] for i in (0, 1, 3)]
+
+    careful = make(score={"text_column": "text", "csv_safe": True})
+    run(careful, source, tmp_path / "its own", **how)
+    assert cells(tmp_path / "its own")[0][1] == "'=1"
+    run(careful, source, tmp_path / "not", csv_safe=False, **how)
+    assert cells(tmp_path / "not")[0][1] == "=1"
+    run(careful, source, tmp_path / "parquet", keep=["k"])
+    assert pq.read_table(tmp_path / "parquet")["k"].to_pylist() == ["=1", "'x", "-2"]
+    with pytest.raises(InputError, match="csv_safe is of parts in the format csv, not parquet"):
+        run(model, source, tmp_path / "none", csv_safe=True)
+
+
+def test_the_command_line_has_both(model: Path, tmp_path: Path) -> None:
+    source = write(tmp_path, "t.csv", b"text,k\nsoup,=1\n" + b"goal " * 20 + b",2\nmoon,3\n")
+    options = ["--format", "csv", "--csv-safe", "--max-row-bytes", "60", "--keep", "k"]
+    given = ["score", str(model), str(source), str(tmp_path / "out"), *options]
+    code, report = cli.call([*given, "--max-rejected", "0.5"])
+    assert (code, report["errors"]) == (0, {"row_too_large": 1})
+    assert [(row[1], row[2]) for row in cells(tmp_path / "out")] == [
+        ("'=1", "food"), ("", ""), ("3", "space"),
+    ]  # fmt: skip
+    code, told = cli.call([*given[:3], str(tmp_path / "none"), "--csv-safe"])
+    assert code == 2
+    assert told["error"] == "csv_safe is of parts in the format csv, not parquet"
 
 
 # --- JSON numbers ---------------------------------------------------------------------------------
