@@ -15,7 +15,7 @@ import lzma
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
@@ -39,7 +39,7 @@ class File:
 
     where: str
     """A path, or a URL."""
-    max_row_bytes: int = MAX_ROW_BYTES
+    max_row_bytes: int = field(default=MAX_ROW_BYTES, compare=False)
     """A row with more is not read: it has the error `row_too_large`."""
 
     def __str__(self) -> str:

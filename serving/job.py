@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,13 +104,9 @@ def begun(
     or one that is running, ModelFolderError and ProviderError as Scorer does.
     """
     started = time.monotonic()
-    folder, out = Path(model), open_output(output)
+    folder, out, files = Path(model), open_output(output), find_files(paths)
     planning.check_numbers(chunk_rows, workers, threads, token_budget, max_row_bytes, max_rejected)
     described = manifest.read(folder)
-    max_row_bytes = planning.max_row_bytes(
-        max_row_bytes, described.score, plans.read(out.read(PLAN))
-    )
-    files = find_files(paths, max_row_bytes)
     # Not asked for; 0 is something to ask for.
     options = {name: one for name, one in options.items() if one is not None and one is not False}
     kind = heads.get(described.objective)
@@ -134,12 +130,14 @@ def begun(
         "workers": workers,
         "threads": threads,
         "token_budget": token_budget,
-        "max_row_bytes": max_row_bytes,
     }
     with contextlib.nullcontext() if held else out.held():
         out.check()
         frozen = plans.read(out.read(PLAN))
+        limit = planning.max_row_bytes(max_row_bytes, described.score, frozen)
+        files = [replace(file, max_row_bytes=limit) for file in files]
         asked |= {
+            "max_row_bytes": limit,
             "model": folder_sha256(folder),
             "input": plans.fingerprint(files, problems, frozen),
             "onnxruntime": ort.__version__,
