@@ -29,6 +29,8 @@ class FilesSource(Section):
     """Given validation rows; drawn from train where this is absent."""
     test: str | list[str] | None = None
     """Given test rows; drawn from train where this is absent."""
+    max_row_bytes: int = Field(2**26, ge=1)
+    """Longer rows are rejected as `row_too_large`, and take no memory."""
 
 
 class HubSource(Section):
@@ -351,6 +353,10 @@ class Score(Section):
     """Input rows per commit; 10,000 by default, and 500 where texts are read in windows."""
     max_rejected: float = Field(0.1, ge=0, le=1)
     """Share of rows with an error above which the job ends with exit code 4."""
+    max_row_bytes: int = Field(2**26, ge=1)
+    """Longer rows of the input have the error `row_too_large` and take no memory."""
+    csv_safe: bool = False
+    """Mark cells of CSV parts that a spreadsheet would run; see docs/scoring.md."""
 
 
 class Recipe(Section):

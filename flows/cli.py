@@ -151,7 +151,7 @@ JOBS_OWN = (
 """What a job takes beside the command line's own arguments."""
 OPTIONS = (
     "device", "engine", "format", "partition_by", "chunk_rows", "retry_rejected", "max_rejected",
-    "tune", "probabilities",
+    "tune", "probabilities", "max_row_bytes", "csv_safe",
 )  # fmt: skip
 
 
@@ -362,6 +362,18 @@ def parser() -> argparse.ArgumentParser:
         type=float,
         metavar="SHARE",
         help="above it the exit code is 4; by default the model's",
+    )
+
+    one.add_argument(
+        "--max-row-bytes",
+        type=int,
+        metavar="N",
+        help="a longer row of the input is one with an error; by default the model's",
+    )
+    one.add_argument(
+        "--csv-safe",
+        action=argparse.BooleanOptionalAction,
+        help="with --format csv: mark cells that a spreadsheet would run; by default the model's",
     )
 
     command(history, "what happened to a model's aliases").add_argument("name", metavar="NAME")

@@ -217,11 +217,15 @@ def content_of(columns: Mapping[str, Sequence[Any]], position: int, rows: Sequen
         value = columns[name][position]
         is_text = isinstance(value, str)
         found = crc32(b"text" if is_text else b"other", found)
-        text = value if is_text else repr(value)
+        text = value if is_text else _repr(value)
         for start in range(0, len(text), PIECE_CHARS):
             piece = text[start : start + PIECE_CHARS]
             found = crc32(piece.encode("utf-8", "surrogatepass"), found)
     return found
+
+
+def _repr(value: Any) -> str:
+    return str(as_text(value) if isinstance(value, pa.Scalar) else repr(value))
 
 
 def _table(
@@ -258,7 +262,8 @@ def output_names(keep: Sequence[str], own: Sequence[str]) -> dict[str, str]:
 
 
 def _kept(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    return pa.array(map(as_text, values) if pa.types.is_string(kind) else values, kind)
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return pa.array(map(as_text, values) if is_text else values, kind)
 
 
 # --- files ----------------------------------------------------------------------------------------
@@ -276,7 +281,7 @@ def by_file(number: int, table: pa.Table, plan: Plan) -> dict[str, pa.Table]:
     name = part_name(number, plan)
     if plan.partition_by is None:
         return {name: table}
-    values = pa.array(map(as_text, table[plan.partition_by].to_pylist()), pa.string())
+    values = pa.array(writers.as_texts(table[plan.partition_by]), pa.string())
     rest, files = table.drop_columns(plan.partition_by), {}
     for value in sorted(set(values.to_pylist()), key=lambda one: (one is None, one or "")):
         chosen = pc.is_null(values) if value is None else pc.equal(values, value)

@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 
 from .errors import InputError
 from .files import File
-from .rows import Bad, Row, check_columns, clean
+from .rows import TOO_LARGE, Bad, Row, check_columns, clean
 
 # Of a Parquet file that are in memory as Arrow and as Python values at a time.
-BATCH_ROWS = 2**12
+BATCH_ROWS, BATCH_BYTES = 2**12, 2**24
 ARROW_MAGIC = b"ARROW1"
 # What Arrow raises for a day after the year 9999, a time zone that nobody has, bytes as text.
 NOT_IN_PYTHON = (ValueError, OverflowError, KeyError)
@@ -56,7 +56,8 @@ def parquet_rows(path: File, columns: Sequence[str]) -> Iterator[Row]:
         check_columns(path, columns, table.schema_arrow.names)
         for group in range(table.num_row_groups):
             left = table.metadata.row_group(group).num_rows
-            batches = table.iter_batches(BATCH_ROWS, row_groups=[group], columns=list(columns))
+            n_rows = _batch_size(table.metadata.row_group(group), columns)
+            batches = table.iter_batches(n_rows, row_groups=[group], columns=list(columns))
             while left > 0:
                 try:
                     batch = next(batches, None)
@@ -68,7 +69,16 @@ def parquet_rows(path: File, columns: Sequence[str]) -> Iterator[Row]:
                     yield from _unreadable(left, columns)
                     break
                 left -= len(batch)
-                yield from _batch_rows(batch, columns)
+                yield from _batch_rows(batch, columns, path.max_row_bytes)
+
+
+def _batch_size(group: pq.RowGroupMetaData, columns: Sequence[str]) -> int:
+    """Rows that make about `BATCH_BYTES`, as far as the footer knows."""
+    chunks = map(group.column, range(group.num_columns))
+    asked = (one for one in chunks if one.path_in_schema.split(".")[0] in columns)
+    n_bytes = sum(int(one.total_uncompressed_size) for one in asked)
+    n_rows = BATCH_BYTES * int(group.num_rows) // max(n_bytes, 1)
+    return max(1, min(BATCH_ROWS, n_rows))
 
 
 # --- Arrow ----------------------------------------------------------------------------------------
@@ -111,7 +121,7 @@ def arrow_rows(path: File, columns: Sequence[str]) -> Iterator[Row]:
             except pa.ArrowException:
                 yield from _unreadable(len(batch), columns)
             else:
-                yield from _batch_rows(batch, columns)
+                yield from _batch_rows(batch, columns, path.max_row_bytes)
 
 
 def _check_places(array: pa.Array) -> None:
@@ -127,15 +137,37 @@ def _check_places(array: pa.Array) -> None:
 
 
 def arrow_type(kind: pa.DataType) -> pa.DataType:
-    """The type a column's values can be written with again."""
+    """The type a column's values are written with: its own, but for what Parquet does not have.
+
+    A dictionary is a way to store values, and becomes the values' type.
+    """
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     if pa.types.is_fixed_size_list(kind):  # Arrow writes nulls of it that it cannot read
         kind = pa.list_(kind.value_type)
     if isinstance(kind, pa.Bool8Type):
         kind = pa.bool_()
-    as_it_is = not _is_texty(kind) and not _has_nanoseconds(kind) and _is_in_parquet(kind)
-    return kind if as_it_is else pa.string()
+    if pa.types.is_string_view(kind):
+        kind = pa.string()
+    if pa.types.is_binary_view(kind):
+        kind = pa.binary()
+    return kind if _is_in_parquet(kind) else pa.string()
+
+
+def readable_type(kind: pa.DataType) -> pa.DataType:
+    """What to cast to, for Python to have all the values: it has no nanoseconds, and Arrow would
+    reach for pandas to have them."""
+    if getattr(kind, "unit", None) == "ns":
+        return pa.string()
+    if pa.types.is_map(kind):
+        return pa.map_(readable_type(kind.key_type), readable_type(kind.item_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(readable_type(field.type)) for field in kind])
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(readable_type(kind.value_type)))
+    if pa.types.is_large_list(kind):
+        return pa.large_list(kind.value_field.with_type(readable_type(kind.value_type)))
+    return kind
 
 
 def _is_in_parquet(kind: pa.DataType) -> bool:
@@ -151,22 +183,46 @@ def _unreadable(n: int, columns: Sequence[str]) -> Iterator[Row]:
     return (([None] * len(columns), "unreadable") for _ in range(n))
 
 
-def _batch_rows(batch: pa.RecordBatch, columns: Sequence[str]) -> Iterator[Row]:
-    values = (_values(batch.column(name)) for name in columns)
-    for row in zip(*values, strict=True):
+def _batch_rows(batch: pa.RecordBatch, columns: Sequence[str], max_bytes: int) -> Iterator[Row]:
+    arrays = [_plain(batch.column(name)) for name in columns]
+    if sum(array.nbytes for array in arrays) <= max_bytes:
+        yield from _rows(arrays)
+        return
+    # One by one: a value that is too large is not made a Python one.
+    for i in range(len(batch)):
+        row = [array.slice(i, 1) for array in arrays]
+        if sum(array.nbytes for array in row) > max_bytes:
+            yield [None] * len(columns), TOO_LARGE
+        else:
+            yield from _rows(row)
+
+
+def _plain(array: pa.Array) -> pa.Array:
+    """The values by themselves, so that a slice's `nbytes` are its own."""
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if pa.types.is_string_view(array.type):
+        return array.view(pa.binary_view()).cast(pa.large_binary()).view(pa.large_string())
+    return array.cast(pa.large_binary()) if pa.types.is_binary_view(array.type) else array
+
+
+def _rows(arrays: Sequence[pa.Array]) -> Iterator[Row]:
+    for row in zip(*map(_values, arrays), strict=True):
         yield clean(list(row))
 
 
 def _values(array: pa.Array) -> list[Any]:
-    """Python values. Arrow does not look whether its strings are UTF-8, so this does."""
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
+    """Python values; Arrow's own where Python cannot have them as they are.
+
+    Arrow does not look whether its strings are UTF-8, so this does.
+    """
     if _is_texty(array.type):
-        return [_decoded(value) for value in array.view(_as_binary(array.type)).to_pylist()]
+        decode = _decoded if array.type in _BINARY else _bytes_or_text
+        return [decode(value) for value in array.view(_as_binary(array.type)).to_pylist()]
+    if readable_type(array.type) != array.type:
+        return [one if one.is_valid else None for one in array]
     try:
-        # Python has no nanoseconds, and Arrow would reach for pandas to have them.
-        exact = array.cast(pa.string()) if _has_nanoseconds(array.type) else array
-        return list(exact.to_pylist())
+        return list(array.to_pylist())
     except NOT_IN_PYTHON:
         return [_value(one) for one in array]
 
@@ -187,6 +243,12 @@ def _decoded(value: bytes | None) -> str | None:
         return value.decode()
     except UnicodeDecodeError:
         return Bad("invalid_utf8")
+
+
+def _bytes_or_text(value: bytes | None) -> bytes | str | None:
+    """Many writers do not say that their binary columns are text."""
+    text = _decoded(value)
+    return value if isinstance(text, Bad) or (text and "\0" in text) else text
 
 
 _BINARY = {
@@ -213,7 +275,3 @@ def _is_texty(kind: pa.DataType) -> bool:
         or types.is_large_binary(kind)
         or types.is_binary_view(kind)
     )
-
-
-def _has_nanoseconds(kind: pa.DataType) -> bool:
-    return getattr(kind, "unit", None) == "ns"

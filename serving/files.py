@@ -12,9 +12,10 @@ import gzip
 import importlib
 import io
 import lzma
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
@@ -28,6 +29,8 @@ from .errors import InputError
 BLOCK = 2**22
 """Bytes that a remote file is asked for at a time."""
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
+MAX_ROW_BYTES = 2**26
+"""Of a row, by default: a longer one costs itself, and not the memory it would take."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class File:
 
     where: str
     """A path, or a URL."""
+    max_row_bytes: int = field(default=MAX_ROW_BYTES, compare=False)
+    """A row with more is not read: it has the error `row_too_large`."""
 
     def __str__(self) -> str:
         return self.where
@@ -79,6 +84,15 @@ def names_below(files: Sequence[File]) -> list[str]:
     folders = zip(*(path[:-1] for path in paths), strict=False)
     n_common = sum(1 for _ in takewhile(lambda level: len(set(level)) == 1, folders))
     return [str(PurePosixPath(*path[n_common:])) for path in paths]
+
+
+def identity(file: File) -> str:
+    """Equal for all names of one file: relative and absolute, through links, as path and as URL."""
+    where = file.where
+    if is_url(where):
+        filesystem, path = filesystem_of(where)
+        where = str(filesystem.unstrip_protocol(path)).removeprefix("file://")
+    return where if is_url(where) else os.path.realpath(where)
 
 
 def is_url(where: str | Path) -> bool:
@@ -186,9 +200,44 @@ def packed(name: str) -> str:
     return next((ending for ending in UNPACK if name.lower().endswith(ending)), "")
 
 
+MAX_EXPANSION, FREE_EXPANSION_BYTES = 2_000, 2**30
+"""A file may unpack to so many times its size, and to so many bytes whatever its size. Text seldom
+packs better than 1 to 100, gzip never than 1 to 1,032."""
+
+
 @contextmanager
 def unpacked(file: File) -> Iterator[io.BufferedReader]:
-    """The file's bytes from the beginning, decompressed by the ending of its name."""
+    """The file's bytes from the beginning, decompressed by the ending of its name.
+
+    Raises InputError, on the way, for one that unpacks to more than its size can explain.
+    """
     ending = packed(file.name)
-    with file.open() as raw, UNPACK[ending](raw) if ending else raw as stream:
-        yield io.BufferedReader(cast(io.RawIOBase, stream))
+    with file.open() as raw:
+        if not ending:
+            yield io.BufferedReader(cast(io.RawIOBase, raw))
+            return
+        size = raw.seek(0, io.SEEK_END)
+        raw.seek(0)
+        limit = max(FREE_EXPANSION_BYTES, MAX_EXPANSION * size)
+        with UNPACK[ending](raw) as stream:
+            yield io.BufferedReader(_Unpacked(stream, limit, str(file)))
+
+
+class _Unpacked(io.RawIOBase):
+    """A decompressor's stream, up to a number of bytes."""
+
+    def __init__(self, stream: Any, limit: int, name: str) -> None:
+        self._stream, self._left, self._limit, self._name = stream, limit, limit, name
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        n = int(self._stream.readinto(buffer))
+        self._left -= n
+        if self._left < 0:
+            raise InputError(
+                f"{self._name} unpacks to more than {self._limit:,} bytes, over {MAX_EXPANSION:,} "
+                "times its size; if that is meant, unpack it first"
+            )
+        return n

@@ -84,6 +84,8 @@ def begun(
     partition_by: str | None = None,
     chunk_rows: int | None = None,
     max_rejected: float | None = None,
+    max_row_bytes: int | None = None,
+    csv_safe: bool | None = None,
     retry_rejected: bool = False,
     held: bool = False,
     **options: Any,
@@ -92,7 +94,9 @@ def begun(
 
     `model`: a model folder. `paths`, `output`: on a disk, or URLs. `options`: the head's, such as
     `probabilities=True`. `text_column`, `chunk_rows` and `max_rejected` are the model's own by
-    default; `max_rejected` only sets a field of the Report. `partition_by`: a column of the output
+    default, and so are `max_row_bytes` (a longer row has an error) and `csv_safe` (of CSV parts:
+    cells that a spreadsheet would run are marked). `max_rejected` only sets a field of the Report.
+    `partition_by`: a column of the output
     with a folder for each of its values. `retry_rejected`: of what is done, do those rows again
     that had an error; the input may have changed in those. `held`: the caller has the output's
     lock.
@@ -101,7 +105,7 @@ def begun(
     """
     started = time.monotonic()
     folder, out, files = Path(model), open_output(output), find_files(paths)
-    planning.check_numbers(chunk_rows, workers, threads, token_budget, max_rejected)
+    planning.check_numbers(chunk_rows, workers, threads, token_budget, max_row_bytes, max_rejected)
     described = manifest.read(folder)
     # Not asked for; 0 is something to ask for.
     options = {name: one for name, one in options.items() if one is not None and one is not False}
@@ -110,6 +114,7 @@ def begun(
     kind.check(options, pools=in_windows)
     text_column = text_column or described.score.get("text_column", "text")
     writers.get(format)
+    format = planning.output_format(format, csv_safe, described.score)
     planning.check_apart(output, paths)
     columns = list(dict.fromkeys([text_column, *keep]))
     problems = plans.problems(files, columns)
@@ -129,7 +134,10 @@ def begun(
     with contextlib.nullcontext() if held else out.held():
         out.check()
         frozen = plans.read(out.read(PLAN))
+        limit = planning.max_row_bytes(max_row_bytes, described.score, frozen)
+        files = [replace(file, max_row_bytes=limit) for file in files]
         asked |= {
+            "max_row_bytes": limit,
             "input": plans.fingerprint(files, problems, frozen),
             "onnxruntime": ort.__version__,
         }
@@ -287,8 +295,9 @@ def work(
     decide the bytes.
     Raises PlanError when there is no such job, or it is another model's, input's or onnxruntime's.
     """
-    out, files = open_output(output), find_files(paths)
+    out = open_output(output)
     plan = planning.planned(out)
+    files = find_files(paths, plan.max_row_bytes)
     lanes = Lanes(planning.opened(Path(model), plan, files, workers=workers), plan, out)
     lanes.run(take, on_chunk, lambda *batch: None)
     return lanes.steps_s
@@ -302,7 +311,7 @@ def try_rows(model: str | Path, paths: Paths, output: str | Path, rows: range) -
     out = open_output(output)
     plan = planning.planned(out)
     number = rows.start // plan.chunk_rows
-    opened = planning.opened(Path(model), plan, find_files(paths))
+    opened = planning.opened(Path(model), plan, find_files(paths, plan.max_row_bytes))
     scorer, block = opened.scorer, opened.reader.read(number)
     set_aside(block, out.quarantine())
     _, documents = tokenised(number, block, plan, scorer, only=rows)

@@ -53,6 +53,8 @@ class Plan:
     threads: int
     """Of each worker."""
     token_budget: int
+    max_row_bytes: int
+    """Of an input row; one with more has an error."""
     retrying: bool = False
     """Rejected rows are being done again; whoever goes on with the job goes on with that."""
     onnxruntime: str = ort.__version__

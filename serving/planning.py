@@ -6,7 +6,7 @@ The plan itself, and what it is compared with, are plan.py's.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from . import plan as plans
 from .chunks import BlockReader, Types, output_names
 from .digests import folder_sha256, folder_stamps
 from .errors import InputError, PlanError
-from .files import File, is_url
+from .files import MAX_ROW_BYTES, File, is_url
 from .output import PLAN, Output
 from .plan import Plan
 from .readers import Paths, column_types
@@ -30,12 +30,27 @@ CHUNK_ROWS = 10_000
 def check_numbers(*counts_then_share: float | None) -> None:
     *counts, share = counts_then_share
     for name, count in zip(
-        ("chunk_rows", "workers", "threads", "token_budget"), counts, strict=True
+        ("chunk_rows", "workers", "threads", "token_budget", "max_row_bytes"), counts, strict=True
     ):
         if count is not None and count < 1:
             raise InputError(f"{name} must be 1 or more, not {count}")
     if share is not None and not 0 <= share <= 1:
         raise InputError(f"max_rejected is a share of the rows, from 0 to 1, not {share}")
+
+
+def max_row_bytes(asked: int | None, score: Mapping[str, Any], plan: Plan | None) -> int:
+    """Of an input row: as asked, else as the job began, else as the model has it."""
+    begun = plan.max_row_bytes if plan else None
+    return int(asked or begun or score.get("max_row_bytes") or MAX_ROW_BYTES)
+
+
+def output_format(asked: str, csv_safe: bool | None, score: Mapping[str, Any]) -> str:
+    """The writer's name. Raises InputError for a format that has no safe form."""
+    if asked != "csv" and csv_safe:
+        raise InputError(f"csv_safe is of parts in the format csv, not {asked}")
+    if csv_safe is None:
+        csv_safe = bool(score.get("csv_safe"))
+    return "csv_safe" if asked == "csv" and csv_safe else asked
 
 
 def check_apart(output: str | Path, paths: Paths) -> None:

@@ -12,7 +12,10 @@ JSON line that is not blank, a Parquet or Arrow row. Numbered from 0 across all 
 Reason codes for a row, in `Block.errors`:
     invalid_utf8       an asked value is not UTF-8 text (a NUL or a lone surrogate counts as such)
     wrong_field_count  a CSV record with more or fewer fields than the header, or an unclosed quote
-    invalid_json       a line that is no JSON object, or an asked value nested over 100 deep
+    invalid_json       a line that is no JSON object; an asked key that stands there twice; an asked
+                       value nested over 100 deep
+    row_too_large      more bytes than the file's `max_row_bytes`: of a line, of a CSV record (or a
+                       quote that is not closed within so many), of the asked values of a typed row
     unreadable         behind a broken place of a Parquet row group, in a broken Arrow batch, or an
                        asked value that Python has no match for, such as a day after the year 9999
     null_text          a text column holds null, or the key is absent
@@ -28,7 +31,7 @@ import lzma
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -147,7 +150,7 @@ def _check_text(values: Iterable[Any], errors: list[str | None]) -> None:
         if value is None:
             errors[i] = "null_text"
         elif not isinstance(value, str):
-            errors[i] = "wrong_type"
+            errors[i] = "invalid_utf8" if isinstance(value, bytes) else "wrong_type"
         elif not value or value.isspace():
             errors[i] = "empty_text"
 
@@ -169,8 +172,8 @@ def count_rows(path: str | Path | File) -> int:
 def column_types(paths: Paths | Sequence[File], columns: Sequence[str]) -> dict[str, pa.DataType]:
     """The Arrow type each column can be written with: one for all rows of all files.
 
-    Text for CSV and JSON lines, the file's own for Parquet and Arrow; text where files disagree,
-    and for times finer than Python's. `as_text` makes the text.
+    Text for CSV and JSON lines, the file's own for Parquet and Arrow; text where files disagree.
+    `as_text` makes the text.
     Raises InputError for a missing column: call it first, and a job fails before it starts.
     """
     kinds: dict[str, set[pa.DataType]] = {name: set() for name in columns}
@@ -192,12 +195,32 @@ def _types(file: File, columns: Sequence[str]) -> dict[str, pa.DataType]:
 
 
 def as_text(value: Any) -> str | None:
-    """A value as text: null stays null, numbers and nested values are JSON, dates ISO 8601."""
+    """A value as text: null stays null, numbers and nested values are JSON, dates ISO 8601.
+
+    Numbers of a JSON file are written as they stand there.
+    """
     if value is None or isinstance(value, str):
         return value
+    if isinstance(value, pa.Scalar):
+        value = value.cast(columnar.readable_type(value.type)).as_py()
+        return as_text(value)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
     if isinstance(value, bool | int | float | list | dict):
-        return json.dumps(value, ensure_ascii=False, default=str)
+        return _as_json(value)
     return str(value)
+
+
+def _as_json(value: Any) -> str:
+    """As json.dumps has it, but for `rows.Number`."""
+    if isinstance(value, rows.Number):
+        return value.text
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_as_json, value))}]"
+    if isinstance(value, dict):
+        pairs = (f"{_as_json(str(key))}: {_as_json(one)}" for key, one in value.items())
+        return f"{{{', '.join(pairs)}}}"
+    return json.dumps(value, ensure_ascii=False, default=as_text)
 
 
 def _rows(file: File, columns: Sequence[str]) -> Iterator[rows.Row]:
@@ -244,21 +267,33 @@ def _broken_is_input_error(file: File) -> Iterator[None]:
 # --- files ----------------------------------------------------------------------------------------
 
 
-def find_files(paths: Paths | Sequence[File]) -> list[File]:
+def find_files(
+    paths: Paths | Sequence[File], max_row_bytes: int = files.MAX_ROW_BYTES
+) -> list[File]:
     """The files that paths, globs, folders and URLs name: in the order given, each one's sorted.
 
-    No file comes twice. A folder stands for the tables in and below it; names that start with
-    `.` or `_` are left out. Raises InputError for a path without a file and an unknown ending.
+    No file comes twice, whatever it is called the second time: the first name stands. A folder
+    stands for the tables in and below it; names that start with `.` or `_` are left out.
+    `max_row_bytes`: of a row in them; `File`s come as they are.
+    Raises InputError for a path without a file and an unknown ending.
     """
     given = [paths] if isinstance(paths, str | Path) else paths
     found: list[File] = []
     for one in given:
-        found += [one] if isinstance(one, File) else files.expand(one, _is_table)
+        if isinstance(one, File):
+            found.append(one)
+        else:
+            found += [
+                replace(it, max_row_bytes=max_row_bytes) for it in files.expand(one, _is_table)
+            ]
     if not found:
         raise InputError("no input: give at least one file, folder or glob")
     for file in found:
         format_of(file)
-    return list(dict.fromkeys(found))
+    first_names: dict[str, File] = {}
+    for file in found:
+        first_names.setdefault(files.identity(file), file)
+    return list(first_names.values())
 
 
 def format_of(path: str | Path | File) -> str:

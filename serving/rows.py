@@ -13,9 +13,10 @@ import difflib
 import io
 import itertools
 import json
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import IO, Any
 
 from .errors import InputError
@@ -23,11 +24,14 @@ from .files import File, unpacked
 
 Row = tuple[list[Any], str | None]
 """Values of the asked columns, and a reason code or None for a good row."""
+Record = list[str] | str
+"""The fields of a CSV record; or the reason code of one that could not be read."""
 Object = dict[str, Any] | str
 """Of JSON lines; or the reason code of a line that is none."""
 
-# A quote that is never closed swallows the rows after it; from here on it is taken for a mistake.
-MAX_FIELD_CHARS = 2**26
+TOO_LARGE = "row_too_large"
+SKIP = 2**16
+"""Of a line that is too long, at a time."""
 # Python gives up on JSON at about 1,000, earlier or later with what has called it.
 MAX_NESTING = 100
 # Of a file's columns and of a column's name, in a message.
@@ -55,7 +59,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 @contextmanager
-def _open(path: File) -> Iterator[IO[bytes]]:
+def _open(path: File) -> Iterator[io.BufferedReader]:
     """The file's bytes, unpacked, without a byte order mark.
 
     Raises InputError for an empty file and for UTF-16.
@@ -73,6 +77,20 @@ def _open(path: File) -> Iterator[IO[bytes]]:
 
 class Bad(str):
     """A reason code, in the place of a value that could not be read."""
+
+
+class Number(float):
+    """A JSON number that Python would write in another way, with its own text."""
+
+    text: str
+
+    def __new__(cls, text: str) -> Number:
+        number = super().__new__(cls, text)
+        number.text = text
+        return number
+
+    def __repr__(self) -> str:
+        return self.text
 
 
 def clean(values: list[Any]) -> Row:
@@ -94,8 +112,11 @@ def _problem(value: Any) -> str | None:
         within = [part for one in within for part in _parts(one)]
         if not within:
             return None
-        if not all(_is_text(part) for part in within if isinstance(part, str)):
-            return "invalid_utf8"
+        for part in within:
+            if isinstance(part, Bad):
+                return part
+            if isinstance(part, str) and not _is_text(part):
+                return "invalid_utf8"
     return "invalid_json"
 
 
@@ -122,54 +143,62 @@ def _is_text(value: str) -> bool:
 
 def csv_names(path: File, delimiter: str) -> list[str]:
     with _open(path) as file:
-        return _header(_csv_records(file, delimiter), path)
+        return _header(_csv_records(file, delimiter, path.max_row_bytes), path)
 
 
 def csv_count(path: File, delimiter: str) -> int:
     with _open(path) as file:
-        records = _csv_records(file, delimiter)
+        records = _csv_records(file, delimiter, path.max_row_bytes)
         _header(records, path)
         return sum(1 for _ in records)
 
 
 def csv_rows(path: File, columns: Sequence[str], delimiter: str) -> Iterator[Row]:
     with _open(path) as file:
-        records = _csv_records(file, delimiter)
+        records = _csv_records(file, delimiter, path.max_row_bytes)
         header = _header(records, path)
         check_columns(path, columns, header)
         wanted = [header.index(name) for name in columns]
         for record in records:
-            if record is None or len(record) != len(header):
+            if isinstance(record, str):
+                yield [None] * len(wanted), record
+            elif len(record) != len(header):
                 yield [None] * len(wanted), "wrong_field_count"
             else:
                 yield clean([record[i] for i in wanted])
 
 
-def _header(records: Iterator[list[str] | None], path: File) -> list[str]:
+def _header(records: Iterator[Record], path: File) -> list[str]:
     header = next(records, None)
-    if header is None:
+    if header == TOO_LARGE:
+        raise InputError(
+            f"{path} cannot be read: its header line is longer than {path.max_row_bytes:,} bytes"
+        )
+    if header is None or isinstance(header, str):
         raise InputError(f"{path} has no header line with the names of its columns")
     return header
 
 
-def allow_long_fields() -> None:
+def allow_long_fields(n_chars: int) -> None:
     """csv's own limit is 131,072 characters, for the whole process."""
-    csv.field_size_limit(max(MAX_FIELD_CHARS, csv.field_size_limit()))
+    csv.field_size_limit(max(n_chars, csv.field_size_limit()))
 
 
 class _Lines:
     """Lines for csv.reader; remembers those of the record at hand, so as to read them again."""
 
-    def __init__(self, lines: Iterator[str]) -> None:
-        self._lines = lines
+    def __init__(self, lines: Iterator[str], limit: int) -> None:
+        self._lines, self._limit = lines, limit
         self._again: deque[str] = deque()
-        self._n_chars = 0
+        self._n_bytes = 0
         self.record: list[str] = []
         self.ended = False
+        self.too_large = False
 
     def begin(self) -> None:
         self.record.clear()
-        self._n_chars = 0
+        self._n_bytes = 0
+        self.too_large = False
 
     def __iter__(self) -> _Lines:
         return self
@@ -178,13 +207,20 @@ class _Lines:
         # No line closes the quote that swallowed it: one that it opens itself stays open as well,
         # and is not followed, or a file full of them would be read as often as it has lines.
         line = None
-        if not self.record or not (self._again or self._n_chars > MAX_FIELD_CHARS):
+        if not (self.record and self._again):
             line = self._again.popleft() if self._again else next(self._lines, None)
         if line is None:
             self.ended = True
             raise StopIteration
+        self._n_bytes += n_bytes(line)
+        self.too_large = isinstance(line, Bad) or self._n_bytes > self._limit
+        if self.too_large and self.record:  # a quote that is not closed within reason
+            self._again.append(line)
+            self.ended = True
+            raise StopIteration
         self.record.append(line)
-        self._n_chars += len(line)
+        if self.too_large:
+            raise StopIteration
         return line
 
     def retry_after_first(self) -> None:
@@ -192,31 +228,51 @@ class _Lines:
         self.ended = False
 
 
-def _csv_records(file: IO[bytes], delimiter: str) -> Iterator[list[str] | None]:
-    """Records without the blank ones; None for a line that opens a quote nobody closes.
+def n_bytes(text: str) -> int:
+    """In the file: bytes that are not UTF-8 are lone surrogates here."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogateescape"))
 
-    Such a line costs itself only: the lines its quote swallowed are read again. Bytes that are
-    not UTF-8 come as lone surrogates, so they too cost their own record only.
+
+def _csv_records(file: IO[bytes], delimiter: str, limit: int) -> Iterator[Record]:
+    """Records without the blank ones, or a reason code: of a line that opens a quote nobody closes
+    and of a record over the limit.
+
+    A line with an open quote costs itself only: the lines its quote swallowed are read again. Bytes
+    that are not UTF-8 come as lone surrogates, so they too cost their own record only.
     """
-    allow_long_fields()
+    allow_long_fields(limit + 1)
     with io.TextIOWrapper(file, "utf-8", errors="surrogateescape", newline="") as text:
-        lines = _Lines(text)
+        lines = _Lines(_text_lines(text, limit), limit)
         records = csv.reader(lines, delimiter=delimiter)
         while True:
             lines.begin()
-            try:
-                record = next(records, None)
-            except csv.Error:  # over the limit: not closed within reason
-                lines.retry_after_first()
-                yield None
-                continue
-            if record is None:
+            record = next(records, None)
+            if record is None and not lines.record:
                 return
-            if lines.ended:  # only from within quotes does csv.reader look past the last line
+            # Only from within quotes does csv.reader look past the last line.
+            if lines.ended:
                 lines.retry_after_first()
-                yield None
+                records = csv.reader(lines, delimiter=delimiter)  # the old one's buffer stays large
+                yield TOO_LARGE if lines.too_large else "wrong_field_count"
+            elif lines.too_large:
+                yield TOO_LARGE
             elif record:
                 yield record
+
+
+def _text_lines(file: io.TextIOWrapper, limit: int) -> Iterator[str]:
+    """The file's lines; `Bad` in the place of one that is too long."""
+    return map(partial(_whole, file, limit), iter(partial(file.readline, limit + 1), ""))
+
+
+def _whole(file: IO[Any], limit: int, line: Any) -> Any:
+    """The line, or `Bad` with the rest of it passed over."""
+    end: Any = ("\n", "\r") if isinstance(line, str) else b"\n"
+    if len(line) <= limit:
+        return line
+    while line and not line.endswith(end):
+        line = file.readline(SKIP)
+    return Bad(TOO_LARGE)
 
 
 # --- JSON lines -----------------------------------------------------------------------------------
@@ -229,7 +285,7 @@ def json_names(path: File) -> list[str]:
 
 def json_count(path: File) -> int:
     with _open(path) as file:
-        return sum(1 for _ in _json_lines(file))
+        return sum(1 for _ in _json_lines(file, path.max_row_bytes))
 
 
 def json_rows(path: File, columns: Sequence[str]) -> Iterator[Row]:
@@ -260,17 +316,21 @@ def _taken(objects: deque[Object]) -> Iterator[Object]:
         yield objects.popleft()
 
 
-def _json_objects(file: IO[bytes], path: File) -> Iterator[Object]:
+def _json_objects(file: io.BufferedReader, path: File) -> Iterator[Object]:
     """The object of each line that is not blank, or a reason code."""
-    lines, number = _json_lines(file), 0
+    start = file.peek(1)
+    lines, number = _json_lines(file, path.max_row_bytes), 0
     while line := next(lines, None):
-        if number == 0 and line.lstrip().startswith(b"["):
+        if number == 0 and (start if isinstance(line, Bad) else line).lstrip().startswith(b"["):
             raise InputError(f"{path} is a JSON array; write one object a line instead")
         number += 1
+        if isinstance(line, Bad):
+            yield line
+            continue
         try:
             text = line.decode()
             del line  # it may hold a text of many megabytes
-            value = json.loads(text)
+            value = _decode(text)
             del text
         except UnicodeDecodeError:
             yield "invalid_utf8"
@@ -280,9 +340,40 @@ def _json_objects(file: IO[bytes], path: File) -> Iterator[Object]:
             yield value if isinstance(value, dict) else "invalid_json"
 
 
-def _json_lines(file: IO[bytes]) -> Iterator[bytes]:
+def _json_lines(file: IO[bytes], limit: int) -> Iterator[bytes | Bad]:
     """Those that are not blank; none is held by whoever iterates."""
-    return filter(bytes.strip, file)
+    lines = iter(partial(file.readline, limit + 1), b"")
+    return filter(_is_not_blank, map(partial(_whole, file, limit), lines))
+
+
+def _is_not_blank(line: bytes | Bad) -> bool:
+    return bool(line.strip())
+
+
+def _float(text: str) -> float:
+    number = float(text)
+    return number if repr(number) == text else Number(text)
+
+
+def _int(text: str) -> float:
+    if text == "-0":
+        return Number(text)
+    try:
+        return int(text)
+    except ValueError:  # more digits than Python takes
+        return Number(text)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A key that stands there twice has no value: which of them was meant?"""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        counts = Counter(key for key, _ in pairs)
+        found |= {key: Bad("invalid_json") for key, count in counts.items() if count > 1}
+    return found
+
+
+_decode = json.JSONDecoder(object_pairs_hook=_object, parse_float=_float, parse_int=_int).decode
 
 
 def _keys(objects: Iterable[Object]) -> list[str]:

@@ -10,15 +10,18 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Collection
+import unicodedata
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from .columnar import readable_type
 from .errors import ServingError
 from .readers import as_text
 from .rows import allow_long_fields
@@ -82,42 +85,97 @@ def _replace_parquet(
 
 # --- text: records by row number ------------------------------------------------------------------
 
+MARK = "'"
+FORMULA, BLANK = frozenset("=+-@"), frozenset("\t\r\n")
+"""What begins a cell that a spreadsheet runs (OWASP, "CSV injection"), full-width forms too."""
+UNSEEN = "".join(map(chr, range(33))) + "\x85\xa0\u200b\u200c\u200d\u2060\u3000\ufeff"
+"""What programs are known to take away in front of it."""
+
 
 def write_csv(table: pa.Table, path: Path) -> None:
-    """Comma, a header in every part, null and the empty string both as an empty cell."""
-    _put_csv(table.column_names, _csv_records(table), path)
+    """Comma, a header in every part; texts in quotes, so that null and the empty text differ."""
+    path.write_bytes(_csv(table, header=True))
 
 
-def _csv_records(table: pa.Table) -> list[list[str | None]]:
-    columns = [map(as_text, _plain(column)) for column in table.columns]
-    return [list(row) for row in zip(*columns, strict=True)]
+def write_csv_safe(table: pa.Table, path: Path) -> None:
+    """`write_csv` for spreadsheets: a text that one could run is marked (`_marked`)."""
+    write_csv(_marked(table), path)
 
 
-def _put_csv(header: list[str], records: list[list[str | None]], path: Path) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(records)
+def _csv(table: pa.Table, *, header: bool) -> bytes:
+    columns = [_as_csv(column) for column in table.columns]
+    plain, sink = pa.table(columns, names=table.column_names), pa.BufferOutputStream()
+    pacsv.write_csv(plain, sink, pacsv.WriteOptions(include_header=header))
+    return bytes(sink.getvalue())
 
 
-def _read_csv(content: bytes) -> tuple[list[str], list[list[str]]]:
-    allow_long_fields()
-    header, *records = csv.reader(io.StringIO(content.decode(), newline=""))
-    return header, records
+def _as_csv(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
+    """Numbers as they are, and no NaN; all else as text."""
+    if pa.types.is_floating(column.type):
+        column = column.cast(pa.float32()) if pa.types.is_float16(column.type) else column
+        return pc.if_else(pc.is_finite(column), column, pa.scalar(None, column.type))
+    if _is_plain_in_csv(column.type):
+        return column
+    return pa.array(as_texts(column), pa.large_string())
+
+
+def _is_plain_in_csv(kind: pa.DataType) -> bool:
+    """Neither quoted nor marked: nothing but digits, or true and false."""
+    types = pa.types
+    return bool(types.is_integer(kind) or types.is_boolean(kind) or types.is_decimal(kind))
+
+
+def _marked(table: pa.Table) -> pa.Table:
+    """With an apostrophe in front of texts, and names of columns, that a spreadsheet takes for a
+    formula, and of those that begin with one: whoever takes one away has the text again."""
+    columns = [
+        column
+        if pa.types.is_floating(column.type) or _is_plain_in_csv(column.type)
+        else pa.array(
+            [None if text is None else _mark(text) for text in as_texts(column)], pa.large_string()
+        )
+        for column in table.columns
+    ]
+    return pa.table(columns, names=[_mark(name) for name in table.column_names])
+
+
+def _mark(text: str) -> str:
+    first = unicodedata.normalize("NFKC", text.lstrip(UNSEEN)[:1])
+    is_run = text[:1] in BLANK or first in FORMULA
+    return MARK + text if is_run or text.startswith(MARK) else text
+
+
+def _csv_lines(content: bytes) -> Iterator[tuple[int, bytes]]:
+    """Row number and bytes of each record of a part that `_csv` made, without the header."""
+    record, n_quotes, is_header = list[bytes](), 0, True
+    for line in content.splitlines(keepends=True):
+        record.append(line)
+        n_quotes += line.count(b'"')
+        if n_quotes % 2 == 0 and line.endswith(b"\n"):
+            if not is_header:
+                whole = b"".join(record)
+                yield int(whole.partition(b",")[0]), whole
+            record, n_quotes, is_header = [], 0, False
 
 
 def _rejected_csv(content: bytes) -> dict[int, str]:
-    header, records = _read_csv(content)
+    allow_long_fields(len(content))
+    header, *records = csv.reader(io.StringIO(content.decode(), newline=""))
     row, error = header.index("row"), header.index("error")
     return {int(record[row]): record[error] for record in records if record[error]}
 
 
 def _replace_csv(content: bytes | None, out: Collection[int], table: pa.Table, path: Path) -> None:
-    records = _csv_records(table)
-    row = table.column_names.index("row")
-    if content is not None:
-        records += [one for one in _read_csv(content)[1] if int(one[row]) not in out]  # type: ignore[misc]
-    _put_csv(table.column_names, sorted(records, key=lambda one: int(one[row] or 0)), path)
+    new = _csv(table, header=True)
+    header = new[: len(new) - sum(len(line) for _, line in _csv_lines(new))]
+    old = [(row, line) for row, line in _csv_lines(content or b"") if row not in out]
+    path.write_bytes(header + b"".join(line for _, line in sorted([*old, *_csv_lines(new)])))
+
+
+def _replace_csv_safe(
+    content: bytes | None, out: Collection[int], table: pa.Table, path: Path
+) -> None:
+    _replace_csv(content, out, _marked(table), path)
 
 
 def write_jsonl(table: pa.Table, path: Path) -> None:
@@ -127,7 +185,7 @@ def write_jsonl(table: pa.Table, path: Path) -> None:
 def _json_lines(table: pa.Table) -> list[str]:
     columns = [_plain(column) for column in table.columns]
     named = (dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True))
-    return [json.dumps(one, ensure_ascii=False, default=str) + "\n" for one in named]
+    return [json.dumps(one, ensure_ascii=False, default=as_text) + "\n" for one in named]
 
 
 def _rejected_jsonl(content: bytes) -> dict[int, str]:
@@ -150,15 +208,21 @@ FORMATS = {
     "parquet": Format(".parquet", write_parquet, _rejected_parquet, _replace_parquet),
     "csv": Format(".csv", write_csv, _rejected_csv, _replace_csv),
     "jsonl": Format(".jsonl", write_jsonl, _rejected_jsonl, _replace_jsonl),
+    "csv_safe": Format(".csv", write_csv_safe, _rejected_csv, _replace_csv_safe),
 }
 
 
 # --- values ---------------------------------------------------------------------------------------
 
 
+def as_texts(column: pa.ChunkedArray) -> list[str | None]:
+    return [as_text(value) for value in _plain(column)]
+
+
 def _plain(column: pa.ChunkedArray) -> list[Any]:
     """Python values; 32-bit numbers with the digits they have, and no NaN, which JSON lacks."""
-    kind = column.type
+    if (kind := readable_type(column.type)) != column.type:
+        column = column.cast(kind)
     if pa.types.is_float32(kind):
         return [_number(value) for value in column.cast(pa.string()).to_pylist()]
     if pa.types.is_list(kind) and pa.types.is_float32(kind.value_type):

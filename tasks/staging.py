@@ -160,6 +160,10 @@ def _check_columns(split: str, rows: Rows, roles: Mapping[str, str], data: Data)
             hint = f"did you mean {near[0]!r}? It has" if near else "it has"
             there = ", ".join(rows.columns)
             raise DataError(f"{key}: the {split} rows have no column {column!r}; {hint} {there}")
+        if (count := rows.columns.count(column)) > 1:
+            raise DataError(
+                f"{key}: the {split} rows have {count} columns {column!r}; rename all but one"
+            )
 
 
 def _first_rows(blocks: Iterator[Block], limit: int | None) -> Iterator[Block]:
@@ -196,6 +200,8 @@ def _usable(
         try:
             if error:
                 raise ValueError(error)
+            if any(isinstance(value, bytes) for value in found.values()):
+                raise ValueError("invalid_utf8")
             found = read(found)
             value = found.pop(text)
             if reason := _unusable(value, data.limits.max_chars):
@@ -235,5 +241,8 @@ def _unusable(text: Any, max_chars: int | None) -> str | None:
 
 
 def _known(value: Any) -> Any:
-    """The value; None for a float that is not a number, which is how pandas writes a null."""
+    """The value; None for a float that is not a number, which is how pandas writes a null, and the
+    text of what only Arrow has."""
+    if isinstance(value, pa.Scalar):
+        return as_text(value)
     return None if isinstance(value, float) and value != value else value

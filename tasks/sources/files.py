@@ -11,7 +11,7 @@ from configs.errors import DataError
 from configs.load import resolve_secrets
 from configs.schema import FilesSource
 from serving.errors import InputError
-from serving.files import File
+from serving.files import File, is_url
 from serving.readers import column_names, find_files, format_of, read_table
 from tasks.sources import Block, Rows, Source, without_secrets
 
@@ -21,6 +21,8 @@ MAGIC = re.compile(r"[*?\[]")
 def open_source(source: FilesSource, columns: list[str], folder: Path) -> Source:
     """The tables of each given split; what has a URL is first fetched into `folder`.
 
+    A file that is named twice, by whatever names, is read once.
+
     Raises DataError for a missing, unreadable or empty file.
     """
     splits, digest = {}, {}
@@ -28,19 +30,19 @@ def open_source(source: FilesSource, columns: list[str], folder: Path) -> Source
         given = getattr(source, name)
         if not given:
             continue
-        paths = [
-            local
-            for one in ([given] if isinstance(given, str) else given)
-            for local in (_fetch(one, folder / name) if "://" in one else [Path(one)])
-        ]
+        paths, seen = list[Path](), set[str]()
+        for one in [given] if isinstance(given, str) else given:
+            where = one.removeprefix("file://")
+            paths += _fetch(one, folder / name, seen) if is_url(where) else [Path(where)]
         try:
-            files = find_files(paths)
+            files = find_files(paths, source.max_row_bytes)
             splits[name] = Rows(column_names(files[0]), partial(_read, files, columns))
         except InputError as problem:
             raise DataError(f"data.source.{name}: {problem}") from problem
         # Content and format count; where the file lies does not.
         digest[name] = [[format_of(file), file.stamp()[1]] for file in files]
-    return Source({"kind": source.kind, **digest}, splits)
+    how = {"kind": source.kind, "max_row_bytes": source.max_row_bytes}
+    return Source({**how, **digest}, splits)
 
 
 def _read(files: list[File], columns: list[str]) -> Iterator[Block]:
@@ -50,8 +52,11 @@ def _read(files: list[File], columns: list[str]) -> Iterator[Block]:
         raise DataError(str(problem)) from problem
 
 
-def _fetch(url: str, folder: Path) -> list[Path]:
-    """Download a file, a glob or a folder; the files in the order of their remote names."""
+def _fetch(url: str, folder: Path, seen: set[str]) -> list[Path]:
+    """Download a file, a glob or a folder; the files in the order of their remote names.
+
+    `seen`: those that were fetched before, and are not again.
+    """
     import fsspec
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -63,6 +68,9 @@ def _fetch(url: str, folder: Path) -> list[Path]:
         else:
             remote = sorted(filesystem.find(path)) or [path]
         for name in remote:
+            if (known := str(filesystem.unstrip_protocol(name))) in seen:
+                continue
+            seen.add(known)
             # A number keeps files of one name in different folders apart, and in order.
             number = len(list(folder.iterdir()))
             local = folder / f"{number:06}-{name.rsplit('/', 1)[-1]}"
@@ -71,6 +79,6 @@ def _fetch(url: str, folder: Path) -> list[Path]:
     except (OSError, ImportError, ValueError) as problem:
         reason = without_secrets(f"{type(problem).__name__}: {problem}", url)
         raise DataError(f"{url} cannot be fetched: {reason}") from None
-    if not found:
+    if not remote:
         raise DataError(f"no file matches {url}")
     return found

@@ -25,7 +25,9 @@ BLOCK_ROWS = 1_000
 def open_source(source: TextSource, columns: Sequence[str] = (), folder: object = None) -> Source:
     """The column `text`. Raises DataError for a file that is missing, empty or not UTF-8."""
     given = [source.files] if isinstance(source.files, str) else source.files
-    whole = "".join(_read(path) for one in given for path in _found(one))
+    # By its real path: a file that is named twice is read once.
+    found = {path.resolve(): path for one in given for path in _found(one)}
+    whole = "".join(map(_read, found.values()))
     pieces = _cut(whole, source.piece)
     first_validation = _first_from(pieces, len(whole) * (1 - source.validation - source.test), 2)
     first_test = _first_from(pieces, len(whole) * (1 - source.test), 1)

@@ -21,7 +21,7 @@ from serving.scorer import Scorer
 
 CODES = {
     "invalid_utf8", "wrong_field_count", "invalid_json", "unreadable", "null_text", "empty_text",
-    "wrong_type",
+    "wrong_type", "row_too_large",
 }  # fmt: skip
 
 Found = tuple[Any, str | None]
@@ -37,7 +37,7 @@ def score(
     up, and no padding, gives another float32.
     """
     report = run(scorer.folder, source, output, keep=["text"], **how)
-    found = pq.read_table(output).to_pylist()
+    found = [{**row, "text": _text(row["text"])} for row in pq.read_table(output).to_pylist()]
     assert [row["row"] for row in found] == list(range(report.rows))
     assert Counter(row["error"] for row in found if row["error"]) == report.errors
     assert set(report.errors) <= CODES
@@ -48,6 +48,16 @@ def score(
     assert {row["label"] for row in found if row["error"]} <= {None}
     assert (output / "_SUCCESS").exists() != bool(report.unreadable)
     return report, [(row["text"], row["error"]) for row in found]
+
+
+def _text(value: Any) -> Any:
+    """A binary column is kept as it is: what its values say, None for what is no text."""
+    if not isinstance(value, bytes):
+        return value
+    try:
+        return value.decode() if b"\0" not in value else None
+    except UnicodeDecodeError:
+        return None
 
 
 LINE_CHARS = 2_000

@@ -39,7 +39,7 @@ def write(folder: Path, name: str, content: bytes) -> Path:
     return path
 
 
-def texts(path: Path | list[Path], column: str = "text") -> list[tuple[str | None, str | None]]:
+def texts(path: Any, column: str = "text") -> list[tuple[str | None, str | None]]:
     """(text, error) of every row."""
     blocks = read_table(path, [column], text=[column])
     return [row for b in blocks for row in zip(b.columns[column], b.errors, strict=True)]

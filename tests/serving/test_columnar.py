@@ -10,6 +10,7 @@ from jobs import texts
 
 from serving.errors import InputError
 from serving.readers import (
+    as_text,
     column_names,
     column_types,
     count_rows,
@@ -29,8 +30,9 @@ def test_parquet_bytes_that_are_no_text_cost_one_row(tmp_path: Path, kind: pa.Da
     elif kind == pa.large_string():
         column = column.cast(pa.large_binary()).view(kind)
     pq.write_table(pa.table({"text": column}), tmp_path / "t.parquet")
+    bad = b"bad\xff" if kind in (pa.binary(), "dictionary") else None
     assert texts(tmp_path / "t.parquet") == [
-        ("good", None), (None, "invalid_utf8"), (None, "null_text"), ("", "empty_text"),
+        ("good", None), (bad, "invalid_utf8"), (None, "null_text"), ("", "empty_text"),
         ("last", None),
     ]  # fmt: skip
 
@@ -42,10 +44,10 @@ def test_parquet_numbers_are_no_texts_and_keep_their_type(tmp_path: Path) -> Non
     pq.write_table(pa.table(columns), path)
     assert texts(path) == [(1, "wrong_type"), (None, "null_text")]
     assert column_types(path, ["text", "f", "when"]) == {
-        "text": pa.int64(), "f": pa.float64(), "when": pa.string(),
+        "text": pa.int64(), "f": pa.float64(), "when": pa.timestamp("ns"),
     }  # fmt: skip
     (block,) = read_table(path, ["when"])
-    assert block.columns["when"] == ["1970-01-01 00:00:00.000000001", None]
+    assert list(map(as_text, block.columns["when"])) == ["1970-01-01 00:00:00.000000001", None]
     assert count_rows(path) == 2
 
 
@@ -95,9 +97,13 @@ def test_arrow_files_and_streams(tmp_path: Path, new: Any, compression: str | No
         (pa.list_(pa.float32(), 2), pa.list_(pa.float32())),
         (pa.struct([("a", pa.string())]), pa.struct([("a", pa.string())])),
         (pa.timestamp("us", "UTC"), pa.timestamp("us", "UTC")),
-        (pa.timestamp("ns"), pa.string()),
+        (pa.timestamp("ns"), pa.timestamp("ns")),
+        (pa.list_(pa.timestamp("ns")), pa.list_(pa.timestamp("ns"))),
         (pa.dictionary(pa.int8(), pa.int64()), pa.int64()),
-        (pa.binary_view(), pa.string()),
+        (pa.large_string(), pa.large_string()),
+        (pa.string_view(), pa.string()),
+        (pa.binary(), pa.binary()),
+        (pa.binary_view(), pa.binary()),
         (pa.month_day_nano_interval(), pa.string()),
         (pa.struct([]), pa.string()),
         (pa.bool8(), pa.bool_()),

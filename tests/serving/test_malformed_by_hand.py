@@ -54,7 +54,7 @@ RIGHT = {
     "giant_cell.parquet": (parquet(of([GIANT, "goal"])), [(GIANT, None), ("goal", None)]),
     "giant_number.jsonl": (
         b'{"text": "soup"}\n{"text": ' + b"9" * 5_000 + b"}",
-        [("soup", None), (None, "invalid_json")],
+        [("soup", None), ("9" * 5_000, "wrong_type")],
     ),
     "mixed_encodings.csv": (
         "text\nsüß\n".encode() + "süß\n".encode("latin-1") + "süß\n".encode("utf-16-le"),

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -128,6 +129,52 @@ def test_globs_folders_and_what_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="empty holds no table"):
         find_files(tmp_path / "empty")
+
+
+def test_a_file_with_two_names_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = write(tmp_path, "a.csv", b"text\nsoup\n"), write(tmp_path, "b.csv", b"text\ngoal\n")
+    (tmp_path / "link.csv").symlink_to(a)
+    (tmp_path / "folder").symlink_to(tmp_path, target_is_directory=True)
+    monkeypatch.chdir(tmp_path)
+    for names in (
+        ["a.csv", a], ["a.csv", "./a.csv", "../" + tmp_path.name + "/a.csv"],
+        ["a.csv", "folder/a.csv"], ["a.csv", a.as_uri()], ["a.csv", f"local://{a}", "[a].csv"],
+    ):  # fmt: skip
+        assert list(map(str, find_files(names))) == ["a.csv"], names
+        assert texts(names) == [("soup", None)]
+    assert list(map(str, find_files(["link.csv", "*.csv"]))) == ["link.csv", "b.csv"]
+    assert list(map(str, find_files([b, "*.csv"]))) == [str(b), "a.csv"]
+    # Two files that have the same rows are two files.
+    write(tmp_path, "copy.csv", a.read_bytes())
+    assert texts(["a.csv", "copy.csv"]) == [("soup", None)] * 2
+
+
+def test_an_object_with_two_names_is_read_once() -> None:
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/twice/a.csv", b"text\nsoup\n")
+    names = ["memory://twice/a.csv", "memory:///twice/a.csv", "memory://twice/*.csv"]
+    assert texts(names) == [("soup", None)]
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.parquet", "t.arrow"])
+def test_two_columns_of_one_name_are_an_error_where_one_is_asked_for(
+    tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / name
+    columns = pa.table([["soup"], ["a"], ["b"]], names=["text", "k", "k"])
+    if name == "t.parquet":
+        pq.write_table(columns, path)
+    elif name == "t.arrow":
+        with pa.ipc.new_file(str(path), columns.schema) as file:
+            file.write_table(columns)
+    else:
+        comma = "," if name == "t.csv" else "\t"
+        path.write_text(f"text{comma}k{comma}k\nsoup{comma}a{comma}b\n")
+    assert texts(path) == [("soup", None)]
+    with pytest.raises(InputError, match=f"{name} has 2 columns 'k'; rename all but one"):
+        list(read_table(path, ["text", "k"]))
 
 
 def test_json_columns_may_be_sparse(tmp_path: Path) -> None:

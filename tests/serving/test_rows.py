@@ -13,7 +13,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jobs import texts, write
 
-from serving import rows
 from serving.errors import InputError
 from serving.readers import (
     column_names,
@@ -63,17 +62,10 @@ def test_a_quote_nobody_closes_costs_one_row(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_a_field_over_the_limit_is_taken_for_an_open_quote(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = csv.field_size_limit(100)
-    monkeypatch.setattr(rows, "MAX_FIELD_CHARS", 100)
-    try:
-        content = b'text\n"open\n' + b"word\n" * 60 + b'"\nlast\n'
-        found = texts(write(tmp_path, "t.csv", content))
-    finally:
-        csv.field_size_limit(before)
-    assert found[:3] == [(None, "wrong_field_count"), ("word", None), ("word", None)]
+def test_a_quote_not_closed_within_the_limit_is_taken_for_an_open_one(tmp_path: Path) -> None:
+    content = b'text\n"open\n' + b"word\n" * 60 + b'"\nlast\n'
+    found = texts(find_files(write(tmp_path, "t.csv", content), max_row_bytes=100))
+    assert found[:3] == [(None, "row_too_large"), ("word", None), ("word", None)]
 
 
 def test_lines_that_open_quotes_without_end_are_each_read_once(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def test_csv(tmp_path: Path) -> None:
     assert list(csv.reader(content.decode().splitlines(keepends=True))) == [
         ["row", "text", "day", "probability", "all", "score"],
         ["0", 'two\nlines, "é"', "2024-02-29", "0.1", "[0.1, 0.9]", ""],
-        ["1", "", "", "", "", "1e-07"],
+        ["1", "", "", "", "", "1e-7"],
     ]
 
 

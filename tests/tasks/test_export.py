@@ -84,7 +84,10 @@ def test_the_manifest_says_where_the_model_comes_from(
     assert (whole.objective, whole.max_length, whole.pad_id) == ("classification", 32, 0)
     assert whole.head == {"labels": ["food", "space", "sport"]}
     assert whole.profile == json.loads((prepared.path / "profile.json").read_bytes())
-    assert whole.score == {"chunk_rows": 10_000, "max_rejected": 0.1, "text_column": "text"}
+    assert whole.score == {
+        "chunk_rows": 10_000, "max_rejected": 0.1, "max_row_bytes": 2**26, "csv_safe": False,
+        "text_column": "text",
+    }  # fmt: skip
     assert whole.dropped == {}
 
 

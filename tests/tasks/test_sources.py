@@ -108,6 +108,23 @@ def test_what_goes_wrong_with_sql_is_a_line_without_secrets(
     connection.close()
 
 
+def test_two_columns_of_one_name_are_an_error_where_one_is_asked_for(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REVIEWS_DB", str(database))
+    twice = "SELECT a.*, b.* FROM reviews a JOIN reviews b ON b.id = a.id + 1 ORDER BY a.id"
+    with pytest.raises(
+        DataError, match=r"data\.columns\.text: the train rows have 2 columns 'body'"
+    ):
+        prepare(sql(twice))
+    one_id = "SELECT a.*, b.id FROM reviews a JOIN reviews b ON b.id = a.id ORDER BY a.id"
+    assert sum(prepare(sql(one_id)).facts["rows"].values()) > 200
+    kept = sql(one_id).model_dump()
+    kept["data"]["keep"] = ["id"]
+    with pytest.raises(DataError, match=r"data\.keep: the train rows have 2 columns 'id'; rename"):
+        prepare(Recipe.model_validate(kept))
+
+
 def test_a_variable_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("REVIEWS_DB", raising=False)
     with pytest.raises(RecipeError, match="REVIEWS_DB is not set"):
@@ -139,6 +156,31 @@ def test_files_behind_urls_are_fetched_in_order(tmp_path: Path) -> None:
     assert prepare(recipe_of({"kind": "files", "train": "memory://reviews"})).cached
     folder = recipe_of({"kind": "files", "train": str(tmp_path)})
     assert prepare(folder).cached
+
+
+def test_a_file_with_two_names_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_csv(tmp_path / "part.csv", sentences(200))
+    (tmp_path / "link.csv").symlink_to(path)
+    fsspec.filesystem("memory").put_file(str(path), "/once/part.csv")
+    monkeypatch.chdir(tmp_path)
+    once = prepare(recipe_of({"kind": "files", "train": str(path)}))
+    for names in (
+        [str(path), "part.csv", "./part.csv", "link.csv", "*.csv", path.as_uri()],
+        ["memory://once/part.csv", "memory://once/*.csv", "memory://once"],
+    ):
+        again = prepare(recipe_of({"kind": "files", "train": names}))
+        assert again.cached
+        assert again.digest == once.digest
+
+
+def test_rows_over_the_limit_are_rejected_and_the_limit_counts(tmp_path: Path) -> None:
+    rows = sentences(200)
+    path = write_csv(tmp_path / "part.csv", [("x" * 5_000, "food"), *rows])
+    limited = prepare(recipe_of({"kind": "files", "train": str(path), "max_row_bytes": 4_000}))
+    assert limited.facts["rejected"] == {"row_too_large": 1}
+    assert prepare(recipe_of({"kind": "files", "train": str(path)})).facts["rejected"] == {}
 
 
 @pytest.mark.parametrize(

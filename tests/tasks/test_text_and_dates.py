@@ -74,6 +74,20 @@ def test_another_text_is_another_source(tmp_path: Path) -> None:
     assert digests[0] == digests[1] != digests[2]
 
 
+def test_a_text_with_two_names_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "book.txt").write_text(BOOK, encoding="utf-8", newline="")
+    (tmp_path / "link.txt").symlink_to(tmp_path / "book.txt")
+    monkeypatch.chdir(tmp_path)
+    names = ["book.txt", "./book.txt", str(tmp_path / "book.txt"), "*.txt"]
+    one, all_of_them = (
+        open_source(TextSource(kind="text", files=files), [], tmp_path)
+        for files in ("book.txt", names)
+    )
+    assert all_of_them.digest == one.digest
+
+
 # --- dates ----------------------------------------------------------------------------------------
 
 
