@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,10 +11,10 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from configs import secrets
 from configs.errors import RecipeError
 from configs.schema import Recipe
 
-SECRET = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
 EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 """A number that YAML reads as text, for want of a point or a sign."""
 PATHS = {"files": ("train", "validation", "test"), "text": ("files",)}
@@ -42,6 +41,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     _absolute_paths(content, file.resolve().parent)
     for override in overrides:
         _apply(content, override)
+    secrets.note(content)
     try:
         return Recipe.model_validate(content)
     except ValidationError as problem:
@@ -58,18 +58,6 @@ def values_of(given: Sequence[str]) -> dict[str, Any]:
         is_number = isinstance(value, str) and EXPONENT.fullmatch(value)
         content[key] = float(value) if is_number else value
     return content
-
-
-def resolve_secrets(text: str) -> str:
-    """Replace `${env:NAME}` by that variable. Raises RecipeError naming one that is not set."""
-
-    def value(match: re.Match[str]) -> str:
-        name = match[1]
-        if name not in os.environ:
-            raise RecipeError(f"${{env:{name}}}: the environment variable {name} is not set")
-        return os.environ[name]
-
-    return SECRET.sub(value, text)
 
 
 def _parsed(override: str) -> tuple[str, Any]:

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from configs.secrets import mask
 from tasks import lifeline, workspace
 
 START_TIMEOUT_S = 120
@@ -108,5 +109,5 @@ def wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)
-    print(log.read_text(errors="replace")[-2000:], file=sys.stderr)
+    print(mask(log.read_text(errors="replace")[-2000:]), file=sys.stderr)
     raise RuntimeError(f"the Prefect server did not start; its log: {log}")

@@ -40,10 +40,11 @@ class ObjectOutput(Output):
         return self._names("")
 
     def get(self, name: str) -> bytes | None:
-        try:
-            return bytes(self._filesystem.cat_file(self._path(name)))
-        except FileNotFoundError:
-            return None
+        with unreachable(self.url):
+            try:
+                return bytes(self._filesystem.cat_file(self._path(name)))
+            except FileNotFoundError:
+                return None
 
     def put(self, name: str, write: Write) -> Record:
         return self._put(name, write, mode="overwrite")

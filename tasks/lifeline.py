@@ -25,6 +25,8 @@ from typing import Any
 
 import psutil
 
+from configs import secrets
+
 STDIN = 0
 KILL_WAIT_S = 10.0
 
@@ -86,4 +88,6 @@ def _end_with_parent() -> None:
 if __name__ == "__main__":
     watch()
     del sys.argv[0]
+    secrets.note(sys.argv)
+    secrets.guard()
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

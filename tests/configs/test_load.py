@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from configs.errors import RecipeError
-from configs.load import json_schema, load, resolve_secrets
+from configs.load import json_schema, load
 from tasks import objectives
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -102,10 +102,3 @@ def test_a_missing_file_says_what_writes_one(tmp_path: Path) -> None:
 def test_what_is_no_recipe_is_one_clear_error(tmp_path: Path, text: str) -> None:
     with pytest.raises(RecipeError, match=r"recipe.yaml( cannot be read|: a recipe is a mapping)"):
         load(write(tmp_path, text))
-
-
-def test_secrets_are_read_from_the_environment_when_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DB_PASSWORD", "hush")
-    assert resolve_secrets("postgresql://me:${env:DB_PASSWORD}@db/x") == "postgresql://me:hush@db/x"
-    with pytest.raises(RecipeError, match="environment variable ABSENT is not set"):
-        resolve_secrets("${env:ABSENT}")

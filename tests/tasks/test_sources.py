@@ -17,7 +17,7 @@ from configs.errors import DataError, RecipeError
 from configs.schema import DocstringsSource, HubSource, Recipe
 from tasks import workspace
 from tasks.prepare import prepare
-from tasks.sources import docstrings, hub, without_secrets
+from tasks.sources import docstrings, hub
 from tasks.sources.docstrings import first_sentence
 
 
@@ -112,13 +112,6 @@ def test_a_variable_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("REVIEWS_DB", raising=False)
     with pytest.raises(RecipeError, match="REVIEWS_DB is not set"):
         prepare(sql())
-
-
-def test_passwords_are_taken_out_of_messages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DB_PASSWORD", "hunter2")
-    told = without_secrets("no login with hunter2\nmore", "db://me:${env:DB_PASSWORD}@host/x")
-    assert told == "no login with ${env:DB_PASSWORD}"
-    assert without_secrets("hunter3!", "db://me:hunter3@host/x") == "***!"
 
 
 # --- files behind URLs ----------------------------------------------------------------------------
