@@ -270,7 +270,28 @@ def report(arguments: argparse.Namespace) -> Result:
 # --- arguments ------------------------------------------------------------------------------------
 
 
+class Once(argparse.Action):
+    """Of an option's values the last would win, and nobody be told."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        given = vars(namespace).setdefault("given_options", set())
+        if option_string and self.dest in given:
+            parser.error(f"{option_string} may be given once")
+        given.add(self.dest)
+        setattr(namespace, self.dest, values)
+
+
 class Parser(argparse.ArgumentParser):
+    def __init__(self, **how: Any) -> None:
+        super().__init__(**how)
+        self.register("action", None, Once)
+
     def error(self, message: str) -> NoReturn:
         super().error(secrets.mask(message))
 
