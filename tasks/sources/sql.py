@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from configs.errors import DataError
+from configs.errors import DataError, UserError
 from configs.schema import SqlSource
 from configs.secrets import resolve
 from serving.digests import file_sha256
@@ -32,10 +32,13 @@ def open_source(source: SqlSource, columns: list[str], folder: Path) -> Source:
     file = folder / "rows.jsonl"
     try:
         columns = _fetch(resolve(source.url), source.query, file)
+    except UserError:
+        raise
     except (ArgumentError, NoSuchModuleError, ImportError) as problem:
         reason = first_line(problem)
         raise DataError(f"data.source.url: {reason}; is the driver installed?") from None
-    except SQLAlchemyError as problem:
+    except (SQLAlchemyError, ValueError, TypeError, LookupError, RuntimeError) as problem:
+        # Besides its own errors those of the drivers: a port that is no number, an unknown argument.
         # `orig` is the driver's own error, without the statement and its links.
         reason = first_line(getattr(problem, "orig", None) or problem)
         raise DataError(f"data.source: the query failed: {reason}") from None

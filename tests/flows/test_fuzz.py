@@ -115,7 +115,7 @@ def test_options_of_scoring(tmp_path: Path) -> None:
     model = make_model(tmp_path / "model")
     table = write_csv(tmp_path / "rows.csv", sentences(20))
     draw = random.Random(6)
-    for i in range(25):
+    for i in range(12):
         named = draw.choices(sorted(OPTIONS), k=draw.choice((1, 1, 2, 3)))
         options = [one for name in named for one in (name, draw.choice(OPTIONS[name]))]
         code, told = called("score", model, table, tmp_path / f"out{i}", *options)
