@@ -38,7 +38,7 @@ def open_source(source: SqlSource, columns: list[str], folder: Path) -> Source:
         reason = first_line(problem)
         raise DataError(f"data.source.url: {reason}; is the driver installed?") from None
     except (SQLAlchemyError, ValueError, TypeError, LookupError, RuntimeError) as problem:
-        # Besides its own errors those of the drivers: a port that is no number, an unknown argument.
+        # Drivers have errors of their own: a port that is no number, an unknown argument.
         # `orig` is the driver's own error, without the statement and its links.
         reason = first_line(getattr(problem, "orig", None) or problem)
         raise DataError(f"data.source: the query failed: {reason}") from None
