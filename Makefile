@@ -4,6 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 # Tests of one file stay together; those of tests/flows, which take longest, start early.
 SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# make test SEED=1: in a random order that the number decides, files and the tests within them.
+ORDER  := $(if $(SEED),--random-order-bucket=module --random-order-seed=$(SEED))
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
 .PHONY: demo demo-translation demo-generation test test-slow test-gpu lint bench schema pictures clean
@@ -17,20 +19,21 @@ demo-translation: $(VENV)/.demo  ## dates in many languages to ISO 8601, by a Tr
 demo-generation: $(VENV)/.demo   ## docstrings that go on, by a Transformer from scratch
 	@$(BIN)/python -m flows.demo generate
 
-test: $(VENV)/.dev         ## the test suite, no network, no GPU
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
+test: $(VENV)/.dev         ## the test suite, no network, no GPU; SEED=1: in a random order
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ORDER)
 
 test-slow: $(VENV)/.slow   ## the checks that take minutes; need Java (Spark) and qemu-user (int8)
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "slow and not gpu and not network"
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ORDER) -m "slow and not gpu and not network"
 
 test-gpu: $(VENV)/.dev     ## needs a CUDA device
 	$(BIN)/python -m pytest -m gpu
 
-lint: $(VENV)/.dev         ## format, lint, types, import borders
+lint: $(VENV)/.dev         ## format, lint, types, import borders, known vulnerabilities
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@$(BIN)/python .ci/audit.py
 
 bench: $(VENV)/.bench $(VENV)-optimum/.done  ## measured comparisons, written to docs/benchmarks
 	$(BIN)/python -m pytest tests/benchmarks -m bench -s

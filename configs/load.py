@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,12 +11,14 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from configs import secrets
 from configs.errors import RecipeError
 from configs.schema import Recipe
 
-SECRET = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
 EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 """A number that YAML reads as text, for want of a point or a sign."""
+SHOWN_CHARS = 300
+"""Of a value, or of what is wrong with it."""
 PATHS = {"files": ("train", "validation", "test"), "text": ("files",)}
 """By kind of source, the keys that name files."""
 
@@ -30,10 +31,10 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     file = Path(path)
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = parsed(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RecipeError(f"no recipe {file}; `headrace init TABLE -o {file}` writes one") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
+    except (OSError, ValueError) as problem:
         raise RecipeError(f"{file} cannot be read: {_one_line(problem)}") from problem
     if not isinstance(content, dict):
         raise RecipeError(
@@ -42,10 +43,49 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     _absolute_paths(content, file.resolve().parent)
     for override in overrides:
         _apply(content, override)
+    secrets.note(content)
     try:
         return Recipe.model_validate(content)
     except ValidationError as problem:
-        raise RecipeError("\n".join(explain(file, problem, Recipe))) from None
+        raise RecipeError("\n".join(explain(file, problem, Recipe, content))) from None
+
+
+MAX_VALUES = 100_000
+"""Of a recipe: aliases of aliases make millions out of a few lines."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Takes no key twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for name, _ in node.value:
+            if name.value in seen and isinstance(name, yaml.ScalarNode):
+                line = name.start_mark.line + 1
+                raise ValueError(
+                    f"{name.value!r} stands there twice, the second time in line {line}"
+                )
+            seen.add(name.value if isinstance(name, yaml.ScalarNode) else None)
+        return super().construct_mapping(node, deep)
+
+
+def parsed(text: str) -> Any:
+    """YAML as plain values. Raises ValueError for what is no YAML, and for what has no end."""
+    try:
+        content = yaml.load(text, _Loader)
+    except Exception as problem:  # besides its own errors those of int() and others
+        raise ValueError(_one_line(problem) or type(problem).__name__) from problem
+    todo, n_values = [content], 0
+    while todo:
+        one = todo.pop()
+        n_values += 1
+        if n_values > MAX_VALUES:
+            raise ValueError(f"more than {MAX_VALUES:,} values; are there aliases of aliases?")
+        if isinstance(one, dict):
+            todo += one.values()
+        elif isinstance(one, list | tuple | set):
+            todo += one
+    return content
 
 
 def values_of(given: Sequence[str]) -> dict[str, Any]:
@@ -60,25 +100,13 @@ def values_of(given: Sequence[str]) -> dict[str, Any]:
     return content
 
 
-def resolve_secrets(text: str) -> str:
-    """Replace `${env:NAME}` by that variable. Raises RecipeError naming one that is not set."""
-
-    def value(match: re.Match[str]) -> str:
-        name = match[1]
-        if name not in os.environ:
-            raise RecipeError(f"${{env:{name}}}: the environment variable {name} is not set")
-        return os.environ[name]
-
-    return SECRET.sub(value, text)
-
-
 def _parsed(override: str) -> tuple[str, Any]:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise RecipeError(f"override {override!r}: write it as section.key=value")
     try:
-        return key, yaml.safe_load(text)
-    except yaml.YAMLError as problem:
+        return key, parsed(text)
+    except ValueError as problem:
         raise RecipeError(f"override {override!r}: {_one_line(problem)}") from None
 
 
@@ -118,28 +146,60 @@ def _absolute(path: Any, base: Path) -> Any:
 # --- messages -------------------------------------------------------------------------------------
 
 
-def explain(file: Path | str, problem: ValidationError, model: type[BaseModel]) -> list[str]:
-    """One line an error: file, key, what is wrong, and the nearest allowed key."""
-    return [_explain_one(file, error, model) for error in problem.errors()]
+def explain(
+    file: Path | str, problem: ValidationError, model: type[BaseModel], content: Any
+) -> list[str]:
+    """One line a key: file, key, what is wrong, and the nearest allowed key.
+
+    `content`: what was validated.
+    """
+    found: dict[str, list[str]] = {}
+    values: dict[str, str] = {}
+    for error in problem.errors():
+        place = ".".join(_place(content, error))
+        found.setdefault(place, []).append(_what_is_wrong(error, place, model))
+        if error["type"] not in ("extra_forbidden", "missing"):
+            shown = error["input"] if isinstance(error["input"], str | int | float | bool) else None
+            values[place] = "" if shown is None else f" (it is {excerpt(repr(shown))})"
+    return [
+        f"{file}: {' or '.join(dict.fromkeys(said))}{values.get(place, '')}"
+        for place, said in found.items()
+    ]
 
 
-def _explain_one(file: Path | str, error: Mapping[str, Any], model: type[BaseModel]) -> str:
-    # A tagged union puts its tag into the location; a key path has no place for it.
-    place = [str(part) for part in error["loc"]]
-    if len(place) > 2 and place[:2] == ["data", "source"]:
-        del place[2]
-    key = ".".join(place)
+def excerpt(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}..."
+
+
+def _place(content: Any, error: Mapping[str, Any]) -> list[str]:
+    """The key's path: without what pydantic puts into it to name the members of a union."""
+    *above, last = error["loc"] or ("",)
+    parts = []
+    for part in above:
+        if _has(content, part):
+            parts.append(str(part))
+            content = content[part]
+    if _has(content, last) or error["type"] in ("missing", "extra_forbidden"):
+        parts.append(str(last))
+    return parts
+
+
+def _has(content: Any, part: Any) -> bool:
+    if isinstance(content, list):
+        return isinstance(part, int) and part < len(content)
+    return isinstance(content, dict) and part in content
+
+
+def _what_is_wrong(error: Mapping[str, Any], key: str, model: type[BaseModel]) -> str:
     if error["type"] == "extra_forbidden":
         allowed = _allowed_keys(model, [str(part) for part in error["loc"][:-1]])
-        near = difflib.get_close_matches(place[-1], allowed, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(str(error["loc"][-1]), allowed, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(allowed)}"
-        return f"{file}: unknown key {key!r}; {hint}"
+        return f"unknown key {excerpt(repr(key))}; {hint}"
     if error["type"] == "missing":
-        return f"{file}: {key!r} is missing"
-    message = error["msg"].removeprefix("Value error, ")
-    shown = error["input"] if isinstance(error["input"], str | int | float | bool) else None
-    value = f" (it is {shown!r})" if shown is not None else ""
-    return f"{file}: {key!r}: {message}{value}"
+        return f"{key!r} is missing"
+    message = _one_line(error["msg"].removeprefix("Value error, "))
+    return f"{key!r}: {excerpt(message)}"
 
 
 def _allowed_keys(model: type[BaseModel], path: Sequence[str]) -> list[str]:
@@ -164,7 +224,7 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     return [model for part in get_args(annotation) for model in _models_in(part)]
 
 
-def _one_line(problem: Exception) -> str:
+def _one_line(problem: Exception | str) -> str:
     return " ".join(str(problem).split())
 
 

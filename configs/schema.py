@@ -7,14 +7,46 @@ Imports nothing of ours but `configs.errors`.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import math
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    """What every part of a recipe has: no unknown keys, and no number that nothing can count to."""
 
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+    @field_validator("*")
+    @classmethod
+    def _check_numbers(cls, value: Any) -> Any:
+        todo = [value]
+        while todo:
+            one = todo.pop()
+            if isinstance(one, dict):
+                todo += one.values()
+            elif isinstance(one, list):
+                todo += one
+            elif isinstance(one, int) and abs(one) >= 2**63:
+                raise ValueError("numbers have to be under 2^63")
+            elif isinstance(one, float) and not math.isfinite(one):
+                raise ValueError("numbers have to be finite")
+        return value
+
+
+def _distinct(values: list[T]) -> list[T]:
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"{value!r} stands there twice")
+    return values
+
+
+T = TypeVar("T")
+Distinct = Annotated[list[T], AfterValidator(_distinct)]
+"""A list that names nothing twice."""
 
 # --- data ---------------------------------------------------------------------------------------
 
@@ -62,7 +94,7 @@ class DocstringsSource(Section):
     """Docstrings of Python packages installed here, labelled by package: real text, no download."""
 
     kind: Literal["docstrings"]
-    packages: list[str] = Field(min_length=2)
+    packages: Distinct[str] = Field(min_length=2)
     """Import names, such as `scipy`."""
     per_package: int = Field(700, ge=1)
     """At most so many distinct texts from each package."""
@@ -74,7 +106,7 @@ class DatesSource(Section):
     """Dates written in many languages and in ISO 8601: made by the package babel, no download."""
 
     kind: Literal["dates"]
-    rows: int = Field(20_000, ge=100)
+    rows: int = Field(20_000, ge=100, le=10**9)
     """Of training; validation and test have fewer."""
     unseen: float = Field(0.1, ge=0, lt=1)
     """Share of the locales, and of the test rows, that training has nothing of."""
@@ -152,7 +184,7 @@ class Data(Section):
     source: Source
     columns: dict[str, str] = {}
     """Role to column name, such as `{text: review, label: stars}`; a role's own name by default."""
-    keep: list[str] = []
+    keep: Distinct[str] = []
     """Further columns to carry along, for slices."""
     splits: Splits = Splits()
     limits: Limits = Limits()
@@ -180,7 +212,7 @@ class Scratch(Section):
     """A transformers model type, such as `bert`."""
     tokens: Literal["bpe", "characters"] = "bpe"
     """`bpe`: byte-pair encoding; `characters`: every character that the training rows have."""
-    vocab_size: int = Field(8000, ge=100)
+    vocab_size: int = Field(8000, ge=100, le=1_000_000)
     """Size of the tokenizer trained on the data, where it is `bpe`."""
     config: dict[str, int | float | str | bool] = {}
     """Fields of that model type's config, such as `hidden_size`."""
@@ -213,7 +245,7 @@ class Model(Section):
     """Commit or tag of a Hub model."""
     scratch: Scratch = Scratch()
     """Read only with `source: scratch`."""
-    max_length: int = Field(256, ge=4)
+    max_length: int = Field(256, ge=4, le=10**8)
     """Tokens that the model reads at a time, special tokens included. What becomes of longer texts:
     see `long_text`."""
     trust_remote_code: bool = False
@@ -229,16 +261,16 @@ class EarlyStopping(Section):
 class Launch(Section):
     """How many processes train, and where (passed on to torchrun)."""
 
-    processes: Literal["auto"] | int = "auto"
+    processes: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = "auto"
     """Per machine; `auto`: one for each GPU, one on CPU."""
-    nodes: int = Field(1, ge=1)
+    nodes: int = Field(1, ge=1, le=10_000)
     """Machines."""
     rendezvous: str | None = None
     """`host:port` that all machines reach; needed with more than one."""
 
 
 class Train(Section):
-    epochs: float = Field(3, gt=0)
+    epochs: float = Field(3, gt=0, le=10**6)
     max_steps: int | None = Field(None, ge=1)
     """Optimizer steps; ends training before `epochs` do."""
     batch_size: int = Field(32, ge=1)
@@ -271,7 +303,7 @@ class Train(Section):
     """Validation metric that picks the checkpoint; the objective's own by default."""
     early_stopping: EarlyStopping | None = None
     seed: int = 0
-    threads: int | None = Field(None, ge=1)
+    threads: int | None = Field(None, ge=1, le=1024)
     """CPU threads per process; all cores this process may use by default."""
     launch: Launch = Launch()
 
@@ -295,7 +327,7 @@ class Gate(Section):
 
 
 class Export(Section):
-    variants: list[Variant] = ["fp32", "fused", "int8"]
+    variants: Distinct[Variant] = ["fp32", "fused", "int8"]
     """fp32 is always made: it is the reference. fp16 and fp16_plain, which is for TensorRT, need
     a CUDA device."""
     gate: Gate = Gate()
@@ -306,9 +338,9 @@ class Export(Section):
 
 
 class Evaluate(Section):
-    slices: list[str] = []
+    slices: Distinct[str] = []
     """Columns of `data.keep` to report by; label, if there is one, and length always are."""
-    resamples: int = Field(2000, ge=100)
+    resamples: int = Field(2000, ge=100, le=10**6)
     """Bootstrap resamples behind every interval."""
     confidence: float = Field(0.95, gt=0.5, lt=1)
     """Width of the intervals."""

@@ -17,8 +17,9 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
+from configs import secrets
 from configs.errors import UserError
 from serving.errors import ServingError
 
@@ -42,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def call(argv: Sequence[str] | None = None) -> tuple[int, Any]:
     """Run one command line, print its result, and return the exit code with the --json object."""
+    secrets.note(sys.argv[1:] if argv is None else list(argv))
     arguments = parser().parse_args(argv)
     _log_to_stderr(logging.DEBUG if arguments.debug else logging.INFO)
     try:
@@ -52,20 +54,28 @@ def call(argv: Sequence[str] | None = None) -> tuple[int, Any]:
         return 130, None
     except Exception as problem:  # noqa: BLE001  # the outermost place; --debug shows it whole
         return _failed(problem, FAILED, arguments)
-    print(json.dumps(value, ensure_ascii=False, default=str) if arguments.json else text)
+    _say(value if arguments.json else text)
     return code, value
+
+
+def _say(told: Any, file: TextIO | None = None) -> None:
+    """Print text, or a JSON value, without secrets; whatever a command prints goes through here."""
+    if isinstance(told, str):
+        print(secrets.mask(told), file=file)
+    else:
+        print(json.dumps(secrets.masked(told), ensure_ascii=False, default=str), file=file)
 
 
 def _failed(problem: Exception, code: int, arguments: argparse.Namespace) -> tuple[int, Any]:
     if arguments.debug:
-        traceback.print_exception(problem)
+        _say("".join(traceback.format_exception(problem)).rstrip(), sys.stderr)
     text = str(problem) or type(problem).__name__
     if code == FAILED:
         text = f"{type(problem).__name__}: {text} (--debug shows where)"
     value = {"error": text, "exit_code": code}
     if arguments.json:
-        print(json.dumps(value, ensure_ascii=False))
-    print(f"headrace: {text}", file=sys.stderr)
+        _say(value)
+    _say(f"headrace: {text}", sys.stderr)
     return code, value
 
 
@@ -134,7 +144,9 @@ def train(arguments: argparse.Namespace) -> Result:
 
         _silence_prefect(unless=arguments.debug)
         recipe = str(Path(arguments.recipe).resolve())
-        outcome = cast(summary.Outcome, training(recipe, arguments.overrides))
+        # Prefect keeps what its flows are called with.
+        overrides = [secrets.concealed(one) for one in arguments.overrides]
+        outcome = cast(summary.Outcome, training(recipe, overrides))
     value = dataclasses.asdict(outcome)
     return (DONE if outcome.promoted else REFUSED), value, summary.text(outcome)
 
@@ -183,7 +195,7 @@ def score(arguments: argparse.Namespace) -> Result:
     code = REJECTED if report.too_many_rejected else DONE
     page = f"{arguments.output.rstrip('/')}/{PAGE}"
     for problem in report.unreadable.values():
-        print(f"headrace: left out: {problem}", file=sys.stderr)
+        _say(f"headrace: left out: {problem}", sys.stderr)
         code = WRONG_USAGE
     return code, {**report.to_dict(), "page": page}, f"{report.text()}\n{page}"
 
@@ -260,8 +272,34 @@ def report(arguments: argparse.Namespace) -> Result:
 # --- arguments ------------------------------------------------------------------------------------
 
 
+class Once(argparse.Action):
+    """Of an option's values the last would win, and nobody be told."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        given = vars(namespace).setdefault("given_options", set())
+        if option_string and self.dest in given:
+            parser.error(f"{option_string} may be given once")
+        given.add(self.dest)
+        setattr(namespace, self.dest, values)
+
+
+class Parser(argparse.ArgumentParser):
+    def __init__(self, **how: Any) -> None:
+        super().__init__(**how)
+        self.register("action", None, Once)
+
+    def error(self, message: str) -> NoReturn:
+        super().error(secrets.mask(message))
+
+
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="headrace", description=ABOUT)
+    top = Parser(prog="headrace", description=ABOUT)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     def command(run: Callable[[argparse.Namespace], Result], about: str) -> Any:

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from configs.secrets import mask
 from tasks import lifeline, workspace
 
 START_TIMEOUT_S = 120
@@ -111,6 +112,6 @@ def wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)
     said = log.read_bytes()
-    print(said[-2000:].decode(errors="replace"), file=sys.stderr)
+    print(mask(said[-2000:].decode(errors="replace")), file=sys.stderr)
     why = lifeline.last_words(said) or f"no answer in {START_TIMEOUT_S} s"
-    raise RuntimeError(f"the Prefect server did not start: {why}; its log: {log}")
+    raise RuntimeError(f"the Prefect server did not start: {mask(why)}; its log: {log}")

@@ -12,6 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import wait
 from prefect.states import Completed, Failed
 
+from configs import secrets
 from flows import due, progress
 from serving import job
 from tasks import survive
@@ -21,6 +22,7 @@ LEFT_OUT = "input files were left out"
 
 
 @flow(name="score", persist_result=False)
+@secrets.masking
 def scoring(
     model: str,
     source: str | list[str],
@@ -54,11 +56,11 @@ def scoring(
     report = run_job(given) if alone else run_shares(given, fan_out)
     create_table_artifact(
         key="scoring-job",
-        table=[{"what": key, "value": str(value)} for key, value in report.items()],
+        table=[{"what": key, "value": secrets.mask(str(value))} for key, value in report.items()],
         description=f"{report['rows']:,} rows scored by {report['model_version']}",
     )
     if left_out := report["unreadable"]:
-        return Failed(message=f"{LEFT_OUT}: {'; '.join(left_out.values())}")
+        return Failed(message=secrets.mask(f"{LEFT_OUT}: {'; '.join(left_out.values())}"))
     return Completed(name="Rejected" if report["too_many_rejected"] else "Completed", data=report)
 
 
@@ -78,12 +80,14 @@ RETRIED: dict[str, Any] = {
 
 
 @task(name="score", **RETRIED)
+@secrets.masking
 def run_job(given: dict[str, Any]) -> dict[str, Any]:
     with progress.of_scoring(to_prefect=True) as on_progress:
         return score(**given, on_progress=on_progress).to_dict()
 
 
 @task(name="score chunks", **RETRIED)
+@secrets.masking
 def run_share(given: dict[str, Any], chunks: Sequence[int]) -> None:
     survive.work(given, chunks)
 

@@ -18,6 +18,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
+from configs import secrets
 from configs.load import load
 from configs.schema import Recipe
 from flows import progress, summary
@@ -42,6 +43,7 @@ MAX_DECISIONS = 5
 
 
 @flow(name="train", persist_result=False)
+@secrets.masking
 def training(recipe: str, overrides: list[str] | None = None) -> Any:
     """Run the whole pipeline of one recipe file: an Outcome, in a state Completed or `Refused`."""
     settings = load(recipe, overrides or [])
@@ -108,6 +110,7 @@ def stage(
         retry_delay_seconds=[5, 30] if retry else None,
         retry_condition_fn=_condition(retry) if retry else None,
     )
+    @secrets.masking
     def run(*args: Any, **kwargs: Any) -> State[Any]:
         result = function(*args, **kwargs)
         log.info(summary.line(name, result))
@@ -160,10 +163,12 @@ def publish(outcome: Outcome, exported: Artifact) -> None:
     )
     create_table_artifact(
         key=f"{key}-variants",
-        table=exported.facts["variants"],
+        table=secrets.masked(exported.facts["variants"]),
         description=f"ONNX variants of {outcome.name} {outcome.version}",
     )
-    create_markdown_artifact(key=f"{key}-decision", markdown=summary.decision_markdown(outcome))
+    create_markdown_artifact(
+        key=f"{key}-decision", markdown=secrets.mask(summary.decision_markdown(outcome))
+    )
     create_link_artifact(
         key=f"{key}-report", link=f"file://{outcome.report}", link_text="report.html"
     )

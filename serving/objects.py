@@ -45,10 +45,11 @@ class ObjectOutput(Output):
         return (path.removeprefix(f"{self._root}/") for path in found)
 
     def get(self, name: str) -> bytes | None:
-        try:
-            return bytes(self._filesystem.cat_file(self._path(name)))
-        except FileNotFoundError:
-            return None
+        with unreachable(self.url):
+            try:
+                return bytes(self._filesystem.cat_file(self._path(name)))
+            except FileNotFoundError:
+                return None
 
     def put(self, name: str, write: Write) -> Record:
         return self._put(name, write, mode="overwrite")

@@ -28,6 +28,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from configs.secrets import masked
 from serving.digests import file_sha256
 from tasks import workspace
 
@@ -88,6 +89,7 @@ def make(
                 "stage": stage,
                 "digest": digest,
                 **determined_by,
+                "key": masked(determined_by["key"]),
                 "facts": facts,
                 "made_at": started,
                 "seconds": round(time.time() - started, 3),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.schema import Recipe
+from configs.secrets import mask
 from tasks import long_text, model_source
 from tasks.artifact import Artifact
 
@@ -122,7 +123,7 @@ def _training(recipe: Recipe, trained: Mapping[str, Any]) -> str:
 
 def _weights(recipe: Recipe) -> str:
     """Where the weights came from and under which licence they stand, as far as can be known."""
-    source = recipe.model.source
+    source = mask(recipe.model.source)
     if source == "scratch":
         return "random at the start, learned from this data alone"
     revision = f" at {recipe.model.revision}" if recipe.model.revision else ""

@@ -37,7 +37,7 @@ def _built(recipe: Recipe, head: dict[str, Any], tokenizer: Any) -> Any:
     try:
         with torch.device("meta"):
             return objective.load_model(config, head)
-    except ValueError as problem:
+    except Exception as problem:  # transformers computes with what was asked
         line = str(problem).split("\n", 1)[0]
         raise RecipeError(f"model.scratch.config: no such {config.model_type}: {line}") from problem
 

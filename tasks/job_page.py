@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from configs.secrets import masked
 from serving import heads
 from serving.manifest import Manifest
 from serving.report import DRIFTED, ENOUGH_FOR_DRIFT, Report
@@ -20,8 +22,8 @@ def render(report: Report, described: Manifest, given: Mapping[str, Any]) -> str
     watched = heads.get(described.objective).SHARES
     return pages.render(
         TEMPLATE,
-        report=report,
-        given=given,
+        report=replace(report, unreadable=masked(report.unreadable)),
+        given=masked(given),
         steps=_bars(report.steps_s),
         errors=_bars(report.errors),
         decisions={

@@ -26,6 +26,8 @@ from typing import Any
 
 import psutil
 
+from configs import secrets
+
 STDIN, STDERR = 0, 2
 KILL_WAIT_S = 10.0
 TRACEBACK = "Traceback (most recent call last):"
@@ -130,4 +132,6 @@ def _end_with_parent() -> None:
 if __name__ == "__main__":
     watch()
     del sys.argv[0]
+    secrets.note(sys.argv)
+    secrets.guard()
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

@@ -147,7 +147,9 @@ def _options(objective: Objective, recipe: Recipe) -> BaseModel:
     try:
         return objective.Options.model_validate(recipe.options)
     except ValidationError as problem:
-        raise RecipeError("\n".join(explain("options", problem, objective.Options))) from None
+        raise RecipeError(
+            "\n".join(explain("options", problem, objective.Options, recipe.options))
+        ) from None
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from configs.errors import ModelError, UnusableVersion
+from configs.secrets import mask
 from serving import manifest
 from serving.errors import ModelFolderError, NewerFormatError
 from tasks import alias_history, embedded_registry, model_store, tracking
@@ -339,6 +340,6 @@ def _model(client: MlflowClient, name: str) -> RegisteredModel:
         names = sorted(one.name for one in client.search_registered_models())
         near = difflib.get_close_matches(name, names, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names) or 'none'}"
-        where = tracking.mask(tracking.uri())
+        where = mask(tracking.uri())
         raise ModelError(f"no model {name!r} in the registry {where}; {hint}")
     return found

@@ -19,9 +19,9 @@ import numpy as np
 import yaml
 
 from configs.schema import Recipe
+from configs.secrets import masked
 from tasks import artifact, pages, pictures
 from tasks.artifact import Artifact
-from tasks.tracking import PASSWORD
 
 TEMPLATE = "report.html"
 MAX_LABELS = 40
@@ -41,7 +41,7 @@ def report(
     return artifact.make(
         "report",
         key={
-            "recipe": recipe.model_dump(mode="json"),
+            "recipe": masked(recipe.model_dump(mode="json")),
             "templates": pages.digests(TEMPLATE),
         },
         inputs=stages,
@@ -164,10 +164,9 @@ def _libraries(stages: Any) -> dict[str, str]:
 
 
 def recipe_text(recipe: Recipe) -> str:
-    """What the recipe says beyond the defaults, as YAML, with no password in it."""
-    said = recipe.model_dump(mode="json", exclude_defaults=True)
-    text = yaml.safe_dump(said, sort_keys=False, allow_unicode=True, width=88)
-    return PASSWORD.sub(r"\1***@", text)
+    """What the recipe says beyond the defaults, as YAML, with no secret in it."""
+    said = masked(recipe.model_dump(mode="json", exclude_defaults=True))
+    return yaml.safe_dump(said, sort_keys=False, allow_unicode=True, width=88)
 
 
 # --- small things ---------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.errors import UserError
+from configs.secrets import note
 from serving.output import PLAN, open_output
 from tasks.models import resolve
 
@@ -58,6 +59,7 @@ def arguments(
     `tune`: measure first how the model runs fastest here. What was measured once is used by every
     later job that leaves the variant open; a job that was begun goes on as it began.
     """
+    note([*_paths(source), str(output)])
     found, paths = resolve(model), _paths(source)
     how: dict[str, Any] = {"variant": variant}
     if variant is None and open_output(output).get(PLAN) is None:

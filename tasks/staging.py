@@ -48,7 +48,7 @@ class Rejected:
     """(split, row, reason code, detail); rows as the source numbers them."""
 
     def add(self, split: str, row: int, reason: str, detail: object = None) -> None:
-        shown = None if detail is None else str(detail)[:DETAIL_CHARS]
+        shown = None if detail is None else _utf8(str(detail)[:DETAIL_CHARS])
         self.rows.append((split, row, reason, shown))
 
     def counts(self) -> dict[str, int]:
@@ -206,22 +206,23 @@ def _usable(
             value = found.pop(text)
             if reason := _unusable(value, data.limits.max_chars):
                 raise ValueError(reason)
+            if not _is_utf8(json.dumps(found, default=str, ensure_ascii=False)):
+                raise ValueError("invalid_utf8")
+            others = {name: _as_kept(column[i]) for name, column in kept}
+            owner = belonging(normalise(value), None if groups is None else _as_kept(groups[i]))
         except ValueError as reason:
             detail = f"{len(value):,} characters" if str(reason) == "too_long" else None
             rejected.add(split, row, str(reason), detail)
             continue
-        normalised = normalise(value)
-        group = None if groups is None else as_text(_known(groups[i]))
-        owner = belonging(normalised, group)
         yield {
             "origin": NAMES.index(split),
             "row": row,
             "text": value,
             "target": json.dumps(found, default=str),
-            "hash": hash64(normalised),
+            "hash": hash64(normalise(value)),
             "cluster": hash64(owner),
             "place": hash64(owner, data.splits.salt),
-            **{name: as_text(_known(column[i])) for name, column in kept},
+            **others,
         }
 
 
@@ -235,9 +236,27 @@ def _unusable(text: Any, max_chars: int | None) -> str | None:
         return "empty_text"
     if max_chars is not None and len(text) > max_chars:
         return "too_long"
-    if not text.isascii() and text.encode("utf-8", "replace").decode() != text:
+    if not _is_utf8(text):
         return "invalid_utf8"
     return None
+
+
+def _as_kept(value: Any) -> str | None:
+    """A kept column's value as text. Raises ValueError(reason code) for bytes that are none."""
+    if isinstance(value, bytes | memoryview):
+        value = bytes(value).decode("utf-8", "surrogateescape")
+    text = as_text(_known(value))
+    if text is not None and not _is_utf8(text):
+        raise ValueError("invalid_utf8")
+    return text
+
+
+def _is_utf8(text: str) -> bool:
+    return text.isascii() or _utf8(text) == text
+
+
+def _utf8(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
 
 
 def _known(value: Any) -> Any:

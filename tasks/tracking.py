@@ -11,7 +11,6 @@ import getpass
 import json
 import logging
 import os
-import re
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from configs import secrets
 from configs.errors import ModelError, UserError
 from tasks import workspace
 
@@ -129,7 +129,7 @@ def artifacts_of(run_id: str) -> str:
         return str(connect().get_run(run_id).info.artifact_uri)
     except MlflowException as problem:
         if problem.error_code == "RESOURCE_DOES_NOT_EXIST":
-            raise ModelError(f"no run {run_id} in {mask(uri())}") from None
+            raise ModelError(f"no run {run_id} in {secrets.mask(uri())}") from None
         raise
 
 
@@ -143,7 +143,7 @@ def user() -> str:
 def flatten(recipe: Recipe) -> dict[str, str]:
     """`{"train.epochs": "3.0", ...}`; what is not set is left out, lists are JSON.
 
-    A password written out in a URL is masked; a placeholder stays.
+    A secret written out is masked; a placeholder stays.
     """
     flat: dict[str, str] = {}
 
@@ -153,18 +153,10 @@ def flatten(recipe: Recipe) -> dict[str, str]:
                 walk(f"{prefix}.{name}" if prefix else name, inner)
         elif value is not None:
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            flat[prefix] = mask(text)
+            flat[prefix] = text
 
-    walk("", recipe.model_dump(mode="json"))
+    walk("", secrets.masked(recipe.model_dump(mode="json")))
     return flat
-
-
-def mask(text: str) -> str:
-    """Without the passwords of its URLs."""
-    return PASSWORD.sub(r"\1***@", text)
-
-
-PASSWORD = re.compile(r"(://[^/\s:@\"]*:)(?!\$\{env:)[^/\s@\"]+@")
 
 
 def _log_params(client: MlflowClient, run_id: str, params: Mapping[str, str]) -> None:

@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 
 from configs.errors import RecipeError, UserError
 from configs.schema import Recipe
+from configs.secrets import masked
 from serving.cores import granted_cores
 from tasks import artifact, checkpoints, hardware, lifeline, model_source, objectives, workspace
 from tasks.artifact import Artifact, write_json
@@ -178,7 +179,7 @@ def attempt(
         for old in work.glob("outcome-*.json"):
             old.unlink()
         job = {
-            "recipe": recipe.model_dump(mode="json"),
+            "recipe": _without_secrets(recipe),
             "prepared": str(prepared.path),
             "per_device": per_device,
             "resume": str(resume) if resume else None,
@@ -265,6 +266,12 @@ def failure(outcome: dict[str, Any], work: Path) -> Exception:
     message += f"; the trainer's log: {work / LOG}"
     kinds = {"out_of_memory": TrainerOutOfMemory, "killed": TrainerKilled}
     return kinds.get(outcome["outcome"], TrainingFailed)(message)
+
+
+def _without_secrets(recipe: Recipe) -> dict[str, Any]:
+    """The recipe for a trainer, which reads no source."""
+    said = recipe.model_dump(mode="json")
+    return {**said, "data": {**said["data"], "source": masked(said["data"]["source"])}}
 
 
 # --- the work folder ------------------------------------------------------------------------------

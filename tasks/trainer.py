@@ -21,6 +21,7 @@ from typing import Any
 from filelock import FileLock
 
 from configs.errors import UserError
+from configs.secrets import mask
 from tasks.artifact import write_json
 
 EVENTS = "events.jsonl"
@@ -45,7 +46,7 @@ def main(work: Path) -> None:
         try:
             facts = run(work, json.loads((work / "job.json").read_bytes()))
         except Exception as problem:  # noqa: BLE001  # told to the parent, whatever it is
-            traceback.print_exc()
+            sys.stderr.write(mask(traceback.format_exc()))
             write_json(work / f"outcome-{rank}.json", outcome_of(problem))
             sys.exit(1)
         write_json(work / f"outcome-{rank}.json", {"outcome": "done", "facts": facts})
@@ -54,10 +55,10 @@ def main(work: Path) -> None:
 def outcome_of(problem: Exception) -> dict[str, Any]:
     """{"outcome": "out_of_memory" | "failed", "error": one line, "user": the user can mend it,
     "final": smaller pieces are no help}."""
-    line = traceback.format_exception_only(problem)[-1].strip().split("\n")[0]
+    line = mask(traceback.format_exception_only(problem)[-1].strip().split("\n")[0])
     return {
         "outcome": "out_of_memory" if is_out_of_memory(problem) else "failed",
-        "error": str(problem) if isinstance(problem, UserError | RowTooLarge) else line,
+        "error": mask(str(problem)) if isinstance(problem, UserError | RowTooLarge) else line,
         "user": isinstance(problem, UserError),
         "final": isinstance(problem, RowTooLarge),
     }

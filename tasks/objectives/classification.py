@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from configs.errors import DataError
+from configs.schema import Distinct, Section
 from tasks.intervals import Resampling
 from tasks.objectives import Array, Metric, config_of, load
 from tasks.probabilities import auc_terms, calibration, softmax
@@ -24,10 +24,8 @@ DECODE = {"probabilities": True}
 POOLS = ("mean", "max", "attention", "vote")
 
 
-class Options(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-    labels: list[str] | None = None
+class Options(Section):
+    labels: Distinct[str] | None = None
     """All allowed labels, in order; every label there is, sorted, by default."""
     class_weights: Literal["none", "balanced"] = "none"
     """`balanced`: each class counts the same in the loss, however many rows it has."""

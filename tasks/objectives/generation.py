@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from configs.schema import Section
 from tasks.objectives import Array, Given, Metric, load
 
 COLUMNS = {"text": "texts to learn to write"}
@@ -25,9 +26,7 @@ WHOLE_TEXTS = True
 """Rows are cut into blocks for training, so none of them is cut before."""
 
 
-class Options(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
+class Options(Section):
     joined: bool = False
     """Rows are pieces of one text, one after the other: nothing stands between them. Otherwise each
     ends with the end token."""
@@ -43,7 +42,7 @@ class Options(BaseModel):
     """Over 1: tokens that the text already has become less likely."""
     seed: int = 0
     """Of what is drawn: a prompt goes on in the same way each time."""
-    stop: list[str] = []
+    stop: list[str] = Field([])
     """Texts end before the first of these strings."""
 
 

@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from configs.errors import DataError
+from configs.schema import Distinct, Section
 from serving.heads.multilabel import UNDECIDED, sigmoid, thresholds_of
 from tasks.intervals import Resampling
 from tasks.objectives import Array, Metric, classification
@@ -26,10 +27,8 @@ LABELLED = False
 DECODE = {"probabilities": True}
 
 
-class Options(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-    labels: list[str] | None = None
+class Options(Section):
+    labels: Distinct[str] | None = None
     """All allowed labels, in order; every label there is, sorted, by default."""
     threshold: float | None = Field(None, gt=0, lt=1)
     """The probability from which any label is given; chosen for each on the validation rows, for

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from configs.errors import DataError
+from configs.schema import Distinct, Section
 from serving.heads import tagging as head_of
 from serving.tokenizer import Tokens
 from tasks.intervals import Resampling
@@ -38,13 +38,11 @@ Span = tuple[int, int, str]
 """Start, end (the first character behind it), label."""
 
 
-class Options(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
+class Options(Section):
     scheme: Literal["BIO", "BILOU"] = "BIO"
     """How words are tagged: BILOU has tags of its own for a span's last word, and for spans of a
     single word."""
-    labels: list[str] | None = None
+    labels: Distinct[str] | None = None
     """All allowed labels; every label there is, sorted, by default."""
 
 

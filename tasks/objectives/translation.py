@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from configs.errors import DataError
+from configs.schema import Section
 from tasks.intervals import Resampling
 from tasks.objectives import Array, Given, Metric, load, token_loss
 
@@ -25,9 +26,7 @@ LABELLED = False
 SAMPLES = 10
 
 
-class Options(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
+class Options(Section):
     beams: int = Field(1, ge=1)
     """Candidates that scoring keeps of each text; 1: the likeliest token is taken, one by one."""
     length_penalty: float = 1.0

@@ -8,18 +8,16 @@ prepare.py's business.
 from __future__ import annotations
 
 import importlib
-import os
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from configs.load import SECRET
 from configs.schema import Source as SourceSection
+from configs.secrets import mask, note
 from serving.readers import Block
 
-__all__ = ["Block", "Rows", "Source", "open_source", "without_secrets"]
+__all__ = ["Block", "Rows", "Source", "first_line", "open_source"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +43,7 @@ def open_source(section: SourceSection, columns: list[str], folder: Path) -> Sou
     `columns`: those wanted; `folder`: for what has to be fetched first.
     Raises DataError when there is no such table, data set, database or package.
     """
+    note(section.model_dump(mode="json"))
     module = importlib.import_module(module_of(section))
     return cast(Source, module.open_source(section, columns, folder))
 
@@ -54,13 +53,7 @@ def module_of(section: SourceSection) -> str:
     return f"{__name__}.{section.kind}"
 
 
-def without_secrets(message: str, url: str) -> str:
-    """The first line of a message, with the secrets of `url` (as the recipe has it) taken out."""
-    secrets = {os.environ.get(name, ""): f"${{env:{name}}}" for name in SECRET.findall(url)}
-    if written := re.search(r"//[^/@:]*:([^@]+)@", SECRET.sub("", url)):
-        secrets[written[1]] = "***"
-    line = message.strip().split("\n", 1)[0]
-    for secret, name in secrets.items():
-        if secret:
-            line = line.replace(secret, name)
-    return line
+def first_line(problem: object) -> str:
+    """The first line of a message that says something, without secrets."""
+    lines = [line.strip() for line in str(problem).splitlines()]
+    return mask(next(filter(None, lines), type(problem).__name__))

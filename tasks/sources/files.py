@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from configs.errors import DataError
-from configs.load import resolve_secrets
+from configs.errors import DataError, RecipeError
 from configs.schema import FilesSource
+from configs.secrets import resolve
 from serving.errors import InputError
 from serving.files import File, is_url
 from serving.readers import column_names, find_files, format_of, read_table
-from tasks.sources import Block, Rows, Source, without_secrets
+from tasks.sources import Block, Rows, Source, first_line
 
 MAGIC = re.compile(r"[*?\[]")
 
@@ -62,7 +62,7 @@ def _fetch(url: str, folder: Path, seen: set[str]) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     found = []
     try:
-        filesystem, path = fsspec.url_to_fs(resolve_secrets(url))
+        filesystem, path = fsspec.url_to_fs(resolve(url))
         if MAGIC.search(path):
             remote = sorted(filesystem.glob(path))
         else:
@@ -76,8 +76,10 @@ def _fetch(url: str, folder: Path, seen: set[str]) -> list[Path]:
             local = folder / f"{number:06}-{name.rsplit('/', 1)[-1]}"
             filesystem.get_file(name, str(local))
             found.append(local)
-    except (OSError, ImportError, ValueError) as problem:
-        reason = without_secrets(f"{type(problem).__name__}: {problem}", url)
+    except RecipeError:
+        raise
+    except Exception as problem:  # noqa: BLE001  # every file system has errors of its own
+        reason = f"{type(problem).__name__}: {first_line(problem)}"
         raise DataError(f"{url} cannot be fetched: {reason}") from None
     if not remote:
         raise DataError(f"no file matches {url}")

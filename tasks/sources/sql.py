@@ -13,11 +13,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from configs.errors import DataError
-from configs.load import resolve_secrets
+from configs.errors import DataError, UserError
 from configs.schema import SqlSource
+from configs.secrets import resolve
 from serving.digests import file_sha256
-from tasks.sources import Block, Rows, Source, without_secrets
+from tasks.sources import Block, Rows, Source, first_line
 
 BLOCK_ROWS = 10_000
 
@@ -31,13 +31,16 @@ def open_source(source: SqlSource, columns: list[str], folder: Path) -> Source:
 
     file = folder / "rows.jsonl"
     try:
-        columns = _fetch(resolve_secrets(source.url), source.query, file)
+        columns = _fetch(resolve(source.url), source.query, file)
+    except UserError:
+        raise
     except (ArgumentError, NoSuchModuleError, ImportError) as problem:
-        reason = without_secrets(str(problem), source.url)
+        reason = first_line(problem)
         raise DataError(f"data.source.url: {reason}; is the driver installed?") from None
-    except SQLAlchemyError as problem:
+    except (SQLAlchemyError, ValueError, TypeError, LookupError, RuntimeError) as problem:
+        # Drivers have errors of their own: a port that is no number, an unknown argument.
         # `orig` is the driver's own error, without the statement and its links.
-        reason = without_secrets(str(getattr(problem, "orig", None) or problem), source.url)
+        reason = first_line(getattr(problem, "orig", None) or problem)
         raise DataError(f"data.source: the query failed: {reason}") from None
     digest = {"kind": source.kind, "columns": columns, "rows": file_sha256(file)}
     return Source(digest, {"train": Rows(columns, partial(_read, file, columns))})

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from configs.errors import RecipeError
-from configs.load import json_schema, load, resolve_secrets
+from configs.load import json_schema, load
 from tasks import objectives
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -104,8 +104,59 @@ def test_what_is_no_recipe_is_one_clear_error(tmp_path: Path, text: str) -> None
         load(write(tmp_path, text))
 
 
-def test_secrets_are_read_from_the_environment_when_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DB_PASSWORD", "hush")
-    assert resolve_secrets("postgresql://me:${env:DB_PASSWORD}@db/x") == "postgresql://me:hush@db/x"
-    with pytest.raises(RecipeError, match="environment variable ABSENT is not set"):
-        resolve_secrets("${env:ABSENT}")
+@pytest.mark.parametrize(
+    ("override", "answer"),
+    [
+        (
+            "train.launch.processes=0",
+            r"'train.launch.processes': .*'auto' or .*greater than or equal to 1 \(it is 0\)",
+        ),
+        ("train.launch.processes=100000", "less than or equal to 1024"),
+        ("train.learning_rate=.inf", r"'train.learning_rate': Input should be a finite number"),
+        ("promote.floor=.nan", r"'promote.floor': Input should be a finite number"),
+        (
+            "model.scratch.config={x: .nan}",
+            r"'model.scratch.config.x': Input should be a finite number",
+        ),
+        ("train.seed=9223372036854775808", r"'train.seed': numbers have to be under 2\^63"),
+        ("options={a: [{b: .inf}]}", "'options': numbers have to be finite"),
+        ("data.keep=[a, b, a]", "'data.keep': 'a' stands there twice"),
+        ("export.variants=[fp32, int8, int8]", "'export.variants': 'int8' stands there twice"),
+        ("evaluate.slices=[a, a]", "'evaluate.slices': 'a' stands there twice"),
+    ],
+)
+def test_values_that_nothing_can_be_done_with_are_refused(
+    tmp_path: Path, override: str, answer: str
+) -> None:
+    with pytest.raises(RecipeError, match=answer) as told:
+        load(write(tmp_path), [override])
+    assert "\n" not in str(told.value)
+
+
+BOMB = "\n".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10) if i else 'x'}]" for i in range(12))
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (BOMB, "more than 100,000 values; are there aliases of aliases"),
+        ("a: &a [*a]", "more than 100,000 values"),
+        ("[" * 3_000, "cannot be read: .*recursion"),
+        (
+            "name: a\nname: b",
+            "cannot be read: 'name' stands there twice, the second time in line 2",
+        ),
+        ("data: {keep: [], keep: [a]}", "'keep' stands there twice"),
+        ("a: " + "9" * 5_000, "cannot be read: .*4300 digits"),
+        ("a: 2026-13-45", "cannot be read: month must be in 1..12"),
+        ("a: !!timestamp x", "cannot be read: "),
+        ("!!python/object/apply:os.system ['exit 1']", "could not determine a constructor"),
+        ("? [a, b]\n: 1", "cannot be read: .*unhashable"),
+    ],
+)
+def test_broken_yaml_is_one_line(tmp_path: Path, text: str, answer: str) -> None:
+    with pytest.raises(RecipeError, match=answer) as told:
+        load(write(tmp_path, text))
+    assert "\n" not in str(told.value)
+    with pytest.raises(RecipeError):
+        load(write(tmp_path), [f"options.x={text}"])

@@ -9,7 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import datasets
 import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from toy import sentences, tiny_recipe, write_csv
 
@@ -17,7 +20,7 @@ from configs.errors import DataError, RecipeError
 from configs.schema import DocstringsSource, HubSource, Recipe
 from tasks import workspace
 from tasks.prepare import prepare
-from tasks.sources import docstrings, hub, without_secrets
+from tasks.sources import docstrings, hub
 from tasks.sources.docstrings import first_sentence
 
 
@@ -131,11 +134,50 @@ def test_a_variable_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) ->
         prepare(sql())
 
 
-def test_passwords_are_taken_out_of_messages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DB_PASSWORD", "hunter2")
-    told = without_secrets("no login with hunter2\nmore", "db://me:${env:DB_PASSWORD}@host/x")
-    assert told == "no login with ${env:DB_PASSWORD}"
-    assert without_secrets("hunter3!", "db://me:hunter3@host/x") == "***!"
+def blobs(folder: Path, blob: bytes, every: int = 300) -> list[dict[str, Any]]:
+    """The same rows in a database and in Parquet, with bytes in the column `extra`."""
+    rows = [
+        (text, label, blob if i % every == 0 else b"plain")
+        for i, (text, label) in enumerate(sentences(300))
+    ]
+    with sqlite3.connect(folder / "rows.db") as connection:
+        connection.execute("CREATE TABLE rows (text, label, extra BLOB)")
+        connection.executemany("INSERT INTO rows VALUES (?, ?, ?)", rows)
+    connection.close()
+    text, label, extra = zip(*rows, strict=True)
+    pq.write_table(
+        pa.table({"text": text, "label": label, "extra": extra}), folder / "rows.parquet"
+    )
+    return [
+        {"kind": "sql", "url": f"sqlite:///{folder / 'rows.db'}", "query": "SELECT * FROM rows"},
+        {"kind": "files", "train": str(folder / "rows.parquet")},
+    ]
+
+
+def test_bytes_in_a_kept_column_are_text_or_a_rejected_row(tmp_path: Path) -> None:
+    for name, blob in (("good", "café".encode()), ("bad", b"\xff\xd8")):
+        (tmp_path / name).mkdir()
+        for source in blobs(tmp_path / name, blob):
+            prepared = prepare(recipe_of(source, keep=["extra"]))
+            kept = datasets.load_from_disk(str(prepared.path / "train"))["extra"]
+            assert set(kept) <= {"café", "plain"}
+            rejected = {} if name == "good" else {"invalid_utf8": 1}
+            assert prepared.facts["rejected"] == rejected
+
+
+def test_a_kept_column_of_pictures_is_one_clear_error(tmp_path: Path) -> None:
+    for source in blobs(tmp_path, b"\xff\xd8", every=2):
+        with pytest.raises(
+            DataError, match="150 of 300 rows cannot be used: 150 invalid_utf8; fix"
+        ):
+            prepare(recipe_of(source, keep=["extra"]))
+
+
+def test_bytes_in_a_label_are_a_rejected_row(tmp_path: Path) -> None:
+    for source in blobs(tmp_path, b"\xff\xd8"):
+        recipe = recipe_of(source, columns={"label": "extra"})
+        with pytest.raises(DataError, match="two labels or more"):
+            prepare(recipe)
 
 
 # --- files behind URLs ----------------------------------------------------------------------------
@@ -206,8 +248,6 @@ def test_an_unknown_data_set_is_told_in_a_line() -> None:
 
 
 def test_classes_come_by_name(tmp_path: Path) -> None:
-    import datasets
-
     features = datasets.Features(
         {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["bad", "good"])}
     )
@@ -222,8 +262,6 @@ def test_classes_come_by_name(tmp_path: Path) -> None:
 
 
 def test_classes_within_lists_come_by_name_too(tmp_path: Path) -> None:
-    import datasets
-
     label = datasets.ClassLabel(names=["O", "B-x"])
     features = datasets.Features(
         {
