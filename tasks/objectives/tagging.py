@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from configs.errors import DataError
+from serving.graphemes import Graphemes
 from serving.heads import tagging as head_of
 from serving.tokenizer import Tokens
 from tasks.objectives import Array, Given, Metric, config_of, load, token_loss
@@ -113,12 +114,18 @@ def fit_targets(rows: Mapping[str, list[Any]], options: Options) -> dict[str, An
 
 
 def encode_target(row: Mapping[str, Any], head: Mapping[str, Any]) -> str:
-    """The spans as JSON, [[start, end, label], ...], in order. Raises ValueError(reason code)."""
-    spans = sorted((one["start"], one["end"], one["label"]) for one in row["tags"])
+    """The spans as JSON, [[start, end, label], ...], in order. Raises ValueError(reason code).
+
+    One that cuts a grapheme is widened to it, as a word that a span has a part of is all the span's.
+    """
+    graphemes, spans = Graphemes(row["text"]), list[Span]()
+    for one in row["tags"]:
+        if not 0 <= one["start"] < one["end"] <= len(row["text"]):
+            raise ValueError("span_outside_the_text")
+        spans.append((*graphemes.whole(one["start"], one["end"]), one["label"]))
+    spans.sort()
     done = 0
     for start, end, label in spans:
-        if not 0 <= start < end <= len(row["text"]):
-            raise ValueError("span_outside_the_text")
         if start < done:
             raise ValueError("spans_overlap")
         if label not in head["labels"]:
