@@ -15,7 +15,7 @@ Reason codes for a row, in `Block.errors`:
     invalid_json       a line that is no JSON object, or an asked value nested over 100 deep
     unreadable         behind a broken place of a Parquet row group, in a broken Arrow batch, or an
                        asked value that Python has no match for, such as a day after the year 9999
-    null_text          a text column holds null, or the key is absent
+    null_text          a text column holds null or a float that is not a number, or the key is absent
     empty_text         a text column holds an empty or blank string; an empty CSV cell is this one
     wrong_type         a text column holds something that is not a string
 """
@@ -35,7 +35,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from . import columnar, files, rows
+from . import columnar, files, rows, texts
 from .errors import InputError
 from .files import File
 
@@ -142,14 +142,7 @@ def read_table(
 
 def _check_text(values: Iterable[Any], errors: list[str | None]) -> None:
     for i, value in enumerate(values):
-        if errors[i] is not None:
-            continue
-        if value is None:
-            errors[i] = "null_text"
-        elif not isinstance(value, str):
-            errors[i] = "wrong_type"
-        elif not value or value.isspace():
-            errors[i] = "empty_text"
+        errors[i] = errors[i] or texts.problem(value)
 
 
 def column_names(path: str | Path | File) -> list[str]:

@@ -20,6 +20,7 @@ from typing import IO, Any
 
 from .errors import InputError
 from .files import File, unpacked
+from .texts import is_unicode
 
 Row = tuple[list[Any], str | None]
 """Values of the asked columns, and a reason code or None for a good row."""
@@ -88,13 +89,13 @@ def _problem(value: Any) -> str | None:
     if isinstance(value, str):
         if isinstance(value, Bad):
             return value
-        return None if _is_text(value) else "invalid_utf8"
+        return None if is_unicode(value) else "invalid_utf8"
     within = [value]
     for _ in range(MAX_NESTING):
         within = [part for one in within for part in _parts(one)]
         if not within:
             return None
-        if not all(_is_text(part) for part in within if isinstance(part, str)):
+        if not all(is_unicode(part) for part in within if isinstance(part, str)):
             return "invalid_utf8"
     return "invalid_json"
 
@@ -103,18 +104,6 @@ def _parts(value: Any) -> Iterable[Any]:
     if isinstance(value, dict):
         return itertools.chain(value, value.values())
     return value if isinstance(value, list | tuple) else ()
-
-
-def _is_text(value: str) -> bool:
-    if "\0" in value:
-        return False
-    if value.isascii():
-        return True
-    try:
-        value.encode()
-    except UnicodeEncodeError:  # a lone surrogate
-        return False
-    return True
 
 
 # --- CSV ------------------------------------------------------------------------------------------

@@ -25,6 +25,8 @@ from numpy.typing import NDArray
 from configs.errors import DataError, RecipeError
 from configs.schema import Data
 from serving.readers import as_text
+from serving.rows import clean
+from serving.texts import problem
 from tasks.objectives import Objective
 from tasks.sources import Block, Rows, Source
 from tasks.splits import NAMES, hash64, normalise
@@ -194,6 +196,10 @@ def _usable(
             if error:
                 raise ValueError(error)
             found = read(found)
+            # What rows.py looks at in files: other sources, and JSON in a text, give any value.
+            _, error = clean([*found.values(), *(column[i] for _, column in kept)])
+            if error:
+                raise ValueError(error)
             value = found.pop(text)
             if reason := _unusable(value, data.limits.max_chars):
                 raise ValueError(reason)
@@ -214,18 +220,9 @@ def _usable(
 
 
 def _unusable(text: Any, max_chars: int | None) -> str | None:
-    """The reason code of a text that cannot be trained on."""
-    if _known(text) is None:
-        return "null_text"
-    if not isinstance(text, str):
-        return "wrong_type"
-    if not text.strip():
-        return "empty_text"
-    if max_chars is not None and len(text) > max_chars:
-        return "too_long"
-    if not text.isascii() and text.encode("utf-8", "replace").decode() != text:
-        return "invalid_utf8"
-    return None
+    """The reason code of a text that cannot be trained on: one that is not scored, or too long."""
+    too_long = max_chars is not None and isinstance(text, str) and len(text) > max_chars
+    return problem(text) or ("too_long" if too_long else None)
 
 
 def _known(value: Any) -> Any:
