@@ -15,7 +15,7 @@ Reason codes for a row, in `Block.errors`:
     invalid_json       a line that is no JSON object, or an asked value nested over 100 deep
     unreadable         behind a broken place of a Parquet row group, in a broken Arrow batch, or an
                        asked value that Python has no match for, such as a day after the year 9999
-    null_text          a text column holds null or a float that is not a number, or the key is absent
+    null_text          a text column holds null or a float that is no number, or the key is absent
     empty_text         a text column holds an empty or blank string; an empty CSV cell is this one
     wrong_type         a text column holds something that is not a string
 """

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from configs.schema import Evaluate
+from tasks import objectives
 from tasks.artifact import write_json
 from tasks.intervals import bootstrap
 from tasks.objectives import Array, Objective
@@ -56,7 +57,7 @@ def measure(
     names = [objective.decode_target(decision, head) for decision in decisions]
     outputs = objective.outputs_of(names, head)  # type: ignore[attr-defined]
     intervals = bootstrap(
-        objective.statistics(test["labels"][:], outputs, head),
+        objectives.statistics(objective, test["labels"][:], outputs, head),
         objective.metrics(head),
         resamples=how.resamples,
         confidence=how.confidence,

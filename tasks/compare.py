@@ -179,8 +179,8 @@ def _statistics(
             "another name"
         )
     return (
-        objective.statistics(rows.targets, ours, common),
-        objective.statistics(rows.targets, other, common),
+        objectives.statistics(objective, rows.targets, ours, common),
+        objectives.statistics(objective, rows.targets, other, common),
         common,
     )
 

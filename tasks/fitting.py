@@ -286,7 +286,7 @@ def measure(
         targets, outputs = of_batches(targets, outputs, head)
     if settled := getattr(objective, "settled", None):  # as it will be when it ships
         head = settled(head, targets, outputs)
-    sums = objective.statistics(targets, outputs, head).sum(axis=0)
+    sums = objectives.statistics(objective, targets, outputs, head).sum(axis=0)
     return {name: float(metric.of(sums)) for name, metric in objective.metrics(head).items()}
 
 

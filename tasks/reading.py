@@ -69,7 +69,9 @@ class ReadTexts:
         objective = objectives.get(self.recipe.objective)
         _, metric = testset.deciding_metric(self.recipe, self.head.settings)
         answers = testset.in_metrics_terms(objective, self.head, outputs)
-        statistics = objective.statistics(self.rows.targets, answers, self.head.settings)
+        statistics = objectives.statistics(
+            objective, self.rows.targets, answers, self.head.settings
+        )
         return float(metric.of(statistics.sum(axis=0)))
 
 

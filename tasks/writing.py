@@ -215,7 +215,7 @@ def prepare_bench(
     _, metric = testset.deciding_metric(recipe, settings)
 
     def metric_of(outputs: Any) -> float:
-        sums = objective.statistics(validation.targets, outputs, settings).sum(axis=0)
+        sums = objectives.statistics(objective, validation.targets, outputs, settings).sum(axis=0)
         return float(metric.of(sums))
 
     def measure(runner: Runner) -> float:

@@ -2,8 +2,8 @@
 
 Column: `spans`, a list of {label, text, start, end, probability}; start and end count characters
 of the text, the end is the first one behind the span; the probability is the mean of its words'.
-A span never cuts a grapheme (serving/graphemes.py): a letter has all of its marks, a flag both halves.
-A text may come as the list of its words.
+A span never cuts a grapheme (graphemes.py): a letter has all of its marks, a flag both halves. A
+text may come as the list of its words.
 
 A word is tagged by its first token. The tags of a text are the likeliest ones that are valid under
 the scheme (Viterbi, 1967): BIO, where I-x follows B-x or I-x, or BILOU (Ratinov and Roth, 2009),

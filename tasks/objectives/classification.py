@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from configs.errors import DataError
-from tasks.objectives import Array, Metric, config_of, load
+from tasks.objectives import Array, Metric, config_of, load, unanswered
 from tasks.probabilities import calibration, macro_auc, softmax
 
 COLUMNS = {"text": "the text to classify", "label": "its class, a string or a number"}
@@ -148,7 +148,7 @@ def loss(
 
 
 def statistics(targets: Sequence[int], outputs: Array, head: Mapping[str, Any]) -> Array:
-    """(n, 3k): one-hot target, one-hot decision, and their product, class by class.
+    """(n, 3k + 1): one-hot target, one-hot decision, and their product, class by class; rows.
 
     `outputs`: logits (n, k). A target of -1 (a label this model does not know) is always missed.
     """
@@ -156,7 +156,16 @@ def statistics(targets: Sequence[int], outputs: Array, head: Mapping[str, Any]) 
     predicted = np.eye(k)[np.argmax(outputs, axis=1)]
     known = np.asarray(targets)
     true = np.where(known[:, None] >= 0, np.eye(k)[np.maximum(known, 0)], 0.0)
-    return np.concatenate([true, predicted, true * predicted], axis=1)
+    rows = np.ones((len(known), 1))
+    return np.concatenate([true, predicted, true * predicted, rows], axis=1)
+
+
+def missed(targets: Sequence[int], head: Mapping[str, Any]) -> Array:
+    """Nothing was decided."""
+    k = len(head["labels"])
+    found = statistics(targets, np.zeros((len(targets), k)), head)
+    found[:, k : 3 * k] = 0
+    return found
 
 
 def metrics(head: Mapping[str, Any]) -> dict[str, Metric]:
@@ -164,13 +173,11 @@ def metrics(head: Mapping[str, Any]) -> dict[str, Metric]:
     k = len(head["labels"])
 
     def accuracy(sums: Array) -> Array:
-        # Every row makes exactly one decision, so the decisions count the rows.
-        decided = np.maximum(sums[..., k : 2 * k].sum(-1), 1)
-        return np.asarray(sums[..., 2 * k :].sum(-1) / decided)
+        return np.asarray(sums[..., 2 * k : 3 * k].sum(-1) / np.maximum(sums[..., -1], 1))
 
     def macro_f1(sums: Array) -> Array:
         both = sums[..., :k] + sums[..., k : 2 * k]
-        f1 = 2 * sums[..., 2 * k :] / np.maximum(both, 1)
+        f1 = 2 * sums[..., 2 * k : 3 * k] / np.maximum(both, 1)
         seen = both > 0
         return np.asarray((f1 * seen).sum(-1) / np.maximum(seen.sum(-1), 1))
 
@@ -183,19 +190,27 @@ def metrics(head: Mapping[str, Any]) -> dict[str, Metric]:
 def details(
     targets: Sequence[int], outputs: Array, head: Mapping[str, Any], *, confidence: float
 ) -> dict[str, Any]:
-    """AUC (with its interval), calibration of the decision's probability, confusion matrix."""
-    true, probabilities = np.asarray(targets), softmax(outputs)
-    decided = probabilities.argmax(axis=1)
-    k = len(head["labels"])
+    """AUC (with its interval), calibration of the decision's probability, confusion matrix.
+
+    For AUC a row without an answer is ranked as wrongly as can be; it has no probability to be
+    calibrated, and no place among the decisions.
+    """
+    true, missing, k = np.asarray(targets), unanswered(outputs), len(head["labels"])
+    probabilities = softmax(np.where(missing[:, None], 0, outputs))
+    probabilities[missing] = 1 - np.eye(k)[true[missing]]
     auc = macro_auc(true, probabilities, confidence=confidence)
-    return {
+    true, probabilities = true[~missing], probabilities[~missing]
+    decided = probabilities.argmax(axis=1)
+    found: dict[str, Any] = {
         "metrics": {} if auc is None else {"auc": auc},
-        "calibration": calibration(probabilities.max(axis=1), decided == true),
         "confusion": {
             "labels": list(head["labels"]),
             "counts": np.bincount(true * k + decided, minlength=k * k).reshape(k, k).tolist(),
         },
     }
+    if len(true):
+        found["calibration"] = calibration(probabilities.max(axis=1), decided == true)
+    return found
 
 
 def row_losses(targets: Sequence[int], outputs: Array, head: Mapping[str, Any]) -> Array:
@@ -217,6 +232,7 @@ def common_head(head: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, 
 
 def align(outputs: Array, head: Mapping[str, Any], common: Mapping[str, Any]) -> Array:
     """(n, k) → (n, k of the common head): a label this model does not know is never decided."""
-    aligned: Array = np.full((len(outputs), len(common["labels"])), -np.inf, outputs.dtype)
+    never = np.finfo(outputs.dtype).min  # finite: what is not is no answer
+    aligned: Array = np.full((len(outputs), len(common["labels"])), never, outputs.dtype)
     aligned[:, [common["labels"].index(label) for label in head["labels"]]] = outputs
     return aligned

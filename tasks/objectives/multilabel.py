@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from configs.errors import DataError
 from serving.heads.multilabel import UNDECIDED, sigmoid, thresholds_of
-from tasks.objectives import Array, Metric, classification
+from tasks.objectives import Array, Metric, classification, unanswered
 from tasks.probabilities import average_precision
 
 COLUMNS = {"text": "the text", "labels": "its labels: a list, or names with commas between them"}
@@ -117,7 +117,8 @@ def settled(
     """With the thresholds that give the best F1 of each label on these rows."""
     if head["thresholds"]:
         return dict(head)
-    true, probabilities = np.asarray(targets), sigmoid(outputs)
+    answered = ~unanswered(outputs)
+    true, probabilities = np.asarray(targets)[answered], sigmoid(outputs[answered])
     return {
         **head,
         "thresholds": [best_threshold(*one) for one in zip(true.T, probabilities.T, strict=True)],
@@ -126,6 +127,8 @@ def settled(
 
 def best_threshold(true: Array, probabilities: Array) -> float:
     """Half-way between the two probabilities (n,) between which F1 of `true` (n,) is best."""
+    if not len(true):
+        return UNDECIDED
     order = np.argsort(-probabilities, kind="stable")
     hits, given = np.cumsum(true[order]), np.arange(1, len(true) + 1)
     f1 = 2 * hits / (given + true.sum())
@@ -152,6 +155,14 @@ def statistics(targets: Any, outputs: Array, head: Mapping[str, Any]) -> Array:
     return np.concatenate([true, decided, true * decided, right, np.ones_like(right)], axis=1)
 
 
+def missed(targets: Any, head: Mapping[str, Any]) -> Array:
+    """No label was decided, and that was wrong even where there is none."""
+    k = len(head["labels"])
+    found = statistics(targets, np.zeros((len(targets), k)), head)
+    found[:, k:-1] = 0
+    return found
+
+
 def metrics(head: Mapping[str, Any]) -> dict[str, Metric]:
     """micro F1 = 2 Σ hits / Σ (given + decided); macro F1: the labels' mean; exact: rows with all
     labels right."""
@@ -176,10 +187,17 @@ def metrics(head: Mapping[str, Any]) -> dict[str, Metric]:
 def details(
     targets: Any, outputs: Array, head: Mapping[str, Any], *, confidence: float
 ) -> dict[str, Any]:
-    """Average precision, whatever the thresholds; the labels one by one."""
-    true = np.asarray(targets).reshape(-1, len(head["labels"]))
-    found = average_precision(true, sigmoid(outputs), confidence=confidence)
-    sums = statistics(targets, outputs, head).sum(axis=0)[: 3 * true.shape[1]].reshape(3, -1)
+    """Average precision, whatever the thresholds; the labels one by one.
+
+    A row without an answer is ranked as wrongly as can be.
+    """
+    true, missing = np.asarray(targets).reshape(-1, len(head["labels"])), unanswered(outputs)
+    logits = np.where(missing[:, None], 0, outputs)
+    probabilities = np.where(missing[:, None], 1 - true, sigmoid(logits))
+    found = average_precision(true, probabilities, confidence=confidence)
+    each = statistics(targets, logits, head)
+    each[missing] = missed(true[missing], head)
+    sums = each.sum(axis=0)[: 3 * true.shape[1]].reshape(3, -1)
     rows = [
         [
             label,
