@@ -28,7 +28,7 @@ from .output import CONTENTS
 from .plan import Plan, check_content, check_names
 from .readers import Block, as_text, read_table
 from .report import chunk_facts, run_facts
-from .scorer import Scorer
+from .scorer import Scorer, mark_undecided
 
 PIECE_CHARS = 2**16
 """Of a text that is gone through without a copy of it."""
@@ -143,12 +143,7 @@ def tokenised(
     columns = {name: [values[i] for i in kept] for name, values in block.columns.items()}
     errors = [block.errors[i] for i in kept]
     texts = columns[plan.text_column]
-    good = [i for i, code in enumerate(errors) if code is None]
-    read = dict(zip(good, scorer.read([texts[i] for i in good], **plan.options), strict=True))
-    for i in good:
-        if read[i].n_tokens == 0:  # not even a special token: nothing the model could look at
-            errors[i] = "empty_text"
-            del read[i]
+    read = scorer.read_good(texts, errors, **plan.options)
     rows, documents = [all_rows[i] for i in kept], [*read.values()]
     chunk = Chunk(
         number,
@@ -170,9 +165,7 @@ def scored(
     record."""
     decided = scorer.decode(scorer.collect(outputs), **plan.options)
     errors = list(chunk.errors)
-    for i, decision in zip(chunk.good, decided.column(0), strict=True):
-        if not decision.is_valid:
-            errors[i] = "model_error"
+    mark_undecided(errors, chunk.good, decided)
     table = _table(chunk, decided, errors, plan, types)
     windows = [n for each in chunk.windows for n in each]
     batches = scorer.runner.batches(windows, **plan.options)

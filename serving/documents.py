@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ModelFolderError
+from .graphemes import Graphemes
 from .tokenizer import TextTokenizer, Tokens
 
 Ids = NDArray[np.signedinteger[Any]]
@@ -80,12 +81,11 @@ class Document:
         """Which characters of the text each window has, from and up to."""
         assert self.tokens is not None
         assert self.tokens.offsets is not None
-        found = []
+        graphemes, found = Graphemes(self.text), []
         for start, window in zip(self.starts, self.windows, strict=True):
             of_tokens = self.tokens.offsets[start : start + len(window) - sum(self.n_special)]
-            found.append(
-                (int(of_tokens[0, 0]), int(of_tokens[-1, 1])) if len(of_tokens) else (0, 0)
-            )
+            whole = (int(of_tokens[0, 0]), int(of_tokens[-1, 1])) if len(of_tokens) else (0, 0)
+            found.append(graphemes.whole(*whole))
         return found
 
     def of_tokens(self, outputs: Sequence[NDArray[Any]]) -> NDArray[Any]:

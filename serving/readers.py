@@ -18,7 +18,7 @@ Reason codes for a row, in `Block.errors`:
                        quote that is not closed within so many), of the asked values of a typed row
     unreadable         behind a broken place of a Parquet row group, in a broken Arrow batch, or an
                        asked value that Python has no match for, such as a day after the year 9999
-    null_text          a text column holds null, or the key is absent
+    null_text          a text column holds null or a float that is no number, or the key is absent
     empty_text         a text column holds an empty or blank string; an empty CSV cell is this one
     wrong_type         a text column holds something that is not a string
 """
@@ -38,7 +38,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from . import columnar, files, rows
+from . import columnar, files, rows, texts
 from .errors import InputError
 from .files import File
 
@@ -145,14 +145,7 @@ def read_table(
 
 def _check_text(values: Iterable[Any], errors: list[str | None]) -> None:
     for i, value in enumerate(values):
-        if errors[i] is not None:
-            continue
-        if value is None:
-            errors[i] = "null_text"
-        elif not isinstance(value, str):
-            errors[i] = "invalid_utf8" if isinstance(value, bytes) else "wrong_type"
-        elif not value or value.isspace():
-            errors[i] = "empty_text"
+        errors[i] = errors[i] or texts.problem(value)
 
 
 def column_names(path: str | Path | File) -> list[str]:

@@ -21,6 +21,7 @@ from typing import IO, Any
 
 from .errors import InputError
 from .files import File, unpacked
+from .texts import is_unicode
 
 Row = tuple[list[Any], str | None]
 """Values of the asked columns, and a reason code or None for a good row."""
@@ -106,7 +107,7 @@ def _problem(value: Any) -> str | None:
     if isinstance(value, str):
         if isinstance(value, Bad):
             return value
-        return None if _is_text(value) else "invalid_utf8"
+        return None if is_unicode(value) else "invalid_utf8"
     within = [value]
     for _ in range(MAX_NESTING):
         within = [part for one in within for part in _parts(one)]
@@ -115,7 +116,7 @@ def _problem(value: Any) -> str | None:
         for part in within:
             if isinstance(part, Bad):
                 return part
-            if isinstance(part, str) and not _is_text(part):
+            if isinstance(part, str) and not is_unicode(part):
                 return "invalid_utf8"
     return "invalid_json"
 
@@ -124,18 +125,6 @@ def _parts(value: Any) -> Iterable[Any]:
     if isinstance(value, dict):
         return itertools.chain(value, value.values())
     return value if isinstance(value, list | tuple) else ()
-
-
-def _is_text(value: str) -> bool:
-    if "\0" in value:
-        return False
-    if value.isascii():
-        return True
-    try:
-        value.encode()
-    except UnicodeEncodeError:  # a lone surrogate
-        return False
-    return True
 
 
 # --- CSV ------------------------------------------------------------------------------------------

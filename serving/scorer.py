@@ -19,6 +19,7 @@ from .heads import WINDOWS, Head
 from .pooling import open_pool
 from .runner import Runner, Running
 from .session import Device, device_of, providers_for
+from .texts import problem
 
 log = logging.getLogger(__name__)
 
@@ -179,6 +180,21 @@ class Scorer:
             offsets=windows,
         )
 
+    def read_good(
+        self, texts: Sequence[Any], errors: list[str | None], **options: Any
+    ) -> dict[int, Document]:
+        """The documents of the texts without an error, by their places.
+
+        A text without a token, not even a special one, gets the error `empty_text`: there is
+        nothing that the model could look at.
+        """
+        good = [i for i, code in enumerate(errors) if code is None]
+        read = dict(zip(good, self.read([texts[i] for i in good], **options), strict=True))
+        for i in [i for i, one in read.items() if one.n_tokens == 0]:
+            errors[i] = "empty_text"
+            del read[i]
+        return read
+
     def start(
         self,
         documents: Sequence[Document],
@@ -243,6 +259,24 @@ class Scorer:
     def score(self, texts: Sequence[str], **options: Any) -> pa.Table:
         """The scored rows of a few texts; tables are what job.py is for."""
         return self.decode(self.outputs(texts, **options), **options)
+
+    def answer(
+        self, values: Sequence[Any], **options: Any
+    ) -> tuple[pa.Table, list[int], list[str | None]]:
+        """The scored rows of those values that are texts, their places, and each value's error."""
+        errors = [problem(self.head.text_of(value)) for value in values]
+        read = self.read_good(values, errors, **options)
+        outputs = self.start([*read.values()], **options).outputs()
+        decided = self.decode(self.collect(outputs), **options)
+        mark_undecided(errors, [*read], decided)
+        return decided, [*read], errors
+
+
+def mark_undecided(errors: list[str | None], places: Sequence[int], decided: pa.Table) -> None:
+    """Give the rows at these places that have no decision the error `model_error`."""
+    for i, decision in zip(places, decided.column(0), strict=True):
+        if not decision.is_valid:
+            errors[i] = "model_error"
 
 
 class Reading:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from configs.schema import Evaluate
+from tasks import objectives
 from tasks.artifact import write_json
 from tasks.intervals import Resampling, bootstrap
 from tasks.objectives import Array, Objective
@@ -57,7 +58,7 @@ def measure(
     outputs = objective.outputs_of(names, head)  # type: ignore[attr-defined]
     clusters = test.with_format("arrow")[:]["cluster"].to_numpy()
     intervals = bootstrap(
-        objective.statistics(test["labels"][:], outputs, head),
+        objectives.statistics(objective, test["labels"][:], outputs, head),
         {name: one for name, one in objective.metrics(head).items() if not one.ranks},
         Resampling(how.resamples, how.confidence, clusters),
     )

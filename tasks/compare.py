@@ -200,8 +200,8 @@ def _statistics(
             "another name"
         )
     return (
-        objective.statistics(rows.targets, ours, common),
-        objective.statistics(rows.targets, other, common),
+        objectives.statistics(objective, rows.targets, ours, common),
+        objectives.statistics(objective, rows.targets, other, common),
         common,
     )
 
@@ -219,7 +219,7 @@ def _decide(
     objective = objectives.get(recipe.objective)
     name, metric = testset.deciding_metric(recipe, head)
     slice_name, slice_metric = testset.slice_metric(recipe, head)
-    missed = testset.missed(objective, rows, head)
+    wrong = testset.wrong(objective, rows, head)
     how = testset.resampling(recipe, rows)
     return decide(
         in_units(recipe.promote, metric, slice_metric),
@@ -228,9 +228,9 @@ def _decide(
         candidate=Measured(metric.value(ours), sizes[0], speeds[0]),
         champion=Measured(metric.value(theirs), sizes[1], speeds[1]),
         champion_version=version,
-        difference=paired_difference(ours, theirs, metric, how, missed=missed),
+        difference=paired_difference(ours, theirs, metric, how, wrong=wrong),
         baseline=baseline,
-        slices=_slices(recipe, rows, (ours, theirs, missed), slice_metric, how),
+        slices=_slices(recipe, rows, (ours, theirs, wrong), slice_metric, how),
         slice_metric=slice_name,
         lost_labels=lost_labels(objective, pair),
         higher_is_better=metric.higher_is_better,
@@ -254,7 +254,7 @@ def _slices(
     for_small = replace(how, confidence=1 - (1 - how.confidence) / max(n_small, 1))
     gains = []
     for column, value, mask, small in found:
-        ours, theirs, missed = (None if one is None else one[mask] for one in statistics)
+        ours, theirs, wrong = (None if one is None else one[mask] for one in statistics)
         assert ours is not None
         assert theirs is not None
         drawn = (for_small if small else how).among(mask)
@@ -265,7 +265,7 @@ def _slices(
                 rows=int(mask.sum()),
                 candidate=metric.value(ours),
                 champion=metric.value(theirs),
-                difference=paired_difference(ours, theirs, metric, drawn, missed=missed),
+                difference=paired_difference(ours, theirs, metric, drawn, wrong=wrong),
                 small=small,
             )
         )

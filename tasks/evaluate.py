@@ -62,7 +62,8 @@ def _build(recipe: Recipe, prepared: Artifact, exported: Artifact, folder: Path)
     found = measure(recipe, prepared, head, rows, outputs)
     options = {**getattr(objective, "MEASURE", {}), **getattr(objective, "DECODE", {})}
     decoded = scorer.decode(raw, **options)
-    table = _predictions(rows, decoded, _losses(objective, rows, outputs, head))
+    losses = objectives.row_losses(objective, rows.targets, outputs, head)
+    table = _predictions(rows, decoded, losses)
     show = getattr(objective, "samples", None)
     found |= {"worst": _worst(rows, table)} if show is None else {"samples": show(scorer, rows)}
     found["variant"] = scorer.variant.name
@@ -89,7 +90,7 @@ def measure(
     """All of metrics.json that can be had from targets and outputs (n, ...)."""
     objective = objectives.get(recipe.objective)
     how = testset.resampling(recipe, rows)
-    statistics = objective.statistics(rows.targets, outputs, head)
+    statistics = objectives.statistics(objective, rows.targets, outputs, head)
     name, deciding = testset.deciding_metric(recipe, head)
     slice_name, slice_metric = testset.slice_metric(recipe, head)
     intervals = bootstrap(statistics, objective.metrics(head), how)
@@ -101,8 +102,8 @@ def measure(
     difference = None
     baseline = _baseline_statistics(objective, prepared, rows, head)
     if baseline is not None:
-        missed = testset.missed(objective, rows, head)
-        difference = paired_difference(statistics, baseline, common, how, missed=missed)
+        wrong = testset.wrong(objective, rows, head)
+        difference = paired_difference(statistics, baseline, common, how, wrong=wrong)
     return {
         "metric": name,
         "rows": len(rows.rows),
@@ -141,14 +142,7 @@ def _baseline_statistics(
     table = pq.read_table(file)
     decisions = dict(zip(table["row"].to_pylist(), table["decision"].to_pylist(), strict=True))
     outputs = outputs_of([decisions[row] for row in rows.rows], head)
-    return objective.statistics(rows.targets, outputs, head)
-
-
-def _losses(
-    objective: Objective, rows: HeldOut, outputs: Array, head: Mapping[str, Any]
-) -> Array | None:
-    row_losses = getattr(objective, "row_losses", None)
-    return None if row_losses is None else np.asarray(row_losses(rows.targets, outputs, head))
+    return objectives.statistics(objective, rows.targets, outputs, head)
 
 
 def _predictions(rows: HeldOut, decoded: pa.Table, losses: Array | None) -> pa.Table:

@@ -295,7 +295,7 @@ def measure(
         targets, outputs = of_batches(targets, outputs, head)
     if settled := getattr(objective, "settled", None):  # as it will be when it ships
         head = settled(head, targets, outputs)
-    statistics = objective.statistics(targets, outputs, head)
+    statistics = objectives.statistics(objective, targets, outputs, head)
     return {name: metric.value(statistics) for name, metric in objective.metrics(head).items()}
 
 

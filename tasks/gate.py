@@ -167,7 +167,7 @@ class Judge:
             if problem := _difference(wanted, pooled, "whole texts'", scale, tolerance):
                 reasons.append(problem)
         agreement = self._agreement(found, texts)
-        if agreement < self.limits.min_agreement:
+        if not agreement >= self.limits.min_agreement:
             reasons.append(
                 f"decides as PyTorch on {agreement:.2%} of rows, "
                 f"required are {self.limits.min_agreement:.2%}"
@@ -175,7 +175,7 @@ class Judge:
         metric, reference = self.texts.measure(texts), self.reference
         drop = reference - metric if self.higher_is_better else metric - reference
         drop = round(drop, 9)  # 1 - 0.95 is a little more than 0.05
-        if drop > self.limits.max_metric_drop:
+        if not drop <= self.limits.max_metric_drop:  # nor is it where it is no number
             reasons.append(
                 f"metric {metric:.4f} after PyTorch's {reference:.4f}, a loss of {drop:.4f}; "
                 f"allowed are {self.limits.max_metric_drop:g}"
@@ -203,7 +203,7 @@ def _difference(
         ("largest", float(difference.max()), tolerance.largest),
         ("mean", float(difference.mean()), tolerance.mean),
     ):
-        if value > allowed:
+        if not value <= allowed:  # nor is it where it is no number
             return (
                 f"outputs of {kind} batches differ from PyTorch's by {value:.2g} of the "
                 f"largest output ({what}); allowed are {allowed:g}"

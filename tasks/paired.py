@@ -65,18 +65,18 @@ def paired_difference(
     metric: Metric,
     how: Resampling,
     *,
-    missed: Array | None = None,
+    wrong: Array | None = None,
 ) -> Difference:
     """The gain of one model over another, both tested on the same rows in the same order.
 
-    `candidate`, `champion`: (n_rows, n_statistics); `missed`: the same of a model that gets every
+    `candidate`, `champion`: (n_rows, n_statistics); `wrong`: the same of a model that gets every
     row wrong, for what a single row can cost. Each resample counts a row equally often for both, so
     what is easy or hard for the two alike cancels out.
     """
     ours, theirs = (
         cluster_sums(one[:, metric.columns], how.clusters) for one in (candidate, champion)
     )
-    lost = None if missed is None else cluster_sums(missed[:, metric.columns], how.clusters)
+    lost = None if wrong is None else cluster_sums(wrong[:, metric.columns], how.clusters)
     n, width = ours.shape
     sign = 1.0 if metric.higher_is_better else -1.0
 
@@ -171,7 +171,7 @@ def _spread(distances: Array, shares: Array, most: float) -> float:
     return math.sqrt(float(weights @ distances**2) + unseen * most**2)
 
 
-def _most_lost(model: Array, missed: Array | None, metric: Metric, *, few: bool) -> float:
+def _most_lost(model: Array, wrong: Array | None, metric: Metric, *, few: bool) -> float:
     """What getting one more cluster wrong can cost, as an effect on the metric. `model`: (n, d).
 
     Where nobody can say what a missed row looks like: what the rows differ by among themselves, as
@@ -180,8 +180,8 @@ def _most_lost(model: Array, missed: Array | None, metric: Metric, *, few: bool)
     n, total = len(model), model.sum(0, dtype=np.float64)
     sign = 1.0 if metric.higher_is_better else -1.0
     rows, _ = distinct(model)
-    if missed is not None:
-        rows, _ = distinct(missed - model)
+    if wrong is not None:
+        rows, _ = distinct(wrong - model)
         found = n * sign * (metric.of(total) - metric.of(total + rows))
         return float(np.max(found, initial=0.0)) or metric.scale
     if not few or n == 1:

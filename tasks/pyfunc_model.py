@@ -37,6 +37,9 @@ class Model(PythonModel):  # type: ignore[misc]
         self._folder = Path(context.artifacts["model"])
         self._scorers: dict[tuple[str | None, str], Any] = {}
         self._opening = threading.Lock()
+        # MLflow makes a DataFrame of a request before `predict` sees it, and Arrow's strings refuse
+        # the whole of it for one lone surrogate.
+        pd.set_option("mode.string_storage", "python")
         self._scorer(None, "auto")
 
     def predict(
@@ -48,18 +51,14 @@ class Model(PythonModel):  # type: ignore[misc]
         such as `probabilities` or `max_new_tokens`. Rows keep their index.
         """
         params = params or {}
-        texts = _texts(model_input)
         try:
             scorer = self._scorer(params.get("variant") or None, params.get("device") or "auto")
-            errors = [_problem(text, scorer.head) for text in texts]
-            good = [i for i, error in enumerate(errors) if error is None]
+            texts = _texts(model_input, scorer.head)
             options = {name: params[name] for name in scorer.head.options if name in params}
-            scored = scorer.score([texts[i] for i in good], **options)
+            scored, good, errors = scorer.answer(texts, **options)
         except self._serving.errors.ServingError as problem:
             raise MlflowException.invalid_parameter_value(str(problem)) from problem
         columns = {name: _spread(scored[name], good, len(texts)) for name in scored.column_names}
-        for i, decision in zip(good, scored[0], strict=True):
-            errors[i] = None if decision.is_valid else "model_error"
         frame = pd.DataFrame({**columns, "error": pd.Series(errors, dtype=object)})
         if _spark_task():
             frame = frame.apply(_with_nulls)
@@ -185,11 +184,12 @@ def _digest(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _texts(model_input: Any) -> list[Any]:
+def _texts(model_input: Any, head: Any) -> list[Any]:
     """The texts in what MLflow's schema check leaves of a request.
 
     The signature has one nameless column, so that a bare list of strings is a request. Of a wider
-    table MLflow passes on the first column, whatever it holds: refused.
+    table MLflow passes on the first column, whatever it holds: refused. A list of strings in a cell
+    is one text where the head reads words; elsewhere {"text": [...]} is a request of several texts.
     """
     if not isinstance(model_input, pd.DataFrame):
         return [model_input] if isinstance(model_input, str) else list(model_input)
@@ -198,9 +198,18 @@ def _texts(model_input: Any) -> list[Any]:
         raise MlflowException.invalid_parameter_value(
             f"the texts must stand in one column named 'text'; the first column is {names[0]!r}"
         )
-    texts = model_input.iloc[:, 0].tolist()
-    # {"inputs": {"text": [...]}} arrives as one row that holds the whole list.
-    return list(texts[0]) if len(texts) == 1 and isinstance(texts[0], list) else texts
+    texts = [_plain(value) for value in model_input.iloc[:, 0]]
+    reads_words = isinstance(head.text_of(["a", "word"]), str)
+    # {"text": [...]} arrives as one row that holds the whole list, as a text's words do.
+    several = len(texts) == 1 and isinstance(texts[0], list) and not reads_words
+    return [_plain(value) for value in texts[0]] if several else texts
+
+
+def _plain(value: Any) -> Any:
+    """A cell without numpy's and pandas' own kinds of lists and nulls."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return None if value is pd.NA or value is pd.NaT else value
 
 
 def _spread(column: Any, places: list[int], n: int) -> pd.Series:
@@ -212,14 +221,6 @@ def _spread(column: Any, places: list[int], n: int) -> pd.Series:
     spread = pd.Series([None] * n, dtype=object)
     spread.iloc[places] = values.astype(object).where(values.notna(), None)
     return spread
-
-
-def _problem(text: Any, head: Any) -> str | None:
-    if text is None or text is pd.NA or (isinstance(text, float) and text != text):
-        return "null_text"
-    if not isinstance(text, str):
-        return "wrong_type"
-    return None if head.text_of(text).strip() else "empty_text"
 
 
 set_model(Model())

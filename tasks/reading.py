@@ -69,8 +69,9 @@ class ReadTexts:
         objective = objectives.get(self.recipe.objective)
         _, metric = testset.deciding_metric(self.recipe, self.head.settings)
         answers = testset.in_metrics_terms(objective, self.head, outputs)
-        statistics = objective.statistics(self.rows.targets, answers, self.head.settings)
-        return metric.value(statistics)
+        return metric.value(
+            objectives.statistics(objective, self.rows.targets, answers, self.head.settings)
+        )
 
 
 @dataclass(frozen=True)

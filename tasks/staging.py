@@ -25,6 +25,8 @@ from numpy.typing import NDArray
 from configs.errors import DataError, RecipeError
 from configs.schema import Data
 from serving.readers import as_text
+from serving.rows import clean
+from serving.texts import is_unicode, problem
 from tasks.objectives import Objective
 from tasks.sources import Block, Rows, Source
 from tasks.splits import NAMES, belonging, hash64, normalise
@@ -203,11 +205,13 @@ def _usable(
             if any(isinstance(value, bytes) for value in found.values()):
                 raise ValueError("invalid_utf8")
             found = read(found)
+            # What rows.py looks at in files: other sources, and JSON in a text, give any value.
+            _, error = clean([*found.values(), *(column[i] for _, column in kept)])
+            if error:
+                raise ValueError(error)
             value = found.pop(text)
             if reason := _unusable(value, data.limits.max_chars):
                 raise ValueError(reason)
-            if not _is_utf8(json.dumps(found, default=str, ensure_ascii=False)):
-                raise ValueError("invalid_utf8")
             others = {name: _as_kept(column[i]) for name, column in kept}
             owner = belonging(normalise(value), None if groups is None else _as_kept(groups[i]))
         except ValueError as reason:
@@ -227,18 +231,9 @@ def _usable(
 
 
 def _unusable(text: Any, max_chars: int | None) -> str | None:
-    """The reason code of a text that cannot be trained on."""
-    if _known(text) is None:
-        return "null_text"
-    if not isinstance(text, str):
-        return "wrong_type"
-    if not text.strip():
-        return "empty_text"
-    if max_chars is not None and len(text) > max_chars:
-        return "too_long"
-    if not _is_utf8(text):
-        return "invalid_utf8"
-    return None
+    """The reason code of a text that cannot be trained on: one that is not scored, or too long."""
+    too_long = max_chars is not None and isinstance(text, str) and len(text) > max_chars
+    return problem(text) or ("too_long" if too_long else None)
 
 
 def _as_kept(value: Any) -> str | None:
@@ -246,13 +241,9 @@ def _as_kept(value: Any) -> str | None:
     if isinstance(value, bytes | memoryview):
         value = bytes(value).decode("utf-8", "surrogateescape")
     text = as_text(_known(value))
-    if text is not None and not _is_utf8(text):
+    if text is not None and not is_unicode(text):
         raise ValueError("invalid_utf8")
     return text
-
-
-def _is_utf8(text: str) -> bool:
-    return text.isascii() or _utf8(text) == text
 
 
 def _utf8(text: str) -> str:

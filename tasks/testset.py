@@ -91,9 +91,9 @@ def resampling(recipe: Recipe, rows: HeldOut) -> Resampling:
     return Resampling(how.resamples, how.confidence, rows.clusters)
 
 
-def missed(objective: Objective, rows: HeldOut, head: Mapping[str, Any]) -> Array | None:
+def wrong(objective: Objective, rows: HeldOut, head: Mapping[str, Any]) -> Array | None:
     """The statistics of a model that gets every row wrong; None where the objective knows none."""
-    outputs_of = getattr(objective, "missed", None)
+    outputs_of = getattr(objective, "wrong", None)
     if outputs_of is None:
         return None
     return objective.statistics(rows.targets, outputs_of(rows.targets, head), head)

@@ -223,7 +223,7 @@ def prepare_bench(
     _, metric = testset.deciding_metric(recipe, settings)
 
     def metric_of(outputs: Any) -> float:
-        return metric.value(objective.statistics(validation.targets, outputs, settings))
+        return metric.value(objectives.statistics(objective, validation.targets, outputs, settings))
 
     def measure(runner: Runner) -> float:
         outputs = runner.run(validation.ids, **getattr(objective, "MEASURE", {}))

@@ -2,7 +2,8 @@
 
 Column: `spans`, a list of {label, text, start, end, probability}; start and end count characters
 of the text, the end is the first one behind the span; the probability is the mean of its words'.
-A text may come as the list of its words.
+A span never cuts a grapheme (graphemes.py): a letter has all of its marks, a flag both halves. A
+text may come as the list of its words.
 
 A word is tagged by its first token. The tags of a text are the likeliest ones that are valid under
 the scheme (Viterbi, 1967): BIO, where I-x follows B-x or I-x, or BILOU (Ratinov and Roth, 2009),
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 
 from ..batching import pad
 from ..documents import Document, Ids
+from ..graphemes import Graphemes
 from ..tokenizer import Tokens
 from . import Head as Base
 
@@ -66,24 +68,29 @@ class Words:
 
 def words_of(text: str, tokens: Tokens) -> Words:
     """A word begins where the tokenizer says so, behind white space, which is no part of one, and
-    where letters or digits meet what is neither."""
+    where letters or digits meet what is neither; never within a grapheme, which it has all of."""
     assert tokens.offsets is not None
     assert tokens.begins is not None
-    firsts, starts, ends = [], list[int](), list[int]()
+    graphemes = Graphemes(text)
+    firsts, starts, ends, is_letter = [], list[int](), list[int](), False
     for i, ((start, end), begins) in enumerate(
         zip(tokens.offsets.tolist(), tokens.begins.tolist(), strict=True)
     ):
         start, end = _trimmed(text, start, end)
         if start == end:
             continue
+        start, end = graphemes.whole(start, end)
         # White space may have been a token of its own, or its word's only in what is tokenised.
         behind_space = not ends or (start > ends[-1] and text[start - 1].isspace())
-        if begins or behind_space or text[start].isalnum() != text[ends[-1] - 1].isalnum():
+        goes_on = bool(ends) and start < ends[-1]  # its grapheme is the word's before it
+        if not goes_on and (begins or behind_space or is_letter != text[start].isalnum()):
             firsts.append(i)
             starts.append(start)
             ends.append(end)
         else:
             ends[-1] = max(ends[-1], end)
+        last, _ = graphemes.whole(ends[-1] - 1, ends[-1])
+        is_letter = text[last].isalnum()  # of the letter, not of the marks on it
     return Words(*(np.array(one, np.int64) for one in (firsts, starts, ends)))
 
 

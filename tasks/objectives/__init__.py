@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from configs.errors import RecipeError
+from configs.errors import DataError, RecipeError
 from serving import heads
 from serving.documents import Reader
 
@@ -96,7 +96,11 @@ class Objective(Protocol):
         """The Trainer's compute_loss_func, or None for the model's own loss."""
 
     def statistics(self, targets: Sequence[Any], outputs: Any, head: Mapping[str, Any]) -> Array:
-        """What every metric is computed from, row by row: (n_rows, n_statistics)."""
+        """What every metric is computed from, row by row: (n_rows, n_statistics). Called through
+        `statistics` below, which lets no row without an answer come here."""
+
+    def missed(self, targets: Sequence[Any], head: Mapping[str, Any]) -> Array:
+        """The statistics of rows without an answer: finite, and as bad as a wrong one."""
 
     def metrics(self, head: Mapping[str, Any]) -> Mapping[str, Metric]: ...
 
@@ -107,7 +111,7 @@ class Objective(Protocol):
     # TARGETS_ARE_TEXT, WHOLE_TEXTS   a tokenizer learns from the targets too; texts are not cut
     # WRITES                          the model gives texts: see tasks/writing.py; then also
     #     answers(head, outputs) -> what `statistics` takes, of the serving head's outputs: an array
-    #     of numbers or a list of texts, and
+    #     of numbers (not finite where there is no answer) or a list of texts (None there), and
     #     reference(model, rows, head) -> the same by PyTorch
     # divided(text) -> (prompt, rest)  of a text that is its own target
     # samples(scorer, rows) -> [{"given", "written", "reference"}, ...], shown in place of the worst
@@ -130,8 +134,8 @@ class Objective(Protocol):
     # details(targets, outputs, head, how) -> {"metrics": {name: Interval}, ...}
     #     what cannot be had from sums over rows; how: an intervals.Resampling; further keys are
     #     sections of the report
-    # missed(targets, head) -> outputs        of a model that gets every row wrong, as `statistics`
-    #     takes them: what a single row can cost
+    # wrong(targets, head) -> outputs         a wrong one for every row, as `statistics` takes them:
+    #     what a single row can cost
     # by_label(sums, head) -> (3, n_labels)   how often each label was true, given, and both
     # row_losses(targets, outputs, head) -> (n,)      how wrong each row is, to show the worst
     # outputs_of(decisions, head) -> outputs          of the baseline, known by its decisions
@@ -151,6 +155,59 @@ def load(auto: Any, source: Any, config: Mapping[str, Any], **how: Any) -> Any:
         source.update(config)
         return auto.from_config(source)
     return auto.from_pretrained(source, **config, **how)
+
+
+def unanswered(outputs: Any) -> Array:
+    """(n,): which outputs are no answers, as what serving gives the error `model_error` for.
+
+    `outputs`: numbers (n, ...), answers where all of a row are finite, or a list with None.
+    """
+    if isinstance(outputs, list):
+        return np.array([one is None for one in outputs], bool)
+    numbers = np.asarray(outputs, np.float64)
+    return np.logical_not(np.isfinite(numbers.reshape(len(numbers), -1)).all(axis=1))
+
+
+def statistics(
+    objective: Objective, targets: Sequence[Any], outputs: Any, head: Mapping[str, Any]
+) -> Array:
+    """The objective's statistics (n, n_statistics); a row without an answer is a miss."""
+    missing = unanswered(outputs)
+    if not missing.any():
+        return objective.statistics(targets, outputs, head)
+    if not hasattr(objective, "missed"):
+        raise DataError(
+            f"{missing.sum()} of {len(missing)} rows got no answer from the model (a number that is "
+            f"none), and {getattr(objective, '__name__', objective)} has no `missed` that says what "
+            "that is worth; add it (docs/extend.md)"
+        )
+    found = objective.missed([targets[i] for i in np.flatnonzero(missing).tolist()], head)
+    whole = np.empty((len(missing), found.shape[1]))
+    whole[missing] = found
+    if not missing.all():
+        whole[~missing] = objective.statistics(*_answered(targets, outputs, missing), head)
+    return whole
+
+
+def row_losses(
+    objective: Objective, targets: Sequence[Any], outputs: Any, head: Mapping[str, Any]
+) -> Array | None:
+    """(n,) how wrong each row is, one without an answer as wrong as the worst; None where the
+    objective does not say."""
+    of = getattr(objective, "row_losses", None)
+    if of is None:
+        return None
+    missing, losses = unanswered(outputs), np.zeros(len(outputs))
+    if not missing.all():
+        losses[~missing] = of(*_answered(targets, outputs, missing), head)
+        losses[missing] = losses[~missing].max()
+    return losses
+
+
+def _answered(targets: Sequence[Any], outputs: Any, missing: Array) -> tuple[list[Any], Any]:
+    kept = np.flatnonzero(~missing).tolist()
+    some = [outputs[i] for i in kept] if isinstance(outputs, list) else np.asarray(outputs)[kept]
+    return [targets[i] for i in kept], some
 
 
 def labelled(objective: Objective) -> bool:

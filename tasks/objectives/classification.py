@@ -14,7 +14,7 @@ import numpy as np
 from configs.errors import DataError
 from configs.schema import Distinct, Section
 from tasks.intervals import Resampling
-from tasks.objectives import Array, Metric, config_of, load
+from tasks.objectives import Array, Metric, config_of, load, unanswered
 from tasks.probabilities import auc_terms, calibration, softmax
 
 COLUMNS = {"text": "the text to classify", "label": "its class, a string or a number"}
@@ -150,17 +150,22 @@ def statistics(targets: Sequence[int], outputs: Array, head: Mapping[str, Any]) 
     """(n, 3k + 2): one-hot target, one-hot decision, and their product, class by class; rows, and
     the terms of the area under the ROC curve.
 
-    `outputs`: logits (n, k). A target of -1 (a label this model does not know) is always missed,
-    and so is a row whose logits are no numbers: it gets no label when scored either.
+    `outputs`: logits (n, k). A target of -1 (a label this model does not know) is always missed.
     """
     k = len(head["labels"])
-    decides = ~np.isnan(outputs).any(axis=1, keepdims=True)
-    predicted = np.eye(k)[np.argmax(outputs, axis=1)] * decides
+    predicted = np.eye(k)[np.argmax(outputs, axis=1)]
     known = np.asarray(targets)
     true = np.where(known[:, None] >= 0, np.eye(k)[np.maximum(known, 0)], 0.0)
-    shares = np.where(decides, softmax(np.where(decides, outputs, 0.0)), 0.0)
-    ranks = np.column_stack([np.ones(len(outputs)), auc_terms(known, shares)])
+    ranks = np.column_stack([np.ones(len(outputs)), auc_terms(known, softmax(outputs))])
     return np.concatenate([true, predicted, true * predicted, ranks], axis=1)
+
+
+def missed(targets: Sequence[int], head: Mapping[str, Any]) -> Array:
+    """Nothing was decided, and no class ranked above another that is the row's own."""
+    k = len(head["labels"])
+    found = statistics(targets, np.zeros((len(targets), k)), head)
+    found[:, k : 3 * k] = found[:, -1:] = 0
+    return found
 
 
 def metrics(head: Mapping[str, Any]) -> dict[str, Metric]:
@@ -194,7 +199,7 @@ def by_label(sums: Array, head: Mapping[str, Any]) -> Array:
     return np.asarray(sums[: 3 * k].reshape(3, k))
 
 
-def missed(targets: Sequence[int], head: Mapping[str, Any]) -> Array:
+def wrong(targets: Sequence[int], head: Mapping[str, Any]) -> Array:
     """(n, k) logits that decide each row wrongly: for the rarest label, or else the next rarest."""
     true, k = np.asarray(targets), len(head["labels"])
     first, *others = np.argsort(np.bincount(true[true >= 0], minlength=k), kind="stable")
@@ -207,17 +212,19 @@ def missed(targets: Sequence[int], head: Mapping[str, Any]) -> Array:
 def details(
     targets: Sequence[int], outputs: Array, head: Mapping[str, Any], how: Resampling
 ) -> dict[str, Any]:
-    """Calibration of the decision's probability, confusion matrix."""
-    true, probabilities = np.asarray(targets), softmax(outputs)
+    """Calibration of the decision's probability, confusion matrix: of the rows with an answer."""
+    answered, k = ~unanswered(outputs), len(head["labels"])
+    true, probabilities = np.asarray(targets)[answered], softmax(outputs[answered])
     decided = probabilities.argmax(axis=1)
-    k = len(head["labels"])
-    return {
-        "calibration": calibration(probabilities.max(axis=1), decided == true),
+    found: dict[str, Any] = {
         "confusion": {
             "labels": list(head["labels"]),
             "counts": np.bincount(true * k + decided, minlength=k * k).reshape(k, k).tolist(),
         },
     }
+    if len(true):
+        found["calibration"] = calibration(probabilities.max(axis=1), decided == true)
+    return found
 
 
 def row_losses(targets: Sequence[int], outputs: Array, head: Mapping[str, Any]) -> Array:
@@ -239,6 +246,7 @@ def common_head(head: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, 
 
 def align(outputs: Array, head: Mapping[str, Any], common: Mapping[str, Any]) -> Array:
     """(n, k) → (n, k of the common head): a label this model does not know is never decided."""
-    aligned: Array = np.full((len(outputs), len(common["labels"])), -np.inf, outputs.dtype)
+    never = np.finfo(outputs.dtype).min  # finite: what is not is no answer
+    aligned: Array = np.full((len(outputs), len(common["labels"])), never, outputs.dtype)
     aligned[:, [common["labels"].index(label) for label in head["labels"]]] = outputs
     return aligned

@@ -101,6 +101,12 @@ def statistics(targets: Sequence[int], outputs: Array, head: Mapping[str, Any]) 
     return np.column_stack([outputs, targets]).astype(np.float64)
 
 
+def missed(targets: Sequence[int], head: Mapping[str, Any]) -> Array:
+    """As if nothing had been predicted: every byte by itself, and all 256 as likely."""
+    n_bytes = np.asarray(targets, np.float64)
+    return np.column_stack([n_bytes * np.log(256), n_bytes, n_bytes])
+
+
 def metrics(head: Mapping[str, Any]) -> dict[str, Metric]:
     """bits per byte = nats / ln 2 / bytes, whatever the tokens; perplexity = exp(nats / tokens)."""
 

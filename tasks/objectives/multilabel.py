@@ -17,7 +17,7 @@ from configs.errors import DataError
 from configs.schema import Distinct, Section
 from serving.heads.multilabel import UNDECIDED, sigmoid, thresholds_of
 from tasks.intervals import Resampling
-from tasks.objectives import Array, Metric, classification
+from tasks.objectives import Array, Metric, classification, unanswered
 from tasks.probabilities import average_precision
 
 COLUMNS = {"text": "the text", "labels": "its labels: a list, or names with commas between them"}
@@ -25,6 +25,8 @@ TEXT = "text"
 METRIC = "micro_f1"
 LABELLED = False
 DECODE = {"probabilities": True}
+SURE = 30.0
+"""A logit on the far side of any threshold."""
 
 
 class Options(Section):
@@ -117,7 +119,8 @@ def settled(
     """With the thresholds that give the best F1 of each label on these rows."""
     if head["thresholds"]:
         return dict(head)
-    true, probabilities = np.asarray(targets), sigmoid(outputs)
+    answered = ~unanswered(outputs)
+    true, probabilities = np.asarray(targets)[answered], sigmoid(outputs[answered])
     return {
         **head,
         "thresholds": [best_threshold(*one) for one in zip(true.T, probabilities.T, strict=True)],
@@ -126,6 +129,8 @@ def settled(
 
 def best_threshold(true: Array, probabilities: Array) -> float:
     """Half-way between the two probabilities (n,) between which F1 of `true` (n,) is best."""
+    if not len(true):
+        return UNDECIDED
     order = np.argsort(-probabilities, kind="stable")
     hits, given = np.cumsum(true[order]), np.arange(1, len(true) + 1)
     f1 = 2 * hits / (given + true.sum())
@@ -150,6 +155,14 @@ def statistics(targets: Any, outputs: Array, head: Mapping[str, Any]) -> Array:
     decided = (sigmoid(outputs) >= thresholds_of(head)).astype(np.float64)
     right = (true == decided).all(axis=1, keepdims=True)
     return np.concatenate([true, decided, true * decided, right, np.ones_like(right)], axis=1)
+
+
+def missed(targets: Any, head: Mapping[str, Any]) -> Array:
+    """No label was decided, and that was wrong even where there is none."""
+    k = len(head["labels"])
+    found = statistics(targets, np.zeros((len(targets), k)), head)
+    found[:, k:-1] = 0
+    return found
 
 
 def metrics(head: Mapping[str, Any]) -> dict[str, Metric]:
@@ -178,20 +191,27 @@ def by_label(sums: Array, head: Mapping[str, Any]) -> Array:
     return classification.by_label(sums, head)
 
 
-def missed(targets: Any, head: Mapping[str, Any]) -> Array:
+def wrong(targets: Any, head: Mapping[str, Any]) -> Array:
     """(n, k) logits that give as many labels as a row has, and none of its own if that can be."""
     given = np.roll(np.asarray(targets, np.float64).reshape(len(targets), -1), 1, axis=1)
     given[~given.any(axis=1), :1] = 1
-    return np.where(given > 0, np.inf, -np.inf)
+    return np.where(given > 0, SURE, -SURE)
 
 
 def details(
     targets: Any, outputs: Array, head: Mapping[str, Any], how: Resampling
 ) -> dict[str, Any]:
-    """Average precision, whatever the thresholds; the labels one by one."""
-    true = np.asarray(targets).reshape(-1, len(head["labels"]))
-    found = average_precision(true, sigmoid(outputs), how)
-    sums = by_label(statistics(targets, outputs, head).sum(axis=0), head)
+    """Average precision, whatever the thresholds; the labels one by one.
+
+    A row without an answer is ranked as wrongly as can be.
+    """
+    true, missing = np.asarray(targets).reshape(-1, len(head["labels"])), unanswered(outputs)
+    logits = np.where(missing[:, None], 0, outputs)
+    probabilities = np.where(missing[:, None], 1 - true, sigmoid(logits))
+    found = average_precision(true, probabilities, how)
+    each = statistics(targets, logits, head)
+    each[missing] = missed(true[missing], head)
+    sums = by_label(each.sum(axis=0), head)
     rows = [
         [
             label,

@@ -15,6 +15,7 @@ import numpy as np
 
 from configs.errors import DataError
 from configs.schema import Distinct, Section
+from serving.graphemes import Graphemes
 from serving.heads import tagging as head_of
 from serving.tokenizer import Tokens
 from tasks.intervals import Resampling
@@ -112,12 +113,18 @@ def fit_targets(rows: Mapping[str, list[Any]], options: Options) -> dict[str, An
 
 
 def encode_target(row: Mapping[str, Any], head: Mapping[str, Any]) -> str:
-    """The spans as JSON, [[start, end, label], ...], in order. Raises ValueError(reason code)."""
-    spans = sorted((one["start"], one["end"], one["label"]) for one in row["tags"])
+    """The spans as JSON, [[start, end, label], ...], in order. Raises ValueError(reason code).
+
+    One that cuts a grapheme is widened to it, as a word that it has a part of is all the span's.
+    """
+    graphemes, spans = Graphemes(row["text"]), list[Span]()
+    for one in row["tags"]:
+        if not 0 <= one["start"] < one["end"] <= len(row["text"]):
+            raise ValueError("span_outside_the_text")
+        spans.append((*graphemes.whole(one["start"], one["end"]), one["label"]))
+    spans.sort()
     done = 0
     for start, end, label in spans:
-        if not 0 <= start < end <= len(row["text"]):
-            raise ValueError("span_outside_the_text")
         if start < done:
             raise ValueError("spans_overlap")
         if label not in head["labels"]:
@@ -206,29 +213,40 @@ def loss(
 
 def of_batches(
     labels: Array, logits: Array, head: Mapping[str, Any]
-) -> tuple[list[str], list[str]]:
+) -> tuple[list[str], list[str | None]]:
     """What the Trainer has of validation rows, as `statistics` takes it, words for characters.
 
     `labels`: (rows, length); `logits`: (rows, length, tags).
     """
     scorer = head_of.Head(head, pad_id=0)
-    targets, outputs = list[str](), list[str]()
+    targets, outputs = list[str](), list[str | None]()
     for expected, found in zip(labels, logits, strict=True):
         words = expected != IGNORED
-        chosen = scorer.valid(head_of.log_softmax(found[words].astype(np.float64)))
-        for tags, into in ((expected[words], targets), (chosen, outputs)):
-            named = head_of.spans_of([scorer.tags[tag] for tag in tags])
-            into.append(json.dumps([[first, last + 1, label] for label, first, last in named]))
+        targets.append(_of_tags([scorer.tags[tag] for tag in expected[words]]))
+        logits_of_words = found[words].astype(np.float64)
+        if not np.isfinite(logits_of_words).all():
+            outputs.append(None)
+            continue
+        chosen = scorer.valid(head_of.log_softmax(logits_of_words))
+        outputs.append(_of_tags([scorer.tags[tag] for tag in chosen]))
     return targets, outputs
+
+
+def _of_tags(tags: Sequence[str]) -> str:
+    spans = head_of.spans_of(tags)
+    return json.dumps([[first, last + 1, label] for label, first, last in spans])
 
 
 # --- metrics --------------------------------------------------------------------------------------
 
 
-def answers(head: Any, outputs: Sequence[Any]) -> list[str]:
+def answers(head: Any, outputs: Sequence[Any]) -> list[str | None]:
     """The spans of each text, as targets are stored."""
-    found = (head.spans(one) or [] for one in outputs)
-    return [json.dumps([[s["start"], s["end"], s["label"]] for s in spans]) for spans in found]
+    found = (head.spans(one) for one in outputs)
+    return [
+        None if spans is None else json.dumps([[s["start"], s["end"], s["label"]] for s in spans])
+        for spans in found
+    ]
 
 
 def statistics(targets: Sequence[str], outputs: Sequence[str], head: Mapping[str, Any]) -> Array:
@@ -241,6 +259,11 @@ def statistics(targets: Sequence[str], outputs: Sequence[str], head: Mapping[str
             for *_, label in spans:
                 some[place[label]] += 1
     return counts.reshape(len(targets), -1)
+
+
+def missed(targets: Sequence[str], head: Mapping[str, Any]) -> Array:
+    """No span was found."""
+    return statistics(targets, ["[]"] * len(targets), head)
 
 
 def metrics(head: Mapping[str, Any]) -> dict[str, Metric]:
@@ -281,16 +304,20 @@ def by_label(sums: Array, head: Mapping[str, Any]) -> Array:
     return np.asarray(sums.reshape(3, len(head["labels"])))
 
 
-def missed(targets: Sequence[str], head: Mapping[str, Any]) -> list[str]:
+def wrong(targets: Sequence[str], head: Mapping[str, Any]) -> list[str]:
     """As many spans as each text has, all with a wrong end."""
     return [json.dumps([[s, end + 1, label] for s, end, label in json.loads(t)]) for t in targets]
 
 
 def details(
-    targets: Sequence[str], outputs: Sequence[str], head: Mapping[str, Any], how: Resampling
+    targets: Sequence[str],
+    outputs: Sequence[str | None],
+    head: Mapping[str, Any],
+    how: Resampling,
 ) -> dict[str, Any]:
     """Precision, recall and F1 of each label."""
-    sums = by_label(statistics(targets, outputs, head).sum(axis=0), head)
+    each = statistics(targets, [one or "[]" for one in outputs], head)
+    sums = by_label(each.sum(axis=0), head)
     rows = []
     for label, true, found, both in zip(head["labels"], *sums, strict=True):
         precision, recall = both / max(found, 1), both / max(true, 1)
@@ -318,7 +345,7 @@ def samples(scorer: Any, rows: Any) -> list[dict[str, str]]:
     return [
         {
             "given": excerpt(text, SAMPLE_CHARS),
-            "written": marked(text, json.loads(output)),
+            "written": marked(text, json.loads(output or "[]")),
             "reference": marked(text, json.loads(rows.targets[i])),
         }
         for text, output, i in zip(texts, found, chosen, strict=True)

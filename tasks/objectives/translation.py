@@ -114,6 +114,11 @@ def statistics(targets: Sequence[str], outputs: Sequence[str], head: Mapping[str
     return np.asarray(rows, dtype=np.float64)
 
 
+def missed(targets: Sequence[str], head: Mapping[str, Any]) -> Array:
+    """Nothing was written."""
+    return statistics(targets, [""] * len(targets), head)
+
+
 def metrics(head: Mapping[str, Any]) -> dict[str, Metric]:
     """BLEU (Papineni et al., 2002) and chrF (Popović, 2015) of the whole, 0 to 100; exact, 0 to 1.
 
@@ -150,7 +155,7 @@ def _scorers() -> tuple[Any, Any]:
     return BLEU(), CHRF()
 
 
-def missed(targets: Sequence[str], head: Mapping[str, Any]) -> list[str]:
+def wrong(targets: Sequence[str], head: Mapping[str, Any]) -> list[str]:
     """Texts without a word."""
     return [""] * len(targets)
 
@@ -166,9 +171,9 @@ def details(
     return {"signatures": found}
 
 
-def answers(head: Any, outputs: Sequence[Any]) -> list[str]:
-    """The texts; an empty one where the model made none."""
-    return [text or "" for text in head.texts(outputs)]
+def answers(head: Any, outputs: Sequence[Any]) -> list[str | None]:
+    """The texts; None where the model made none."""
+    return list(head.texts(outputs))
 
 
 def reference(model: Any, rows: Sequence[Array], head: Any) -> list[str]:
@@ -202,7 +207,7 @@ def samples(scorer: Any, rows: Any) -> list[dict[str, str]]:
     given = [rows.texts[i] for i in chosen]
     written = answers(scorer.head, scorer.outputs(given))
     return [
-        {"given": text, "written": made, "reference": rows.targets[i]}
+        {"given": text, "written": made or "", "reference": rows.targets[i]}
         for text, made, i in zip(given, written, chosen, strict=True)
     ]
 

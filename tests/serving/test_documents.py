@@ -59,6 +59,19 @@ def test_no_token_falls_between_windows_whose_special_tokens_take_room(file: Pat
     assert set(range(30)) <= {t for start in one.starts for t in range(start, start + 6)}
 
 
+def test_a_window_has_the_whole_of_what_it_cuts(tmp_path: Path) -> None:
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+
+    one = Tokenizer(models.WordLevel({"?": 0}, unk_token="?"))
+    one.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    one.save(str(tmp_path / "tokenizer.json"))
+    windows = LongText("windows", 4, 4, "mean")
+    reader = Reader(tmp_path / "tokenizer.json", max_length=4, long_text=windows)
+    (found,) = reader.read(["Jose\u0301 👍🏽!"], offsets=True)
+    assert found.starts == [0, 4, 5]
+    assert found.places() == [(0, 5), (3, 8), (5, 9)]
+
+
 def test_a_cut_is_told_where_somebody_asks(file: Path) -> None:
     for texts, tells, expected in ((["soup " * 14, "soup " * 15], True, [False, True]),
                                    (["soup " * 15], False, [False])):  # fmt: skip

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from serving import golden, manifest
+from serving.heads.tagging import tags_of
 from serving.scorer import Scorer
 
 LABELS = ["food", "space", "sport"]
@@ -99,4 +100,42 @@ def make_model(
     texts = ["the goal of the match", "soup", "moon near a planet", "one old coach with salt"]
     outputs = Scorer(folder, check=False).outputs(texts, token_budget=golden.TOKEN_BUDGET)
     golden.write(folder, texts, {"fp32": outputs, "fused": outputs})
+    return folder
+
+
+def make_tagger(folder: Path) -> Path:
+    """A model folder that finds the words of WORDS, each a span by itself."""
+    folder.mkdir(parents=True)
+    tokenizer().save(str(folder / "tokenizer.json"))
+    tags = tags_of(LABELS, "BIO")
+    weights = np.zeros((len(VOCABULARY), len(tags)), np.float32)
+    weights[:, 0] = 3
+    for label, words in WORDS.items():
+        weights[[VOCABULARY[word] for word in words], tags.index(f"B-{label}")] = 9
+    ids = helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "length"])
+    shape = ["batch", "length", len(tags)]
+    one = helper.make_graph(
+        [helper.make_node("Gather", ["weights", "input_ids"], ["logits"])],
+        "tags of words",
+        [ids],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, shape)],
+        [numpy_helper.from_array(weights, "weights")],
+    )
+    opset = helper.make_opsetid("", 17)
+    (folder / "fp32").mkdir()
+    onnx.save(
+        helper.make_model(one, opset_imports=[opset], ir_version=8),
+        str(folder / "fp32" / "model.onnx"),
+    )
+    variant = manifest.Variant("fp32", "fp32/model.onnx", ("CPUExecutionProvider",))
+    head = {"labels": LABELS, "scheme": "BIO"}
+    manifest.write(
+        folder,
+        manifest.Manifest(
+            objective="tagging", max_length=16, pad_id=0, default="fp32", variants=(variant,),
+            head=head,
+        ),
+    )  # fmt: skip
+    texts = ["the goal of the match", "soup"]
+    golden.write(folder, texts, {"fp32": Scorer(folder, check=False).golden(texts)})
     return folder

@@ -36,14 +36,14 @@ def pair(n: int, wins: int, losses: int, both_wrong: int = 0) -> tuple[Array, Ar
     ours[wrong] += 1
     theirs[wrong] += 2
     targets = true.tolist()
-    of = [np.eye(8)[one % 8] for one in (ours, theirs)] + [classification.missed(targets, HEAD)]
-    first, second, missed = (classification.statistics(targets, one, HEAD) for one in of)
-    return first, second, missed
+    of = [np.eye(8)[one % 8] for one in (ours, theirs)] + [classification.wrong(targets, HEAD)]
+    first, second, wrong = (classification.statistics(targets, one, HEAD) for one in of)
+    return first, second, wrong
 
 
 def compared(n: int, *how_many: int, metric: str = "accuracy", how: Resampling = HOW) -> Any:
-    ours, theirs, missed = pair(n, *how_many)
-    return paired_difference(ours, theirs, METRICS[metric], how, missed=missed)
+    ours, theirs, wrong = pair(n, *how_many)
+    return paired_difference(ours, theirs, METRICS[metric], how, wrong=wrong)
 
 
 def test_pairing_takes_out_what_is_hard_for_both() -> None:
@@ -146,11 +146,11 @@ def multinomial(n: int, wins: int, losses: int, p: float, q: float) -> float:
 
 def test_copies_of_a_text_are_one_piece_of_evidence() -> None:
     """Two models differ on one text, which stands there 8 times in 86 rows."""
-    ours, theirs, missed = pair(86, 8, 0)
-    alone = paired_difference(ours, theirs, METRICS["accuracy"], HOW, missed=missed)
+    ours, theirs, wrong = pair(86, 8, 0)
+    alone = paired_difference(ours, theirs, METRICS["accuracy"], HOW, wrong=wrong)
     assert alone.low > 0
     copies = replace(HOW, clusters=np.maximum(np.arange(86), 7))
-    found = paired_difference(ours, theirs, METRICS["accuracy"], copies, missed=missed)
+    found = paired_difference(ours, theirs, METRICS["accuracy"], copies, wrong=wrong)
     assert found.value == alone.value == pytest.approx(8 / 86)
     assert found.differing == 1
     assert found.low < 0
@@ -162,10 +162,10 @@ def test_a_rare_label_may_cost_more_than_its_rows_are() -> None:
     targets = [0] * 163 + [1] * 163 + [2] * 164 + [3] * 10
     head = {"labels": LABELS[:4]}
     right = classification.statistics(targets, np.eye(4)[targets], head)
-    missed = classification.statistics(targets, classification.missed(targets, head), head)
+    wrong = classification.statistics(targets, classification.wrong(targets, head), head)
     metrics = classification.metrics(head)
     accuracy, macro_f1 = (
-        paired_difference(right, right, metrics[name], HOW, missed=missed).low
+        paired_difference(right, right, metrics[name], HOW, wrong=wrong).low
         for name in ("accuracy", "macro_f1")
     )
     assert accuracy == pytest.approx(-0.0077, abs=1e-4)

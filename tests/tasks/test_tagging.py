@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from pathlib import Path
@@ -11,8 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import regex
 import seqeval.metrics
 import seqeval.scheme
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from toy import WORDS, sentences, tiny_recipe
 
 from configs.errors import DataError
@@ -243,12 +248,157 @@ def test_every_span_is_pytorchs_in_texts_longer_than_the_model(tmp_path: Path) -
         "lists": pa.table({"text": words}),
         "json": pa.table({"text": [json.dumps(one) for one in words]}),
     }
-    for name, given in tables.items():
-        pq.write_table(given, tmp_path / f"{name}.parquet")
+    for name, rows_of in tables.items():
+        pq.write_table(rows_of, tmp_path / f"{name}.parquet")
         job.run(exported.path / "model", tmp_path / f"{name}.parquet", tmp_path / name,
                 keep=["text"], variant="fp32")  # fmt: skip
         made = pq.read_table(tmp_path / name)
         assert made["error"].null_count == len(words)
-        assert made["text"].to_pylist() == given["text"].to_pylist()
+        assert made["text"].to_pylist() == rows_of["text"].to_pylist()
         for spans, theirs in zip(made["spans"].to_pylist(), ours, strict=True):
             assert scorer.head.agrees(spans, theirs)
+
+
+# --- spans and graphemes --------------------------------------------------------------------------
+
+NFD, FAMILY = "Jose\u0301", "👩\u200d👩\u200d👧"
+MARKED = [
+    NFD, "e\u0301", "\u0301", FAMILY, "\u200d", "👍🏽", "❤\ufe0f", "🇩🇪", "🇫", "1\ufe0f\u20e3",
+    "\u1112", "\u1161\u11ab", "क्षि", "ำ", "\u200c", "\r\n", " ", "-", "a", "Zoe\u0308", "語",
+    "か\u3099",
+]  # fmt: skip
+GENERATED = st.lists(st.sampled_from(MARKED) | st.characters(exclude_categories=["Cs", "Cn"]),
+                     min_size=1, max_size=15).map("".join)  # fmt: skip
+
+
+def bert() -> Tokenizer:
+    one = Tokenizer(models.WordPiece({"[UNK]": 0, "jose": 1, "zoe": 2, "a": 3}, unk_token="[UNK]"))
+    one.normalizer = normalizers.BertNormalizer(lowercase=True)
+    one.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return one
+
+
+def byte_level() -> Tokenizer:
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    one = Tokenizer(models.BPE({letter: i for i, letter in enumerate(letters)}, []))
+    one.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return one
+
+
+def single_characters() -> Tokenizer:
+    one = Tokenizer(models.WordLevel({"?": 0}, unk_token="?"))
+    one.normalizer = normalizers.NFKC()
+    one.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    return one
+
+
+def metaspace() -> Tokenizer:
+    one = Tokenizer(models.WordLevel({"?": 0}, unk_token="?"))
+    one.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()]
+    )
+    return one
+
+
+@pytest.fixture(scope="module")
+def readers(tmp_path_factory: pytest.TempPathFactory) -> list[Reader]:
+    found = []
+    for make in (bert, byte_level, single_characters, metaspace):
+        file = tmp_path_factory.mktemp(make.__name__) / "tokenizer.json"
+        make().save(str(file))
+        found.append(Reader(file, max_length=512, long_text=LongText(), offsets=True))
+    return found
+
+
+def decoded(reader: Reader, text: str, target: str, scheme: str = "BIO") -> list[tagging.Span]:
+    """What a model finds that has learned a text's tags."""
+    head = head_of.Head({**HEAD, "scheme": scheme}, pad_id=0)
+    (tokens,) = reader.tokens([text])
+    labels = tagging.labels_of(text, tokens, json.loads(target), head.tags)
+    words = head_of.words_of(text, tokens)
+    logits = np.eye(len(head.tags), dtype=np.float32)[labels[words.tokens]] * 9
+    spans = head.spans(head_of.Tagged(text, words, logits)) or []
+    assert all(text[one["start"] : one["end"]] == one["text"] for one in spans)
+    return [(one["start"], one["end"], one["label"]) for one in spans]
+
+
+@pytest.mark.parametrize(
+    ("text", "given", "expected"),
+    [
+        (f"I met {NFD} there", (6, 11), (6, 11)),
+        (f"I met {NFD} there", (6, 10), (6, 11)),
+        (f"I am {NFD}", (5, 9), (5, 10)),
+        (f"met {NFD}phine", (4, 14), (4, 14)),
+        (f"the {FAMILY} came", (4, 5), (4, 9)),
+        (f"the {FAMILY} came", (6, 9), (4, 9)),
+        ("like 👍🏽 it", (5, 6), (5, 7)),
+        ("love ❤\ufe0f it", (5, 6), (5, 7)),
+        ("from 🇩🇪🇫🇷 to", (5, 7), (5, 9)),
+        ("in \u1112\u1161\u11ab now", (3, 4), (3, 6)),
+        ("Ada\r\n in", (0, 4), (0, 3)),
+    ],
+)
+def test_a_span_never_cuts_a_grapheme(
+    readers: list[Reader], text: str, given: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    row = {"text": text, "tags": [{"start": given[0], "end": given[1], "label": "name"}]}
+    target = tagging.encode_target(tagging.read_row(row), HEAD)
+    for reader in readers:
+        found = decoded(reader, text, target)
+        if "🇫" in text:  # two flags are one word to some tokenizers, and two to others
+            assert found in ([(5, 7, "name")], [(5, 9, "name")])
+        else:
+            assert found == [(*expected, "name")]
+
+
+def test_a_training_span_that_cuts_a_grapheme_is_widened() -> None:
+    def target(text: str, *places: tuple[int, int]) -> str:
+        tags = [{"start": start, "end": end, "label": "name"} for start, end in places]
+        return tagging.encode_target({"text": text, "tags": tags}, HEAD)
+
+    assert target(f"{NFD} a", (0, 4)) == '[[0, 5, "name"]]'
+    assert target(f"a{FAMILY}b", (2, 3)) == '[[1, 6, "name"]]'
+    assert target("🇩🇪🇫🇷", (0, 2), (3, 4)) == '[[0, 2, "name"], [2, 4, "name"]]'
+    with pytest.raises(ValueError, match=r"^spans_overlap$"):
+        target(NFD, (0, 4), (4, 5))
+
+
+@settings(deadline=None, max_examples=200)
+@given(text=GENERATED, data=st.data())
+def test_spans_of_words_come_back_as_they_were(
+    readers: list[Reader], text: str, data: st.DataObject
+) -> None:
+    cuts = {0, *(match.end() for match in regex.finditer(r"\X", text))}
+    for reader, scheme in itertools.product(readers, ("BIO", "BILOU")):
+        (tokens,) = reader.tokens([text])
+        words = head_of.words_of(text, tokens)
+        edges = list(zip(words.starts.tolist(), words.ends.tolist(), strict=True))
+        assert cuts.issuperset(itertools.chain.from_iterable(edges))
+        assert all(a[1] <= b[0] for a, b in itertools.pairwise(edges))
+        places = sorted(data.draw(st.sets(st.integers(0, len(edges)), max_size=6)))
+        spans = [
+            {"start": edges[first][0], "end": edges[last - 1][1], "label": "place"}
+            for first, last in itertools.pairwise(places)
+        ]
+        target = tagging.encode_target({"text": text, "tags": spans}, HEAD)
+        given = [(one["start"], one["end"], "place") for one in spans]
+        assert decoded(reader, text, target, scheme) == given
+
+
+@settings(deadline=None, max_examples=100)
+@given(text=GENERATED, data=st.data())
+def test_spans_anywhere_are_found_without_cutting_a_grapheme(
+    readers: list[Reader], text: str, data: st.DataObject
+) -> None:
+    cuts = {0, *(match.end() for match in regex.finditer(r"\X", text))}
+    start = data.draw(st.integers(0, len(text) - 1))
+    end = data.draw(st.integers(start + 1, len(text)))
+    row = {"text": text, "tags": [{"start": start, "end": end, "label": "name"}]}
+    target = tagging.encode_target(row, HEAD)
+    assert cuts.issuperset(json.loads(target)[0][:2])
+    for reader in readers:
+        for first, last, label in (found := decoded(reader, text, target)):
+            assert {first, last} <= cuts
+            assert label == "name"
+        again = json.dumps(found)
+        assert decoded(reader, text, again) == found

@@ -1,0 +1,92 @@
+"""Where a text may be cut: between graphemes, what a reader takes for one character.
+
+A letter and the marks on it, an emoji with its skin tone or joined to others, the two letters of a
+flag, the parts of a Hangul syllable, CR with LF: the extended grapheme clusters of Unicode's annex
+29. Clusters come from `\\X` of the tokenizers package, whose Unicode data is newer than Python's;
+it lacks the annex's newest rule (GB9c: consonants that a virama joins), which is added here.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+SIMPLE = (
+    "\0-\x0c\x0e-\u02ff\u0370-\u0482\u048a-\u052f\u1e00-\u200b\u2010-\u2027\u2030-\u20cf"
+    "\u3041-\u3096\u30a0-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3"
+)
+"""Characters of which two side by side are never one grapheme: where they stand side by side, which
+is nearly everywhere, nothing has to be looked up."""
+DOUBTFUL = re.compile(f"[{SIMPLE}]?(?:[^{SIMPLE}]+[{SIMPLE}]?)+")
+CHUNK = 4096
+"""Characters that are looked at at a time: each cluster comes as a Python object."""
+ZWJ, VIRAMA = "\u200d", 9
+
+
+class Graphemes:
+    """Those of one text."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._within: NDArray[np.bool_] | None = None
+        """(characters + 1,): whether a place lies within a grapheme; None where none does."""
+        for run in DOUBTFUL.finditer(text):
+            for start, end in _clusters(text, run.start(), run.end()):
+                if end - start > 1:
+                    if self._within is None:
+                        self._within = np.zeros(len(text) + 1, bool)
+                    self._within[start + 1 : end] = True
+
+    def whole(self, start: int, end: int) -> tuple[int, int]:
+        """The place from `start` to `end`, widened to the graphemes that it has a part of."""
+        if self._within is not None:
+            while self._within[start]:
+                start -= 1
+            while self._within[end]:
+                end += 1
+        return start, end
+
+
+def _clusters(text: str, start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """The places of the graphemes between two others."""
+    size, first = CHUNK, start
+    while start < stop:
+        end = min(start + size, stop)
+        found = [start + place for _, (place, _) in _splitter().pre_tokenize_str(text[start:end])]
+        if end < stop:  # the last one may go on behind the chunk
+            end = found.pop()
+            if not found:
+                size *= 2
+                continue
+        for place in found:
+            if place > first and not _conjoined(text, first, place):
+                yield first, place
+                first = place
+        start, size = end, CHUNK
+    if first < stop:
+        yield first, stop
+
+
+@cache
+def _splitter() -> Any:
+    from tokenizers import Regex, pre_tokenizers
+
+    return pre_tokenizers.Split(Regex(r"\X"), "isolated")
+
+
+def _conjoined(text: str, start: int, place: int) -> bool:
+    """Whether the letter at a place is joined to the cluster before it, by a virama (GB9c)."""
+    if unicodedata.category(text[place]) != "Lo":
+        return False
+    for character in reversed(text[start:place]):
+        if unicodedata.combining(character) == VIRAMA:
+            return True
+        if character != ZWJ and not unicodedata.category(character).startswith("M"):
+            return False
+    return False
