@@ -73,50 +73,97 @@ def paired_difference(
     row wrong, for what a single row can cost. Each resample counts a row equally often for both, so
     what is easy or hard for the two alike cancels out.
     """
-    ours, theirs = (
-        cluster_sums(one[:, metric.columns], how.clusters) for one in (candidate, champion)
-    )
-    lost = None if wrong is None else cluster_sums(wrong[:, metric.columns], how.clusters)
-    n, width = ours.shape
-    sign = 1.0 if metric.higher_is_better else -1.0
+    return Pairs(candidate, champion, metric, how, wrong).difference()
 
-    def gain(sums: Array) -> Array:
-        return np.asarray(sign * (metric.of(sums[..., :width]) - metric.of(sums[..., width:])))
 
-    both = np.concatenate([ours, theirs], axis=1)
-    gains = gain(np.concatenate(list(resampled_sums(both, how))))
-    low, high = percentiles(gains, how.confidence)
-    pairs, counts = distinct(both)
-    total = both.sum(0, dtype=np.float64)
-    value = float(gain(total))
-    change = np.roll(pairs, width, axis=1) - pairs
-    effects = n * (value - gain(total + change)) / 2
-    effects[np.abs(effects) < 1e-9 * metric.scale] = 0.0
-    differing = int(counts[effects != 0].sum())
+class Pairs:
+    """Two models' statistics by cluster of rows, and what each cluster does to their difference."""
 
-    alpha = (1 - how.confidence) / 2
-    quantile = float(student.ppf(1 - alpha, max(n - 1, 1)))
-    few = differing < FEW
-    down, up = (
-        score_margin(side, counts, _most_lost(base, lost, metric, few=few), quantile)
-        for side, base in ((effects, theirs), (-effects, ours))
-    )
-    low, high = min(low, value - down), max(high, value + up)
-    if low > 0 and swap_probability(change, counts, gain, total, how.seed) > alpha:
-        low = 0.0
-    if high < 0 and swap_probability(change, counts, lambda s: -gain(s), total, how.seed) > alpha:
-        high = 0.0
-    error = float(gains.std(ddof=1))
-    needed = math.ceil(-math.log2(alpha))
-    size = float(np.abs(effects) @ counts) / differing if differing else metric.scale
-    return Difference(
-        value=value,
-        low=low,
-        high=high,
-        standard_error=error,
-        smallest_detectable=max(detectable(error, how.confidence), needed * size / n),
-        differing=differing,
-    )
+    def __init__(
+        self,
+        candidate: Array,
+        champion: Array,
+        metric: Metric,
+        how: Resampling,
+        wrong: Array | None = None,
+    ) -> None:
+        """As `paired_difference` takes them."""
+        self._ours, self._theirs = (
+            cluster_sums(one[:, metric.columns], how.clusters) for one in (candidate, champion)
+        )
+        self._wrong = (
+            None if wrong is None else cluster_sums(wrong[:, metric.columns], how.clusters)
+        )
+        self._metric, self._how = metric, how
+        self._n, width = self._ours.shape
+        self._both = np.concatenate([self._ours, self._theirs], axis=1)
+        pairs, self._counts = distinct(self._both)
+        self._total = self._both.sum(0, dtype=np.float64)
+        self.value = float(self.gain(self._total))
+        self._change = np.roll(pairs, width, axis=1) - pairs
+        """What swapping the answers of a cluster does to the sums."""
+        effects = self._n * (self.value - self.gain(self._total + self._change)) / 2
+        effects[np.abs(effects) < 1e-9 * metric.scale] = 0.0
+        self._effects = effects
+        self.differing = int(self._counts[effects != 0].sum())
+
+    def gain(self, sums: Array) -> Array:
+        """(..., 2d) sums of candidate and champion → (...)."""
+        width = sums.shape[-1] // 2
+        sign = 1.0 if self._metric.higher_is_better else -1.0
+        of = self._metric.of
+        return np.asarray(sign * (of(sums[..., :width]) - of(sums[..., width:])))
+
+    def score_margins(self) -> tuple[float, float]:
+        """How far below and above the value the true difference may lie by the score bound."""
+        tail = (1 - self._how.confidence) / 2
+        quantile = float(student.ppf(1 - tail, max(self._n - 1, 1)))
+        down, up = (
+            score_margin(side, self._counts, self._most_lost(base), quantile)
+            for side, base in ((self._effects, self._theirs), (-self._effects, self._ours))
+        )
+        return down, up
+
+    def difference(self) -> Difference:
+        gains = self.gain(np.concatenate(list(resampled_sums(self._both, self._how))))
+        low, high = percentiles(gains, self._how.confidence)
+        down, up = self.score_margins()
+        low, high = min(low, self.value - down), max(high, self.value + up)
+        tail = (1 - self._how.confidence) / 2
+        if low > 0 and self._luck(self.gain) > tail:
+            low = 0.0
+        if high < 0 and self._luck(lambda sums: -self.gain(sums)) > tail:
+            high = 0.0
+        error, differing = float(gains.std(ddof=1)), self.differing
+        needed = math.ceil(-math.log2(tail))
+        size = self._metric.scale
+        if differing:
+            size = float(np.abs(self._effects) @ self._counts) / differing
+        shown = detectable(error, self._how.confidence), needed * size / self._n
+        return Difference(self.value, low, high, error, max(shown), differing)
+
+    def _luck(self, gain: Gain) -> float:
+        return swap_probability(self._change, self._counts, gain, self._total, self._how.seed)
+
+    def _most_lost(self, model: Array) -> float:
+        """What getting one more cluster wrong can cost, as an effect on the metric.
+
+        Where nobody can say what a wrong answer looks like: what the rows differ by among
+        themselves, as long as too few differ between the models to tell. `model`: (n, d).
+        """
+        n, total, of = self._n, model.sum(0, dtype=np.float64), self._metric.of
+        scale = self._metric.scale
+        if self._wrong is not None:
+            sign = 1.0 if self._metric.higher_is_better else -1.0
+            rows, _ = distinct(self._wrong - model)
+            found = n * sign * (of(total) - of(total + rows))
+            return float(np.max(found, initial=0.0)) or scale
+        if self.differing >= FEW or n == 1:
+            return 0.0
+        rows, _ = distinct(model)
+        with np.errstate(all="ignore"):
+            found = n * (of(total) - of(total - rows))
+        return max(float(np.ptp(found)), scale) if np.isfinite(found).all() else scale
 
 
 # --- the score bound ------------------------------------------------------------------------------
@@ -169,26 +216,6 @@ def _spread(distances: Array, shares: Array, most: float) -> float:
     weights = shares / (1 + tilt * distances)
     unseen = max(0.0, 1 - float(weights.sum()))
     return math.sqrt(float(weights @ distances**2) + unseen * most**2)
-
-
-def _most_lost(model: Array, wrong: Array | None, metric: Metric, *, few: bool) -> float:
-    """What getting one more cluster wrong can cost, as an effect on the metric. `model`: (n, d).
-
-    Where nobody can say what a missed row looks like: what the rows differ by among themselves, as
-    long as too few differ between the models to tell.
-    """
-    n, total = len(model), model.sum(0, dtype=np.float64)
-    sign = 1.0 if metric.higher_is_better else -1.0
-    rows, _ = distinct(model)
-    if wrong is not None:
-        rows, _ = distinct(wrong - model)
-        found = n * sign * (metric.of(total) - metric.of(total + rows))
-        return float(np.max(found, initial=0.0)) or metric.scale
-    if not few or n == 1:
-        return 0.0
-    with np.errstate(all="ignore"):
-        found = n * (metric.of(total) - metric.of(total - rows))
-    return max(float(np.ptp(found)), metric.scale) if np.isfinite(found).all() else metric.scale
 
 
 # --- the randomization test -----------------------------------------------------------------------
