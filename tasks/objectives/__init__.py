@@ -166,10 +166,10 @@ def statistics(
     if not hasattr(objective, "missed"):
         raise DataError(
             f"{missing.sum()} of {len(missing)} rows got no answer from the model (a number that is "
-            f"none), and the objective {getattr(objective, '__name__', objective)} has no `missed` "
-            "that says what that is worth; add it (docs/extend.md)"
+            "none), and the objective has no `missed` that says what that is worth; add it "
+            "(docs/extend.md)"
         )
-    found = objective.missed([targets[i] for i in np.flatnonzero(missing)], head)
+    found = objective.missed([targets[i] for i in np.flatnonzero(missing).tolist()], head)
     whole = np.empty((len(missing), found.shape[1]))
     whole[missing] = found
     if not missing.all():
@@ -193,7 +193,7 @@ def row_losses(
 
 
 def _answered(targets: Sequence[Any], outputs: Any, missing: Array) -> tuple[list[Any], Any]:
-    kept = np.flatnonzero(~missing)
+    kept = np.flatnonzero(~missing).tolist()
     some = [outputs[i] for i in kept] if isinstance(outputs, list) else np.asarray(outputs)[kept]
     return [targets[i] for i in kept], some
 
