@@ -3,8 +3,8 @@
 Columns: `completion`, `tokens` (how many it has), `finish_reason`: `end_token`, `stop_string` or
 `max_tokens`, and `truncated`: whether the prompt was too long, and its start was left out. With the
 option `likelihood`: `nats`, minus the log probability of the whole text, and `tokens`, how many it
-has. Each of them is predicted, so that texts and models compare however they are cut into tokens: the
-first one behind what the tokenizer puts in front of a text, else behind the end token, which training
+has. Each of them is predicted, so that models compare however they cut texts into tokens: the first
+one behind what the tokenizer puts in front of a text, else behind the end token, which training
 puts between texts (as GPT-2 is used: Radford et al., 2019); where a model has neither, all tokens
 are as likely.
 """
@@ -103,8 +103,8 @@ class Head(Base):
     ) -> Sequence[Any]:
         """Completions, or (nats, tokens) of each row.
 
-        `bare`: the tokens behind the first one, as if nothing stood in front of it: what golden rows
-        have always been compared by.
+        `bare`: the tokens behind the first one, as if nothing stood in front of it: what golden
+        rows have always been compared by.
         """
         if likelihood:
             return [self._likelihood(session, row, bare=bare) for row in rows]
@@ -132,7 +132,7 @@ class Head(Base):
         raw, starts, memory = self.begin(session, rows)
         ends = self.settings["ends"]
         if how.beams > 1:
-            return beams.search(raw, starts, how, ends=ends, memory=memory)
+            return beams.search(raw, starts, how, ends=ends, text=self.text, memory=memory)
         scored = memory is not None
         return complete(raw, starts, how, ends=ends, text=self.text, memory=memory, scored=scored)
 
@@ -184,7 +184,8 @@ class Head(Base):
         text = self.text(one.ids)
         if one.reason != STOP_STRING:
             return text
-        return text[: min(at for stop in stops if (at := text.find(stop)) >= 0)]
+        # Tokens by themselves may be another text than among others: it need not be there.
+        return text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=None)]
 
     def pieces(self, row: Ids, *, bare: bool = False) -> Iterator[tuple[Ids, int]]:
         """A text's tokens as a model of limited context reads them, and how many of each piece are

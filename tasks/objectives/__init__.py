@@ -165,8 +165,8 @@ def statistics(
         return objective.statistics(targets, outputs, head)
     if not hasattr(objective, "missed"):
         raise DataError(
-            f"{missing.sum()} of {len(missing)} rows got no answer from the model (a number that is "
-            "none), and the objective has no `missed` that says what that is worth; add it "
+            f"{missing.sum()} of {len(missing)} rows got no answer from the model (a number that "
+            "is none), and the objective has no `missed` that says what that is worth; add it "
             "(docs/extend.md)"
         )
     found = objective.missed([targets[i] for i in np.flatnonzero(missing).tolist()], head)

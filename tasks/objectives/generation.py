@@ -1,6 +1,6 @@
 """Text that goes on: the next token, over and over; bits per byte and perplexity.
 
-Both count every byte and every token of a text, its first ones too: see serving/heads/generation.py.
+Both count every byte and token of a text, its first ones too: see serving/heads/generation.py.
 
 Imports torch and transformers only inside the functions that train.
 """
