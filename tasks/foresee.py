@@ -5,11 +5,13 @@ Imports torch and transformers only inside functions.
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from configs.errors import RecipeError
 from configs.schema import Recipe
 from serving import heads
+from serving.tokenizer import TextTokenizer
 from tasks import export, model_source, objectives, scratch_config, testset, train
 from tasks.artifact import Artifact
 
@@ -21,11 +23,15 @@ def foresee(recipe: Recipe, prepared: Artifact) -> None:
     testset.check(recipe, head)
     export.check(recipe, prepared)
     train.check(recipe, prepared)
-    if recipe.model.source == model_source.SCRATCH and not train.is_done(recipe, prepared):
-        from transformers import AutoTokenizer
+    if train.is_done(recipe, prepared):
+        return
+    if recipe.model.source != model_source.SCRATCH:
+        _check_writing(recipe, prepared, _described(recipe))
+        return
+    from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(prepared.path / "tokenizer")
-        _check_writing(recipe, head, _built(recipe, head, tokenizer))
+    tokenizer = AutoTokenizer.from_pretrained(prepared.path / "tokenizer")
+    _check_writing(recipe, prepared, _built(recipe, head, tokenizer))
 
 
 def _built(recipe: Recipe, head: dict[str, Any], tokenizer: Any) -> Any:
@@ -42,13 +48,31 @@ def _built(recipe: Recipe, head: dict[str, Any], tokenizer: Any) -> Any:
         raise RecipeError(f"model.scratch.config: no such {config.model_type}: {line}") from problem
 
 
-def _check_writing(recipe: Recipe, head: dict[str, Any], model: Any) -> None:
-    """Of a model that writes: are there positions for what it is to write?"""
+def _described(recipe: Recipe) -> Any:
+    """What a model that writes says of itself, without its weights; None of one that reads."""
+    if not getattr(objectives.get(recipe.objective), "WRITES", False):
+        return None
+    from transformers import AutoConfig, GenerationConfig
+
+    import modeling.models  # noqa: F401  # registers them
+
+    config = AutoConfig.from_pretrained(
+        model_source.locate(recipe.model),
+        revision=recipe.model.revision,
+        trust_remote_code=recipe.model.trust_remote_code,
+    )
+    generation = GenerationConfig.from_model_config(config)
+    return SimpleNamespace(config=config, generation_config=generation)
+
+
+def _check_writing(recipe: Recipe, prepared: Artifact, model: Any) -> None:
+    """Of a model that writes: can it write so, and are there positions for what it is to write?"""
     if not getattr(objectives.get(recipe.objective), "WRITES", False):
         return
     from tasks import writing
 
-    settings = {**head, **writing.settings_of(model)}
+    settings = {**prepared.facts["head"], **writing.settings_of(model)}
     writing.check_positions(settings)
-    made: Any = heads.get(recipe.objective)(settings, pad_id=0)
+    tokenizer = TextTokenizer(prepared.path / "tokenizer/tokenizer.json", recipe.model.max_length)
+    made: Any = heads.get(recipe.objective)(settings, pad_id=0, tokenizer=tokenizer)
     made.decoding()

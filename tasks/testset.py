@@ -96,7 +96,8 @@ def wrong(objective: Objective, rows: HeldOut, head: Mapping[str, Any]) -> Array
     outputs_of = getattr(objective, "wrong", None)
     if outputs_of is None:
         return None
-    return objective.statistics(rows.targets, outputs_of(rows.targets, head), head)
+    outputs = outputs_of(rows.targets, head)
+    return objectives.statistics(objective, rows.targets, outputs, head)
 
 
 def write_outputs(folder: Path, outputs: Any) -> None:

@@ -31,8 +31,13 @@ class Written:
     """(rows, STEPS, vocabulary): those that each token was chosen by."""
 
 
-def write(model: Any, prompts: Sequence[Ids], *, pad_id: int) -> Written:
-    """PyTorch's greedy tokens behind prompts, (length,) each, and their logits."""
+def write(
+    model: Any, prompts: Sequence[Ids], *, pad_id: int, repetition_penalty: float = 1.0
+) -> Written:
+    """PyTorch's greedy tokens behind prompts, (length,) each, and their logits; with a penalty,
+    the logits behind that."""
+    penalised = repetition_penalty != 1
+    asked = {"repetition_penalty": repetition_penalty, "output_scores": True} if penalised else {}
     tokens, logits = [], []
     for batch in plan_batches(
         [len(one) for one in prompts], token_budget=BATCH * max(map(len, prompts))
@@ -45,9 +50,11 @@ def write(model: Any, prompts: Sequence[Ids], *, pad_id: int) -> Written:
             max_new_tokens=STEPS,
             output_logits=True,
             return_dict_in_generate=True,
+            **asked,
         )
         tokens.append((batch, found.sequences[:, -STEPS:].cpu().numpy()))
-        logits.append((batch, np.stack([one.float().cpu().numpy() for one in found.logits], 1)))
+        each = found.scores if penalised else found.logits
+        logits.append((batch, np.stack([one.float().cpu().numpy() for one in each], 1)))
     return Written(_in_order(tokens, len(prompts)), _in_order(logits, len(prompts)))
 
 
@@ -71,12 +78,15 @@ def generated(model: Any, rows: Sequence[Ids], *, pad_id: int, **how: Any) -> An
     ids = np.full((len(rows), longest), pad_id)
     mask = np.zeros_like(ids)
     for i, row in enumerate(rows):
-        # An encoder's texts are padded behind them, prompts before them.
+        # An encoder's texts are padded behind them, prompts before them: there with a token of
+        # their own, since a repetition penalty counts those that are masked too.
         where = (
             slice(0, len(row))
             if model.config.is_encoder_decoder
             else slice(longest - len(row), None)
         )
+        if not model.config.is_encoder_decoder:
+            ids[i] = row[0]
         ids[i, where], mask[i, where] = row, 1
     given = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
     given = {name: one.to(model.device) for name, one in given.items()}

@@ -20,6 +20,7 @@ from configs.schema import Recipe
 from serving import heads, speed
 from serving.batching import pad, plan_batches
 from serving.cores import granted_cores
+from serving.generation.choosing import Decoding
 from serving.generation.decoder import PAST, Decoder, reading
 from serving.heads import Ids, generation
 from serving.runner import Runner
@@ -64,6 +65,8 @@ class WritingBench(trial.Bench):
     torch_metric: float
     measure: Callable[[Runner], float]
     """A variant's metric on them."""
+    penalised: Written | None = None
+    """The same as `written` under the recipe's repetition penalty, where it has one."""
 
     def names(self) -> list[str]:
         # There is nothing left to fuse, and nothing yet that runs on CUDA.
@@ -95,32 +98,33 @@ class WritingBench(trial.Bench):
     def verdict(self, runner: Runner, way: Way) -> Verdict:
         logits = self._logits(runner)
         reasons = []
-        if not np.isfinite(logits).all():
-            return Verdict("some of the graph's logits are not finite", None, None, None)
+        for whose, found in (("the graph's", logits), ("PyTorch's", self.written.logits)):
+            if not np.isfinite(found).all():
+                return Verdict(f"some of {whose} logits are not finite", None, None, None)
         difference = np.abs(logits - self.written.logits) / self.scale
         for what, value, allowed in (
             ("largest", difference.max(), way.tolerance.largest),
             ("mean", difference.mean(), way.tolerance.mean),
         ):
-            if value > allowed:
+            if not value <= allowed:
                 reasons.append(
                     f"logits differ from PyTorch's by {value:.2g} of the largest one ({what}); "
                     f"allowed are {allowed:g}"
                 )
         agreement = float((logits.argmax(-1) == self.written.logits.argmax(-1)).mean())
         limits = self.recipe.export.gate
-        if agreement < limits.min_agreement:
+        if not agreement >= limits.min_agreement:
             reasons.append(
                 f"chooses PyTorch's token at {agreement:.2%} of the steps, required are "
                 f"{limits.min_agreement:.2%}"
             )
-        if way.tolerance == gate.FP32 and (problem := self._other_texts(runner)):
-            reasons.append(problem)
+        if way.tolerance == gate.FP32:
+            reasons += self._other_texts(runner)
         metric = self.measure(runner)
         _, deciding = testset.deciding_metric(self.recipe, self.settings)
         drop = self.reference - metric if deciding.higher_is_better else metric - self.reference
         allowed_drop = limits.max_metric_drop * deciding.scale
-        if round(drop, 9) > allowed_drop:
+        if not round(drop, 9) <= allowed_drop:
             reasons.append(
                 f"metric {metric:.4f} after PyTorch's {self.reference:.4f}, a loss of {drop:.4f}; "
                 f"allowed are {allowed_drop:g}"
@@ -168,18 +172,17 @@ class WritingBench(trial.Bench):
             found.append(decoder.step(self.written.tokens[:, step], at + step))
         return np.stack(found, axis=1)
 
-    def _other_texts(self, runner: Runner) -> str | None:
-        """How many texts are not PyTorch's; where two tokens are as likely, either will do."""
+    def _other_texts(self, runner: Runner) -> list[str]:
+        """How many texts are not PyTorch's, written greedily, and with the recipe's repetition
+        penalty too; where two tokens are as likely, either will do."""
         allowed = gate.FP32.largest * self.scale
-        n_other = 0
-        for i, made in enumerate(runner.run(self.prompts, **EXACTLY)):
-            other = np.flatnonzero(np.array(made.ids) != self.written.tokens[i])
-            if len(other):
-                first = other[0]
-                logits = self.written.logits[i, first]
-                theirs, ours = logits[self.written.tokens[i, first]], logits[made.ids[first]]
-                n_other += bool(theirs - ours > allowed)
-        return f"{n_other} of {len(self.prompts)} texts are not PyTorch's" if n_other else None
+        found = [_others(runner, self.prompts, self.written, allowed)]
+        if self.penalised is not None:
+            penalty = self.head.decoding().repetition_penalty
+            allowed *= max(penalty, 1 / penalty)
+            how = {"repetition_penalty": penalty}
+            found.append(_others(runner, self.prompts, self.penalised, allowed, **how))
+        return [one for one in found if one]
 
     def _int8_static(self, graphs: Graphs, *, weight_bits: int = 7) -> Graphs:
         feeds = _Feeds(self.head, self.model, graphs, self.calibration)
@@ -195,12 +198,29 @@ def _int8_dynamic(graphs: Graphs) -> Graphs:
         return {name: int8.dynamic(graph.clone()) for name, graph in graphs.items()}
 
 
+def _others(
+    runner: Runner, prompts: Sequence[Ids], theirs: Written, allowed: float, **how: Any
+) -> str | None:
+    n_other = 0
+    for i, made in enumerate(runner.run(prompts, **{**EXACTLY, **how})):
+        if made.reason is None:
+            return "some of the graph's logits are not finite while it writes"
+        other = np.flatnonzero(np.array(made.ids) != theirs.tokens[i])
+        if len(other):
+            first = other[0]
+            logits = theirs.logits[i, first]
+            gap = logits[theirs.tokens[i, first]] - logits[made.ids[first]]
+            n_other += not gap <= allowed
+    said = "".join(f", with {name} {value:g}" for name, value in how.items())
+    return f"{n_other} of {len(prompts)} texts are not PyTorch's{said}" if n_other else None
+
+
 EXACTLY: dict[str, Any] = {
+    **vars(Decoding()),
     "min_new_tokens": STEPS,
     "max_new_tokens": STEPS,
-    "beams": 1,
-    "temperature": 0.0,
 }
+"""Greedily, whatever the recipe's options: what only chooses tokens is no matter of the graph."""
 
 
 def prepare_bench(
@@ -231,6 +251,10 @@ def prepare_bench(
 
     prompts = _prompts(validation.ids, head)
     written = write(model, prompts, pad_id=pad_id)
+    penalty = head.decoding().repetition_penalty
+    penalised = None
+    if penalty != 1:
+        penalised = write(model, prompts, pad_id=pad_id, repetition_penalty=penalty)
     return WritingBench(
         recipe,
         where,
@@ -247,6 +271,7 @@ def prepare_bench(
         written=written,
         torch_metric=metric_of(objective.reference(model, validation.ids, head)),
         measure=measure,
+        penalised=penalised,
     )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime as ort
 
 from .choosing import Decoding, log_probabilities, penalise
-from .completing import END_TOKEN, MAX_TOKENS, Completion
+from .completing import END_TOKEN, Completion, Ending, Text
 from .decoder import Array, Decoder, Ids
 
 NEVER = -1e9
@@ -27,6 +27,7 @@ def search(
     how: Decoding,
     *,
     ends: Sequence[int],
+    text: Text,
     memory: Mapping[str, Array] | None = None,
 ) -> list[Completion]:
     """The best candidate for each prompt, (length,) and not empty; see `completing.complete`."""
@@ -41,12 +42,14 @@ def search(
         {name: np.repeat(given, beams, axis=0) for name, given in (memory or {}).items()},
     )
     repeated = [prompt for prompt in prompts for _ in range(beams)]
-    texts = [_Beams(prompt, how, frozenset(ends)) for prompt in prompts]
+    ending = Ending(how, frozenset(ends), text)
+    texts = [_Beams(prompt, ending) for prompt in prompts]
     logits = decoder.start(repeated)
     at = np.repeat(lengths, beams)
     for step in range(how.max_new_tokens):
         if step:
-            newest = np.array([ids[-1] for one in texts for ids in one.ids])
+            # A text may have been done at the first step; what it is given is no matter.
+            newest = np.array([ids[-1] if ids else 0 for one in texts for ids in one.ids])
             logits = decoder.step(newest, at)
             at = at + 1
         logits = logits.reshape(len(texts), beams, -1)
@@ -60,8 +63,10 @@ def search(
 class _Beams:
     """The candidates of one text."""
 
-    def __init__(self, prompt: Ids, how: Decoding, ends: frozenset[int]) -> None:
-        self._prompt, self._how, self._ends = prompt.tolist(), how, sorted(ends)
+    def __init__(self, prompt: Ids, ending: Ending) -> None:
+        how = ending.how
+        self._prompt, self._how, self._ends = prompt.tolist(), how, sorted(ending.ends)
+        self._ending = ending
         self.ids: list[list[int]] = [[] for _ in range(how.beams)]
         # All are the same at first: only one may go on.
         self._scores = np.full(how.beams, NEVER)
@@ -101,10 +106,9 @@ class _Beams:
         parents: list[int] = []
         for rank, (parent, token) in enumerate(zip(*divmod(best, vocabulary), strict=True)):
             ids, score = [*self.ids[parent], int(token)], float(flat[best[rank]])
-            ends = token in self._ends
-            if ends or is_last:
+            if reason := self._ending(ids, int(token)):
                 if rank < beams:
-                    self._end(ids, score, END_TOKEN if ends else MAX_TOKENS)
+                    self._end(ids, score, reason)
             elif len(open_ids) < beams:
                 open_ids.append(ids)
                 open_scores.append(score)

@@ -85,10 +85,10 @@ class Decoding:
         ):
             if not holds:
                 raise InputError(f"{name} must be {rule}, not {value}")
-        if self.beams > 1 and (self.temperature or self.stop):
+        if self.beams > 1 and self.temperature:
             raise InputError(
-                f"{self.beams} beams keep the likeliest texts: with temperature 0 and no stop "
-                f"strings, not with {self.temperature:g} and {list(self.stop)}"
+                f"{self.beams} beams keep the likeliest texts, and draw none: with temperature 0, "
+                f"not with {self.temperature:g}"
             )
 
 
@@ -112,8 +112,8 @@ def _draw(logits: Array, how: Decoding, u: float) -> int:
     n_first = min(how.top_k or n_tokens, n_tokens)
     if not how.top_k and how.top_p < 1:
         n_first = min(LIKELIEST, n_tokens)
-    scaled = logits.astype(np.float64) / how.temperature
-    powers = np.exp(scaled - scaled.max())
+    with np.errstate(over="ignore"):  # of a low temperature minus infinity comes
+        powers = np.exp((logits.astype(np.float64) - logits.max()) / how.temperature)
     while True:
         tokens = _largest(powers, n_first)
         sums = powers[tokens].cumsum()

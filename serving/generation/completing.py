@@ -7,7 +7,7 @@ large as there are rows for, which is what they are fast by.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -45,6 +45,28 @@ class Completion:
         return len(self.ids) + (self.reason == END_TOKEN)
 
 
+@dataclass(frozen=True)
+class Ending:
+    """Why a text ends, if it does."""
+
+    how: Decoding
+    ends: Collection[int]
+    text: Text
+
+    def __call__(self, ids: Sequence[int], token: int) -> str | None:
+        """Of a text of these tokens, of which `token` is the last."""
+        if token in self.ends:
+            return END_TOKEN
+        if self.how.stop and any(one in self._tail(ids) for one in self.how.stop):
+            return STOP_STRING
+        return MAX_TOKENS if len(ids) == self.how.max_new_tokens else None
+
+    def _tail(self, ids: Sequence[int]) -> str:
+        """Text enough for a stop string that ends in the newest token; each has a byte or more."""
+        longest = max(len(one.encode()) for one in self.how.stop)
+        return self.text(ids[-longest - 3 :])  # and a character of which it has the last byte
+
+
 class _Row:
     """A row under way."""
 
@@ -56,7 +78,7 @@ class _Row:
     def newest(self) -> int:
         return self.made.ids[-1]
 
-    def take(self, token: int, score: float, ended: Callable[[list[int], int], str | None]) -> bool:
+    def take(self, token: int, score: float, ended: Ending) -> bool:
         """One token more; whether it is the last."""
         ids, made = self.made.ids, self.made
         made.score += score
@@ -105,7 +127,8 @@ class _Completing:
         scored: bool,
         n_slots: int,
     ) -> None:
-        self._prompts, self._how, self._ends, self._text = prompts, how, ends, text
+        self._prompts, self._how, self._ends = prompts, how, ends
+        self._ended = Ending(how, ends, text)
         self._scored, self._memory, self._n_slots = scored, memory, min(n_slots, len(prompts))
         longest = max(map(len, prompts), default=0)
         self._decoder = Decoder(
@@ -173,19 +196,6 @@ class _Completing:
         for i in reversed(range(len(rows))):
             if broken[i] or rows[i].take(int(tokens[i]), float(scores[i]), self._ended):
                 self._leave(place + i)
-
-    def _ended(self, ids: Sequence[int], token: int) -> str | None:
-        """Why a text of these tokens ends; `token` is the last one, or behind it the end's."""
-        if token in self._ends:
-            return END_TOKEN
-        if self._how.stop and any(one in self._tail(ids) for one in self._how.stop):
-            return STOP_STRING
-        return MAX_TOKENS if len(ids) == self._how.max_new_tokens else None
-
-    def _tail(self, ids: Sequence[int]) -> str:
-        """Text enough for a stop string that ends in the newest token; each has a byte or more."""
-        longest = max(len(one.encode()) for one in self._how.stop)
-        return self._text(ids[-longest - 3 :])  # and a character of which it has the last byte
 
     def _leave(self, place: int) -> None:
         """The last row takes the place of one that ends."""

@@ -2,14 +2,18 @@
 
 Columns: `completion`, `tokens` (how many it has), `finish_reason`: `end_token`, `stop_string` or
 `max_tokens`, and `truncated`: whether the prompt was too long, and its start was left out. With the
-option `likelihood`: `nats`, minus the log probability of the text behind its first token, and
-`tokens`, how many those are.
+option `likelihood`: `nats`, minus the log probability of the whole text, and `tokens`, how many it
+has. Each of them is predicted, so that models compare however they cut texts into tokens: the first
+one behind what the tokenizer puts in front of a text, else behind the end token, which training
+puts between texts (as GPT-2 is used: Radford et al., 2019); where a model has neither, all tokens
+are as likely.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields as fields_of
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -43,8 +47,8 @@ class Head(Base):
     OPTIONS: ClassVar[tuple[str, ...]] = ("likelihood", *DECODING)
     FLAGS: ClassVar[tuple[str, ...]] = ("likelihood",)
     TOKEN_BUDGETS: ClassVar[Mapping[str, int]] = {"cpu": 6_144, "cuda": 131_072}
-    GOLDEN: ClassVar[Mapping[str, Any]] = {"likelihood": True}
-    TIMED: ClassVar[Mapping[str, Any]] = {"min_new_tokens": 32, "max_new_tokens": 32}
+    GOLDEN: ClassVar[Mapping[str, Any]] = {"likelihood": True, "bare": True}
+    TIMED: ClassVar[Mapping[str, Any]] = {"min_new_tokens": 32, "max_new_tokens": 32, "stop": ()}
     KEEPS_END: ClassVar[bool] = True
     TELLS_CUTS: ClassVar[bool] = True
     LIKE_TRAINING: ClassVar[bool] = False
@@ -62,12 +66,18 @@ class Head(Base):
         """The model's own way to write with what the caller asks for. Raises InputError."""
         asked = {name: options[name] for name in DECODING if options.get(name) is not None}
         how = Decoding(**{**self.settings.get("decoding", {}), **asked})
-        if how.max_new_tokens >= self.settings["context"]:
+        most = self.settings["context"] - len(self.frame[0])
+        if how.max_new_tokens >= most:
             raise InputError(
-                f"max_new_tokens must be under {self.settings['context']}, the tokens that the "
-                f"model has positions for, not {how.max_new_tokens}"
+                f"max_new_tokens must be under {most}, the tokens that the model has positions "
+                f"for, not {how.max_new_tokens}"
             )
         return how
+
+    @cached_property
+    def frame(self) -> tuple[list[int], list[int]]:
+        """The special tokens that the tokenizer puts in front of a text and behind it."""
+        return self.tokenizer.frame if self.tokenizer else ([], [])
 
     def reads_whole(self, *, likelihood: bool = False, **options: Any) -> bool:
         return likelihood
@@ -83,17 +93,34 @@ class Head(Base):
         return session.raw, list(rows), None
 
     def run(
-        self, session: Any, rows: Sequence[Ids], *, likelihood: bool = False, **options: Any
+        self,
+        session: Any,
+        rows: Sequence[Ids],
+        *,
+        likelihood: bool = False,
+        bare: bool = False,
+        **options: Any,
     ) -> Sequence[Any]:
-        """Completions, or (nats, tokens) of each row."""
+        """Completions, or (nats, tokens) of each row.
+
+        `bare`: the tokens behind the first one, as if nothing stood in front of it: what golden
+        rows have always been compared by.
+        """
         if likelihood:
-            return [self._likelihood(session, row) for row in rows]
+            return [self._likelihood(session, row, bare=bare) for row in rows]
         how = self.decoding(**options)
         room = self.settings["context"] - how.max_new_tokens
-        made = self.write(session, [row[-room:] for row in rows], how)
+        made = self.write(session, [self._end_of(row, room) for row in rows], how)
         for row, one in zip(rows, made, strict=True):
             one.truncated = len(row) > room
         return made
+
+    def _end_of(self, row: Ids, room: int) -> Ids:
+        """A prompt's end, behind what the tokenizer puts in front of every text."""
+        n_front = len(self.frame[0])
+        if len(row) <= room:
+            return row
+        return np.concatenate([row[:n_front], row[len(row) - room + n_front :]])
 
     def join(self, document: Document, outputs: Sequence[Any]) -> Any:
         (one,) = outputs
@@ -105,7 +132,7 @@ class Head(Base):
         raw, starts, memory = self.begin(session, rows)
         ends = self.settings["ends"]
         if how.beams > 1:
-            return beams.search(raw, starts, how, ends=ends, memory=memory)
+            return beams.search(raw, starts, how, ends=ends, text=self.text, memory=memory)
         scored = memory is not None
         return complete(raw, starts, how, ends=ends, text=self.text, memory=memory, scored=scored)
 
@@ -157,18 +184,41 @@ class Head(Base):
         text = self.text(one.ids)
         if one.reason != STOP_STRING:
             return text
-        return text[: min(at for stop in stops if (at := text.find(stop)) >= 0)]
+        # Tokens by themselves may be another text than among others: it need not be there.
+        return text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=None)]
 
-    def _likelihood(self, session: Any, row: Ids) -> tuple[float, int]:
-        """A text longer than the model's context is read in pieces, each beginning with the last
-        token of the one before."""
-        step = min(self.settings["context"], len(row)) - 1
-        nats = 0.0
-        for start in range(0, len(row) - 1, max(step, 1)):
-            piece = row[start : start + step + 1]
-            decoder = Decoder(session.raw, 1, len(piece) - 1)
-            logits = decoder.read([piece[:-1]], [range(len(piece) - 1)])[0]
-            for first in range(0, len(logits), most := max(1, LOGITS // logits.shape[1])):
-                some, next_ones = logits[first : first + most], piece[1:][first : first + most]
+    def pieces(self, row: Ids, *, bare: bool = False) -> Iterator[tuple[Ids, int]]:
+        """A text's tokens as a model of limited context reads them, and how many of each piece are
+        given: the others are predicted, each of the text's in one piece.
+
+        A piece begins with the last token of the one before it, behind the tokenizer's own.
+        """
+        context, n_front, n_given = self.settings["context"], 0, 1
+        if not bare:
+            front, behind = self.frame
+            n_front = n_given = len(front)
+            row = row[: len(row) - len(behind)]  # they stand for no byte of the text
+            if not front and self.settings["ends"]:
+                row, n_given = np.concatenate([self.settings["ends"][:1], row]), 1
+        yield row[:context], n_given
+        step = context - n_front - 1
+        for start in range(context, len(row), step):
+            tokens = row[start - 1 : start + step]
+            yield np.concatenate([row[:n_front], tokens]), n_front + 1
+
+    def _likelihood(self, session: Any, row: Ids, *, bare: bool) -> tuple[float, int]:
+        nats, n_tokens = 0.0, 0
+        for piece, n_given in self.pieces(row, bare=bare):
+            if len(piece) <= n_given:
+                continue
+            n_tokens += len(piece) - n_given
+            first = max(n_given, 1)
+            read, following = piece[: max(len(piece) - 1, 1)], piece[first:]
+            decoder = Decoder(session.raw, 1, len(read))
+            logits = decoder.read([read], [range(first - 1, len(read))])[0]
+            if not n_given:
+                nats += float(np.log(logits.shape[1]))
+            for start in range(0, len(following), most := max(1, LOGITS // logits.shape[1])):
+                some, next_ones = (one[start : start + most] for one in (logits, following))
                 nats -= float(log_probabilities(some)[np.arange(len(some)), next_ones].sum())
-        return nats, len(row) - 1
+        return nats, n_tokens

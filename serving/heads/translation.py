@@ -48,6 +48,11 @@ class Head(Writing):
     KEEPS_END: ClassVar[bool] = False
     LIKE_TRAINING: ClassVar[bool] = True
 
+    @property
+    def frame(self) -> tuple[list[int], list[int]]:
+        """What a decoder writes has no special tokens around it."""
+        return [], []
+
     def open(self, graph: Path, opened: Callable[[Path], Any]) -> Sessions:
         return Sessions(opened(graph), opened(graph.with_name(ENCODER)))
 

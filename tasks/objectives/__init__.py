@@ -176,10 +176,9 @@ def statistics(
     if not missing.any():
         return objective.statistics(targets, outputs, head)
     if not hasattr(objective, "missed"):
-        who = getattr(objective, "__name__", objective)
         raise DataError(
             f"{missing.sum()} of {len(missing)} rows got no answer from the model (a number that "
-            f"is none), and {who} has no `missed` that says what that is worth; add it "
+            "is none), and the objective has no `missed` that says what that is worth; add it "
             "(docs/extend.md)"
         )
     found = objective.missed([targets[i] for i in np.flatnonzero(missing).tolist()], head)

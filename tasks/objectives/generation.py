@@ -1,5 +1,7 @@
 """Text that goes on: the next token, over and over; bits per byte and perplexity.
 
+Both count every byte and token of a text, its first ones too: see serving/heads/generation.py.
+
 Imports torch and transformers only inside the functions that train.
 """
 
@@ -131,16 +133,18 @@ def reference(model: Any, rows: Sequence[Array], head: Any) -> Array:
     """The same by PyTorch, in the pieces that the serving head reads."""
     import torch
 
-    found = []
-    for row in rows:
-        step, nats = min(head.settings["context"], len(row)) - 1, 0.0
-        for start in range(0, len(row) - 1, max(step, 1)):
-            piece = torch.from_numpy(row[start : start + step + 1])[None].to(model.device)
+    found = np.zeros((len(rows), 2))
+    for row, sums in zip(rows, found, strict=True):
+        for tokens, n_given in head.pieces(row):
+            piece = torch.from_numpy(tokens).to(model.device)
             with torch.inference_mode():
-                logits = model(input_ids=piece[:, :-1]).logits[0].float()
-            nats += float(torch.nn.functional.cross_entropy(logits, piece[0, 1:], reduction="sum"))
-        found.append((nats, len(row) - 1))
-    return np.array(found)
+                logits = model(input_ids=piece[None]).logits[0].float()
+            if not n_given:  # there is nothing to predict the first token by
+                logits = torch.cat([torch.zeros_like(logits[:1]), logits])
+            before, following = logits[max(n_given - 1, 0) : -1], piece[n_given:]
+            nats = torch.nn.functional.cross_entropy(before, following, reduction="sum")
+            sums += float(nats), len(following)
+    return found
 
 
 def samples(scorer: Any, rows: Any) -> list[dict[str, str]]:

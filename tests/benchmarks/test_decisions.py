@@ -77,7 +77,9 @@ class Population:
         return sign * (self.metric.value(ours) - self.metric.value(theirs))
 
 
-def of_statistics(metric: Metric, first: Array, second: Array, bad: Array, wrong: Any) -> Population:
+def of_statistics(
+    metric: Metric, first: Array, second: Array, bad: Array, wrong: Any
+) -> Population:
     """A population whose rows have statistics that do not depend on the other rows."""
 
     def statistics(rows: Array, swapped: Array, worse: Array) -> tuple[Array, Array, Any]:
@@ -101,7 +103,9 @@ def classes(name: str, shares: list[float], differing: float) -> Population:
     ours, theirs = targets.copy(), targets.copy()
     kind = rng.random(POPULATION)
     other = [(targets + step) % k for step in (1, 2)]
-    for place, (a, b) in enumerate([(other[0], targets), (targets, other[0]), (other[0], other[1])]):
+    for place, (a, b) in enumerate(
+        [(other[0], targets), (targets, other[0]), (other[0], other[1])]
+    ):
         start = (0, differing / 2, differing)[place]
         mask = (kind >= start) & (kind < (differing / 2, differing, differing + 0.1)[place])
         ours[mask], theirs[mask] = a[mask], b[mask]
@@ -121,15 +125,15 @@ def ranks(differing: float) -> Population:
     targets = np.where(rng.random(POPULATION) < 0.2, ~true, true).astype(int)
     common = rng.normal(size=POPULATION)
     scores = [
-        2 * true + np.sqrt(1 - differing) * common + np.sqrt(differing) * rng.normal(size=POPULATION)
+        2 * true
+        + np.sqrt(1 - differing) * common
+        + np.sqrt(differing) * rng.normal(size=POPULATION)
         for _ in range(2)
     ]
     bad = rng.normal(size=POPULATION) + 2 * (1 - targets)
 
     def statistics(rows: Array, swapped: Array, worse: Array) -> tuple[Array, Array, Array]:
-        ours, theirs = (
-            np.where(swapped, scores[1 - i][rows], scores[i][rows]) for i in range(2)
-        )
+        ours, theirs = (np.where(swapped, scores[1 - i][rows], scores[i][rows]) for i in range(2))
         ours = np.where(worse, bad[rows], ours)
         listed = targets[rows].tolist()
         wrong = classification.wrong(listed, head)
@@ -266,8 +270,7 @@ def test_of_models_that_are_no_better_few_are_promoted() -> None:
         "wrong as can be); the share that `not_worse` promotes. Of both, 2.5% are allowed; the last "
         "digit of 1,000 pairs at 2.5% moves by 0.5. A fifth of the rows both models get wrong, half "
         "of those in different ways; a percentage behind a metric is the share of rows on which the "
-        "two differ.\n\n"
-        + table(["", *(f"{head}, {n:,}" for head in heads for n in ROWS)], rows)
+        "two differ.\n\n" + table(["", *(f"{head}, {n:,}" for head in heads for n in ROWS)], rows)
     )
     write_page(
         "decisions",

@@ -246,6 +246,7 @@ def test_beams_are_those_of_pytorch(translator: Opened, penalty: float) -> None:
         starts(len(LENGTHS)),
         Decoding(max_new_tokens=NEW, beams=4, length_penalty=penalty),
         ends=[END],
+        text=text,
         memory=translator.memory(rows()),
     )
     how = {"num_beams": 4, "length_penalty": penalty, "early_stopping": False, "do_sample": False}
@@ -258,8 +259,24 @@ def test_beams_of_prompts_are_those_of_pytorch(writer: Opened) -> None:
         rows(),
         Decoding(max_new_tokens=NEW, beams=3),
         ends=[END],
+        text=text,
     )
     assert ids_of(made) == written(writer.model, rows(), num_beams=3, do_sample=False)
+
+
+def test_beams_end_at_a_stop_string(writer: Opened) -> None:
+    """A candidate that has one is a whole text, as one with an end token is."""
+    session, given = writer.sessions[decoder_graph.DECODER], rows()[:1]
+    how = Decoding(max_new_tokens=NEW, beams=3)
+    (whole,) = beams.search(session, given, how, ends=[], text=text)
+    stop = f" {whole.ids[4]}"
+    stopping = Decoding(max_new_tokens=NEW, beams=3, stop=[stop])
+    (made,) = beams.search(session, given, stopping, ends=[], text=text)
+    assert (made.reason, stop in text(made.ids)) in (("stop_string", True), ("max_tokens", False))
+    (every,) = beams.search(
+        session, given, Decoding(max_new_tokens=NEW, beams=3, stop=[" "]), ends=[], text=text
+    )
+    assert (every.reason, len(every.ids)) == ("stop_string", 2)
 
 
 # --- what else changes a text ---------------------------------------------------------------------

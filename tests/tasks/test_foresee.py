@@ -82,3 +82,45 @@ def test_a_model_that_writes_needs_room_for_it(
     recipe = recipe.model_validate(content)
     with pytest.raises(kind, match=problem):
         foresee(recipe, prepare(recipe))
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"max_new_tokens": 8}, None),
+        ({"max_new_tokens": 8, "stop": ["."], "repetition_penalty": 1.3}, None),
+        ({"max_new_tokens": 8, "temperature": 0.5, "top_k": 3, "top_p": 0.9, "seed": 1}, None),
+        ({}, "max_new_tokens must be under 64, the tokens that the model has"),
+        ({"max_new_tokens": 8, "stop": [""]}, "stop must be a list of strings"),
+        ({"max_new_tokens": 8, "seed": -1}, "seed must be 0 or more"),
+        ({"max_new_tokens": 8, "temperature": float("inf")}, "temperature must be finite"),
+    ],
+)
+def test_how_a_model_from_elsewhere_is_to_write_is_told_before_it_is_trained(
+    tmp_path: Path, options: dict[str, Any], problem: str | None
+) -> None:
+    from test_pretrained_writers import SIZES
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from configs.schema import Model
+    from tasks import scratch_tokenizer
+
+    texts = [text for text, _ in sentences(60)]
+    folder = tmp_path / "model"
+    scratch_model = {"model_type": "gpt2", "vocab_size": 300}
+    described = {"source": "scratch", "max_length": 32, "scratch": scratch_model}
+    tokenizer = scratch_tokenizer.train(texts, Model.model_validate(described))
+    shape = {"n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 64, "bos_token_id": 2}
+    config = GPT2Config(vocab_size=len(tokenizer), **shape, **SIZES)
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    recipe = tiny_recipe(
+        write_csv(tmp_path / "rows.csv", sentences(60)), objective="generation", options=options,
+        model={"source": str(folder), "max_length": 32},
+    )  # fmt: skip
+    prepared = prepare(recipe)
+    if problem is None:
+        foresee(recipe, prepared)
+        return
+    with pytest.raises(InputError, match=problem):
+        foresee(recipe, prepared)

@@ -148,7 +148,9 @@ def test_an_objective_that_says_nothing_of_misses_is_told_to(monkeypatch: Any) -
     module = objectives.get("regression")
     monkeypatch.delattr(module, "missed")
     head = {"mean": 0.0, "deviation": 1.0}
-    with pytest.raises(DataError, match=r"2 of 3 rows got no answer .* has no `missed`"):
+    with pytest.raises(
+        DataError, match=r"2 of 3 rows got no answer .* the objective has no `missed`"
+    ):
         objectives.statistics(module, [1.0, 2.0, 3.0], np.array([[NAN], [INF], [1.0]]), head)
 
 

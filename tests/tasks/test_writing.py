@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,9 @@ from toy import tiny_recipe
 from modeling.config import DecoderConfig
 from modeling.models import DecoderForCausalLM
 from serving.documents import Document
+from serving.errors import InputError
 from serving.heads import generation
+from serving.runner import Runner
 from tasks import decoder_graph, torch_writing, trial, writing
 from tasks.objectives import generation as objective
 from tasks.reference import Rows
@@ -116,7 +119,128 @@ def test_other_texts_are_counted_but_not_those_of_ties(bench: WritingBench, tmp_
     tokens[0, 5] = (tokens[0, 5] + 1) % VOCABULARY  # as if PyTorch had chosen another one
     logits[0, 5, tokens[0, 5]] = logits[0, 5].max() + 1
     other = replace(bench, written=replace(bench.written, tokens=tokens, logits=logits))
-    assert other._other_texts(runner) == f"1 of {len(bench.prompts)} texts are not PyTorch's"
+    assert other._other_texts(runner) == [f"1 of {len(bench.prompts)} texts are not PyTorch's"]
     logits[0, 5, tokens[0, 5]] = logits[0, 5, bench.written.tokens[0, 5]]
     tied = replace(bench, written=replace(bench.written, tokens=tokens, logits=logits))
-    assert tied._other_texts(runner) is None
+    assert tied._other_texts(runner) == []
+
+
+# --- every option of a recipe ---------------------------------------------------------------------
+
+OPTIONS: dict[str, Any] = {
+    "joined": True,
+    "max_new_tokens": 3,
+    "temperature": 0.7,
+    "top_k": 5,
+    "top_p": 0.6,
+    "repetition_penalty": 1.7,
+    "seed": 7,
+    "stop": ["7", "1"],
+}
+ALONE_AND_IN_PAIRS = [
+    dict(chosen) for n in (1, 2) for chosen in itertools.combinations(OPTIONS.items(), n)
+]
+JOBS: dict[str, Any] = {
+    **{name: value for name, value in OPTIONS.items() if name != "joined"},
+    "min_new_tokens": 2,
+    "beams": 3,
+    "length_penalty": 0.5,
+    "likelihood": True,
+}
+"""Those that a job may ask for."""
+
+
+def test_no_option_is_left_out() -> None:
+    assert set(OPTIONS) == set(objective.Options.model_fields)
+    assert set(JOBS) == set(generation.Head.OPTIONS)
+
+
+class Numbers:
+    """A tokenizer whose tokens are numbers."""
+
+    frame = ([], [])
+
+    def decode(self, ids: Any) -> str:
+        return " ".join(map(str, ids))
+
+
+def with_options(bench: WritingBench, **options: Any) -> WritingBench:
+    """The bench as a recipe with these options would have it."""
+    made = objective.fit_targets({}, objective.Options(**{"max_new_tokens": 8, **options}))
+    tokenizer: Any = Numbers()
+    head = generation.Head({**bench.settings, **made}, pad_id=0, tokenizer=tokenizer)
+    penalised, penalty = None, head.decoding().repetition_penalty
+    if penalty != 1:
+        penalised = torch_writing.write(
+            bench.model, bench.prompts, pad_id=0, repetition_penalty=penalty
+        )
+    return replace(bench, head=head, settings=head.settings, penalised=penalised)
+
+
+@pytest.fixture(scope="module")
+def way_and_graph(bench: WritingBench, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    way = bench.ways("fp32")[0]
+    return way, bench.make(way, tmp_path_factory.mktemp("graph"))
+
+
+def opened(bench: WritingBench, graph: Path) -> Runner:
+    return Runner(
+        graph, bench.head, provider="CPUExecutionProvider", max_length=80, workers=1, threads=1,
+        token_budget=2048,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("options", ALONE_AND_IN_PAIRS, ids=lambda one: "-".join(one))
+def test_every_option_alone_and_in_pairs_passes_the_gate_and_writes(
+    bench: WritingBench, way_and_graph: Any, options: dict[str, Any]
+) -> None:
+    way, graph = way_and_graph
+    chosen = with_options(bench, **options)
+    runner = opened(chosen, graph)
+    assert chosen.verdict(runner, way).reason is None
+    made = runner.run(chosen.prompts[:6])
+    texts, *_ = chosen.head.columns(made)
+    assert texts.null_count == 0
+    if "stop" in options:
+        assert not any("7" in one or "1" in one for one in texts.to_pylist())
+    assert max(len(one.ids) for one in made) <= options.get("max_new_tokens", 8)
+
+
+def test_a_wrong_penalty_is_seen(bench: WritingBench, way_and_graph: Any) -> None:
+    way, graph = way_and_graph
+    chosen = with_options(bench, repetition_penalty=1.7)
+    wrong = replace(chosen, penalised=bench.written)
+    reason = wrong.verdict(opened(chosen, graph), way).reason
+    assert reason is not None
+    assert "texts are not PyTorch's, with repetition_penalty 1.7" in reason
+
+
+@pytest.mark.parametrize(
+    "pair", list(itertools.combinations_with_replacement(JOBS, 2)), ids="-".join
+)
+def test_every_option_of_a_job_alone_and_in_pairs(
+    bench: WritingBench, way_and_graph: Any, pair: tuple[str, str]
+) -> None:
+    chosen = with_options(bench)
+    options = {name: JOBS[name] for name in pair}
+    if set(pair) == {"beams", "temperature"}:
+        with pytest.raises(InputError, match="3 beams keep the likeliest texts, and draw none"):
+            chosen.head.fields(**options)
+        return
+    runner = opened(chosen, way_and_graph[1])
+    made = runner.run(chosen.prompts[:6], **options)
+    first, *_ = chosen.head.columns(made, **options)
+    assert (len(first), first.null_count) == (6, 0)
+
+
+def test_a_pytorch_that_gives_no_numbers_is_refused(
+    bench: WritingBench, way_and_graph: Any
+) -> None:
+    way, graph = way_and_graph
+    logits = bench.written.logits.copy()
+    logits[3, 2, 1] = np.nan
+    broken = replace(bench, written=replace(bench.written, logits=logits))
+    reason = broken.verdict(opened(bench, graph), way).reason
+    assert reason == "some of PyTorch's logits are not finite"
+    nothing = replace(bench, torch_metric=float("nan"))
+    assert "a loss of nan" in str(nothing.verdict(opened(bench, graph), way).reason)
