@@ -101,8 +101,8 @@ def test_equally_good_models_are_called_better_in_under_5_percent_however_few_ro
 @pytest.mark.parametrize(
     ("n", "losses", "bound"),
     # Tango's score bound without a win is Wilson's: (l + z²/2 + z·sqrt(l + z²/4 - l²/n)) / (n + z²)
-    # with Student's z for n rows.
-    [(40, 0, 0.0928), (100, 0, 0.0379), (500, 0, 0.0077), (100, 1, 0.0555), (500, 3, 0.0176)],
+    # with Student's z for n rows and a tail of 2%.
+    [(40, 0, 0.1014), (100, 0, 0.0415), (500, 0, 0.0084), (100, 1, 0.0591), (500, 3, 0.0184)],
 )
 def test_rows_that_do_not_differ_leave_room_for_a_loss(n: int, losses: int, bound: float) -> None:
     assert compared(n, 0, losses).low == pytest.approx(-bound, abs=2e-4)
@@ -115,7 +115,7 @@ def test_a_loss_as_large_as_the_margin_passes_at_most_1_time_in_40(n: int, margi
 
     Of the three methods this is the bound alone; the others only ever make an interval wider.
     """
-    quantile = float(student.ppf(0.975, n - 1))
+    quantile = float(student.ppf(0.98, n - 1))
 
     def passes(wins: int, losses: int) -> bool:
         counts = np.array([losses, n - wins - losses, wins])
@@ -168,7 +168,7 @@ def test_a_rare_label_may_cost_more_than_its_rows_are() -> None:
         paired_difference(right, right, metrics[name], HOW, wrong=wrong).low
         for name in ("accuracy", "macro_f1")
     )
-    assert accuracy == pytest.approx(-0.0077, abs=1e-4)
+    assert accuracy == pytest.approx(-0.0084, abs=1e-4)
     assert macro_f1 < -0.05
 
 
