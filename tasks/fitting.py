@@ -45,7 +45,7 @@ from tasks.batches import (
 from tasks.callbacks import Checkpoints, Progress
 from tasks.model_source import SCRATCH, locate
 from tasks.pooling import DocumentModel
-from tasks.trainer import EVENTS, RowTooLarge, is_out_of_memory
+from tasks.trainer import EVENTS, is_out_of_memory
 
 COLUMNS = ["input_ids", "labels", "length"]
 
@@ -406,6 +406,6 @@ def _row_that_does_not_fit(piece: Mapping[str, torch.Tensor]) -> Iterator[None]:
             raise
         n_tokens = max(piece["input_ids"].numel(), piece["labels"].numel())
         line = str(problem).split("\n")[0]
-        raise RowTooLarge(
+        raise hardware.RowTooLarge(
             f"one row of {n_tokens} tokens by itself does not fit ({line})"
         ) from problem

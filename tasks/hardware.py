@@ -14,6 +14,10 @@ from configs.errors import RecipeError
 CGROUP = Path("/sys/fs/cgroup")
 
 
+class RowTooLarge(MemoryError):
+    """Memory does not suffice for one row by itself."""
+
+
 def processor() -> str:
     """The processor's own name for itself, as far as the system tells it."""
     try:

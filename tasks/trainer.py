@@ -23,6 +23,7 @@ from filelock import FileLock
 from configs.errors import UserError
 from configs.secrets import mask
 from tasks.artifact import write_json
+from tasks.hardware import RowTooLarge
 
 EVENTS = "events.jsonl"
 LOCK = "trainer.lock"
@@ -32,10 +33,6 @@ SAVE_PATIENCE_S = 20.0
 worker kills a cancelled run after 30 s)."""
 OUT_OF_MEMORY = ("DefaultCPUAllocator", "std::bad_alloc", "out of memory", "ALLOC_FAILED")
 """What a RuntimeError says where the library that ran out has no class for it."""
-
-
-class RowTooLarge(MemoryError):
-    """Memory does not suffice for one row by itself."""
 
 
 def main(work: Path) -> None:

@@ -247,4 +247,4 @@ def test_one_row_that_does_not_fit_is_told_with_what_helps(
         match=r"training out of memory: one row of \d+ tokens by itself does not fit .*CUDA out of "
         r"memory.*; set train.gradient_checkpointing: true, or lower model.max_length",
     ):
-        train(changed(recipe, train={"max_steps": 4}), prepared)
+        train(changed(recipe, train={"max_steps": 4, "batch_tokens": 64}), prepared)
