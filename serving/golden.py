@@ -1,8 +1,8 @@
 """golden.json: real rows with the outputs each variant gave where it was exported.
 
 The first use on another machine or provider compares: a graph that loads does not have to compute
-the same. Products of int8 are the same integers on every CPU (saturation.py), but what is computed
-in fp32 between them is rounded differently with the instruction set.
+the same. Products of int8 are the same integers on every CPU (saturation.py); what fp32 computes
+between them is rounded differently with the instruction set.
 
     {"texts": [...], "outputs": {"<variant>": [[...], ...]}}
 """

@@ -1,8 +1,8 @@
-"""Whether this CPU's products of uint8 and int8 saturate.
+"""Whether sums of products of uint8 and int8 saturate on this CPU.
 
-x86 without VNNI adds them up in pairs of 16 bits: 255 * 127 twice is 64,770, and 32,767 is what it
-keeps. The CPU is asked, by a product, rather than known by its name: that holds for those to come,
-for an emulated one, and for what a later onnxruntime makes of them.
+AVX2 and AVX-512 without VNNI add the products in pairs, in 16 bits: 255 * 127 twice is 64,770, and
+32,767 is what they keep. The CPU is asked for a product rather than known by its flags, so that the
+answer holds for CPUs to come, for an emulated one, and for other kernels in a later onnxruntime.
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ PRODUCT = (
     b"Z\t\n\x01a\x12\x04\n\x02\x08\x02Z\t\n\x01b\x12\x04\n\x02\x08\x03"
     b"b\t\n\x01c\x12\x04\n\x02\x08\x06B\x04\n\x00\x10\n"
 )
-"""An ONNX file: `c`, the MatMulInteger of `a` (uint8) and `b` (int8). serving has no onnx."""
+"""An ONNX model written out, since serving does without onnx: `c` is the MatMulInteger of `a`, in
+uint8, and `b`, in int8."""
 
 
 @cache
 def saturates() -> bool:
-    """Two milliseconds, once a process."""
+    """Whether a product of the largest numbers comes out wrong; takes 2 ms, once a process."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
+    options.log_severity_level = 3
     session = ort.InferenceSession(PRODUCT, options, providers=["CPUExecutionProvider"])
     rows = np.full((1, N), LARGEST, np.uint8)
     weights = np.full((N, 1), LARGEST_WEIGHT, np.int8)

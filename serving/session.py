@@ -46,7 +46,7 @@ MAX_ROWS: dict[Device, int] = {"tensorrt": 256}
 CUDA_OPTIONS = {"arena_extend_strategy": "kSameAsRequested"}
 """The default doubles what it takes each time."""
 EXACT_PRODUCTS = "session.x64quantprecision"
-"""int8 weights are taken as uint8, whose products do not saturate: slower, and the same numbers."""
+"""Weights beyond 7 bits are taken as uint8, whose products do not saturate: slower, and exact."""
 ERRORS_ONLY = 3  # onnxruntime's log severity
 UNREADABLE = (Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, NoSuchFile, NotImplemented)
 Array = NDArray[Any]
@@ -152,7 +152,7 @@ def _options(threads: int) -> ort.SessionOptions:
     # Keeps one allocation plan per input shape; lengths differ, so memory would grow with them.
     options.enable_mem_pattern = False
     if saturates():
-        # Not elsewhere: onnxruntime 1.31 would no longer use VNNI either.
+        # Only there: elsewhere onnxruntime 1.31 would give up its VNNI kernels for it.
         options.add_session_config_entry(EXACT_PRODUCTS, "1")
     return options
 

@@ -15,7 +15,8 @@ def problem(value: Any) -> str | None:
     if value is None or (isinstance(value, float | np.floating) and np.isnan(value)):
         return "null_text"  # not a number is how pandas writes a null
     if not isinstance(value, str):
-        return "wrong_type"
+        # Bytes that were no UTF-8 are what is left of such a text in a table.
+        return "invalid_utf8" if isinstance(value, bytes) else "wrong_type"
     if not value or value.isspace():
         return "empty_text"
     return None if is_unicode(value) else "invalid_utf8"

@@ -68,6 +68,19 @@ def test_from_a_table_to_scored_rows_then_all_from_cache_then_one_damaged_folder
     assert third["version"] == "2"
 
 
+def test_a_first_model_below_its_baseline_is_refused_and_told_so(
+    headrace: Call, recipe_file: Path
+) -> None:
+    code, first, said = headrace(
+        "train", recipe_file, "train.max_steps=2", "promote.baseline=not_below"
+    )
+    assert code == 3
+    assert first["promoted"] is False
+    assert first["baseline_difference"]["high"] < 0
+    assert any(one.startswith("The TF-IDF baseline is better:") for one in first["reasons"])
+    assert "TF-IDF WINS" in said
+
+
 def test_a_worse_candidate_is_refused_a_better_one_promoted_and_rolled_back(
     headrace: Call, recipe_file: Path, tmp_path: Path
 ) -> None:

@@ -37,14 +37,15 @@ def measured(name: str, targets: Any, outputs: Any, head: dict[str, Any]) -> dic
     found = objectives.statistics(objective, targets, outputs, head)
     assert np.isfinite(found).all()
     metrics = objective.metrics(head)
-    return {key: round(float(metric.of(found.sum(axis=0))), 4) for key, metric in metrics.items()}
+    return {key: round(metric.value(found), 4) for key, metric in metrics.items()}
 
 
 CASES: dict[str, tuple[Any, Any, dict[str, Any], dict[str, float], dict[str, float]]] = {
     # What all right answers are worth, and what they are with none for the first row.
     "classification": (
         [0, 1, 0, 1], RIGHT, LABELS,
-        {"accuracy": 1.0, "macro_f1": 1.0}, {"accuracy": 0.75, "macro_f1": 0.8333},
+        {"accuracy": 1.0, "macro_f1": 1.0, "auc": 1.0},
+        {"accuracy": 0.75, "macro_f1": 0.8333, "auc": 0.75},
     ),
     "multilabel": (
         [[1, 0], [0, 1], [0, 0]], np.array([[9, -9], [-9, 9], [-9, -9]], np.float32),
@@ -106,18 +107,11 @@ def test_beside_another_model_too(name: str) -> None:
 
 def test_what_evaluation_shows_beside_metrics_has_misses() -> None:
     targets, outputs = [0, 1, 0, 1], broken(RIGHT, 0)
-    found = classification.details(targets, outputs, LABELS, confidence=0.95)
-    assert (
-        classification.details(targets, RIGHT, LABELS, confidence=0.95)["metrics"]["auc"].value == 1
-    )
-    assert (
-        found["metrics"]["auc"].value == 0.5
-    )  # of two pairs for each class the missed row's are lost
+    found = classification.details(targets, outputs, LABELS, Resampling())
     assert found["confusion"]["counts"] == [[1, 0], [0, 2]]
     assert sum(one["rows"] for one in found["calibration"]["bins"]) == 3
     assert math.isfinite(found["calibration"]["error"])
-    nothing = classification.details(targets, broken(RIGHT, 0, 1, 2, 3), LABELS, confidence=0.95)
-    assert nothing["metrics"]["auc"].value == 0
+    nothing = classification.details(targets, broken(RIGHT, 0, 1, 2, 3), LABELS, Resampling())
     assert "calibration" not in nothing
 
     losses = objectives.row_losses(objectives.get("classification"), targets, outputs, LABELS)
@@ -131,7 +125,7 @@ def test_what_evaluation_shows_beside_metrics_has_misses() -> None:
     )
     settled = multilabel.settled(head, labels, broken(RIGHT[:3] - 1.5, 0))["thresholds"]
     assert settled == multilabel.settled(head, labels[1:], RIGHT[1:3] - 1.5)["thresholds"]
-    table = tagging.details(SPANS, [None, SPANS[1]], LABELS, confidence=0.95)["tables"][0]
+    table = tagging.details(SPANS, [None, SPANS[1]], LABELS, Resampling())["tables"][0]
     assert table["rows"] == [["a", 0.0, 0.0, 0.0, 1], ["b", 1.0, 1.0, 1.0, 1]]
 
 

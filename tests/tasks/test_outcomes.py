@@ -31,23 +31,20 @@ def test_running_out_of_memory_is_told_by_each_librarys_own_words(
 def test_out_of_memory_with_one_row_is_told_so(tmp_path: Path) -> None:
     failure = train.failure({"outcome": "out_of_memory", "error": "CUDA out of memory"}, tmp_path)
     assert isinstance(failure, TrainerOutOfMemory)
-    assert str(failure).startswith("training out of memory: CUDA out of memory; the trainer's log")
+    assert str(failure).startswith(
+        "training out of memory: CUDA out of memory; set train.gradient_checkpointing: true, or "
+        "lower model.max_length; the trainer's log"
+    )
 
 
 def test_the_process_that_ran_out_of_memory_explains_the_others(tmp_path: Path) -> None:
-    assert train.outcome_of(tmp_path)["outcome"] == "killed"
+    assert train.outcome_of(tmp_path, b"")["outcome"] == "killed"
     failed = {"outcome": "failed", "error": "RuntimeError: Connection reset by peer"}
     full = {"outcome": "out_of_memory", "error": "CUDA out of memory"}
     (tmp_path / "outcome-0.json").write_text(json.dumps(failed))
-    assert train.outcome_of(tmp_path) == failed
+    assert train.outcome_of(tmp_path, b"") == failed
     (tmp_path / "outcome-1.json").write_text(json.dumps(full))
-    assert train.outcome_of(tmp_path) == full
-
-
-def test_pieces_shrink_by_half_or_more_and_divide_the_step_evenly() -> None:
-    assert [train.smaller(32, 32), train.smaller(32, 16), train.smaller(32, 2)] == [16, 8, 1]
-    assert [train.smaller(12, 12), train.smaller(12, 6), train.smaller(12, 3)] == [6, 3, 1]
-    assert train.smaller(7, 7) == 1
+    assert train.outcome_of(tmp_path, b"") == full
 
 
 def test_events_after_the_checkpoint_are_forgotten(tmp_path: Path) -> None:

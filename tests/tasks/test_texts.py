@@ -15,6 +15,7 @@ from tiny_model import make_model, make_tagger
 
 from configs.schema import Data
 from serving import job
+from serving.digests import carried_sha256
 from serving.scorer import Scorer
 from tasks import mlflow_model, objectives, staging
 from tasks.sources import Block, Rows, Source
@@ -61,14 +62,16 @@ def models(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
     found, root = {}, tmp_path_factory.mktemp("stored")
     pyfunc = mlflow_model.imported().pyfunc
     for name, folder in folders.items():
-        mlflow_model.copy_serving(root / name / "serving", name)
+        carried = {"model": folder, "serving": root / name / "serving"}
+        mlflow_model.copy_serving(carried["serving"], name)
         pyfunc.save_model(
             path=str(root / name / "model"),
             python_model=str(mlflow_model.CODE),
-            artifacts={"model": str(folder), "serving": str(root / name / "serving")},
+            artifacts={key: str(place) for key, place in carried.items()},
             signature=mlflow_model.signature(Scorer(folder)),
             input_example=[SOUP],
             pip_requirements=[],
+            metadata={mlflow_model.SHA256: carried_sha256(mlflow_model.CODE, carried)},
         )
         found[name] = pyfunc.load_model(str(root / name / "model"))
     return found

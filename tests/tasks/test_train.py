@@ -106,7 +106,7 @@ def test_events_tell_the_progress(trained: Artifact) -> None:
     assert last["eta_s"] == 0.0
     validations = [event["validation"] for event in events_of(trained) if "validation" in event]
     assert len(validations) == 4  # two an epoch
-    assert set(validations[0]) == {"loss", "accuracy", "macro_f1"}
+    assert set(validations[0]) == {"loss", "accuracy", "macro_f1", "auc"}
 
 
 def test_the_artifact_holds_a_model_that_loads_and_no_pickle(
