@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -158,43 +160,57 @@ def test_a_champion_that_knows_the_test_rows_is_told_before_the_training(
 
 
 def test_a_champion_that_changes_meanwhile_is_decided_against_and_a_damaged_one_needs_a_floor(
-    headrace: Call, recipe_file: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+    headrace: Call,
+    workspace: Path,
+    evaluated: Any,
+    home: Path,
+    recipe_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Version 1 is champion and always wrong, version 2 knows the labels' words. The stages up to
+    the decision are those of the session."""
+    from fabricated import seal, versions_in_registry
+
     from flows import training
-    from tasks import registry, tracking
+    from tasks import registry
     from tasks.report import report
 
-    weak, better, late = "train.max_steps=20", "train.seed=1", "train.seed=2"
-    assert headrace("train", recipe_file, weak)[0] == 0
-    assert headrace("train", recipe_file, better)[0] == 0
-    registry.rollback("tiny")
+    shutil.copytree(workspace / "artifacts", home / "artifacts")
+    versions_in_registry("tiny", 2, tmp_path / "stored", apart=True)
+    wrong, right = (tmp_path / "stored" / str(i) / "artifacts" / "model" for i in range(2))
+    content = json.loads((wrong / "manifest.json").read_bytes())
+    content["head"]["labels"] = ["space", "sport", "food"]
+    (wrong / "manifest.json").write_text(json.dumps(content))
+    seal("tiny", "1", wrong)
+    registry.promote("tiny", "1")
 
+    @functools.wraps(report)
     def report_and_promote(*args: Any) -> Any:
-        """What somebody does by hand between the decision and its registration, once."""
+        """What somebody does by hand between a decision and its registration, once."""
         monkeypatch.setattr(training, "report", report)
         registry.promote("tiny", "2")
         return report(*args)
 
     monkeypatch.setattr(training, "report", report_and_promote)
-    code, outcome, err = headrace("train", recipe_file, late)
+    code, outcome, err = headrace("train", recipe_file)
+    assert "Promoted over version 1" in err
     assert "the champion of tiny is version 2 now: deciding again" in err
-    code_of_promotion = 0 if outcome["promoted"] else 3
-    assert code == code_of_promotion
-    entry = registry.history("tiny")[-1]
-    assert entry.to_version == "3"
-    assert (entry.decision or {})["compared_with"] == "2"
-    assert "version 1" not in entry.why
+    assert (code, outcome["promoted"]) == (3, False)
+    told = registry.history("tiny")
+    assert [(one.alias, one.to_version) for one in told] == [
+        ("champion", "1"), ("champion", "2"), ("challenger", "3"),
+    ]  # fmt: skip
+    assert (told[-1].decision or {})["compared_with"] == "2"
 
-    champion = registry.champion("tiny")
-    assert champion is not None
-    (champion.folder / "golden.json").write_text("{}")
-    code, outcome, err = headrace("train", recipe_file, "train.seed=3")
+    (right / "golden.json").write_text("{}")
+    code, outcome, err = headrace("train", recipe_file)
     assert code == 3
-    assert f"champion tiny version {champion.version} cannot be used" in err
+    assert "champion tiny version 2 cannot be used" in err
     assert "set promote.floor" in " ".join(outcome["reasons"])
-    aliases = tracking.connect().get_registered_model("tiny").aliases
-    assert str(aliases["champion"]) == champion.version
-    code, outcome, _ = headrace("train", recipe_file, "train.seed=3", "promote.floor=0.5")
-    assert code == 0
-    assert outcome["promoted"] is True
-    assert registry.history("tiny")[-1].why.startswith("Promoted with nothing to compare with")
+    assert registry.history("tiny")[-1].alias == "challenger"
+    code, outcome, _ = headrace("train", recipe_file, "promote.floor=0.5")
+    assert (code, outcome["promoted"]) == (0, True)
+    last = registry.history("tiny")[-1]
+    assert (last.from_version, last.to_version) == ("2", "3")
+    assert last.why.startswith("Promoted with nothing to compare with, in place of version 2")

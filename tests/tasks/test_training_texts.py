@@ -146,7 +146,8 @@ def test_of_text_to_text_rows_it_is_the_text_read(
         files = {}
         for split, chosen in (("train", train), ("test", test)):
             file = write_csv(
-                tmp_path / f"{name}-{split}.csv", [(t, target) for t, _ in rows[chosen]]
+                tmp_path / f"{name}-{split}.csv",
+                [(t, f"{target} {word}") for t, word in rows[chosen]],
             )
             file.write_text(file.read_text().replace("text,label", "source,target", 1))
             files[split] = str(file)
