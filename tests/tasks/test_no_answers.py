@@ -14,6 +14,7 @@ import pytest
 from configs.errors import DataError
 from configs.schema import Gate
 from tasks import gate, objectives
+from tasks.intervals import Resampling
 from tasks.objectives import classification, multilabel, tagging
 
 NAN, INF = float("nan"), float("inf")

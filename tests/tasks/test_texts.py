@@ -51,8 +51,8 @@ OF_WORDS: list[tuple[Any, str | None]] = [
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("models")
     return {
-        "classification": make_model(root / "classification"),
-        "tagging": make_tagger(root / "tagging"),
+        "classification": make_model(root / "classification" / "model"),
+        "tagging": make_tagger(root / "tagging" / "model"),
     }
 
 
