@@ -120,7 +120,7 @@ def test_what_evaluation_shows_beside_metrics_has_misses() -> None:
     assert losses.tolist() == [losses.max()] * 4
     head = {**LABELS, "thresholds": None}
     labels = [[1, 0], [0, 1], [1, 0]]
-    found = multilabel.details(labels, broken(RIGHT[:3], 0), head, confidence=0.95)
+    found = multilabel.details(labels, broken(RIGHT[:3], 0), head, Resampling())
     assert found["metrics"]["average_precision"].value == pytest.approx(
         (0.8333 + 0.5) / 2, abs=1e-4
     )
