@@ -72,8 +72,10 @@ def test_a_scheduled_scoring_run_really_runs(
         try:
             finished = wait_for(lambda: list(tmp_path.glob("predictions-*/_SUCCESS")), 150)
             assert finished, (tmp_path / "worker.log").read_text()
-            runs = wait_for(lambda: completed_runs("score"), 60)
-            assert runs[0]["auto_scheduled"] is True
+            # The server is the session's: others have run by hand.
+            assert wait_for(
+                lambda: [run for run in completed_runs("score") if run["auto_scheduled"]], 60
+            )
         finally:
             prefect("deployment", "delete", "score/every-few-seconds")
 
