@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-from scipy.stats import t as student
 
 from tasks.intervals import (
     BLOCK,
@@ -121,7 +120,9 @@ class Pairs:
 
     def score_margins(self) -> tuple[float, float]:
         """How far below and above the value the true difference may lie by the score bound."""
-        quantile = float(student.ppf(1 - self._tail, max(self._n - 1, 1)))
+        from scipy.special import stdtrit
+
+        quantile = float(stdtrit(max(self._n - 1, 1), 1 - self._tail))
         down, up = (
             score_margin(side, self._counts, self._most_lost(base), quantile)
             for side, base in ((self._effects, self._theirs), (-self._effects, self._ours))
