@@ -166,7 +166,7 @@ def test_a_retry_that_is_killed_half_way_is_gone_on_with(model: Path, tmp_path: 
     source.write_text(source.read_text().replace(",,", ",soup,"))
 
     def killed(number: int, record: Any) -> None:
-        if number == 2 and record:
+        if record:  # each lane's first one, or a lane that lives goes on to the end
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
