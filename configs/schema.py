@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 
 class Section(BaseModel):
-    """What every part of a recipe has: no unknown keys, and no number that nothing can count to."""
+    """The base of every part of a recipe: unknown keys and infinite numbers are refused."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False

@@ -273,7 +273,7 @@ def report(arguments: argparse.Namespace) -> Result:
 
 
 class Once(argparse.Action):
-    """Of an option's values the last would win, and nobody be told."""
+    """Refuses an option given twice: argparse would keep the last value and tell nobody."""
 
     def __call__(
         self,

@@ -194,7 +194,7 @@ def scored(
 
 
 def packed_contents(contents: Sequence[int]) -> str:
-    """As a record has them: 32 bits a row, in base64."""
+    """Pack the rows' contents as a record has them: 32 bits a row, in base64."""
     return b64encode(np.asarray(contents, "<u4").tobytes()).decode()
 
 

@@ -155,8 +155,10 @@ def arrow_type(kind: pa.DataType) -> pa.DataType:
 
 
 def readable_type(kind: pa.DataType) -> pa.DataType:
-    """What to cast to, for Python to have all the values: it has no nanoseconds, and Arrow would
-    reach for pandas to have them."""
+    """The type to cast to, so that Python has all the values.
+
+    Python has no nanoseconds, and Arrow would reach for pandas to have them.
+    """
     if getattr(kind, "unit", None) == "ns":
         return pa.string()
     if pa.types.is_map(kind):

@@ -15,7 +15,7 @@ def file_sha256(path: Path) -> str:
 
 
 def folder_stamps(folder: Path) -> list[tuple[Any, ...]]:
-    """What changes when a file beneath is written or replaced, without reading any."""
+    """Sizes and times of all files beneath: they change when one is written, and none is read."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     found = ((path, path.stat()) for path in files)
     return [

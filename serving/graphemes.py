@@ -1,4 +1,4 @@
-"""Where a text may be cut: between graphemes, what a reader takes for one character.
+"""Graphemes, what a reader takes for one character: a text may be cut between two of them.
 
 A letter and the marks on it, an emoji with its skin tone or joined to others, the two letters of a
 flag, the parts of a Hangul syllable, CR with LF: the extended grapheme clusters of Unicode's annex
@@ -30,7 +30,7 @@ ZWJ, VIRAMA = "\u200d", 9
 
 
 class Graphemes:
-    """Those of one text."""
+    """The graphemes of one text."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -81,7 +81,7 @@ def _splitter() -> Any:
 
 
 def _conjoined(text: str, start: int, place: int) -> bool:
-    """Whether the letter at a place is joined to the cluster before it, by a virama (GB9c)."""
+    """True if a virama joins the letter at a place to the cluster before it (GB9c)."""
     if unicodedata.category(text[place]) != "Lo":
         return False
     for character in reversed(text[start:place]):

@@ -34,7 +34,7 @@ def remove(out: Output, plan: Plan, records: Iterable[Record]) -> list[str]:
 
 
 def is_of_job(name: str, plan: Plan) -> bool:
-    """Whether it is the name of a part, whole or half written, or of a half-written record."""
+    """True for the name of a part, whole or half written, and of a half-written record."""
     folder, _, file = name.rpartition("/")
     if aside := ASIDE.fullmatch(file):
         file = aside[1]

@@ -170,7 +170,7 @@ def _as_json(record: Mapping[str, Any]) -> Write:
 
 
 def held(record: Record) -> Record:
-    """What a process holds of a record."""
+    """The part of a record that a process keeps in memory."""
     return {name: value for name, value in record.items() if name != CONTENTS}
 
 

@@ -39,7 +39,7 @@ def check_numbers(*counts_then_share: float | None) -> None:
 
 
 def max_row_bytes(asked: int | None, score: Mapping[str, Any], plan: Plan | None) -> int:
-    """Of an input row: as asked, else as the job began, else as the model has it."""
+    """The limit of an input row: as asked, else as the job began, else as the model has it."""
     begun = plan.max_row_bytes if plan else None
     return int(asked or begun or score.get("max_row_bytes") or MAX_ROW_BYTES)
 

@@ -205,7 +205,7 @@ def as_text(value: Any) -> str | None:
 
 
 def _as_json(value: Any) -> str:
-    """As json.dumps has it, but for `rows.Number`."""
+    """Write a value as json.dumps does, but a `rows.Number` with its own digits."""
     if isinstance(value, rows.Number):
         return value.text
     if isinstance(value, list | tuple):

@@ -191,7 +191,7 @@ def run_facts(
     written: int,
     profile: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What some texts took that went through the model. All of it is counts, and adds up.
+    """Counts of what some texts took that went through the model; they add up.
 
     `lengths`: of the texts; `tokens`: that were read, those in two windows twice.
     """

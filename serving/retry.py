@@ -112,5 +112,5 @@ def commit(
 
 
 def _contents(out: Output, chunk: int) -> Any:
-    """What the chunk's record says of each of its rows."""
+    """Hashes of the chunk's rows, as its record has them."""
     return unpacked_contents((out.read(record_name(chunk)) or {})[CONTENTS])

@@ -218,7 +218,7 @@ class _Lines:
 
 
 def n_bytes(text: str) -> int:
-    """In the file: bytes that are not UTF-8 are lone surrogates here."""
+    """The length in the file, in bytes: those that are not UTF-8 are lone surrogates here."""
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogateescape"))
 
 

@@ -1,4 +1,4 @@
-"""Whether sums of products of uint8 and int8 saturate on this CPU.
+"""A probe: do sums of products of uint8 and int8 saturate on this CPU?
 
 AVX2 and AVX-512 without VNNI add the products in pairs, in 16 bits: 255 * 127 twice is 64,770, and
 32,767 is what they keep. The CPU is asked for a product rather than known by its flags, so that the
@@ -24,7 +24,7 @@ uint8, and `b`, in int8."""
 
 @cache
 def saturates() -> bool:
-    """Whether a product of the largest numbers comes out wrong; takes 2 ms, once a process."""
+    """True if a product of the largest numbers comes out wrong; takes 2 ms, once a process."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3

@@ -1,4 +1,4 @@
-"""Whether a value is a text: one rule for jobs, training rows, requests and Spark.
+"""The one rule of what a text is, for jobs, training rows, requests and Spark.
 
 The reason codes are those of readers.py.
 """
@@ -23,7 +23,7 @@ def problem(value: Any) -> str | None:
 
 
 def is_unicode(value: str) -> bool:
-    """Whether it can be written as UTF-8, and read by C: it has no lone surrogate and no NUL."""
+    """True if it can be written as UTF-8, and read by C: it has no lone surrogate and no NUL."""
     if "\0" in value:
         return False
     if value.isascii():

@@ -126,7 +126,7 @@ def _is_plain_in_csv(kind: pa.DataType) -> bool:
 
 
 def _marked(table: pa.Table) -> pa.Table:
-    """With an apostrophe in front of texts, and names of columns, that a spreadsheet takes for a
+    """Put an apostrophe in front of texts, and names of columns, that a spreadsheet takes for a
     formula, and of those that begin with one: whoever takes one away has the text again."""
     columns = [
         column

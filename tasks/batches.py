@@ -145,7 +145,7 @@ class Steps(Sampler[list[int]]):
             yield shares[self.rank]
 
     def of_epoch(self, seed: int) -> Iterator[list[list[int]]]:
-        """Of each step the rows of every process; each has something to do."""
+        """The rows of every process, step by step; each process has something to do in each."""
         raise NotImplementedError
 
 
@@ -218,7 +218,7 @@ class InPieces:
 
 
 def _n_tokens(row: Mapping[str, Any]) -> int:
-    """As `lengths` counts them: of text to text, those of the longer side."""
+    """Tokens of a row as `lengths` counts them: of text to text, those of the longer side."""
     return int(row["length"]) if "length" in row else sum(map(len, row["windows"]))
 
 

@@ -1,4 +1,4 @@
-"""What hangs on transformers' Trainer: progress for those who watch, and checkpoints.
+"""Callbacks of transformers' Trainer: progress for those who watch, and checkpoints.
 
 Runs in the trainer's process only.
 """

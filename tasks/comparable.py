@@ -1,4 +1,4 @@
-"""Whether a champion can be compared with a candidate, and on which test rows.
+"""Decides if a champion can be compared with a candidate, and on which test rows.
 
 A comparison is fair only on rows that the champion has not learned from. Splits go by a hash of the
 text, so with the same salt a row stays where it was however the table grows, and an old training
@@ -76,7 +76,7 @@ def _who(champion: Champion) -> str:
 
 
 def _remedy(recipe: Recipe, theirs: manifest.Manifest) -> str:
-    """How the splits would be the champion's own again, where a recipe's settings tell."""
+    """A line on how the splits are made the champion's again, where a recipe's settings tell."""
     splits, was = recipe.data.splits, theirs.training
     said = []
     if was.get("salt", "") != splits.salt:
@@ -87,7 +87,7 @@ def _remedy(recipe: Recipe, theirs: manifest.Manifest) -> str:
 
 
 def _check_splits(recipe: Recipe, theirs: manifest.Manifest, champion: Champion) -> None:
-    """Of a champion without hashes: salt and share tell whether rows can have moved. Test rows are
+    """For a champion without hashes, salt and share tell if rows can have moved. Test rows are
     the high end of the hashes: a smaller share of them is part of the champion's own test set, a
     larger one is not."""
     salt = theirs.training.get("salt", "")

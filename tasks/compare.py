@@ -156,7 +156,7 @@ def _with_champion(
 
 
 def _told(decision: Decision, mask: NDArray[np.bool_], champion: Champion) -> Decision:
-    """With a line about the rows that were left out."""
+    """Add a line about the rows that were left out."""
     n_out = len(mask) - int(mask.sum())
     reason = (
         f"{n_out:,} of {len(mask):,} test rows were left out, being texts that one of the two "

@@ -202,7 +202,7 @@ def _difference(rules: Promote, metric: str, found: Difference | None, detectabl
 
 
 def _blind(rules: Promote, why: str) -> Guard:
-    """In the place of the difference: a champion is not replaced unseen without a floor."""
+    """The gate where nothing can be compared: without a floor a champion is not replaced."""
     reason = f"There was nothing to compare with: {why}."
     if rules.floor is None:
         reason += (

@@ -39,7 +39,7 @@ class Stored:
 
 
 def has(uri: str, name: str) -> bool | None:
-    """Whether there is a registered model of that name; None where that cannot be told here."""
+    """True if a model of that name is registered; None where that cannot be told here."""
     if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
         return False
     found = _asked(uri, "SELECT count(*) FROM registered_models WHERE name = :name", {"name": name})

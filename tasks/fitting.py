@@ -380,7 +380,7 @@ class StepTrainer(Trainer):  # type: ignore[misc]
         return loss
 
     def _n_items(self, piece: Mapping[str, torch.Tensor]) -> int:
-        """What a mean loss is the mean of: rows, or tokens."""
+        """How many items a mean loss is the mean of: rows, or tokens."""
         labels = piece["labels"][..., 1:] if self._loss_shifts_labels else piece["labels"]
         return max(1, int((labels != IGNORED).sum()))
 

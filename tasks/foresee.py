@@ -49,7 +49,7 @@ def _built(recipe: Recipe, head: dict[str, Any], tokenizer: Any) -> Any:
 
 
 def _described(recipe: Recipe) -> Any:
-    """What a model that writes says of itself, without its weights; None of one that reads."""
+    """The configuration of a model that writes, without its weights; None of one that reads."""
     if not getattr(objectives.get(recipe.objective), "WRITES", False):
         return None
     from transformers import AutoConfig, GenerationConfig
@@ -66,7 +66,7 @@ def _described(recipe: Recipe) -> Any:
 
 
 def _check_writing(recipe: Recipe, prepared: Artifact, model: Any) -> None:
-    """Of a model that writes: can it write so, and are there positions for what it is to write?"""
+    """Check that a model that writes can write so, and has positions for what it is to write."""
     if not getattr(objectives.get(recipe.objective), "WRITES", False):
         return
     from tasks import writing

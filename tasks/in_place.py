@@ -36,8 +36,10 @@ class InPlace:
         self.present: dict[int, Pair] = {}
 
     def get_seq_length(self, layer: int = 0) -> Any:
-        """Where these tokens begin, (b, 1): what those models count positions from that are given
-        none."""
+        """The place where these tokens begin, (b, 1).
+
+        Models that are given no positions count them from it.
+        """
         return self._at_bl[:, :1]
 
     def update(self, k: Tensor, v: Tensor, layer: int, *_: Any, **__: Any) -> Pair:

@@ -46,7 +46,7 @@ class Resampling:
     seed: int = 0
 
     def among(self, mask: Array) -> Resampling:
-        """The same for some of the rows. `mask`: (n_rows,)."""
+        """The resampling of some of the rows. `mask`: (n_rows,)."""
         return self if self.clusters is None else replace(self, clusters=self.clusters[mask])
 
 

@@ -92,7 +92,7 @@ def _download(uri: str, aside: Path, what: str) -> Path:
 
 
 def _is_gone(uri: str) -> bool:
-    """Whether the store answers, and has nothing there."""
+    """True if the store answers, and has nothing there."""
     import mlflow
 
     above, _, name = uri.rpartition("/")

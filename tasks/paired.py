@@ -1,4 +1,4 @@
-"""Whether one of two models that were tested on the same rows is better, and by how much for sure.
+"""Which of two models tested on the same rows is better, and by how much for sure.
 
 Three methods look at the same pairs, and the most cautious one counts:
 
@@ -50,7 +50,7 @@ Gain = Callable[[Array], Array]
 
 @dataclass(frozen=True)
 class Difference:
-    """What the candidate gains over the champion on the same rows; above 0 it is the better one."""
+    """The candidate's gain over the champion on the same rows; above 0 it is the better one."""
 
     value: float
     low: float
@@ -90,7 +90,7 @@ class Pairs:
         how: Resampling,
         wrong: Array | None = None,
     ) -> None:
-        """As `paired_difference` takes them."""
+        """The arguments are those of `paired_difference`."""
         self._ours, self._theirs = (
             cluster_sums(one[:, metric.columns], how.clusters) for one in (candidate, champion)
         )
@@ -150,7 +150,7 @@ class Pairs:
         return swap_probability(self._change, self._counts, gain, self._total, self._how.seed)
 
     def _most_lost(self, model: Array) -> float:
-        """What getting one more cluster wrong can cost, as an effect on the metric.
+        """The most that getting one more cluster wrong can cost, as an effect on the metric.
 
         Where nobody can say what a wrong answer looks like: what the rows differ by among
         themselves, as long as too few differ between the models to tell. `model`: (n, d).

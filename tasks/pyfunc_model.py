@@ -128,7 +128,7 @@ def verify(artifacts: Path) -> None:
 
 
 def _tree_sha256(folder: Path) -> str:
-    """As serving/digests.py has it, whose copy here is not to be trusted yet."""
+    """The digest of serving/digests.py, whose copy in the model is not to be trusted yet."""
     whole = hashlib.sha256()
     found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
     for name in sorted(found):

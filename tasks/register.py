@@ -182,7 +182,7 @@ def _check_still_to_beat(name: str, exported: Artifact, decided: Artifact) -> No
 def _store_decision(
     client: MlflowClient, recipe: Recipe, version: ModelVersion, made: list[Artifact]
 ) -> None:
-    """In place of an older one. (The card inside the model stays as it was registered.)"""
+    """Store it in place of an older one. (The card inside the model stays as registered.)"""
     decided = next(one for one in made if one.stage == "decide")
     if version.tags.get(registry.DECISION) != _as_tag(decided):
         with _aside(recipe.name) as aside:

@@ -115,7 +115,7 @@ def _opened(name: str, version: str) -> Champion:
 
 
 def has(name: str) -> bool:
-    """Whether a model of that name is registered, whatever versions it has."""
+    """True if a model of that name is registered, whatever versions it has."""
     known = embedded_registry.has(tracking.uri(), name)
     return _find_model(tracking.connect(), name) is not None if known is None else known
 

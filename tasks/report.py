@@ -164,7 +164,7 @@ def _libraries(stages: Any) -> dict[str, str]:
 
 
 def recipe_text(recipe: Recipe) -> str:
-    """What the recipe says beyond the defaults, as YAML, with no secret in it."""
+    """The recipe's settings beyond the defaults, as YAML, with no secret in it."""
     said = masked(recipe.model_dump(mode="json", exclude_defaults=True))
     return yaml.safe_dump(said, sort_keys=False, allow_unicode=True, width=88)
 

@@ -32,7 +32,7 @@ def hash64(normalised: str, salt: str = "") -> int:
 
 
 def belonging(normalised: str, group: str | None) -> str:
-    """What decides a row's place and its cluster: its group, or else its own text."""
+    """The text that decides a row's split and its cluster: its group, or else its own text."""
     # A text cannot look like a group: normalised texts have no NUL in front of a name.
     return normalised if group is None or not group.strip() else f"\0group:{group}"
 

@@ -143,7 +143,7 @@ def _killers(rows: range, kills: Callable[[range], bool]) -> list[int]:
 
 
 def _events(job: dict[str, Any], lock: int | None = None) -> Events:
-    """What the worker tells, and last {"died": why} where it did. Raises what it raised."""
+    """Yields what the worker tells, and last {"died": why} where it did. Raises what it raised."""
     with (
         _as_file(job) as given,  # of any size, which a command line is not
         lifeline.running(

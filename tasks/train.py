@@ -243,7 +243,7 @@ def environment(recipe: Recipe) -> dict[str, str]:
 
 
 def outcome_of(work: Path, said: bytes) -> dict[str, Any]:
-    """What the processes left at their end: the worst that explains the others.
+    """The outcome the processes left at their end: the worst, which explains the others.
 
     `said`: what they logged, for those that ended without an outcome.
     """

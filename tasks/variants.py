@@ -219,7 +219,7 @@ def int8_static(source: Source, *, weight_bits: int = 7) -> Graph:
 
 
 def int8_static_8_bits(source: Source) -> Graph:
-    """The same with the finest weights that there are."""
+    """int8_static with the finest weights there are, 8 bits for 7."""
     return int8_static(source, weight_bits=8)
 
 

@@ -54,7 +54,7 @@ class Ending:
     text: Text
 
     def __call__(self, ids: Sequence[int], token: int) -> str | None:
-        """Of a text of these tokens, of which `token` is the last."""
+        """The state of a text of these tokens, of which `token` is the last."""
         if token in self.ends:
             return END_TOKEN
         if self.how.stop and any(one in self._tail(ids) for one in self.how.stop):

@@ -96,7 +96,7 @@ class Objective(Protocol):
         """The Trainer's compute_loss_func, or None for the model's own loss."""
 
     def statistics(self, targets: Sequence[Any], outputs: Any, head: Mapping[str, Any]) -> Array:
-        """What every metric is computed from, row by row: (n_rows, n_statistics). Called through
+        """The numbers every metric is computed from, (n_rows, n_statistics). Called through
         `statistics` below, which lets no row without an answer come here."""
 
     def missed(self, targets: Sequence[Any], head: Mapping[str, Any]) -> Array:

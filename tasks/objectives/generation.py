@@ -104,7 +104,7 @@ def statistics(targets: Sequence[int], outputs: Array, head: Mapping[str, Any]) 
 
 
 def missed(targets: Sequence[int], head: Mapping[str, Any]) -> Array:
-    """As if nothing had been predicted: every byte by itself, and all 256 as likely."""
+    """Statistics as if nothing had been predicted: all 256 bytes as likely, each by itself."""
     n_bytes = np.asarray(targets, np.float64)
     return np.column_stack([n_bytes * np.log(256), n_bytes, n_bytes])
 

@@ -305,7 +305,7 @@ def by_label(sums: Array, head: Mapping[str, Any]) -> Array:
 
 
 def wrong(targets: Sequence[str], head: Mapping[str, Any]) -> list[str]:
-    """As many spans as each text has, all with a wrong end."""
+    """Outputs with as many spans as each text has, all with a wrong end."""
     return [json.dumps([[s, end + 1, label] for s, end, label in json.loads(t)]) for t in targets]
 
 
