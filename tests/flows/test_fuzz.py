@@ -60,7 +60,7 @@ def fuzz(bases: dict[str, dict[str, Any]], file: Path, seed: int, n: int) -> Non
 
 
 def test_mutated_recipes(bases: dict[str, dict[str, Any]], tmp_path: Path) -> None:
-    fuzz(bases, tmp_path / "recipe.yaml", seed=1, n=200)
+    fuzz(bases, tmp_path / "recipe.yaml", seed=1, n=100)
 
 
 @pytest.mark.slow

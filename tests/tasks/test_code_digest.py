@@ -145,10 +145,11 @@ def recipe_of(objective: str, folder: Path) -> Any:
             },
             {"tasks.writing", "tasks.decoder_graph", "tasks.objectives.generation"},
         ),
-        (
+        pytest.param(
             "generation",
             {"serving.heads.generation", "tasks.writing", "tasks.decoder_graph"},
             {"tasks.reading", "headrace_regression.head"},
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             "translation",

@@ -116,8 +116,17 @@ def rows_of(piece: dict[str, torch.Tensor]) -> Iterator[str]:
         yield " ".join(map(str, ids[mask.bool()].tolist()))
 
 
-@pytest.mark.parametrize("unit", STEPS)
-@pytest.mark.parametrize("objective", ["classification", "translation", "generation"])
+@pytest.mark.parametrize(
+    ("objective", "unit"),
+    [
+        ("classification", "batch_size"),
+        ("translation", "batch_tokens"),
+        pytest.param("classification", "batch_tokens", marks=pytest.mark.slow),
+        pytest.param("translation", "batch_size", marks=pytest.mark.slow),
+        pytest.param("generation", "batch_size", marks=pytest.mark.slow),
+        pytest.param("generation", "batch_tokens", marks=pytest.mark.slow),
+    ],
+)
 def test_smaller_pieces_take_the_same_steps(objective: str, unit: str, tmp_path: Path) -> None:
     """From the start, and from a checkpoint in the middle of an epoch, as after a retry."""
     recipe = recipe_of(objective, tmp_path, unit)
@@ -215,7 +224,9 @@ def rates_of(made: Artifact) -> dict[int, float]:
     return {event["step"]: event["learning_rate"] for event in events if "loss" in event}
 
 
-@pytest.mark.parametrize("unit", STEPS)
+@pytest.mark.parametrize(
+    "unit", ["batch_size", pytest.param("batch_tokens", marks=pytest.mark.slow)]
+)
 def test_a_training_that_runs_out_of_memory_ends_as_one_that_did_not(
     unit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: Any
 ) -> None:
