@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -15,13 +16,36 @@ DATA = Path(os.environ.get("HEADRACE_DATA", ROOT.parent / "shared" / "data"))
 """Labelled sets that are not part of the project; benchmarks that need one skip without it."""
 
 LIBRARIES = ("torch", "transformers", "onnxruntime-gpu", "tokenizers")
+FLAGS = {
+    "AVX2": ("avx2",),
+    "AVX-512": ("avx512f",),
+    "VNNI": ("avx512_vnni", "avx_vnni"),
+    "bf16": ("avx512_bf16", "amx_bf16"),
+    "AMX": ("amx_tile",),
+}
+"""Instruction sets that decide how fast products are, by Linux's names for them."""
 
 
 def describe() -> str:
-    """One line: processor, cores this process may use, versions."""
+    """One line: processor, its instruction sets, cores this process may use, versions."""
     cores = len(os.sched_getaffinity(0))
     versions = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
-    return f"{processor()}, {cores} cores; Python {platform.python_version()}, {versions}"
+    return (
+        f"{processor()} with {instruction_sets()}, {cores} cores; "
+        f"Python {platform.python_version()}, {versions}"
+    )
+
+
+def instruction_sets() -> str:
+    """Those of `FLAGS` that this CPU has, and those of x86 that it has not."""
+    info = Path("/proc/cpuinfo")
+    line = re.search(r"^flags\s*:(.*)$", info.read_text() if info.exists() else "", re.MULTILINE)
+    if line is None:
+        return f"the instruction sets of {platform.machine()}"
+    found = set(line[1].split())
+    there = [name for name, flags in FLAGS.items() if found.intersection(flags)]
+    missing = [name for name in FLAGS if name not in there]
+    return ", ".join(there) + (f" (no {', '.join(missing)})" if missing else "")
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -94,21 +96,37 @@ class Registered:
         return {"generation": "completion", "translation": "output"}[self.objective]
 
 
-@pytest.fixture(scope="module", params=RECIPES)
-def registered(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, prefect_api: str
-) -> Iterator[Registered]:
-    """In a workspace of its own, which is that of the tests too."""
-    folder = tmp_path_factory.mktemp(request.param)
-    table = write_pairs(folder / "pairs.csv")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HEADRACE_HOME", str(folder / "home"))
+@pytest.fixture(scope="module")
+def made(
+    tmp_path_factory: pytest.TempPathFactory, prefect_api: str
+) -> Callable[[str], tuple[Path, Registered]]:
+    """Workspace and model by objective, each made once, in whatever order the tests come."""
+
+    @cache
+    def trained(objective: str) -> tuple[Path, Registered]:
+        folder = tmp_path_factory.mktemp(objective)
+        home, table = folder / "home", write_pairs(folder / "pairs.csv")
         done = subprocess.run(
-            [sys.executable, "-m", "flows.cli", "train", recipe(request.param, table), "--json"],
+            [sys.executable, "-m", "flows.cli", "train", recipe(objective, table), "--json"],
+            env={**os.environ, "HEADRACE_HOME": str(home)},
             capture_output=True, text=True, check=False, timeout=300,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        yield Registered(request.param, table, json.loads(done.stdout.splitlines()[-1]))
+        return home, Registered(objective, table, json.loads(done.stdout.splitlines()[-1]))
+
+    return trained
+
+
+@pytest.fixture(params=RECIPES)
+def registered(
+    request: pytest.FixtureRequest,
+    made: Callable[[str], tuple[Path, Registered]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Registered:
+    """In a workspace of its own, which is that of the tests too."""
+    home, found = made(request.param)
+    monkeypatch.setenv("HEADRACE_HOME", str(home))
+    return found
 
 
 def test_the_report_shows_what_is_written_and_what_is_looked_at(registered: Registered) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -139,14 +140,21 @@ def opened(make: Callable[[], Any], folder: Path) -> Opened:
     return Opened(model, folder)
 
 
-@pytest.fixture(scope="module", params=WRITERS)
-def writer(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Opened:
-    return opened(WRITERS[request.param], tmp_path_factory.mktemp(request.param))
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Opened]:
+    """The models by name, each opened once, in whatever order the tests come."""
+    kinds = {**WRITERS, **TRANSLATORS}
+    return cache(lambda name: opened(kinds[name], tmp_path_factory.mktemp(name)))
 
 
-@pytest.fixture(scope="module", params=TRANSLATORS)
-def translator(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Opened:
-    return opened(TRANSLATORS[request.param], tmp_path_factory.mktemp(request.param))
+@pytest.fixture(params=WRITERS)
+def writer(request: Any, made: Callable[[str], Opened]) -> Opened:
+    return made(request.param)
+
+
+@pytest.fixture(params=TRANSLATORS)
+def translator(request: Any, made: Callable[[str], Opened]) -> Opened:
+    return made(request.param)
 
 
 def padded(given: Sequence[Any], side: str) -> tuple[torch.Tensor, torch.Tensor]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +83,15 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def model(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return Model(tmp_path_factory.mktemp("model"), **KINDS[request.param])
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Model]:
+    """The models by name, each made once, in whatever order the tests come."""
+    return cache(lambda name: Model(tmp_path_factory.mktemp(name), **KINDS[name]))
+
+
+@pytest.fixture(params=KINDS)
+def model(request: Any, made: Callable[[str], Model]) -> Model:
+    return made(request.param)
 
 
 def measured(outputs: Any, texts: Sequence[str]) -> dict[str, float]:
