@@ -34,7 +34,9 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         content = parsed(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RecipeError(f"no recipe {file}; `headrace init TABLE -o {file}` writes one") from None
-    except (OSError, ValueError) as problem:
+    except OSError as problem:
+        raise RecipeError(f"{file} cannot be read: {problem.strerror}") from problem
+    except ValueError as problem:
         raise RecipeError(f"{file} cannot be read: {_one_line(problem)}") from problem
     if not isinstance(content, dict):
         raise RecipeError(

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
 from configs import secrets
-from configs.errors import UserError
+from configs.errors import UserError, is_wrong_name
 from serving.errors import ServingError
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ def call(argv: Sequence[str] | None = None) -> tuple[int, Any]:
     except KeyboardInterrupt:
         return 130, None
     except Exception as problem:  # noqa: BLE001  # the outermost place; --debug shows it whole
-        return _failed(problem, FAILED, arguments)
+        code = WRONG_USAGE if is_wrong_name(problem) else FAILED
+        return _failed(problem, code, arguments)
     _say(value if arguments.json else text)
     return code, value
 
@@ -70,6 +71,7 @@ def _failed(problem: Exception, code: int, arguments: argparse.Namespace) -> tup
     if arguments.debug:
         _say("".join(traceback.format_exception(problem)).rstrip(), sys.stderr)
     text = str(problem) or type(problem).__name__
+    text = text.removeprefix(f"[Errno {getattr(problem, 'errno', None)}] ")
     if code == FAILED:
         text = f"{type(problem).__name__}: {text} (--debug shows where)"
     value = {"error": text, "exit_code": code}

@@ -13,6 +13,7 @@ from prefect.futures import wait
 from prefect.states import Completed, Failed
 
 from configs import secrets
+from configs.errors import is_wrong_name
 from flows import due, progress
 from serving import job
 from tasks import survive
@@ -69,13 +70,17 @@ def _failure(state: State[Any]) -> BaseException | None:
     return failure if isinstance(failure, BaseException) else None
 
 
+def _is_passing(failure: BaseException | None) -> bool:
+    return isinstance(failure, OSError) and not is_wrong_name(failure)
+
+
 RETRIED: dict[str, Any] = {
     "cache_policy": NO_CACHE,
     "persist_result": False,
     # A worker that died or a disk that was full for a moment: the job goes on where it stood.
     "retries": 2,
     "retry_delay_seconds": [5, 30],
-    "retry_condition_fn": lambda task, run, state: isinstance(_failure(state), OSError),
+    "retry_condition_fn": lambda task, run, state: _is_passing(_failure(state)),
 }
 
 

@@ -19,6 +19,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
 from configs import secrets
+from configs.errors import is_wrong_name
 from configs.load import load
 from configs.schema import Recipe
 from flows import progress, summary
@@ -145,7 +146,8 @@ def is_transient(problem: BaseException) -> bool:
 
     if isinstance(problem, MlflowException):
         return problem.error_code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")
-    return isinstance(problem, OSError) and not isinstance(problem, FileNotFoundError)
+    lasting = isinstance(problem, FileNotFoundError) or is_wrong_name(problem)
+    return isinstance(problem, OSError) and not lasting
 
 
 def pipeline_key(recipe: Recipe, prepared: Artifact) -> str:

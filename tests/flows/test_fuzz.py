@@ -134,3 +134,24 @@ def test_an_option_that_is_given_twice_is_refused(twice: list[str]) -> None:
     code, told = called("score", "model", "rows.csv", "out", *twice)
     assert code == 2
     assert told.endswith(f"{twice[0]} may be given once\n")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x" * 5_000, "loop", "plain/x"])
+def test_a_name_that_no_file_can_have(name: str, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "plain").touch()
+    model = make_model(tmp_path / "model")
+    table = write_csv(tmp_path / "rows.csv", sentences(3))
+    recipe = tmp_path / "recipe.yaml"
+    data = {"source": {"kind": "files", "train": name}, "text": "text", "label": "label"}
+    recipe.write_text(yaml.safe_dump({"name": "named", "data": data}))
+    wrong = tmp_path / name
+    for argv in (
+        ("check", wrong),
+        ("check", recipe),
+        ("init", wrong),
+        ("score", wrong, table, tmp_path / "out"),
+        ("score", model, wrong, tmp_path / "out"),
+        ("score", model, table, wrong),
+    ):
+        check_answer(*called(*argv), argv, allowed=(2,))
