@@ -20,6 +20,8 @@ from typing import Any
 import psutil
 import pytest
 
+from tasks.artifact import Artifact
+
 DEADLINE_S = 240
 
 
@@ -112,15 +114,25 @@ def recipe_path(recipe: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def served(
-    recipe_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, dict[str, Any]]:
+    recipe_path: Path,
+    prepared: Artifact,
+    trained: Artifact,
+    exported: Artifact,
+    evaluated: Artifact,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
     """A finished workspace, from which those of the tests are cut back to a stage."""
     home = tmp_path_factory.mktemp("served")
-    return home, finish(recipe_path, home)
+    for made in (prepared, trained, exported, evaluated):  # once for all tests that need them
+        shutil.copytree(made.path, home / "artifacts" / made.stage / made.path.name)
+    outcome = finish(recipe_path, home)
+    assert [one["stage"] for one in outcome["stages"] if one["cached"]] == BEFORE["decide"]
+    return home
 
 
 BEFORE = {"train": ["prepare"], "export": ["prepare", "train"]}
-BEFORE["register"] = [*BEFORE["export"], "export", "evaluate", "decide"]
+BEFORE["decide"] = [*BEFORE["export"], "export", "evaluate"]
+BEFORE["register"] = [*BEFORE["decide"], "decide"]
 
 
 def cut_back(served: Path, stage: str, home: Path) -> None:
@@ -135,11 +147,11 @@ def cut_back(served: Path, stage: str, home: Path) -> None:
     [pytest.param(name, marks=() if name in EVERY_DAY else pytest.mark.slow) for name in INSTANTS],
 )
 def test_killed_and_run_again(
-    instant: str, served: tuple[Path, dict[str, Any]], recipe_path: Path, tmp_path: Path
+    instant: str, served: Path, recipe_path: Path, tmp_path: Path
 ) -> None:
     home = tmp_path / "home"
     stage = instant.split("-")[0]
-    cut_back(served[0], stage, home)
+    cut_back(served, stage, home)
     kill_at(instant, recipe_path, home)
     assert len(versions(home)) <= 1
     outcome = finish(recipe_path, home)
