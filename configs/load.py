@@ -39,8 +39,10 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     except ValueError as problem:
         raise RecipeError(f"{file} cannot be read: {_one_line(problem)}") from problem
     if not isinstance(content, dict):
+        found = "empty" if content is None else f"{type(content).__name__}"
         raise RecipeError(
-            f"{file}: a recipe is a mapping of sections, not {type(content).__name__}"
+            f"{file} is no recipe: a mapping of sections, not {found}; "
+            "`headrace init TABLE -o RECIPE` writes one"
         )
     _absolute_paths(content, file.resolve().parent)
     for override in overrides:

@@ -328,7 +328,11 @@ def parser() -> argparse.ArgumentParser:
         one = command(run, about)
         one.add_argument("recipe", metavar="RECIPE", help="a YAML file")
         one.add_argument(
-            "overrides", metavar="section.key=value", nargs="*", help="values to change, if any"
+            "overrides",
+            metavar="section.key=value",
+            nargs="*",
+            default=[],
+            help="values to change, if any",
         )
 
     def model_and_input(one: Any) -> None:

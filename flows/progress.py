@@ -130,8 +130,9 @@ def scoring_note(now: dict[str, Any], seconds: float) -> str:
     notes = [
         f"{now['rows_now'] / seconds:,.0f} rows/s",
         f"{now['tokens'] / seconds:,.0f} tokens/s",
-        f"{1 - now['tokens'] / max(now['padded_tokens'], 1):.0%} padding",
     ]
+    if now["padded_tokens"]:
+        notes.append(f"{1 - now['tokens'] / now['padded_tokens']:.0%} padding")
     if now["errors"]:
         notes.append(f"{now['errors']:,} rejected")
     total = sum(now["steps_s"].values())

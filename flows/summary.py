@@ -24,6 +24,7 @@ class Outcome:
     version: str
     model_uri: str
     promoted: bool
+    had_champion: bool
     reasons: list[str]
     metric: str
     metrics: dict[str, dict[str, float]]
@@ -50,6 +51,7 @@ def outcome(recipe: Recipe, made: Sequence[Artifact], registered: Registered) ->
         version=registered.version,
         model_uri=registered.model_uri,
         promoted=decision["promote"],
+        had_champion=decision["champion_version"] is not None,
         reasons=decision["reasons"],
         metric=evaluation["metric"],
         metrics=evaluation["metrics"],
@@ -85,11 +87,12 @@ def line(stage: str, result: Any) -> str:
 
 def _prepared(made: Artifact) -> str:
     rows, facts = made.facts["rows"], made.facts
-    rejected = sum(facts["rejected"].values())
+    rejected = ", ".join(f"{n:,} {reason}" for reason, n in facts["rejected"].items())
     duplicates = sum(facts["duplicates"].values())
     return (
         f"{rows['train']:,} rows to train, {rows['validation']:,} to validate, "
-        f"{rows['test']:,} to test; {rejected:,} rejected, {duplicates:,} duplicates taken out"
+        f"{rows['test']:,} to test; {duplicates:,} duplicates taken out"
+        + (f"; rejected: {rejected}" if rejected else "")
     )
 
 
@@ -177,9 +180,14 @@ def _n_trained_on(recipe: Recipe, prepared: Artifact) -> int:
 
 
 def decision_markdown(outcome: Outcome) -> str:
-    verdict = "promoted to champion" if outcome.promoted else "refused; the champion stays"
     reasons = "\n".join(f"- {reason}" for reason in outcome.reasons)
-    return f"**{outcome.name} version {outcome.version}: {verdict}**\n\n{reasons}\n"
+    return f"**{outcome.name} version {outcome.version}: {verdict(outcome)}**\n\n{reasons}\n"
+
+
+def verdict(outcome: Outcome) -> str:
+    if outcome.promoted:
+        return "promoted to champion"
+    return f"refused; {'the champion stays' if outcome.had_champion else 'there is no champion'}"
 
 
 def interval(of: Mapping[str, float]) -> str:
@@ -224,9 +232,7 @@ def text(outcome: Outcome) -> str:
         else:
             told = f"refused: {variant['reason']}"
         lines.append(f"  {variant['name']:<10} {told}{chosen}")
-    lines.append(
-        f"  {'promoted to champion' if outcome.promoted else 'refused; the champion stays'}"
-    )
+    lines.append(f"  {verdict(outcome)}")
     lines += [f"    {reason}" for reason in outcome.reasons]
     lines.append(f"  report     {outcome.report}")
     return "\n".join(lines)

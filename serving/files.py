@@ -33,6 +33,10 @@ MAX_ROW_BYTES = 2**26
 """Of a row, by default: a longer one costs itself, and not the memory it would take."""
 
 
+HTTP = ("http://", "https://")
+"""They list nothing, and a question mark begins a query: one address is one file."""
+
+
 @dataclass(frozen=True)
 class File:
     """One file of a table. `str()` is what a user would call it."""
@@ -46,13 +50,19 @@ class File:
         return self.where
 
     @property
+    def path(self) -> Path:
+        """`where`, without the query of an HTTP address: it may be a signature."""
+        is_http = self.where.startswith(HTTP)
+        return Path(self.where.partition("?")[0] if is_http else self.where)
+
+    @property
     def name(self) -> str:
-        return PurePosixPath(self.where).name if is_url(self.where) else Path(self.where).name
+        return self.path.name
 
     @property
     def partitions(self) -> dict[str, str | None]:
         """Columns that stand in the path, as in `day=2026-01-31/part-0.parquet`: always text."""
-        named = [one.partition("=") for one in Path(self.where).parts[:-1] if "=" in one]
+        named = [one.partition("=") for one in self.path.parts[:-1] if "=" in one]
         values = {unquote(name): unquote(value) for name, _, value in named}
         return {name: None if value == HIVE_NULL else value for name, value in values.items()}
 
@@ -75,12 +85,13 @@ class File:
             return Path(self.where).stat().st_size, file_sha256(Path(self.where))
         filesystem, path = filesystem_of(self.where)
         info = filesystem.info(path)
-        return int(info["size"]), str(info.get("ETag") or filesystem.ukey(path)).strip('"')
+        changing = info.get("ETag") or info.get("Last-Modified") or filesystem.ukey(path)
+        return int(info["size"]), str(changing).strip('"')
 
 
 def names_below(files: Sequence[File]) -> list[str]:
     """What tells files apart: their paths below the folder that holds them all."""
-    paths = [Path(file.where).parts for file in files]
+    paths = [file.path.parts for file in files]
     folders = zip(*(path[:-1] for path in paths), strict=False)
     n_common = sum(1 for _ in takewhile(lambda level: len(set(level)) == 1, folders))
     return [str(PurePosixPath(*path[n_common:])) for path in paths]
@@ -141,7 +152,10 @@ def expand(given: str | Path, is_table: Callable[[str], bool]) -> list[File]:
 def _expand_url(url: str, is_table: Callable[[str], bool]) -> list[File]:
     filesystem, path = filesystem_of(url)
     with unreachable(url):
-        if glob.has_magic(path):
+        if url.startswith(HTTP):
+            _look(filesystem, path)
+            found = [path]
+        elif glob.has_magic(path):
             found = [one for one in filesystem.glob(path) if filesystem.isfile(one)]
         elif filesystem.isfile(path):
             found = [path]
@@ -153,6 +167,19 @@ def _expand_url(url: str, is_table: Callable[[str], bool]) -> list[File]:
                 if _is_meant(tuple(one.removeprefix(root).split("/")), is_table)
             ]
     return _some([filesystem.unstrip_protocol(one) for one in sorted(found)], f"no table at {url}")
+
+
+def _look(filesystem: Any, path: str) -> None:
+    """Raises OSError where an HTTP server does not answer, or not with the file."""
+    try:
+        filesystem.info(path)
+    except FileNotFoundError as problem:
+        # That is said of whatever happened.
+        found = problem.__cause__
+        if found is None or isinstance(found, FileNotFoundError):
+            raise FileNotFoundError("the server has no such file") from problem
+        status = getattr(found, "status", None)
+        raise OSError(f"the server answers {status}" if status else str(found)) from problem
 
 
 @contextmanager

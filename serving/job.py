@@ -141,6 +141,8 @@ def begun(
             "input": plans.fingerprint(files, problems, frozen),
             "onnxruntime": ort.__version__,
         }
+        if retry_rejected and frozen is None:
+            raise PlanError(f"no job has begun at {out}: retry_rejected has nothing to do again")
         scorer = mended = None
         with planning.still(folder):
             asked["model"] = folder_sha256(folder)

@@ -125,8 +125,7 @@ def check_content(file: File, known: Mapping[str, Any]) -> None:
     except FileNotFoundError as problem:
         raise InputError(f"{file} does not exist") from problem
     if not same:
-        changed = f"the content of its input {known['name']} has changed"
-        raise PlanError(f"{ANOTHER_JOB}: {changed}; {ANOTHER_FOLDER}")
+        raise PlanError(f"{ANOTHER_JOB}: {_content_changed(known['name'])}; {ANOTHER_FOLDER}")
 
 
 def _input_change(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> str:
@@ -134,7 +133,11 @@ def _input_change(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> st
     if names != names_now:
         return _names_change(names, names_now)
     changed = next(b["name"] for b, n in zip(before, now, strict=True) if b != n)
-    return f"the content of its input {changed} has changed"
+    return f"{_content_changed(changed)} (--retry-rejected, where only rejected rows were mended)"
+
+
+def _content_changed(name: str) -> str:
+    return f"the content of its input {name} has changed"
 
 
 def _names_change(before: Sequence[str], now: Sequence[str]) -> str:

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
+from configs.secrets import mask
 from tasks import tracking, workspace
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def _entry(
         action=action,
         from_version=standing(entries, alias),
         to_version=to,
-        why=why[:MAX_WHY],
+        why=mask(why)[:MAX_WHY],
         decision=None if decision is None else dict(decision),
     )
 

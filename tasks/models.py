@@ -70,7 +70,7 @@ def _registered(model: str) -> ResolvedModel:
         name = named[1] if named else model
         raise UnusableVersion(
             f"{problem}; `headrace history {name}` shows the versions, `headrace rollback {name}` "
-            "makes the champion before champion again"
+            f"makes the champion before champion again, `headrace promote {name} VERSION` another"
         ) from problem
     return ResolvedModel(found.folder, f"{found.name}/{found.version}")
 

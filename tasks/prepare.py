@@ -97,11 +97,12 @@ def _build(
     staged = folder / ".staged.arrow"
     table, rejected = stage(source, data, roles, objective, staged)
     rejected.check(data.limits.rejected)
-    log.info("prepare: %s rows read, %s usable", f"{rejected.read:,}", f"{len(table):,}")
 
     head = objective.fit_targets(_Targets(table), options)
     targets = _encode(table, objective, head, rejected)
     rejected.check(data.limits.rejected)
+    usable = rejected.read - len(rejected.rows)
+    log.info("prepare: %s rows read, %s usable", f"{rejected.read:,}", f"{usable:,}")
     rejected.write(folder / "rejected.parquet")
 
     split = _split(table, targets, source, data)

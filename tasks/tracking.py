@@ -57,16 +57,42 @@ def connect() -> MlflowClient:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     import mlflow
+    from sqlalchemy.exc import SQLAlchemyError
 
     named, address = os.environ.get(URI), uri()
     mlflow.set_tracking_uri(address)
     if named is None:
         os.environ.pop(URI, None)
     if address not in _clients:
+        _check_answers(address)
         # Two processes that both find a fresh database would both create its tables.
         with workspace.lock("mlflow"), quiet("mlflow.store.db.utils", "alembic"):
-            _clients[address] = mlflow.MlflowClient(address)
+            try:
+                _clients[address] = mlflow.MlflowClient(address)
+            except (mlflow.MlflowException, SQLAlchemyError, ImportError, OSError) as problem:
+                reason = str(problem).strip().partition("\n")[0]
+                raise UserError(f"{URI}={address} cannot be opened: {reason}") from problem
     return _clients[address]
+
+
+ANSWER_S = 10.0
+"""How long a server may take to its first answer."""
+
+
+def _check_answers(address: str) -> None:
+    """Raises ConnectionError where no server answers; MLflow itself would try for minutes."""
+    if not address.startswith(("http://", "https://")):
+        return
+    import requests
+
+    try:
+        requests.head(address, timeout=ANSWER_S)
+    except requests.exceptions.SSLError:
+        pass  # which certificates are good is MLflow's to know
+    except (requests.ConnectionError, requests.Timeout) as problem:
+        raise ConnectionError(
+            f"no MLflow server answers at {address}: start it, or set {URI} to another"
+        ) from problem
 
 
 def run_for(recipe: Recipe, key: str) -> str:

@@ -7,13 +7,23 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from configs.errors import UserError
+
 
 def home() -> Path:
-    """`HEADRACE_HOME`, else `.headrace/` beside pyproject.toml (made when missing)."""
+    """`HEADRACE_HOME`, else `.headrace/` beside pyproject.toml (made when missing).
+
+    Raises UserError where it cannot be made.
+    """
     named = os.environ.get("HEADRACE_HOME")
     folder = Path(named).expanduser() if named else Path(__file__).parents[1] / ".headrace"
     folder = folder.resolve()
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise UserError(
+            f"{folder} cannot be made: {problem.strerror}; name another by HEADRACE_HOME"
+        ) from problem
     return folder
 
 

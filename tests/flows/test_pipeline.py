@@ -77,7 +77,7 @@ def test_a_first_model_below_its_baseline_is_refused_and_told_so(
         "train", recipe_file, "train.max_steps=2", "promote.baseline=not_below"
     )
     assert code == 3
-    assert first["promoted"] is False
+    assert (first["promoted"], first["had_champion"]) == (False, False)
     assert first["baseline_difference"]["high"] < 0
     assert any(one.startswith("The TF-IDF baseline is better:") for one in first["reasons"])
 

@@ -45,6 +45,15 @@ def test_a_promotion_moves_the_alias_and_is_entered(name: str) -> None:
     assert tracking.connect().get_model_version_by_alias(name, "champion").version == 2
 
 
+def test_a_reason_is_kept_without_the_secrets_in_it(name: str) -> None:
+    entry = registry.promote(name, "1", why="as https://me:hunter2@host/?sig=abc123 says")
+    assert entry.why == "as https://me:***@host/?sig=*** says"
+    kept = " ".join(tracking.connect().get_registered_model(name).tags.values())
+    assert entry.why in kept
+    assert "hunter2" not in kept
+    assert "abc123" not in kept
+
+
 def test_rollback_goes_back_one_further_each_time_then_refuses(name: str) -> None:
     for version in ("1", "2", "3"):
         registry.promote(name, version)

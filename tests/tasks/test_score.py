@@ -62,6 +62,21 @@ def test_rejected_rows_are_done_again_and_the_others_stay(
     assert run(model, source, output, **how).rows_now == 0
 
 
+def test_where_no_job_has_begun_none_can_be_done_again(model: Path, tmp_path: Path) -> None:
+    source, output = table(tmp_path / "t.csv", 40), tmp_path / "out"
+    with pytest.raises(PlanError, match="no job has begun at"):
+        run(model, source, output, retry_rejected=True)
+    assert run(model, source, output).rows == 40
+
+
+def test_mended_input_is_told_of_the_way_to_go_on(model: Path, tmp_path: Path) -> None:
+    source, output = table(tmp_path / "t.csv", 40), tmp_path / "out"
+    run(model, source, output)
+    source.write_text(source.read_text().replace("0020,,", "0020,soup,"))
+    with pytest.raises(PlanError, match=r"t\.csv has changed \(--retry-rejected, where only"):
+        run(model, source, output)
+
+
 def test_rows_that_moved_cannot_be_done_again(model: Path, tmp_path: Path) -> None:
     source, output = table(tmp_path / "t.csv", 40), tmp_path / "out"
     run(model, source, output)

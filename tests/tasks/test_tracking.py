@@ -8,7 +8,7 @@ import pytest
 
 from configs.errors import ModelError, UserError
 from configs.schema import Recipe
-from tasks import tracking
+from tasks import tracking, workspace
 
 
 def test_a_repeated_command_goes_on_in_its_run() -> None:
@@ -51,6 +51,30 @@ def test_no_password_becomes_a_parameter(
     given = fabricated.recipe("secret").model_dump()
     given["data"]["source"] = {"kind": "sql", "url": url, "query": "SELECT 1"}
     assert tracking.flatten(Recipe.model_validate(given))["data.source.url"] == shown
+
+
+@pytest.mark.parametrize(
+    ("address", "error", "told"),
+    [
+        ("http://me:hunter2@127.0.0.1:1", ConnectionError, "no MLflow server answers at"),
+        ("nowhere", UserError, "MLFLOW_TRACKING_URI=nowhere cannot be opened"),
+        ("sqlite:////proc/none/mlflow.db", UserError, "cannot be opened"),
+        ("nosuch://host/db", UserError, "cannot be opened"),
+    ],
+)
+def test_where_no_registry_is_that_is_told(
+    address: str, error: type[Exception], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    with pytest.raises(error, match=told) as found:
+        tracking.connect()
+    assert "\n" not in str(found.value)
+
+
+def test_a_workspace_that_cannot_be_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_HOME", "/proc/none")
+    with pytest.raises(UserError, match=r"/proc/none cannot be made: .*HEADRACE_HOME"):
+        workspace.home()
 
 
 FIRST_START = """
