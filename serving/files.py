@@ -13,6 +13,7 @@ import importlib
 import io
 import lzma
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,10 +37,13 @@ MAX_ROW_BYTES = 2**26
 HTTP = ("http://", "https://")
 """They list nothing, and a question mark begins a query: one address is one file."""
 
+CREDENTIALS = re.compile(r"(?<=://)[^@?]*:[^@?]*@")
+"""`user:password@`, in which a password may hold a slash."""
+
 
 @dataclass(frozen=True)
 class File:
-    """One file of a table. `str()` is what a user would call it."""
+    """One file of a table. `str()` is what a user would call it, without secrets."""
 
     where: str
     """A path, or a URL."""
@@ -47,22 +51,19 @@ class File:
     """A row with more is not read: it has the error `row_too_large`."""
 
     def __str__(self) -> str:
-        return self.where
-
-    @property
-    def path(self) -> Path:
-        """`where`, without the query of an HTTP address: it may be a signature."""
-        is_http = self.where.startswith(HTTP)
-        return Path(self.where.partition("?")[0] if is_http else self.where)
+        if not is_url(self.where):
+            return self.where
+        named = CREDENTIALS.sub("", self.where)
+        return named.partition("?")[0] if named.startswith(HTTP) else named
 
     @property
     def name(self) -> str:
-        return self.path.name
+        return Path(str(self)).name
 
     @property
     def partitions(self) -> dict[str, str | None]:
         """Columns that stand in the path, as in `day=2026-01-31/part-0.parquet`: always text."""
-        named = [one.partition("=") for one in self.path.parts[:-1] if "=" in one]
+        named = [one.partition("=") for one in Path(str(self)).parts[:-1] if "=" in one]
         values = {unquote(name): unquote(value) for name, _, value in named}
         return {name: None if value == HIVE_NULL else value for name, value in values.items()}
 
@@ -91,7 +92,7 @@ class File:
 
 def names_below(files: Sequence[File]) -> list[str]:
     """What tells files apart: their paths below the folder that holds them all."""
-    paths = [file.path.parts for file in files]
+    paths = [Path(str(file)).parts for file in files]
     folders = zip(*(path[:-1] for path in paths), strict=False)
     n_common = sum(1 for _ in takewhile(lambda level: len(set(level)) == 1, folders))
     return [str(PurePosixPath(*path[n_common:])) for path in paths]

@@ -57,7 +57,9 @@ def everything(folder: Path) -> dict[str, tuple[int, bytes]]:
     return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in found}
 
 
-def run(model: Path, source: str | Path | list[Path], output: str | Path, **how: Any) -> job.Report:
+def run(
+    model: Path, source: str | Path | list[Path] | list[str], output: str | Path, **how: Any
+) -> job.Report:
     return job.run(model, source, output, **{"chunk_rows": 20, "model_version": "m/1", **how})
 
 

@@ -16,6 +16,7 @@ from tiny_model import make_model
 from toy import sentences, write_csv
 
 from serving.errors import InputError, PlanError
+from serving.files import File, names_below
 
 SIGNED = "?sv=1&sig=a/b%3Dhunter2"
 
@@ -45,12 +46,20 @@ def server(tmp_path: Path) -> Iterator[str]:
 def test_a_signed_address_is_a_file_and_its_signature_is_kept_nowhere(
     server: str, model: Path, tmp_path: Path
 ) -> None:
-    report = run(model, f"{server}/rows.csv{SIGNED}", tmp_path / "out")
+    (tmp_path / "served" / "broken.parquet").write_bytes(b"PAR1")
+    names = ["broken.parquet", "rows.csv"]
+    report = run(model, [f"{server}/{name}{SIGNED}" for name in names], tmp_path / "out")
     assert report.rows == 30
+    assert list(report.unreadable) == ["broken.parquet"]
     plan = json.loads((tmp_path / "out" / "_plan.json").read_bytes())
-    assert [one["name"] for one in plan["input"]] == ["rows.csv"]
+    assert [one["name"] for one in plan["input"]] == names
     for file in (tmp_path / "out").rglob("*"):
         assert file.is_dir() or b"hunter2" not in file.read_bytes(), file
+
+
+def test_the_names_that_are_kept_have_no_password() -> None:
+    files = [File(f"s3://key:hunter2/x@{bucket}/rows.csv") for bucket in ("one", "two")]
+    assert names_below(files) == ["one/rows.csv", "two/rows.csv"]
 
 
 def test_a_file_that_changed_behind_its_address_is_another(
