@@ -67,7 +67,7 @@ def test_a_file_that_changed_behind_its_address_is_another(
 ) -> None:
     run(model, f"{server}/rows.csv", tmp_path / "out")
     file = tmp_path / "served" / "rows.csv"
-    file.write_text(file.read_text().replace("goal", "GOAL"))
+    file.write_bytes(file.read_bytes().replace(b"goal", b"GOAL"))
     os.utime(file, (10_000, 10_000))
     with pytest.raises(PlanError, match=r"the content of its input rows\.csv has changed"):
         run(model, f"{server}/rows.csv", tmp_path / "out")
