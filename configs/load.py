@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -51,7 +51,9 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     try:
         return Recipe.model_validate(content)
     except ValidationError as problem:
-        raise RecipeError("\n".join(explain(file, problem, Recipe, content))) from None
+        overridden = {override.partition("=")[0].strip() for override in overrides}
+        said = explain(file, problem, Recipe, content, overridden)
+        raise RecipeError("\n".join(said)) from None
 
 
 MAX_VALUES = 100_000
@@ -151,11 +153,15 @@ def _absolute(path: Any, base: Path) -> Any:
 
 
 def explain(
-    file: Path | str, problem: ValidationError, model: type[BaseModel], content: Any
+    file: Path | str,
+    problem: ValidationError,
+    model: type[BaseModel],
+    content: Any,
+    overridden: Collection[str] = (),
 ) -> list[str]:
     """One line a key: file, key, what is wrong, and the nearest allowed key.
 
-    `content`: what was validated.
+    `content`: what was validated. `overridden`: keys that do not come from the file.
     """
     found: dict[str, list[str]] = {}
     values: dict[str, str] = {}
@@ -165,10 +171,11 @@ def explain(
         if error["type"] not in ("extra_forbidden", "missing"):
             shown = error["input"] if isinstance(error["input"], str | int | float | bool) else None
             values[place] = "" if shown is None else f" (it is {excerpt(repr(shown))})"
-    return [
-        f"{file}: {' or '.join(dict.fromkeys(said))}{values.get(place, '')}"
-        for place, said in found.items()
-    ]
+    lines = []
+    for place, said in found.items():
+        where = "override" if place in overridden else file
+        lines.append(f"{where}: {' or '.join(dict.fromkeys(said))}{values.get(place, '')}")
+    return lines
 
 
 def excerpt(text: str) -> str:

@@ -69,7 +69,7 @@ def test_overrides_are_yaml_and_reach_absent_sections(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "answer"),
     [
-        ("train.epoch=1", r"recipe.yaml: unknown key 'train.epoch'; did you mean 'epochs'\?"),
+        ("train.epoch=1", r"^override: unknown key 'train.epoch'; did you mean 'epochs'\?"),
         ("data.source.tets=x", r"unknown key 'data.source.tets'; did you mean 'test'\?"),
         ("modle.source=x", r"unknown key 'modle'; did you mean 'model'\?"),
         ("train.zzz=1", r"unknown key 'train.zzz'; allowed: batch_size, batch_tokens, best_by"),
@@ -81,7 +81,7 @@ def test_overrides_are_yaml_and_reach_absent_sections(tmp_path: Path) -> None:
         ("data.source.kind=ftp", r"'data.source': .*'ftp'"),
     ],
 )
-def test_mistakes_are_answered_with_file_key_and_what_is_allowed(
+def test_mistakes_are_answered_with_their_place_key_and_what_is_allowed(
     tmp_path: Path, override: str, answer: str
 ) -> None:
     with pytest.raises(RecipeError, match=answer):
@@ -98,9 +98,9 @@ def test_a_missing_file_says_what_writes_one(tmp_path: Path) -> None:
         load(tmp_path / "nothing.yaml")
 
 
-@pytest.mark.parametrize("text", ["a: [", "- a list", "\x00"])
+@pytest.mark.parametrize("text", ["a: [", "- a list", "\x00", ""])
 def test_what_is_no_recipe_is_one_clear_error(tmp_path: Path, text: str) -> None:
-    with pytest.raises(RecipeError, match=r"recipe.yaml( cannot be read|: a recipe is a mapping)"):
+    with pytest.raises(RecipeError, match=r"recipe.yaml (cannot be read|is no recipe: a mapping)"):
         load(write(tmp_path, text))
 
 
