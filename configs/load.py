@@ -39,7 +39,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     except ValueError as problem:
         raise RecipeError(f"{file} cannot be read: {_one_line(problem)}") from problem
     if not isinstance(content, dict):
-        found = "empty" if content is None else f"{type(content).__name__}"
+        found = "nothing" if content is None else type(content).__name__
         raise RecipeError(
             f"{file} is no recipe: a mapping of sections, not {found}; "
             "`headrace init TABLE -o RECIPE` writes one"

@@ -192,8 +192,8 @@ def aliased(client: MlflowClient, name: str, alias: str) -> str:
     aliases = _model(client, name).aliases
     if alias not in aliases:
         have = ", ".join(f"{k} (version {v})" for k, v in sorted(aliases.items())) or "none"
-        help_ = f"; headrace promote {name} VERSION gives it one" if alias == CHAMPION else ""
-        raise ModelError(f"{name} has no alias {alias!r}; there are: {have}{help_}")
+        way = f"; headrace promote {name} VERSION sets it" if alias == CHAMPION else ""
+        raise ModelError(f"{name} has no alias {alias!r}; there are: {have}{way}")
     return str(aliases[alias])
 
 
