@@ -161,7 +161,7 @@ def explain(
 ) -> list[str]:
     """One line a key: file, key, what is wrong, and the nearest allowed key.
 
-    `content`: what was validated. `overridden`: keys that do not come from the file.
+    `content`: what was validated. `overridden`: keys, or sections, that do not come from the file.
     """
     found: dict[str, list[str]] = {}
     values: dict[str, str] = {}
@@ -173,7 +173,8 @@ def explain(
             values[place] = "" if shown is None else f" (it is {excerpt(repr(shown))})"
     lines = []
     for place, said in found.items():
-        where = "override" if place in overridden else file
+        here = any(f"{place}.".startswith(f"{key}.") for key in overridden)
+        where = "override" if here else file
         lines.append(f"{where}: {' or '.join(dict.fromkeys(said))}{values.get(place, '')}")
     return lines
 

@@ -32,13 +32,10 @@ BLOCK = 2**22
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 MAX_ROW_BYTES = 2**26
 """Of a row, by default: a longer one costs itself, and not the memory it would take."""
-
-
 HTTP = ("http://", "https://")
 """They list nothing, and a question mark begins a query: one address is one file."""
-
-CREDENTIALS = re.compile(r"(?<=://)[^@?]*:[^@?]*@")
-"""`user:password@`, in which a password may hold a slash."""
+CREDENTIALS = re.compile(r"(?<=://)[^/:@?]*:(?!\d{1,5}/)[^@?]*@")
+"""`user:password@`, in which a password may hold a slash; not `host:port/` and a path with an @."""
 
 
 @dataclass(frozen=True)

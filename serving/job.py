@@ -134,6 +134,8 @@ def begun(
     with contextlib.nullcontext() if held else out.held():
         out.check()
         frozen = plans.read(out.read(PLAN))
+        if retry_rejected and frozen is None:
+            raise PlanError(f"no job has begun at {out}: retry_rejected has nothing to do again")
         limit = planning.max_row_bytes(max_row_bytes, described.score, frozen)
         files = [replace(file, max_row_bytes=limit) for file in files]
         asked |= {
@@ -141,8 +143,6 @@ def begun(
             "input": plans.fingerprint(files, problems, frozen),
             "onnxruntime": ort.__version__,
         }
-        if retry_rejected and frozen is None:
-            raise PlanError(f"no job has begun at {out}: retry_rejected has nothing to do again")
         scorer = mended = None
         with planning.still(folder):
             asked["model"] = folder_sha256(folder)

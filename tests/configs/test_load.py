@@ -70,6 +70,7 @@ def test_overrides_are_yaml_and_reach_absent_sections(tmp_path: Path) -> None:
     ("override", "answer"),
     [
         ("train.epoch=1", r"^override: unknown key 'train.epoch'; did you mean 'epochs'\?"),
+        ("train={epoch: 1}", r"^override: unknown key 'train.epoch'"),
         ("data.source.tets=x", r"unknown key 'data.source.tets'; did you mean 'test'\?"),
         ("modle.source=x", r"unknown key 'modle'; did you mean 'model'\?"),
         ("train.zzz=1", r"unknown key 'train.zzz'; allowed: batch_size, batch_tokens, best_by"),

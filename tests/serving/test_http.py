@@ -60,6 +60,8 @@ def test_a_signed_address_is_a_file_and_its_signature_is_kept_nowhere(
 def test_the_names_that_are_kept_have_no_password() -> None:
     files = [File(f"s3://key:hunter2/x@{bucket}/rows.csv") for bucket in ("one", "two")]
     assert names_below(files) == ["one/rows.csv", "two/rows.csv"]
+    for plain in ("https://host:8080/a@b/rows.csv", "s3://bucket/at=12:30/a@b.csv"):
+        assert str(File(plain)) == plain
 
 
 def test_a_file_that_changed_behind_its_address_is_another(
