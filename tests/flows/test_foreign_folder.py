@@ -41,6 +41,7 @@ def headrace(project: Path, *arguments: object) -> Any:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_a_recipe_is_checked_trained_and_scored_there(
     project: Path, recipe_file: Path, table: Path
 ) -> None:
@@ -51,10 +52,9 @@ def test_a_recipe_is_checked_trained_and_scored_there(
     assert headrace(project, "score", "tiny", table, "out")["rows"] == 1200
 
 
-@pytest.mark.slow
-def test_ray_workers_take_the_installed_modules_too(
-    project: Path, tmp_path: Path, table: Path
-) -> None:
-    pytest.importorskip("ray")
+@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.slow)])
+def test_a_table_is_scored_there(project: Path, tmp_path: Path, table: Path, engine: str) -> None:
+    if engine == "ray":
+        pytest.importorskip("ray")
     model = make_model(tmp_path / "model")
-    assert headrace(project, "score", model, table, "out", "--engine", "ray")["rows"] == 1200
+    assert headrace(project, "score", model, table, "out", "--engine", engine)["rows"] == 1200

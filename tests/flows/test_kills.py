@@ -51,7 +51,6 @@ INSTANTS = {
     "register-logging": files("mlartifacts/**/MLmodel"),
     "register-logged": after(files("mlartifacts/**/MLmodel"), 0.7),
 }
-EVERY_DAY = ("register-logging",)
 
 
 def run(recipe: Path, home: Path, *overrides: str) -> subprocess.Popen[str]:
@@ -142,10 +141,8 @@ def cut_back(served: Path, stage: str, home: Path) -> None:
         shutil.copytree(served / "artifacts" / done, home / "artifacts" / done)
 
 
-@pytest.mark.parametrize(
-    "instant",
-    [pytest.param(name, marks=() if name in EVERY_DAY else pytest.mark.slow) for name in INSTANTS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("instant", INSTANTS)
 def test_killed_and_run_again(
     instant: str, served: Path, recipe_path: Path, tmp_path: Path
 ) -> None:
