@@ -5,6 +5,7 @@ The stages run for real, and every call of a function of ours is noted, the trai
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import threading
@@ -63,6 +64,9 @@ def noting(names: set[str]) -> Iterator[None]:
                 names.add(name)
 
     before = sys.gettrace()
+    # A generator that an earlier test left unfinished is closed when it is collected: a call.
+    gc.collect()
+    gc.freeze()
     threading.settrace(note)
     sys.settrace(note)
     try:
@@ -70,6 +74,7 @@ def noting(names: set[str]) -> Iterator[None]:
     finally:
         sys.settrace(before)
         threading.settrace(None)  # type: ignore[arg-type]
+        gc.unfreeze()
 
 
 class Stages:
