@@ -11,9 +11,9 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from configs import secrets
-from configs.errors import RecipeError
-from configs.schema import Recipe
+from headrace.configs import secrets
+from headrace.configs.errors import RecipeError
+from headrace.configs.schema import Recipe
 
 EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 """A number that YAML reads as text, for want of a point or a sign."""

@@ -2,7 +2,7 @@
 
 A recipe is one YAML file. Unknown keys are errors. What belongs to one objective alone
 (class weights, beam width, ...) stands under `options` and is checked by that objective.
-Imports nothing of ours but `configs.errors`.
+Imports nothing of ours but `configs/errors.py`.
 """
 
 from __future__ import annotations
@@ -229,7 +229,8 @@ class LongText(Section):
     stride: int | None = Field(None, ge=1)
     """Tokens from the start of one window to the next; three quarters of a window by default."""
     pool: Literal["mean", "max", "attention", "vote"] = "mean"
-    """How the windows' outputs become the text's (serving/pooling.py); `attention` is learned."""
+    """How the outputs of a text's windows are pooled (serving/text/pooling.py); `attention` is
+    learned."""
     train_windows: int = Field(4, ge=1)
     """Windows of a text that training sees in an epoch, drawn anew for each."""
 

@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 from urllib.parse import quote, unquote
 
-from configs.errors import RecipeError
+from headrace.configs.errors import RecipeError
 
 HIDDEN = "***"
 PLACEHOLDER = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")

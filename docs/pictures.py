@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from modeling.positions import sinusoids
-from tasks import pictures
+from headrace.modeling.positions import sinusoids
+from headrace.tasks.reporting import plots
 
 GUIDE = Path(__file__).parent / "transformers.md"
 
@@ -27,11 +27,11 @@ def main() -> None:
     given = [f"token {one}" for one in names["sources"][0].tolist()]
     written = [f"token {one}" for one in names["turned"][0].tolist()]
     made = {
-        "curve": pictures.curve(names["losses"], xlabel="step", ylabel="loss"),
-        "attention": pictures.attention_map(names["weights_ls"].detach(), written, given),
-        "positions": pictures.pattern(sinusoids(60, 64), xlabel="dimension", ylabel="position"),
+        "curve": plots.curve(names["losses"], xlabel="step", ylabel="loss"),
+        "attention": plots.attention_map(names["weights_ls"].detach(), written, given),
+        "positions": plots.pattern(sinusoids(60, 64), xlabel="dimension", ylabel="position"),
     }
-    pictures.write_all(folder, made)
+    plots.write_all(folder, made)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-from configs import secrets
+from headrace.configs import secrets
 
 # Here begin the processes that log to terminals and servers: commands, and the runs of a worker.
 secrets.guard()

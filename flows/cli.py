@@ -19,17 +19,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
-from configs import secrets
-from configs.errors import UserError, is_wrong_name
-from serving.errors import ServingError
+from headrace.configs import secrets
+from headrace.configs.errors import UserError, is_wrong_name
+from headrace.serving.errors import ServingError
 
 if TYPE_CHECKING:
-    from serving.report import Report
+    from headrace.serving.jobs.report import Report
 
 os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # it sets its logger's level when imported
 ABOUT = "Fine-tune text models on a schedule and score a lot of text cheaply."
 DONE, FAILED, WRONG_USAGE, REFUSED, REJECTED = range(5)
-LOGGERS = ("flows", "tasks", "serving")
+LOGGER = "headrace"
 CHATTY = ("huggingface_hub", "datasets")
 """Their retries are told line by line; what failed in the end is in the error."""
 
@@ -85,11 +85,10 @@ def _log_to_stderr(level: int) -> None:
     """Our own loggers as plain lines; other people's only from warnings on."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
-    for name in LOGGERS:
-        logger = logging.getLogger(name)
-        logger.handlers = [handler]
-        logger.setLevel(level)
-        logger.propagate = False
+    logger = logging.getLogger(LOGGER)
+    logger.handlers = [handler]
+    logger.setLevel(level)
+    logger.propagate = False
     for name in CHATTY if level > logging.DEBUG else ():
         logging.getLogger(name).setLevel(logging.ERROR)
 
@@ -105,7 +104,7 @@ def _silence_prefect(*, unless: bool) -> None:
 
 
 def init(arguments: argparse.Namespace) -> Result:
-    from tasks.inspect_table import write_recipe
+    from headrace.tasks.data.infer_recipe import write_recipe
 
     recipe, text = write_recipe(
         Path(arguments.table),
@@ -123,10 +122,10 @@ def init(arguments: argparse.Namespace) -> Result:
 
 
 def check(arguments: argparse.Namespace) -> Result:
-    from configs.load import load
-    from flows import summary
-    from tasks.foresee import foresee
-    from tasks.prepare import prepare
+    from headrace.configs.load import load
+    from headrace.flows import summary
+    from headrace.tasks.data.prepare import prepare
+    from headrace.tasks.preflight import foresee
 
     recipe = load(arguments.recipe, arguments.overrides)
     prepared = prepare(recipe)
@@ -136,13 +135,13 @@ def check(arguments: argparse.Namespace) -> Result:
 
 
 def train(arguments: argparse.Namespace) -> Result:
-    from configs.load import load
-    from flows.embedded import prefect_api
+    from headrace.configs.load import load
+    from headrace.flows.prefect_server import prefect_api
 
     load(arguments.recipe, arguments.overrides)  # a typo is told before anything starts
     with prefect_api(verbose=arguments.debug):
-        from flows import summary
-        from flows.training import training
+        from headrace.flows import summary
+        from headrace.flows.training import training
 
         _silence_prefect(unless=arguments.debug)
         recipe = str(Path(arguments.recipe).resolve())
@@ -170,13 +169,13 @@ OPTIONS = (
 
 
 def score(arguments: argparse.Namespace) -> Result:
-    from flows import due
-    from tasks.score import PAGE
+    from headrace.flows import due
+    from headrace.tasks.scoring.score import PAGE
 
     arguments.output = due.today(arguments.output)
     options = {name: getattr(arguments, name) for name in OPTIONS}
     if arguments.option:
-        from configs.load import values_of
+        from headrace.configs.load import values_of
 
         asked = values_of(arguments.option)
         for name in asked.keys() & {*vars(arguments), *JOBS_OWN}:
@@ -203,20 +202,21 @@ def score(arguments: argparse.Namespace) -> Result:
 
 
 def _scored(options: dict[str, Any], **given: Any) -> Report:
-    from flows import progress
-    from tasks.score import score as run
+    from headrace.flows import progress
+    from headrace.tasks.scoring.score import score as run
 
     with progress.of_scoring() as on_progress:
         return run(**given, **options, on_progress=on_progress)
 
 
 def _scored_as_flow(given: dict[str, Any], arguments: argparse.Namespace) -> Report:
-    from flows.embedded import prefect_api
+    from headrace.flows.prefect_server import prefect_api
 
     with prefect_api(verbose=arguments.debug):
-        from flows.scoring import LEFT_OUT, scoring
-        from serving.output import REPORT, open_output
-        from serving.report import Report
+        from headrace.flows.scoring import LEFT_OUT, scoring
+        from headrace.serving.jobs.report import Report
+        from headrace.serving.jobs.storage import open_output
+        from headrace.serving.jobs.storage.base import REPORT
 
         _silence_prefect(unless=arguments.debug)
         state = scoring(**given, return_state=True)
@@ -226,7 +226,7 @@ def _scored_as_flow(given: dict[str, Any], arguments: argparse.Namespace) -> Rep
 
 
 def bench(arguments: argparse.Namespace) -> Result:
-    from tasks.score import bench as run
+    from headrace.tasks.scoring.score import bench as run
 
     found = run(arguments.model, arguments.input, text=arguments.text, device=arguments.device)
     rows = [{**dataclasses.asdict(one), "tokens_per_second": speed} for one, speed in found.items()]
@@ -239,31 +239,31 @@ def bench(arguments: argparse.Namespace) -> Result:
 
 
 def history(arguments: argparse.Namespace) -> Result:
-    from tasks import registry
+    from headrace.tasks.registry import versions
 
-    entries = registry.history(arguments.name)
+    entries = versions.history(arguments.name)
     text = "\n".join(entry.line() for entry in entries) or f"{arguments.name}: no alias moved yet"
     return DONE, [dataclasses.asdict(entry) for entry in entries], text
 
 
 def promote(arguments: argparse.Namespace) -> Result:
-    from tasks import registry
+    from headrace.tasks.registry import versions
 
-    entry = registry.promote(arguments.name, arguments.version, why=arguments.why)
+    entry = versions.promote(arguments.name, arguments.version, why=arguments.why)
     return DONE, dataclasses.asdict(entry), entry.line()
 
 
 def rollback(arguments: argparse.Namespace) -> Result:
-    from tasks import registry
+    from headrace.tasks.registry import versions
 
-    entry = registry.rollback(arguments.name, why=arguments.why)
+    entry = versions.rollback(arguments.name, why=arguments.why)
     return DONE, dataclasses.asdict(entry), entry.line()
 
 
 def report(arguments: argparse.Namespace) -> Result:
     import webbrowser
 
-    from tasks.models import report_of
+    from headrace.tasks.registry.resolve import report_of
 
     page = report_of(arguments.run_or_model)
     if sys.stdout.isatty() and not arguments.json:

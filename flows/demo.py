@@ -1,6 +1,6 @@
 """`make demo` and its kin: a recipe of ours from text to scored rows, with what this machine has.
 
-    python -m flows.demo [docstrings | translate | generate]
+    python -m headrace.flows.demo [docstrings | translate | generate]
 
 The same calls a user makes: `headrace train`, then `headrace score` on rows training never saw.
 """
@@ -14,10 +14,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from flows import cli
-from tasks.pages import excerpt
+from headrace import configs
+from headrace.flows import cli
+from headrace.tasks.reporting.html import excerpt
 
-ROOT = Path(__file__).parents[1]
+RECIPES = Path(configs.__file__).parent
 HELD_OUT = {"generate": 40}
 """Rows that are scored; by default all that were held out."""
 SHOWN, SHOWN_CHARS = 5, 60
@@ -25,13 +26,13 @@ SHOWN, SHOWN_CHARS = 5, 60
 
 
 def main(recipe: str = "docstrings") -> int:
-    file = ROOT / "configs" / f"{recipe}.yaml"
+    file = RECIPES / f"{recipe}.yaml"
     # A candidate that is refused (exit 3) is a finished run: the champion scores.
     code, outcome = cli.call(["train", str(file)])
     if code not in (cli.DONE, cli.REFUSED):
         return code
-    from tasks import workspace
-    from tasks.models import resolve
+    from headrace.tasks.registry.resolve import resolve
+    from headrace.tasks.runtime import workspace
 
     name, home = outcome["name"], workspace.home()
     model = f"models:/{name}@champion"
@@ -49,8 +50,8 @@ def write_held_out(recipe: Path, prepared: Path, table: Path, n_rows: int | None
     """The test rows as a CSV with what is expected of each, written aside and renamed."""
     from datasets import load_from_disk
 
-    from configs.load import load
-    from tasks import objectives
+    from headrace.configs.load import load
+    from headrace.tasks import objectives
 
     said, head = load(recipe), json.loads((prepared / "head.json").read_bytes())
     objective = objectives.get(said.objective)

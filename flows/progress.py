@@ -90,7 +90,7 @@ class PrefectArtifact:
 @contextmanager
 def of_training(run_id: str) -> Iterator[Callable[[Event], None]]:
     """Yields what `train` calls with each event: to the terminal, MLflow and Prefect."""
-    from tasks import tracking
+    from headrace.tasks.registry import tracking
 
     artifact = PrefectArtifact("Training")
     latest: dict[str, str] = {}
@@ -143,7 +143,8 @@ def scoring_note(now: dict[str, Any], seconds: float) -> str:
 
 @contextmanager
 def of_scoring(*, to_prefect: bool = False) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Yields what gets the fields of serving.report.Progress: to the terminal, and to Prefect."""
+    """Yields a callback for the fields of `Progress` (serving/jobs/report.py): it shows them in the
+    terminal and in Prefect."""
     artifact = PrefectArtifact("Scoring") if to_prefect else None
     started = time.monotonic()
     with bar("score", "rows") as advance:

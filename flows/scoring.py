@@ -12,12 +12,12 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import wait
 from prefect.states import Completed, Failed
 
-from configs import secrets
-from configs.errors import is_wrong_name
-from flows import due, progress
-from serving import job
-from tasks import survive
-from tasks.score import arguments, reported, score
+from headrace.configs import secrets
+from headrace.configs.errors import is_wrong_name
+from headrace.flows import due, progress
+from headrace.serving.jobs import job
+from headrace.tasks.scoring import supervisor
+from headrace.tasks.scoring.score import arguments, reported, score
 
 LEFT_OUT = "input files were left out"
 
@@ -35,11 +35,11 @@ def scoring(
     fan_out: int = 1,
 ) -> State[dict[str, Any]]:
     """Score `source` into the folder `output`, in which `{date}` is the day the run was due, in the
-    time zone of its schedule (see flows.due).
+    time zone of its schedule (see flows/due.py).
 
-    `options`: further arguments of tasks.score.score. `fan_out`: as many task runs share the job,
-    on as many machines as the flow's task runner has; input, output and model have to be where
-    each of them reaches them; Prefect is the engine then.
+    `options`: further arguments of `score` in tasks/scoring/score.py. `fan_out`: as many task runs
+    share the job, on as many machines as the flow's task runner has; input, output and model have
+    to be where each of them reaches them; Prefect is the engine then.
     Ends Completed, or Completed as `Rejected` when too many rows had an error; Failed when input
     files could not be read (the others are scored).
     """
@@ -94,7 +94,7 @@ def run_job(given: dict[str, Any]) -> dict[str, Any]:
 @task(name="score chunks", **RETRIED)
 @secrets.masking
 def run_share(given: dict[str, Any], chunks: Sequence[int]) -> None:
-    survive.work(given, chunks)
+    supervisor.work(given, chunks)
 
 
 def run_shares(given: dict[str, Any], fan_out: int) -> dict[str, Any]:

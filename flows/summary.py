@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from configs.schema import Recipe
-from tasks import objectives
-from tasks.artifact import Artifact
-from tasks.register import Overtaken, Registered
-from tasks.train import size_of_step
+from headrace.configs.schema import Recipe
+from headrace.tasks import objectives
+from headrace.tasks.registry.register import Overtaken, Registered
+from headrace.tasks.runtime.artifacts import Artifact
+from headrace.tasks.training.train import size_of_step
 
 
 @dataclass(frozen=True)

@@ -18,24 +18,24 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
-from configs import secrets
-from configs.errors import is_wrong_name
-from configs.load import load
-from configs.schema import Recipe
-from flows import progress, summary
-from flows.summary import Outcome
-from tasks import registry, tracking
-from tasks.artifact import Artifact, digest_of
-from tasks.comparable import check_comparable
-from tasks.compare import compare
-from tasks.evaluate import evaluate
-from tasks.export import export
-from tasks.foresee import foresee
-from tasks.incumbent import Unreadable
-from tasks.prepare import prepare
-from tasks.register import Registered, register
-from tasks.report import report
-from tasks.train import TrainerKilled, train
+from headrace.configs import secrets
+from headrace.configs.errors import is_wrong_name
+from headrace.configs.load import load
+from headrace.configs.schema import Recipe
+from headrace.flows import progress, summary
+from headrace.flows.summary import Outcome
+from headrace.tasks.data.prepare import prepare
+from headrace.tasks.evaluation.comparable import check_comparable
+from headrace.tasks.evaluation.decide import compare
+from headrace.tasks.evaluation.evaluate import evaluate
+from headrace.tasks.export.export import export
+from headrace.tasks.preflight import foresee
+from headrace.tasks.registry import tracking, versions
+from headrace.tasks.registry.incumbent import Unreadable
+from headrace.tasks.registry.register import Registered, register
+from headrace.tasks.reporting.report import report
+from headrace.tasks.runtime.artifacts import Artifact, digest_of
+from headrace.tasks.training.train import TrainerKilled, train
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def training(recipe: str, overrides: list[str] | None = None) -> Any:
         exported = stage(export)(settings, prepared, trained)
         evaluated = stage(evaluate)(settings, prepared, exported)
         for _ in range(MAX_DECISIONS):
-            rival = registry.rival(settings.name, exported)
+            rival = versions.rival(settings.name, exported)
             decided = stage(compare, name="decide")(settings, prepared, exported, evaluated, rival)
             reported = stage(report)(settings, prepared, trained, exported, evaluated, decided)
             registered = stage(register, retry=is_transient)(
@@ -86,7 +86,7 @@ def training(recipe: str, overrides: list[str] | None = None) -> Any:
 def check_end(recipe: Recipe, prepared: Artifact) -> None:
     """Raise UserError now for what would otherwise stop the run after hours of training."""
     foresee(recipe, prepared)
-    champion = registry.rival(recipe.name)
+    champion = versions.rival(recipe.name)
     if isinstance(champion, Unreadable):
         needs = "" if recipe.promote.floor is not None else ", and promoted only with promote.floor"
         log.warning("%s: the new model will be measured alone%s", champion.told, needs)

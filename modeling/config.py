@@ -27,7 +27,7 @@ class TransformerConfig(PreTrainedConfig):  # type: ignore[misc]  # transformers
     positions: Literal["sinusoidal", "learned", "rotary", "alibi", "none"] = "sinusoidal"
     """See positions.py."""
     attention_window: int | None = None
-    """How far a position looks in either direction (local.py); None: at the whole text."""
+    """How far a position looks in either direction (sliding_window.py); None: at the whole text."""
     n_global_tokens: int = 0
     """First tokens that look at the whole text, and that all others look at, beside the window."""
     activation: Literal["relu", "gelu", "gelu_tanh", "silu", "swiglu"] = "gelu"

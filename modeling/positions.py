@@ -100,7 +100,7 @@ class Rotary(Positions):
     """Queries and keys are rotated (Su et al., 2021).
 
     Texts longer than those of training hold distances that were never seen, unless nobody looks
-    that far: with a window (local.py) they are read as well as short ones.
+    that far: with a window (sliding_window.py) they are read as well as short ones.
     """
 
     def __init__(self, n_positions: int, width: int, n_heads: int) -> None:

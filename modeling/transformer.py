@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from .attention import causal_mask, padding_mask
 from .config import TransformerConfig
 from .layers import Layer, Memory, View
-from .local import LocalAttention, Reach
 from .positions import POSITIONS
+from .sliding_window import LocalAttention, Reach
 
 
 class Stack(nn.Module):

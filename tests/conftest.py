@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toy import sentences, tiny_recipe, write_csv
+
+from tests.toy import sentences, tiny_recipe, write_csv
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
@@ -40,7 +41,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(autouse=True)
 def no_known_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     """What one test gave as a secret is none to the next."""
-    from configs import secrets
+    from headrace.configs import secrets
 
     monkeypatch.setattr(secrets, "_known", {})
 
@@ -57,27 +58,27 @@ def recipe(table: Path) -> Any:
 
 @pytest.fixture(scope="session")
 def prepared(recipe: Any) -> Any:
-    from tasks.prepare import prepare
+    from headrace.tasks.data.prepare import prepare
 
     return prepare(recipe)
 
 
 @pytest.fixture(scope="session")
 def trained(recipe: Any, prepared: Any) -> Any:
-    from tasks.train import train
+    from headrace.tasks.training.train import train
 
     return train(recipe, prepared)
 
 
 @pytest.fixture(scope="session")
 def exported(recipe: Any, prepared: Any, trained: Any) -> Any:
-    from tasks.export import export
+    from headrace.tasks.export.export import export
 
     return export(recipe, prepared, trained)
 
 
 @pytest.fixture(scope="session")
 def evaluated(recipe: Any, prepared: Any, exported: Any) -> Any:
-    from tasks.evaluate import evaluate
+    from headrace.tasks.evaluation.evaluate import evaluate
 
     return evaluate(recipe, prepared, exported)

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-AUDIT = Path(__file__).parents[1] / ".ci" / "audit.py"
+from tests import ROOT
+
+AUDIT = ROOT / ".ci" / "audit.py"
 FLAW = {
     "id": "PYSEC-0000-1",
     "summary": "made up",

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-DOCS = Path(__file__).parents[1] / "docs"
+from tests import ROOT
+
+DOCS = ROOT / "docs"
 EXTENSION = Path(__file__).parent / "extension" / "headrace_regression"
 GUIDES = ["transformers.md", "extend.md"]
 

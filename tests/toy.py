@@ -41,7 +41,7 @@ def write_csv(path: Path, rows: list[tuple[str, str]]) -> Path:
 
 def tiny_recipe(table: Path, **changes: Any) -> Any:
     """A whole run in seconds: 2 layers of 32, from scratch. `changes` replace whole sections."""
-    from configs.schema import Recipe
+    from headrace.configs.schema import Recipe
 
     return Recipe.model_validate(
         {

@@ -21,10 +21,9 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
-Ids = NDArray[np.int64]
+from ..arrays import Array, Ids
+
 PAST, PRESENT = "past.", "present."
 READ_TOKENS = 512
 """Read at a time, padding included: rows of similar lengths, and what the caches hold."""

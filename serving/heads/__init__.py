@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import numpy as np
 import pyarrow as pa
 
-from ..documents import Document, Ids
+from ..arrays import Ids
 from ..errors import InputError, ModelFolderError
-from ..pooling import Pool
+from ..text.pooling import Pool
+from ..text.windows import Document
 
 if TYPE_CHECKING:
-    from ..tokenizer import TextTokenizer
+    from ..text.tokenizer import TextTokenizer
 
 __all__ = ["Head", "Ids", "Settings", "get", "names"]
 
@@ -103,7 +104,7 @@ class Head:
         return dict.fromkeys(self.options, False)
 
     def open(self, graph: Path, opened: Callable[[Path], Any]) -> Any:
-        """What `run` gets: sessions of the graphs, by `opened`, a serving.session.Session each."""
+        """The sessions that `run` gets; `opened` makes one (runtime/session.py) of a graph."""
         return opened(graph)
 
     @property

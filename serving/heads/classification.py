@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ..batching import pad
+from ..runtime.batching import pad
 from . import Head as Base
 from . import Ids
 

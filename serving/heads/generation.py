@@ -20,12 +20,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ..documents import Document
+from ..arrays import Array
 from ..errors import InputError
-from ..generation import beams
-from ..generation.choosing import Decoding, log_probabilities
-from ..generation.completing import STOP_STRING, Completion, complete
-from ..generation.decoder import Array, Decoder
+from ..generation import beam_search
+from ..generation.continuous_batching import STOP_STRING, Completion, complete
+from ..generation.decoder import Decoder
+from ..generation.sampling import Decoding, log_probabilities
+from ..text.windows import Document
 from . import Head as Base
 from . import Ids
 
@@ -132,7 +133,7 @@ class Head(Base):
         raw, starts, memory = self.begin(session, rows)
         ends = self.settings["ends"]
         if how.beams > 1:
-            return beams.search(raw, starts, how, ends=ends, text=self.text, memory=memory)
+            return beam_search.search(raw, starts, how, ends=ends, text=self.text, memory=memory)
         scored = memory is not None
         return complete(raw, starts, how, ends=ends, text=self.text, memory=memory, scored=scored)
 

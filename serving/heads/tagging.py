@@ -20,12 +20,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from ..batching import pad
-from ..documents import Document, Ids
-from ..graphemes import Graphemes
-from ..tokenizer import Tokens
+from ..arrays import Array, Ids
+from ..runtime.batching import pad
+from ..text.graphemes import Graphemes
+from ..text.tokenizer import Tokens
+from ..text.windows import Document
 from . import Head as Base
 
 PREFIXES = {"BIO": "BI", "BILOU": "BILU"}
@@ -39,7 +39,6 @@ SPAN = pa.struct(
         ("probability", pa.float64()),
     ]
 )
-Array = NDArray[Any]
 
 
 def tags_of(labels: Sequence[str], scheme: str) -> list[str]:

@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ..batching import ANY, pad
-from ..generation.completing import Completion
-from ..generation.decoder import Array
+from ..arrays import Array
+from ..generation.continuous_batching import Completion
+from ..runtime.batching import ANY, pad
 from . import Ids
 from .generation import DECODING, TRUNCATED, truncated
 from .generation import Head as Writing

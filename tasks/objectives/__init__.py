@@ -9,42 +9,18 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import pkgutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from configs.errors import DataError, RecipeError
-from serving import heads
-from serving.documents import Reader
-
-Array = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A number computed from sums over rows, so that one bootstrap serves them all.
-
-    `of(sums)`: per-row statistics summed over the rows, (..., n_statistics) → (...).
-    """
-
-    of: Callable[[Array], Array]
-    higher_is_better: bool = True
-    scale: float = 1.0
-    """What a recipe's limits on its losses are shares of: 100 for BLEU."""
-    columns: slice = field(default_factory=lambda: slice(None))
-    """The statistics that `of` takes; with fewer of them, fewer rows are distinct."""
-    ranks: bool = False
-    """It needs more than decisions, so the baseline has none."""
-
-    def value(self, statistics: Array) -> float:
-        """The metric of some rows. `statistics`: (n_rows, n_statistics)."""
-        return float(self.of(statistics[:, self.columns].sum(axis=0, dtype=np.float64)))
+from headrace.configs.errors import DataError, RecipeError
+from headrace.serving import heads
+from headrace.serving.arrays import Array
+from headrace.serving.text.windows import Reader
+from headrace.tasks.metrics.metric import Metric
 
 
 @dataclass(frozen=True)
@@ -109,19 +85,20 @@ class Objective(Protocol):
     # BEST_BY                         the validation metric that picks checkpoints, METRIC by
     #     default; `loss` where a metric would need texts to be written
     # TARGETS_ARE_TEXT, WHOLE_TEXTS   a tokenizer learns from the targets too; texts are not cut
-    # WRITES                          the model gives texts: see tasks/writing.py; then also
+    # WRITES                          the model gives texts: see
+    #     tasks/export/decoder_harness.py; then also
     #     answers(head, outputs) -> what `statistics` takes, of the serving head's outputs: an array
     #     of numbers (not finite where there is no answer) or a list of texts (None there), and
     #     reference(model, rows, head) -> the same by PyTorch
     # divided(text) -> (prompt, rest)  of a text that is its own target
     # samples(scorer, rows) -> [{"given", "written", "reference"}, ...], shown in place of the worst
-    #     rows; rows: a testset.HeldOut
+    #     rows; rows: a test_set.HeldOut
     # MEASURE                         options of the serving head for what metrics are computed from
     # read_row(row) -> the same      roles to values as the table has them, made what the rest of
     #     this module takes; the text a string. Raises ValueError(reason code)
     # LABELLED                        False: a target is no label, to slice by or to count
-    # POOLS                           the pools (serving/pooling.py) that mean something for its
-    #     outputs, where texts are read in windows
+    # POOLS                           the pools (serving/text/pooling.py) that mean something for
+    #     its outputs, where texts are read in windows
     # training_rows(stored, given) -> a data set of input_ids, labels and length, where rows are not
     #     trained on as they are stored; given: a Given
     # TOKEN_LABELS                    those labels are one for each token of a whole text, without
@@ -149,7 +126,7 @@ def load(auto: Any, source: Any, config: Mapping[str, Any], **how: Any) -> Any:
     config. `config`: fields of its config; `how`: of `from_pretrained`."""
     from transformers import PretrainedConfig
 
-    import modeling.models  # noqa: F401  # registers them
+    from headrace.modeling import models  # noqa: F401  # registers them
 
     if isinstance(source, PretrainedConfig):
         source.update(config)
@@ -210,6 +187,12 @@ def _answered(targets: Sequence[Any], outputs: Any, missing: Array) -> tuple[lis
     return [targets[i] for i in kept], some
 
 
+def in_metrics_terms(objective: Objective, head: heads.Head, outputs: Any) -> Any:
+    """A head's outputs as the objective's metrics take them."""
+    of = getattr(objective, "answers", None)
+    return outputs if of is None else of(head, outputs)
+
+
 def labelled(objective: Objective) -> bool:
     """Whether targets are labels, of which there are few."""
     return bool(getattr(objective, "LABELLED", True))
@@ -245,6 +228,7 @@ def token_loss(label_smoothing: float) -> Callable[..., Any]:
     return compute
 
 
+BUILT_IN = ("classification", "generation", "multilabel", "tagging", "translation")
 GROUP = "headrace.objectives"
 """Of entry points, by which packages bring their own."""
 
@@ -269,10 +253,9 @@ def code(name: str) -> list[str]:
 
 
 def _modules() -> dict[str, str]:
-    here = [str(Path(__file__).parent)]
     others = importlib.metadata.entry_points(group=GROUP)
     return {one.name: one.value for one in others} | {
-        module.name: f"{__name__}.{module.name}" for module in pkgutil.iter_modules(here)
+        name: f"{__name__}.{name}" for name in BUILT_IN
     }
 
 

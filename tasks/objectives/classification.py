@@ -11,11 +11,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from configs.errors import DataError
-from configs.schema import Distinct, Section
-from tasks.intervals import Resampling
-from tasks.objectives import Array, Metric, config_of, load, unanswered
-from tasks.probabilities import auc_terms, calibration, softmax
+from headrace.configs.errors import DataError
+from headrace.configs.schema import Distinct, Section
+from headrace.serving.arrays import Array
+from headrace.tasks.metrics.bootstrap import Resampling
+from headrace.tasks.metrics.calibration import auc_terms, calibration, softmax
+from headrace.tasks.metrics.metric import Metric
+from headrace.tasks.objectives import config_of, load, unanswered
 
 COLUMNS = {"text": "the text to classify", "label": "its class, a string or a number"}
 TEXT = "text"
@@ -100,7 +102,7 @@ def baseline(
     test: Sequence[str],
 ) -> Array:
     """(n_test,) classes of the test texts, as a bag of words decides them."""
-    from tasks.baseline import bag_of_words
+    from headrace.tasks.models.tfidf import bag_of_words
 
     return bag_of_words(train, validation, test)
 
@@ -206,7 +208,7 @@ def wrong(targets: Sequence[int], head: Mapping[str, Any]) -> Array:
     return np.asarray(np.eye(k)[np.where(true == first, others[0] if others else first, first)])
 
 
-# --- what evaluation shows of it beyond the metrics (see tasks.objectives: the optional names) ----
+# --- what evaluation shows beyond the metrics (optional names: see objectives/__init__.py) --------
 
 
 def details(

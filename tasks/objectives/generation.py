@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from configs.schema import Section
-from tasks.objectives import Array, Given, Metric, load
+from headrace.configs.schema import Section
+from headrace.serving.arrays import Array
+from headrace.tasks.metrics.metric import Metric
+from headrace.tasks.objectives import Given, load
 
 COLUMNS = {"text": "texts to learn to write"}
 TEXT = "text"
@@ -149,7 +151,7 @@ def reference(model: Any, rows: Sequence[Array], head: Any) -> Array:
 
 def samples(scorer: Any, rows: Any) -> list[dict[str, str]]:
     """The starts of some texts, how the model goes on, and how they do."""
-    from serving.speed import spread
+    from headrace.serving.engine.timing import spread
 
     chosen = [divided(rows.texts[i]) for i in spread(rows.lengths, SAMPLES)]
     written = scorer.head.texts(scorer.outputs([prompt for prompt, _ in chosen]))

@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from configs.errors import DataError
-from configs.schema import Distinct, Section
-from serving.heads.multilabel import UNDECIDED, sigmoid, thresholds_of
-from tasks.intervals import Resampling
-from tasks.objectives import Array, Metric, classification, unanswered
-from tasks.probabilities import average_precision
+from headrace.configs.errors import DataError
+from headrace.configs.schema import Distinct, Section
+from headrace.serving.arrays import Array
+from headrace.serving.heads.multilabel import UNDECIDED, sigmoid, thresholds_of
+from headrace.tasks.metrics.bootstrap import Resampling
+from headrace.tasks.metrics.calibration import average_precision
+from headrace.tasks.metrics.metric import Metric
+from headrace.tasks.objectives import classification, unanswered
 
 COLUMNS = {"text": "the text", "labels": "its labels: a list, or names with commas between them"}
 TEXT = "text"

@@ -13,14 +13,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from configs.errors import DataError
-from configs.schema import Distinct, Section
-from serving.graphemes import Graphemes
-from serving.heads import tagging as head_of
-from serving.tokenizer import Tokens
-from tasks.intervals import Resampling
-from tasks.objectives import Array, Given, Metric, config_of, load, token_loss
-from tasks.pages import excerpt
+from headrace.configs.errors import DataError
+from headrace.configs.schema import Distinct, Section
+from headrace.serving.arrays import Array
+from headrace.serving.heads import tagging as head_of
+from headrace.serving.text.graphemes import Graphemes
+from headrace.serving.text.tokenizer import Tokens
+from headrace.tasks.metrics.bootstrap import Resampling
+from headrace.tasks.metrics.metric import Metric
+from headrace.tasks.objectives import Given, config_of, load, token_loss
+from headrace.tasks.reporting.html import excerpt
 
 COLUMNS = {
     "text": "the text, or a list of its words",
@@ -335,7 +337,7 @@ def row_losses(targets: Sequence[str], outputs: Sequence[str], head: Mapping[str
 
 def samples(scorer: Any, rows: Any) -> list[dict[str, str]]:
     """Some texts with spans, what was found in them, and what should have been."""
-    from serving.speed import spread
+    from headrace.serving.engine.timing import spread
 
     some = [i for i, target in enumerate(rows.targets) if json.loads(target)]
     lengths = np.array([rows.lengths[i] for i in some])

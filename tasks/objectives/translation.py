@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from configs.errors import DataError
-from configs.schema import Section
-from tasks.intervals import Resampling
-from tasks.objectives import Array, Given, Metric, load, token_loss
+from headrace.configs.errors import DataError
+from headrace.configs.schema import Section
+from headrace.serving.arrays import Array
+from headrace.tasks.metrics.bootstrap import Resampling
+from headrace.tasks.metrics.metric import Metric
+from headrace.tasks.objectives import Given, load, token_loss
 
 COLUMNS = {"text": "the text to start from", "target": "the text to arrive at"}
 TEXT = "text"
@@ -74,7 +76,7 @@ def training_rows(stored: Any, given: Given) -> Any:
     import datasets
     import pyarrow as pa
 
-    from tasks.marian_tokenizer import of_targets
+    from headrace.tasks.models.marian_tokenizer import of_targets
 
     table = stored.with_format("arrow")[:]
     targets = of_targets(given.tokenizer)(
@@ -178,7 +180,7 @@ def answers(head: Any, outputs: Sequence[Any]) -> list[str | None]:
 
 def reference(model: Any, rows: Sequence[Array], head: Any) -> list[str]:
     """The same by PyTorch."""
-    from tasks.torch_writing import texts
+    from headrace.tasks.models.generate import texts
 
     how = head.decoding()
     made = texts(
@@ -201,7 +203,7 @@ def row_losses(targets: Sequence[str], outputs: Sequence[str], head: Mapping[str
 
 def samples(scorer: Any, rows: Any) -> list[dict[str, str]]:
     """Some rows of every length, what became of them, and what should have."""
-    from serving.speed import spread
+    from headrace.serving.engine.timing import spread
 
     chosen = spread(rows.lengths, SAMPLES)
     given = [rows.texts[i] for i in chosen]

@@ -9,9 +9,9 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from tasks.hardware import processor
+from headrace.tasks.runtime.hardware import processor
+from tests import ROOT
 
-ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("HEADRACE_DATA", ROOT.parent / "shared" / "data"))
 """Labelled sets that are not part of the project; benchmarks that need one skip without it."""
 

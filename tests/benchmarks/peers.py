@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import ROOT
-from scoring_model import MAX_LENGTH
+
+from tests.benchmarks.machine import ROOT
+from tests.benchmarks.scoring_model import MAX_LENGTH
 
 Score = Callable[[Sequence[str]], object]
 Rows = list[list[int]]

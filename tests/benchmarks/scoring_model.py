@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterable
 from functools import cache
 
-from configs.schema import Recipe
-from tasks.artifact import Artifact
+from headrace.configs.schema import Recipe
+from headrace.tasks.runtime.artifacts import Artifact
 
 MAX_LENGTH = 256
 PACKAGES = [
@@ -36,9 +36,9 @@ RECIPE = {
 @cache
 def fine_tuned() -> tuple[Artifact, Artifact]:
     """The trained and the exported model, made once a session."""
-    from tasks.export import export
-    from tasks.prepare import prepare
-    from tasks.train import train
+    from headrace.tasks.data.prepare import prepare
+    from headrace.tasks.export.export import export
+    from headrace.tasks.training.train import train
 
     recipe = Recipe.model_validate(RECIPE)
     prepared = prepare(recipe)

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from machine import DATA, table, write_page
 
-from configs.schema import Recipe
+from headrace.configs.schema import Recipe
+from tests.benchmarks.machine import DATA, table, write_page
 
 pytestmark = [
     pytest.mark.bench,
@@ -83,10 +83,10 @@ def test_public_sets() -> None:
 
 
 def run(case: Case) -> dict[str, Any]:
-    from tasks.evaluate import evaluate
-    from tasks.export import export
-    from tasks.prepare import prepare
-    from tasks.train import train
+    from headrace.tasks.data.prepare import prepare
+    from headrace.tasks.evaluation.evaluate import evaluate
+    from headrace.tasks.export.export import export
+    from headrace.tasks.training.train import train
 
     recipe = recipe_of(case)
     prepared = prepare(recipe)
@@ -110,8 +110,8 @@ def on_test_rows(prepared: Any, trained: Any, exported: Any) -> dict[str, Any]:
     from datasets import load_from_disk
     from transformers import AutoModelForSequenceClassification
 
-    from serving.batching import plan_batches
-    from serving.scorer import Scorer
+    from headrace.serving.engine.scorer import Scorer
+    from headrace.serving.runtime.batching import plan_batches
 
     rows = load_from_disk(str(prepared.path / "test"))
     targets = np.asarray(rows["labels"])

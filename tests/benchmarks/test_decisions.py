@@ -17,19 +17,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from machine import table, write_page
 
-from tasks.intervals import Resampling
-from tasks.objectives import (
-    Array,
-    Metric,
-    classification,
-    generation,
-    multilabel,
-    tagging,
-    translation,
-)  # fmt: skip
-from tasks.paired import Pairs
+from headrace.serving.arrays import Array
+from headrace.tasks.metrics.bootstrap import Resampling
+from headrace.tasks.metrics.metric import Metric
+from headrace.tasks.metrics.paired import Pairs
+from headrace.tasks.objectives import classification, generation, multilabel, tagging, translation
+from tests.benchmarks.machine import table, write_page
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(7200)]
 

@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from machine import table, write_page
 
-from serving.generation.decoder import PAST, Decoder, reading
-from serving.heads import Ids, generation
-from serving.runner import Runner
-from serving.scorer import defaults
+from headrace.serving.engine.runner import Runner
+from headrace.serving.engine.scorer import defaults
+from headrace.serving.generation.decoder import PAST, Decoder, reading
+from headrace.serving.heads import Ids, generation
+from headrace.tasks.export.graphs.graph import quiet, save
+from tests.benchmarks.machine import table, write_page
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(7200)]
 
@@ -68,16 +69,16 @@ def gpt2(shape: dict[str, int]) -> Any:
 
 
 def by_pytorch(model: Any) -> Write:
-    from tasks.torch_writing import generated
+    from headrace.tasks.models.generate import generated
 
     return lambda rows: generated(model, rows, pad_id=0, **EXACTLY)
 
 
 def by_headrace(model: Any, rows: Sequence[Ids], folder: Path) -> dict[str, Runner]:
     """Each variant as a job runs it."""
-    from tasks import decoder_graph, int8, variants
+    from headrace.tasks.export.graphs import decoder_step, quantization
 
-    (name, graph), *_ = decoder_graph.graphs_of(model).items()
+    (name, graph), *_ = decoder_step.graphs_of(model).items()
     inputs = graph.graph.inputs
 
     def feeds() -> Any:
@@ -91,9 +92,9 @@ def by_headrace(model: Any, rows: Sequence[Ids], folder: Path) -> dict[str, Runn
                     feed[one.name] = np.zeros(shape, np.float32)
             yield {one.name: feed[one.name] for one in inputs}
 
-    variants.save(graph, folder / "fp32", name)
-    with variants.quiet():
-        variants.save(int8.static(graph.clone(), feeds()), folder / "int8", name)
+    save(graph, folder / "fp32", name)
+    with quiet():
+        save(quantization.static(graph.clone(), feeds()), folder / "int8", name)
     head = generation.Head({"ends": [0], "context": CONTEXT}, pad_id=0)
     return {
         variant: Runner(

@@ -12,7 +12,8 @@ CODE = """
 import time
 import numpy, onnxruntime
 started = time.perf_counter()
-import serving.scorer, serving.job, serving.heads.classification
+import headrace.serving.engine.scorer, headrace.serving.jobs.job
+import headrace.serving.heads.classification
 print(time.perf_counter() - started)
 """
 

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from machine import DATA, table, write_page
 
-from configs.load import load
-from configs.schema import Recipe
+from headrace.configs.load import load
+from headrace.configs.schema import Recipe
+from tests import ROOT
+from tests.benchmarks.machine import DATA, table, write_page
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(7200)]
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = ROOT / "configs"
 NANOGPT = 1.88
 """Validation loss in nats that nanoGPT's README has for these sizes and steps on a CPU."""
 
@@ -70,10 +70,10 @@ SPLITS = ("train", "validation", "test")
 
 
 def run(recipe: Recipe) -> dict[str, Any]:
-    from tasks.evaluate import evaluate
-    from tasks.export import export
-    from tasks.prepare import prepare
-    from tasks.train import train
+    from headrace.tasks.data.prepare import prepare
+    from headrace.tasks.evaluation.evaluate import evaluate
+    from headrace.tasks.export.export import export
+    from headrace.tasks.training.train import train
 
     prepared = prepare(recipe)
     started = time.monotonic()
@@ -113,12 +113,14 @@ def bleus(recipe: Recipe, made: dict[str, Any], beams: int) -> dict[str, float]:
     """Of PyTorch and of each variant, on the test rows."""
     from sacrebleu.metrics.bleu import BLEU
 
-    from serving.scorer import Scorer
-    from tasks import objectives, reference, testset
-    from tasks.torch_writing import texts
+    from headrace.serving.engine.scorer import Scorer
+    from headrace.tasks import objectives
+    from headrace.tasks.evaluation import test_set
+    from headrace.tasks.export import torch_reference
+    from headrace.tasks.models.generate import texts
 
-    rows = testset.read(recipe, made["prepared"])
-    model = reference.load_model(recipe, made["prepared"], made["trained"], "cpu")
+    rows = test_set.read(recipe, made["prepared"])
+    model = torch_reference.load_model(recipe, made["prepared"], made["trained"], "cpu")
     found, folder = {}, made["exported"].path / "model"
     scorer = Scorer(folder)
     ids = [one.windows[0] for one in scorer.read(rows.texts)]

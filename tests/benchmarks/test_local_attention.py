@@ -12,7 +12,8 @@ import sys
 from typing import Any
 
 import pytest
-from machine import table, write_page
+
+from tests.benchmarks.machine import table, write_page
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(7200)]
 
@@ -24,9 +25,9 @@ ONE = """
 import json, re, sys, time
 from pathlib import Path
 import torch
-from modeling.attention import attention, fused_attention
-from modeling.local import LocalAttention, Reach
-from modeling.positions import Positions
+from headrace.modeling.attention import attention, fused_attention
+from headrace.modeling.sliding_window import LocalAttention, Reach
+from headrace.modeling.positions import Positions
 
 kind, length, compared = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 HEADS, WIDTH, WINDOW, N_GLOBAL = 4, 64, 128, 4

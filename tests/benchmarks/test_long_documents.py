@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from machine import DATA, table, write_page
-from scoring_model import RECIPE
 
-from configs.schema import Recipe
+from headrace.configs.schema import Recipe
+from tests.benchmarks.machine import DATA, table, write_page
+from tests.benchmarks.scoring_model import RECIPE
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(14_400)]
 
@@ -68,10 +68,10 @@ def recipe(name: str, long_text: dict[str, Any], *, epochs: float, seed: int) ->
 
 def hits(asked: Recipe) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
     """Of every validation and test row whether it was right, and what the stages say."""
-    from serving.scorer import Scorer
-    from tasks.export import export
-    from tasks.prepare import prepare
-    from tasks.train import train
+    from headrace.serving.engine.scorer import Scorer
+    from headrace.tasks.data.prepare import prepare
+    from headrace.tasks.export.export import export
+    from headrace.tasks.training.train import train
 
     prepared = prepare(asked)
     trained = train(asked, prepared)
@@ -142,7 +142,7 @@ def test_windows_against_the_start_of_a_review() -> None:
 ONE_JOB = """
 import json, re, sys, time
 from pathlib import Path
-from serving import job
+from headrace.serving.jobs import job
 
 model, source, output = sys.argv[1:]
 started = time.perf_counter()
@@ -156,9 +156,9 @@ print(json.dumps({"peak_mb": int(peak_kb) / 1024, "seconds": seconds, "tokens": 
 
 def model() -> Path:
     """The scoring benchmark's classifier, its texts read in windows."""
-    from tasks.export import export
-    from tasks.prepare import prepare
-    from tasks.train import train
+    from headrace.tasks.data.prepare import prepare
+    from headrace.tasks.export.export import export
+    from headrace.tasks.training.train import train
 
     windows = {"strategy": "windows", "stride": STRIDE}
     content = {**RECIPE, "name": "documents", "long_text": windows}

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from machine import DATA, table, write_page
 
-from configs.schema import Recipe
+from headrace.configs.schema import Recipe
+from tests.benchmarks.machine import DATA, table, write_page
 
 pytestmark = [
     pytest.mark.bench,
@@ -53,12 +53,13 @@ SPLITS = ("train", "validation", "test")
 
 
 def run(seed: int) -> dict[str, Any]:
-    from serving.scorer import Scorer
-    from tasks import long_text, reference
-    from tasks.evaluate import evaluate
-    from tasks.export import export
-    from tasks.prepare import prepare
-    from tasks.train import train
+    from headrace.serving.engine.scorer import Scorer
+    from headrace.tasks.data import windowing
+    from headrace.tasks.data.prepare import prepare
+    from headrace.tasks.evaluation.evaluate import evaluate
+    from headrace.tasks.export import torch_reference
+    from headrace.tasks.export.export import export
+    from headrace.tasks.training.train import train
 
     asked = recipe(seed)
     prepared = prepare(asked)
@@ -67,11 +68,11 @@ def run(seed: int) -> dict[str, Any]:
     evaluated = evaluate(asked, prepared, exported)
 
     # Every span of every test row, PyTorch's and the fp32 graph's.
-    rows = reference.read_rows(asked, prepared, "test", 10**6)
+    rows = torch_reference.read_rows(asked, prepared, "test", 10**6)
     scorer = Scorer(exported.path / "model", variant="fp32")
-    model, _ = reference.load_reader(asked, prepared, trained, "cpu")
-    torch_runs = reference.runner(model, pad_id=scorer.manifest.pad_id)
-    reader = long_text.reader(asked, prepared.path, offsets=True)
+    model, _ = torch_reference.load_reader(asked, prepared, trained, "cpu")
+    torch_runs = torch_reference.runner(model, pad_id=scorer.manifest.pad_id)
+    reader = windowing.reader(asked, prepared.path, offsets=True)
     found = scorer.score(rows.texts)["spans"].to_pylist()
     head: Any = scorer.head
     same = [

@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
-import peers
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from machine import gop_per_second, table, write_page
-from scoring_model import MAX_LENGTH, PACKAGES, fine_tuned, operations
 
-from configs.schema import DocstringsSource
-from tasks.artifact import Artifact
+from headrace.configs.schema import DocstringsSource
+from headrace.tasks.runtime.artifacts import Artifact
+from tests.benchmarks import peers
+from tests.benchmarks.machine import gop_per_second, table, write_page
+from tests.benchmarks.scoring_model import MAX_LENGTH, PACKAGES, fine_tuned, operations
 
 pytestmark = [
     pytest.mark.bench,
@@ -53,8 +53,8 @@ def exported() -> tuple[Artifact, Artifact]:
 
 @pytest.fixture(scope="module")
 def texts(exported: tuple[Artifact, Artifact]) -> Texts:
-    from serving.tokenizer import TextTokenizer
-    from tasks.sources.docstrings import open_source
+    from headrace.serving.text.tokenizer import TextTokenizer
+    from headrace.tasks.data.sources.docstrings import open_source
 
     source = DocstringsSource(
         kind="docstrings", packages=PACKAGES, per_package=N_TEXTS, form="whole"
@@ -130,8 +130,8 @@ class Measured:
 
 def headrace(trained: Artifact, made: Artifact, texts: Texts, folder: Path) -> dict[str, Measured]:
     """Every variant: its sessions by themselves, and the job from file to file."""
-    from serving import job
-    from serving.scorer import Scorer
+    from headrace.serving.engine.scorer import Scorer
+    from headrace.serving.jobs import job
 
     pq.write_table(pa.table({"text": texts.texts}), folder / "texts.parquet")
     model, tokens = made.path / "model", sum(texts.lengths)

@@ -16,8 +16,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from machine import table, write_page
-from scoring_model import fine_tuned
+
+from tests.benchmarks.machine import table, write_page
+from tests.benchmarks.scoring_model import fine_tuned
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(7200)]
 
@@ -26,7 +27,7 @@ GROWTH = 1.15
 ONE_JOB = """
 import json, re, sys
 from pathlib import Path
-from serving import job
+from headrace.serving.jobs import job
 
 model, source, output = sys.argv[1:]
 report = job.run(model, source, output)

@@ -9,12 +9,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from machine import table, write_page
-from scoring_model import PACKAGES, fine_tuned
 
-from configs.schema import DocstringsSource
-from serving import job
-from tasks import ray_engine
+from headrace.configs.schema import DocstringsSource
+from headrace.serving.jobs import job
+from headrace.tasks.scoring import ray_backend
+from tests.benchmarks.machine import table, write_page
+from tests.benchmarks.scoring_model import PACKAGES, fine_tuned
 
 pytest.importorskip("ray")
 pytestmark = [
@@ -26,7 +26,7 @@ AT_LEAST = 0.9
 
 
 def docstrings(path: Path, n: int) -> Path:
-    from tasks.sources.docstrings import open_source
+    from headrace.tasks.data.sources.docstrings import open_source
 
     source = DocstringsSource(kind="docstrings", packages=PACKAGES, per_package=n, form="whole")
     texts = [text for b in open_source(source).splits["train"].read() for text in b.columns["text"]]
@@ -47,7 +47,7 @@ def test_ray_is_as_fast_as_one_process(tmp_path: Path, monkeypatch: pytest.Monke
     cluster.wait_for_nodes()
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
     try:
-        shared = ray_engine.run({"model": str(model), "output": str(tmp_path / "ray"), **given})
+        shared = ray_backend.run({"model": str(model), "output": str(tmp_path / "ray"), **given})
     finally:
         cluster.shutdown()
     share = shared["tokens_per_second"] / alone.tokens_per_second

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from configs.errors import RecipeError
-from configs.load import json_schema, load
-from tasks import objectives
+from headrace.configs.errors import RecipeError
+from headrace.configs.load import json_schema, load
+from headrace.tasks import objectives
+from tests import ROOT
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = ROOT / "configs"
 
 MINIMAL = """
 name: reviews

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from configs import secrets
-from configs.errors import DataError, RecipeError
-from configs.secrets import concealed, mask, mask_exception, masked, note, resolve
+from headrace.configs import secrets
+from headrace.configs.errors import DataError, RecipeError
+from headrace.configs.secrets import concealed, mask, mask_exception, masked, note, resolve
 
 FORMS = [
     ("postgresql://me:hunter2@host/db", "postgresql://me:***@host/db"),

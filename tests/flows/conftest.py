@@ -17,8 +17,8 @@ import yaml
 def prefect_server(workspace: Path) -> Iterator[dict[str, str]]:
     """`prefect server start`, with its scheduler and all, for the session; the variables by which
     it is found."""
-    from flows.embedded import free_port, wait_for
-    from tasks import lifeline
+    from headrace.flows.prefect_server import free_port, wait_for
+    from headrace.tasks.runtime import supervised_process
 
     home = workspace / "prefect-server"
     home.mkdir()
@@ -28,7 +28,7 @@ def prefect_server(workspace: Path) -> Iterator[dict[str, str]]:
     env = {**os.environ, "PREFECT_HOME": str(home)}
     with (
         (home / "server.log").open("wb") as log,
-        lifeline.running("prefect", arguments, env=env, stdout=log, stderr=log) as server,
+        supervised_process.running("prefect", arguments, env=env, stdout=log, stderr=log) as server,
     ):
         wait_for(url, server, home / "server.log")
         yield {"PREFECT_HOME": str(home), "PREFECT_API_URL": url}
@@ -54,7 +54,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def headrace(capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., tuple[int, Any, str]]]:
     """Call the command line; gives the exit code, the --json object and standard error."""
-    from flows import cli
+    from headrace.flows import cli
 
     def call(*argv: object) -> tuple[int, Any, str]:
         capfd.readouterr()
@@ -62,12 +62,11 @@ def headrace(capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., tuple[
         out, err = capfd.readouterr()
         return code, json.loads(out.strip().splitlines()[-1]), err
 
-    loggers = [logging.getLogger(name) for name in cli.LOGGERS]
-    before = [(one.handlers, one.level, one.propagate) for one in loggers]
+    logger = logging.getLogger(cli.LOGGER)
+    handlers, level, propagate = logger.handlers, logger.level, logger.propagate
     yield call
-    for one, (handlers, level, propagate) in zip(loggers, before, strict=True):
-        one.handlers, one.propagate = handlers, propagate
-        one.setLevel(level)
+    logger.handlers, logger.propagate = handlers, propagate
+    logger.setLevel(level)
 
 
 @pytest.fixture

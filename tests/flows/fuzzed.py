@@ -10,12 +10,13 @@ from typing import Any
 
 import yaml
 from pydantic import ValidationError
-from toy import sentences, write_csv
 
-from configs.load import _models_in
-from configs.schema import Recipe
+from headrace.configs.load import _models_in
+from headrace.configs.schema import Recipe
+from tests import ROOT
+from tests.toy import sentences, write_csv
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = ROOT / "configs"
 N_ROWS = 120
 VALUES: list[Any] = [
     None, True, False, 0, 1, -1, 2, 7, 2**31, 2**63, 10**30, -(2**63), 0.0, -0.0, 0.5, 1.0, -1.5,

@@ -10,11 +10,11 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from jobs import table
-from test_prefect import wait_for
-from tiny_model import make_model
 
-from flows import due
+from headrace.flows import due
+from tests.flows.test_prefect import wait_for
+from tests.serving.job_runs import table
+from tests.serving.tiny_model import make_model
 
 HOURLY = "38 * * * *"
 
@@ -96,7 +96,7 @@ def test_a_flow_that_is_called_is_due_by_this_machines_clock(
     from prefect import flow
     from prefect.settings import PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
-    from flows.scoring import scoring
+    from headrace.flows.scoring import scoring
 
     model, source = make_model(tmp_path / "model"), table(tmp_path / "t.csv", 30)
 

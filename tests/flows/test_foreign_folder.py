@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_model import make_model
+
+from tests.serving.tiny_model import make_model
 
 FOREIGN = 'raise ImportError("not the module that was meant")\n'
 NAMES = ("tasks.py", "serving.py", "modeling.py", "flows/__init__.py", "configs/__init__.py")

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import fuzzed
 import pytest
 import yaml
-from tiny_model import make_model
-from toy import sentences, write_csv
 
-from flows import cli
+from headrace.flows import cli
+from tests.flows import fuzzed
+from tests.serving.tiny_model import make_model
+from tests.toy import sentences, write_csv
 
 Run = Callable[[bytes], tuple[int, str]]
 

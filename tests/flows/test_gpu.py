@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-RECIPE = Path(__file__).parents[2] / "configs" / "docstrings.yaml"
+from tests import ROOT
+
+RECIPE = ROOT / "configs" / "docstrings.yaml"
 
 
 @pytest.mark.gpu

@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tasks.artifact import Artifact
+from headrace.tasks.runtime.artifacts import Artifact
 
 DEADLINE_S = 240
 
@@ -55,7 +55,7 @@ INSTANTS = {
 
 def run(recipe: Path, home: Path, *overrides: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "flows.cli", "train", str(recipe), *overrides, "--json"],
+        [sys.executable, "-m", "headrace.flows.cli", "train", str(recipe), *overrides, "--json"],
         env={**os.environ, "HEADRACE_HOME": str(home)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

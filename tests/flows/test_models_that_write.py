@@ -14,16 +14,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import fabricated
-import jobs
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from toy import sentences
 
-from tasks import tracking
-from tasks.models import resolve
+from headrace.tasks.registry import tracking
+from headrace.tasks.registry.resolve import resolve
+from tests import fabricated
+from tests.serving import job_runs
+from tests.toy import sentences
 
 Call = Callable[..., tuple[int, Any, str]]
 
@@ -107,7 +107,10 @@ def made(
         folder = tmp_path_factory.mktemp(objective)
         home, table = folder / "home", write_pairs(folder / "pairs.csv")
         done = subprocess.run(
-            [sys.executable, "-m", "flows.cli", "train", recipe(objective, table), "--json"],
+            [
+                sys.executable, "-m", "headrace.flows.cli",
+                "train", recipe(objective, table), "--json",
+            ],
             env={**os.environ, "HEADRACE_HOME": str(home)},
             capture_output=True, text=True, check=False, timeout=300,
         )  # fmt: skip
@@ -202,24 +205,25 @@ def test_how_it_writes_can_be_chosen(
 def test_a_killed_job_gives_the_bytes_of_one_that_was_not(
     registered: Registered, tmp_path: Path
 ) -> None:
-    model, source = resolve(registered.name).folder, jobs.table(tmp_path / "t.csv", 400)
+    model, source = resolve(registered.name).folder, job_runs.table(tmp_path / "t.csv", 400)
     how = {"keep": ["id"], "token_budget": 64}
-    jobs.run(model, source, tmp_path / "whole", **how)
+    job_runs.run(model, source, tmp_path / "whole", **how)
     output = tmp_path / "killed"
     for first in (1, 8):
-        left = jobs.start_and_kill(
+        left = job_runs.start_and_kill(
             model, source, output, "parquet", commits_first=first, then_s=0.01
         )
         assert first <= left < 20
-    report = jobs.run(model, source, output, **how)
+    report = job_runs.run(model, source, output, **how)
     assert report.rows_now == 400 - 20 * left
-    assert jobs.parts(output) == jobs.parts(tmp_path / "whole")
+    assert job_runs.parts(output) == job_runs.parts(tmp_path / "whole")
 
 
 def test_pyfunc_answers_without_torch(registered: Registered) -> None:
     texts = pacsv.read_csv(registered.table)["text"].to_pylist()[:3]
     program = (
-        "import json, sys, mlflow; from tasks import tracking; tracking.connect(); "
+        "import json, sys, mlflow; from headrace.tasks.registry import tracking; "
+        "tracking.connect(); "
         f"model = mlflow.pyfunc.load_model('models:/{registered.name}/1'); "
         f"found = model.predict(json.loads(sys.argv[1]))['{registered.column}'].tolist(); "
         "print(json.dumps([found, 'torch' in sys.modules]))"

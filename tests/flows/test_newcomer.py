@@ -8,7 +8,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from toy import sentences, write_csv
+
+from tests.toy import sentences, write_csv
 
 Call = Callable[..., tuple[int, Any, str]]
 
@@ -154,7 +155,7 @@ def test_no_such_model_to_score_with(headrace: Call, table: Path, tmp_path: Path
 
 
 def test_no_such_command() -> None:
-    from flows import cli
+    from headrace.flows import cli
 
     with pytest.raises(SystemExit) as stopped:
         cli.main(["trian"])

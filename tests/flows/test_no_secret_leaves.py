@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toy import sentences
 
-from tasks import lifeline
+from headrace.tasks.runtime import supervised_process
+from tests import ROOT
+from tests.toy import sentences
 
 Call = Callable[..., tuple[int, Any, str]]
 
@@ -75,7 +76,7 @@ def test_a_source_that_fails_tells_no_secret(
 
 
 def test_nor_does_a_table_that_cannot_be_scored(headrace: Call, home: Path, tmp_path: Path) -> None:
-    from tiny_model import make_model
+    from tests.serving.tiny_model import make_model
 
     model = make_model(tmp_path / "model")
     url = f"s3://AKIAKEY:{SECRET}@bucket"
@@ -86,7 +87,7 @@ def test_nor_does_a_table_that_cannot_be_scored(headrace: Call, home: Path, tmp_
 
 
 def test_nor_do_wrong_arguments(capfd: pytest.CaptureFixture[str]) -> None:
-    from flows import cli
+    from headrace.flows import cli
 
     with pytest.raises(SystemExit):
         cli.main(["history", "name", f"postgresql://me:{SECRET}@host/db"])
@@ -129,10 +130,10 @@ raise RuntimeError("died of " + sys.argv[1])
 def test_a_child_process_masks_what_it_logs_and_dies_of(tmp_path: Path) -> None:
     (tmp_path / "telltale.py").write_text(CHILD)
     url = f"postgresql://me:{SECRET}@host/db"
-    root = Path(__file__).parents[2]
+    root = ROOT
     env = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(root)])}
     how = {"cwd": root, "env": env, "stderr": subprocess.PIPE}
-    with lifeline.running("telltale", [url], **how) as child:
+    with supervised_process.running("telltale", [url], **how) as child:
         assert child.stderr is not None
         with child.stderr:
             told = child.stderr.read().decode()

@@ -12,7 +12,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from toy import sentences, write_csv
+
+from tests.toy import sentences, write_csv
 
 Call = Callable[..., tuple[int, Any, str]]
 
@@ -138,9 +139,10 @@ def test_a_champion_that_knows_the_test_rows_is_told_before_the_training(
 ) -> None:
     """Of a version that was trained on the table that is to test now."""
     import numpy as np
-    from fabricated import seal, versions_in_registry
 
-    from tasks import model_store, registry, splits, training_texts
+    from headrace.tasks.data import splits, training_texts
+    from headrace.tasks.registry import model_store, versions
+    from tests.fabricated import seal, versions_in_registry
 
     rows = sentences(200, seed=11)
     versions_in_registry("tiny", 1, tmp_path / "stored")
@@ -148,7 +150,7 @@ def test_a_champion_that_knows_the_test_rows_is_told_before_the_training(
     hashes = [splits.hash64(splits.normalise(text)) for text, _ in rows]
     training_texts.write(model, np.array(hashes, np.uint64))
     seal("tiny", "1", model)
-    registry.promote("tiny", "1")
+    versions.promote("tiny", "1")
     test = f"data.source.test={write_csv(tmp_path / 'test.csv', rows)}"
     code, value, _ = headrace("train", recipe_file, test)
     assert code == 2
@@ -170,11 +172,10 @@ def test_a_champion_that_changes_meanwhile_is_decided_against_and_a_damaged_one_
 ) -> None:
     """Version 1 is champion and always wrong, version 2 is as good as the candidate. The stages up
     to the decision are those of the session."""
-    from fabricated import seal, versions_in_registry
-
-    from flows import training
-    from tasks import registry
-    from tasks.report import report
+    from headrace.flows import training
+    from headrace.tasks.registry import versions
+    from headrace.tasks.reporting.report import report
+    from tests.fabricated import seal, versions_in_registry
 
     shutil.copytree(workspace / "artifacts", home / "artifacts")
     versions_in_registry("tiny", 2, tmp_path / "stored", apart=True)
@@ -185,13 +186,13 @@ def test_a_champion_that_changes_meanwhile_is_decided_against_and_a_damaged_one_
     seal("tiny", "1", wrong)
     shutil.copytree(exported.path / "model", right, dirs_exist_ok=True)
     seal("tiny", "2", right)
-    registry.promote("tiny", "1")
+    versions.promote("tiny", "1")
 
     @functools.wraps(report)
     def report_and_promote(*args: Any) -> Any:
         """What somebody does by hand between a decision and its registration, once."""
         monkeypatch.setattr(training, "report", report)
-        registry.promote("tiny", "2")
+        versions.promote("tiny", "2")
         return report(*args)
 
     monkeypatch.setattr(training, "report", report_and_promote)
@@ -199,7 +200,7 @@ def test_a_champion_that_changes_meanwhile_is_decided_against_and_a_damaged_one_
     assert "Promoted over version 1" in err
     assert "the champion of tiny is version 2 now: deciding again" in err
     assert (code, outcome["promoted"]) == (3, False)
-    told = registry.history("tiny")
+    told = versions.history("tiny")
     assert [(one.alias, one.to_version) for one in told] == [
         ("champion", "1"), ("champion", "2"), ("challenger", "3"),
     ]  # fmt: skip
@@ -210,9 +211,9 @@ def test_a_champion_that_changes_meanwhile_is_decided_against_and_a_damaged_one_
     assert code == 3
     assert "champion tiny version 2 cannot be used" in err
     assert "set promote.floor" in " ".join(outcome["reasons"])
-    assert registry.history("tiny")[-1].alias == "challenger"
+    assert versions.history("tiny")[-1].alias == "challenger"
     code, outcome, _ = headrace("train", recipe_file, "promote.floor=0.5")
     assert (code, outcome["promoted"]) == (0, True)
-    last = registry.history("tiny")[-1]
+    last = versions.history("tiny")[-1]
     assert (last.from_version, last.to_version) == ("2", "3")
     assert last.why.startswith("Promoted with nothing to compare with, in place of version 2")

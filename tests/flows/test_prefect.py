@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tasks import lifeline
+from headrace.tasks.runtime import supervised_process
+from tests import ROOT
 
-ROOT = Path(__file__).parents[2]
 PREFECT = [sys.executable, "-m", "prefect", "--no-prompt"]
 
 
@@ -67,7 +67,9 @@ def test_a_scheduled_scoring_run_really_runs(
     worker = ["--no-prompt", "worker", "start", "--pool", pool]
     with (
         (tmp_path / "worker.log").open("wb") as log,
-        lifeline.running("prefect", worker, patience_s=20, cwd=ROOT, stdout=log, stderr=log),
+        supervised_process.running(
+            "prefect", worker, patience_s=20, cwd=ROOT, stdout=log, stderr=log
+        ),
     ):
         try:
             finished = wait_for(lambda: list(tmp_path.glob("predictions-*/_SUCCESS")), 150)

@@ -11,8 +11,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from jobs import parts, run, table
-from tiny_model import make_model
+
+from tests.serving.job_runs import parts, run, table
+from tests.serving.tiny_model import make_model
 
 
 def flow_runs() -> list[Any]:
@@ -63,7 +64,7 @@ def test_where_a_prefect_server_is_named_the_command_is_a_flow_run(
     prefect_api: str, model: Path, tmp_path: Path
 ) -> None:
     def score(*given: Path) -> tuple[int, Any, str]:
-        command = [sys.executable, "-m", "flows.cli", "score", "--json", *map(str, given)]
+        command = [sys.executable, "-m", "headrace.flows.cli", "score", "--json", *map(str, given)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
         return done.returncode, json.loads(done.stdout), done.stderr
 
@@ -86,7 +87,7 @@ def test_a_flow_run_shares_a_job_out_to_task_runs(
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
-    from flows.scoring import scoring
+    from headrace.flows.scoring import scoring
 
     source, output = table(tmp_path / "t.csv", 200), tmp_path / "out"
     options = {"chunk_rows": 20}

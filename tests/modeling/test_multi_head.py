@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from modeling.attention import (
+from headrace.modeling.attention import (
     MultiHeadAttention,
     attention,
     causal_mask,

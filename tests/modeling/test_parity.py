@@ -14,9 +14,9 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from modeling.config import DecoderConfig, EncoderConfig, EncoderDecoderConfig
-from modeling.models import DecoderForCausalLM, EncoderDecoderForSeq2SeqLM
-from modeling.transformer import Encoder
+from headrace.modeling.config import DecoderConfig, EncoderConfig, EncoderDecoderConfig
+from headrace.modeling.models import DecoderForCausalLM, EncoderDecoderForSeq2SeqLM
+from headrace.modeling.transformer import Encoder
 
 CLOSE = 1e-5
 """float32 sums in another order, through two layers."""

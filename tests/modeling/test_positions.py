@@ -9,7 +9,15 @@ import torch
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from modeling.positions import POSITIONS, Alibi, Learned, Sinusoidal, rotate, sinusoids, slopes
+from headrace.modeling.positions import (
+    POSITIONS,
+    Alibi,
+    Learned,
+    Sinusoidal,
+    rotate,
+    sinusoids,
+    slopes,
+)
 
 AT = torch.arange(6)[None]
 

@@ -21,14 +21,14 @@ from transformers import (
     AutoModelForTokenClassification,
 )
 
-from modeling.config import DecoderConfig, EncoderConfig, EncoderDecoderConfig
-from modeling.models import (
+from headrace.modeling.config import DecoderConfig, EncoderConfig, EncoderDecoderConfig
+from headrace.modeling.models import (
     DecoderForCausalLM,
     EncoderDecoderForSeq2SeqLM,
     EncoderForSequenceClassification,
     EncoderForTokenClassification,
 )
-from modeling.positions import POSITIONS, sinusoids
+from headrace.modeling.positions import POSITIONS, sinusoids
 
 CLOSE = 1e-5
 SHAPE: dict[str, Any] = {
@@ -203,7 +203,7 @@ def test_a_saved_classifier_is_found_by_a_process_that_has_seen_none(tmp_path: P
     model = EncoderForSequenceClassification(EncoderConfig(**SHAPE, num_labels=2))
     model.save_pretrained(tmp_path)
     program = (
-        "import sys; from tasks.objectives import classification; "
+        "import sys; from headrace.tasks.objectives import classification; "
         "model = classification.load_model(sys.argv[1], {'labels': ['a', 'b']}); "
         "print(type(model).__name__)"
     )

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny_model import make_model
 
-from serving.scorer import Scorer
+from headrace.serving.engine.scorer import Scorer
+from tests.serving.tiny_model import make_model
 
 
 @pytest.fixture

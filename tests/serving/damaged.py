@@ -14,10 +14,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jobs import run
 
-from serving.job import Report
-from serving.scorer import Scorer
+from headrace.serving.engine.scorer import Scorer
+from headrace.serving.jobs.job import Report
+from tests.serving.job_runs import run
 
 CODES = {
     "invalid_utf8", "wrong_field_count", "invalid_json", "unreadable", "null_text", "empty_text",

@@ -1,4 +1,6 @@
-"""A process that runs a job again and again, each time killed a step later: `python killed_at.py`.
+"""A process that runs a job again and again, each time killed a step later.
+
+    python -m tests.serving.killed_at ...
 
 It forks for every run, so that Python and its libraries are imported once. A step is a change to
 the output that the operating system is about to be asked for: a file opened to be written, flushed,
@@ -16,8 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from serving import job
-from serving.errors import PlanError
+from headrace.serving.errors import PlanError
+from headrace.serving.jobs import job
 
 CHANGES = ("os.rename", "os.remove", "os.rmdir")
 

@@ -6,7 +6,8 @@ HEAVY = ["torch", "transformers", "datasets", "mlflow", "prefect", "pandas", "sk
 
 def test_importing_the_scorer_and_the_job_brings_in_nothing_heavy() -> None:
     code = (
-        "import sys, serving.job, serving.scorer, serving.heads.classification; "
+        "import sys, headrace.serving.jobs.job, headrace.serving.engine.scorer; "
+        "import headrace.serving.heads.classification; "
         f"print([name for name in {HEAVY} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -15,8 +16,9 @@ def test_importing_the_scorer_and_the_job_brings_in_nothing_heavy() -> None:
 
 def test_nothing_of_ours_is_imported_but_serving_itself() -> None:
     code = (
-        "import sys, serving.job; "
-        "print([m for m in ('tasks', 'flows', 'configs', 'modeling') if m in sys.modules])"
+        "import sys, headrace.serving.jobs.job; "
+        "print([m for m in sys.modules if m.startswith('headrace.') "
+        "and not (m + '.').startswith('headrace.serving.')])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

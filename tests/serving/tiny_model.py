@@ -11,9 +11,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from serving import golden, manifest
-from serving.heads.tagging import tags_of
-from serving.scorer import Scorer
+from headrace.serving.engine import golden, manifest
+from headrace.serving.engine.scorer import Scorer
+from headrace.serving.heads.tagging import tags_of
 
 LABELS = ["food", "space", "sport"]
 WORDS = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from serving.heads.classification import Head as Classification
+from headrace.serving.heads.classification import Head as Classification
 
 
 class Head(Classification):

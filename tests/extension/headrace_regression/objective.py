@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from configs.errors import DataError
-from tasks.objectives import Metric, load
+from headrace.configs.errors import DataError
+from headrace.tasks.metrics.metric import Metric
+from headrace.tasks.objectives import load
 
 COLUMNS = {"text": "the text", "value": "its number"}
 TEXT, METRIC, LABELLED = "text", "rmse", False

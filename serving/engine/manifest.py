@@ -1,0 +1,111 @@
+"""manifest.json: what a model folder holds and how it must be run.
+
+model/
+  manifest.json
+  tokenizer.json
+  golden.json                     32 real rows; each variant's outputs for them
+  pooling.onnx                    where texts are read in windows, and how to pool them was learned
+  training_texts.npy              hashes of the texts it learned from (tasks/data/training_texts.py)
+  fp32/model.onnx, fused/...      one folder per variant that passed the gate
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .. import model_files
+from ..errors import ModelFolderError, NewerFormatError
+
+FORMAT = 2
+FILE = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One ONNX graph that agreed with PyTorch, with what was measured of it."""
+
+    name: str
+    file: str
+    """Path of the graph inside the model folder."""
+    providers: tuple[str, ...]
+    """onnxruntime execution providers it may run on, best first."""
+    disabled_optimizers: tuple[str, ...] = ()
+    """onnxruntime graph optimisations that were measured to hurt it."""
+    tolerance: float = 1e-3
+    """Largest logit difference from its own golden outputs that still counts as the same."""
+    size_bytes: int = 0
+    measured: dict[str, Any] = field(default_factory=dict)
+    """tokens_per_second, max_logit_difference, agreement, metric, device, ..."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    objective: str
+    """Picks the head: a file name in serving/heads."""
+    max_length: int
+    """Tokens that the model reads at a time, special tokens included."""
+    pad_id: int
+    default: str
+    """Name of the variant used when none is asked for."""
+    variants: tuple[Variant, ...]
+    """Fastest first: the order in which a failing one is replaced."""
+    head: dict[str, Any] = field(default_factory=dict)
+    """What the head needs: {"labels": [...]} for classification."""
+    profile: dict[str, Any] = field(default_factory=dict)
+    """The training data's profile (label shares, length histogram), for drift."""
+    training: dict[str, Any] = field(default_factory=dict)
+    """Lineage: recipe name, artifact digests, split salt."""
+    score: dict[str, Any] = field(default_factory=dict)
+    """Defaults of scoring jobs: {"chunk_rows": ..., "max_rejected": ..., "text_column": ...}."""
+    long_text: dict[str, Any] = field(default_factory=dict)
+    """What becomes of longer texts, a documents.LongText; they are cut where it says nothing."""
+    dropped: dict[str, str] = field(default_factory=dict)
+    """Variants that were tried and refused, with the reason."""
+    format: int = FORMAT
+
+    def variant(self, name: str) -> Variant:
+        for one in self.variants:
+            if one.name == name:
+                return one
+        have = ", ".join(v.name for v in self.variants)
+        why = f" ({self.dropped[name]})" if name in self.dropped else ""
+        raise ModelFolderError(f"no variant {name!r} in this model{why}; it has {have}")
+
+
+def write(folder: Path, manifest: Manifest) -> None:
+    """Write manifest.json aside and rename it into place."""
+    aside = folder / f".{FILE}.tmp"
+    aside.write_text(json.dumps(asdict(manifest), indent=1, ensure_ascii=False) + "\n", "utf-8")
+    aside.replace(folder / FILE)
+
+
+def read(folder: Path) -> Manifest:
+    """Raises ModelFolderError when the folder holds no manifest this version can read, or reaches
+    outside itself."""
+    file = folder / FILE
+    if not file.is_file():
+        raise ModelFolderError(f"{folder} is no model folder: it has no {FILE}")
+    model_files.check_folder(folder)
+    try:
+        content = json.loads(model_files.read_bytes(file))
+        found = int(content["format"])
+        if found > FORMAT:
+            raise NewerFormatError(
+                f"{folder} is of model format {found}; this Headrace reads up to {FORMAT}: "
+                "update it"
+            )
+        variants = tuple(_variant(folder, one) for one in content.pop("variants"))
+        return Manifest(**content, variants=variants)
+    except ModelFolderError:
+        raise
+    except (ValueError, KeyError, TypeError) as problem:
+        raise ModelFolderError(f"{file} cannot be read: {problem}") from problem
+
+
+def _variant(folder: Path, said: dict[str, Any]) -> Variant:
+    lists = {name: tuple(said[name]) for name in ("providers", "disabled_optimizers")}
+    model_files.check_name(folder, said["file"], said_by=FILE)
+    return Variant(**{**said, **lists})

@@ -1,0 +1,54 @@
+"""How fast models run the same rows on this device: short passes, taking turns.
+
+Taking turns, and the median, keep a machine that is busy for a moment from deciding.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..heads import Ids
+
+Name = TypeVar("Name", bound=Hashable)
+
+WARM_UP, PASSES = 1, 3
+ENOUGH_S = 15.0
+"""No further pass is begun after so many seconds: a slow machine shows its speed in one."""
+
+
+def tokens_per_second(
+    passes: Mapping[Name, Callable[[], object]], *, n_tokens: int
+) -> dict[Name, float]:
+    """Real tokens (no padding counted) a second of each: `n_tokens` are in one pass."""
+    seconds: dict[Name, list[float]] = {name: [] for name in passes}
+    started = time.perf_counter()
+    for number in range(WARM_UP + PASSES):
+        if number > WARM_UP and time.perf_counter() - started > ENOUGH_S:
+            break
+        for name, run in passes.items():
+            begun = time.perf_counter()
+            run()
+            if number >= WARM_UP:
+                seconds[name].append(time.perf_counter() - begun)
+    return {name: n_tokens / statistics.median(each) for name, each in seconds.items()}
+
+
+def sample(rows: Sequence[Ids], *, n_tokens: int) -> list[Ids]:
+    """About `n_tokens` tokens in rows of every length; rows repeat where there are too few."""
+    lengths = np.array([len(row) for row in rows])
+    total = int(lengths.sum())
+    n_rows = max(1, round(len(rows) * min(1.0, n_tokens / total)))
+    return [rows[i] for i in spread(lengths, n_rows)] * max(1, n_tokens // total)
+
+
+def spread(lengths: NDArray[np.int64], n_rows: int) -> NDArray[np.int64]:
+    """Indices of at most `n_rows` rows evenly spaced by length, shortest first."""
+    by_length = np.argsort(lengths, kind="stable")
+    places = np.linspace(0, len(lengths) - 1, min(n_rows, len(lengths)))
+    return by_length[places.round().astype(np.int64)]

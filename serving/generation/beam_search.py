@@ -1,0 +1,137 @@
+"""Beam search: of each text several candidates, the likeliest of all their continuations going on.
+
+As transformers has it (early_stopping=False), so that both give the same texts: a candidate that
+ends is kept with its score, its log probability over its tokens to the power of the length penalty;
+a text is done when none of its open candidates, at its present length, would come before all that
+have ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnxruntime as ort
+
+from ..arrays import Array, Ids
+from .continuous_batching import END_TOKEN, Completion, Ending, Text
+from .decoder import Decoder
+from .sampling import Decoding, log_probabilities, penalise
+
+NEVER = -1e9
+"""The log probability of what is no candidate."""
+
+
+def search(
+    session: ort.InferenceSession,
+    prompts: Sequence[Ids],
+    how: Decoding,
+    *,
+    ends: Sequence[int],
+    text: Text,
+    memory: Mapping[str, Array] | None = None,
+) -> list[Completion]:
+    """The best candidate for each prompt, (length,) and not empty; see `completing.complete`."""
+    n, beams = len(prompts), how.beams
+    if not n:
+        return []
+    lengths = np.array([len(one) for one in prompts])
+    decoder = Decoder(
+        session,
+        n * beams,
+        int(lengths.max()) + how.max_new_tokens,
+        {name: np.repeat(given, beams, axis=0) for name, given in (memory or {}).items()},
+    )
+    repeated = [prompt for prompt in prompts for _ in range(beams)]
+    ending = Ending(how, frozenset(ends), text)
+    texts = [_Beams(prompt, ending) for prompt in prompts]
+    logits = decoder.start(repeated)
+    at = np.repeat(lengths, beams)
+    for step in range(how.max_new_tokens):
+        if step:
+            # A text may have been done at the first step; what it is given is no matter.
+            newest = np.array([ids[-1] if ids else 0 for one in texts for ids in one.ids])
+            logits = decoder.step(newest, at)
+            at = at + 1
+        logits = logits.reshape(len(texts), beams, -1)
+        parents = np.concatenate([i * beams + one.take(logits[i]) for i, one in enumerate(texts)])
+        if all(one.done for one in texts):
+            break
+        decoder.reorder(parents, int(at.max()))
+    return [one.best() for one in texts]
+
+
+class _Beams:
+    """The candidates of one text."""
+
+    def __init__(self, prompt: Ids, ending: Ending) -> None:
+        how = ending.how
+        self._prompt, self._how, self._ends = prompt.tolist(), how, sorted(ending.ends)
+        self._ending = ending
+        self.ids: list[list[int]] = [[] for _ in range(how.beams)]
+        # All are the same at first: only one may go on.
+        self._scores = np.full(how.beams, NEVER)
+        self._scores[0] = 0.0
+        self._ended: list[tuple[float, Completion]] = []
+        self.done = self._broken = False
+
+    def take(self, logits: Array) -> Ids:
+        """Go on with the best continuations, by logits (beams, vocabulary): whose each one is."""
+        stay = np.arange(self._how.beams)
+        if self.done:
+            return stay
+        if not np.isfinite(logits).all():
+            self.done = self._broken = True
+            return stay
+        scores = log_probabilities(logits.astype(np.float32)).astype(np.float64)
+        if self._how.repetition_penalty != 1:
+            seen = np.zeros(scores.shape, bool)
+            for i, ids in enumerate(self.ids):
+                seen[i, [*self._prompt, *ids]] = True
+            penalise(scores, seen, self._how.repetition_penalty)
+        if len(self.ids[0]) < self._how.min_new_tokens:
+            scores[:, self._ends] = -np.inf
+        return self._go_on(scores + self._scores[:, None])
+
+    def _go_on(self, scores: Array) -> Ids:
+        beams, vocabulary = scores.shape
+        # As many as leave enough to go on with when all others end.
+        n_kept = min(max(2, 1 + len(self._ends)) * beams, scores.size)
+        flat = scores.ravel()
+        best = np.argpartition(-flat, n_kept - 1)[:n_kept]
+        best = best[np.lexsort((best, -flat[best]))]
+        n_tokens = len(self.ids[0]) + 1
+        is_last = n_tokens == self._how.max_new_tokens
+        open_ids: list[list[int]] = []
+        open_scores: list[float] = []
+        parents: list[int] = []
+        for rank, (parent, token) in enumerate(zip(*divmod(best, vocabulary), strict=True)):
+            ids, score = [*self.ids[parent], int(token)], float(flat[best[rank]])
+            if reason := self._ending(ids, int(token)):
+                if rank < beams:
+                    self._end(ids, score, reason)
+            elif len(open_ids) < beams:
+                open_ids.append(ids)
+                open_scores.append(score)
+                parents.append(parent)
+        if is_last or len(open_ids) < beams:
+            self.done = True
+            return np.arange(beams)
+        self.ids, self._scores = open_ids, np.array(open_scores)
+        self.done = not self._can_improve(n_tokens)
+        return np.array(parents)
+
+    def _end(self, ids: list[int], score: float, reason: str) -> None:
+        ranked = score / len(ids) ** self._how.length_penalty
+        kept = ids[:-1] if reason == END_TOKEN else ids
+        self._ended.append((ranked, Completion(kept, reason, ranked)))
+        self._ended.sort(key=lambda one: -one[0])
+        del self._ended[self._how.beams :]
+
+    def _can_improve(self, n_tokens: int) -> bool:
+        if len(self._ended) < self._how.beams:
+            return True
+        return bool(self._scores[0] / n_tokens**self._how.length_penalty > self._ended[-1][0])
+
+    def best(self) -> Completion:
+        return Completion() if self._broken or not self._ended else self._ended[0][1]

@@ -1,0 +1,153 @@
+"""Which token comes next: the likeliest, or one drawn from the likeliest ones.
+
+A row draws from random numbers of its own, made from the seed and its prompt: it gets the same
+text whatever rows are beside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+
+from ..arrays import Array, Ids
+from ..errors import InputError
+
+LIKELIEST = 2_048
+"""Tokens that are looked at first when a share of the probability is asked for."""
+
+KINDS: dict[type, tuple[str, Any]] = {
+    int: ("a whole number", Integral),
+    float: ("a number", Real),
+    tuple: ('a list of strings, such as ["."]', list | tuple),
+}
+MOST_BEAMS = 100
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How texts are written. Raises InputError for what cannot be."""
+
+    max_new_tokens: int = 64
+    min_new_tokens: int = 0
+    """Before so many there is no end token."""
+    beams: int = 1
+    """Candidates that are kept of each text; 1: none but the text itself."""
+    length_penalty: float = 1.0
+    """A candidate's score is its log probability over its tokens to this power (Wu et al., 2016,
+    in the form that transformers has)."""
+    temperature: float = 0.0
+    """The logits are divided by it, and a token is drawn; 0: the likeliest one is taken."""
+    top_k: int = 0
+    """Draw from so many of the likeliest tokens (Fan et al., 2018); 0: from all."""
+    top_p: float = 1.0
+    """Draw from the fewest tokens with this share of the probability (Holtzman et al., 2020)."""
+    repetition_penalty: float = 1.0
+    """Over 1: tokens that the text already has become less likely (Keskar et al., 2019)."""
+    seed: int = 0
+    stop: Sequence[str] = ()
+    """Texts end before the first of these strings."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.stop, str):
+            object.__setattr__(self, "stop", (self.stop,))
+        for one in fields(self):
+            kind, accepted = KINDS[type(one.default)]
+            value = getattr(self, one.name)
+            if not isinstance(value, accepted) or isinstance(value, bool):
+                raise InputError(f"{one.name} must be {kind}, not {value!r}")
+            if isinstance(value, Real) and not math.isfinite(value):
+                raise InputError(f"{one.name} must be finite, not {value}")
+        if not all(isinstance(one, str) and one for one in self.stop):
+            kind, _ = KINDS[tuple]
+            raise InputError(f"stop must be {kind}, and none of them empty, not {self.stop!r}")
+        for name, value, rule, holds in (
+            ("max_new_tokens", self.max_new_tokens, "1 or more", self.max_new_tokens >= 1),
+            (
+                "min_new_tokens",
+                self.min_new_tokens,
+                f"0 to max_new_tokens, which is {self.max_new_tokens}",
+                0 <= self.min_new_tokens <= self.max_new_tokens,
+            ),
+            ("beams", self.beams, f"1 to {MOST_BEAMS}", 1 <= self.beams <= MOST_BEAMS),
+            ("seed", self.seed, "0 or more", self.seed >= 0),
+            ("temperature", self.temperature, "0 or more", self.temperature >= 0),
+            ("top_k", self.top_k, "0 or more", self.top_k >= 0),
+            ("top_p", self.top_p, "over 0 and at most 1", 0 < self.top_p <= 1),
+            ("repetition_penalty", self.repetition_penalty, "over 0", self.repetition_penalty > 0),
+        ):
+            if not holds:
+                raise InputError(f"{name} must be {rule}, not {value}")
+        if self.beams > 1 and self.temperature:
+            raise InputError(
+                f"{self.beams} beams keep the likeliest texts, and draw none: with temperature 0, "
+                f"not with {self.temperature:g}"
+            )
+
+
+def random_numbers(seed: int, prompt: Ids) -> np.random.Generator:
+    """A row's own."""
+    digest = hashlib.sha256(prompt.tobytes()).digest()
+    return np.random.Generator(np.random.Philox([seed, int.from_bytes(digest[:8], "little")]))
+
+
+def choose(logits: Array, how: Decoding, generators: Sequence[np.random.Generator]) -> Ids:
+    """Of logits (n, vocabulary) a token for each row, (n,)."""
+    if not how.temperature:
+        return np.asarray(logits.argmax(axis=-1))
+    drawn = np.array([one.random() for one in generators])
+    return np.array([_draw(row, how, u) for row, u in zip(logits, drawn, strict=True)])
+
+
+def _draw(logits: Array, how: Decoding, u: float) -> int:
+    """The token at which the sum of the probabilities, the largest first, passes u."""
+    n_tokens = len(logits)
+    n_first = min(how.top_k or n_tokens, n_tokens)
+    if not how.top_k and how.top_p < 1:
+        n_first = min(LIKELIEST, n_tokens)
+    with np.errstate(over="ignore"):  # of a low temperature minus infinity comes
+        powers = np.exp((logits.astype(np.float64) - logits.max()) / how.temperature)
+    while True:
+        tokens = _largest(powers, n_first)
+        sums = powers[tokens].cumsum()
+        # The share is of what is left after top_k, as in transformers.
+        share = how.top_p * (sums[-1] if how.top_k else powers.sum())
+        if n_first == n_tokens or how.top_k or sums[-1] >= share:
+            break
+        n_first = n_tokens
+    # The fewest that reach the share: the one that passes it is among them.
+    n_kept = min(int(np.searchsorted(sums, share)) + 1, n_first)
+    return int(
+        tokens[np.searchsorted(sums, u * sums[n_kept - 1], side="right").clip(max=n_kept - 1)]
+    )
+
+
+def _largest(powers: Array, n: int) -> Ids:
+    """The indices of the n largest, the largest first; of equal ones the first one first."""
+    tokens = np.argpartition(-powers, n - 1)[:n] if n < len(powers) else np.arange(len(powers))
+    tokens = np.sort(tokens)
+    return np.asarray(tokens[np.argsort(-powers[tokens], kind="stable")])
+
+
+def penalise(logits: Array, seen: Array, penalty: float) -> None:
+    """Make tokens less likely, in place. `seen`: bool, of the logits' shape."""
+    if penalty != 1:
+        logits[seen] = np.where(logits[seen] > 0, logits[seen] / penalty, logits[seen] * penalty)
+
+
+def log_probability_of(tokens: Ids, logits: Array) -> Array:
+    """Of one token of each row, (n,)."""
+    rows, highest = np.arange(len(tokens)), logits.max(axis=-1)
+    total = np.exp(logits - highest[:, None]).sum(axis=-1)
+    return np.asarray(logits[rows, tokens] - highest - np.log(total))
+
+
+def log_probabilities(logits: Array) -> Array:
+    """log softmax over the last axis."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))

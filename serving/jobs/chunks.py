@@ -1,0 +1,283 @@
+"""The steps of a scoring job for one chunk of rows: read, tokenise; then decode, into a table.
+
+Between the two the rows are at the workers (runner.py). Pure but for reading: writing and
+committing are pipeline.py's.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+from zlib import crc32
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from ..engine.scorer import Scorer, mark_undecided
+from ..errors import InputError
+from ..heads import Head
+from ..runtime.batching import padded_tokens
+from ..tables import writers
+from ..tables.files import HIVE_NULL, File
+from ..tables.readers import Block, as_text, read_table
+from ..text.windows import Document
+from .plan import Plan, check_content, check_names
+from .report import chunk_facts, run_facts
+from .storage.base import CONTENTS
+
+PIECE_CHARS = 2**16
+"""Of a text that is gone through without a copy of it."""
+Types = Mapping[str, pa.DataType]
+"""Of the columns that are kept: what they are written as."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What is left of a chunk, or of some rows of one, while its texts are at the workers."""
+
+    number: int
+    rows: Sequence[int]
+    """Their numbers in the table."""
+    columns: Mapping[str, Sequence[Any]]
+    """Those that are kept."""
+    errors: list[str | None]
+    """By position in `rows`."""
+    good: list[int]
+    """The positions that have a document, and no error so far."""
+    lengths: list[int]
+    """Tokens of each of those."""
+    contents: list[int]
+    """Of each of them."""
+    windows: list[list[int]]
+    """Tokens of each of their windows."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+class BlockReader:
+    """The input in chunks, any of them: quick where the next one asked for lies further on.
+
+    Before the first row of a file is read its content is held against the plan.
+    """
+
+    def __init__(self, files: Sequence[File], plan: Plan, head: type[Head]) -> None:
+        """`files`: all of the plan's. Raises PlanError where they are others by their names."""
+        check_names(plan, files)
+        self._plan, self._files, self._head = plan, plan.readable(files), head
+        self._known = [one for one in plan.input if "problem" not in one]
+        self._checked: set[int] = set()
+        """Files that are those of the plan."""
+        self._columns = list(dict.fromkeys([plan.text_column, *plan.keep]))
+        self._blocks: Iterator[Block] = iter(())
+        self._next = -1
+
+    def read(self, number: int) -> Block:
+        """Raises PlanError when a file, InputError when a row is not one of the plan."""
+        plan, first_row = self._plan, number * self._plan.chunk_rows
+        if plan.n_rows == 0:  # at least one chunk, so that a table without rows has a part
+            return Block(0, {name: [] for name in self._columns}, [])
+        n_rows = min(plan.chunk_rows, plan.n_rows - first_row)
+        self._check(self._file_of(first_row), self._file_of(first_row + n_rows - 1))
+        forward = 0 <= self._next <= number
+        if not forward or self._file_of(self._next * plan.chunk_rows) < self._file_of(first_row):
+            self._blocks = self._from(first_row)
+        else:
+            for _ in range(number - self._next):
+                next(self._blocks, None)
+        self._next = number + 1
+        block = next(self._blocks, None)
+        if block is None or len(block) != n_rows:
+            raise InputError("the input has changed since the job was started; start it anew")
+        return block
+
+    def _from(self, first_row: int) -> Iterator[Block]:
+        """From a chunk on; the files before it are not looked at."""
+        file = self._file_of(first_row)
+        return read_table(
+            self._files[file:],
+            self._columns,
+            text=[self._plan.text_column],
+            text_of=self._head.text_of,
+            block_rows=self._plan.chunk_rows,
+            first_row=first_row,
+            skip=first_row - sum(int(one["rows"]) for one in self._known[:file]),
+        )
+
+    def _check(self, first: int, last: int) -> None:
+        """Hold the content of these files against the plan, once each."""
+        for file in range(first, last + 1):
+            if file not in self._checked:
+                check_content(self._files[file], self._known[file])
+                self._checked.add(file)
+
+    def _file_of(self, row: int) -> int:
+        """The file that a row is in."""
+        for file, known in enumerate(self._known):
+            if row < known["rows"]:
+                return file
+            row -= known["rows"]
+        return len(self._known) - 1
+
+
+def set_aside(block: Block, quarantine: Mapping[int, str]) -> None:
+    """Give rows that are not to be scored their reason code, in place."""
+    for row in quarantine.keys() & set(range(block.first_row, block.first_row + len(block))):
+        block.errors[row - block.first_row] = quarantine[row]
+
+
+def tokenised(
+    number: int, block: Block, plan: Plan, scorer: Scorer, only: Collection[int] | None = None
+) -> tuple[Chunk, list[Document]]:
+    """The documents of the rows that have no error; one more error for a text without a token.
+
+    `only`: numbers of the rows that are wanted, when it is not the whole block.
+    """
+    all_rows = range(block.first_row, block.first_row + len(block))
+    kept = [i for i, row in enumerate(all_rows) if only is None or row in only]
+    columns = {name: [values[i] for i in kept] for name, values in block.columns.items()}
+    errors = [block.errors[i] for i in kept]
+    texts = columns[plan.text_column]
+    read = scorer.read_good(texts, errors, **plan.options)
+    rows, documents = [all_rows[i] for i in kept], [*read.values()]
+    chunk = Chunk(
+        number,
+        rows,
+        {name: columns[name] for name in plan.keep},
+        errors,
+        good=list(read),
+        lengths=[one.n_tokens for one in documents],
+        contents=[content_of(columns, i, rows) for i in read],
+        windows=[[len(window) for window in one.windows] for one in documents],
+    )
+    return chunk, documents
+
+
+def scored(
+    chunk: Chunk, outputs: Sequence[Any], scorer: Scorer, plan: Plan, types: Types
+) -> tuple[pa.Table, dict[str, Any]]:
+    """What the workers gave for the chunk's documents: the table of its part, the facts of its
+    record."""
+    decided = scorer.decode(scorer.collect(outputs), **plan.options)
+    errors = list(chunk.errors)
+    mark_undecided(errors, chunk.good, decided)
+    table = _table(chunk, decided, errors, plan, types)
+    windows = [n for each in chunk.windows for n in each]
+    batches = scorer.runner.batches(windows, **plan.options)
+    padded = padded_tokens(windows, batches, scorer.runner.shapes)
+    failed = [place for place, i in enumerate(chunk.good) if errors[i] is not None]
+    failed_tokens = sum(sum(chunk.windows[place]) for place in failed)
+    written = scorer.head.written
+    profile = scorer.manifest.profile
+    facts = chunk_facts(
+        errors,
+        run_facts(chunk.lengths, sum(windows), padded, written(outputs), profile),
+        run_facts(
+            [chunk.lengths[place] for place in failed],
+            failed_tokens,
+            failed_tokens,  # what was padded for them was padded
+            written([outputs[place] for place in failed]),
+            profile,
+        ),
+        {name: decided.column(name).to_pylist() for name in scorer.head.SHARES},
+    )
+    contents = [0] * len(chunk)
+    for i, content in zip(chunk.good, chunk.contents, strict=True):
+        contents[i] = content if errors[i] is None else 0
+    counts = {"first_row": chunk.number * plan.chunk_rows, "rows": len(chunk)}
+    return table, {**counts, **facts, CONTENTS: packed_contents(contents)}
+
+
+def packed_contents(contents: Sequence[int]) -> str:
+    """Pack the rows' contents as a record has them: 32 bits a row, in base64."""
+    return b64encode(np.asarray(contents, "<u4").tobytes()).decode()
+
+
+def unpacked_contents(packed: str) -> NDArray[np.uint32]:
+    return np.frombuffer(b64decode(packed), "<u4").copy()
+
+
+def content_of(columns: Mapping[str, Sequence[Any]], position: int, rows: Sequence[int]) -> int:
+    """Equal for the same values in the same row, 32 bits. A text is read in pieces: it may be
+    long."""
+    found = crc32(str(rows[position]).encode())
+    for name in sorted(columns):
+        value = columns[name][position]
+        is_text = isinstance(value, str)
+        found = crc32(b"text" if is_text else b"other", found)
+        text = value if is_text else _repr(value)
+        for start in range(0, len(text), PIECE_CHARS):
+            piece = text[start : start + PIECE_CHARS]
+            found = crc32(piece.encode("utf-8", "surrogatepass"), found)
+    return found
+
+
+def _repr(value: Any) -> str:
+    return str(as_text(value) if isinstance(value, pa.Scalar) else repr(value))
+
+
+def _table(
+    chunk: Chunk,
+    decided: pa.Table,
+    errors: Sequence[str | None],
+    plan: Plan,
+    types: Types,
+) -> pa.Table:
+    """row, kept columns, the head's columns, error, model_version: a row for every input row."""
+    n = len(chunk)
+    positions = {i: position for position, i in enumerate(chunk.good)}
+    spread = decided.take(pa.array([positions.get(i) for i in range(n)], pa.int64()))
+    names = output_names(plan.keep, spread.column_names)
+    columns = {"row": pa.array(chunk.rows, pa.int64())}
+    for name in plan.keep:
+        columns[names[name]] = _kept(chunk.columns[name], types[name])
+    columns |= {name: spread.column(name) for name in spread.column_names}
+    columns["error"] = pa.array(errors, pa.string())
+    columns["model_version"] = pa.array([plan.model_version] * n, pa.string())
+    return pa.table(columns)
+
+
+def output_names(keep: Sequence[str], own: Sequence[str]) -> dict[str, str]:
+    """What each kept column is called in the output: `input_...` where the name is taken."""
+    taken, names = {"row", *own, "error", "model_version"}, {}
+    for name in keep:
+        free = name
+        while free in taken:
+            free = f"input_{free}"
+        taken.add(free)
+        names[name] = free
+    return names
+
+
+def _kept(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return pa.array(map(as_text, values) if is_text else values, kind)
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+def part_name(number: int, plan: Plan) -> str:
+    return f"part-{number:05}{writers.get(plan.output_format).ending}"
+
+
+def by_file(number: int, table: pa.Table, plan: Plan) -> dict[str, pa.Table]:
+    """The chunk's rows by the name of the file they go into.
+
+    Partitioned by a column, each of its values has a folder, and stands in no file; as text.
+    """
+    name = part_name(number, plan)
+    if plan.partition_by is None:
+        return {name: table}
+    values = pa.array(writers.as_texts(table[plan.partition_by]), pa.string())
+    rest, files = table.drop_columns(plan.partition_by), {}
+    for value in sorted(set(values.to_pylist()), key=lambda one: (one is None, one or "")):
+        chosen = pc.is_null(values) if value is None else pc.equal(values, value)
+        folder = HIVE_NULL if value is None else quote(value, safe=" ")
+        files[f"{plan.partition_by}={folder}/{name}"] = rest.filter(chosen)
+    return files

@@ -1,0 +1,324 @@
+"""Score a table into a folder of parts, chunk by chunk, so that it can be killed and run again.
+
+What has a whole commit (storage/) is not done again, and what decides the bytes is frozen in
+_plan.json (plan.py): the parts of a job that was killed are those of one that was not. `run` does
+it all; several processes or machines share a job's chunks between `begun` and `Begun.finish`, each
+with `work` (the chunks themselves are pipeline.py's).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+
+from .. import heads
+from ..digests import folder_sha256
+from ..engine import manifest
+from ..engine.manifest import Manifest
+from ..engine.scorer import Scorer
+from ..errors import PlanError
+from ..runtime.session import PROVIDERS, Device
+from ..tables import writers
+from ..tables.files import File
+from ..tables.readers import Paths, find_files
+from ..text.windows import long_text_of
+from . import leftovers, redo_rejected, start
+from . import plan as plans
+from .chunks import BlockReader, set_aside, tokenised
+from .pipeline import Lanes, OnChunk, Take
+from .plan import Plan
+from .report import Progress, Report, report_of
+from .storage import open_output
+from .storage.base import PLAN, QUARANTINE, Output, Record
+
+__all__ = ["Begun", "Progress", "Report", "begun", "run", "try_rows", "work"]
+
+OnProgress = Callable[[Progress], None]
+
+
+def run(
+    model: str | Path,
+    paths: Paths,
+    output: str | Path,
+    *,
+    on_progress: OnProgress | None = None,
+    on_chunk: OnChunk | None = None,
+    **how: Any,
+) -> Report:
+    """Score every row of the input into `output`; what is done there stays as it is.
+
+    `how`: see `begun`, which also says what is raised.
+    """
+    with begun(model, paths, output, **how) as job:
+        counted = Counted(job, on_progress)
+
+        def told(number: int, record: Record | None) -> None:
+            counted.on_chunk(number, record)
+            if on_chunk:
+                on_chunk(number, record)
+
+        if job.missing:
+            todo = iter(job.missing)
+            job.lanes = job.opened()
+            job.lanes.run(lambda: next(todo, None), told, counted.on_batch, rejected=job.rejected)
+        return job.finish()
+
+
+@contextlib.contextmanager
+def begun(
+    model: str | Path,
+    paths: Paths,
+    output: str | Path,
+    *,
+    text_column: str | None = None,
+    keep: Sequence[str] = (),
+    model_version: str | None = None,
+    variant: str | None = None,
+    device: Device = "auto",
+    workers: int | None = None,
+    threads: int | None = None,
+    token_budget: int | None = None,
+    format: str = "parquet",
+    partition_by: str | None = None,
+    chunk_rows: int | None = None,
+    max_rejected: float | None = None,
+    max_row_bytes: int | None = None,
+    csv_safe: bool | None = None,
+    retry_rejected: bool = False,
+    held: bool = False,
+    **options: Any,
+) -> Iterator[Begun]:
+    """A job with its plan, new or as it was begun earlier; on a disk nobody else has it meanwhile.
+
+    `model`: a model folder. `paths`, `output`: on a disk, or URLs. `options`: the head's, such as
+    `probabilities=True`. `text_column`, `chunk_rows` and `max_rejected` are the model's own by
+    default, and so are `max_row_bytes` (a longer row has an error) and `csv_safe` (of CSV parts:
+    cells that a spreadsheet would run are marked). `max_rejected` only sets a field of the Report.
+    `partition_by`: a column of the output
+    with a folder for each of its values. `retry_rejected`: of what is done, do those rows again
+    that had an error; the input may have changed in those. `held`: the caller has the output's
+    lock.
+    Raises InputError for tables that cannot be read, PlanError when the output holds another job,
+    or one that is running, ModelFolderError and ProviderError as Scorer does.
+    """
+    started = time.monotonic()
+    folder, out, files = Path(model), open_output(output), find_files(paths)
+    start.check_numbers(chunk_rows, workers, threads, token_budget, max_row_bytes, max_rejected)
+    described = manifest.read(folder)
+    # Not asked for; 0 is something to ask for.
+    options = {name: one for name, one in options.items() if one is not None and one is not False}
+    kind = heads.get(described.objective)
+    in_windows = long_text_of(described.long_text).in_windows
+    kind.check(options, pools=in_windows)
+    text_column = text_column or described.score.get("text_column", "text")
+    writers.get(format)
+    format = start.output_format(format, csv_safe, described.score)
+    start.check_apart(output, paths)
+    columns = list(dict.fromkeys([text_column, *keep]))
+    problems = plans.problems(files, columns)
+    asked: dict[str, Any] = {
+        "model_version": model_version or folder.name,
+        "text_column": text_column,
+        "keep": list(dict.fromkeys(keep)),
+        "options": options,
+        "output_format": format,
+        "partition_by": partition_by,
+        "chunk_rows": chunk_rows,
+        "variant": variant,
+        "workers": workers,
+        "threads": threads,
+        "token_budget": token_budget,
+    }
+    with contextlib.nullcontext() if held else out.held():
+        out.check()
+        frozen = plans.read(out.read(PLAN))
+        if retry_rejected and frozen is None:
+            raise PlanError(f"no job has begun at {out}: retry_rejected has nothing to do again")
+        limit = start.max_row_bytes(max_row_bytes, described.score, frozen)
+        files = [replace(file, max_row_bytes=limit) for file in files]
+        asked |= {
+            "max_row_bytes": limit,
+            "input": plans.fingerprint(files, problems, frozen),
+            "onnxruntime": ort.__version__,
+        }
+        scorer = mended = None
+        with start.still(folder):
+            asked["model"] = folder_sha256(folder)
+            if frozen is None:
+                frozen, scorer = start.new_plan(folder, device, asked)
+        if scorer:
+            try:
+                out.create_record(PLAN, asdict(frozen))
+            except FileExistsError:
+                raise PlanError(f"another job has just begun at {out}; run this again") from None
+        else:
+            if retry_rejected:
+                mended = redo_rejected.mended(frozen, asked.pop("input"))
+            plans.check_same(frozen, **asked, provider=PROVIDERS.get(device))
+        done = out.all_committed(frozen.n_chunks)
+        again = redo_rejected.find(out, done, frozen) if frozen.retrying or mended else {}
+        if mended and mended != frozen:
+            redo_rejected.check_others(out, BlockReader(files, mended, kind), done, again)
+            frozen = mended
+            # What killed a process once is a rejected row too.
+            out.remove(QUARANTINE)
+            out.write(PLAN, asdict(frozen))
+        job = Begun(
+            folder, files, out, described, frozen, done, again, scorer, started, max_rejected
+        )
+        if job.missing:
+            out.reopen()
+        yield job
+
+
+@dataclass
+class Begun:
+    """A job under way, for the process that holds it."""
+
+    folder: Path
+    files: list[File]
+    out: Output
+    described: Manifest
+    plan: Plan
+    done: dict[int, Record]
+    """The records of the chunks that are committed."""
+    rejected: dict[int, redo_rejected.Rejected]
+    """Rows of such chunks that are to be done again."""
+    scorer: Scorer | None
+    started: float
+    max_rejected: float | None
+    lanes: Lanes | None = None
+    """Of this process, when it does chunks itself."""
+    earlier: list[Record] = field(init=False)
+    """Those that were there before this run; of a chunk with rejected rows, the others."""
+
+    def __post_init__(self) -> None:
+        self.earlier = []
+        for chunk, record in self.done.items():
+            again = self.rejected.get(chunk)
+            self.earlier.append(again.record if again else record)
+
+    @property
+    def missing(self) -> list[int]:
+        """Chunks that are to be done, whole or in part."""
+        return [n for n in range(self.plan.n_chunks) if n not in self.done or n in self.rejected]
+
+    @property
+    def steps_s(self) -> dict[str, float]:
+        return self.lanes.steps_s if self.lanes else {}
+
+    def to_share(self) -> list[int]:
+        """`missing`, for other processes to do.
+
+        Raises PlanError where rows are done again: only this process can do that.
+        """
+        if self.rejected:
+            raise PlanError(
+                f"rejected rows of {self.out} are being done again; finish that first, "
+                "with --retry-rejected and the engine local"
+            )
+        return self.missing
+
+    def opened(self) -> Lanes:
+        opened = start.opened(self.folder, self.plan, self.files, scorer=self.scorer)
+        return Lanes(opened, self.plan, self.out)
+
+    def finish(self) -> Report:
+        """Write down that it is done: nothing may be missing. Leftovers of killed jobs go."""
+        records = [self.done[chunk] for chunk in range(self.plan.n_chunks)]
+        if self.plan.retrying:
+            self.plan = replace(self.plan, retrying=False)
+            self.out.write(PLAN, asdict(self.plan))
+        report = report_of(
+            self.plan,
+            records,
+            self.described,
+            earlier=self.earlier,
+            max_rejected=self.max_rejected,
+            seconds=time.monotonic() - self.started,
+            steps_s=self.steps_s,
+            last=self.out.finished(),
+            other_files=leftovers.remove(self.out, self.plan, records),
+        )
+        self.out.finish(asdict(report), success=not report.unreadable)
+        return report
+
+
+class Counted:
+    """Keeps a job's records and its progress."""
+
+    def __init__(self, job: Begun, on_progress: OnProgress | None) -> None:
+        self._job, self._on_progress = job, on_progress
+        self._earlier = sum(record["rows"] for record in job.earlier)
+        self._errors = sum(sum(record["errors"].values()) for record in job.earlier)
+        self._rows = self._tokens = self._padded = 0
+
+    def on_batch(self, rows: int, tokens: int, padded: int) -> None:
+        self._rows += rows
+        self._tokens += tokens
+        self._padded += padded
+        if self._on_progress:
+            self._on_progress(
+                Progress(
+                    rows=self._earlier + self._rows,
+                    n_rows=self._job.plan.n_rows,
+                    rows_now=self._rows,
+                    tokens=self._tokens,
+                    padded_tokens=self._padded,
+                    errors=self._errors,
+                    steps_s=self._job.steps_s,
+                )
+            )
+
+    def on_chunk(self, number: int, record: Record | None) -> None:
+        if record:
+            before = self._job.rejected.get(number)
+            self._job.done[number] = record
+            self._errors += sum(record["errors"].values())
+            unscored = record["rows"] - record["scored"]
+            if before:
+                unscored -= before.record["rows"] - before.record["scored"]
+            self.on_batch(unscored, 0, 0)  # those that no batch had
+
+
+def work(
+    model: str | Path,
+    paths: Paths,
+    output: str | Path,
+    take: Take,
+    on_chunk: OnChunk,
+    workers: int | None = None,
+) -> dict[str, float]:
+    """Do chunks of a job that another process has begun; seconds spent in each step.
+
+    `workers`: of this machine, which need not be the one the job was planned on; they do not
+    decide the bytes.
+    Raises PlanError when there is no such job, or it is another model's, input's or onnxruntime's.
+    """
+    out = open_output(output)
+    plan = start.planned(out)
+    files = find_files(paths, plan.max_row_bytes)
+    lanes = Lanes(start.opened(Path(model), plan, files, workers=workers), plan, out)
+    lanes.run(take, on_chunk, lambda *batch: None)
+    return lanes.steps_s
+
+
+def try_rows(model: str | Path, paths: Paths, output: str | Path, rows: range) -> None:
+    """Score some rows of a job that was begun, and keep nothing: to see whether that can be done.
+
+    `rows` lie within one chunk of the job's plan. Raises PlanError as `work` does.
+    """
+    out = open_output(output)
+    plan = start.planned(out)
+    number = rows.start // plan.chunk_rows
+    opened = start.opened(Path(model), plan, find_files(paths, plan.max_row_bytes))
+    scorer, block = opened.scorer, opened.reader.read(number)
+    set_aside(block, out.quarantine())
+    _, documents = tokenised(number, block, plan, scorer, only=rows)
+    scorer.start(documents, **plan.options).outputs()

@@ -1,0 +1,116 @@
+"""Doing again only the rows of a finished job that had an error, after the input was mended.
+
+Each part is written anew with those rows in their places and the others as they were, to the byte,
+then its record. A job killed in between leaves a part that does not fit its record, which the next
+run makes anew as a whole. That a retry was begun stands in the plan until it is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+
+from ..errors import PlanError
+from ..tables import writers
+from ..tables.files import File
+from ..tables.readers import count_rows
+from .chunks import BlockReader, content_of, packed_contents, unpacked_contents
+from .plan import ANOTHER_FOLDER, Plan
+from .report import merged, without_rejected
+from .storage.base import CONTENTS, Output, Record, record_name
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """What a committed chunk has to do again."""
+
+    record: Record
+    """Of its other rows."""
+    rows: Collection[int]
+    """Their numbers in the table."""
+
+
+def mended(plan: Plan, now: list[dict[str, Any]]) -> Plan:
+    """The plan with the input as it is now. Raises PlanError where rows came, went or moved."""
+    before = [(file["name"], file["rows"]) for file in plan.input]
+    if [(file["name"], file["rows"]) for file in now] != before:
+        changed = next(
+            (f"{b[0]} had {b[1]:,} rows and {n['name']} has {n['rows']:,}"
+             for b, n in zip(before, now, strict=False) if b != (n["name"], n["rows"])),
+            f"there were {len(before)} files and are {len(now)}",
+        )  # fmt: skip
+        raise PlanError(
+            f"rows can be done again only where they stood: {changed}; {ANOTHER_FOLDER}"
+        )
+    return replace(plan, input=now, retrying=True)
+
+
+def find(out: Output, done: Mapping[int, Record], plan: Plan) -> dict[int, Rejected]:
+    """By chunk, what was rejected in it."""
+    rejected = writers.get(plan.output_format).rejected
+    found = {}
+    for chunk, record in done.items():
+        if record["errors"]:
+            contents = (out.get(file["name"]) or b"" for file in record["files"])
+            rows = {row for content in contents for row in rejected(content)}
+            found[chunk] = Rejected(without_rejected(record, len(rows)), rows)
+    return found
+
+
+def check_others(
+    out: Output,
+    reader: BlockReader,
+    done: Collection[int],
+    rejected: Mapping[int, Rejected],
+) -> None:
+    """Raises PlanError where a row that is done and was not rejected has changed or moved."""
+    for chunk in sorted(done):
+        block = reader.read(chunk)
+        rows = range(block.first_row, block.first_row + len(block))
+        again = rejected[chunk].rows if chunk in rejected else ()
+        known = _contents(out, chunk)
+        for i, row in enumerate(rows):
+            if row not in again and content_of(block.columns, i, rows) != known[i]:
+                raise PlanError(
+                    f"rows can be done again only where they stood: row {row:,} has a prediction "
+                    "and has changed or moved since; mend nothing but the rejected rows, or "
+                    f"{ANOTHER_FOLDER}"
+                )
+
+
+def commit(
+    out: Output,
+    before: Rejected,
+    tables: Mapping[str, pa.Table],
+    facts: Mapping[str, Any],
+    plan: Plan,
+) -> Record:
+    """The chunk's files with the new rows in them, and the record that counts them.
+
+    `tables`: the new rows by file name. The file of a partition that has lost all its rows is no
+    longer named; leftovers.py removes it.
+    """
+    form, chunk = writers.get(plan.output_format), before.record["chunk"]
+    there = {file["name"]: out.get(file["name"]) or b"" for file in before.record["files"]}
+    nothing = next(iter(tables.values())).slice(0, 0)
+    files = {}
+    for name in dict.fromkeys([*there, *tables]):
+        old, new = there.get(name), tables.get(name, nothing)
+        if old and not len(new) and len(form.rejected(old)) == count_rows(File(f"{out}/{name}")):
+            continue
+        files[name] = partial(form.replace, old, before.rows, new)
+    contents = _contents(out, chunk)
+    first_row = before.record["first_row"]
+    contents[[row - first_row for row in sorted(before.rows)]] = unpacked_contents(facts[CONTENTS])
+    kept = {CONTENTS: packed_contents(contents), **merged(before.record, facts)}
+    out.remove(record_name(chunk))
+    return out.commit(chunk, files, **kept)
+
+
+def _contents(out: Output, chunk: int) -> Any:
+    """Hashes of the chunk's rows, as its record has them."""
+    return unpacked_contents((out.read(record_name(chunk)) or {})[CONTENTS])

@@ -1,0 +1,151 @@
+"""What a job needs before its first chunk: arguments that can be, a plan, and the model opened.
+
+The plan itself, and what it is compared with, are plan.py's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+
+from ..digests import folder_sha256, folder_stamps
+from ..engine.scorer import Scorer
+from ..errors import InputError, PlanError
+from ..runtime.session import Device, device_of
+from ..tables.files import MAX_ROW_BYTES, File, is_url
+from ..tables.readers import Paths, column_types
+from . import plan as plans
+from .chunks import BlockReader, Types, output_names
+from .plan import Plan
+from .storage.base import PLAN, Output
+
+CHUNK_ROWS = 10_000
+
+
+def check_numbers(*counts_then_share: float | None) -> None:
+    *counts, share = counts_then_share
+    for name, count in zip(
+        ("chunk_rows", "workers", "threads", "token_budget", "max_row_bytes"), counts, strict=True
+    ):
+        if count is not None and count < 1:
+            raise InputError(f"{name} must be 1 or more, not {count}")
+    if share is not None and not 0 <= share <= 1:
+        raise InputError(f"max_rejected is a share of the rows, from 0 to 1, not {share}")
+
+
+def max_row_bytes(asked: int | None, score: Mapping[str, Any], plan: Plan | None) -> int:
+    """The limit of an input row: as asked, else as the job began, else as the model has it."""
+    begun = plan.max_row_bytes if plan else None
+    return int(asked or begun or score.get("max_row_bytes") or MAX_ROW_BYTES)
+
+
+def output_format(asked: str, csv_safe: bool | None, score: Mapping[str, Any]) -> str:
+    """The writer's name. Raises InputError for a format that has no safe form."""
+    if asked != "csv" and csv_safe:
+        raise InputError(f"csv_safe is of parts in the format csv, not {asked}")
+    if csv_safe is None:
+        csv_safe = bool(score.get("csv_safe"))
+    return "csv_safe" if asked == "csv" and csv_safe else asked
+
+
+def check_apart(output: str | Path, paths: Paths) -> None:
+    """A folder that is input and output would read its own parts the next time."""
+    for one in [paths] if isinstance(paths, str | Path) else paths:
+        if is_url(one) or is_url(output):
+            inside = str(output).startswith(f"{str(one).rstrip('/')}/")
+        else:
+            path = Path(one)
+            inside = path.is_dir() and Path(output).resolve().is_relative_to(path.resolve())
+        if inside:
+            raise InputError(f"the output {output} lies inside the input {one}")
+
+
+def new_plan(folder: Path, device: Device, asked: dict[str, Any]) -> tuple[Plan, Scorer]:
+    """The model has to be open, to know what is given: that scorer comes with it."""
+    how = {name: asked[name] for name in ("variant", "workers", "threads", "token_budget")}
+    scorer = Scorer(folder, device=device, **how)
+    # A wrong option must not get into a plan.
+    own = [one.name for one in scorer.fields(**asked["options"])]
+    _check_partition(asked["partition_by"], own, asked["keep"], scorer.head.SHARES)
+    asked["chunk_rows"] = asked["chunk_rows"] or scorer.manifest.score.get("chunk_rows", CHUNK_ROWS)
+    given = {
+        "variant": scorer.variant.name,
+        "provider": scorer.provider,
+        "workers": scorer.runner.workers,
+        "threads": scorer.runner.threads,
+        "token_budget": scorer.runner.token_budget,
+    }
+    return Plan(**{**asked, **given}), scorer
+
+
+def _check_partition(
+    column: str | None, own: Sequence[str], keep: Sequence[str], decisions: Any
+) -> None:
+    allowed = [*decisions, *output_names(keep, own).values()]
+    if column is not None and column not in allowed:
+        known = ", ".join(allowed) or "columns that are kept"
+        raise InputError(
+            f"the output can be partitioned by {known}, not by {column!r}; "
+            "columns of the input have to be kept for that"
+        )
+
+
+def planned(out: Output) -> Plan:
+    plan = plans.read(out.read(PLAN))
+    if plan is None:
+        raise PlanError(f"{out} holds no job")
+    return plan
+
+
+@contextlib.contextmanager
+def still(folder: Path) -> Iterator[None]:
+    """Raises PlanError when the model's files were touched while the body opened them."""
+    before = folder_stamps(folder)
+    yield
+    if folder_stamps(folder) != before:
+        raise PlanError(f"the model in {folder} was changed while it was opened; run this again")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A plan's model and input, as whoever does its chunks has them."""
+
+    scorer: Scorer
+    reader: BlockReader
+    types: Types
+
+
+def opened(
+    folder: Path,
+    plan: Plan,
+    files: list[File],
+    *,
+    workers: int | None = None,
+    scorer: Scorer | None = None,
+) -> Opened:
+    """Hold model, onnxruntime, provider and input against the plan, and open them.
+
+    Everybody who does chunks comes through here: this process, one that shares the job or takes it
+    over, a task run, an actor. Of the input the names are compared now, a file's content before
+    its first row is read. `workers`: of this machine. `scorer`: the one that the plan was made of.
+    Raises PlanError naming what is another one than the plan's.
+    """
+    if scorer is None:
+        with still(folder):
+            plans.check_same(plan, model=folder_sha256(folder), onnxruntime=ort.__version__)
+            scorer = Scorer(
+                folder,
+                variant=plan.variant,
+                device=device_of(plan.provider),
+                workers=workers or plan.workers,
+                threads=plan.threads,
+                token_budget=plan.token_budget,
+            )
+            plans.check_same(plan, provider=scorer.provider)
+    reader = BlockReader(files, plan, type(scorer.head))
+    return Opened(scorer, reader, column_types(plan.readable(files), plan.keep))

@@ -1,0 +1,18 @@
+"""Where the output of a job is stored: a folder, or a prefix in an object store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ...tables.files import is_url
+from .base import Output
+from .local import OutputFolder
+
+
+def open_output(where: str | Path) -> Output:
+    """The output at a path or a URL; nothing is made there yet."""
+    if is_url(where):
+        from .object_store import ObjectOutput
+
+        return ObjectOutput(str(where))
+    return OutputFolder(Path(where))

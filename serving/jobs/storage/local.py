@@ -1,0 +1,131 @@
+"""The output of a job in a folder on a disk."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ...digests import file_sha256
+from ...errors import PlanError
+from .base import LOCK, PLAN, Output, Record, Write
+
+
+class OutputFolder(Output):
+    """On a disk. Everything is written aside, flushed and renamed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[int | None]:
+        """Also makes the folder, and leaves none where no job was begun.
+
+        The lock dies with its process and those that inherited it.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise PlanError(f"the output {self.path} is a file; name a folder for the parts")
+        lock, is_new = self.path / LOCK, not self.path.exists()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = lock.open("a+b")
+        except OSError as problem:
+            raise PlanError(
+                f"the output {self.path} cannot be made: {problem.strerror}; name another folder"
+            ) from problem
+        with file:
+            # The file may have gone with a job that was refused.
+            if not _lock(file.fileno()) or not _is_at(lock, file.fileno()):
+                raise PlanError(f"another job is writing to {self.path}; wait for it or stop it")
+            try:
+                yield file.fileno()
+            finally:
+                if not (self.path / PLAN).exists():
+                    lock.unlink(missing_ok=True)
+                    if is_new:
+                        with contextlib.suppress(OSError):
+                            self.path.rmdir()
+
+    def names(self) -> set[str]:
+        return {one.name for one in self.path.iterdir() if not one.name.startswith(".")}
+
+    def files(self) -> Iterator[str]:
+        for folder, _, names in os.walk(self.path):
+            below = Path(folder).relative_to(self.path)
+            yield from ((below / name).as_posix() for name in names)
+
+    def get(self, name: str) -> bytes | None:
+        try:
+            return (self.path / name).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def put(self, name: str, write: Write) -> Record:
+        final = self.path / name
+        final.parent.mkdir(parents=True, exist_ok=True)
+        aside = final.with_name(f".{final.name}.tmp")
+        try:
+            write(aside)
+            made = {"name": name, "size": aside.stat().st_size, "sha256": file_sha256(aside)}
+            _flush(aside)
+        except BaseException:
+            aside.unlink(missing_ok=True)  # on a full disk it takes the room that others need
+            raise
+        aside.replace(final)
+        if sys.platform != "win32":  # Windows has no handle for a folder
+            _flush(final.parent)
+        return made
+
+    def remove(self, name: str) -> None:
+        (self.path / name).unlink(missing_ok=True)
+
+    def sweep(self, names: Iterable[str], folders: str | None) -> None:
+        for name in names:
+            self.remove(name)
+        if folders:
+            for one in [one for one in self.path.iterdir() if one.name.startswith(folders)]:
+                with contextlib.suppress(OSError):  # there is something in it
+                    one.rmdir()
+
+    def is_whole(self, file: Mapping[str, Any]) -> bool:
+        path = self.path / file["name"]
+        return path.is_file() and bool(file_sha256(path) == file["sha256"])
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _is_at(path: Path, handle: int) -> bool:
+    return path.exists() and os.path.samestat(path.stat(), os.fstat(handle))
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(handle: int) -> bool:
+        try:
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+
+else:
+    import fcntl
+
+    def _lock(handle: int) -> bool:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True

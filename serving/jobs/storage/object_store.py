@@ -1,0 +1,133 @@
+"""The output of a job in an object store, such as s3://bucket/prefix.
+
+A lock that dies with its process is not to be had there, and not needed: the plan and each commit
+record are put on the condition that there is none yet, so of two jobs at one output the first to
+finish a chunk has it, and the other takes that over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from ...digests import file_sha256
+from ...errors import ServingError
+from ...tables.files import File, filesystem_of, unreachable
+from .base import COMMITS, Output, Record, Write, held, record_name
+
+REQUESTS = 16
+"""Records that are looked at at a time."""
+
+
+class ObjectOutput(Output):
+    """Every put is one request that happens as a whole or not at all."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        self._filesystem, self._root = filesystem_of(self.url)
+
+    def __str__(self) -> str:
+        return self.url
+
+    def held(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    def names(self) -> set[str]:
+        return self._names("")
+
+    def files(self) -> Iterator[str]:
+        with unreachable(self.url):
+            found = self._filesystem.find(self._root)
+        return (path.removeprefix(f"{self._root}/") for path in found)
+
+    def get(self, name: str) -> bytes | None:
+        with unreachable(self.url):
+            try:
+                return bytes(self._filesystem.cat_file(self._path(name)))
+            except FileNotFoundError:
+                return None
+
+    def put(self, name: str, write: Write) -> Record:
+        return self._put(name, write, mode="overwrite")
+
+    def create(self, name: str, write: Write) -> Record:
+        return self._put(name, write, mode="create")
+
+    def _put(self, name: str, write: Write, *, mode: str) -> Record:
+        """Raises FileExistsError for `create` where there is one with other content."""
+        with tempfile.TemporaryDirectory() as folder:
+            aside = Path(folder) / Path(name).name
+            write(aside)
+            content, digest = aside.read_bytes(), file_sha256(aside)
+        try:
+            self._filesystem.pipe_file(self._path(name), content, mode=mode)
+        except FileExistsError:
+            # It may be our own: a request whose answer was lost is sent again.
+            if self.get(name) != content:
+                raise
+        except (FileNotFoundError, PermissionError) as problem:
+            raise ServingError(f"{self.url} cannot be written: {problem}") from problem
+        size, tag = self._stamp(name)
+        return {"name": name, "size": size, "sha256": digest, "tag": tag}
+
+    def remove(self, name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self._filesystem.rm_file(self._path(name))
+
+    def sweep(self, names: Iterable[str], folders: str | None) -> None:
+        with ThreadPoolExecutor(REQUESTS) as pool:
+            for _ in pool.map(self.remove, names):
+                pass
+
+    def is_whole(self, file: Mapping[str, Any]) -> bool:
+        try:
+            return self._stamp(file["name"]) == (file["size"], file["tag"])
+        except FileNotFoundError:
+            return False
+
+    # --- chunks -----------------------------------------------------------------------------------
+
+    def commit(self, chunk: int, files: Mapping[str, Write], **facts: Any) -> Record:
+        made = []
+        for name, write in files.items():
+            try:
+                made.append(self.create(name, write))
+            except FileExistsError:  # left by a killed job, or another one is at work
+                if there := self.committed(chunk):
+                    return there
+                made.append(self.put(name, write))
+        record = {"chunk": chunk, "files": made, **facts}
+        try:
+            self.create_record(record_name(chunk), record)
+        except FileExistsError:
+            if there := self.committed(chunk):
+                return there
+            self.write(record_name(chunk), record)
+        return held(record)
+
+    def all_committed(self, n_chunks: int) -> dict[int, Record]:
+        there = self._names(COMMITS)
+        begun = [chunk for chunk in range(n_chunks) if Path(record_name(chunk)).name in there]
+        with ThreadPoolExecutor(REQUESTS) as pool:
+            records = zip(begun, pool.map(self.committed, begun), strict=True)
+            return {chunk: record for chunk, record in records if record is not None}
+
+    # --- the store --------------------------------------------------------------------------------
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+    def _stamp(self, name: str) -> tuple[int, str]:
+        return File(f"{self.url}/{name}").stamp()
+
+    def _names(self, folder: str) -> set[str]:
+        with unreachable(self.url):
+            try:
+                found = self._filesystem.ls(f"{self._root}/{folder}".rstrip("/"), detail=False)
+            except FileNotFoundError:
+                return set()
+        return {path.rstrip("/").rsplit("/", 1)[-1] for path in found} - {""}

@@ -1,0 +1,83 @@
+"""A scoring job in a process of its own: `python -m headrace.serving.jobs.worker JOB`.
+
+JOB is a file with a JSON object: `{"run": {...}}` with the arguments of job.run, `{"work": {...}}`
+with those of job.work and a list of `chunks`, or `{"try": {...}}` with those of job.try_rows. What
+happens is told on standard output, one JSON object a line: `progress`, `begun` and `committed`
+chunks, and last a `report`, `done`, or an `error`. A process that ends without one of these died,
+and whoever started it knows what it was at.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import traceback
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .report import Progress
+
+PROGRESS_EVERY_S = 0.2
+
+
+class Teller:
+    """Writes events to what was standard output; native libraries that print get the other one."""
+
+    def __init__(self) -> None:
+        self._to = os.dup(1)
+        os.dup2(2, 1)
+        self._last = 0.0
+
+    def tell(self, **event: Any) -> None:
+        os.write(self._to, (json.dumps(event) + "\n").encode())
+
+    def progress(self, now: Progress) -> None:
+        if now.rows == now.n_rows or time.monotonic() - self._last >= PROGRESS_EVERY_S:
+            self._last = time.monotonic()
+            self.tell(progress=asdict(now))
+
+    def chunk(self, number: int, record: dict[str, Any] | None) -> None:
+        self.tell(**{"committed" if record else "begun": number})
+
+
+def _text(problem: Exception) -> str:
+    """Without the errno, which is told by itself."""
+    if isinstance(problem, OSError) and problem.strerror:
+        at = f": {problem.filename}" if problem.filename else ""
+        return problem.strerror + at
+    return str(problem)
+
+
+def main(job: Path) -> None:
+    teller = Teller()
+    try:
+        from . import job as jobs
+
+        ((call, arguments),) = json.loads(job.read_bytes()).items()
+        if call == "run":
+            report = jobs.run(**arguments, on_progress=teller.progress, on_chunk=teller.chunk)
+            teller.tell(report=report.to_dict())
+        elif call == "work":
+            todo = iter(arguments.pop("chunks"))
+            jobs.work(**arguments, take=lambda: next(todo, None), on_chunk=teller.chunk)
+            teller.tell(done=True)
+        else:
+            jobs.try_rows(**{**arguments, "rows": range(*arguments["rows"])})
+            teller.tell(done=True)
+    except Exception as problem:  # noqa: BLE001  # whatever it is, the starter has to know
+        teller.tell(
+            error={
+                "kind": type(problem).__name__,
+                "text": _text(problem),
+                "errno": getattr(problem, "errno", None),
+                "traceback": traceback.format_exc(),
+            }
+        )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

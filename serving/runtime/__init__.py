@@ -1,0 +1,1 @@
+"""onnxruntime sessions, batches, and what the CPU can do."""

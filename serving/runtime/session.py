@@ -1,0 +1,237 @@
+"""onnxruntime sessions: on the device that was asked for, or not at all.
+
+onnxruntime falls back to the CPU by itself, with no more than a line on standard error. Here the
+device given is compared with the device asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import io
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import onnxruntime as ort
+from onnxruntime.capi.onnxruntime_pybind11_state import (
+    EPFail,
+    Fail,
+    InvalidArgument,
+    InvalidGraph,
+    InvalidProtobuf,
+    NoSuchFile,
+    NotImplemented,
+)
+
+from ..arrays import Array
+from ..errors import ModelFolderError, ProviderError
+from . import tensorrt
+from .batching import ANY, Shapes
+from .saturation import saturates
+
+Device = Literal["auto", "cpu", "cuda", "tensorrt"]
+PROVIDERS: dict[Device, str] = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+LENGTH_STEPS: dict[Device, int] = {"cuda": 8, "tensorrt": 16}
+"""16 pads 10,000 docstrings of 102 tokens on average by 10%, sentences of 20 by 38%; 64 padded the
+ones by 32% and the others to three times their length."""
+MAX_ROWS: dict[Device, int] = {"tensorrt": 256}
+"""An engine sets aside memory for so many rows of the maximum length."""
+CUDA_OPTIONS = {"arena_extend_strategy": "kSameAsRequested"}
+"""The default doubles what it takes each time."""
+EXACT_PRODUCTS = "session.x64quantprecision"
+"""Weights beyond 7 bits are taken as uint8, whose products do not saturate: slower, and exact."""
+ERRORS_ONLY = 3  # onnxruntime's log severity
+UNREADABLE = (Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, NoSuchFile, NotImplemented)
+
+
+class Session:
+    """A graph on a device, as heads run it: `.inputs`, `.outputs`, their names; `.providers`, best
+    first; `.shapes`, those its batches must have; `.one_length`, whether all their rows need one
+    length; `.raw`, onnxruntime's own."""
+
+    def __init__(self, session: ort.InferenceSession, shapes: Shapes) -> None:
+        self.inputs = [one.name for one in session.get_inputs()]
+        self.outputs = [one.name for one in session.get_outputs()]
+        self.providers = list(session.get_providers())
+        self.shapes = shapes
+        # Where there is a mask there is padding; a decoder has positions, and no need of either.
+        self.one_length = not {"attention_mask", "position_ids", "last"} & set(self.inputs)
+        self.raw, self._on_cpu = session, self.providers[0] == PROVIDERS["cpu"]
+
+    def run(self, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
+        """The outputs by these names. Several threads may run at a time."""
+        if self._on_cpu:
+            found: list[Array] = self.raw.run(outputs, feeds)
+            return found
+        return run_bound(self.raw, outputs, feeds, memory="cuda")
+
+
+def run_bound(
+    session: ort.InferenceSession,
+    outputs: Sequence[str],
+    feeds: Mapping[str, Array],
+    *,
+    memory: str,
+) -> list[Array]:
+    """Run with the outputs left in the device's memory (`cpu`, `cuda`) and copied once at the end.
+
+    The inputs are copied from ordinary memory: onnxruntime 1.31 offers Python no pinned memory
+    ("Unsupported device type: cuda_pinned"), and a batch's ids are a few hundred kilobytes.
+    """
+    binding = session.io_binding()
+    for name, array in feeds.items():
+        binding.bind_cpu_input(name, array)
+    for name in outputs:
+        binding.bind_output(name, memory)
+    session.run_with_iobinding(binding)
+    found: list[Array] = binding.copy_outputs_to_cpu()
+    return found
+
+
+def open_session(
+    graph: Path,
+    *,
+    provider: str,
+    threads: int,
+    max_length: int,
+    half: bool = False,
+    disabled_optimizers: Sequence[str] = (),
+) -> Session:
+    """A session on just that provider (and below it for what it has no kernel for: TensorRT on
+    CUDA, both on the CPU).
+
+    `max_length`: of rows, in tokens. `half`: the graph computes in fp16.
+    Raises ProviderError when onnxruntime gives another provider or this one cannot take the graph,
+    ModelFolderError for a graph it cannot load.
+    """
+    device = device_of(provider)
+    options = _options(threads)
+    if device != "cpu":
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    ort.disable_telemetry_events()
+    try:
+        with _asked(graph, device, max_length=max_length, half=half) as asked:
+            session = ort.InferenceSession(
+                graph,
+                options,
+                providers=asked,
+                disabled_optimizers=list(disabled_optimizers),
+                enable_fallback=0,  # onnxruntime's own, which would carry on elsewhere
+            )
+    except UNREADABLE as problem:
+        raise ModelFolderError(f"{graph} cannot be loaded: {problem}") from problem
+    except (EPFail, RuntimeError) as problem:
+        raise ProviderError(f"{provider} cannot run {graph}: {problem}") from problem
+    _check_given(session, provider)
+    has_mask = "attention_mask" in [one.name for one in session.get_inputs()]
+    return Session(session, shapes_for(device, max_length=max_length, has_mask=has_mask))
+
+
+def shapes_for(device: Device, *, max_length: int, has_mask: bool = True) -> Shapes:
+    """The shapes of a device's batches; without a mask there can be no padding."""
+    if device == "cpu":
+        return ANY
+    step = LENGTH_STEPS[device] if has_mask else 1
+    return Shapes(step, max_length, MAX_ROWS.get(device))
+
+
+def _options(threads: int) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = ERRORS_ONLY
+    options.use_deterministic_compute = True
+    # Keeps one allocation plan per input shape; lengths differ, so memory would grow with them.
+    options.enable_mem_pattern = False
+    if saturates():
+        # Only there: elsewhere onnxruntime 1.31 would give up its VNNI kernels for it.
+        options.add_session_config_entry(EXACT_PRODUCTS, "1")
+    return options
+
+
+@contextlib.contextmanager
+def _asked(graph: Path, device: Device, *, max_length: int, half: bool) -> Iterator[list[Any]]:
+    """The providers to open a graph with, best first, with their options."""
+    cuda = (PROVIDERS["cuda"], CUDA_OPTIONS)
+    if device != "tensorrt":
+        yield [PROVIDERS["cpu"]] if device == "cpu" else [cuda, PROVIDERS["cpu"]]
+        return
+    if problem := lacks(device):
+        raise ProviderError(f"device {device} cannot be had: {problem}")
+    shapes = shapes_for(device, max_length=max_length)
+    with tensorrt.engine_folder(graph, shapes) as folder:
+        own = tensorrt.options(_inputs(graph), shapes, half=half, folder=folder)
+        yield [(PROVIDERS[device], own), cuda, PROVIDERS["cpu"]]
+
+
+def _inputs(graph: Path) -> list[str]:
+    options = _options(threads=1)
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(graph, options, providers=[PROVIDERS["cpu"]])
+    return [one.name for one in session.get_inputs()]
+
+
+def _check_given(session: ort.InferenceSession, provider: str) -> None:
+    """Raises ProviderError where the provider asked for is not there, or has nothing to do."""
+    given = session.get_providers()
+    if given[0] != provider:
+        why = lacks(device_of(provider)) or "it does not say why"
+        raise ProviderError(f"asked for {provider}, onnxruntime gave {given[0]}: {why}")
+    if provider == PROVIDERS["cpu"]:
+        return
+    taken = {one.ep_name for one in session.get_provider_graph_assignment_info()}
+    if provider not in taken:
+        raise ProviderError(f"{provider} took no part of the graph, but {', '.join(sorted(taken))}")
+
+
+def device_of(provider: str) -> Device:
+    return next(device for device, name in PROVIDERS.items() if name == provider)
+
+
+def providers_for(device: Device) -> list[str]:
+    """Providers to try for a device, best first: TensorRT only where it is asked for.
+
+    Raises ProviderError for a device that cannot be had.
+    """
+    if device not in ("auto", *PROVIDERS):
+        raise ProviderError(f"no device {device!r}; there are auto, {', '.join(PROVIDERS)}")
+    if device == "auto":
+        return [PROVIDERS["cpu"]] if cuda_lacks() else [PROVIDERS["cuda"], PROVIDERS["cpu"]]
+    if problem := lacks(device):
+        raise ProviderError(f"device {device} cannot be had: {problem}")
+    return [PROVIDERS[device]]
+
+
+def lacks(device: Device) -> str | None:
+    """What keeps onnxruntime from a device on this machine, or None when nothing does."""
+    if device == "cpu":
+        return None
+    if device == "tensorrt" and PROVIDERS[device] not in ort.get_available_providers():
+        return "this onnxruntime is built without TensorRT; install onnxruntime-gpu in its place"
+    return cuda_lacks() or (tensorrt.lacks() if device == "tensorrt" else None)
+
+
+@cache
+def cuda_lacks() -> str | None:
+    """What keeps onnxruntime from CUDA on this machine, or None when nothing does."""
+    if PROVIDERS["cuda"] not in ort.get_available_providers():
+        return "this onnxruntime is built without CUDA; install onnxruntime-gpu in its place"
+    name = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
+    try:
+        driver = ctypes.CDLL(name)
+    except OSError:
+        return f"no NVIDIA driver here ({name} not found)"
+    n_devices = ctypes.c_int(0)
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(n_devices)) or not n_devices.value:
+        return "the NVIDIA driver shows no GPU to this process"
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        ort.preload_dlls()  # finds the CUDA and cuDNN libraries of site-packages
+    failed = [line for line in printed.getvalue().splitlines() if line.startswith("Failed")]
+    return f"{failed[0]}; install onnxruntime-gpu[cuda,cudnn]" if failed else None

@@ -1,0 +1,1 @@
+"""Read and write tables: CSV, JSON lines, Parquet, Arrow."""

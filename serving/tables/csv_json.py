@@ -1,0 +1,369 @@
+"""From one file's bytes to rows: CSV and JSON lines. (Parquet and Arrow: parquet_arrow.py.)
+
+Each format has three functions: `*_names` lists a file's columns, `*_count` counts its rows, and
+`*_rows` yields them, a bad one with its reason code (readers.py lists those). What is wrong with a
+file as a whole is an InputError or one of the libraries' own errors (`readers.BROKEN`).
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import difflib
+import io
+import itertools
+import json
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import IO, Any
+
+from ..errors import InputError
+from ..text.validity import is_unicode
+from .files import File, unpacked
+
+Row = tuple[list[Any], str | None]
+"""Values of the asked columns, and a reason code or None for a good row."""
+Record = list[str] | str
+"""The fields of a CSV record; or the reason code of one that could not be read."""
+Object = dict[str, Any] | str
+"""Of JSON lines; or the reason code of a line that is none."""
+
+TOO_LARGE = "row_too_large"
+SKIP = 2**16
+"""Of a line that is too long, at a time."""
+# Python gives up on JSON at about 1,000, earlier or later with what has called it.
+MAX_NESTING = 100
+# Of a file's columns and of a column's name, in a message.
+NAMES_SHOWN, NAME_CHARS = 20, 60
+# JSON lines have no header: a column that none of the first objects has is called missing.
+OBJECTS_LOOKED_AT = 1000
+
+
+def check_columns(path: File, columns: Sequence[str], there: Sequence[str]) -> None:
+    """Raises InputError for a column that is not there, naming the nearest, or is there twice."""
+    for name in columns:
+        if there.count(name) > 1:
+            raise InputError(f"{path} has {there.count(name)} columns {name!r}; rename all but one")
+        if name not in there:
+            near = difflib.get_close_matches(name, there, n=1)
+            hint = f"; did you mean {near[0]!r}? It has " if near else "; it has "
+            raise InputError(f"{path} has no column {name!r}{hint}{_listed(there)}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    """A header can be any garbage, and as long as the file."""
+    shown = [repr(name)[:NAME_CHARS] for name in names[:NAMES_SHOWN]]
+    more = [f"{len(names) - NAMES_SHOWN:,} more"] if len(names) > NAMES_SHOWN else []
+    return ", ".join(shown + more) or "none"
+
+
+@contextmanager
+def _open(path: File) -> Iterator[io.BufferedReader]:
+    """The file's bytes, unpacked, without a byte order mark.
+
+    Raises InputError for an empty file and for UTF-16.
+    """
+    with unpacked(path) as file:
+        start = file.peek(2)[:2]
+        if not start:
+            raise InputError(f"{path} is empty")
+        if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            raise InputError(f"{path} is UTF-16; save it as UTF-8")
+        if file.peek(3)[:3] == codecs.BOM_UTF8:
+            file.read(3)
+        yield file
+
+
+class Bad(str):
+    """A reason code, in the place of a value that could not be read."""
+
+
+class Number(float):
+    """A JSON number that Python would write in another way, with its own text."""
+
+    text: str
+
+    def __new__(cls, text: str) -> Number:
+        number = super().__new__(cls, text)
+        number.text = text
+        return number
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def clean(values: list[Any]) -> Row:
+    """The row with what is bad taken out of it, and named."""
+    code = None
+    for i, value in enumerate(values):
+        if problem := _problem(value):
+            values[i], code = None, problem
+    return values, code
+
+
+def _problem(value: Any) -> str | None:
+    if isinstance(value, str):
+        if isinstance(value, Bad):
+            return value
+        return None if is_unicode(value) else "invalid_utf8"
+    within = [value]
+    for _ in range(MAX_NESTING):
+        within = [part for one in within for part in _parts(one)]
+        if not within:
+            return None
+        for part in within:
+            if isinstance(part, Bad):
+                return part
+            if isinstance(part, str) and not is_unicode(part):
+                return "invalid_utf8"
+    return "invalid_json"
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return itertools.chain(value, value.values())
+    return value if isinstance(value, list | tuple) else ()
+
+
+# --- CSV ------------------------------------------------------------------------------------------
+
+
+def csv_names(path: File, delimiter: str) -> list[str]:
+    with _open(path) as file:
+        return _header(_csv_records(file, delimiter, path.max_row_bytes), path)
+
+
+def csv_count(path: File, delimiter: str) -> int:
+    with _open(path) as file:
+        records = _csv_records(file, delimiter, path.max_row_bytes)
+        _header(records, path)
+        return sum(1 for _ in records)
+
+
+def csv_rows(path: File, columns: Sequence[str], delimiter: str) -> Iterator[Row]:
+    with _open(path) as file:
+        records = _csv_records(file, delimiter, path.max_row_bytes)
+        header = _header(records, path)
+        check_columns(path, columns, header)
+        wanted = [header.index(name) for name in columns]
+        for record in records:
+            if isinstance(record, str):
+                yield [None] * len(wanted), record
+            elif len(record) != len(header):
+                yield [None] * len(wanted), "wrong_field_count"
+            else:
+                yield clean([record[i] for i in wanted])
+
+
+def _header(records: Iterator[Record], path: File) -> list[str]:
+    header = next(records, None)
+    if header == TOO_LARGE:
+        raise InputError(
+            f"{path} cannot be read: its header line is longer than {path.max_row_bytes:,} bytes"
+        )
+    if header is None or isinstance(header, str):
+        raise InputError(f"{path} has no header line with the names of its columns")
+    return header
+
+
+def allow_long_fields(n_chars: int) -> None:
+    """csv's own limit is 131,072 characters, for the whole process."""
+    csv.field_size_limit(max(n_chars, csv.field_size_limit()))
+
+
+class _Lines:
+    """Lines for csv.reader; remembers those of the record at hand, so as to read them again."""
+
+    def __init__(self, lines: Iterator[str], limit: int) -> None:
+        self._lines, self._limit = lines, limit
+        self._again: deque[str] = deque()
+        self._n_bytes = 0
+        self.record: list[str] = []
+        self.ended = False
+        self.too_large = False
+
+    def begin(self) -> None:
+        self.record.clear()
+        self._n_bytes = 0
+        self.too_large = False
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        # No line closes the quote that swallowed it: one that it opens itself stays open as well,
+        # and is not followed, or a file full of them would be read as often as it has lines.
+        line = None
+        if not (self.record and self._again):
+            line = self._again.popleft() if self._again else next(self._lines, None)
+        if line is None:
+            self.ended = True
+            raise StopIteration
+        self._n_bytes += n_bytes(line)
+        self.too_large = isinstance(line, Bad) or self._n_bytes > self._limit
+        if self.too_large and self.record:  # a quote that is not closed within reason
+            self._again.append(line)
+            self.ended = True
+            raise StopIteration
+        self.record.append(line)
+        if self.too_large:
+            raise StopIteration
+        return line
+
+    def retry_after_first(self) -> None:
+        self._again.extendleft(reversed(self.record[1:]))
+        self.ended = False
+
+
+def n_bytes(text: str) -> int:
+    """The length in the file, in bytes: those that are not UTF-8 are lone surrogates here."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogateescape"))
+
+
+def _csv_records(file: IO[bytes], delimiter: str, limit: int) -> Iterator[Record]:
+    """Records without the blank ones, or a reason code: of a line that opens a quote nobody closes
+    and of a record over the limit.
+
+    A line with an open quote costs itself only: the lines its quote swallowed are read again. Bytes
+    that are not UTF-8 come as lone surrogates, so they too cost their own record only.
+    """
+    allow_long_fields(limit + 1)
+    with io.TextIOWrapper(file, "utf-8", errors="surrogateescape", newline="") as text:
+        lines = _Lines(_text_lines(text, limit), limit)
+        records = csv.reader(lines, delimiter=delimiter)
+        while True:
+            lines.begin()
+            record = next(records, None)
+            if record is None and not lines.record:
+                return
+            # Only from within quotes does csv.reader look past the last line.
+            if lines.ended:
+                lines.retry_after_first()
+                records = csv.reader(lines, delimiter=delimiter)  # the old one's buffer stays large
+                yield TOO_LARGE if lines.too_large else "wrong_field_count"
+            elif lines.too_large:
+                yield TOO_LARGE
+            elif record:
+                yield record
+
+
+def _text_lines(file: io.TextIOWrapper, limit: int) -> Iterator[str]:
+    """The file's lines; `Bad` in the place of one that is too long."""
+    return map(partial(_whole, file, limit), iter(partial(file.readline, limit + 1), ""))
+
+
+def _whole(file: IO[Any], limit: int, line: Any) -> Any:
+    """The line, or `Bad` with the rest of it passed over."""
+    end: Any = ("\n", "\r") if isinstance(line, str) else b"\n"
+    if len(line) <= limit:
+        return line
+    while line and not line.endswith(end):
+        line = file.readline(SKIP)
+    return Bad(TOO_LARGE)
+
+
+# --- JSON lines -----------------------------------------------------------------------------------
+
+
+def json_names(path: File) -> list[str]:
+    with _open(path) as file:
+        return _keys(itertools.islice(_json_objects(file, path), OBJECTS_LOOKED_AT))
+
+
+def json_count(path: File) -> int:
+    with _open(path) as file:
+        return sum(1 for _ in _json_lines(file, path.max_row_bytes))
+
+
+def json_rows(path: File, columns: Sequence[str]) -> Iterator[Row]:
+    with _open(path) as file:
+        objects = _json_objects(file, path)
+        first = _first(objects, columns)
+        if any(isinstance(one, dict) for one in first):
+            check_columns(path, columns, _keys(first))
+        for one in itertools.chain(_taken(first), objects):
+            if isinstance(one, str):
+                yield [None] * len(columns), one
+            else:
+                yield clean([one.get(name) for name in columns])
+
+
+def _first(objects: Iterator[Object], columns: Sequence[str]) -> deque[Object]:
+    """So many objects as it takes to see all columns: what they hold may be large."""
+    first, missing = deque[Object](), set(columns)
+    for one in itertools.islice(objects, OBJECTS_LOOKED_AT):
+        first.append(one)
+        if isinstance(one, dict) and not (missing := missing - one.keys()):
+            break
+    return first
+
+
+def _taken(objects: deque[Object]) -> Iterator[Object]:
+    while objects:
+        yield objects.popleft()
+
+
+def _json_objects(file: io.BufferedReader, path: File) -> Iterator[Object]:
+    """The object of each line that is not blank, or a reason code."""
+    start = file.peek(1)
+    lines, number = _json_lines(file, path.max_row_bytes), 0
+    while line := next(lines, None):
+        if number == 0 and (start if isinstance(line, Bad) else line).lstrip().startswith(b"["):
+            raise InputError(f"{path} is a JSON array; write one object a line instead")
+        number += 1
+        if isinstance(line, Bad):
+            yield line
+            continue
+        try:
+            text = line.decode()
+            del line  # it may hold a text of many megabytes
+            value = _decode(text)
+            del text
+        except UnicodeDecodeError:
+            yield "invalid_utf8"
+        except (ValueError, RecursionError):
+            yield "invalid_json"
+        else:
+            yield value if isinstance(value, dict) else "invalid_json"
+
+
+def _json_lines(file: IO[bytes], limit: int) -> Iterator[bytes | Bad]:
+    """Those that are not blank; none is held by whoever iterates."""
+    lines = iter(partial(file.readline, limit + 1), b"")
+    return filter(_is_not_blank, map(partial(_whole, file, limit), lines))
+
+
+def _is_not_blank(line: bytes | Bad) -> bool:
+    return bool(line.strip())
+
+
+def _float(text: str) -> float:
+    number = float(text)
+    return number if repr(number) == text else Number(text)
+
+
+def _int(text: str) -> float:
+    if text == "-0":
+        return Number(text)
+    try:
+        return int(text)
+    except ValueError:  # more digits than Python takes
+        return Number(text)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A key that stands there twice has no value: which of them was meant?"""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        counts = Counter(key for key, _ in pairs)
+        found |= {key: Bad("invalid_json") for key, count in counts.items() if count > 1}
+    return found
+
+
+_decode = json.JSONDecoder(object_pairs_hook=_object, parse_float=_float, parse_int=_int).decode
+
+
+def _keys(objects: Iterable[Object]) -> list[str]:
+    return list(dict.fromkeys(key for one in objects if isinstance(one, dict) for key in one))

@@ -1,0 +1,268 @@
+"""The files of a table: on a disk, or in an object store behind a URL such as s3://bucket/key.
+
+URLs go through fsspec, and what it needs for their scheme (the extra `s3`), imported when there is
+one. A connection that drops is the library's to retry; what it gives up on is an OSError.
+"""
+
+from __future__ import annotations
+
+import bz2
+import glob
+import gzip
+import importlib
+import io
+import lzma
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import takewhile
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, cast
+from urllib.parse import unquote
+
+import pyarrow as pa
+
+from ..digests import file_sha256
+from ..errors import InputError
+
+BLOCK = 2**22
+"""Bytes that a remote file is asked for at a time."""
+HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
+MAX_ROW_BYTES = 2**26
+"""Of a row, by default: a longer one costs itself, and not the memory it would take."""
+HTTP = ("http://", "https://")
+"""They list nothing, and a question mark begins a query: one address is one file."""
+CREDENTIALS = re.compile(r"(?<=://)[^/:@?]*:(?!\d{1,5}/)[^@?]*@")
+"""`user:password@`, in which a password may hold a slash; not `host:port/` and a path with an @."""
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of a table. `str()` is what a user would call it, without secrets."""
+
+    where: str
+    """A path, or a URL."""
+    max_row_bytes: int = field(default=MAX_ROW_BYTES, compare=False)
+    """A row with more is not read: it has the error `row_too_large`."""
+
+    def __str__(self) -> str:
+        if not is_url(self.where):
+            return self.where
+        named = CREDENTIALS.sub("", self.where)
+        return named.partition("?")[0] if named.startswith(HTTP) else named
+
+    @property
+    def name(self) -> str:
+        return Path(str(self)).name
+
+    @property
+    def partitions(self) -> dict[str, str | None]:
+        """Columns that stand in the path, as in `day=2026-01-31/part-0.parquet`: always text."""
+        named = [one.partition("=") for one in Path(str(self)).parts[:-1] if "=" in one]
+        values = {unquote(name): unquote(value) for name, _, value in named}
+        return {name: None if value == HIVE_NULL else value for name, value in values.items()}
+
+    def open(self) -> IO[bytes]:
+        """Its bytes as they are, at any position."""
+        if not is_url(self.where):
+            return Path(self.where).open("rb")
+        filesystem, path = filesystem_of(self.where)
+        return cast(IO[bytes], filesystem.open(path, "rb", block_size=BLOCK))
+
+    def native(self) -> pa.NativeFile:
+        """The same for Arrow, which reads a disk without asking Python."""
+        if is_url(self.where):
+            return pa.PythonFile(self.open(), "r")
+        return pa.OSFile(self.where)
+
+    def stamp(self) -> tuple[int, str]:
+        """Size in bytes, and what changes with the content: sha256, or a store's own tag."""
+        if not is_url(self.where):
+            return Path(self.where).stat().st_size, file_sha256(Path(self.where))
+        filesystem, path = filesystem_of(self.where)
+        info = filesystem.info(path)
+        changing = info.get("ETag") or info.get("Last-Modified") or filesystem.ukey(path)
+        return int(info["size"]), str(changing).strip('"')
+
+
+def names_below(files: Sequence[File]) -> list[str]:
+    """What tells files apart: their paths below the folder that holds them all."""
+    paths = [Path(str(file)).parts for file in files]
+    folders = zip(*(path[:-1] for path in paths), strict=False)
+    n_common = sum(1 for _ in takewhile(lambda level: len(set(level)) == 1, folders))
+    return [str(PurePosixPath(*path[n_common:])) for path in paths]
+
+
+def identity(file: File) -> str:
+    """Equal for all names of one file: relative and absolute, through links, as path and as URL."""
+    where = file.where
+    if is_url(where):
+        filesystem, path = filesystem_of(where)
+        where = str(filesystem.unstrip_protocol(path)).removeprefix("file://")
+    return where if is_url(where) else os.path.realpath(where)
+
+
+def is_url(where: str | Path) -> bool:
+    return "://" in str(where)
+
+
+def filesystem_of(url: str) -> tuple[Any, str]:
+    """fsspec's file system and the path in it. Raises InputError where that cannot be had."""
+    try:
+        fsspec = importlib.import_module("fsspec")
+        # What others write meanwhile has to be seen: no listing is kept.
+        filesystem, path = fsspec.url_to_fs(url, use_listings_cache=False)
+    except (ImportError, ValueError) as problem:
+        hint = '; pip install "headrace[s3]"' if url.startswith(("s3:", "s3a:")) else ""
+        raise InputError(f"{url} cannot be reached: {problem}{hint}") from problem
+    return filesystem, str(path)
+
+
+# --- which files ----------------------------------------------------------------------------------
+
+
+def expand(given: str | Path, is_table: Callable[[str], bool]) -> list[File]:
+    """The files that a path, glob, folder or URL names, sorted.
+
+    `is_table`: whether a file in a folder, by its name, is meant. Names that start with `.` or `_`
+    never are. Raises InputError where there is none.
+    """
+    if is_url(given):
+        return _expand_url(str(given), is_table)
+    path = Path(given)
+    if path.is_file():
+        return [File(str(path))]
+    if path.is_dir():
+        below = sorted(file for file in path.rglob("*") if file.is_file())
+        found = [file for file in below if _is_meant(file.relative_to(path).parts, is_table)]
+        return _some([str(file) for file in found], f"{path} holds no table")
+    if glob.has_magic(str(path)):
+        # Path.glob takes no absolute pattern.
+        matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))  # noqa: PTH207
+        return _some(
+            [str(match) for match in matches if match.is_file()], f"no file matches {path}"
+        )
+    raise InputError(f"{path} does not exist")
+
+
+def _expand_url(url: str, is_table: Callable[[str], bool]) -> list[File]:
+    filesystem, path = filesystem_of(url)
+    with unreachable(url):
+        if url.startswith(HTTP):
+            _look(filesystem, path)
+            found = [path]
+        elif glob.has_magic(path):
+            found = [one for one in filesystem.glob(path) if filesystem.isfile(one)]
+        elif filesystem.isfile(path):
+            found = [path]
+        else:
+            root = path.rstrip("/") + "/"
+            found = [
+                one
+                for one in filesystem.find(path)
+                if _is_meant(tuple(one.removeprefix(root).split("/")), is_table)
+            ]
+    return _some([filesystem.unstrip_protocol(one) for one in sorted(found)], f"no table at {url}")
+
+
+def _look(filesystem: Any, path: str) -> None:
+    """Raises OSError where an HTTP server does not answer, or not with the file."""
+    try:
+        filesystem.info(path)
+    except FileNotFoundError as problem:
+        # That is said of whatever happened.
+        found = problem.__cause__
+        if found is None or isinstance(found, FileNotFoundError):
+            raise FileNotFoundError("the server has no such file") from problem
+        status = getattr(found, "status", None)
+        raise OSError(f"the server answers {status}" if status else str(found)) from problem
+
+
+@contextmanager
+def unreachable(url: str) -> Iterator[None]:
+    """No such bucket, no rights, no network: an InputError that names the URL."""
+    try:
+        yield
+    except Exception as problem:
+        # Missing credentials and their kind come as the S3 library's own errors.
+        of_library = type(problem).__module__.startswith("botocore")
+        if not isinstance(problem, OSError | ValueError) and not of_library:
+            raise
+        reason = str(problem).partition("\n")[0]
+        raise InputError(f"{url} cannot be read: {reason}") from problem
+
+
+def _is_meant(parts: tuple[str, ...], is_table: Callable[[str], bool]) -> bool:
+    return is_table(parts[-1]) and not any(part.startswith((".", "_")) for part in parts)
+
+
+def _some(found: list[str], otherwise: str) -> list[File]:
+    if not found:
+        raise InputError(otherwise)
+    return [File(one) for one in found]
+
+
+# --- compression ----------------------------------------------------------------------------------
+
+
+def _arrow(codec: str) -> Callable[[IO[bytes]], Any]:
+    return lambda raw: pa.CompressedInputStream(pa.PythonFile(raw, "r"), codec)
+
+
+UNPACK: dict[str, Callable[[IO[bytes]], Any]] = {
+    ".gz": lambda raw: gzip.GzipFile(fileobj=raw),
+    ".bz2": bz2.BZ2File,
+    ".xz": lzma.LZMAFile,
+    ".zst": _arrow("zstd"),
+    ".lz4": _arrow("lz4"),
+}
+
+
+def packed(name: str) -> str:
+    """The ending of a compressed file's name; empty for one that is not."""
+    return next((ending for ending in UNPACK if name.lower().endswith(ending)), "")
+
+
+MAX_EXPANSION, FREE_EXPANSION_BYTES = 2_000, 2**30
+"""A file may unpack to so many times its size, and to so many bytes whatever its size. Text seldom
+packs better than 1 to 100, gzip never than 1 to 1,032."""
+
+
+@contextmanager
+def unpacked(file: File) -> Iterator[io.BufferedReader]:
+    """The file's bytes from the beginning, decompressed by the ending of its name.
+
+    Raises InputError, on the way, for one that unpacks to more than its size can explain.
+    """
+    ending = packed(file.name)
+    with file.open() as raw:
+        if not ending:
+            yield io.BufferedReader(cast(io.RawIOBase, raw))
+            return
+        size = raw.seek(0, io.SEEK_END)
+        raw.seek(0)
+        limit = max(FREE_EXPANSION_BYTES, MAX_EXPANSION * size)
+        with UNPACK[ending](raw) as stream:
+            yield io.BufferedReader(_Unpacked(stream, limit, str(file)))
+
+
+class _Unpacked(io.RawIOBase):
+    """A decompressor's stream, up to a number of bytes."""
+
+    def __init__(self, stream: Any, limit: int, name: str) -> None:
+        self._stream, self._left, self._limit, self._name = stream, limit, limit, name
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        n = int(self._stream.readinto(buffer))
+        self._left -= n
+        if self._left < 0:
+            raise InputError(
+                f"{self._name} unpacks to more than {self._limit:,} bytes, over {MAX_EXPANSION:,} "
+                "times its size; if that is meant, unpack it first"
+            )
+        return n

@@ -1,0 +1,318 @@
+"""Tables of text, read row by row so that one bad row costs one row and every number stays right.
+
+Format by file ending: .csv, .tsv, .jsonl/.ndjson/.json (one object a line), each also compressed
+(.gz, .bz2, .xz, .zst, .lz4), .parquet/.pq and .arrow/.feather/.ipc. pyarrow's own CSV and JSON
+readers fail a whole block for one bad row and lose its number, so these formats go through the
+standard library (csv_json.py), the others through Arrow (parquet_arrow.py). Folders named like
+`day=2026-01-31` are columns too, always text; a file's own column of that name comes first.
+
+What counts as a row: a CSV record after the header (blank lines are none, as in Python's csv), a
+JSON line that is not blank, a Parquet or Arrow row. Numbered from 0 across all files.
+
+Reason codes for a row, in `Block.errors`:
+    invalid_utf8       an asked value is not UTF-8 text (a NUL or a lone surrogate counts as such)
+    wrong_field_count  a CSV record with more or fewer fields than the header, or an unclosed quote
+    invalid_json       a line that is no JSON object; an asked key that stands there twice; an asked
+                       value nested over 100 deep
+    row_too_large      more bytes than the file's `max_row_bytes`: of a line, of a CSV record (or a
+                       quote that is not closed within so many), of the asked values of a typed row
+    unreadable         behind a broken place of a Parquet row group, in a broken Arrow batch, or an
+                       asked value that Python has no match for, such as a day after the year 9999
+    null_text          a text column holds null or a float that is no number, or the key is absent
+    empty_text         a text column holds an empty or blank string; an empty CSV cell is this one
+    wrong_type         a text column holds something that is not a string
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import lzma
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from ..errors import InputError
+from ..text import validity
+from . import csv_json, files, parquet_arrow
+from .files import File
+
+Paths = str | Path | Sequence[str | Path]
+
+
+@dataclass(frozen=True)
+class Format:
+    """A table's format: its endings, and what csv_json.py or parquet_arrow.py has to read it."""
+
+    endings: tuple[str, ...]
+    names: Callable[[File], list[str]]
+    count: Callable[[File], int]
+    rows: Callable[[File, Sequence[str]], Iterator[csv_json.Row]]
+    schema: Callable[[File], pa.Schema] | None = None
+    """Where columns have types; elsewhere all are text."""
+
+
+def _typed(
+    schema: Callable[[File], pa.Schema],
+) -> Callable[[File], list[str]]:
+    return lambda file: list(schema(file).names)
+
+
+def _separated(ending: str, delimiter: str) -> Format:
+    return Format(
+        (ending,),
+        partial(csv_json.csv_names, delimiter=delimiter),
+        partial(csv_json.csv_count, delimiter=delimiter),
+        partial(csv_json.csv_rows, delimiter=delimiter),
+    )
+
+
+FORMATS = {
+    "csv": _separated(".csv", ","),
+    "tsv": _separated(".tsv", "\t"),
+    "jsonl": Format(
+        (".jsonl", ".ndjson", ".json"), csv_json.json_names, csv_json.json_count, csv_json.json_rows
+    ),
+    "parquet": Format(
+        (".parquet", ".pq"),
+        _typed(parquet_arrow.parquet_schema),
+        parquet_arrow.parquet_count,
+        parquet_arrow.parquet_rows,
+        parquet_arrow.parquet_schema,
+    ),
+    "arrow": Format(
+        (".arrow", ".feather", ".ipc"),
+        _typed(parquet_arrow.arrow_schema),
+        parquet_arrow.arrow_count,
+        parquet_arrow.arrow_rows,
+        parquet_arrow.arrow_schema,
+    ),
+}
+NOT_THERE = (FileNotFoundError, PermissionError, IsADirectoryError)
+# UnicodeDecodeError: the name of a typed column; text is decoded row by row.
+BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException, UnicodeDecodeError)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive rows. `columns[name][i]` and `errors[i]` belong to row `first_row + i`.
+
+    A row with an error holds what could be read of it, None for the rest.
+    """
+
+    first_row: int
+    columns: dict[str, list[Any]]
+    errors: list[str | None]
+
+    def __len__(self) -> int:
+        return len(self.errors)
+
+
+def read_table(
+    paths: Paths | Sequence[File],
+    columns: Sequence[str],
+    *,
+    text: Sequence[str] = (),
+    text_of: Callable[[Any], Any] = lambda value: value,
+    block_rows: int = 10_000,
+    first_row: int = 0,
+    skip: int = 0,
+) -> Iterator[Block]:
+    """Blocks of `block_rows` rows (the last one shorter), over all files, asked columns only.
+
+    `columns`: one or more. `text`: those of them that must hold a non-blank string, or what
+    `text_of` makes one of; they come as they are. CSV values are always strings, JSON and Parquet
+    values what they are (see `column_types`). The first `skip` rows are left out; the first one
+    that comes has the number `first_row`.
+    Raises InputError for a missing column or a file that cannot be read to its end.
+    """
+    everything = itertools.chain.from_iterable(_rows(file, columns) for file in find_files(paths))
+    source = itertools.islice(everything, skip, None)
+    while batch := list(itertools.islice(source, block_rows)):
+        values = zip(*(row for row, _ in batch), strict=True)
+        named = dict(zip(columns, map(list, values), strict=True))
+        block = Block(first_row, named, [code for _, code in batch])
+        for name in text:
+            _check_text(map(text_of, block.columns[name]), block.errors)
+        yield block
+        first_row += len(batch)
+
+
+def _check_text(values: Iterable[Any], errors: list[str | None]) -> None:
+    for i, value in enumerate(values):
+        errors[i] = errors[i] or validity.problem(value)
+
+
+def column_names(path: str | Path | File) -> list[str]:
+    """The columns a file has, in its own order. Raises InputError as `read_table` does."""
+    file = _file(path)
+    own = _own_names(file)
+    return [*own, *(name for name in file.partitions if name not in own)]
+
+
+def count_rows(path: str | Path | File) -> int:
+    """How many rows `read_table` would give for one file. Raises InputError as it does."""
+    file = _file(path)
+    with _broken_is_input_error(file):
+        return FORMATS[format_of(file)].count(file)
+
+
+def column_types(paths: Paths | Sequence[File], columns: Sequence[str]) -> dict[str, pa.DataType]:
+    """The Arrow type each column can be written with: one for all rows of all files.
+
+    Text for CSV and JSON lines, the file's own for Parquet and Arrow; text where files disagree.
+    `as_text` makes the text.
+    Raises InputError for a missing column: call it first, and a job fails before it starts.
+    """
+    kinds: dict[str, set[pa.DataType]] = {name: set() for name in columns}
+    for file in find_files(paths):
+        csv_json.check_columns(file, columns, column_names(file))
+        found = _types(file, columns)
+        for name in columns:
+            kinds[name].add(found.get(name, pa.string()))
+    return {name: kind.pop() if len(kind) == 1 else pa.string() for name, kind in kinds.items()}
+
+
+def _types(file: File, columns: Sequence[str]) -> dict[str, pa.DataType]:
+    read = FORMATS[format_of(file)].schema
+    if read is None:
+        return {}
+    with _broken_is_input_error(file):
+        asked = (field for field in read(file) if field.name in columns)
+        return {field.name: parquet_arrow.arrow_type(field.type) for field in asked}
+
+
+def as_text(value: Any) -> str | None:
+    """A value as text: null stays null, numbers and nested values are JSON, dates ISO 8601.
+
+    Numbers of a JSON file are written as they stand there.
+    """
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, pa.Scalar):
+        value = value.cast(parquet_arrow.readable_type(value.type)).as_py()
+        return as_text(value)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    if isinstance(value, bool | int | float | list | dict):
+        return _as_json(value)
+    return str(value)
+
+
+def _as_json(value: Any) -> str:
+    """Write a value as json.dumps does, but a `rows.Number` with its own digits."""
+    if isinstance(value, csv_json.Number):
+        return value.text
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_as_json, value))}]"
+    if isinstance(value, dict):
+        pairs = (f"{_as_json(str(key))}: {_as_json(one)}" for key, one in value.items())
+        return f"{{{', '.join(pairs)}}}"
+    return json.dumps(value, ensure_ascii=False, default=as_text)
+
+
+def _rows(file: File, columns: Sequence[str]) -> Iterator[csv_json.Row]:
+    """A file's rows, with the columns that stand in its path put in their places."""
+    known = file.partitions
+    own = _own_names(file) if known else columns
+    stored = [name for name in columns if name in own or name not in known]
+    places = [stored.index(name) if name in stored else None for name in columns]
+    constants = [known.get(name) for name in columns]
+    with _broken_is_input_error(file):
+        # A table is counted by its rows, so one of its own columns is read in any case.
+        found = FORMATS[format_of(file)].rows(file, stored or own[:1])
+        if stored == list(columns):
+            yield from found
+            return
+        for values, code in found:
+            row = [
+                constant if place is None else values[place]
+                for place, constant in zip(places, constants, strict=True)
+            ]
+            yield row, code
+
+
+def _own_names(file: File) -> list[str]:
+    with _broken_is_input_error(file):
+        return FORMATS[format_of(file)].names(file)
+
+
+@contextmanager
+def _broken_is_input_error(file: File) -> Iterator[None]:
+    """A file that ends too early, or is not what its name says, becomes one InputError.
+
+    What the disk or the network did stays an OSError: trying again may help.
+    """
+    try:
+        yield
+    except BROKEN as problem:
+        if getattr(problem, "errno", None) is not None and not isinstance(problem, NOT_THERE):
+            raise
+        reason = str(problem).partition("\n")[0]
+        raise InputError(f"{file} cannot be read: {reason}") from problem
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+def find_files(
+    paths: Paths | Sequence[File], max_row_bytes: int = files.MAX_ROW_BYTES
+) -> list[File]:
+    """The files that paths, globs, folders and URLs name: in the order given, each one's sorted.
+
+    No file comes twice, whatever it is called the second time: the first name stands. A folder
+    stands for the tables in and below it; names that start with `.` or `_` are left out.
+    `max_row_bytes`: of a row in them; `File`s come as they are.
+    Raises InputError for a path without a file and an unknown ending.
+    """
+    given = [paths] if isinstance(paths, str | Path) else paths
+    found: list[File] = []
+    for one in given:
+        if isinstance(one, File):
+            found.append(one)
+        else:
+            found += [
+                replace(it, max_row_bytes=max_row_bytes) for it in files.expand(one, _is_table)
+            ]
+    if not found:
+        raise InputError("no input: give at least one file, folder or glob")
+    for file in found:
+        format_of(file)
+    first_names: dict[str, File] = {}
+    for file in found:
+        first_names.setdefault(files.identity(file), file)
+    return list(first_names.values())
+
+
+def format_of(path: str | Path | File) -> str:
+    """`csv`, `tsv`, `jsonl`, `parquet` or `arrow`, by the ending. Raises InputError for others."""
+    file = _file(path)
+    if found := _format_by_name(file.name):
+        return found
+    endings = ", ".join(ending for one in FORMATS.values() for ending in one.endings)
+    raise InputError(f"{file}: unknown ending; a table ends in {endings}")
+
+
+def _format_by_name(name: str) -> str | None:
+    packed = files.packed(name)
+    name = name.lower().removesuffix(packed)
+    for form, how in FORMATS.items():
+        if name.endswith(how.endings) and not (packed and how.schema):
+            return form
+    return None
+
+
+def _is_table(name: str) -> bool:
+    # In a folder a .json file is more likely somebody's record than a table.
+    plain = name.lower().removesuffix(files.packed(name))
+    return _format_by_name(name) is not None and not plain.endswith(".json")
+
+
+def _file(path: str | Path | File) -> File:
+    return path if isinstance(path, File) else File(str(path))

@@ -1,0 +1,238 @@
+"""One part of a scored table as a file. The same table always gives the same bytes.
+
+A part can also be made from an earlier one with some rows replaced (redo_rejected.py): the others
+stay as they are to the byte, whatever they once were read from.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import unicodedata
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from ..errors import ServingError
+from .csv_json import allow_long_fields
+from .parquet_arrow import readable_type
+from .readers import as_text
+
+
+@dataclass(frozen=True)
+class Format:
+    """How parts of one format are written, looked into, and changed."""
+
+    ending: str
+    write: Callable[[pa.Table, Path], object]
+    rejected: Callable[[bytes], dict[int, str]]
+    """From a part's content to the number and reason code of each row with an error."""
+    replace: Callable[[bytes | None, Collection[int], pa.Table, Path], object]
+    """Write a part's content without the rows of some numbers, and with those of a table."""
+
+
+def get(name: str) -> Format:
+    """`parquet`, `csv` or `jsonl`. Raises ServingError for others."""
+    if name not in FORMATS:
+        raise ServingError(f"no output format {name!r}; there are {', '.join(FORMATS)}")
+    return FORMATS[name]
+
+
+# --- Parquet --------------------------------------------------------------------------------------
+
+
+# Parquet leaves a statistic out that is longer, but only after it made it, of copies of the values.
+MAX_STATISTIC_BYTES = 4096
+
+
+def write_parquet(table: pa.Table, path: Path) -> None:
+    long = [name for name in table.column_names if _is_long(table[name])]
+    statistics = [name for name in table.column_names if name not in long] if long else True
+    pq.write_table(table, path, compression="zstd", write_statistics=statistics)
+
+
+def _is_long(column: pa.ChunkedArray) -> bool:
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return False
+    return (pc.max(pc.binary_length(column)).as_py() or 0) > MAX_STATISTIC_BYTES
+
+
+def _rejected_parquet(content: bytes) -> dict[int, str]:
+    with pq.ParquetFile(pa.BufferReader(content)) as part:
+        found = part.read(columns=["row", "error"])
+    bad = found.filter(pc.is_valid(found["error"]))
+    return dict(zip(bad["row"].to_pylist(), bad["error"].to_pylist(), strict=True))
+
+
+def _replace_parquet(
+    content: bytes | None, out: Collection[int], table: pa.Table, path: Path
+) -> None:
+    if content is not None:
+        with pq.ParquetFile(pa.BufferReader(content)) as part:
+            old = part.read()
+        stays = pc.invert(pc.is_in(old["row"], value_set=pa.array(list(out), pa.int64())))
+        table = pa.concat_tables([old.filter(stays), table.cast(old.schema)])
+    write_parquet(table.sort_by("row").combine_chunks(), path)
+
+
+# --- text: records by row number ------------------------------------------------------------------
+
+MARK = "'"
+FORMULA, BLANK = frozenset("=+-@"), frozenset("\t\r\n")
+"""What begins a cell that a spreadsheet runs (OWASP, "CSV injection"), full-width forms too."""
+UNSEEN = "".join(map(chr, range(33))) + "\x85\xa0\u200b\u200c\u200d\u2060\u3000\ufeff"
+"""What programs are known to take away in front of it."""
+
+
+def write_csv(table: pa.Table, path: Path) -> None:
+    """Comma, a header in every part; texts in quotes, so that null and the empty text differ."""
+    path.write_bytes(_csv(table, header=True))
+
+
+def write_csv_safe(table: pa.Table, path: Path) -> None:
+    """`write_csv` for spreadsheets: a text that one could run is marked (`_marked`)."""
+    write_csv(_marked(table), path)
+
+
+def _csv(table: pa.Table, *, header: bool) -> bytes:
+    columns = [_as_csv(column) for column in table.columns]
+    plain, sink = pa.table(columns, names=table.column_names), pa.BufferOutputStream()
+    pacsv.write_csv(plain, sink, pacsv.WriteOptions(include_header=header))
+    return bytes(sink.getvalue())
+
+
+def _as_csv(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
+    """Numbers as they are, and no NaN; all else as text."""
+    if pa.types.is_floating(column.type):
+        column = column.cast(pa.float32()) if pa.types.is_float16(column.type) else column
+        return pc.if_else(pc.is_finite(column), column, pa.scalar(None, column.type))
+    if _is_plain_in_csv(column.type):
+        return column
+    return pa.array(as_texts(column), pa.large_string())
+
+
+def _is_plain_in_csv(kind: pa.DataType) -> bool:
+    """Neither quoted nor marked: nothing but digits, or true and false."""
+    types = pa.types
+    return bool(types.is_integer(kind) or types.is_boolean(kind) or types.is_decimal(kind))
+
+
+def _marked(table: pa.Table) -> pa.Table:
+    """Put an apostrophe in front of texts, and names of columns, that a spreadsheet takes for a
+    formula, and of those that begin with one: whoever takes one away has the text again."""
+    columns = [
+        column
+        if pa.types.is_floating(column.type) or _is_plain_in_csv(column.type)
+        else pa.array(
+            [None if text is None else _mark(text) for text in as_texts(column)], pa.large_string()
+        )
+        for column in table.columns
+    ]
+    return pa.table(columns, names=[_mark(name) for name in table.column_names])
+
+
+def _mark(text: str) -> str:
+    first = unicodedata.normalize("NFKC", text.lstrip(UNSEEN)[:1])
+    is_run = text[:1] in BLANK or first in FORMULA
+    return MARK + text if is_run or text.startswith(MARK) else text
+
+
+def _csv_lines(content: bytes) -> Iterator[tuple[int, bytes]]:
+    """Row number and bytes of each record of a part that `_csv` made, without the header."""
+    record, n_quotes, is_header = list[bytes](), 0, True
+    for line in content.splitlines(keepends=True):
+        record.append(line)
+        n_quotes += line.count(b'"')
+        if n_quotes % 2 == 0 and line.endswith(b"\n"):
+            if not is_header:
+                whole = b"".join(record)
+                yield int(whole.partition(b",")[0]), whole
+            record, n_quotes, is_header = [], 0, False
+
+
+def _rejected_csv(content: bytes) -> dict[int, str]:
+    allow_long_fields(len(content))
+    header, *records = csv.reader(io.StringIO(content.decode(), newline=""))
+    row, error = header.index("row"), header.index("error")
+    return {int(record[row]): record[error] for record in records if record[error]}
+
+
+def _replace_csv(content: bytes | None, out: Collection[int], table: pa.Table, path: Path) -> None:
+    new = _csv(table, header=True)
+    header = new[: len(new) - sum(len(line) for _, line in _csv_lines(new))]
+    old = [(row, line) for row, line in _csv_lines(content or b"") if row not in out]
+    path.write_bytes(header + b"".join(line for _, line in sorted([*old, *_csv_lines(new)])))
+
+
+def _replace_csv_safe(
+    content: bytes | None, out: Collection[int], table: pa.Table, path: Path
+) -> None:
+    _replace_csv(content, out, _marked(table), path)
+
+
+def write_jsonl(table: pa.Table, path: Path) -> None:
+    path.write_text("".join(_json_lines(table)), encoding="utf-8", newline="\n")
+
+
+def _json_lines(table: pa.Table) -> list[str]:
+    columns = [_plain(column) for column in table.columns]
+    named = (dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True))
+    return [json.dumps(one, ensure_ascii=False, default=as_text) + "\n" for one in named]
+
+
+def _rejected_jsonl(content: bytes) -> dict[int, str]:
+    found = map(json.loads, content.splitlines())
+    return {one["row"]: one["error"] for one in found if one["error"] is not None}
+
+
+def _replace_jsonl(
+    content: bytes | None, out: Collection[int], table: pa.Table, path: Path
+) -> None:
+    lines = _json_lines(table)
+    # As bytes: text would be split at U+2028 and its like, which JSON leaves as they are.
+    old = (line.decode() for line in (content or b"").splitlines(keepends=True))
+    lines += [line for line in old if json.loads(line)["row"] not in out]
+    lines.sort(key=lambda line: int(json.loads(line)["row"]))
+    path.write_text("".join(lines), encoding="utf-8", newline="\n")
+
+
+FORMATS = {
+    "parquet": Format(".parquet", write_parquet, _rejected_parquet, _replace_parquet),
+    "csv": Format(".csv", write_csv, _rejected_csv, _replace_csv),
+    "jsonl": Format(".jsonl", write_jsonl, _rejected_jsonl, _replace_jsonl),
+    "csv_safe": Format(".csv", write_csv_safe, _rejected_csv, _replace_csv_safe),
+}
+
+
+# --- values ---------------------------------------------------------------------------------------
+
+
+def as_texts(column: pa.ChunkedArray) -> list[str | None]:
+    return [as_text(value) for value in _plain(column)]
+
+
+def _plain(column: pa.ChunkedArray) -> list[Any]:
+    """Python values; 32-bit numbers with the digits they have, and no NaN, which JSON lacks."""
+    if (kind := readable_type(column.type)) != column.type:
+        column = column.cast(kind)
+    if pa.types.is_float32(kind):
+        return [_number(value) for value in column.cast(pa.string()).to_pylist()]
+    if pa.types.is_list(kind) and pa.types.is_float32(kind.value_type):
+        rows = column.cast(pa.list_(pa.string())).to_pylist()
+        return [None if row is None else [_number(value) for value in row] for row in rows]
+    if pa.types.is_floating(kind):
+        return [_number(value) for value in column.to_pylist()]
+    return list(column.to_pylist())
+
+
+def _number(value: str | float | None) -> float | None:
+    number = math.nan if value is None else float(value)
+    return number if math.isfinite(number) else None

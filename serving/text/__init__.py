@@ -1,0 +1,1 @@
+"""Texts to tokens: validity, tokenization, windows over long texts."""

@@ -1,0 +1,1 @@
+"""Prepare the data: read a source, split, deduplicate, tokenize."""

@@ -1,0 +1,72 @@
+"""What a bag of words makes of the same rows: what a Transformer has to be better than.
+
+TF-IDF over words and pairs of words with multinomial logistic regression, fitted on train, its
+regularisation chosen on validation, measured on test. Nothing of it is kept but its decisions.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from headrace.configs.schema import Evaluate
+from headrace.tasks import objectives
+from headrace.tasks.metrics.bootstrap import Resampling, bootstrap
+from headrace.tasks.models.tfidf import Labelled
+from headrace.tasks.objectives import Objective
+from headrace.tasks.runtime.artifacts import write_json
+
+MAX_ROWS = 50_000
+"""Training rows it is fitted on: beyond, it takes minutes and hardly gains."""
+
+
+def measure(
+    objective: Objective,
+    head: dict[str, Any],
+    how: Evaluate,
+    *,
+    train: Any,
+    validation: Any,
+    test: Any,
+    folder: Path,
+) -> dict[str, Any] | None:
+    """Each metric with its interval; None for an objective that offers no `baseline`.
+
+    The data sets have `text`, `labels`, `row` and `cluster`. Writes baseline.json and
+    baseline.parquet (row, decision: by test row, to compare with a model row by row).
+    """
+    decide = getattr(objective, "baseline", None)
+    if decide is None:
+        return None
+    started = time.monotonic()
+    # Evenly over the table, which may be sorted by label.
+    fitted_on = train.select(np.linspace(0, len(train) - 1, min(len(train), MAX_ROWS), dtype=int))
+    decisions = decide(_texts(fitted_on), _texts(validation), test["text"][:])
+    names = [objective.decode_target(decision, head) for decision in decisions]
+    outputs = objective.outputs_of(names, head)  # type: ignore[attr-defined]
+    clusters = test.with_format("arrow")[:]["cluster"].to_numpy()
+    intervals = bootstrap(
+        objectives.statistics(objective, test["labels"][:], outputs, head),
+        {name: one for name, one in objective.metrics(head).items() if not one.ranks},
+        Resampling(how.resamples, how.confidence, clusters),
+    )
+    facts = {name: asdict(interval) for name, interval in intervals.items()} | {
+        "train_rows": len(fitted_on),
+        "test_rows": len(test),
+        "seconds": round(time.monotonic() - started, 3),
+    }
+    write_json(folder / "baseline.json", facts)
+    pq.write_table(
+        pa.table({"row": test["row"][:], "decision": names}), folder / "baseline.parquet"
+    )
+    return facts
+
+
+def _texts(rows: Any) -> Labelled:
+    return rows["text"][:], rows["labels"][:]

@@ -1,0 +1,258 @@
+"""From a source's rows to usable ones: what cannot be used is set aside with its reason.
+
+Usable rows go to one Arrow file, block by block, so memory stays flat however long the table;
+read back, it is memory-mapped. Its columns: `origin` (index into splits.NAMES of the split the
+source calls it), `row` (0-based in that split's source), `text`, `target` (the other roles, as
+JSON), `hash` (64 bits of the normalised text), `cluster` and `place` (64 bits of what it belongs
+to, its group or else its text, without and with the salt), and the kept columns as text.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from headrace.configs.errors import DataError, RecipeError
+from headrace.configs.schema import Data
+from headrace.serving.tables.csv_json import clean
+from headrace.serving.tables.readers import as_text
+from headrace.serving.text.validity import is_unicode, problem
+from headrace.tasks.data.sources import Block, Rows, Source
+from headrace.tasks.data.splits import NAMES, belonging, hash64, normalise
+from headrace.tasks.objectives import Objective
+
+DETAIL_CHARS = 80
+"""Of a value shown beside a rejected row's reason."""
+BATCH_CHARS = 2**26
+"""Of a batch of rows on its way to the staged table."""
+OURS = ("row", "text", "input_ids", "length", "labels", "cluster")
+"""Columns of every prepared split, in their order."""
+KEPT = "keep:"
+"""Prefix of a kept column's name while staged: it may be called `hash` or `target`."""
+
+
+@dataclass
+class Rejected:
+    """Rows that cannot be used, and how many were read in all."""
+
+    read: int = 0
+    rows: list[tuple[str, int, str, str | None]] = field(default_factory=list)
+    """(split, row, reason code, detail); rows as the source numbers them."""
+
+    def add(self, split: str, row: int, reason: str, detail: object = None) -> None:
+        shown = None if detail is None else _utf8(str(detail)[:DETAIL_CHARS])
+        self.rows.append((split, row, reason, shown))
+
+    def counts(self) -> dict[str, int]:
+        return dict(Counter(reason for _, _, reason, _ in self.rows).most_common())
+
+    def check(self, limit: float) -> None:
+        """Raises DataError when more than `limit` (a share) of the rows read were rejected."""
+        if len(self.rows) > limit * self.read:
+            each = ", ".join(f"{count:,} {reason}" for reason, count in self.counts().items())
+            raise DataError(
+                f"{len(self.rows):,} of {self.read:,} rows cannot be used: {each}; "
+                f"fix them, or raise data.limits.rejected above {limit:g}"
+            )
+
+    def write(self, file: Path) -> None:
+        names = {
+            "split": pa.string(),
+            "row": pa.int64(),
+            "reason": pa.string(),
+            "detail": pa.string(),
+        }
+        columns = zip(*self.rows, strict=True) if self.rows else ((),) * len(names)
+        arrays = [pa.array(c, kind) for c, kind in zip(columns, names.values(), strict=True)]
+        pq.write_table(pa.table(arrays, names=list(names)), file)
+
+
+def columns_of(data: Data, objective: Objective) -> dict[str, str]:
+    """The column of each role.
+
+    Raises RecipeError for a role the objective does not have and for kept columns whose names
+    are taken.
+    """
+    for name in data.keep:
+        if name in OURS:
+            taken = ", ".join(OURS)
+            raise RecipeError(
+                f"data.keep: {name!r} is one of prepare's own columns, {taken}; rename it"
+            )
+    for role in data.columns:
+        if role not in objective.COLUMNS:
+            raise RecipeError(
+                f"data.columns: no role {role!r}; this objective has {', '.join(objective.COLUMNS)}"
+            )
+    return {role: data.columns.get(role, role) for role in objective.COLUMNS}
+
+
+def stage(
+    source: Source, data: Data, roles: Mapping[str, str], objective: Objective, file: Path
+) -> tuple[pa.Table, Rejected]:
+    """Write the usable rows to `file`: (memory-mapped table, rejected rows).
+
+    `roles`: role to column. Raises DataError for a missing column and for a split without a row.
+    """
+    for name, rows in source.splits.items():
+        _check_columns(name, rows, roles, data)
+    rejected = Rejected()
+    schema = pa.schema(
+        [
+            ("origin", pa.int8()),
+            ("row", pa.int64()),
+            ("hash", pa.uint64()),
+            ("cluster", pa.uint64()),
+            ("place", pa.uint64()),
+            ("text", pa.string()),
+            ("target", pa.string()),
+            *((KEPT + name, pa.string()) for name in data.keep),
+        ]
+    )
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        for name, rows in source.splits.items():
+            before = rejected.read
+            for block in _first_rows(rows.read(), data.limits.max_rows):
+                usable = _usable(block, name, data, roles, objective, rejected)
+                for batch in _batches(usable):
+                    writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema))
+            if rejected.read == before:
+                raise DataError(f"data.source.{name} has no rows")
+    return pa.ipc.open_file(pa.memory_map(str(file))).read_all(), rejected
+
+
+def _batches(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Of some rows or one long text: Arrow's strings have offsets of 32 bits."""
+    batch, n_chars = list[dict[str, Any]](), 0
+    for row in rows:
+        batch.append(row)
+        n_chars += len(row["text"]) + len(row["target"])
+        if n_chars >= BATCH_CHARS:
+            yield batch
+            batch, n_chars = [], 0
+    yield batch
+
+
+def texts_of(table: pa.Table, mask: NDArray[np.bool_]) -> Iterator[str]:
+    """The texts of some rows of a staged table, one block in memory at a time. `mask`: (n,)."""
+    start = 0
+    for batch in table.select(["text"]).to_batches():
+        chosen = mask[start : start + len(batch)]
+        yield from batch.filter(pa.array(chosen))["text"].to_pylist()
+        start += len(batch)
+
+
+def _check_columns(split: str, rows: Rows, roles: Mapping[str, str], data: Data) -> None:
+    asked = [(column, f"data.columns.{role}") for role, column in roles.items()]
+    asked += [(column, "data.keep") for column in data.keep]
+    asked += [(column, "data.splits.group") for column in [data.splits.group] if column]
+    for column, key in asked:
+        if column not in rows.columns:
+            near = difflib.get_close_matches(column, rows.columns, n=1)
+            hint = f"did you mean {near[0]!r}? It has" if near else "it has"
+            there = ", ".join(rows.columns)
+            raise DataError(f"{key}: the {split} rows have no column {column!r}; {hint} {there}")
+        if (count := rows.columns.count(column)) > 1:
+            raise DataError(
+                f"{key}: the {split} rows have {count} columns {column!r}; rename all but one"
+            )
+
+
+def _first_rows(blocks: Iterator[Block], limit: int | None) -> Iterator[Block]:
+    """Blocks up to and without row number `limit`."""
+    for block in blocks:
+        left = len(block) if limit is None else limit - block.first_row
+        if left <= 0:
+            return
+        if left < len(block):
+            cut = {name: values[:left] for name, values in block.columns.items()}
+            block = Block(block.first_row, cut, block.errors[:left])
+        yield block
+
+
+def _usable(
+    block: Block,
+    split: str,
+    data: Data,
+    roles: Mapping[str, str],
+    objective: Objective,
+    rejected: Rejected,
+) -> Iterator[dict[str, Any]]:
+    """The rows of the staged table that come of a block; the others go to `rejected`."""
+    rejected.read += len(block)
+    text, read = objective.TEXT, getattr(objective, "read_row", dict)
+    values = {role: block.columns[column] for role, column in roles.items()}
+    kept = [(KEPT + name, block.columns[name]) for name in data.keep]
+    groups = block.columns[data.splits.group] if data.splits.group else None
+    for i, error in enumerate(block.errors):
+        row, found = (
+            block.first_row + i,
+            {role: _known(column[i]) for role, column in values.items()},
+        )
+        try:
+            if error:
+                raise ValueError(error)
+            if any(isinstance(value, bytes) for value in found.values()):
+                raise ValueError("invalid_utf8")
+            found = read(found)
+            # What csv_json.py looks at in files: other sources, and JSON in a text, give any value.
+            _, error = clean([*found.values(), *(column[i] for _, column in kept)])
+            if error:
+                raise ValueError(error)
+            value = found.pop(text)
+            if reason := _unusable(value, data.limits.max_chars):
+                raise ValueError(reason)
+            others = {name: _as_kept(column[i]) for name, column in kept}
+            owner = belonging(normalise(value), None if groups is None else _as_kept(groups[i]))
+        except ValueError as reason:
+            detail = f"{len(value):,} characters" if str(reason) == "too_long" else None
+            rejected.add(split, row, str(reason), detail)
+            continue
+        yield {
+            "origin": NAMES.index(split),
+            "row": row,
+            "text": value,
+            "target": json.dumps(found, default=str),
+            "hash": hash64(normalise(value)),
+            "cluster": hash64(owner),
+            "place": hash64(owner, data.splits.salt),
+            **others,
+        }
+
+
+def _unusable(text: Any, max_chars: int | None) -> str | None:
+    """The reason code of a text that cannot be trained on: one that is not scored, or too long."""
+    too_long = max_chars is not None and isinstance(text, str) and len(text) > max_chars
+    return problem(text) or ("too_long" if too_long else None)
+
+
+def _as_kept(value: Any) -> str | None:
+    """A kept column's value as text. Raises ValueError(reason code) for bytes that are none."""
+    if isinstance(value, bytes | memoryview):
+        value = bytes(value).decode("utf-8", "surrogateescape")
+    text = as_text(_known(value))
+    if text is not None and not is_unicode(text):
+        raise ValueError("invalid_utf8")
+    return text
+
+
+def _utf8(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
+
+
+def _known(value: Any) -> Any:
+    """The value; None for a float that is not a number, which is how pandas writes a null, and the
+    text of what only Arrow has."""
+    if isinstance(value, pa.Scalar):
+        return as_text(value)
+    return None if isinstance(value, float) and value != value else value

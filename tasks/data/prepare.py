@@ -1,0 +1,292 @@
+"""From a table of text to token ids that can be trained on: the first stage.
+
+Read it top down: rows are staged (ingest.py), given targets by the objective, put into splits
+(splits.py), freed of texts that stand in two splits (deduplicate.py), tokenised with the very
+tokenizer that scoring uses, and written memory-mapped. A profile of the training rows and a
+bag-of-words baseline are measured on the way.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import BaseModel, ValidationError
+
+from headrace.configs.errors import DataError, RecipeError
+from headrace.configs.load import explain
+from headrace.configs.schema import Data, Recipe
+from headrace.tasks import objectives
+from headrace.tasks.data import baseline, splits, training_texts, windowing
+from headrace.tasks.data.deduplicate import near_duplicates
+from headrace.tasks.data.ingest import Rejected, columns_of, stage, texts_of
+from headrace.tasks.data.profile import Lengths, label_shares
+from headrace.tasks.data.sources import Source, module_of, open_source
+from headrace.tasks.data.splits import NAMES
+from headrace.tasks.data.tokenization import write_splits
+from headrace.tasks.models import pretrained
+from headrace.tasks.objectives import Objective
+from headrace.tasks.runtime import artifacts, workspace
+from headrace.tasks.runtime.artifacts import Artifact, write_json
+
+log = logging.getLogger(__name__)
+
+LIBRARIES = ["datasets", "datasketch", "pyarrow", "scikit-learn", "tokenizers", "transformers"]
+OUT = -1
+"""In place of a split: the row is not used."""
+
+
+def prepare(recipe: Recipe) -> Artifact:
+    """Make the data set that all later stages read, or find it.
+
+    Raises RecipeError, DataError or ModelError for all that can be known to fail before training.
+    """
+    objective = objectives.get(recipe.objective)
+    options = _options(objective, recipe)
+    windowing.check(recipe, objective)
+    roles = columns_of(recipe.data, objective)
+    group = [recipe.data.splits.group] if recipe.data.splits.group else []
+    wanted = list(dict.fromkeys([*roles.values(), *recipe.data.keep, *group]))
+    model = pretrained.digest(recipe.model)
+    with _passing_folder(recipe.data) as fetched:
+        source = open_source(recipe.data.source, wanted, fetched)
+
+        def build(folder: Path) -> dict[str, Any]:
+            return _build(recipe, objective, options, roles, source, folder)
+
+        return artifacts.make(
+            "prepare",
+            key={
+                "source": source.digest,
+                "data": recipe.data.model_dump(mode="json", exclude={"source"}),
+                "objective": recipe.objective,
+                "options": recipe.options,
+                "model": [model, recipe.model.max_length],
+                "long_text": recipe.long_text.strategy,
+                "intervals": [recipe.evaluate.resamples, recipe.evaluate.confidence],
+            },
+            code=[__name__, module_of(recipe.data.source), *objectives.code(recipe.objective)],
+            libraries=LIBRARIES,
+            build=build,
+        )
+
+
+def _build(
+    recipe: Recipe,
+    objective: Objective,
+    options: BaseModel,
+    roles: Mapping[str, str],
+    source: Source,
+    folder: Path,
+) -> dict[str, Any]:
+    data = recipe.data
+    staged = folder / ".staged.arrow"
+    table, rejected = stage(source, data, roles, objective, staged)
+    rejected.check(data.limits.rejected)
+
+    head = objective.fit_targets(_Targets(table), options)
+    targets = _encode(table, objective, head, rejected)
+    rejected.check(data.limits.rejected)
+    usable = rejected.read - len(rejected.rows)
+    log.info("prepare: %s rows read, %s usable", f"{rejected.read:,}", f"{usable:,}")
+    rejected.write(folder / "rejected.parquet")
+
+    split = _split(table, targets, source, data)
+    duplicates = _take_out_duplicates(table, split, data)
+    rows = {name: int((split == i).sum()) for i, name in enumerate(NAMES)}
+    _check_none_empty(rows, source, rejected, duplicates)
+    objective.check(
+        {name: _chosen(targets, split == i) for i, name in enumerate(NAMES)},
+        head,
+        data.limits.min_rows_per_label,
+    )
+
+    lengths = write_splits(
+        table,
+        targets,
+        split,
+        recipe,
+        folder,
+        targets_are_text=getattr(objective, "TARGETS_ARE_TEXT", False),
+        whole_texts=getattr(objective, "WHOLE_TEXTS", False),
+    )
+    learned = (split == splits.TRAIN) | (split == splits.VALIDATION)
+    training_texts.write(folder, table.column("hash").to_numpy()[learned])
+    del table
+    staged.unlink()
+
+    write_json(folder / "head.json", head)
+    chosen = _chosen(targets, split == splits.TRAIN) if objectives.labelled(objective) else []
+    names = [objective.decode_target(one, head) for one in chosen]
+    _write_profile(folder / "profile.json", names, lengths, recipe.model.max_length)
+    return {
+        "rows": rows,
+        "rejected": rejected.counts(),
+        "duplicates": duplicates,
+        "head": head,
+        "baseline": _baseline(recipe, objective, head, folder) if data.baseline else None,
+        "source": source.digest,
+    }
+
+
+def _options(objective: Objective, recipe: Recipe) -> BaseModel:
+    """The objective's own settings, checked. Raises RecipeError naming the nearest key."""
+    try:
+        return objective.Options.model_validate(recipe.options)
+    except ValidationError as problem:
+        raise RecipeError(
+            "\n".join(explain("options", problem, objective.Options, recipe.options))
+        ) from None
+
+
+@contextmanager
+def _passing_folder(data: Data) -> Iterator[Path]:
+    """A folder for what a source has to fetch, gone afterwards; what a killed run left goes too."""
+    name = f"fetched-{artifacts.digest_of(data.source.model_dump(mode='json'))}"
+    folder = workspace.home() / name
+    with workspace.lock(name):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+# --- targets --------------------------------------------------------------------------------------
+
+
+class _Targets(Mapping[str, list[Any]]):
+    """Role to the values of every usable row, of every split; read only where asked for.
+
+    Test rows are among them on purpose: a label that only they have is then found by the
+    objective's `check`, as a label without a training row.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+
+    def __getitem__(self, role: str) -> list[Any]:
+        return [json.loads(target)[role] for target in self._targets()]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(json.loads(next(self._targets(), "{}")))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def _targets(self) -> Iterator[str]:
+        for chunk in self._table.column("target").chunks:
+            yield from chunk.to_pylist()
+
+
+def _encode(
+    table: pa.Table, objective: Objective, head: Mapping[str, Any], rejected: Rejected
+) -> list[Any]:
+    """The target of each row as it is stored, (n,); None where it has none and was rejected."""
+    targets: list[Any] = []
+    for batch in table.select(["origin", "row", "text", "target"]).to_batches():
+        for row in batch.to_pylist():
+            roles = json.loads(row["target"])
+            try:
+                target = objective.encode_target({**roles, objective.TEXT: row["text"]}, head)
+            except ValueError as reason:
+                target, shown = None, ", ".join(map(str, roles.values()))
+                rejected.add(NAMES[row["origin"]], row["row"], str(reason), shown)
+            targets.append(target)
+    return targets
+
+
+def _chosen(targets: list[Any], mask: NDArray[np.bool_]) -> list[Any]:
+    return [targets[i] for i in np.flatnonzero(mask)]
+
+
+# --- splits ---------------------------------------------------------------------------------------
+
+
+def _split(table: pa.Table, targets: list[Any], source: Source, data: Data) -> NDArray[np.int8]:
+    """The split of each row, (n,): given, or drawn from the training rows; OUT if rejected."""
+    split: NDArray[np.int8] = table.column("origin").to_numpy().copy()
+    given = split == splits.TRAIN
+    split[given] = splits.draw(
+        table.column("place").to_numpy()[given],
+        data.splits,
+        validation="validation" not in source.splits,
+        test="test" not in source.splits,
+    )
+    split[[target is None for target in targets]] = OUT
+    return split
+
+
+def _take_out_duplicates(table: pa.Table, split: NDArray[np.int8], data: Data) -> dict[str, int]:
+    """Set rows of a lower split to OUT whose text or group stands in a higher one; count them."""
+    shared = {"group": "cluster"} if data.splits.group else {}
+    shared |= {"exact": "hash"} if data.deduplicate.exact else {}
+    count = dict.fromkeys([*shared, "exact", "near"], 0)
+    for lower in (splits.VALIDATION, splits.TRAIN):
+        for kind, column in shared.items():
+            hashes = table.column(column).to_numpy()
+            twice = (split == lower) & np.isin(hashes, hashes[split > lower])
+            split[twice] = OUT
+            count[kind] += int(twice.sum())
+        if data.deduplicate.near:
+            texts, others = (_Normalised(table, m) for m in (split == lower, split > lower))
+            found = near_duplicates(texts, others, data.deduplicate.threshold)
+            near = np.flatnonzero(split == lower)[found]
+            split[near] = OUT
+            count["near"] += len(near)
+    return count
+
+
+class _Normalised(Iterable[str]):
+    """The normalised texts of some rows, read anew each time they are gone through."""
+
+    def __init__(self, table: pa.Table, mask: NDArray[np.bool_]) -> None:
+        self._table, self._mask = table, mask
+
+    def __iter__(self) -> Iterator[str]:
+        return map(splits.normalise, texts_of(self._table, self._mask))
+
+
+def _check_none_empty(
+    rows: Mapping[str, int], source: Source, rejected: Rejected, duplicates: Mapping[str, int]
+) -> None:
+    for name, count in rows.items():
+        if count:
+            continue
+        if name in source.splits:
+            why = f"{len(rejected.rows)} rows were rejected, {sum(duplicates.values())} duplicates"
+            raise DataError(f"no {name} row is left: {why}; see data.limits and data.deduplicate")
+        raise DataError(
+            f"no {name} row was drawn from {rejected.read:,} rows: give more rows, raise "
+            f"data.splits.{name}, or give {name} rows of their own as data.source.{name}"
+        )
+
+
+# --- what is measured on the way ------------------------------------------------------------------
+
+
+def _write_profile(
+    file: Path, names: list[str], lengths: Sequence[Lengths], max_length: int
+) -> None:
+    """profile.json: of the training rows; the other splits' lengths stand under `splits`."""
+    train, *others = (one.summary(max_length) for one in lengths)
+    shares = {"label_shares": label_shares(names)}
+    write_json(file, shares | train | {"splits": dict(zip(NAMES[1:], others, strict=True))})
+
+
+def _baseline(
+    recipe: Recipe, objective: Objective, head: dict[str, Any], folder: Path
+) -> dict[str, Any] | None:
+    import datasets
+
+    sets = {name: datasets.load_from_disk(str(folder / name)) for name in NAMES}
+    return baseline.measure(objective, head, recipe.evaluate, **sets, folder=folder)

@@ -1,0 +1,92 @@
+"""Dates as people write them in many languages, with the same dates in ISO 8601: made, not found.
+
+The patterns and the names of months and days come from Unicode's CLDR, in the package babel. A
+date is drawn, a locale and a form are drawn, and babel writes it. Forms without the month's name
+are left out: 03/04/2005 is another day in another country; those with the day of the week too: a
+model would have to learn seven names more of each language, which say nothing.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import random
+from collections.abc import Iterator, Sequence
+from datetime import date, timedelta
+from functools import partial
+from hashlib import blake2b
+
+from headrace.configs.errors import DataError
+from headrace.configs.schema import DatesSource
+from headrace.tasks.data.sources import Block, Rows, Source
+
+COLUMNS = ["source", "target", "locale", "seen"]
+FORMS = ("medium", "long")
+FIRST, LAST = date(1900, 1, 1), date(2099, 12, 31)
+SHARES = {"train": 1.0, "validation": 0.05, "test": 0.1}
+"""Rows of each split, as a share of the training rows."""
+BLOCK_ROWS = 5_000
+
+Form = tuple[str, str]
+"""A locale and one of FORMS."""
+
+
+def open_source(source: DatesSource, columns: Sequence[str] = (), folder: object = None) -> Source:
+    """Columns `source`, `target`, `locale` and `seen`: whether training has the locale too.
+
+    Validation and test are other draws; a `unseen` share of the test rows is in locales that only
+    they have. Raises DataError without babel.
+    """
+    try:
+        digest = {**source.model_dump(mode="json"), "babel": importlib.metadata.version("babel")}
+    except importlib.metadata.PackageNotFoundError:
+        raise DataError('data.source: dates need babel: pip install "headrace[demo]"') from None
+    splits = {name: Rows(COLUMNS, partial(_read, source, name)) for name in SHARES}
+    return Source(digest, splits)
+
+
+def _read(source: DatesSource, split: str) -> Iterator[Block]:
+    forms = _forms()
+    seen = [form for form in forms if not _is_kept_back(form[0], source.unseen)]
+    unseen = [form for form in forms if form not in set(seen)]
+    draw = random.Random(f"{source.seed} {split}")
+    n = round(source.rows * SHARES[split])
+    for start in range(0, n, BLOCK_ROWS):
+        rows = []
+        for _ in range(min(BLOCK_ROWS, n - start)):
+            is_seen = split != "test" or not unseen or draw.random() >= source.unseen
+            locale, form = draw.choice(seen if is_seen else unseen)
+            day = FIRST + timedelta(draw.randrange((LAST - FIRST).days + 1))
+            rows.append((_written(day, locale, form), day.isoformat(), locale, str(is_seen)))
+        columns = dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
+        yield Block(start, columns, [None] * len(rows))
+
+
+def _written(day: date, locale: str, form: str) -> str:
+    from babel.dates import format_date
+
+    return str(format_date(day, form, locale=locale))
+
+
+def _forms() -> list[Form]:
+    """All that tell a date by the month's name and a year in full, each text once."""
+    from babel import Locale
+    from babel.localedata import locale_identifiers
+
+    sample = [date(1987, month, 10 + month) for month in range(1, 13)]
+    found: dict[tuple[str, ...], Form] = {}
+    for identifier in sorted(locale_identifiers()):
+        formats = Locale.parse(identifier).date_formats
+        for form in FORMS:
+            pattern = formats[form].pattern
+            if "MMM" not in pattern or "yy" in pattern.replace("yyyy", ""):
+                continue
+            texts = tuple(_written(day, identifier, form) for day in sample)
+            # en_IE writes as en_GB does: a locale that only repeats others is no unseen one.
+            if len(set(texts)) == len(sample):
+                found.setdefault(texts, (identifier, form))
+    return list(found.values())
+
+
+def _is_kept_back(locale: str, share: float) -> bool:
+    place = int.from_bytes(blake2b(locale.encode(), digest_size=8).digest())
+    return place < share * 2**64

@@ -1,0 +1,169 @@
+"""Docstrings of installed Python packages: real text on every machine, nothing downloaded.
+
+The files are parsed, never imported. Each package gives a bounded sample, taken from its files in
+an order that a hash of their names sets: spread over the package, and the same every time.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import importlib.util
+import inspect
+import platform
+import re
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+from itertools import islice, zip_longest
+from pathlib import Path
+from typing import NamedTuple
+
+from headrace.configs.errors import DataError
+from headrace.configs.schema import DocstringsSource
+from headrace.tasks.data.sources import Block, Rows, Source
+from headrace.tasks.data.splits import normalise
+
+COLUMNS = ["text", "label", "kind"]
+MIN_CHARS = 40
+"""A shorter text says too little about where it comes from."""
+MASK = "package"
+TESTS = {"test", "tests"}
+PER_FILE = 4
+"""Texts taken from a file before all other files had their turn: neighbours are much alike."""
+SMALL_BYTES = 40_000
+"""Larger files are parsed last: they cost more time for each text."""
+PARAGRAPH_END = re.compile(r"\n\s*\n")
+SENTENCE = re.compile(r".+?[.!?](?=\s|$)")
+Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+class Row(NamedTuple):
+    text: str
+    label: str
+    """The package."""
+    kind: str
+    """What is documented: module, class or function."""
+
+
+def open_source(
+    source: DocstringsSource, columns: Sequence[str] = (), folder: object = None
+) -> Source:
+    """Columns `text`, `label`, `kind`. Raises DataError for a package that is not installed."""
+    places = {name: _place_of(name) for name in source.packages}
+    digest = {
+        "kind": source.kind,
+        "packages": [[name, _version(name)] for name in places],
+        "per_package": source.per_package,
+        "form": source.form,
+    }
+
+    def read() -> Iterator[Block]:
+        seen: set[str] = set()
+        longest_first = sorted(source.packages, key=len, reverse=True)
+        names = re.compile("|".join(map(re.escape, longest_first)), re.IGNORECASE)
+        samples = [
+            list(islice(_texts(name, _files(at), source.form, names, seen), source.per_package))
+            for name, at in places.items()
+        ]
+        for package, sample in zip(places, samples, strict=True):
+            if not sample:
+                raise DataError(f"data.source.packages: {package!r} has no docstring to learn from")
+        # One of each package in turn, so that the first rows of the table are a fair table too.
+        rows = [row for turn in zip_longest(*samples) for row in turn if row is not None]
+        columns = dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
+        yield Block(0, columns, [None] * len(rows))
+
+    return Source(digest, {"train": Rows(COLUMNS, read)})
+
+
+def _texts(
+    package: str, files: list[Path], form: str, names: re.Pattern[str], seen: set[str]
+) -> Iterator[Row]:
+    """Texts that no package gave before, one by one: files are parsed only as far as needed."""
+    left = []
+    for file in files:
+        taken = 0
+        for kind, docstring in _docstrings(file):
+            text = first_sentence(docstring) if form == "sentence" else inspect.cleandoc(docstring)
+            text = names.sub(MASK, text)
+            key = normalise(text)
+            if len(text) < MIN_CHARS or key in seen:
+                continue
+            seen.add(key)
+            if taken < PER_FILE:
+                taken += 1
+                yield Row(text, package, kind)
+            else:
+                left.append(Row(text, package, kind))
+    yield from left
+
+
+def first_sentence(docstring: str) -> str:
+    """Up to the first full stop of the first paragraph, on one line."""
+    paragraph = " ".join(PARAGRAPH_END.split(docstring.strip(), maxsplit=1)[0].split())
+    found = SENTENCE.match(paragraph)
+    return found[0] if found else paragraph
+
+
+def _docstrings(file: Path) -> Iterator[tuple[str, str]]:
+    """(kind, docstring) of a file, outermost first; none of a file that is not Python 3."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # other people's escapes are none of our business
+            tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError, RecursionError):
+        return
+    for node in _documented(tree):
+        if text := ast.get_docstring(node, clean=False):
+            kind = type(node).__name__.removesuffix("Def").removeprefix("Async").lower()
+            yield kind, text
+
+
+def _documented(node: Documented) -> Iterator[Documented]:
+    """The node and the classes and functions in its body, without a look at expressions."""
+    yield node
+    for child in node.body:
+        if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from _documented(child)
+
+
+def _place_of(package: str) -> Path:
+    """The package's folder, or its file where it is a single module."""
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    if spec is None or spec.origin is None or not Path(spec.origin).exists():
+        raise DataError(
+            f"data.source.packages: no package {package!r} is installed here; pip install it, "
+            "or take it out of the list (import names: sklearn, not scikit-learn)"
+        )
+    return Path(spec.origin).parent if spec.submodule_search_locations else Path(spec.origin)
+
+
+def _files(at: Path) -> list[Path]:
+    """The package's Python files without its tests: small ones first, by their names' hashes."""
+    if at.is_file():
+        return [at]
+
+    above = len(at.parts)
+    files = [file for file in at.rglob("*.py") if TESTS.isdisjoint(file.parts[above:])]
+
+    def place(file: Path) -> tuple[bool, bytes]:
+        name = "/".join(file.parts[above:])
+        return file.stat().st_size > SMALL_BYTES, blake2b(name.encode()).digest()
+
+    return sorted(files, key=place)
+
+
+def _version(package: str) -> str:
+    """The distribution's version; Python's own for the standard library."""
+    if package in sys.stdlib_module_names:
+        return f"python {platform.python_version()}"
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        # The distribution has another name, which takes a second to find.
+        names = importlib.metadata.packages_distributions().get(package, [])
+        return ", ".join(
+            f"{name} {importlib.metadata.version(name)}" for name in sorted(set(names))
+        )

@@ -1,0 +1,86 @@
+"""Tables in files: on this machine, or fetched from any URL that fsspec reaches."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from headrace.configs.errors import DataError, RecipeError
+from headrace.configs.schema import FilesSource
+from headrace.configs.secrets import resolve
+from headrace.serving.errors import InputError
+from headrace.serving.tables.files import File, is_url
+from headrace.serving.tables.readers import column_names, find_files, format_of, read_table
+from headrace.tasks.data.sources import Block, Rows, Source, first_line
+
+MAGIC = re.compile(r"[*?\[]")
+
+
+def open_source(source: FilesSource, columns: list[str], folder: Path) -> Source:
+    """The tables of each given split; what has a URL is first fetched into `folder`.
+
+    A file that is named twice, by whatever names, is read once.
+
+    Raises DataError for a missing, unreadable or empty file.
+    """
+    splits, digest = {}, {}
+    for name in ("train", "validation", "test"):
+        given = getattr(source, name)
+        if not given:
+            continue
+        paths, seen = list[Path](), set[str]()
+        for one in [given] if isinstance(given, str) else given:
+            where = one.removeprefix("file://")
+            paths += _fetch(one, folder / name, seen) if is_url(where) else [Path(where)]
+        try:
+            files = find_files(paths, source.max_row_bytes)
+            splits[name] = Rows(column_names(files[0]), partial(_read, files, columns))
+        except InputError as problem:
+            raise DataError(f"data.source.{name}: {problem}") from problem
+        # Content and format count; where the file lies does not.
+        digest[name] = [[format_of(file), file.stamp()[1]] for file in files]
+    how = {"kind": source.kind, "max_row_bytes": source.max_row_bytes}
+    return Source({**how, **digest}, splits)
+
+
+def _read(files: list[File], columns: list[str]) -> Iterator[Block]:
+    try:
+        yield from read_table(files, columns)
+    except InputError as problem:
+        raise DataError(str(problem)) from problem
+
+
+def _fetch(url: str, folder: Path, seen: set[str]) -> list[Path]:
+    """Download a file, a glob or a folder; the files in the order of their remote names.
+
+    `seen`: those that were fetched before, and are not again.
+    """
+    import fsspec
+
+    folder.mkdir(parents=True, exist_ok=True)
+    found = []
+    try:
+        filesystem, path = fsspec.url_to_fs(resolve(url))
+        if MAGIC.search(path):
+            remote = sorted(filesystem.glob(path))
+        else:
+            remote = sorted(filesystem.find(path)) or [path]
+        for name in remote:
+            if (known := str(filesystem.unstrip_protocol(name))) in seen:
+                continue
+            seen.add(known)
+            # A number keeps files of one name in different folders apart, and in order.
+            number = len(list(folder.iterdir()))
+            local = folder / f"{number:06}-{name.rsplit('/', 1)[-1]}"
+            filesystem.get_file(name, str(local))
+            found.append(local)
+    except RecipeError:
+        raise
+    except Exception as problem:  # noqa: BLE001  # every file system has errors of its own
+        reason = f"{type(problem).__name__}: {first_line(problem)}"
+        raise DataError(f"{url} cannot be fetched: {reason}") from None
+    if not remote:
+        raise DataError(f"no file matches {url}")
+    return found

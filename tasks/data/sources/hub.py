@@ -1,0 +1,73 @@
+"""Data sets of the Hugging Face Hub, through `datasets` and its cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+from headrace.configs.errors import DataError
+from headrace.configs.schema import HubSource
+from headrace.tasks.data.sources import Block, Rows, Source
+
+BLOCK_ROWS = 10_000
+
+
+def open_source(source: HubSource, columns: list[str], folder: object = None) -> Source:
+    """The data set's splits, downloaded where the cache does not have them.
+
+    Raises DataError for a data set, configuration, revision or split that cannot be had.
+    """
+    given = {name: getattr(source, name) for name in ("train", "validation", "test")}
+    tables = {name: _load(source, split) for name, split in given.items() if split}
+    digest = {name: _revision(table) for name, table in tables.items()}
+    splits = {
+        name: Rows(table.column_names, partial(_read, table, columns))
+        for name, table in tables.items()
+    }
+    return Source({"kind": source.kind, "dataset": source.dataset, **digest}, splits)
+
+
+def _load(source: HubSource, split: str) -> Any:
+    import datasets
+
+    datasets.disable_progress_bars()
+    try:
+        return datasets.load_dataset(
+            source.dataset, source.config, split=split, revision=source.revision
+        )
+    except (OSError, ValueError, RuntimeError) as problem:
+        # The Hub's errors are OSErrors; an unknown configuration or split is a ValueError.
+        reason = str(problem).strip().split("\n", 1)[0]
+        raise DataError(
+            f"data.source.dataset: {source.dataset!r} (split {split!r}) cannot be had from the "
+            f"Hugging Face Hub: {reason} Check the name and the network"
+        ) from problem
+
+
+def _revision(table: Any) -> list[str]:
+    """What pins a loaded split: the URLs of its files, which hold the Hub's commit."""
+    checksums = table.info.download_checksums or {}
+    return [str(table.split), *(sorted(checksums) or [table._fingerprint])]
+
+
+def _read(table: Any, columns: list[str]) -> Iterator[Block]:
+    """Classes come as the names the data set gives them; a class of -1 is a missing label."""
+    chosen = table.select_columns(columns)
+    for first in range(0, len(chosen), BLOCK_ROWS):
+        block = chosen[first : first + BLOCK_ROWS]
+        for name, kind in chosen.features.items():
+            block[name] = [_named(value, kind) for value in block[name]]
+        yield Block(first, block, [None] * len(block[columns[0]]))
+
+
+def _named(value: Any, kind: Any) -> Any:
+    """`kind`: the data set's feature, or those of a list's elements and a struct's fields."""
+    if hasattr(kind, "int2str"):
+        return None if value is None or value < 0 else kind.int2str(value)
+    if isinstance(value, list):
+        inner = kind[0] if isinstance(kind, list) else getattr(kind, "feature", None)
+        return [_named(one, inner) for one in value]
+    if isinstance(value, dict) and isinstance(kind, dict):
+        return {name: _named(one, kind.get(name)) for name, one in value.items()}
+    return value

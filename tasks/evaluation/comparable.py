@@ -1,0 +1,106 @@
+"""Decides if a champion can be compared with a candidate, and on which test rows.
+
+A comparison is fair only on rows that the champion has not learned from. Splits go by a hash of the
+text, so with the same salt a row stays where it was however the table grows, and an old training
+row never enters the test set. With another salt, a larger share or a table of its own it may: the
+hashes that a model carries of its training texts say which rows those are. They are left out for
+both models, and where they are most of the test set the comparison is refused.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.configs.errors import UserError
+from headrace.configs.schema import Recipe
+from headrace.serving.engine import manifest
+from headrace.tasks.data import training_texts
+from headrace.tasks.runtime.artifacts import Artifact
+
+MIN_FAIR = 0.5
+"""Share of the test rows that must be left; less is another test set than the recipe's."""
+
+
+class Champion(Protocol):
+    """A registered version, as tasks/registry/versions.py hands it over."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def folder(self) -> Path:
+        """Its model folder."""
+
+
+def check_comparable(recipe: Recipe, prepared: Artifact, champion: Champion) -> None:
+    """Raise UserError unless this recipe's model can be compared with the champion, on test rows
+    enough that are news to both.
+
+    Costs little, so that a flow may ask before it trains.
+    """
+    found = manifest.read(champion.folder)
+    if found.objective != recipe.objective:
+        raise UserError(
+            f"{_who(champion)} is a {found.objective} model, this recipe makes a "
+            f"{recipe.objective} one: they cannot be compared; register under another name"
+        )
+    mask = fair_rows(prepared, champion)
+    if mask is None:
+        _check_splits(recipe, found, champion)
+    elif mask.sum() < MIN_FAIR * len(mask):
+        n_unfair = len(mask) - int(mask.sum())
+        raise UserError(
+            f"{n_unfair:,} of {len(mask):,} test rows are texts that {_who(champion)} has learned "
+            f"from and this recipe's model has not, or the reverse: what is left is no fair test "
+            f"of both; {_remedy(recipe, found)}give test rows that are news to both "
+            "(data.source.test), or register under another name"
+        )
+
+
+def fair_rows(prepared: Artifact, champion: Champion) -> NDArray[np.bool_] | None:
+    """(n,): the test rows on which both models can be compared; None where the champion does not
+    say what it has learned from."""
+    ours, theirs = (training_texts.read(one) for one in (prepared.path, champion.folder))
+    if ours is None or theirs is None:
+        return None
+    return training_texts.fair(training_texts.of_test_rows(prepared), ours, theirs)
+
+
+def _who(champion: Champion) -> str:
+    return f"champion {champion.name} version {champion.version}"
+
+
+def _remedy(recipe: Recipe, theirs: manifest.Manifest) -> str:
+    """A line on how the splits are made the champion's again, where a recipe's settings tell."""
+    splits, was = recipe.data.splits, theirs.training
+    said = []
+    if was.get("salt", "") != splits.salt:
+        said.append(f"set data.splits.salt to {was.get('salt', '')!r}")
+    if splits.test > was.get("test_share", splits.test):
+        said.append(f"set data.splits.test to {was['test_share']:g} or less")
+    return "".join(f"{one}, " for one in said)
+
+
+def _check_splits(recipe: Recipe, theirs: manifest.Manifest, champion: Champion) -> None:
+    """For a champion without hashes, salt and share tell if rows can have moved. Test rows are
+    the high end of the hashes: a smaller share of them is part of the champion's own test set, a
+    larger one is not."""
+    salt = theirs.training.get("salt", "")
+    share = theirs.training.get("test_share", recipe.data.splits.test)
+    if salt != recipe.data.splits.salt:
+        raise UserError(
+            f"{_who(champion)} was split with salt {salt!r}, this recipe has "
+            f"{recipe.data.splits.salt!r}: rows it learned from may stand in this test set; set "
+            f"data.splits.salt to {salt!r}, or register under another name"
+        )
+    if recipe.data.splits.test > share:
+        raise UserError(
+            f"{_who(champion)} was tested on a share of {share:g}, this recipe asks for "
+            f"{recipe.data.splits.test:g}: rows it learned from would stand in this test set; set "
+            f"data.splits.test to {share:g} or less, or register under another name"
+        )

@@ -1,0 +1,323 @@
+"""The champion on the candidate's test rows, and the decision that follows.
+
+The champion is run anew, through its own exported model, because its stored numbers are of other
+rows. Rows on which that would be unfair (comparable.py) are left out for both models.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.configs.errors import UserError
+from headrace.configs.schema import Promote, Recipe
+from headrace.serving.arrays import Array
+from headrace.serving.engine import manifest
+from headrace.serving.errors import ModelFolderError, NewerFormatError
+from headrace.tasks import objectives
+from headrace.tasks.evaluation import test_set
+from headrace.tasks.evaluation.comparable import Champion, check_comparable, fair_rows
+from headrace.tasks.evaluation.promotion_rules import Decision, Guard, Measured, SliceGain, decide
+from headrace.tasks.evaluation.test_set import HeldOut
+from headrace.tasks.metrics.bootstrap import Interval, Resampling, unpaired_detectable
+from headrace.tasks.metrics.metric import Metric
+from headrace.tasks.metrics.paired import Difference, paired_difference
+from headrace.tasks.objectives import selection
+from headrace.tasks.registry.incumbent import Unreadable
+from headrace.tasks.registry.model_store import content_id
+from headrace.tasks.runtime import artifacts
+from headrace.tasks.runtime.artifacts import Artifact
+
+if TYPE_CHECKING:
+    from headrace.serving.engine.scorer import Scorer
+
+TIMED_ROWS, WRITERS_ROWS = 200, 32
+"""Of models that read, and of those that write."""
+MIN_ROUNDS, MAX_ROUNDS = 5, 50
+TIMED_TOKENS = 50_000
+TIMED_S, ENOUGH_S = 1.0, 30.0
+"""Timing goes on for so long, within those rounds; fewer are enough where they take longer."""
+
+
+def compare(
+    recipe: Recipe,
+    prepared: Artifact,
+    exported: Artifact,
+    evaluated: Artifact,
+    champion: Champion | Unreadable | None,
+) -> Artifact:
+    """The stage `decide`: its facts are the Decision as a dict. `None`: there is no champion yet;
+    Unreadable: there is, and nothing can be compared with it.
+
+    Raises UserError for a champion of another kind, or that has learned from most of this test set.
+    """
+    if champion is not None and not isinstance(champion, Unreadable):
+        check_comparable(recipe, prepared, champion)
+    return artifacts.make(
+        "decide",
+        key={
+            "promote": recipe.promote.model_dump(mode="json"),
+            "evaluate": recipe.evaluate.model_dump(mode="json"),
+            "objective": recipe.objective,
+            "keep": recipe.data.keep,
+            "champion": _key_of(champion),
+        },
+        inputs=[prepared, exported, evaluated],
+        code=[__name__, *objectives.code(recipe.objective)],
+        libraries=["numpy"],
+        build=partial(_build, recipe, prepared, exported, evaluated, champion),
+    )
+
+
+def _key_of(champion: Champion | Unreadable | None) -> dict[str, str] | None:
+    if champion is None:
+        return None
+    if isinstance(champion, Unreadable):
+        return {"version": champion.version, "problem": champion.problem}
+    return {"version": champion.version, "content": content_id(champion.folder)}
+
+
+def _build(
+    recipe: Recipe,
+    prepared: Artifact,
+    exported: Artifact,
+    evaluated: Artifact,
+    champion: Champion | Unreadable | None,
+    folder: Path,
+) -> dict[str, Any]:
+    decision = None
+    if champion is not None and not isinstance(champion, Unreadable):
+        try:
+            decision = _with_champion(recipe, prepared, exported, evaluated, champion)
+        except NewerFormatError:
+            raise
+        except ModelFolderError as problem:
+            champion = Unreadable(champion.name, champion.version, str(problem))
+    if decision is None:
+        assert champion is None or isinstance(champion, Unreadable)
+        decision = _without_champion(recipe, prepared, exported, evaluated, champion)
+    artifacts.write_json(folder / "decision.json", decision.to_dict())
+    return decision.to_dict()
+
+
+def _over_baseline(evaluated: Artifact) -> tuple[str, Difference] | None:
+    """The metric, and what the candidate gains over the TF-IDF baseline."""
+    found = evaluated.facts["baseline_difference"]
+    return found and (evaluated.facts["baseline_metric"], Difference(**found))
+
+
+def _without_champion(
+    recipe: Recipe,
+    prepared: Artifact,
+    exported: Artifact,
+    evaluated: Artifact,
+    unreadable: Unreadable | None,
+) -> Decision:
+    name, metric = selection.deciding_metric(recipe, prepared.facts["head"])
+    return decide(
+        recipe.promote,
+        metric=name,
+        rows=evaluated.facts["rows"],
+        candidate=Measured(evaluated.facts["value"], _default_size(exported.path / "model")),
+        champion_version=unreadable.version if unreadable else None,
+        unpaired_detectable=unpaired_detectable(
+            Interval(**evaluated.facts["metrics"][name]), recipe.evaluate.confidence
+        ),
+        baseline=_over_baseline(evaluated),
+        higher_is_better=metric.higher_is_better,
+        nothing_to_compare=unreadable.told if unreadable else None,
+    )
+
+
+def _with_champion(
+    recipe: Recipe,
+    prepared: Artifact,
+    exported: Artifact,
+    evaluated: Artifact,
+    champion: Champion,
+) -> Decision:
+    from headrace.serving.engine.scorer import Scorer
+
+    rows = test_set.read(recipe, prepared)
+    theirs = Scorer(champion.folder)
+    pair = _statistics(recipe, exported, rows, evaluated, theirs)
+    mask = fair_rows(prepared, champion)
+    if mask is not None and not mask.all():
+        pair = (pair[0][mask], pair[1][mask], pair[2])
+        rows = test_set.chosen(rows, mask)
+    speeds = _speeds(Scorer(exported.path / "model"), theirs, rows)
+    sizes = _default_size(exported.path / "model"), _default_size(champion.folder)
+    baseline = _over_baseline(evaluated)
+    decision = _decide(recipe, rows, pair, speeds, sizes, champion.version, baseline)
+    return decision if mask is None else _told(decision, mask, champion)
+
+
+def _told(decision: Decision, mask: NDArray[np.bool_], champion: Champion) -> Decision:
+    """Add a line about the rows that were left out."""
+    n_out = len(mask) - int(mask.sum())
+    reason = (
+        f"{n_out:,} of {len(mask):,} test rows were left out, being texts that one of the two "
+        f"models has learned from: version {champion.version} or this one."
+    )
+    numbers: dict[str, Any] = {"left_out": n_out, "test_rows": len(mask)}
+    guard = Guard("training_texts", True, reason, numbers, asked=n_out > 0)
+    return replace(decision, guards=(*decision.guards, guard))
+
+
+def _default_size(model: Path) -> int:
+    found = manifest.read(model)
+    return found.variant(found.default).size_bytes
+
+
+Pair = tuple[Array, Array, dict[str, Any]]
+"""The candidate's and the champion's statistics (n, d), and the head they stand in."""
+
+
+def _statistics(
+    recipe: Recipe, exported: Artifact, rows: HeldOut, evaluated: Artifact, theirs: Scorer
+) -> Pair:
+    """Both models' statistics in a head that has the labels of both.
+
+    So a label that the champion does not know is one it always misses, and a decision of it for
+    a label that the candidate does not know is wrong.
+    """
+    objective = objectives.get(recipe.objective)
+    head = manifest.read(exported.path / "model").head
+    ours = test_set.read_outputs(evaluated.path)
+    _, other = test_set.answers(objective, theirs, rows.texts)
+    others_head = theirs.manifest.head
+    align = getattr(objective, "align", None)
+    common = head
+    if align is not None:
+        common = objective.common_head(head, others_head)  # type: ignore[attr-defined]
+        ours, other = align(ours, head, common), align(other, others_head, common)
+    elif others_head != head:
+        raise UserError(
+            "the champion's outputs mean something else than this model's; register under "
+            "another name"
+        )
+    return (
+        objectives.statistics(objective, rows.targets, ours, common),
+        objectives.statistics(objective, rows.targets, other, common),
+        common,
+    )
+
+
+def _decide(
+    recipe: Recipe,
+    rows: HeldOut,
+    pair: Pair,
+    speeds: tuple[float, float],
+    sizes: tuple[int, int],
+    version: str,
+    baseline: tuple[str, Difference] | None,
+) -> Decision:
+    ours, theirs, head = pair
+    objective = objectives.get(recipe.objective)
+    name, metric = selection.deciding_metric(recipe, head)
+    slice_name, slice_metric = selection.slice_metric(recipe, head)
+    wrong = test_set.wrong(objective, rows, head)
+    how = test_set.resampling(recipe, rows)
+    return decide(
+        in_units(recipe.promote, metric, slice_metric),
+        metric=name,
+        rows=len(ours),
+        candidate=Measured(metric.value(ours), sizes[0], speeds[0]),
+        champion=Measured(metric.value(theirs), sizes[1], speeds[1]),
+        champion_version=version,
+        difference=paired_difference(ours, theirs, metric, how, wrong=wrong),
+        baseline=baseline,
+        slices=_slices(recipe, rows, (ours, theirs, wrong), slice_metric, how),
+        slice_metric=slice_name,
+        lost_labels=lost_labels(objective, pair),
+        higher_is_better=metric.higher_is_better,
+    )
+
+
+def _slices(
+    recipe: Recipe,
+    rows: HeldOut,
+    statistics: tuple[Array, Array, Array | None],
+    metric: Metric,
+    how: Resampling,
+) -> list[SliceGain]:
+    """The two models slice by slice; the small ones are tested as a family (Bonferroni)."""
+    least = recipe.promote.slices.min_rows if recipe.promote.slices else 0
+    found = [
+        (column, value, mask, len(np.unique(rows.clusters[mask])) < least)
+        for column, value, mask in test_set.slices(recipe, rows)
+    ]
+    n_small = sum(small for *_, small in found)
+    for_small = replace(how, confidence=1 - (1 - how.confidence) / max(n_small, 1))
+    gains = []
+    for column, value, mask, small in found:
+        ours, theirs, wrong = (None if one is None else one[mask] for one in statistics)
+        assert ours is not None
+        assert theirs is not None
+        drawn = (for_small if small else how).among(mask)
+        gains.append(
+            SliceGain(
+                name=column,
+                value=value,
+                rows=int(mask.sum()),
+                candidate=metric.value(ours),
+                champion=metric.value(theirs),
+                difference=paired_difference(ours, theirs, metric, drawn, wrong=wrong),
+                small=small,
+            )
+        )
+    return gains
+
+
+def lost_labels(objective: objectives.Objective, pair: Pair) -> list[str]:
+    """Labels that the champion gave rightly and the candidate gives to no row at all."""
+    by_label = getattr(objective, "by_label", None)
+    if by_label is None:
+        return []
+    ours, theirs, head = pair
+    (_, given, _), (_, _, right) = (by_label(one.sum(axis=0), head) for one in (ours, theirs))
+    return [head["labels"][i] for i in np.flatnonzero((given == 0) & (right > 0))]
+
+
+def in_units(rules: Promote, metric: Metric, slice_metric: Metric) -> Promote:
+    """The rules with limits in the metrics' own units, not as shares of their scales."""
+    slices = rules.slices and rules.slices.model_copy(
+        update={"max_drop": rules.slices.max_drop * slice_metric.scale}
+    )
+    return rules.model_copy(update={"margin": rules.margin * metric.scale, "slices": slices})
+
+
+def _speeds(ours: Scorer, theirs: Scorer, rows: HeldOut) -> tuple[float, float]:
+    """Tokens a second of both, from text to outputs, taking turns on the same rows.
+
+    The fastest round of each counts: what else the machine does only ever adds time. Tokens are
+    counted by the candidate's tokenizer for both: the same text is the same work.
+    """
+    n_rows = TIMED_ROWS if not ours.head.TIMED else WRITERS_ROWS
+    # Texts may be long: as many as short ones have tokens.
+    n_rows = max(1, min(n_rows, int(np.searchsorted(np.cumsum(rows.lengths), TIMED_TOKENS))))
+    texts = rows.texts[:n_rows]
+    tokens = ours.head.timed_tokens(rows.lengths[:n_rows].tolist())
+    times: list[tuple[float, float]] = []
+    started = time.perf_counter()
+    passed = 0.0
+    while not times or (
+        passed < (ENOUGH_S if len(times) < MIN_ROUNDS else TIMED_S) and len(times) < MAX_ROUNDS
+    ):
+        times.append((_timed(ours, texts), _timed(theirs, texts)))
+        passed = time.perf_counter() - started
+    our_s, their_s = (min(taken) for taken in zip(*times, strict=True))
+    return tokens / our_s, tokens / their_s
+
+
+def _timed(scorer: Scorer, texts: Sequence[str]) -> float:
+    started = time.perf_counter()
+    scorer.outputs(texts, **scorer.head.TIMED)
+    return time.perf_counter() - started

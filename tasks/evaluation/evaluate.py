@@ -1,0 +1,190 @@
+"""What the model that ships is worth: the exported default variant on the test rows.
+
+Writes `predictions.parquet` (a row each), its outputs (raw, for a later comparison),
+`metrics.json` (metrics with intervals, slices, the worst rows, and what else the objective has to
+show) and pictures. What only one objective has comes from its module's optional names.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from headrace.configs.schema import Recipe
+from headrace.serving.arrays import Array
+from headrace.tasks import objectives
+from headrace.tasks.evaluation import test_set
+from headrace.tasks.evaluation.test_set import HeldOut
+from headrace.tasks.metrics.bootstrap import bootstrap
+from headrace.tasks.metrics.paired import paired_difference
+from headrace.tasks.objectives import Objective, selection
+from headrace.tasks.reporting import html, plots
+from headrace.tasks.runtime import artifacts
+from headrace.tasks.runtime.artifacts import Artifact
+
+WORST = 12
+"""Rows shown that the model is most wrong about."""
+EXCERPT_CHARS = 240
+
+
+def evaluate(recipe: Recipe, prepared: Artifact, exported: Artifact) -> Artifact:
+    """Score the test rows as a user would, and say how good that is and how sure we are.
+
+    Raises RecipeError for a metric or slice column that is not there.
+    """
+    test_set.check(recipe, prepared.facts["head"])
+    return artifacts.make(
+        "evaluate",
+        key={
+            "evaluate": recipe.evaluate.model_dump(mode="json"),
+            "metric": recipe.promote.metric,
+            "objective": recipe.objective,
+            "keep": recipe.data.keep,
+        },
+        inputs=[prepared, exported],
+        code=[__name__, *objectives.code(recipe.objective)],
+        libraries=["numpy", "pyarrow", "matplotlib"],
+        build=partial(_build, recipe, prepared, exported),
+    )
+
+
+def _build(recipe: Recipe, prepared: Artifact, exported: Artifact, folder: Path) -> dict[str, Any]:
+    from headrace.serving.engine.scorer import Scorer
+
+    rows = test_set.read(recipe, prepared)
+    scorer = Scorer(exported.path / "model")
+    objective, head = objectives.get(recipe.objective), scorer.manifest.head
+    raw, outputs = test_set.answers(objective, scorer, rows.texts)
+    found = measure(recipe, prepared, head, rows, outputs)
+    options = {**getattr(objective, "MEASURE", {}), **getattr(objective, "DECODE", {})}
+    decoded = scorer.decode(raw, **options)
+    losses = objectives.row_losses(objective, rows.targets, outputs, head)
+    table = _predictions(rows, decoded, losses)
+    show = getattr(objective, "samples", None)
+    found |= {"worst": _worst(rows, table)} if show is None else {"samples": show(scorer, rows)}
+    found["variant"] = scorer.variant.name
+
+    test_set.write_outputs(folder, outputs)
+    pq.write_table(table, folder / "predictions.parquet")
+    artifacts.write_json(folder / "metrics.json", found)
+    plots.write_all(folder, plots.of_evaluation(found))
+    deciding = found["metrics"][found["metric"]]
+    return {
+        "metric": found["metric"],
+        **deciding,
+        "rows": found["rows"],
+        "metrics": found["metrics"],
+        "clusters": found["clusters"],
+        "baseline_metric": found["baseline_metric"],
+        "baseline_difference": found["baseline_difference"],
+    }
+
+
+def measure(
+    recipe: Recipe, prepared: Artifact, head: Mapping[str, Any], rows: HeldOut, outputs: Array
+) -> dict[str, Any]:
+    """All of metrics.json that can be had from targets and outputs (n, ...)."""
+    objective = objectives.get(recipe.objective)
+    how = test_set.resampling(recipe, rows)
+    statistics = objectives.statistics(objective, rows.targets, outputs, head)
+    name, deciding = selection.deciding_metric(recipe, head)
+    slice_name, slice_metric = selection.slice_metric(recipe, head)
+    intervals = bootstrap(statistics, objective.metrics(head), how)
+    describe = getattr(objective, "details", None)
+    details = describe(rows.targets, outputs, head, how) if describe else {}
+    intervals |= details.pop("metrics", {})
+    # Where the deciding metric says nothing of decisions alone, the slices' does.
+    common_name, common = (slice_name, slice_metric) if deciding.ranks else (name, deciding)
+    difference = None
+    baseline = _baseline_statistics(objective, prepared, rows, head)
+    if baseline is not None:
+        wrong = test_set.wrong(objective, rows, head)
+        difference = paired_difference(statistics, baseline, common, how, wrong=wrong)
+    return {
+        "metric": name,
+        "rows": len(rows.rows),
+        "clusters": len(np.unique(rows.clusters)),
+        "confidence": recipe.evaluate.confidence,
+        "metrics": {
+            key: asdict(interval)
+            for key, interval in intervals.items()
+            if key == name or not math.isnan(interval.value)
+        },
+        "baseline_metric": common_name,
+        "baseline_difference": asdict(difference) if difference else None,
+        "slice_metric": slice_name,
+        "slice_lower_is_better": not slice_metric.higher_is_better,
+        "slices": [
+            {
+                "name": column,
+                "of": value,
+                "rows": int(mask.sum()),
+                **asdict(bootstrap(statistics[mask], {"": slice_metric}, how.among(mask))[""]),
+            }
+            for column, value, mask in test_set.slices(recipe, rows)
+        ],
+        "slices_left_out": test_set.left_out(recipe, rows),
+        **details,
+    }
+
+
+def _baseline_statistics(
+    objective: Objective, prepared: Artifact, rows: HeldOut, head: Mapping[str, Any]
+) -> Array | None:
+    """The baseline's statistics for the same rows in the same order; None where it has none."""
+    file, outputs_of = prepared.path / "baseline.parquet", getattr(objective, "outputs_of", None)
+    if outputs_of is None or not file.exists():
+        return None
+    table = pq.read_table(file)
+    decisions = dict(zip(table["row"].to_pylist(), table["decision"].to_pylist(), strict=True))
+    outputs = outputs_of([decisions[row] for row in rows.rows], head)
+    return objectives.statistics(objective, rows.targets, outputs, head)
+
+
+def _predictions(rows: HeldOut, decoded: pa.Table, losses: Array | None) -> pa.Table:
+    """row, target, the head's columns (its first one is the decision), loss, length, kept ones."""
+    columns: dict[str, Any] = {"row": rows.rows, "target": rows.names}
+    first, *_ = decoded.column_names
+    kind = decoded.schema.field(first).type
+    if kind == pa.list_(pa.string()):  # as targets are called
+        lists = decoded[first].to_pylist()
+        columns["decision"] = [None if one is None else ", ".join(one) for one in lists]
+    columns |= {
+        "decision" if name == first and kind == pa.string() else name: decoded[name]
+        for name in decoded.column_names
+    }
+    if losses is not None:
+        columns["loss"] = losses
+    columns["length"] = rows.lengths
+    return pa.table(
+        columns | {f"input_{k}" if k in columns else k: v for k, v in rows.kept.items()}
+    )
+
+
+def _worst(rows: HeldOut, table: pa.Table) -> list[dict[str, Any]]:
+    """The wrongly decided rows with the largest loss, with the start of their text."""
+    if not {"loss", "decision"} <= set(table.column_names):
+        return []
+    shown = [
+        name
+        for name in ("row", "target", "decision", "probability", "loss")
+        if name in table.column_names
+    ]
+    order = np.argsort(-table["loss"].to_numpy(), kind="stable")
+    decisions = np.asarray(table["decision"].to_pylist(), dtype=object)
+    wrong = order[(decisions != np.asarray(rows.names, dtype=object))[order]][:WORST]
+    return [
+        {
+            **{name: table[name][i].as_py() for name in shown},
+            "text": html.excerpt(rows.texts[i], EXCERPT_CHARS),
+        }
+        for i in wrong.tolist()
+    ]

@@ -1,0 +1,316 @@
+"""Whether a candidate replaces the champion: numbers in, a Decision out, nothing else touched.
+
+A Decision carries every number that it rests on and one sentence for each guard, so that a reader
+months later needs neither the models nor the rows to see why it was taken.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from headrace.configs.schema import Promote
+from headrace.tasks.metrics.paired import Difference
+
+Numbers = dict[str, float | int | str | None]
+SHOWN = 5
+"""Lost labels that a reason names."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of one model on the candidate's test rows."""
+
+    value: float
+    """Of the deciding metric."""
+    size_bytes: int | None = None
+    """Of the variant that scores by default."""
+    tokens_per_second: float | None = None
+    """Both models timed in one run on the same rows; None where there was nothing to compare."""
+
+
+@dataclass(frozen=True)
+class SliceGain:
+    """The two models on the test rows of one slice."""
+
+    name: str
+    """The column, such as `label` or `length`."""
+    value: str
+    rows: int
+    candidate: float
+    champion: float
+    difference: Difference
+    small: bool = False
+    """So few rows that chance moves it: its interval counts, at the confidence of a family."""
+
+
+@dataclass(frozen=True)
+class Guard:
+    """One condition: what was asked, what was found."""
+
+    name: str
+    passed: bool
+    reason: str
+    numbers: Numbers
+    asked: bool = True
+    """False where the recipe sets no such limit, or there is nothing to hold it against."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The verdict with its reasons. Promotion needs every guard."""
+
+    promote: bool
+    rule: str
+    metric: str
+    rows: int
+    """Test rows behind every number here."""
+    candidate: Measured
+    champion: Measured | None
+    champion_version: str | None
+    """Of the champion that stood when this was decided, also where it could not be compared."""
+    difference: Difference | None
+    """Gain over the champion; above 0 the candidate is better."""
+    smallest_detectable: float
+    """The smallest true gain that these rows show with 80% probability."""
+    guards: tuple[Guard, ...]
+
+    @property
+    def reasons(self) -> list[str]:
+        """Of the guards that were asked for."""
+        return [guard.reason for guard in self.guards if guard.asked]
+
+    @property
+    def summary(self) -> str:
+        """One line for a log, a terminal or a heading."""
+        if not self.promote:
+            return "Refused: " + " ".join(g.reason for g in self.guards if not g.passed)
+        if self.difference is None and self.champion_version is not None:
+            return (
+                f"Promoted with nothing to compare with, in place of version "
+                f"{self.champion_version}: {self.metric} {self.candidate.value:.4f}."
+            )
+        if self.difference is None:
+            return f"Promoted as the first champion: {self.metric} {self.candidate.value:.4f}."
+        gain = self.difference
+        return (
+            f"Promoted over version {self.champion_version}: {self.metric} "
+            f"{self.candidate.value:.4f}, a gain of {gain.value:.4f} "
+            f"({gain.low:+.4f} to {gain.high:+.4f})."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON; `from_dict` reads it back."""
+        return {
+            **asdict(self),
+            "guards": [asdict(guard) for guard in self.guards],
+            "reasons": self.reasons,
+            "summary": self.summary,
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Decision:
+        own = {name: content[name] for name in cls.__dataclass_fields__}
+        champion, difference = own["champion"], own["difference"]
+        return cls(
+            **{
+                **own,
+                "candidate": Measured(**own["candidate"]),
+                "champion": None if champion is None else Measured(**champion),
+                "difference": None if difference is None else Difference(**difference),
+                "guards": tuple(Guard(**guard) for guard in own["guards"]),
+            }
+        )
+
+
+def decide(
+    rules: Promote,
+    *,
+    metric: str,
+    rows: int,
+    candidate: Measured,
+    champion: Measured | None = None,
+    champion_version: str | None = None,
+    difference: Difference | None = None,
+    baseline: tuple[str, Difference] | None = None,
+    slices: Sequence[SliceGain] = (),
+    slice_metric: str | None = None,
+    lost_labels: Sequence[str] = (),
+    unpaired_detectable: float = math.nan,
+    higher_is_better: bool = True,
+    nothing_to_compare: str | None = None,
+) -> Decision:
+    """Hold the candidate against the recipe's rules: those that need no champion, if there is none.
+
+    `baseline`: a metric and the gain over the TF-IDF baseline in it. `lost_labels`: those that the
+    champion gave rightly and the candidate never gives. `unpaired_detectable` (see
+    tasks/metrics/bootstrap.py) stands in where there is no difference to tell it.
+    `nothing_to_compare`: why there is none though a champion stands, whose version is given.
+    Raises ValueError when a champion comes without a difference to it, or the reverse.
+    """
+    if (champion is None) != (difference is None):
+        raise ValueError("a champion needs a difference, and a difference a champion")
+    detectable = difference.smallest_detectable if difference else unpaired_detectable
+    guards = [
+        _difference(rules, metric, difference, detectable)
+        if nothing_to_compare is None
+        else _blind(rules, nothing_to_compare),
+        _baseline(rules, baseline),
+        _floor(rules, metric, candidate, higher_is_better),
+        _slices(rules, slice_metric or metric, slices),
+        _labels(rules, lost_labels, slices),
+        _latency(rules, candidate, champion),
+        _size(rules, candidate),
+    ]
+    return Decision(
+        promote=all(guard.passed for guard in guards),
+        rule=rules.rule,
+        metric=metric,
+        rows=rows,
+        candidate=candidate,
+        champion=champion,
+        champion_version=champion_version,
+        difference=difference,
+        smallest_detectable=detectable,
+        guards=tuple(guards),
+    )
+
+
+# --- the guards -----------------------------------------------------------------------------------
+# Every comparison is written so that a NaN fails it.
+
+
+def _difference(rules: Promote, metric: str, found: Difference | None, detectable: float) -> Guard:
+    margin = 0.0 if rules.rule == "better" else rules.margin
+    if found is None:
+        reason = (
+            "There is no champion to compare with yet; over one these rows could show a gain of "
+            f"{detectable:.4f} or more."
+        )
+        numbers: Numbers = {"margin": margin, "smallest_detectable": detectable}
+        return Guard("difference", True, reason, numbers)
+    passed = found.low > -margin
+    needed = "above 0" if rules.rule == "better" else f"above {-margin:g}"
+    reason = (
+        f"The interval of the gain in {metric} must lie {needed}: "
+        f"{found.value:+.4f} ({found.low:+.4f} to {found.high:+.4f}); "
+        f"these rows could show a gain of {found.smallest_detectable:.4f}."
+    )
+    return Guard("difference", passed, reason, {"margin": margin, **asdict(found)})
+
+
+def _blind(rules: Promote, why: str) -> Guard:
+    """The gate where nothing can be compared: without a floor a champion is not replaced."""
+    reason = f"There was nothing to compare with: {why}."
+    if rules.floor is None:
+        reason += (
+            " Without that it takes a floor to promote by: set promote.floor, or give the place "
+            "to a version that can be used (headrace rollback, headrace promote)."
+        )
+    return Guard("difference", rules.floor is not None, reason, {"floor": rules.floor})
+
+
+def _baseline(rules: Promote, found: tuple[str, Difference] | None) -> Guard:
+    if found is None:
+        reason = "There is no TF-IDF baseline to compare with."
+        return Guard("baseline", True, reason, {}, asked=False)
+    metric, gain = found
+    numbers: Numbers = {"metric": metric, **asdict(gain)}
+    below = not gain.high >= 0
+    won = "The TF-IDF baseline is better" if below else "It is not shown to beat TF-IDF"
+    if gain.low > 0:
+        won = "It beats the TF-IDF baseline"
+    reason = f"{won}: {metric} {gain.value:+.4f} ({gain.low:+.4f} to {gain.high:+.4f})."
+    if below:
+        ignored = rules.baseline == "ignore"
+        reason += f" promote.baseline: ignore {'lets' if ignored else 'would let'} it pass."
+    return Guard("baseline", not below or rules.baseline == "ignore", reason, numbers)
+
+
+def _floor(rules: Promote, metric: str, candidate: Measured, higher_is_better: bool) -> Guard:
+    numbers: Numbers = {"limit": rules.floor, "found": candidate.value}
+    if rules.floor is None:
+        is_number = not math.isnan(candidate.value)
+        reason = f"No floor was asked for; {metric} is {candidate.value:.4f}."
+        return Guard("floor", is_number, reason, numbers, asked=not is_number)
+    reached = candidate.value >= rules.floor if higher_is_better else candidate.value <= rules.floor
+    bound = "at least" if higher_is_better else "at most"
+    reason = f"The floor asks for {metric} of {bound} {rules.floor:g}: {candidate.value:.4f}."
+    return Guard("floor", reached, reason, numbers)
+
+
+def _slices(rules: Promote, metric: str, slices: Sequence[SliceGain]) -> Guard:
+    if rules.slices is None:
+        return Guard("slices", True, "No limit on slices was asked for.", {}, asked=False)
+    limit, n_small = rules.slices.max_drop, sum(one.small for one in slices)
+    numbers: Numbers = {"limit": limit, "min_rows": rules.slices.min_rows}
+    numbers |= {"compared": len(slices), "small": n_small}
+    if not slices:
+        reason = "There are no slices to compare by."
+        return Guard("slices", True, reason, numbers, asked=False)
+
+    def best_case(one: SliceGain) -> float:
+        return one.difference.high if one.small else one.difference.value
+
+    failed = [one for one in slices if not best_case(one) >= -limit]
+    worst = min(failed or slices, key=best_case)
+    change = worst.difference
+    numbers |= {"slice": f"{worst.name}={worst.value}", "rows": worst.rows, "failed": len(failed)}
+    numbers |= {"found": 0.0 - change.value, "low": change.low, "high": change.high}
+    reason = (
+        f"No slice may lose over {limit:g} {metric}: of {len(slices)} ({n_small} small ones by "
+        f"their intervals) {len(failed) or 'none'} did; the worst is {worst.name}={worst.value} "
+        f"({worst.rows} rows) with {change.value:+.4f} ({change.low:+.4f} to {change.high:+.4f})."
+    )
+    return Guard("slices", not failed, reason, numbers)
+
+
+def _labels(rules: Promote, lost: Sequence[str], slices: Sequence[SliceGain]) -> Guard:
+    asked = rules.slices is not None and bool(slices)
+    if not lost:
+        reason = "Every label that the champion gave rightly is still given."
+        return Guard("labels", True, reason, {"lost": 0}, asked=False)
+    shown = ", ".join(repr(one) for one in lost[:SHOWN]) + (", …" if len(lost) > SHOWN else "")
+    reason = f"Labels that the champion gave rightly and the candidate gives to no row: {shown}."
+    return Guard("labels", not asked, reason, {"lost": len(lost), "first": lost[0]}, asked=asked)
+
+
+def _latency(rules: Promote, candidate: Measured, champion: Measured | None) -> Guard:
+    ours = candidate.tokens_per_second
+    theirs = champion.tokens_per_second if champion else None
+    ratio = theirs / ours if ours and theirs else None
+    numbers: Numbers = {
+        "limit": rules.max_latency_ratio,
+        "found": ratio,
+        "candidate_tokens_per_second": ours,
+        "champion_tokens_per_second": theirs,
+    }
+    speeds = f"{ours:,.0f} and {theirs:,.0f} tokens a second" if ours and theirs else ""
+    if champion is None:
+        reason = "There is no champion to be timed against."
+        return Guard("latency", True, reason, numbers, asked=False)
+    if rules.max_latency_ratio is None:
+        reason = "No limit on latency was asked for" + (f" ({speeds})." if speeds else ".")
+        return Guard("latency", True, reason, numbers, asked=False)
+    asked = f"Time per token may be at most {rules.max_latency_ratio:g} times the champion's"
+    if ratio is None:
+        return Guard("latency", False, f"{asked}, and was not measured.", numbers)
+    reason = f"{asked}: {ratio:.2f} times ({speeds})."
+    return Guard("latency", ratio <= rules.max_latency_ratio, reason, numbers)
+
+
+def _size(rules: Promote, candidate: Measured) -> Guard:
+    size_mb = None if candidate.size_bytes is None else candidate.size_bytes / 1e6
+    numbers: Numbers = {"limit_mb": rules.max_size_mb}
+    numbers["found_mb"] = size_mb
+    if rules.max_size_mb is None:
+        found = "" if size_mb is None else f" ({size_mb:.1f} MB)"
+        reason = f"No limit on size was asked for{found}."
+        return Guard("size", True, reason, numbers, asked=False)
+    asked = f"The default variant may have at most {rules.max_size_mb:g} MB"
+    if size_mb is None:
+        return Guard("size", False, f"{asked}, and its size is not known.", numbers)
+    reason = f"{asked}: it has {size_mb:.1f} MB."
+    return Guard("size", size_mb <= rules.max_size_mb, reason, numbers)

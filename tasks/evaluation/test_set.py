@@ -1,0 +1,169 @@
+"""The test rows of a prepared artifact, and the slices they are looked at by."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headrace.configs.errors import RecipeError
+from headrace.configs.schema import Recipe
+from headrace.serving.arrays import Array
+from headrace.tasks import objectives
+from headrace.tasks.metrics.bootstrap import Resampling
+from headrace.tasks.objectives import Objective, selection
+from headrace.tasks.runtime import artifacts
+from headrace.tasks.runtime.artifacts import Artifact
+
+if TYPE_CHECKING:
+    from headrace.serving.engine.scorer import Scorer
+
+NUMBERS, TEXTS = "outputs.npy", "outputs.json"
+MAX_VALUES = 30
+"""Slices of one column of the recipe's, its most frequent values; every label is one."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Columns of equal length, in the order of the prepared test split."""
+
+    rows: list[int]
+    """Row numbers in the split's source."""
+    texts: list[str]
+    targets: list[Any]
+    names: list[str]
+    """What a reader calls each target."""
+    lengths: Array
+    """Tokens, as the candidate's tokenizer counts them."""
+    kept: dict[str, list[Any]]
+    clusters: Array
+    """(n,) the same for copies of one text, or for the rows of one group."""
+
+
+def read(recipe: Recipe, prepared: Artifact) -> HeldOut:
+    from datasets import load_from_disk
+
+    split = load_from_disk(str(prepared.path / "test")).with_format("arrow")[:]
+    objective, head = objectives.get(recipe.objective), prepared.facts["head"]
+    targets = split["labels"].to_pylist()
+    return HeldOut(
+        rows=split["row"].to_pylist(),
+        texts=split["text"].to_pylist(),
+        targets=targets,
+        names=[objective.decode_target(target, head) for target in targets],
+        lengths=split["length"].to_numpy(),
+        kept={name: split[name].to_pylist() for name in recipe.data.keep},
+        clusters=split["cluster"].to_numpy(),
+    )
+
+
+def chosen(rows: HeldOut, mask: Array) -> HeldOut:
+    """Some of the rows. `mask`: (n,) of booleans."""
+    places = np.flatnonzero(mask).tolist()
+
+    def of(column: Any) -> Any:
+        if isinstance(column, dict):
+            return {name: of(values) for name, values in column.items()}
+        return [column[i] for i in places] if isinstance(column, list) else column[places]
+
+    return replace(rows, **{name: of(values) for name, values in vars(rows).items()})
+
+
+def answers(objective: Objective, scorer: Scorer, texts: Sequence[str]) -> tuple[Any, Any]:
+    """The scorer's outputs for texts, and what the objective's metrics are computed from."""
+    outputs = scorer.outputs(texts, **getattr(objective, "MEASURE", {}))
+    return outputs, objectives.in_metrics_terms(objective, scorer.head, outputs)
+
+
+def resampling(recipe: Recipe, rows: HeldOut) -> Resampling:
+    """How every interval on these rows is drawn."""
+    how = recipe.evaluate
+    return Resampling(how.resamples, how.confidence, rows.clusters)
+
+
+def wrong(objective: Objective, rows: HeldOut, head: Mapping[str, Any]) -> Array | None:
+    """The statistics of a model that gets every row wrong; None where the objective knows none."""
+    outputs_of = getattr(objective, "wrong", None)
+    if outputs_of is None:
+        return None
+    outputs = outputs_of(rows.targets, head)
+    return objectives.statistics(objective, rows.targets, outputs, head)
+
+
+def write_outputs(folder: Path, outputs: Any) -> None:
+    """For `read_outputs`. Texts as JSON: an array has room for the longest in each row."""
+    if isinstance(outputs, list):
+        artifacts.write_json(folder / TEXTS, outputs)
+    else:
+        np.save(folder / NUMBERS, outputs, allow_pickle=False)
+
+
+def read_outputs(folder: Path) -> Any:
+    """What the metrics are computed from: numbers (n, ...), or a list of texts."""
+    if (folder / TEXTS).exists():
+        return json.loads((folder / TEXTS).read_bytes())
+    return np.load(folder / NUMBERS, allow_pickle=False)
+
+
+def check(recipe: Recipe, head: Mapping[str, Any]) -> None:
+    """Raise RecipeError for a metric or a slice that evaluation would look for in vain."""
+    selection.deciding_metric(recipe, head)
+    for column in recipe.evaluate.slices:
+        if column not in recipe.data.keep:
+            raise RecipeError(
+                f"evaluate.slices: the column {column!r} is not carried along; add it to data.keep"
+            )
+
+
+def slices(recipe: Recipe, rows: HeldOut) -> Iterator[tuple[str, str, Array]]:
+    """(column, value, mask (n,)): every label, if there are any; length buckets and values of the
+    recipe's own columns of two rows or more, of such a column the most frequent `MAX_VALUES`.
+    """
+    if objectives.labelled(objectives.get(recipe.objective)) and len(set(rows.names)) > 1:
+        yield from _by("label", rows.names, sorted(set(rows.names)))
+    buckets = [length_bucket(int(length)) for length in rows.lengths]
+    shown = [bucket for bucket in set(buckets) if buckets.count(bucket) > 1]
+    yield from _by("length", buckets, sorted(shown, key=lambda one: int(one.split("-")[0])))
+    for column, values in _columns(recipe, rows):
+        yield from _by(column, values, sorted(_frequent(values)))
+
+
+def left_out(recipe: Recipe, rows: HeldOut) -> dict[str, int]:
+    """How many values of a column of the recipe's have no slice, where there are such."""
+    n_left = {
+        column: len(set(values)) - len(_frequent(values))
+        for column, values in _columns(recipe, rows)
+    }
+    return {column: n for column, n in n_left.items() if n}
+
+
+def _columns(recipe: Recipe, rows: HeldOut) -> Iterator[tuple[str, list[str]]]:
+    for column in recipe.evaluate.slices:
+        yield column, ["(null)" if one is None else str(one) for one in rows.kept[column]]
+
+
+def _frequent(values: Sequence[str]) -> list[str]:
+    counts = Counter(values)
+    by_rows = sorted(counts, key=lambda value: (-counts[value], value))
+    return [value for value in by_rows if counts[value] > 1][:MAX_VALUES]
+
+
+def _by(
+    column: str, values: Sequence[str], shown: Sequence[str]
+) -> Iterator[tuple[str, str, Array]]:
+    all_values = np.asarray(values, dtype=object)
+    for value in shown:
+        yield column, value, all_values == value
+
+
+def length_bucket(tokens: int) -> str:
+    """`1-16`, `17-32`, `33-64`, ...: the same edges in every run, so that runs compare."""
+    top = 16
+    while tokens > top:
+        top *= 2
+    return f"{1 if top == 16 else top // 2 + 1}-{top}"

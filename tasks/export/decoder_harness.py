@@ -1,0 +1,360 @@
+"""The bench of models that write: decoder graphs, compared step by step and text by text.
+
+PyTorch writes greedily behind real prompts of mixed lengths. A variant has to give the same logits
+along that way, over prefill and steps; in fp32 it has to write the same texts, token for token; and
+the objective's metric may not drop. torch is there wherever this is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headrace.configs.errors import RecipeError
+from headrace.configs.schema import Recipe
+from headrace.serving import heads
+from headrace.serving.arrays import Array
+from headrace.serving.engine import timing
+from headrace.serving.engine.runner import Runner
+from headrace.serving.generation.decoder import PAST, Decoder, reading
+from headrace.serving.generation.sampling import Decoding
+from headrace.serving.heads import Ids, generation
+from headrace.serving.runtime.batching import pad, plan_batches
+from headrace.serving.runtime.cpu import granted_cores
+from headrace.serving.runtime.session import Device
+from headrace.serving.text.tokenizer import TextTokenizer
+from headrace.tasks import objectives
+from headrace.tasks.export import candidates, parity, torch_reference, variants
+from headrace.tasks.export.graphs import decoder_step, quantization
+from headrace.tasks.export.graphs.graph import Graph, quiet, save
+from headrace.tasks.export.parity import Verdict
+from headrace.tasks.export.variants import Way
+from headrace.tasks.models.generate import STEPS, Written, texts, write
+from headrace.tasks.objectives import selection
+from headrace.tasks.runtime import hardware
+from headrace.tasks.runtime.artifacts import Artifact
+
+VARIANTS = ("fp32", "int8")
+GOLDEN_ROWS = 32
+COMPARED_ROWS = 32
+TIMED_ROWS = 64
+CALIBRATION_TOKENS = 1024
+INT8 = parity.Tolerance(0.5, 0.1)
+"""Agreement and metric bind first: see gate.INT8."""
+Graphs = dict[str, Graph]
+"""By file name."""
+
+
+@dataclass(frozen=True)
+class WritingBench(candidates.Bench):
+    agreement_of = "tokens"
+    head: generation.Head
+    graphs: Graphs
+    """In fp32."""
+    calibration: Sequence[Ids]
+    prompts: list[Ids]
+    written: Written
+    torch_metric: float
+    measure: Callable[[Runner], float]
+    """A variant's metric on them."""
+    penalised: Written | None = None
+    """The same as `written` under the recipe's repetition penalty, where it has one."""
+
+    def names(self) -> list[str]:
+        # There is nothing left to fuse, and nothing yet that runs on CUDA.
+        return [one for one in variants.names(self.recipe.export.variants) if one in VARIANTS]
+
+    def ways(self, variant: str) -> list[Way]:
+        ways = {
+            "fp32": [Way("in place", lambda graphs: graphs, ("cpu",), parity.FP32, 1e-3)],
+            "int8": [
+                Way("static", self._int8_static, ("cpu",), INT8, variants.INT8_GOLDEN),
+                Way(
+                    "static 8 bits",
+                    partial(self._int8_static, weight_bits=8),
+                    ("cpu",),
+                    INT8,
+                    variants.INT8_GOLDEN,
+                ),
+                Way("dynamic", _int8_dynamic, ("cpu",), INT8, variants.INT8_GOLDEN),
+            ],
+        }
+        return ways[variant]
+
+    def make(self, way: Way, folder: Path) -> Path:
+        made: Graphs = way.make(self.graphs)
+        for name, graph in made.items():
+            save(graph, folder, name)
+        return folder / next(iter(made))
+
+    def verdict(self, runner: Runner, way: Way) -> Verdict:
+        logits = self._logits(runner)
+        reasons = []
+        for whose, found in (("the graph's", logits), ("PyTorch's", self.written.logits)):
+            if not np.isfinite(found).all():
+                return Verdict(f"some of {whose} logits are not finite", None, None, None)
+        difference = np.abs(logits - self.written.logits) / self.scale
+        for what, value, allowed in (
+            ("largest", difference.max(), way.tolerance.largest),
+            ("mean", difference.mean(), way.tolerance.mean),
+        ):
+            if not value <= allowed:
+                reasons.append(
+                    f"logits differ from PyTorch's by {value:.2g} of the largest one ({what}); "
+                    f"allowed are {allowed:g}"
+                )
+        agreement = float((logits.argmax(-1) == self.written.logits.argmax(-1)).mean())
+        limits = self.recipe.export.gate
+        if not agreement >= limits.min_agreement:
+            reasons.append(
+                f"chooses PyTorch's token at {agreement:.2%} of the steps, required are "
+                f"{limits.min_agreement:.2%}"
+            )
+        if way.tolerance == parity.FP32:
+            reasons += self._other_texts(runner)
+        metric = self.measure(runner)
+        _, deciding = selection.deciding_metric(self.recipe, self.settings)
+        drop = self.reference - metric if deciding.higher_is_better else metric - self.reference
+        allowed_drop = limits.max_metric_drop * deciding.scale
+        if not round(drop, 9) <= allowed_drop:
+            reasons.append(
+                f"metric {metric:.4f} after PyTorch's {self.reference:.4f}, a loss of {drop:.4f}; "
+                f"allowed are {allowed_drop:g}"
+            )
+        largest = float(np.abs(logits - self.written.logits).max())
+        return Verdict("; ".join(reasons) or None, agreement, metric, largest)
+
+    @property
+    def reference(self) -> float:
+        return self.torch_metric
+
+    @property
+    def scale(self) -> float:
+        return float(np.abs(self.written.logits).max())
+
+    def passes(self) -> tuple[dict[str, Callable[[], object]], Callable[[Runner], object], int]:
+        rows = timing.sample(self.prompts, n_tokens=sum(map(len, self.prompts)))[:TIMED_ROWS]
+        models = {"torch fp32": self.model}
+        if hardware.precision("auto", self.device) == "bf16":
+            models["torch bf16"] = torch_reference.in_bf16(self.model)
+        torch: dict[str, Callable[[], object]] = {
+            name: partial(
+                texts,
+                model,
+                rows,
+                pad_id=self.head.pad_id,
+                min_new_tokens=STEPS,
+                max_new_tokens=STEPS,
+            )
+            for name, model in models.items()
+        }
+        return torch, lambda runner: runner.run(rows, **EXACTLY), len(rows) * STEPS
+
+    def golden_texts(self) -> list[str]:
+        lengths = np.array([len(ids) for ids in self.validation.ids])
+        return [self.validation.texts[i] for i in timing.spread(lengths, GOLDEN_ROWS)]
+
+    def _logits(self, runner: Runner) -> Array:
+        """(rows, STEPS, vocabulary) along PyTorch's tokens."""
+        raw, starts, memory = self.head.begin(runner.session, self.prompts)
+        decoder = Decoder(raw, len(starts), max(map(len, starts)) + STEPS, memory)
+        found = [decoder.start(starts)]
+        at = np.array([len(one) for one in starts])
+        for step in range(STEPS - 1):
+            found.append(decoder.step(self.written.tokens[:, step], at + step))
+        return np.stack(found, axis=1)
+
+    def _other_texts(self, runner: Runner) -> list[str]:
+        """How many texts are not PyTorch's, written greedily, and with the recipe's repetition
+        penalty too; where two tokens are as likely, either will do."""
+        allowed = parity.FP32.largest * self.scale
+        found = [_others(runner, self.prompts, self.written, allowed)]
+        if self.penalised is not None:
+            penalty = self.head.decoding().repetition_penalty
+            allowed *= max(penalty, 1 / penalty)
+            how = {"repetition_penalty": penalty}
+            found.append(_others(runner, self.prompts, self.penalised, allowed, **how))
+        return [one for one in found if one]
+
+    def _int8_static(self, graphs: Graphs, *, weight_bits: int = 7) -> Graphs:
+        feeds = _Feeds(self.head, self.model, graphs, self.calibration)
+        with quiet():
+            return {
+                name: quantization.static(graph.clone(), feeds.of(name), weight_bits=weight_bits)
+                for name, graph in graphs.items()
+            }
+
+
+def _int8_dynamic(graphs: Graphs) -> Graphs:
+    with quiet():
+        return {name: quantization.dynamic(graph.clone()) for name, graph in graphs.items()}
+
+
+def _others(
+    runner: Runner, prompts: Sequence[Ids], theirs: Written, allowed: float, **how: Any
+) -> str | None:
+    n_other = 0
+    for i, made in enumerate(runner.run(prompts, **{**EXACTLY, **how})):
+        if made.reason is None:
+            return "some of the graph's logits are not finite while it writes"
+        other = np.flatnonzero(np.array(made.ids) != theirs.tokens[i])
+        if len(other):
+            first = other[0]
+            logits = theirs.logits[i, first]
+            gap = logits[theirs.tokens[i, first]] - logits[made.ids[first]]
+            n_other += not gap <= allowed
+    said = "".join(f", with {name} {value:g}" for name, value in how.items())
+    return f"{n_other} of {len(prompts)} texts are not PyTorch's{said}" if n_other else None
+
+
+EXACTLY: dict[str, Any] = {
+    **vars(Decoding()),
+    "min_new_tokens": STEPS,
+    "max_new_tokens": STEPS,
+}
+"""Greedily, whatever the recipe's options: what only chooses tokens is no matter of the graph."""
+
+
+def prepare_bench(
+    recipe: Recipe, prepared: Artifact, trained: Artifact, folder: Path
+) -> WritingBench:
+    """Load the model, let PyTorch write, export the graphs."""
+    import torch
+
+    where: Device = "cpu"  # its graphs run nowhere else
+    torch.set_num_threads(threads := granted_cores())
+    pad_id = torch_reference.pad_id(prepared)
+    model = torch_reference.load_model(recipe, prepared, trained, where)
+    settings = {**prepared.facts["head"], **settings_of(model)}
+    check_positions(settings)
+    tokenizer = TextTokenizer(prepared.path / "tokenizer/tokenizer.json", recipe.model.max_length)
+    head: Any = heads.get(recipe.objective)(settings, pad_id=pad_id, tokenizer=tokenizer)
+    head.decoding()
+    validation = torch_reference.read_rows(recipe, prepared, "validation", recipe.export.gate.rows)
+    objective: Any = objectives.get(recipe.objective)  # with the optional names of those that write
+    _, metric = selection.deciding_metric(recipe, settings)
+
+    def metric_of(outputs: Any) -> float:
+        return metric.value(objectives.statistics(objective, validation.targets, outputs, settings))
+
+    def measure(runner: Runner) -> float:
+        outputs = runner.run(validation.ids, **getattr(objective, "MEASURE", {}))
+        return metric_of(objective.answers(head, outputs))
+
+    prompts = _prompts(validation.ids, head)
+    written = write(model, prompts, pad_id=pad_id)
+    penalty = head.decoding().repetition_penalty
+    penalised = None
+    if penalty != 1:
+        penalised = write(model, prompts, pad_id=pad_id, repetition_penalty=penalty)
+    return WritingBench(
+        recipe,
+        where,
+        threads,
+        head,
+        settings,
+        model,
+        validation,
+        graphs=decoder_step.graphs_of(model),
+        calibration=torch_reference.read_rows(
+            recipe, prepared, "train", recipe.export.calibration_rows
+        ).ids,
+        prompts=prompts,
+        written=written,
+        torch_metric=metric_of(objective.reference(model, validation.ids, head)),
+        measure=measure,
+        penalised=penalised,
+    )
+
+
+def check_positions(settings: Mapping[str, Any]) -> None:
+    """Raise RecipeError for a model that could not write what its gate compares."""
+    if settings["context"] <= STEPS:
+        raise RecipeError(
+            f"the model has positions for {settings['context']} tokens; its gate compares {STEPS} "
+            "behind a prompt: give it more positions"
+        )
+
+
+def settings_of(model: Any) -> dict[str, Any]:
+    """What a head has to know of a model that writes."""
+    generation, config = model.generation_config, model.config
+    ends = generation.eos_token_id if generation.eos_token_id is not None else config.eos_token_id
+    found = {
+        "ends": [] if ends is None else ends if isinstance(ends, list) else [ends],
+        "context": next(
+            (
+                limit
+                for name in ("max_position_embeddings", "n_positions")
+                if (limit := getattr(config, name, None))
+            ),
+            1_000_000,
+        ),
+    }
+    if config.is_encoder_decoder:
+        found["start"] = config.decoder_start_token_id
+    return found
+
+
+def _prompts(rows: Sequence[Ids], head: heads.Head) -> list[Ids]:
+    """The starts of some rows: of every length, and such that there is room behind them."""
+    lengths = np.array([len(row) for row in rows])
+    chosen = [rows[i] for i in timing.spread(lengths, COMPARED_ROWS)]
+    if "start" in head.settings:  # an encoder reads them whole
+        return chosen
+    most = head.settings["context"] - STEPS
+    shares = np.linspace(0.1, 0.9, len(chosen))
+    return [
+        row[: max(1, min(most, round(len(row) * share)))]
+        for row, share in zip(chosen, shares, strict=True)
+    ]
+
+
+class _Feeds:
+    """Inputs of the graphs for calibration: training rows as they are read, and what is written."""
+
+    def __init__(self, head: heads.Head, model: Any, graphs: Graphs, rows: Sequence[Ids]) -> None:
+        self._head, self._graphs, self._rows = head, graphs, rows
+        self._texts = [row[: head.settings["context"]] for row in rows]
+        if model.config.is_encoder_decoder:
+            start = head.settings["start"]
+            made = texts(model, rows, pad_id=head.pad_id, max_new_tokens=STEPS)
+            self._texts = [np.array([start, *one]) for one in made]
+
+    def of(self, name: str) -> Iterator[Mapping[str, Array]]:
+        inputs = self._graphs[name].graph.inputs
+        for batch in plan_batches(
+            [len(row) for row in self._rows], token_budget=CALIBRATION_TOKENS
+        ):
+            ids, mask = pad([self._rows[i] for i in batch], pad_id=self._head.pad_id)
+            source = {"input_ids": ids, "attention_mask": mask}
+            if name == decoder_step.ENCODER:
+                yield source
+                continue
+            rows = [self._texts[i] for i in batch]
+            feeds: dict[str, Array] = reading(rows, [[len(row) - 1] for row in rows])
+            if decoder_step.ENCODER in self._graphs:
+                feeds |= {**self._encoded(source), "source_mask": mask}
+            shape = feeds["input_ids"].shape
+            for one in inputs:
+                if one.name.startswith(PAST):
+                    _, heads_, _, width = one.shape
+                    feeds[one.name] = np.zeros((shape[0], heads_, shape[1], width), np.float32)
+            yield {one.name: feeds[one.name] for one in inputs}
+
+    @cached_property
+    def _encoder(self) -> Any:
+        import onnx_ir
+        import onnxruntime as ort
+
+        graph = self._graphs[decoder_step.ENCODER]
+        return ort.InferenceSession(onnx_ir.to_proto(graph).SerializeToString())
+
+    def _encoded(self, source: Mapping[str, Array]) -> dict[str, Array]:
+        names = [one.name for one in self._encoder.get_outputs()]
+        return dict(zip(names, self._encoder.run(names, dict(source)), strict=True))

@@ -1,0 +1,236 @@
+"""The bench of models that read: one forward pass from tokens to logits.
+
+Imports torch only inside functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headrace.configs.schema import Recipe
+from headrace.serving import heads
+from headrace.serving.arrays import Array
+from headrace.serving.engine import timing
+from headrace.serving.engine.runner import WHOLE, Runner
+from headrace.serving.heads import Head, Ids
+from headrace.serving.runtime.batching import plan_batches
+from headrace.serving.runtime.cpu import granted_cores
+from headrace.serving.runtime.session import Device
+from headrace.serving.text.pooling import FILE, open_pool
+from headrace.serving.text.windows import Reader
+from headrace.tasks import objectives
+from headrace.tasks.data import windowing
+from headrace.tasks.export import candidates, parity, torch_reference, variants
+from headrace.tasks.export.graphs.graph import save
+from headrace.tasks.export.parity import Run, Verdict
+from headrace.tasks.objectives import selection
+from headrace.tasks.runtime import hardware
+from headrace.tasks.runtime.artifacts import Artifact
+
+GOLDEN_ROWS, GOLDEN_WINDOWS = 32, 2
+SETTLING_ROWS = 2_000
+"""Validation rows by which an objective chooses what it settles behind training."""
+CHARS_A_TOKEN = 64
+"""More than they have on average, whatever the language."""
+TIMED_TOKENS: dict[Device, int] = {"cpu": 5_000, "cuda": 100_000}
+"""Of one pass: on 2 cores a second of PyTorch, a quarter of a second of int8 MiniLM."""
+
+
+@dataclass(frozen=True)
+class ReadTexts:
+    """What rows' outputs mean to a head: a gate.Texts."""
+
+    recipe: Recipe
+    head: Head
+    rows: torch_reference.Rows
+
+    def together(self, outputs: Sequence[Array]) -> Any:
+        done, found = 0, []
+        for document in self.rows.documents:
+            n_windows = len(document.windows)
+            found.append(self.head.join(document, outputs[done : done + n_windows]))
+            done += n_windows
+        return self.head.collect(found)
+
+    def alone(self, rows: Sequence[int], outputs: Sequence[Array]) -> Any:
+        windows = [one.only(i) for one in self.rows.documents for i in range(len(one.windows))]
+        pairs = zip(rows, outputs, strict=True)
+        return self.head.collect([self.head.join(windows[row], [output]) for row, output in pairs])
+
+    def decide(self, outputs: Any) -> Sequence[Any]:
+        return list(self.head.columns(outputs)[0].to_pylist())
+
+    def agrees(self, decision: Any, other: Any) -> bool:
+        return self.head.agrees(decision, other)
+
+    def numbers(self, outputs: Any) -> Array:
+        return np.asarray(self.head.numbers(outputs))
+
+    def measure(self, outputs: Any) -> float:
+        objective = objectives.get(self.recipe.objective)
+        _, metric = selection.deciding_metric(self.recipe, self.head.settings)
+        answers = objectives.in_metrics_terms(objective, self.head, outputs)
+        return metric.value(
+            objectives.statistics(objective, self.rows.targets, answers, self.head.settings)
+        )
+
+
+@dataclass(frozen=True)
+class ReadingBench(candidates.Bench):
+    torch: dict[str, Run]
+    """PyTorch itself: `fp32`, and `bf16` where the hardware has it."""
+    source: variants.Source
+    rows: list[Ids]
+    """The validation rows' windows, and one of the maximum length after them."""
+    judge: parity.Judge
+    reader: Reader
+
+    def names(self) -> list[str]:
+        return variants.names(self.recipe.export.variants)
+
+    def ways(self, variant: str) -> list[variants.Way]:
+        return variants.ways(variant, self.device)
+
+    def make(self, way: variants.Way, folder: Path) -> Path:
+        return folder / save(way.make(self.source), folder)
+
+    def verdict(self, runner: Runner, way: variants.Way) -> Verdict:
+        def outputs(rows: Sequence[Ids]) -> Sequence[Array]:
+            # Of one batch, whatever its size (where no padding can be, in pieces of one length).
+            return runner.run(rows, token_budget=WHOLE)
+
+        return self.judge.verdict(
+            parity.run_all(outputs, self.rows, self.judge.batches), way.tolerance
+        )
+
+    @property
+    def reference(self) -> float:
+        return self.judge.reference
+
+    @property
+    def scale(self) -> float:
+        return float(np.abs(self.judge.texts.numbers(self.judge.expected_texts)).max())
+
+    def passes(self) -> tuple[dict[str, Callable[[], object]], Callable[[Runner], object], int]:
+        rows = timing.sample(self.validation.ids, n_tokens=TIMED_TOKENS[self.device])
+        lengths, budget = [len(row) for row in rows], self.head.TOKEN_BUDGETS[self.device]
+        planned = plan_batches(lengths, token_budget=budget)
+        batches = [[rows[i] for i in batch] for batch in planned]
+        torch: dict[str, Callable[[], object]] = {
+            f"torch {name}": partial(_each, run, batches) for name, run in self.torch.items()
+        }
+        return torch, lambda runner: runner.run(rows), sum(lengths)
+
+    def golden_texts(self) -> list[str]:
+        """Of neighbours in length, the text whose two largest outputs lie farthest apart.
+
+        A near tie may fall the other way on another machine though nothing is wrong there. They are
+        run whenever the model is opened: of a long text there are its first windows.
+        """
+        lengths = np.array([one.n_tokens for one in self.validation.documents])
+        by_length = timing.spread(lengths, len(lengths))
+        margin = np.array(list(self._margins()))
+        groups = np.array_split(by_length, min(GOLDEN_ROWS, len(by_length)))
+        chosen = [self.validation.texts[group[margin[group].argmax()]] for group in groups]
+        return [self._start(text) for text in chosen]
+
+    def _margins(self) -> Iterator[float]:
+        """Of each text's first windows."""
+        outputs, done = self.judge.in_row_order(self.judge.expected), 0
+        for document in self.validation.documents:
+            first = document.first(GOLDEN_WINDOWS)
+            one = self.head.join(first, outputs[done : done + len(first.windows)])
+            numbers = np.sort(self.judge.texts.numbers(self.head.collect([one])), axis=-1)
+            margins = numbers[..., -1] - numbers[..., :-1].max(-1, initial=-np.inf)
+            yield float(margins.min(initial=np.inf))
+            done += len(document.windows)
+
+    def _start(self, text: str) -> str:
+        (document,) = self.reader.read([text], offsets=True)
+        if len(document.windows) <= GOLDEN_WINDOWS:
+            return text
+        return text[: document.places()[GOLDEN_WINDOWS - 1][1]]
+
+
+def prepare_bench(
+    recipe: Recipe, prepared: Artifact, trained: Artifact, folder: Path
+) -> ReadingBench:
+    """Load the model, let PyTorch answer, export the plain graph.
+
+    `folder`: of the exported model; gets the graph that pools windows, where that was learned.
+    """
+    import torch
+
+    where, threads = candidates.device(), granted_cores()
+    torch.set_num_threads(threads)
+    settings, pad_id = prepared.facts["head"], torch_reference.pad_id(prepared)
+    model, torch_pool = torch_reference.load_reader(recipe, prepared, trained, where)
+    compares_texts = isinstance(torch_pool, torch.nn.Module)
+    if compares_texts:
+        save(variants.pooling(torch_pool), folder, FILE)
+    kind, in_windows = heads.get(recipe.objective), windowing.of(recipe)
+    runs = {"fp32": torch_reference.runner(model, pad_id=pad_id)}
+    if hardware.precision("auto", where) == "bf16":
+        runs["bf16"] = torch_reference.runner(torch_reference.in_bf16(model), pad_id=pad_id)
+
+    torch_head = kind(settings, pad_id=pad_id, pool=torch_reference.as_pool(torch_pool))
+    settings = _settled(recipe, prepared, torch_head, runs["fp32"])
+    torch_head = kind(settings, pad_id=pad_id, pool=torch_head.pool)
+    head = kind(settings, pad_id=pad_id, pool=open_pool(in_windows, folder))
+    validation = torch_reference.read_rows(recipe, prepared, "validation", recipe.export.gate.rows)
+    reader = windowing.reader(recipe, prepared.path)
+    n_chars = CHARS_A_TOKEN * recipe.model.max_length
+    longest = reader.read([" ".join(validation.texts)[:n_chars]])[0].windows[0]
+    rows, batches = parity.plan(validation.ids, longest, token_budget=head.TOKEN_BUDGETS[where])
+    _, metric = selection.deciding_metric(recipe, settings)
+    drop = recipe.export.gate.max_metric_drop * metric.scale
+    expected = parity.run_all(runs["fp32"], rows, batches)
+    judge = parity.Judge(
+        batches=batches,
+        expected=expected,
+        expected_texts=None,
+        texts=ReadTexts(recipe, head, validation),
+        limits=recipe.export.gate.model_copy(update={"max_metric_drop": drop}),
+        higher_is_better=metric.higher_is_better,
+        compares_texts=compares_texts,
+    )
+    theirs = ReadTexts(recipe, torch_head, validation).together(judge.in_row_order(expected))
+    source = variants.Source(
+        graph=variants.plain(model, max_length=recipe.model.max_length),
+        device=where,
+        calibration=_calibration(recipe, prepared),
+        pad_id=pad_id,
+    )
+    return ReadingBench(
+        recipe, where, threads, head, settings, model, validation, runs, source, rows,
+        replace(judge, expected_texts=theirs), reader,
+    )  # fmt: skip
+
+
+def _settled(recipe: Recipe, prepared: Artifact, head: Head, run: Run) -> dict[str, Any]:
+    """What the head knows, with what its objective chooses on the validation rows."""
+    settle = getattr(objectives.get(recipe.objective), "settled", None)
+    if settle is None:
+        return dict(head.settings)
+    rows = torch_reference.read_rows(recipe, prepared, "validation", SETTLING_ROWS)
+    batches = plan_batches([len(one) for one in rows.ids], token_budget=head.TOKEN_BUDGETS["cpu"])
+    outputs = parity.run_all(run, rows.ids, {"scoring": batches})["scoring"]
+    in_order = [outputs[i] for i in np.argsort(np.concatenate(batches))]
+    together = ReadTexts(recipe, head, rows).together(in_order)
+    return dict(settle(head.settings, rows.targets, together))
+
+
+def _calibration(recipe: Recipe, prepared: Artifact) -> list[Ids]:
+    n_rows = recipe.export.calibration_rows
+    rows = torch_reference.read_rows(recipe, prepared, "train", n_rows).ids
+    return [rows[i] for i in timing.spread(np.array([len(row) for row in rows]), n_rows)]
+
+
+def _each(run: Run, batches: Sequence[Sequence[Ids]]) -> list[Sequence[Array]]:
+    return [run(batch) for batch in batches]

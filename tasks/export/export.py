@@ -1,0 +1,224 @@
+"""Export: from the trained PyTorch model to a model folder that serving can open.
+
+Every ONNX variant has to pass the parity check (parity.py) on validation rows; test rows stay for
+the decision. Those that pass are timed on this device, and the fastest becomes the default. Fails
+closed: without a plain fp32 graph that agrees with PyTorch there is no model folder at all.
+Read in this order: variants.py, parity.py, candidates.py. Imports torch only inside functions.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from headrace.configs.errors import RecipeError
+from headrace.configs.schema import Recipe
+from headrace.serving.engine import golden, manifest
+from headrace.serving.engine.scorer import Scorer
+from headrace.serving.jobs.start import CHUNK_ROWS
+from headrace.tasks import objectives
+from headrace.tasks.data import training_texts, windowing
+from headrace.tasks.export import attention_maps, candidates, variants
+from headrace.tasks.export.candidates import Bench, ExportRefused, Tried
+from headrace.tasks.objectives import selection
+from headrace.tasks.runtime import artifacts
+from headrace.tasks.runtime.artifacts import Artifact
+
+__all__ = ["ExportRefused", "export"]
+
+TABLE = "variants.json"
+ATTENTION = "attention.json"
+WINDOWS_CHUNK_ROWS = 500
+"""Texts that are read in windows are long."""
+
+
+def export(recipe: Recipe, prepared: Artifact, trained: Artifact) -> Artifact:
+    """The model folder (`model/`), the table of all variants tried (variants.json), and how the
+    model's tokens look at each other (attention.json).
+
+    Raises ExportRefused when fp32, or the variant that the recipe fixes as the default, fails the
+    gate; RecipeError for a metric or a default that cannot be.
+    """
+    check(recipe, prepared)
+    return artifacts.make(
+        "export",
+        key={
+            "name": recipe.name,
+            "objective": recipe.objective,
+            "max_length": recipe.model.max_length,
+            "long_text": asdict(windowing.of(recipe)),
+            "export": recipe.export.model_dump(mode="json"),
+            "metric": recipe.promote.metric,
+            "score": _scoring_defaults(recipe),
+            "device": candidates.device(),
+        },
+        inputs=[prepared, trained],
+        code=[__name__, _bench_module(recipe), *objectives.code(recipe.objective)],
+        libraries=["torch", "transformers", "onnx", "onnx-ir", "onnxscript", _onnxruntime()],
+        build=partial(_build, recipe, prepared, trained),
+    )
+
+
+def check(recipe: Recipe, prepared: Artifact) -> None:
+    """Raise RecipeError for a metric or a default that cannot be."""
+    selection.deciding_metric(recipe, prepared.facts["head"])
+    default, asked = recipe.export.default, variants.names(recipe.export.variants)
+    if default not in ("fastest", *asked):
+        raise RecipeError(
+            f"export.default: {default} is not among export.variants ({', '.join(asked)}); "
+            "add it there"
+        )
+
+
+def _onnxruntime() -> str:
+    """The distribution that brings onnxruntime: one for CUDA, one without."""
+    try:
+        importlib.metadata.version("onnxruntime-gpu")
+    except importlib.metadata.PackageNotFoundError:
+        return "onnxruntime"
+    return "onnxruntime-gpu"
+
+
+def _bench_module(recipe: Recipe) -> str:
+    """The module whose `prepare_bench` is for models of this kind."""
+    writes = getattr(objectives.get(recipe.objective), "WRITES", False)
+    return f"{__package__}.{'decoder_harness' if writes else 'encoder_harness'}"
+
+
+def _build(recipe: Recipe, prepared: Artifact, trained: Artifact, folder: Path) -> dict[str, Any]:
+    model = folder / "model"
+    model.mkdir()
+    module = importlib.import_module(_bench_module(recipe))
+    bench = module.prepare_bench(recipe, prepared, trained, model)
+    shutil.copy(prepared.path / "tokenizer" / "tokenizer.json", model)
+    shutil.copy(prepared.path / training_texts.FILE, model)
+    tried = [candidates.try_variant(bench, name, model) for name in bench.names()]
+    speeds = candidates.speeds(bench, tried)
+    whole = replace(
+        _manifest(bench, tried, speeds),
+        profile=json.loads((prepared.path / "profile.json").read_bytes()),
+        training=_lineage(recipe, prepared, trained),
+    )
+    manifest.write(model, whole)
+    _write_golden(bench, model, whole)
+    table = {
+        "default": whole.default,
+        "device": bench.device,
+        "threads": bench.threads,
+        "rows": len(bench.validation.ids),
+        "metric": selection.deciding_metric(recipe, bench.settings)[0],
+        "torch": _torch_row(bench, speeds),
+        "variants": [{**_row(one, speeds), "agreement_of": bench.agreement_of} for one in tried],
+    }
+    artifacts.write_json(folder / TABLE, table)
+    artifacts.write_json(folder / ATTENTION, _attention(bench, prepared))
+    return table
+
+
+def _attention(bench: Bench, prepared: Artifact) -> dict[str, Any] | None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(prepared.path / "tokenizer")
+    return attention_maps.of(bench.model, bench.validation.ids, tokenizer)
+
+
+# --- the model folder -----------------------------------------------------------------------------
+
+
+def _manifest(
+    bench: Bench, tried: Sequence[Tried], speeds: Mapping[str, float]
+) -> manifest.Manifest:
+    """All but what is known of the data and of where the model comes from."""
+    recipe = bench.recipe
+    kept = [
+        replace(one.variant, measured={**_measured(one, speeds), "device": bench.device})
+        for one in tried
+        if one.variant
+    ]
+    kept.sort(key=lambda variant: -speeds[variant.name])
+    fixed = recipe.export.default
+    return manifest.Manifest(
+        objective=recipe.objective,
+        max_length=recipe.model.max_length,
+        pad_id=bench.head.pad_id,
+        default=kept[0].name if fixed == "fastest" else fixed,
+        variants=tuple(kept),
+        head=bench.settings,
+        long_text=asdict(windowing.of(recipe)),
+        score=_scoring_defaults(recipe),
+        dropped={one.name: one.reason for one in tried if one.reason},
+    )
+
+
+def _scoring_defaults(recipe: Recipe) -> dict[str, Any]:
+    rows = WINDOWS_CHUNK_ROWS if recipe.long_text.in_windows else CHUNK_ROWS
+    text = objectives.get(recipe.objective).TEXT
+    return {
+        **recipe.score.model_dump(mode="json"),
+        "chunk_rows": recipe.score.chunk_rows or rows,
+        "text_column": recipe.data.columns.get(text, text),
+    }
+
+
+def _lineage(recipe: Recipe, prepared: Artifact, trained: Artifact) -> dict[str, Any]:
+    return {
+        "recipe": recipe.name,
+        "prepared": prepared.digest,
+        "trained": trained.digest,
+        "salt": recipe.data.splits.salt,
+        "test_share": recipe.data.splits.test,
+    }
+
+
+def _write_golden(bench: Bench, model: Path, whole: manifest.Manifest) -> None:
+    """Rows over all lengths with each variant's outputs, computed as the scorer will check them."""
+    texts = bench.golden_texts()
+    golden.write(
+        model,
+        texts,
+        {
+            variant.name: Scorer(model, variant=variant.name, check=False).golden(texts)
+            for variant in whole.variants
+        },
+    )
+
+
+# --- the table ------------------------------------------------------------------------------------
+
+
+def _row(one: Tried, speeds: Mapping[str, float]) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "status": "refused" if one.reason else "kept",
+        "reason": one.reason,
+        "size_bytes": one.variant.size_bytes if one.variant else None,
+        "disabled_optimizers": list(one.variant.disabled_optimizers) if one.variant else [],
+        **_measured(one, speeds),
+    }
+
+
+def _measured(one: Tried, speeds: Mapping[str, float]) -> dict[str, Any]:
+    return {
+        "way": one.way,
+        "tokens_per_second": round(speeds[one.name], 1) if one.name in speeds else None,
+        "agreement": one.verdict.agreement if one.verdict else None,
+        "metric": one.verdict.metric if one.verdict else None,
+        "max_logit_difference": one.verdict.max_logit_difference if one.verdict else None,
+    }
+
+
+def _torch_row(bench: Bench, speeds: Mapping[str, float]) -> dict[str, Any]:
+    """PyTorch's own speed (fp32, and bf16 or None) and metric, from the same run."""
+    bf16 = speeds.get("torch bf16")
+    return {
+        "tokens_per_second": round(speeds["torch fp32"], 1),
+        "bf16_tokens_per_second": round(bf16, 1) if bf16 else None,
+        "metric": bench.reference,
+    }

@@ -1,0 +1,1 @@
+"""Rewrite a model or its ONNX graph: quantize, fuse, prune, decode step by step."""

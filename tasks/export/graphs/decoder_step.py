@@ -1,0 +1,322 @@
+"""The graphs of a model that writes: one decoding step, and an encoder where it has one.
+
+Its self-attention works on a cache in place (kv_cache.py): one graph reads prompts of any length
+and writes tokens one by one. What the inputs and outputs mean is said in
+serving/generation/decoder.py.
+
+Imports transformers' models only inside functions; torch is there wherever this is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+from transformers import EncoderDecoderCache
+
+from headrace.modeling.attention import padding_mask
+from headrace.modeling.layers import Memory, View
+from headrace.tasks.export.graphs.graph import Graph, quiet
+from headrace.tasks.export.graphs.kv_cache import NAME, OURS, InPlace, Pair, attending, traced
+
+DECODER, ENCODER = "decoder.onnx", "encoder.onnx"
+BARRED = -1e9
+"""Added to a score, it leaves no weight."""
+STEP = ("input_ids", "position_ids", "wanted", "last", "keys")
+
+
+def graphs_of(model: Any) -> dict[str, Graph]:
+    """By file name, the graphs of a causal or text-to-text model in eval mode, fp32.
+
+    Raises ValueError for a model whose attention cannot be put into them.
+    """
+    with quiet():
+        with attending(model, NAME):
+            graphs = {DECODER: _decoder(model)}
+        if model.config.is_encoder_decoder:
+            with attending(model, "eager"):  # T5's encoder cannot be traced with the fused one
+                graphs[ENCODER] = _encoder(model)
+        return graphs
+
+
+# --- a decoder's step -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What one step of a decoder sees."""
+
+    ids_bl: Tensor
+    at_bl: Tensor
+    keys_s: Tensor
+    cache: InPlace
+    real_bt: Tensor | None
+    """Of the source, where there is one."""
+    source: Sequence[Pair]
+
+
+class _Step(nn.Module):
+    """A decoder's forward pass with what a graph can have as its inputs."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        ids_bl: Tensor,
+        at_bl: Tensor,
+        wanted_bk: Tensor,
+        last_b: Tensor,
+        keys_s: Tensor,
+        past: Sequence[Pair],
+        real_bt: Tensor | None = None,
+        cross: Sequence[Pair] = (),
+    ) -> tuple[Tensor, list[Tensor]]:
+        """`cross`: of each layer, keys (b, h, d, t), as a product with queries takes them, and
+        values (b, h, t, d) of the source."""
+        cache = InPlace(past, at_bl, last_b, keys_s)
+        source = [(k_bhdt.transpose(2, 3), v_bhtd) for k_bhdt, v_bhtd in cross]
+
+        def only_wanted(_: nn.Module, given: tuple[Tensor]) -> tuple[Tensor]:
+            x_blw = given[0]
+            return (x_blw.gather(1, wanted_bk[:, :, None].expand(-1, -1, x_blw.shape[-1])),)
+
+        hook = self.model.get_output_embeddings().register_forward_pre_hook(only_wanted)
+        try:
+            with traced(cache):
+                logits_bkv = self.logits(Inputs(ids_bl, at_bl, keys_s, cache, real_bt, source))
+        finally:
+            hook.remove()
+        return logits_bkv, [one for _, pair in sorted(cache.present.items()) for one in pair]
+
+    def logits(self, step: Inputs) -> Tensor:
+        """By the model's own output layer, which gets the wanted positions alone."""
+        raise NotImplementedError
+
+
+class _OurStep(_Step):
+    """Of modeling's models."""
+
+    def logits(self, step: Inputs) -> Tensor:
+        stack = self.model.decoder
+
+        def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, **_: Any) -> Tensor:
+            return step.cache.attend(q, k, v, bias, q.shape[-1] ** -0.5)
+
+        bias = stack.positions.bias(step.at_bl, step.keys_s[None])
+        if stack.reach is not None:
+            allowed = stack.reach.allows(step.at_bl[:, None, :, None], step.keys_s)
+            bias = torch.where(allowed, 0.0 if bias is None else bias, BARRED)
+        view = View(at_bl=step.at_bl, mask=bias, cache=step.cache, attend=attend)
+        memory = None
+        if step.real_bt is not None:
+            memory = Memory(
+                x_bsw=step.real_bt,  # its keys and values are there
+                mask=padding_mask(step.real_bt),
+                cache=_Kept(step.source, None),
+            )
+        logits_bkv: Tensor = self.model.lm_head(stack.through(step.ids_bl, view, memory))
+        return logits_bkv
+
+
+class _TheirStep(_Step):
+    """Of transformers' models."""
+
+    def logits(self, step: Inputs) -> Tensor:
+        if step.real_bt is None:
+            found = self.model(
+                input_ids=step.ids_bl,
+                position_ids=step.at_bl,
+                past_key_values=step.cache,
+                use_cache=True,
+            )
+            return cast(Tensor, found.logits)
+        with _distances_from(self.model.get_decoder(), step.at_bl, step.keys_s):
+            found = self.model(
+                encoder_outputs=(step.source[0][1].transpose(1, 2).flatten(2),),  # for its length
+                attention_mask=padding_mask(step.real_bt),
+                decoder_input_ids=step.ids_bl,
+                # Of four axes, it is taken as it is; who attends in place needs none.
+                decoder_attention_mask=torch.zeros(1, 1, 1, 1, dtype=torch.bool),
+                past_key_values=_Kept(step.source, step.cache),
+                use_cache=True,
+            )
+            return cast(Tensor, found.logits)
+
+
+@contextmanager
+def _distances_from(decoder: nn.Module, at_bl: Tensor, keys_s: Tensor) -> Iterator[None]:
+    """T5 shifts scores by distances from one place for all rows; here from each row's own."""
+    distance_bls = keys_s[None, None] - at_bl[:, :, None]
+    shifting: list[Any] = [
+        one for one in decoder.modules() if getattr(one, "has_relative_attention_bias", False)
+    ]
+    for one in shifting:
+        bucket_bls = one._relative_position_bucket(
+            distance_bls,
+            bidirectional=False,
+            num_buckets=one.relative_attention_num_buckets,
+            max_distance=one.relative_attention_max_distance,
+        )
+        bias_bhls = one.relative_attention_bias(bucket_bls).permute(0, 3, 1, 2)
+        one.compute_bias = lambda *_, bias=bias_bhls, **__: bias
+    try:
+        yield
+    finally:
+        for one in shifting:
+            del one.compute_bias  # the class has its own
+
+
+class _Kept(EncoderDecoderCache):  # type: ignore[misc]
+    """The source's keys and values, made by the encoder's graph, and a text's own."""
+
+    def __init__(self, source: Sequence[Pair], own: InPlace | None) -> None:
+        self.is_updated = dict.fromkeys(range(len(source)), True)
+        layers = [SimpleNamespace(keys=keys, values=values) for keys, values in source]
+        self.cross_attention_cache = SimpleNamespace(layers=layers)
+        self.self_attention_cache = own
+
+    def get_seq_length(self, layer_idx: int = 0) -> Any:
+        assert self.self_attention_cache is not None
+        return self.self_attention_cache.get_seq_length(layer_idx)
+
+
+def _decoder(model: Any) -> Graph:
+    step = (_OurStep if isinstance(model, OURS) else _TheirStep)(model).eval()
+    shape = cache_shape(model)
+    b, length, t, c = 3, 4, 5, 16  # no size twice, and none 1: torch.export takes 1 for a constant
+    ids = torch.ones(b, length, dtype=torch.int64)
+    at = torch.arange(length).repeat(b, 1)
+    wanted = torch.tensor([[0, 3]] * b)
+    last = torch.full((b,), length - 1, dtype=torch.int32)
+    past = [
+        (torch.zeros(b, shape.heads, c, shape.width), torch.zeros(b, shape.heads, c, shape.width))
+        for _ in range(shape.layers)
+    ]
+    given: list[Any] = [ids, at, wanted, last, torch.arange(length), past]
+    two = {0: Dim.AUTO, 1: Dim.AUTO}
+    cache = {0: Dim.AUTO, 2: Dim.AUTO}
+    axes: list[Any] = [two, two, two, {0: Dim.AUTO}, {0: Dim.AUTO}, [(cache, cache)] * len(past)]
+    names = [*STEP, *_names("past", shape.layers)]
+    if model.config.is_encoder_decoder:
+        real = torch.ones(b, t, dtype=torch.int64)
+        real[0, 3:] = 0
+        heads, width = shape.cross_heads, shape.cross_width
+        # A tensor of its own for each: one that comes twice becomes one input.
+        cross = [
+            (torch.zeros(b, heads, width, t), torch.zeros(b, heads, t, width))
+            for _ in range(shape.layers)
+        ]
+        given += [real, cross]
+        axes += [two, [({0: Dim.AUTO, 3: Dim.AUTO}, cache)] * shape.layers]
+        names += ["source_mask", *_names("cross", shape.layers)]
+    return _exported(step, given, axes, names, ["logits", *_names("present", shape.layers)])
+
+
+def cache_shape(model: Any) -> Any:
+    """Layers, heads and width of a head: of a text's own keys and of the source's."""
+    config = model.config
+
+    def of(*names: str) -> Any:
+        return next(found for name in names if (found := getattr(config, name, None)) is not None)
+
+    layers = of("num_decoder_layers", "decoder_layers", "num_hidden_layers")
+    heads = of("decoder_attention_heads", "num_attention_heads", "num_heads")
+    own = getattr(config, "num_key_value_heads", None) or heads
+    if own != heads and model.config.is_encoder_decoder:
+        own = heads
+    width = getattr(config, "head_dim", None) or getattr(config, "d_kv", None)
+    width = width or of("hidden_size", "d_model") // heads
+    return SimpleNamespace(
+        layers=layers, heads=own, width=width, cross_heads=heads, cross_width=width
+    )
+
+
+# --- an encoder's graph ---------------------------------------------------------------------------
+
+
+class _Encoding(nn.Module):
+    """A text as what the decoder's cross-attention looks at."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids_bt: Tensor, real_bt: Tensor) -> list[Tensor]:
+        x_btw = self.model.get_encoder()(ids_bt, attention_mask=real_bt)[0]
+        return [
+            one
+            for attention in _cross_attentions(self.model)
+            for one in _keys_and_values(attention, x_btw)
+        ]
+
+
+def _cross_attentions(model: Any) -> list[nn.Module]:
+    """Of the decoder's layers, under whatever name they have it."""
+    decoder = model.get_decoder() if hasattr(model, "get_decoder") else model.decoder
+    found = []
+    for name, module in decoder.named_modules():
+        if name.rsplit(".", 1)[-1] in ("cross_attention", "encoder_attn", "EncDecAttention"):
+            found.append(module)
+    return found
+
+
+def _keys_and_values(attention: Any, x_btw: Tensor) -> Pair:
+    """Keys (b, h, d, t) and values (b, h, t, d)."""
+    if hasattr(attention, "keys_and_values"):
+        k_bhtd, v_bhtd = attention.keys_and_values(x_btw)
+        return k_bhtd.transpose(2, 3), v_bhtd
+    ours = ("k_proj", "v_proj") if hasattr(attention, "k_proj") else ("k", "v")
+    n_heads = getattr(attention, "num_heads", None) or attention.n_heads
+    k_bthd, v_bthd = (getattr(attention, name)(x_btw).unflatten(2, (n_heads, -1)) for name in ours)
+    return k_bthd.permute(0, 2, 3, 1), v_bthd.transpose(1, 2)
+
+
+def _encoder(model: Any) -> Graph:
+    real = torch.ones(2, 5, dtype=torch.int64)
+    real[0, 3:] = 0  # a mask of all ones would not be asked for
+    two = {0: Dim.AUTO, 1: Dim.AUTO}
+    names = ["input_ids", "attention_mask"]
+    outputs = list(_names("cross", cache_shape(model).layers))
+    ids = torch.ones(2, 5, dtype=torch.int64)
+    return _exported(_Encoding(model).eval(), [ids, real], [two, two], names, outputs)
+
+
+# --- export ---------------------------------------------------------------------------------------
+
+
+def _names(what: str, n_layers: int) -> Iterator[str]:
+    for layer in range(n_layers):
+        yield from (f"{what}.{layer}.key", f"{what}.{layer}.value")
+
+
+def _exported(
+    module: nn.Module, given: list[Any], axes: list[Any], inputs: list[str], outputs: list[str]
+) -> Graph:
+    program = torch.onnx.export(
+        module,
+        tuple(given),
+        dynamo=True,
+        dynamic_shapes=tuple(axes),
+        input_names=inputs,
+        output_names=outputs,
+        verbose=False,
+    )
+    assert program is not None
+    graph = program.model
+    graph.opset_imports.setdefault("com.microsoft", 1)
+    found = [value.name for value in graph.graph.inputs], [v.name for v in graph.graph.outputs]
+    if missing := [name for name in inputs if name not in found[0]]:
+        unneeded = {"keys", "position_ids"}
+        if not set(missing) <= unneeded:
+            raise ValueError(f"the exported graph does not look at {', '.join(missing)}")
+    if found[1] != outputs:
+        raise ValueError(f"the exported graph has outputs {found[1]}, not {outputs}")
+    return graph

@@ -1,0 +1,131 @@
+"""PyTorch's own answers: what an exported graph is compared with, and the rows to compare on.
+
+Imports torch, transformers and datasets only inside functions.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from headrace.configs.schema import Recipe
+from headrace.serving import heads
+from headrace.serving.arrays import Array
+from headrace.serving.engine.timing import spread
+from headrace.serving.heads import Ids
+from headrace.serving.runtime.batching import pad
+from headrace.serving.text.pooling import Pool
+from headrace.serving.text.windows import Document
+from headrace.tasks import objectives
+from headrace.tasks.data import windowing
+from headrace.tasks.export.parity import Run
+from headrace.tasks.runtime.artifacts import Artifact
+
+MOST_TOKENS = 1_000_000
+"""Of texts that are read in windows: minutes of PyTorch on two cores."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of one split, in its order."""
+
+    texts: list[str]
+    documents: list[Document]
+    targets: list[Any]
+
+    @property
+    def ids(self) -> list[Ids]:
+        """Of every window, (length,): of texts that are read in one, the text's."""
+        return [window for one in self.documents for window in one.windows]
+
+
+def load_model(recipe: Recipe, prepared: Artifact, trained: Artifact, device: str) -> Any:
+    """The trained model for inference in fp32."""
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    objective = objectives.get(recipe.objective)
+    model = objective.load_model(trained.path / "model", prepared.facts["head"])
+    return model.float().eval().to(device)
+
+
+def load_reader(
+    recipe: Recipe, prepared: Artifact, trained: Artifact, device: str
+) -> tuple[Any, Any]:
+    """The trained model that gives logits of a window, and what pools them where it is a choice."""
+    model = load_model(recipe, prepared, trained, device)
+    if not recipe.long_text.in_windows or getattr(
+        objectives.get(recipe.objective), "TOKEN_LABELS", False
+    ):
+        return model, None
+    from headrace.tasks.models import window_pooling
+
+    whole = (
+        window_pooling.load(model, recipe.long_text.pool, trained.path / "model").eval().to(device)
+    )
+    return whole.model, whole.pool
+
+
+def as_pool(pool: Any) -> Pool | None:
+    """PyTorch's way to pool as serving has it."""
+    import torch
+
+    def pooled(outputs: Array) -> Array:
+        with torch.inference_mode():
+            return np.asarray(pool(torch.from_numpy(outputs)).numpy())
+
+    if isinstance(pool, torch.nn.Module):
+        pool.cpu()
+    return None if pool is None else pooled
+
+
+def in_bf16(model: Any) -> Any:
+    import torch
+
+    return copy.deepcopy(model).to(torch.bfloat16)
+
+
+def runner(model: Any, *, pad_id: int) -> Run:
+    """One forward pass of a batch: the logits of each row as float32."""
+    import torch
+
+    def run(rows: Sequence[Ids]) -> list[Array]:
+        ids, mask = (torch.from_numpy(one).to(model.device) for one in pad(rows, pad_id=pad_id))
+        with torch.inference_mode():
+            logits = model(input_ids=ids, attention_mask=mask).logits
+        found = logits.float().cpu().numpy()
+        if found.ndim == 2:
+            return list(found)
+        return [one[: len(row)] for row, one in zip(rows, found, strict=True)]  # of each token
+
+    return run
+
+
+def read_rows(recipe: Recipe, prepared: Artifact, split: str, n_rows: int) -> Rows:
+    """At most `n_rows` rows of a split, of every length; in windows as many as have MOST_TOKENS."""
+    from datasets import load_from_disk
+
+    stored = load_from_disk(str(prepared.path / split)).with_format("arrow")
+    lengths = np.asarray(stored[:]["length"])
+    chosen = np.sort(spread(lengths, n_rows))
+    if recipe.long_text.in_windows and (total := lengths[chosen].sum()) > MOST_TOKENS:
+        chosen = np.sort(spread(lengths, max(1, int(len(chosen) * MOST_TOKENS / total))))
+    table = stored[chosen]
+    texts = table["text"].to_pylist()
+    offsets = heads.get(recipe.objective).OFFSETS
+    if recipe.long_text.in_windows or offsets:
+        documents = windowing.reader(recipe, prepared.path, offsets=offsets).read(texts)
+    else:
+        stored = table["input_ids"].to_pylist()
+        documents = [Document([np.asarray(ids, dtype=np.int64)]) for ids in stored]
+    return Rows(texts, documents, targets=table["labels"].to_pylist())
+
+
+def pad_id(prepared: Artifact) -> int:
+    from transformers import AutoTokenizer
+
+    return int(AutoTokenizer.from_pretrained(prepared.path / "tokenizer").pad_token_id)

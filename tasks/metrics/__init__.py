@@ -1,0 +1,1 @@
+"""Confidence intervals, calibration and paired comparison of metrics."""

@@ -1,0 +1,247 @@
+"""Which of two models tested on the same rows is better, and by how much for sure.
+
+Three methods look at the same pairs, and the most cautious one counts:
+
+* the paired bootstrap (Efron and Tibshirani 1993), which knows the metric as it is;
+* the score bound of a mean difference (Tango 1998), here for any difference a row can make: the
+  bootstrap knows nothing of rows that were not seen, and where few rows differ those decide. With
+  no differing row among n, the loss may still be 4.2 / n times what a missed row costs;
+* the randomization test (Fisher 1935; Noreen 1989): of two equally good models it is a toss of a
+  coin which gave which answer. Exact, where the bootstrap calls a handful of lucky rows a gain.
+
+docs/benchmarks/decisions.md shows how often they err.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from headrace.serving.arrays import Array
+from headrace.tasks.metrics.bootstrap import (
+    BLOCK,
+    Resampling,
+    cluster_sums,
+    detectable,
+    distinct,
+    percentiles,
+    resampled_sums,
+)
+from headrace.tasks.metrics.metric import Metric
+
+STRICTER = 0.8
+"""Of the error that an interval may have, what bound and test are held to: neither is exact. The
+coins' own chance moves 2.5% by 0.16 points, and differences that lean to one side the bound as much
+(2.7% for 2.5%, seen with bits per byte)."""
+SWAPS = 10_000
+"""Tosses of all coins, where there are too many to go through every outcome."""
+ENUMERATED = 12
+"""Differing clusters up to which every outcome is gone through (4,096)."""
+FEW = 20
+"""Differing clusters from which they themselves tell what one can cost, if nothing else does."""
+STEPS = 40
+"""Halvings of an interval: to 12 digits."""
+
+Gain = Callable[[Array], Array]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The candidate's gain over the champion on the same rows; above 0 it is the better one."""
+
+    value: float
+    low: float
+    high: float
+    standard_error: float
+    smallest_detectable: float
+    """A true gain of this size is shown with 80% probability by so many rows of this kind."""
+    differing: int | None = None
+    """Rows, or clusters of rows, on which the metric of the two differs."""
+
+
+def paired_difference(
+    candidate: Array,
+    champion: Array,
+    metric: Metric,
+    how: Resampling,
+    *,
+    wrong: Array | None = None,
+) -> Difference:
+    """The gain of one model over another, both tested on the same rows in the same order.
+
+    `candidate`, `champion`: (n_rows, n_statistics); `wrong`: the same of a model that gets every
+    row wrong, for what a single row can cost. Each resample counts a row equally often for both, so
+    what is easy or hard for the two alike cancels out.
+    """
+    return Pairs(candidate, champion, metric, how, wrong).difference()
+
+
+class Pairs:
+    """Two models' statistics by cluster of rows, and what each cluster does to their difference."""
+
+    def __init__(
+        self,
+        candidate: Array,
+        champion: Array,
+        metric: Metric,
+        how: Resampling,
+        wrong: Array | None = None,
+    ) -> None:
+        """The arguments are those of `paired_difference`."""
+        self._ours, self._theirs = (
+            cluster_sums(one[:, metric.columns], how.clusters) for one in (candidate, champion)
+        )
+        self._wrong = (
+            None if wrong is None else cluster_sums(wrong[:, metric.columns], how.clusters)
+        )
+        self._metric, self._how = metric, how
+        self._tail = STRICTER * (1 - how.confidence) / 2
+        self._n, width = self._ours.shape
+        self._both = np.concatenate([self._ours, self._theirs], axis=1)
+        pairs, self._counts = distinct(self._both)
+        self._total = self._both.sum(0, dtype=np.float64)
+        self.value = float(self.gain(self._total))
+        self._change = np.roll(pairs, width, axis=1) - pairs
+        """What swapping the answers of a cluster does to the sums."""
+        effects = self._n * (self.value - self.gain(self._total + self._change)) / 2
+        effects[np.abs(effects) < 1e-9 * metric.scale] = 0.0
+        self._effects = effects
+        self.differing = int(self._counts[effects != 0].sum())
+
+    def gain(self, sums: Array) -> Array:
+        """(..., 2d) sums of candidate and champion → (...)."""
+        width = sums.shape[-1] // 2
+        sign = 1.0 if self._metric.higher_is_better else -1.0
+        of = self._metric.of
+        return np.asarray(sign * (of(sums[..., :width]) - of(sums[..., width:])))
+
+    def score_margins(self) -> tuple[float, float]:
+        """How far below and above the value the true difference may lie by the score bound."""
+        from scipy.special import stdtrit
+
+        quantile = float(stdtrit(max(self._n - 1, 1), 1 - self._tail))
+        down, up = (
+            score_margin(side, self._counts, self._most_lost(base), quantile)
+            for side, base in ((self._effects, self._theirs), (-self._effects, self._ours))
+        )
+        return down, up
+
+    def difference(self) -> Difference:
+        gains = self.gain(np.concatenate(list(resampled_sums(self._both, self._how))))
+        low, high = percentiles(gains, self._how.confidence)
+        down, up = self.score_margins()
+        low, high = min(low, self.value - down), max(high, self.value + up)
+        if low > 0 and self._luck(self.gain) > self._tail:
+            low = 0.0
+        if high < 0 and self._luck(lambda sums: -self.gain(sums)) > self._tail:
+            high = 0.0
+        error, differing = float(gains.std(ddof=1)), self.differing
+        needed = math.ceil(-math.log2(self._tail))
+        size = self._metric.scale
+        if differing:
+            size = float(np.abs(self._effects) @ self._counts) / differing
+        shown = detectable(error, self._how.confidence), needed * size / self._n
+        return Difference(self.value, low, high, error, max(shown), differing)
+
+    def _luck(self, gain: Gain) -> float:
+        return swap_probability(self._change, self._counts, gain, self._total, self._how.seed)
+
+    def _most_lost(self, model: Array) -> float:
+        """The most that getting one more cluster wrong can cost, as an effect on the metric.
+
+        Where nobody can say what a wrong answer looks like: what the rows differ by among
+        themselves, as long as too few differ between the models to tell. `model`: (n, d).
+        """
+        n, total, of = self._n, model.sum(0, dtype=np.float64), self._metric.of
+        scale = self._metric.scale
+        if self._wrong is not None:
+            sign = 1.0 if self._metric.higher_is_better else -1.0
+            rows, _ = distinct(self._wrong - model)
+            found = n * sign * (of(total) - of(total + rows))
+            return float(np.max(found, initial=0.0)) or scale
+        if self.differing >= FEW or n == 1:
+            return 0.0
+        rows, _ = distinct(model)
+        with np.errstate(all="ignore"):
+            found = n * (of(total) - of(total - rows))
+        return max(float(np.ptp(found)), scale) if np.isfinite(found).all() else scale
+
+
+# --- the score bound ------------------------------------------------------------------------------
+
+
+def score_margin(effects: Array, counts: Array, most: float, quantile: float) -> float:
+    """How far below the mean of the effects the true mean may lie.
+
+    `effects`: (m,) of a row each, on the metric of all; `counts`: (m,) rows of each; `most`: what
+    one row can cost. The bound is the mean from which the one that was seen lies `quantile`
+    standard errors away, under the likeliest distribution that has it: the effects weighed anew
+    (Owen 1988), with one more, of -`most`, that no row happened to show. For effects of -1, 0 and 1
+    that is Tango's score interval.
+    """
+    n, mean = counts.sum(), float(effects @ counts / counts.sum())
+    if not math.isfinite(mean):
+        return math.nan
+    most = max(most, float(np.abs(effects).max()))
+    if mean <= -most:
+        return 0.0
+    below, above = -most, mean
+    for _ in range(STEPS):
+        middle = (below + above) / 2
+        spread = _spread(effects - middle, counts / n, most + middle)
+        if (mean - middle) * math.sqrt(n) > quantile * spread:
+            below = middle
+        else:
+            above = middle
+    return mean - below
+
+
+def _spread(distances: Array, shares: Array, most: float) -> float:
+    """The standard deviation under the likeliest distribution in which the distances' mean is 0.
+
+    Weights shares / (1 + λ · distances), whatever is left of 1 being that of -`most`.
+    """
+
+    def balance(tilt: float) -> float:
+        return float((shares * distances / (1 + tilt * distances)).sum())
+
+    tilt = 1 / most
+    worst = float(distances.min())
+    # The unseen loss has a weight unless the seen ones can balance the gains by themselves.
+    if worst * tilt <= -1 + 1e-9 or balance(tilt) < 0:
+        low, high = 0.0, min(tilt, -1 / worst if worst < 0 else math.inf)
+        for _ in range(STEPS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if balance(middle) > 0 else (low, middle)
+        tilt = low
+    weights = shares / (1 + tilt * distances)
+    unseen = max(0.0, 1 - float(weights.sum()))
+    return math.sqrt(float(weights @ distances**2) + unseen * most**2)
+
+
+# --- the randomization test -----------------------------------------------------------------------
+
+
+def swap_probability(change: Array, counts: Array, gain: Gain, total: Array, seed: int) -> float:
+    """The chance of so large a gain if a coin decides, row by row, whose answer is whose.
+
+    `change`: (m, d), what swapping the answers of a row does to the sums `total` (d,); `counts`:
+    (m,) rows of each kind.
+    """
+    differ = change.any(axis=1)
+    change, counts = change[differ], counts[differ]
+    least = float(gain(total)) - 1e-9
+    if counts.sum() <= ENUMERATED:
+        single = np.repeat(change, counts, axis=0)
+        coins = np.array(list(product((0.0, 1.0), repeat=len(single))))
+        return float(np.mean(gain(total + coins @ single) >= least))
+    rng = np.random.default_rng(seed)
+    as_large, block = 0, max(1, BLOCK // len(change))
+    for done in range(0, SWAPS, block):
+        tossed = rng.binomial(counts, 0.5, size=(min(block, SWAPS - done), len(counts)))
+        as_large += int((gain(total + tossed.astype(np.float64) @ change) >= least).sum())
+    return (1 + as_large) / (1 + SWAPS)

@@ -1,0 +1,1 @@
+"""Load a pretrained model, or build one and its tokenizer from scratch."""

@@ -1,0 +1,63 @@
+"""The transformers config of a model that starts from random weights.
+
+Imports transformers only inside functions.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from headrace.configs.errors import RecipeError
+from headrace.configs.schema import Model
+
+
+def of(model: Model, tokenizer: Any) -> Any:
+    """The recipe's fields, and what the tokenizer knows.
+
+    Raises RecipeError for a type or a field that there is not, and a value that cannot be.
+    """
+    from transformers import AutoConfig
+
+    from headrace.modeling import models  # noqa: F401  # registers their types
+
+    scratch = model.scratch
+    _check_names(scratch.model_type, scratch.config)
+    tokens = {
+        name: getattr(tokenizer, name)
+        for name in ("pad_token_id", "bos_token_id", "eos_token_id")
+        if getattr(tokenizer, name) is not None
+    }
+    try:
+        config = AutoConfig.for_model(
+            scratch.model_type, **{"vocab_size": len(tokenizer), **tokens, **scratch.config}
+        )
+    except Exception as problem:  # transformers computes with what was asked
+        reason = str(problem).split("\n")[-1].strip()  # the lines before it say who found it
+        raise RecipeError(f"model.scratch: no such {scratch.model_type}: {reason}") from problem
+    if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
+        config.decoder_start_token_id = tokenizer.bos_token_id
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is not None and positions < model.max_length:
+        raise RecipeError(
+            f"model.scratch.config.max_position_embeddings: {positions} positions are too few for "
+            f"model.max_length {model.max_length}; raise the one or lower the other"
+        )
+    return config
+
+
+def _check_names(model_type: str, fields: dict[str, Any]) -> None:
+    """transformers takes any field, and keeps what it does not know."""
+    from transformers import CONFIG_MAPPING
+
+    if model_type not in CONFIG_MAPPING:
+        near = difflib.get_close_matches(model_type, list(CONFIG_MAPPING.keys()), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "it is one of transformers', such as bert"
+        raise RecipeError(f"model.scratch.model_type: no model type {model_type!r}; {hint}")
+    kind = CONFIG_MAPPING[model_type]
+    known = {*kind().to_dict(), *kind.attribute_map}
+    for name in fields:
+        if name not in known:
+            near = difflib.get_close_matches(name, sorted(known), n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"see {kind.__name__}"
+            raise RecipeError(f"model.scratch.config: {model_type} has no {name!r}; {hint}")

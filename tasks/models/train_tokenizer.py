@@ -1,0 +1,107 @@
+"""A tokenizer trained on the training texts, for models that start from random weights.
+
+Byte-pair encoding (Sennrich et al. 2016): of lower-cased characters with a mark at each word's
+start for models in BERT's family, of bytes (Radford et al. 2019) for all others. Not WordPiece:
+training it numbers the tokens differently on every run, and the same texts must give the same ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from headrace.configs.schema import Model
+
+BERT_FAMILY = (
+    "bert", "distilbert", "electra", "mobilebert", "squeezebert", "transformer-encoder",
+)  # fmt: skip
+BERT_TOKENS = {
+    "pad_token": "[PAD]",
+    "unk_token": "[UNK]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "mask_token": "[MASK]",
+}
+BYTE_TOKENS = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
+
+
+def train(texts: Iterable[str], model: Model, *, ended: bool = True) -> Any:
+    """A transformers tokenizer of about `model.scratch.vocab_size` tokens.
+
+    It has more where the single characters (256 bytes) alone are more. `ended`: each text ends with
+    the end token (in BERT's family there is always a frame).
+    """
+    from tokenizers.trainers import BpeTrainer
+    from transformers import PreTrainedTokenizerFast
+
+    bert = model.scratch.model_type in BERT_FAMILY
+    single = model.scratch.tokens == "characters"
+    tokens = BERT_TOKENS if bert else BYTE_TOKENS
+    if single:
+        tokens = tokens | {"unk_token": tokens.get("unk_token", "<unk>")}
+        tokenizer, alphabet = _of_single_characters(tokens["unk_token"])
+    else:
+        tokenizer, alphabet = _of_characters() if bert else _of_bytes()
+    trainer = BpeTrainer(
+        # With no room for a pair, none is made.
+        vocab_size=0 if single else model.scratch.vocab_size,
+        special_tokens=list(tokens.values()),
+        initial_alphabet=alphabet,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    if bert or ended:
+        tokenizer.post_processor = _framed(tokenizer, "[CLS] {} [SEP]" if bert else "{} </s>")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_max_length=model.max_length, **tokens
+    )
+
+
+def _of_single_characters(unknown: str) -> tuple[Any, list[str]]:
+    """The same, where each character is a token, spaces and line ends too."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+
+    tokenizer = Tokenizer(models.BPE(unk_token=unknown))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return tokenizer, []
+
+
+def _of_characters() -> tuple[Any, list[str]]:
+    """(untrained tokenizer, the characters it starts with: those of the texts)."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()]
+    )
+    tokenizer.decoder = decoders.Metaspace()
+    return tokenizer, []
+
+
+def _of_bytes() -> tuple[Any, list[str]]:
+    """(untrained tokenizer, the bytes it starts with: all, so that no text has an unknown one)."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        # Digits one by one: numbers are alike by what they have in common, not each a word.
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer, pre_tokenizers.ByteLevel.alphabet()
+
+
+def _framed(tokenizer: Any, frame: str) -> Any:
+    """Put the special tokens of `frame` around a text, which stands at its {}."""
+    from tokenizers import processors
+
+    special = [part for part in frame.split() if part != "{}"]
+    return processors.TemplateProcessing(
+        single=frame.format("$A"),
+        special_tokens=[(name, tokenizer.token_to_id(name)) for name in special],
+    )

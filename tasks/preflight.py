@@ -1,0 +1,82 @@
+"""What would stop a run after its training, told before it.
+
+Imports torch and transformers only inside functions.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from headrace.configs.errors import RecipeError
+from headrace.configs.schema import Recipe
+from headrace.serving import heads
+from headrace.serving.text.tokenizer import TextTokenizer
+from headrace.tasks import objectives
+from headrace.tasks.evaluation import test_set
+from headrace.tasks.export import export
+from headrace.tasks.models import from_config, pretrained
+from headrace.tasks.runtime.artifacts import Artifact
+from headrace.tasks.training import train
+
+
+def foresee(recipe: Recipe, prepared: Artifact) -> None:
+    """Raise RecipeError, or InputError for how texts are to be written, where the recipe asks for
+    what there is not: a metric, a slice, a variant, a model of such sizes."""
+    head = prepared.facts["head"]
+    test_set.check(recipe, head)
+    export.check(recipe, prepared)
+    train.check(recipe, prepared)
+    if train.is_done(recipe, prepared):
+        return
+    if recipe.model.source != pretrained.SCRATCH:
+        _check_writing(recipe, prepared, _described(recipe))
+        return
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(prepared.path / "tokenizer")
+    _check_writing(recipe, prepared, _built(recipe, head, tokenizer))
+
+
+def _built(recipe: Recipe, head: dict[str, Any], tokenizer: Any) -> Any:
+    """The model without its weights."""
+    import torch
+
+    config = from_config.of(recipe.model, tokenizer)
+    objective = objectives.get(recipe.objective)
+    try:
+        with torch.device("meta"):
+            return objective.load_model(config, head)
+    except Exception as problem:  # transformers computes with what was asked
+        line = str(problem).split("\n", 1)[0]
+        raise RecipeError(f"model.scratch.config: no such {config.model_type}: {line}") from problem
+
+
+def _described(recipe: Recipe) -> Any:
+    """The configuration of a model that writes, without its weights; None of one that reads."""
+    if not getattr(objectives.get(recipe.objective), "WRITES", False):
+        return None
+    from transformers import AutoConfig, GenerationConfig
+
+    from headrace.modeling import models  # noqa: F401  # registers them
+
+    config = AutoConfig.from_pretrained(
+        pretrained.locate(recipe.model),
+        revision=recipe.model.revision,
+        trust_remote_code=recipe.model.trust_remote_code,
+    )
+    generation = GenerationConfig.from_model_config(config)
+    return SimpleNamespace(config=config, generation_config=generation)
+
+
+def _check_writing(recipe: Recipe, prepared: Artifact, model: Any) -> None:
+    """Check that a model that writes can write so, and has positions for what it is to write."""
+    if not getattr(objectives.get(recipe.objective), "WRITES", False):
+        return
+    from headrace.tasks.export import decoder_harness
+
+    settings = {**prepared.facts["head"], **decoder_harness.settings_of(model)}
+    decoder_harness.check_positions(settings)
+    tokenizer = TextTokenizer(prepared.path / "tokenizer/tokenizer.json", recipe.model.max_length)
+    made: Any = heads.get(recipe.objective)(settings, pad_id=0, tokenizer=tokenizer)
+    made.decoding()

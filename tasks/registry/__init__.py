@@ -1,0 +1,1 @@
+"""The MLflow registry: register a model, give it an alias, find it again."""

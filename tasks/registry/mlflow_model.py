@@ -1,0 +1,206 @@
+"""The model as MLflow holds it: logged with all it needs to run alone, loaded back and held
+against what was exported.
+
+Models-from-code: the file pyfunc_model.py, no pickle. Its artifacts:
+
+    artifacts/model     the model folder (serving/engine/manifest.py)
+    artifacts/serving   a copy of the package that scores, with the model's head among its own
+    artifacts/card      the model card and its pictures
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import re
+import shutil
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headrace import serving
+from headrace.serving import heads
+from headrace.serving.digests import carried_sha256
+from headrace.serving.engine import golden, manifest
+from headrace.serving.engine.scorer import Scorer
+from headrace.tasks.registry import model_store, tracking
+
+CODE = Path(__file__).with_name("pyfunc_model.py")
+LEFT_AT_HOME = ("jobs", "tables")
+"""Rooms of serving that a model does not carry: they score tables."""
+SHA256 = "sha256"
+"""In the metadata of MLmodel: what the model holds itself against before it runs."""
+REQUIRED = ("mlflow", "numpy", "pandas", "pyarrow", "tokenizers")
+"""Needed at run time beside onnxruntime; asked for in the versions the model was checked with."""
+TOLERANCE = 1e-5
+"""Largest difference of a number from the export's own: same graph, machine and code, so only
+float32 rounding in batches of other shapes is left."""
+
+
+class UnfaithfulModel(RuntimeError):
+    """What came back from MLflow is not what was exported."""
+
+
+def log(
+    model: Path,
+    card: Path,
+    *,
+    run_id: str,
+    tags: Mapping[str, str],
+    metadata: Mapping[str, Any],
+    aside: Path,
+) -> str:
+    """Log the model folder as an MLflow model of the run; returns the logged model's id.
+
+    `aside` is an empty folder to work in.
+    """
+    mlflow = imported()
+    texts = golden.read(model)[0][:2]
+    code = aside / "serving"
+    copy_serving(code, manifest.read(model).objective)
+    carried = {"model": model, "serving": code, "card": card}
+    with tracking.quiet("mlflow"), mlflow.start_run(run_id=run_id):
+        logged = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(CODE),
+            artifacts={name: str(folder) for name, folder in carried.items()},
+            signature=signature(Scorer(model, check=False)),
+            input_example=texts,
+            pip_requirements=requirements(),
+            metadata={**metadata, SHA256: carried_sha256(CODE, carried)},
+            tags=dict(tags),
+        )
+    return str(logged.model_id)
+
+
+def copy_serving(folder: Path, objective: str) -> None:
+    """The package that scores; of a head from another package the file goes among the others."""
+    shutil.copytree(
+        Path(serving.__file__).parent,
+        folder,
+        ignore=shutil.ignore_patterns("__pycache__", *LEFT_AT_HOME),
+    )
+    if objective not in heads.names():
+        spec = importlib.util.find_spec(heads.module_of(objective))
+        assert spec is not None
+        assert spec.origin is not None
+        source = Path(spec.origin).read_text(encoding="utf-8")
+        # The copy is imported under a name of its own.
+        moved = re.sub(r"^(\s*from )headrace\.serving\b\.?", r"\1..", source, flags=re.MULTILINE)
+        (folder / "heads" / f"{objective}.py").write_text(moved, encoding="utf-8")
+
+
+def check(model_id: str, model: Path, *, aside: Path) -> str:
+    """Fetch the logged model into `aside`, load it as MLflow does, and let it answer golden rows.
+
+    Returns the digest of all that was fetched.
+    Raises UnfaithfulModel: such a model must not be registered.
+    """
+    mlflow = imported()
+    expected = model_store.content_id(model)
+    texts = golden.read(model)[0]
+    fetched = mlflow.artifacts.download_artifacts(
+        artifact_uri=f"models:/{model_id}", dst_path=str(aside)
+    )
+    if model_store.content_id(Path(fetched) / model_store.FOLDER) != expected:
+        raise UnfaithfulModel(f"model {model_id}: its files changed on the way to the store")
+    whole = model_store.whole_sha256(Path(fetched))
+    answers = mlflow.pyfunc.load_model(fetched).predict(texts)
+    wanted = Scorer(model).score(texts).to_pandas()
+    for column in wanted.columns:
+        ours, theirs = wanted[column], answers[column]
+        if ours.dtype.kind == "f":
+            same = np.allclose(ours, theirs, rtol=0, atol=TOLERANCE, equal_nan=True)
+        else:
+            same = _as_json(ours) == _as_json(theirs)
+        if not same:
+            raise UnfaithfulModel(f"model {model_id}: {column} of golden rows differs when loaded")
+    return whole
+
+
+def _as_json(column: Any) -> str:
+    """Lists in a column are arrays or lists, as the way they took left them."""
+    return json.dumps(column.tolist(), default=lambda one: one.tolist())
+
+
+def imported() -> Any:
+    """mlflow with its pyfunc module, whose import warns about type hints of its own."""
+    import mlflow
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*Any type hint is inferred as AnyType")
+        import mlflow.pyfunc
+
+        # It is a lazy module: only a look inside imports it.
+        assert callable(mlflow.pyfunc.log_model)
+    return mlflow
+
+
+def signature(scorer: Scorer) -> Any:
+    """One nameless column in, so that a bare list of texts is a request; scored rows out.
+
+    Its type is "any": under "string" MLflow's server turns a null into the text 'None', which
+    would be scored; so it reaches our own check and becomes an error in its row.
+    """
+    import pyarrow as pa
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+    from mlflow.types.schema import AnyType, Array, Object, Property
+
+    types = {
+        bool: DataType.boolean,
+        int: DataType.long,
+        float: DataType.double,
+        str: DataType.string,
+    }
+
+    def column(field: pa.Field) -> ColSpec:
+        return ColSpec(kind(field.type), field.name, required=False)
+
+    def kind(of: pa.DataType) -> Any:
+        if pa.types.is_list(of):
+            return Array(kind(of.value_type))
+        if pa.types.is_struct(of):
+            return Object([Property(one.name, kind(one.type), required=False) for one in of])
+        if pa.types.is_boolean(of):
+            return DataType.boolean
+        if pa.types.is_floating(of):
+            return DataType.float if of.bit_width == 32 else DataType.double
+        return DataType.long if pa.types.is_integer(of) else DataType.string
+
+    def param(name: str, default: Any) -> ParamSpec:
+        if isinstance(default, list | tuple):
+            return ParamSpec(name, DataType.string, list(default), shape=(-1,))
+        return ParamSpec(name, types[type(default)], default)
+
+    return ModelSignature(
+        inputs=Schema([ColSpec(AnyType())]),
+        outputs=Schema(
+            [*map(column, scorer.fields()), ColSpec(DataType.string, "error", required=False)]
+        ),
+        params=ParamSchema(
+            [
+                ParamSpec("variant", DataType.string, ""),
+                ParamSpec("device", DataType.string, "auto"),
+                *(param(name, default) for name, default in scorer.head.defaults().items()),
+            ]
+        ),
+    )
+
+
+def requirements() -> list[str]:
+    """Exact versions; onnxruntime by platform, as no package of that name is for all of them."""
+    version = importlib.metadata.version
+    try:
+        onnxruntime = version("onnxruntime-gpu")
+    except importlib.metadata.PackageNotFoundError:
+        onnxruntime = version("onnxruntime")
+    return [
+        *(f"{name}=={version(name)}" for name in REQUIRED),
+        f"onnxruntime-gpu=={onnxruntime}; sys_platform != 'darwin'",
+        f"onnxruntime=={onnxruntime}; sys_platform == 'darwin'",
+    ]

@@ -1,0 +1,140 @@
+"""The model card: what a version is, what it was measured to do, and where it came from.
+
+After Mitchell et al., "Model Cards for Model Reporting" (2019), in the parts that numbers fill.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from headrace.configs.schema import Recipe
+from headrace.configs.secrets import mask
+from headrace.tasks.data import windowing
+from headrace.tasks.models import pretrained
+from headrace.tasks.runtime.artifacts import Artifact
+
+PICTURES = ("confusion", "calibration")
+LICENCE = re.compile(r"^license: *(\S+)", re.MULTILINE)
+"""In the head of a model's README, as the Hub has it."""
+
+
+def write(folder: Path, recipe: Recipe, made: Sequence[Artifact]) -> str:
+    """README.md and its pictures into `folder`; returns the text.
+
+    `made`: the artifacts of prepare, train, export, evaluate and decide.
+    """
+    by_stage = {one.stage: one for one in made}
+    shown = []
+    for name in PICTURES:
+        picture = by_stage["evaluate"].path / f"{name}-light.svg"
+        if picture.exists():
+            shutil.copy(picture, folder / picture.name)
+            shown.append(f"![{name}]({picture.name})")
+    page = text(recipe, {stage: one.facts for stage, one in by_stage.items()}, shown)
+    (folder / "README.md").write_text(page, encoding="utf-8")
+    return page
+
+
+def text(recipe: Recipe, facts: Mapping[str, Mapping[str, Any]], pictures: Sequence[str]) -> str:
+    """The page as Markdown; `facts` by stage."""
+    prepared, evaluated = facts["prepare"], facts["evaluate"]
+    parts = [
+        f"# {recipe.name}",
+        facts["decide"]["summary"],
+        "## Use",
+        _use(recipe, prepared),
+        "## Quality on test rows",
+        _metrics(evaluated, prepared.get("baseline")),
+        *pictures,
+        "## Variants",
+        _variants(facts["export"]),
+        "## Decision",
+        "\n".join(f"- {reason}" for reason in facts["decide"]["reasons"]),
+        "## Data",
+        _data(recipe, prepared),
+        "## Training",
+        _training(recipe, facts["train"]),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _use(recipe: Recipe, prepared: Mapping[str, Any]) -> str:
+    labels = prepared["head"].get("labels", [])
+    what = f"{recipe.objective} of texts like those it was trained on"
+    if labels:
+        names = ", ".join(map(str, labels[:30])) + (", …" if len(labels) > 30 else "")
+        what += f", into {len(labels)} labels: {names}"
+    window = windowing.of(recipe)
+    read = f"cut to {recipe.model.max_length} tokens"
+    if window.in_windows:
+        read = f"read in windows of {window.window} tokens, a new one every {window.stride}"
+    return (
+        f"For {what}. A text is {read}. It was measured on the "
+        "test rows below and on nothing else: texts of another kind, language or time need a "
+        "measurement of their own, and every text gets an answer, also one that fits no label."
+    )
+
+
+def _metrics(evaluated: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> str:
+    lines = ["| metric | this model | TF-IDF and logistic regression |", "|---|---|---|"]
+    for name, found in evaluated["metrics"].items():
+        theirs = (baseline or {}).get(name)
+        lines.append(f"| {name} | {_interval(found)} | {_interval(theirs) if theirs else '–'} |")
+    rows = f"{evaluated['rows']:,} test rows; brackets are bootstrap intervals."
+    return "\n".join(lines) + f"\n\n{rows}"
+
+
+def _variants(exported: Mapping[str, Any]) -> str:
+    lines = ["| variant | tokens/s | agreement with PyTorch | MB | |", "|---|---|---|---|---|"]
+    for one in exported["variants"]:
+        if one["status"] != "kept":
+            lines.append(f"| {one['name']} | | | | refused: {one['reason']} |")
+            continue
+        note = "default" if one["name"] == exported["default"] else ""
+        lines.append(
+            f"| {one['name']} | {one['tokens_per_second']:,.0f} | {one['agreement']:.2%} "
+            f"| {one['size_bytes'] / 1e6:.1f} | {note} |"
+        )
+    return "\n".join(lines)
+
+
+def _data(recipe: Recipe, prepared: Mapping[str, Any]) -> str:
+    rows = prepared["rows"]
+    return (
+        f"- source: {recipe.data.source.kind}\n"
+        f"- rows: {rows['train']:,} to train, {rows['validation']:,} to validate, "
+        f"{rows['test']:,} to test\n"
+        f"- rejected: {sum(prepared['rejected'].values()):,}; "
+        f"duplicates taken out: {sum(prepared['duplicates'].values()):,}"
+    )
+
+
+def _training(recipe: Recipe, trained: Mapping[str, Any]) -> str:
+    best = trained["best"]
+    return (
+        f"- weights: {_weights(recipe)}\n"
+        f"- {trained['steps']} steps, {trained['precision']} on {trained['device']}; "
+        f"best validation {best['metric']} {best['value']:.4f} at step {best['step']}"
+    )
+
+
+def _weights(recipe: Recipe) -> str:
+    """Where the weights came from and under which licence they stand, as far as can be known."""
+    source = mask(recipe.model.source)
+    if source == "scratch":
+        return "random at the start, learned from this data alone"
+    revision = f" at {recipe.model.revision}" if recipe.model.revision else ""
+    place = pretrained.locate(recipe.model)
+    about = place / "README.md" if isinstance(place, Path) else None
+    found = about and about.exists() and LICENCE.search(about.read_text(encoding="utf-8"))
+    return f"{source}{revision}; licence: {found[1] if found else 'see its source'}"
+
+
+def _interval(found: Any) -> str:
+    if isinstance(found, Mapping):
+        return f"{found['value']:.4f} [{found['low']:.4f}, {found['high']:.4f}]"
+    return f"{found:.4f}"

@@ -1,0 +1,226 @@
+"""The file that MLflow loads: it turns a registered model into `predict`.
+
+It is copied into every model and must run where nothing else of ours is installed, so it imports
+only mlflow, numpy, pandas and the copy of the serving package that the model carries. That copy is
+imported under a name made from its content: two models with different copies live side by side in
+one process, and neither is this repository's `serving`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import pkgutil
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model as Stored
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel
+
+DEVICES = ("auto", "cpu", "cuda", "tensorrt")
+_importing = threading.Lock()
+
+
+class Model(PythonModel):  # type: ignore[misc]
+    """Texts in, one row of the head's columns out, `error` where a text could not be scored."""
+
+    def load_context(self, context: Any) -> None:
+        verify(Path(context.artifacts["serving"]).parent)
+        self._serving = carried(Path(context.artifacts["serving"]))
+        self._folder = Path(context.artifacts["model"])
+        self._scorers: dict[tuple[str | None, str], Any] = {}
+        self._opening = threading.Lock()
+        # MLflow makes a DataFrame of a request before `predict` sees it, and Arrow's strings refuse
+        # the whole of it for one lone surrogate.
+        pd.set_option("mode.string_storage", "python")
+        self._scorer(None, "auto")
+
+    def predict(
+        self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
+        """Score the only column of `model_input` (MLflow makes one of a list of strings).
+
+        `params`: `variant` (the model's default), `device` (one of DEVICES) and the head's options,
+        such as `probabilities` or `max_new_tokens`. Rows keep their index.
+        """
+        params = params or {}
+        try:
+            scorer = self._scorer(params.get("variant") or None, params.get("device") or "auto")
+            texts = _texts(model_input, scorer.head)
+            options = {name: params[name] for name in scorer.head.options if name in params}
+            scored, good, errors = scorer.answer(texts, **options)
+        except self._serving.errors.ServingError as problem:
+            raise MlflowException.invalid_parameter_value(str(problem)) from problem
+        columns = {name: _spread(scored[name], good, len(texts)) for name in scored.column_names}
+        frame = pd.DataFrame({**columns, "error": pd.Series(errors, dtype=object)})
+        if _spark_task():
+            frame = frame.apply(_with_nulls)
+        index = getattr(model_input, "index", None)
+        return frame.set_axis(index) if index is not None and len(index) == len(frame) else frame
+
+    def _scorer(self, variant: str | None, device: str) -> Any:
+        if device not in DEVICES:
+            raise MlflowException.invalid_parameter_value(
+                f"device is one of {', '.join(DEVICES)}, not {device!r}"
+            )
+        with self._opening:
+            if (variant, device) not in self._scorers:
+                task = _spark_task()
+                self._scorers[variant, device] = self._serving.engine.scorer.Scorer(
+                    self._folder,
+                    variant=variant,
+                    device=device,
+                    # Spark runs as many tasks as there are cores: each with its own alone.
+                    workers=task.cpus() if task else None,
+                )
+            return self._scorers[variant, device]
+
+
+class NullableTexts(pd.arrays.StringArray):  # type: ignore[misc]
+    """Strings whose nulls are nulls in Spark too: MLflow's `spark_udf` casts the columns of a
+    struct with `astype(np.str_)`, which makes a null the text 'None'."""
+
+    def astype(self, dtype: Any, copy: bool = True) -> Any:
+        if dtype == np.str_:
+            return self.to_numpy(dtype=object, na_value=None)
+        return super().astype(dtype, copy=copy)
+
+
+def _with_nulls(column: pd.Series) -> pd.Series:
+    """The column as it can pass through `spark_udf`, where it has texts."""
+    is_text = any(isinstance(value, str) for value in column)
+    return pd.Series(NullableTexts(np.array(column, dtype=object))) if is_text else column
+
+
+def _spark_task() -> Any:
+    """The Spark task that this process is at, or None."""
+    spark = sys.modules.get("pyspark.taskcontext")
+    return spark.TaskContext.get() if spark else None
+
+
+SHA256 = "sha256"
+"""In the metadata of MLmodel: over this file and all artifacts (serving/digests.py)."""
+
+
+def verify(artifacts: Path) -> None:
+    """Hold the code and the data that a model carries against its MLmodel, before any of it runs.
+
+    Raises MlflowException. It tells damage, half a copy, and a change of one of them. Who can write
+    MLmodel and this file too can make them agree: that, the registry notices (docs/scoring.md).
+    """
+    root = artifacts.parent
+    expected = (Stored.load(str(root)).metadata or {}).get(SHA256, "")
+    found = hashlib.sha256((root / "pyfunc_model.py").read_bytes())
+    for path in sorted(artifacts.iterdir()):
+        found.update(f"{path.name}\0{_tree_sha256(path)}\n".encode())
+    if found.hexdigest() != expected:
+        raise MlflowException(
+            f"{root} is damaged: its files are not those that were registered; fetch it again, or "
+            "take another version"
+        )
+
+
+def _tree_sha256(folder: Path) -> str:
+    """The digest of serving/digests.py, whose copy in the model is not to be trusted yet."""
+    whole = hashlib.sha256()
+    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
+    for name in sorted(found):
+        if found[name].is_file():
+            with found[name].open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").hexdigest()
+            whole.update(f"{name}\0{content}\n".encode())
+        elif found[name].is_symlink():
+            whole.update(f"{name}\0link\n".encode())
+    return whole.hexdigest()
+
+
+def carried(folder: Path) -> Any:
+    """The serving package in `folder`, imported under a name of its own."""
+    name = f"headrace_serving_{_digest(folder)}"
+    with _importing:
+        known = sys.modules.get(name)
+        # MLflow loads remote models from temporary folders: one that is gone cannot be used again.
+        if known is not None and Path(str(known.__file__)).exists():
+            return known
+        _forget(name)
+        spec = importlib.util.spec_from_file_location(
+            name, folder / "__init__.py", submodule_search_locations=[str(folder)]
+        )
+        if spec is None or spec.loader is None:
+            raise MlflowException(f"{folder} holds no package")
+        write_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+        try:
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[name] = module
+            spec.loader.exec_module(module)
+            # All of it now: a model store is no place for bytecode that a later import would leave.
+            for found in pkgutil.walk_packages([str(folder)], prefix=f"{name}."):
+                importlib.import_module(found.name)
+        except BaseException:
+            _forget(name)
+            raise
+        finally:
+            sys.dont_write_bytecode = write_bytecode
+        return module
+
+
+def _forget(package: str) -> None:
+    for name in [one for one in sys.modules if one.partition(".")[0] == package]:
+        del sys.modules[name]
+
+
+def _digest(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*.py")):
+        content = file.read_bytes()
+        digest.update(f"{file.relative_to(folder).as_posix()} {len(content)}\n".encode() + content)
+    return digest.hexdigest()[:16]
+
+
+def _texts(model_input: Any, head: Any) -> list[Any]:
+    """The texts in what MLflow's schema check leaves of a request.
+
+    The signature has one nameless column, so that a bare list of strings is a request. Of a wider
+    table MLflow passes on the first column, whatever it holds: refused. A list of strings in a cell
+    is one text where the head reads words; elsewhere {"text": [...]} is a request of several texts.
+    """
+    if not isinstance(model_input, pd.DataFrame):
+        return [model_input] if isinstance(model_input, str) else list(model_input)
+    names = [str(name) for name in model_input.columns]
+    if names not in (["0"], ["text"]):
+        raise MlflowException.invalid_parameter_value(
+            f"the texts must stand in one column named 'text'; the first column is {names[0]!r}"
+        )
+    texts = [_plain(value) for value in model_input.iloc[:, 0]]
+    reads_words = isinstance(head.text_of(["a", "word"]), str)
+    # {"text": [...]} arrives as one row that holds the whole list, as a text's words do.
+    several = len(texts) == 1 and isinstance(texts[0], list) and not reads_words
+    return [_plain(value) for value in texts[0]] if several else texts
+
+
+def _plain(value: Any) -> Any:
+    """A cell without numpy's and pandas' own kinds of lists and nulls."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return None if value is pd.NA or value is pd.NaT else value
+
+
+def _spread(column: Any, places: list[int], n: int) -> pd.Series:
+    """The column's values at `places` of `n` rows, None elsewhere: a server answers in JSON, which
+    has no NaN."""
+    values = column.to_pandas()
+    if len(places) == n and not values.isna().any():
+        return values
+    spread = pd.Series([None] * n, dtype=object)
+    spread.iloc[places] = values.astype(object).where(values.notna(), None)
+    return spread
+
+
+set_model(Model())

@@ -1,0 +1,202 @@
+"""From an exported model to a version in the registry, all or nothing.
+
+The model is logged, loaded back as a user would load it and held against the export, and only then
+registered, by one call that carries its decision and its digests too. Killed at any instant, the
+registry has the whole version or none. The same command again finds the version by its export's id
+and does what is still missing.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headrace.configs.schema import Recipe
+from headrace.tasks.registry import mlflow_model, model_card, model_store, tracking, versions
+from headrace.tasks.runtime import workspace
+from headrace.tasks.runtime.artifacts import Artifact
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+log = logging.getLogger(__name__)
+
+MAX_DESCRIPTION = 5000
+"""Characters that most databases keep of a version's description."""
+
+
+@dataclass(frozen=True)
+class Registered:
+    name: str
+    version: str
+    cached: bool
+    """Nothing was left to do: the version was there and its decision carried out."""
+    run_id: str
+    model_uri: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Overtaken:
+    """Nothing was moved: another champion stands than the one that the decision compared with."""
+
+    name: str
+    champion: str | None
+    """The version to decide against anew."""
+    seconds: float
+    cached: bool = False
+
+
+def register(
+    recipe: Recipe,
+    *,
+    prepared: Artifact,
+    trained: Artifact,
+    exported: Artifact,
+    evaluated: Artifact,
+    decided: Artifact,
+    reported: Artifact,
+    run_id: str,
+) -> Registered | Overtaken:
+    """Register the export, store the decision with it, whatever it says, and carry it out.
+
+    Overtaken, where the champion changed since the decision: it has to be taken again.
+
+    Raises mlflow_model.UnfaithfulModel, with nothing registered, when the logged model does not
+    answer as the exported one.
+    """
+    started = time.monotonic()
+    client = tracking.connect()
+    made = [prepared, trained, exported, evaluated, decided]
+    with workspace.lock(f"register-{recipe.name}"):
+        try:
+            version = _registered(client, recipe.name, exported)
+            cached = version is not None
+            if version is None:
+                _check_still_to_beat(recipe.name, exported, decided)
+                version = _new_version(client, recipe, made, run_id)
+            else:
+                _store_decision(client, recipe, version, made)
+            moved = _carry_out(version, decided)
+        except versions.ChampionChanged as changed:
+            passed = round(time.monotonic() - started, 3)
+            return Overtaken(recipe.name, changed.champion, passed)
+    # Also where the version was there: it may be of another run, with an older decision.
+    tracking.log_files(run_id, [reported.path / "report.html"], tracking.REPORT)
+    tracking.finish(run_id)
+    return Registered(
+        name=recipe.name,
+        version=str(version.version),
+        cached=cached and not moved,
+        run_id=run_id,
+        model_uri=f"models:/{recipe.name}/{version.version}",
+        seconds=round(time.monotonic() - started, 3),
+    )
+
+
+def _new_version(
+    client: MlflowClient, recipe: Recipe, made: list[Artifact], run_id: str
+) -> ModelVersion:
+    exported = next(one for one in made if one.stage == "export")
+    decided = next(one for one in made if one.stage == "decide")
+    tags = {versions.EXPORTED: exported.id}
+    _discard_leftovers(client, run_id, tags)
+    model = exported.path / "model"
+    with _aside(recipe.name) as aside:
+        about, back = aside / "card", aside / "back"
+        about.mkdir()
+        back.mkdir()
+        page = model_card.write(about, recipe, made)
+        metadata = {"recipe": recipe.name, "objective": recipe.objective, **tags}
+        model_id = mlflow_model.log(
+            model, about, run_id=run_id, tags=tags, metadata=metadata, aside=aside
+        )
+        sha256 = mlflow_model.check(model_id, model, aside=back)
+        tracking.log_files(run_id, sorted(about.iterdir()), "card")
+    versions.ensure(recipe.name)
+    client.log_param(run_id, f"{versions.CONTENT}.{model_id}", sha256)
+    return client.create_model_version(
+        recipe.name,
+        f"models:/{model_id}",
+        run_id=run_id,
+        model_id=model_id,
+        description=page[:MAX_DESCRIPTION],
+        tags={
+            **tags,
+            versions.EXPORT: exported.digest,
+            versions.CONTENT: sha256,
+            versions.DECISION: _as_tag(decided),
+        },
+    )
+
+
+@contextmanager
+def _aside(name: str) -> Iterator[Path]:
+    """A folder of our own (we hold the model's lock), without what a killed call left there."""
+    folder = workspace.home() / "work" / f"register-{name}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _registered(client: MlflowClient, name: str, exported: Artifact) -> ModelVersion | None:
+    """The version made of this very export, or None."""
+    candidates = versions.versions(client, name).values()
+    return next((v for v in candidates if v.tags.get(versions.EXPORTED) == exported.id), None)
+
+
+def _discard_leftovers(client: MlflowClient, run_id: str, tags: dict[str, str]) -> None:
+    """Remove what a killed call logged of this export: nothing refers to it, and it is large."""
+    ((key, value),) = tags.items()
+    experiment = client.get_run(run_id).info.experiment_id
+    for left in client.search_logged_models([experiment], f"tags.`{key}` = '{value}'"):
+        log.info("register: removing model %s of an interrupted run", left.model_id)
+        client.delete_logged_model(left.model_id)
+        model_store.remove_local(left.artifact_location)
+
+
+# --- the decision ---------------------------------------------------------------------------------
+
+
+def _as_tag(decided: Artifact) -> str:
+    return json.dumps({**decided.facts, "digest": decided.digest}, ensure_ascii=False)
+
+
+def _check_still_to_beat(name: str, exported: Artifact, decided: Artifact) -> None:
+    """Before anything is made: what is made tells the decision, in the model's card for one."""
+    stands = versions.rival_version(name, exported.id)
+    if stands != decided.facts["champion_version"]:
+        raise versions.ChampionChanged(stands)
+
+
+def _store_decision(
+    client: MlflowClient, recipe: Recipe, version: ModelVersion, made: list[Artifact]
+) -> None:
+    """Store it in place of an older one. (The card inside the model stays as registered.)"""
+    decided = next(one for one in made if one.stage == "decide")
+    if version.tags.get(versions.DECISION) != _as_tag(decided):
+        with _aside(recipe.name) as aside:
+            page = model_card.write(aside, recipe, made)
+        client.update_model_version(version.name, version.version, page[:MAX_DESCRIPTION])
+        client.set_model_version_tag(
+            version.name, version.version, versions.DECISION, _as_tag(decided)
+        )
+
+
+def _carry_out(version: ModelVersion, decided: Artifact) -> bool:
+    """Move the alias that the decision asks for, once."""
+    facts = decided.facts
+    short = {name: facts[name] for name in ("promote", "metric")}
+    short |= {"digest": decided.digest, "compared_with": facts["champion_version"]}
+    return versions.carry_out(version.name, str(version.version), short, why=facts["summary"])

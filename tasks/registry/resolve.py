@@ -1,0 +1,116 @@
+"""From what a user calls a model to a folder on this machine.
+
+A plain folder works without mlflow, whose import takes longer than loading a small model.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from headrace.configs.errors import ModelError, UnusableVersion
+from headrace.serving.engine import manifest
+from headrace.tasks.registry import model_store, tracking, versions
+from headrace.tasks.registry.alias_history import CHAMPION
+from headrace.tasks.runtime import workspace
+
+RUN = re.compile(r"(?:runs:/)?([0-9a-f]{32})(?:/.*)?")
+REGISTERED = re.compile(r"models:/([^/@]+)(?:/(\d+)|@([^/@]+))")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+INSIDE = (".", "model", model_store.FOLDER)
+"""Where a model folder lies: in itself, in an export, in a downloaded MLflow model."""
+
+
+@dataclass(frozen=True)
+class ResolvedModel:
+    folder: Path
+    version_label: str
+    """`name/3`, or `folder:` and 8 characters of the content's digest."""
+
+
+def resolve(model: str) -> ResolvedModel:
+    """`models:/NAME@ALIAS`, `models:/NAME/VERSION`, `runs:/ID`, a run's id, a folder, or else NAME,
+    which means its champion.
+
+    A plain NAME that is both a model folder here and a registered model is an error; a folder that
+    holds no model never hides one. Raises ModelError saying what there is instead.
+    """
+    if model.startswith("models:") or RUN.fullmatch(model):
+        return _registered(model)
+    folder, is_name = _model_folder(Path(model).expanduser()), bool(NAME.fullmatch(model))
+    if folder is None and is_name and (versions.has(model) or not Path(model).exists()):
+        return _registered(model)
+    if folder is not None and is_name and versions.has(model):
+        raise ModelError(
+            f"{model} is a model folder here and a registered model too: write ./{model} for the "
+            f"folder, models:/{model}@{CHAMPION} for the registered one"
+        )
+    if folder is not None:
+        return ResolvedModel(folder, f"folder:{model_store.content_id(folder)[:8]}")
+    if Path(model).expanduser().exists():
+        raise ModelError(f"{model} is no model folder: it has no {manifest.FILE}")
+    raise ModelError(
+        f"no model {model!r}: write models:/NAME@champion, models:/NAME/VERSION, the id of a run, "
+        "or a folder that exists"
+    )
+
+
+def _model_folder(given: Path) -> Path | None:
+    for place in (given / inside for inside in INSIDE):
+        if (place / manifest.FILE).is_file():
+            return place.resolve()
+    return None
+
+
+def _registered(model: str) -> ResolvedModel:
+    try:
+        found = _found(model)
+    except UnusableVersion as problem:
+        named = REGISTERED.fullmatch(model)
+        name = named[1] if named else model
+        raise UnusableVersion(
+            f"{problem}; `headrace history {name}` shows the versions, `headrace rollback {name}` "
+            f"makes the champion before champion again, `headrace promote {name} VERSION` another"
+        ) from problem
+    return ResolvedModel(found.folder, f"{found.name}/{found.version}")
+
+
+def _found(model: str) -> versions.Champion:
+    named = REGISTERED.fullmatch(model) or REGISTERED.fullmatch(f"models:/{model}@{CHAMPION}")
+    if named and (found := versions.quick_look(*named.groups())):
+        return found
+    return versions.load_version(*_version(model))
+
+
+def report_of(model: str) -> Path:
+    """The report page of a run, or of the run behind a version, on this machine.
+
+    Takes what `resolve` takes, but a folder. Raises ModelError when there is none.
+    """
+    client = tracking.connect()
+    if run := RUN.fullmatch(model):
+        run_id = run[1]
+    else:
+        run_id = versions.find_version(client, *_version(model)).run_id
+    page = f"{tracking.artifacts_of(run_id)}/{tracking.REPORT}/report.html"
+    return model_store.report_page(page, workspace.home() / "reports" / run_id)
+
+
+def _version(model: str) -> tuple[str, str]:
+    """(name, version) of `models:/...` or of what a run registered."""
+    client = tracking.connect()
+    if run := RUN.fullmatch(model):
+        tracking.artifacts_of(run[1])  # says so where there is no such run
+        found = client.search_model_versions(f"run_id='{run[1]}'")
+        if not found:
+            raise ModelError(f"run {run[1]} registered no model")
+        newest = max(found, key=lambda one: int(one.version))
+        return newest.name, str(newest.version)
+    if NAME.fullmatch(model):
+        return model, versions.aliased(client, model, CHAMPION)
+    named = REGISTERED.fullmatch(model)
+    if named is None:
+        raise ModelError(f"{model!r}: write models:/NAME@champion or models:/NAME/VERSION")
+    name, version, alias = named.groups()
+    return name, version or versions.aliased(client, name, alias)

@@ -1,0 +1,245 @@
+"""MLflow: where it is, and one run for each pipeline.
+
+Without MLFLOW_TRACKING_URI everything lies in the workspace: `mlflow.db` (SQLite) and
+`mlartifacts/`. Importing mlflow takes about two seconds, so it is imported where it is used; the
+first start of a fresh database takes several seconds more, once.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import logging
+import os
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headrace.configs import secrets
+from headrace.configs.errors import ModelError, UserError
+from headrace.tasks.runtime import workspace
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from headrace.configs.schema import Recipe
+
+KEY = "headrace.key"
+"""Tag by which a repeated command finds the run it began."""
+REPORT = "report"
+"""Folder of a run's artifacts that holds report.html."""
+BATCH = 100
+"""Parameters that MLflow takes in one call."""
+URI = "MLFLOW_TRACKING_URI"
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_UV_AUTO_DETECT": "false",
+}
+"""No news to others, no bars, and no copy of a uv project that lies in the current folder."""
+_clients: dict[str, MlflowClient] = {}
+
+
+def uri() -> str:
+    """MLFLOW_TRACKING_URI, else the workspace's own database."""
+    return os.environ.get(URI) or f"sqlite:///{workspace.home() / 'mlflow.db'}"
+
+
+def connect() -> MlflowClient:
+    """A client of `uri()`, which becomes MLflow's own idea of where it is too.
+
+    MLflow keeps the address in a global that outlives a change of the environment, and writes it
+    into the environment: set anew each time, and taken out again, so that `uri()` stays true.
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    import mlflow
+    from sqlalchemy.exc import SQLAlchemyError
+
+    named, address = os.environ.get(URI), uri()
+    mlflow.set_tracking_uri(address)
+    if named is None:
+        os.environ.pop(URI, None)
+    if address not in _clients:
+        _check_answers(address)
+        # Two processes that both find a fresh database would both create its tables.
+        with workspace.lock("mlflow"), quiet("mlflow.store.db.utils", "alembic"):
+            try:
+                _clients[address] = mlflow.MlflowClient(address)
+            except (mlflow.MlflowException, SQLAlchemyError, ImportError, OSError) as problem:
+                reason = str(problem).strip().partition("\n")[0]
+                raise UserError(f"{URI}={address} cannot be opened: {reason}") from problem
+    return _clients[address]
+
+
+ANSWER_S = 10.0
+"""How long a server may take to its first answer."""
+
+
+def _check_answers(address: str) -> None:
+    """Raises ConnectionError where no server answers; MLflow itself would try for minutes."""
+    if not address.startswith(("http://", "https://")):
+        return
+    import requests
+
+    try:
+        requests.head(address, timeout=ANSWER_S)
+    except requests.exceptions.SSLError:
+        pass  # which certificates are good is MLflow's to know
+    except (requests.ConnectionError, requests.Timeout) as problem:
+        raise ConnectionError(
+            f"no MLflow server answers at {address}: start it, or set {URI} to another"
+        ) from problem
+
+
+def run_for(recipe: Recipe, key: str) -> str:
+    """The id of the run of this pipeline: the one begun under the same key, or a new one.
+
+    Its parameters are the flattened recipe, in which secrets are still `${env:NAME}`.
+    """
+    client = connect()
+    with workspace.lock(f"run-{key}"):
+        experiment = _experiment(client, recipe.name)
+        found = client.search_runs([experiment], f"tags.`{KEY}` = '{key}'", max_results=1)
+        if found:
+            run = found[0]
+            client.update_run(run.info.run_id, status="RUNNING")
+        else:
+            tags = {KEY: key, "mlflow.user": user(), **_commit()}
+            run = client.create_run(experiment, tags=tags, run_name=f"{recipe.name}-{key[:8]}")
+        # A run that was killed young may lack some; those it has can never be changed.
+        missing = {k: v for k, v in flatten(recipe).items() if k not in run.data.params}
+        _log_params(client, run.info.run_id, missing)
+    return str(run.info.run_id)
+
+
+@contextmanager
+def run(recipe: Recipe, key: str) -> Iterator[str]:
+    """`run_for`, while the body runs: a body that fails ends the run as FAILED or KILLED."""
+    run_id = run_for(recipe, key)
+    try:
+        yield run_id
+    except BaseException as problem:
+        finish(run_id, "FAILED" if isinstance(problem, Exception) else "KILLED")
+        raise
+
+
+def finish(run_id: str, status: str = "FINISHED") -> None:
+    """End the run: FINISHED, FAILED or KILLED."""
+    connect().set_terminated(run_id, status)
+
+
+def log_metrics(run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
+    from mlflow.entities import Metric
+
+    now_ms = int(time.time() * 1000)
+    batch = [Metric(name, float(value), now_ms, step) for name, value in metrics.items()]
+    connect().log_batch(run_id, metrics=batch)
+
+
+def log_files(run_id: str, files: Sequence[Path], under: str | None = None) -> None:
+    """Copy files to the run's artifacts, into the folder `under`."""
+    client = connect()
+    for file in files:
+        client.log_artifact(run_id, str(file), under)
+
+
+def artifacts_of(run_id: str) -> str:
+    """The URI under which the run's files lie. Raises ModelError when there is no such run."""
+    from mlflow import MlflowException
+
+    try:
+        return str(connect().get_run(run_id).info.artifact_uri)
+    except MlflowException as problem:
+        if problem.error_code == "RESOURCE_DOES_NOT_EXIST":
+            raise ModelError(f"no run {run_id} in {secrets.mask(uri())}") from None
+        raise
+
+
+def user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return f"uid {os.getuid()}"
+
+
+def flatten(recipe: Recipe) -> dict[str, str]:
+    """`{"train.epochs": "3.0", ...}`; what is not set is left out, lists are JSON.
+
+    A secret written out is masked; a placeholder stays.
+    """
+    flat: dict[str, str] = {}
+
+    def walk(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                walk(f"{prefix}.{name}" if prefix else name, inner)
+        elif value is not None:
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            flat[prefix] = text
+
+    walk("", secrets.masked(recipe.model_dump(mode="json")))
+    return flat
+
+
+def _log_params(client: MlflowClient, run_id: str, params: Mapping[str, str]) -> None:
+    from mlflow.entities import Param
+
+    named = [Param(key, value) for key, value in params.items()]
+    for start in range(0, len(named), BATCH):
+        client.log_batch(run_id, params=named[start : start + BATCH])
+
+
+def _experiment(client: MlflowClient, name: str) -> str:
+    """The id of the model's experiment, made when missing.
+
+    A database names `./mlruns` of the current folder for its artifacts unless told otherwise; a
+    server (any other kind of address) has a place of its own.
+    """
+    with workspace.lock("mlflow"):
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            place = None
+            if not uri().startswith(("http", "databricks", "uc")):
+                place = (workspace.home() / "mlartifacts" / name).as_uri()
+            return str(client.create_experiment(name, artifact_location=place))
+    if found.lifecycle_stage == "deleted":
+        raise UserError(
+            f"MLflow's experiment {name!r} was deleted; bring it back with `mlflow experiments "
+            f"restore -x {found.experiment_id}` or give the recipe another name"
+        )
+    return str(found.experiment_id)
+
+
+def _commit() -> dict[str, str]:
+    """The commit of this code as MLflow's own tag; nothing outside a git checkout."""
+    where = workspace.CHECKOUT
+    if where is None or not (where / ".git").exists():
+        return {}
+    try:
+        said = subprocess.run(
+            ["git", "-C", str(where), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return {"mlflow.source.git.commit": said.stdout.strip()}
+
+
+@contextmanager
+def quiet(*loggers: str) -> Iterator[None]:
+    """Keep the news of these loggers (creating tables, running upgrades) from the terminal."""
+    before = {name: logging.getLogger(name).level for name in loggers}
+    for name in loggers:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)

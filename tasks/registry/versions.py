@@ -1,0 +1,346 @@
+"""The model registry: which version is champion, which was before, and the way back.
+
+Aliases are MLflow's own; who moved them, when and why is kept by alias_history.py. Versions are
+made by register.py alone, which leaves on each the tags that are read here.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from headrace.configs.errors import ModelError, UnusableVersion
+from headrace.configs.secrets import mask
+from headrace.serving.engine import manifest
+from headrace.serving.errors import ModelFolderError, NewerFormatError
+from headrace.tasks.registry import alias_history, model_store, sqlite_lookup, tracking
+from headrace.tasks.registry.alias_history import CHALLENGER, CHAMPION, Entry
+from headrace.tasks.registry.incumbent import Unreadable
+from headrace.tasks.runtime.artifacts import Artifact
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+
+# Tags of a version.
+CONTENT = "headrace.content"
+"""sha256 of all that it carries, which a reader verifies; of Headrace 0.1, 16 characters of that of
+its model folder. A tag can be edited; so the run that made the version has it too, as the parameter
+`headrace.content.<id of the logged model>`, and MLflow changes no parameter of a run."""
+LOGGED = "models:/"
+EXPORTED, EXPORT = "headrace.exported", "headrace.export"
+"""The exported artifact's id (of this very making) and digest (of what determined it)."""
+DECISION = "headrace.decision"
+"""The Decision in full, as JSON, with the digest of its artifact."""
+
+
+@dataclass(frozen=True)
+class Champion:
+    """A registered version with its model folder on this machine, verified."""
+
+    name: str
+    version: str
+    folder: Path
+    run_id: str
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+def champion(name: str) -> Champion | None:
+    """The present champion; None while the model, or a champion of it, does not exist.
+
+    Raises ModelError when its files are gone or are not those that were registered.
+    """
+    model = _find_model(tracking.connect(), name)
+    if model is None or CHAMPION not in model.aliases:
+        return None
+    return load_version(name, str(model.aliases[CHAMPION]))
+
+
+def rival(name: str, exported: Artifact | None = None) -> Champion | Unreadable | None:
+    """The champion that this export has to beat: never itself.
+
+    Where the champion is this very export (the command is run again), it is the one before, so
+    that an unchanged run meets its own decision again instead of losing to itself.
+    """
+    version = rival_version(name, exported.id if exported else None)
+    if version is None:
+        return None
+    try:
+        return _opened(name, version)
+    except UnusableVersion as problem:
+        return Unreadable(name, version, str(problem))
+
+
+def rival_version(name: str, exported_id: str | None) -> str | None:
+    """The number of `rival`, whatever state its files are in."""
+    client = tracking.connect()
+    if _find_model(client, name) is None:
+        return None
+    with alias_history.opened(client, name) as entries:
+        return _to_beat(client, name, entries, exported_id)
+
+
+def _to_beat(
+    client: MlflowClient, name: str, entries: Sequence[Entry], exported_id: str | None
+) -> str | None:
+    if alias_history.standing(entries, CHAMPION) is None:
+        return None
+    there = versions(client, name)
+    for version in reversed(alias_history.champions(entries)):
+        if version in there and not (
+            exported_id and there[version].tags.get(EXPORTED) == exported_id
+        ):
+            return version
+    return None
+
+
+def _opened(name: str, version: str) -> Champion:
+    """`load_version`, of which the manifest can be read too.
+
+    Raises UnusableVersion; NewerFormatError where another Headrace could read it.
+    """
+    found = load_version(name, version)
+    try:
+        manifest.read(found.folder)
+    except NewerFormatError:
+        raise
+    except ModelFolderError as problem:
+        raise UnusableVersion(f"{name} version {version}: {problem}") from problem
+    return found
+
+
+def has(name: str) -> bool:
+    """True if a model of that name is registered, whatever versions it has."""
+    known = sqlite_lookup.has(tracking.uri(), name)
+    return _find_model(tracking.connect(), name) is not None if known is None else known
+
+
+def history(name: str) -> list[Entry]:
+    """All moves of the model's aliases, oldest first. Raises ModelError when there is no model."""
+    client = tracking.connect()
+    _model(client, name)
+    with alias_history.opened(client, name) as entries:
+        return entries
+
+
+def load_version(name: str, version: str) -> Champion:
+    """A version with its verified model folder: where it lies if on this machine, else a copy.
+
+    Raises ModelError: no such model or version, not one of ours, or damaged.
+    """
+    client = tracking.connect()
+    found = find_version(client, name, version)
+    place = client.get_model_version_download_uri(name, version)
+    folder = _verified(name, version, place, found.tags[CONTENT], _recorded(client, found))
+    return Champion(name, version, folder, found.run_id or "")
+
+
+def quick_look(name: str, version: str | None, alias: str | None) -> Champion | None:
+    """`load_version` without MLflow, whose import takes two seconds; None where that cannot be."""
+    stored = sqlite_lookup.find(tracking.uri(), name, CONTENT, version=version, alias=alias)
+    if stored is None:
+        return None
+    folder = _verified(name, stored.version, stored.place, stored.tag, stored.recorded)
+    return Champion(name, stored.version, folder, "")
+
+
+def _verified(name: str, version: str, place: str, content: str, recorded: str | None) -> Path:
+    """The version's model folder. `recorded`: its digest as the run that made it has it."""
+    what = f"{name} version {version}"
+    if recorded not in (None, content):
+        raise UnusableVersion(
+            f"{what}: its tag {CONTENT} was edited: it is not the digest that its run recorded"
+        )
+    return model_store.fetch(place, content, what=what)
+
+
+def _recorded(client: MlflowClient, version: ModelVersion) -> str | None:
+    """None for a version of Headrace 0.1, or one whose run was deleted for good."""
+    from mlflow import MlflowException
+
+    if not version.run_id or not str(version.source).startswith(LOGGED):
+        return None
+    try:
+        params = client.get_run(version.run_id).data.params
+    except MlflowException as problem:
+        if problem.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+    found: str | None = params.get(f"{CONTENT}.{version.source.removeprefix(LOGGED)}")
+    return found
+
+
+def find_version(client: MlflowClient, name: str, version: str) -> ModelVersion:
+    """Raises ModelError naming the models, or the versions, that there are."""
+    _model(client, name)
+    there = versions(client, name)
+    if version not in there:
+        have = ", ".join(sorted(there, key=int)) or "none"
+        raise ModelError(f"{name} has no version {version}; there are: {have}")
+    if CONTENT not in there[version].tags:
+        raise UnusableVersion(f"{name} version {version} was not registered by headrace")
+    return there[version]
+
+
+def aliased(client: MlflowClient, name: str, alias: str) -> str:
+    """The version under an alias. Raises ModelError naming the aliases that there are."""
+    aliases = _model(client, name).aliases
+    if alias not in aliases:
+        have = ", ".join(f"{k} (version {v})" for k, v in sorted(aliases.items())) or "none"
+        way = f"; headrace promote {name} VERSION sets it" if alias == CHAMPION else ""
+        raise ModelError(f"{name} has no alias {alias!r}; there are: {have}{way}")
+    return str(aliases[alias])
+
+
+def versions(client: MlflowClient, name: str) -> dict[str, ModelVersion]:
+    """Every version of the model by its number; empty when there is no such model."""
+    # A name with a quote in it cannot be one of ours, and would end the filter's string.
+    found = [] if "'" in name else client.search_model_versions(f"name='{name}'", MANY)
+    return {str(one.version): one for one in found}
+
+
+MANY = 10_000
+
+
+# --- changing -------------------------------------------------------------------------------------
+
+
+def ensure(name: str) -> None:
+    """Make the registered model where there is none; it is empty until it has a version."""
+    from mlflow import MlflowException
+
+    try:
+        tracking.connect().create_registered_model(name)
+    except MlflowException as problem:
+        if problem.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def promote(name: str, version: str, why: str = "by hand") -> Entry:
+    """Make a version the champion. Raises ModelError when it cannot be, or already is."""
+    client = tracking.connect()
+    find_version(client, name, version)
+    with alias_history.opened(client, name) as entries:
+        if alias_history.standing(entries, CHAMPION) == version:
+            raise ModelError(f"{name} version {version} is the champion already")
+        _opened(name, version)
+        return alias_history.move(
+            client, name, entries, alias=CHAMPION, to=version, action="promote", why=why
+        )
+
+
+class ChampionChanged(Exception):
+    """Another champion stands than the one that a decision compared with."""
+
+    def __init__(self, champion: str | None) -> None:
+        super().__init__(champion)
+        self.champion = champion
+
+
+def carry_out(name: str, version: str, decision: Mapping[str, Any], why: str) -> bool:
+    """Make a version champion, or challenger, as a decision says; False where it is done already.
+
+    `decision`: `digest`, `promote` and `compared_with`, the champion it was taken over.
+    A decision that stands in the history was carried out, whatever happened since: a version that
+    somebody rolled back stays rolled back when its command is run again.
+    Raises ChampionChanged, with nothing moved, where that is not the version to beat any more.
+    """
+    client = tracking.connect()
+    exported_id = find_version(client, name, version).tags.get(EXPORTED)
+    alias, action = (CHAMPION, "promote") if decision["promote"] else (CHALLENGER, "challenge")
+    with alias_history.opened(client, name) as entries:
+        if any(
+            one.to_version == version and (one.decision or {}).get("digest") == decision["digest"]
+            for one in entries
+        ):
+            return False
+        stands = _to_beat(client, name, entries, exported_id)
+        if stands != decision["compared_with"]:
+            raise ChampionChanged(stands)
+        if alias_history.standing(entries, alias) == version:
+            return False
+        alias_history.move(
+            client,
+            name,
+            entries,
+            alias=alias,
+            to=version,
+            action=cast(Any, action),
+            why=why,
+            decision=decision,
+        )
+    return True
+
+
+def rollback(name: str, why: str = "by hand") -> Entry:
+    """Give the champion's place back to the one before; again, to the one before that.
+
+    As an editor's undo: a version that was rolled back is not gone back to. Versions deleted or
+    damaged since are passed over, which the entry says. Raises ModelError when none is left.
+    """
+    client = tracking.connect()
+    _model(client, name)
+    with alias_history.opened(client, name) as entries:
+        there, passed = versions(client, name), dict[str, str]()
+        standing = alias_history.standing(entries, CHAMPION)
+        for version in reversed(alias_history.champions(entries)):
+            if version == standing or version in passed:
+                continue
+            problem = _unusable(name, version) if version in there else "deleted"
+            if problem is None:
+                return alias_history.move(
+                    client,
+                    name,
+                    entries,
+                    alias=CHAMPION,
+                    to=version,
+                    action="rollback",
+                    why="; ".join([why, *_told(passed)]),
+                )
+            passed[version] = problem
+    raise ModelError(
+        "; ".join([f"{name} has no earlier champion to go back to", *_told(passed)])
+        + f"; `headrace promote {name} VERSION` takes any version"
+    )
+
+
+def _unusable(name: str, version: str) -> str | None:
+    try:
+        _opened(name, version)
+    except UnusableVersion as problem:
+        return str(problem)
+    return None
+
+
+def _told(passed: Mapping[str, str]) -> list[str]:
+    return [f"passed over version {version}: {problem}" for version, problem in passed.items()]
+
+
+# --- MLflow's side --------------------------------------------------------------------------------
+
+
+def _find_model(client: MlflowClient, name: str) -> RegisteredModel | None:
+    from mlflow import MlflowException
+
+    try:
+        return client.get_registered_model(name)
+    except MlflowException as problem:
+        if problem.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+
+
+def _model(client: MlflowClient, name: str) -> RegisteredModel:
+    found = _find_model(client, name)
+    if found is None:
+        names = sorted(one.name for one in client.search_registered_models())
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names) or 'none'}"
+        where = mask(tracking.uri())
+        raise ModelError(f"no model {name!r} in the registry {where}; {hint}")
+    return found

@@ -1,0 +1,42 @@
+"""HTML pages from the templates in `templates/`, as all of them are made.
+
+Whatever comes from data, names or recipes is escaped; a field that is missing is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from headrace.serving.digests import file_sha256
+
+FOLDER = Path(__file__).with_name("templates")
+BASE = "page.html"
+
+
+def render(
+    template: str, filters: dict[str, Callable[..., Any]] | None = None, **values: Any
+) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= filters or {}
+    return environment.get_template(template).render(**values)
+
+
+def excerpt(text: str, most: int) -> str:
+    """A text on one line, of at most so many characters."""
+    line = " ".join(text[: 10 * most].split())
+    return line if len(line) <= most else line[: most - 1] + "…"
+
+
+def digests(template: str) -> dict[str, str]:
+    """Of the files that decide what a page looks like."""
+    return {name: file_sha256(FOLDER / name) for name in (BASE, template)}

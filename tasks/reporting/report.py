@@ -1,0 +1,195 @@
+"""One page that tells a run: its data, how it learned, how good it is, and what was decided.
+
+The page stands alone: style and pictures are inside it, it asks nothing of any network, and it
+reads on a telephone, on a wide screen, on paper, light or dark. What it shows comes from the
+stages' own files; templates/report.html says how.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from headrace.configs.schema import Recipe
+from headrace.configs.secrets import masked
+from headrace.tasks.reporting import html, plots
+from headrace.tasks.runtime import artifacts
+from headrace.tasks.runtime.artifacts import Artifact
+
+TEMPLATE = "report.html"
+MAX_LABELS = 40
+"""Label shares shown; the rest is counted."""
+
+
+def report(
+    recipe: Recipe,
+    prepared: Artifact,
+    trained: Artifact,
+    exported: Artifact,
+    evaluated: Artifact,
+    decided: Artifact,
+) -> Artifact:
+    """A folder with `report.html`. Every section draws on what its stage left behind."""
+    stages = [prepared, trained, exported, evaluated, decided]
+    return artifacts.make(
+        "report",
+        key={
+            "recipe": masked(recipe.model_dump(mode="json")),
+            "templates": html.digests(TEMPLATE),
+        },
+        inputs=stages,
+        code=[__name__],
+        libraries=["jinja2", "matplotlib"],
+        build=partial(_build, recipe, stages),
+    )
+
+
+def _build(recipe: Recipe, stages: Sequence[Artifact], folder: Path) -> dict[str, Any]:
+    page = render(recipe, {one.stage: one for one in stages})
+    (folder / "report.html").write_text(page, encoding="utf-8")
+    return {"bytes": len(page.encode())}
+
+
+def render(recipe: Recipe, stages: Mapping[str, Artifact]) -> str:
+    found = _json(stages["evaluate"].path / "metrics.json")
+    decision = stages["decide"].facts
+    return html.render(
+        TEMPLATE,
+        {"duration": duration, "size": size},
+        recipe=recipe,
+        recipe_text=recipe_text(recipe),
+        stages=list(stages.values()),
+        libraries=_libraries(stages.values()),
+        data=_data(stages["prepare"]),
+        training=stages["train"].facts,
+        export=stages["export"].facts,
+        found=found,
+        decision=decision,
+        slice_scale=slice_scale(found["slices"]),
+        standings=standings(found, stages["prepare"].facts.get("baseline"), decision),
+        pictures=_pictures(recipe, stages, found),
+    )
+
+
+# --- what the sections show -----------------------------------------------------------------------
+
+
+def standings(
+    found: Mapping[str, Any], baseline: Mapping[str, Any] | None, decision: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The models side by side on the deciding metric, and the scale that holds them all."""
+    name = found["metric"]
+    rows = [{"who": "this model", **found["metrics"][name]}]
+    if decision["champion"]:
+        champion = f"champion, version {decision['champion_version']}"
+        rows.append({"who": champion, "value": decision["champion"]["value"]})
+    if baseline and name in baseline:
+        rows.append({"who": "TF-IDF baseline", **baseline[name]})
+    low = min(row.get("low", row["value"]) for row in rows)
+    high = max(row.get("high", row["value"]) for row in rows)
+    room = 0.08 * (high - low) or 0.01
+    return {"rows": rows, "low": low - room, "high": high + room}
+
+
+def slice_scale(slices: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """What holds all slices: 0 to 1 for a share, else up to the next round number."""
+    highest = max((one["high"] for one in slices), default=1.0) or 1.0
+    step = 10.0 ** math.floor(math.log10(highest)) if highest > 1 else 1.0
+    return {"low": 0.0, "high": math.ceil(round(highest / step, 6)) * step}
+
+
+def _data(prepared: Artifact) -> dict[str, Any]:
+    profile = _json(prepared.path / "profile.json")
+    shares = sorted(profile.get("label_shares", {}).items(), key=lambda item: -item[1])
+    return {
+        **prepared.facts,
+        "profile": profile,
+        "shares": shares[:MAX_LABELS],
+        "shares_left_out": max(0, len(shares) - MAX_LABELS),
+        "lengths": _lengths(profile.get("length_histogram")),
+    }
+
+
+def _lengths(histogram: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """A bar for each bin: height from 0 to 1, and the fewest tokens in it."""
+    if not histogram or not any(histogram["counts"]):
+        return []
+    first = next(i for i, count in enumerate(histogram["counts"]) if count)
+    bins = list(zip(histogram["counts"], histogram["edges"], strict=False))[first:]
+    highest = max(count for count, _ in bins)
+    return [{"height": count / highest, "rows": count, "from": edge} for count, edge in bins]
+
+
+def _pictures(
+    recipe: Recipe, stages: Mapping[str, Artifact], found: Mapping[str, Any]
+) -> dict[str, dict[str, str]]:
+    """Name to {look: data URI}."""
+    made = plots.of_evaluation(found)
+    events = _events(stages["train"].path / "events.jsonl")
+    if events:
+        best_by = stages["train"].facts["best"]["metric"] or found["metric"]
+        made["training"] = plots.training_curve(events, best_by.removeprefix("eval_"))
+    if attention := _json(stages["export"].path / "attention.json"):
+        shares = np.asarray(attention["shares"])
+        last_layer = shares[-1].mean(axis=0)
+        made["attention"] = plots.attention_map(
+            last_layer, attention["looking"], attention["looked_at"]
+        )
+        made["heads"] = plots.attention_heads(shares)
+    return {
+        name: {look: _data_uri(svg) for look, svg in picture.items()}
+        for name, picture in made.items()
+    }
+
+
+def _events(file: Path) -> list[dict[str, Any]]:
+    if not file.exists():
+        return []
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def _libraries(stages: Any) -> dict[str, str]:
+    """Name to version of every library that counted towards an artifact."""
+    found: dict[str, str] = {}
+    for one in stages:
+        found |= _json(one.path / artifacts.RECORD)["libraries"]
+    return dict(sorted(found.items()))
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """The recipe's settings beyond the defaults, as YAML, with no secret in it."""
+    said = masked(recipe.model_dump(mode="json", exclude_defaults=True))
+    return yaml.safe_dump(said, sort_keys=False, allow_unicode=True, width=88)
+
+
+# --- small things ---------------------------------------------------------------------------------
+
+
+def _json(file: Path) -> Any:
+    content: Any = json.loads(file.read_bytes())
+    return content
+
+
+def _data_uri(svg: bytes) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
+
+
+def duration(seconds: float) -> str:
+    """`0.4 s`, `83 s`, `12 min`, `3.2 h`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def size(n_bytes: float) -> str:
+    return f"{n_bytes / 1e6:.1f} MB"

@@ -1,0 +1,1 @@
+"""What every stage runs on: artifacts, the workspace, supervised processes, hardware."""

@@ -1,0 +1,264 @@
+"""Artifacts: what one stage hands to the next.
+
+An artifact is a folder, written aside and renamed into place, so that an interrupted stage leaves
+nothing that looks finished. Its name is a digest of all that determines it: the stage's config,
+the artifacts it reads, the code and the library versions. `artifact.json` says what it is and
+holds the sha256 of every file; a reader gets the folder only after they were checked.
+
+    made = artifact.make("prepare", key={...}, inputs=[...], code=[...], build=fill_folder)
+
+makes the folder, or finds it whole (`made.cached`). A damaged folder is made again, and because
+its successors know it by the digest of its `artifact.json`, so are they.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from headrace.configs.secrets import masked
+from headrace.serving.digests import file_sha256
+from headrace.tasks.runtime import workspace
+
+log = logging.getLogger(__name__)
+
+RECORD = "artifact.json"
+OURS = ("headrace.tasks", "headrace.serving", "headrace.modeling", "headrace.configs")
+"""Packages whose code counts towards a stage's version."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A whole, verified folder."""
+
+    stage: str
+    digest: str
+    """Of what determined it: the folder's name."""
+    id: str
+    """Of this very making: the digest of its artifact.json."""
+    path: Path
+    facts: dict[str, Any]
+    """What the stage says of its result: counts, metrics, names. JSON."""
+    seconds: float
+    cached: bool
+    """Found, not made, by this call."""
+
+
+def make(
+    stage: str,
+    *,
+    key: Mapping[str, Any],
+    build: Callable[[Path], dict[str, Any]],
+    inputs: Sequence[Artifact] = (),
+    code: Sequence[str] = (),
+    libraries: Sequence[str] = (),
+) -> Artifact:
+    """Find the artifact or make it.
+
+    `key` is JSON; `code` names the stage's modules (what they import of ours is found from
+    there, what is loaded by a name made at run time is not); `libraries` are the distributions
+    whose version matters. `build` fills the empty folder it is given and returns the artifact's
+    facts.
+    """
+    determined_by = _determined_by(key=key, inputs=inputs, code=code, libraries=libraries)
+    digest = digest_of({"stage": stage, **determined_by})
+    folder = workspace.home() / "artifacts" / stage / digest
+    with workspace.lock(f"{stage}-{digest}"):
+        if found := _find(stage, digest, folder):
+            log.debug("%s: %s is whole; nothing to do", stage, digest)
+            return found
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(folder)
+        aside = Path(tempfile.mkdtemp(prefix=f".{digest}-", dir=folder.parent))
+        try:
+            started = time.time()
+            facts = build(aside)
+            record = {
+                "stage": stage,
+                "digest": digest,
+                **determined_by,
+                "key": masked(determined_by["key"]),
+                "facts": facts,
+                "made_at": started,
+                "seconds": round(time.time() - started, 3),
+                "files": {name: file_sha256(aside / name) for name in _files(aside)},
+            }
+            write_json(aside / RECORD, record)
+            aside.rename(folder)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+    made = _find(stage, digest, folder)
+    assert made is not None, f"{folder} was written and read back differently"
+    return Artifact(**{**vars(made), "cached": False})
+
+
+def is_made(stage: str, **determined_by: Any) -> bool:
+    """Whether the folder is there, whole or not: same arguments as `make`, without `build`."""
+    name = name_of(stage, **determined_by)
+    return (workspace.home() / "artifacts" / stage / name).exists()
+
+
+def name_of(stage: str, **determined_by: Any) -> str:
+    """The digest that `make` would name the artifact by: same arguments, without `build`."""
+    return digest_of({"stage": stage, **_determined_by(**determined_by)})
+
+
+def _determined_by(
+    *,
+    key: Mapping[str, Any],
+    inputs: Sequence[Artifact] = (),
+    code: Sequence[str] = (),
+    libraries: Sequence[str] = (),
+) -> dict[str, Any]:
+    return {
+        "key": dict(key),
+        "inputs": {one.stage: one.id for one in inputs},
+        "code": code_digest(tuple(code)),
+        "libraries": {name: importlib.metadata.version(name) for name in libraries},
+    }
+
+
+def _find(stage: str, digest: str, folder: Path) -> Artifact | None:
+    """The artifact in `folder`, or None; a damaged one is removed, and logged."""
+    if not folder.exists():
+        return None
+    try:
+        record = verify(folder)
+    except ValueError as problem:
+        log.warning("%s: %s is damaged (%s); making it again", stage, digest, problem)
+        shutil.rmtree(folder)
+        return None
+    return Artifact(
+        stage=stage,
+        digest=digest,
+        id=file_sha256(folder / RECORD)[:16],
+        path=folder,
+        facts=record["facts"],
+        seconds=record["seconds"],
+        cached=True,
+    )
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """Check every file against artifact.json and return that record.
+
+    Raises ValueError naming the first file that is missing, changed or not listed.
+    """
+    try:
+        record: dict[str, Any] = json.loads((folder / RECORD).read_bytes())
+        listed: dict[str, str] = record["files"]
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        raise ValueError(f"{RECORD} cannot be read: {problem}") from problem
+    there = set(_files(folder)) - {RECORD}
+    if there != set(listed):
+        raise ValueError(f"files differ from {RECORD}: {sorted(there ^ set(listed))[0]}")
+    for name, digest in listed.items():
+        if file_sha256(folder / name) != digest:
+            raise ValueError(f"{name} does not match its sha256")
+    return record
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a killed maker of this artifact left aside (we hold its lock)."""
+    for left in folder.parent.glob(f".{folder.name}-*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+# --- digests --------------------------------------------------------------------------------------
+
+
+def digest_of(value: Any) -> str:
+    """16 hex characters of the sha256 of a JSON value; keys in any order."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON aside and rename it into place."""
+    aside = path.with_name(f".{path.name}.tmp")
+    aside.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    aside.replace(path)
+
+
+@cache
+def code_digest(modules: tuple[str, ...]) -> str:
+    """Digest of the code that modules run, `modules_behind` them; comments and docstrings do not
+    count."""
+    return digest_of(
+        {
+            name: ast.dump(_without_docstrings(tree))
+            for name, tree in modules_behind(modules).items()
+        }
+    )
+
+
+def modules_behind(modules: Sequence[str]) -> dict[str, ast.Module]:
+    """The modules and all that they import of ours, or of their own packages, by name.
+
+    Import statements are followed, wherever they stand. A module that is loaded by a name made at
+    run time has to be among those given.
+    """
+    ours = {*OURS, *(name.split(".")[0] for name in modules if not name.startswith("headrace."))}
+    found: dict[str, ast.Module] = {}
+    queue = list(modules)
+    while queue:
+        name = queue.pop()
+        source = _source(name, ours)
+        if name in found or source is None:
+            continue
+        found[name] = ast.parse(source.read_text(encoding="utf-8"))
+        queue += _imports(found[name], name, is_package=source.name == "__init__.py")
+    return found
+
+
+def _source(module: str, ours: Collection[str]) -> Path | None:
+    """The file of one of our modules; None for another's, or for a name inside a module."""
+    if not any(f"{module}.".startswith(f"{package}.") for package in ours):
+        return None
+    try:
+        spec = importlib.util.find_spec(module)
+    except ModuleNotFoundError:
+        return None
+    return Path(spec.origin) if spec and spec.origin else None
+
+
+def _imports(tree: ast.Module, module: str, *, is_package: bool) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = module.split(".")[: len(module.split(".")) - node.level + is_package]
+                base = ".".join([*above, *([base] if base else [])])
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [  # type: ignore[attr-defined]
+                line
+                for line in body
+                if not (isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant))
+            ]
+    return tree

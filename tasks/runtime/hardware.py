@@ -1,0 +1,81 @@
+"""What the hardware does natively, and whether memory ran out.
+
+Imports torch only inside functions.
+"""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import Literal
+
+from headrace.configs.errors import RecipeError
+
+CGROUP = Path("/sys/fs/cgroup")
+OUT_OF_MEMORY = ("DefaultCPUAllocator", "std::bad_alloc", "out of memory", "ALLOC_FAILED")
+"""What a RuntimeError says where the library that ran out has no class for it."""
+
+
+class RowTooLarge(MemoryError):
+    """Memory does not suffice for one row by itself."""
+
+
+def processor() -> str:
+    """The processor's own name for itself, as far as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.processor())
+
+
+def oom_kills(cgroup: Path = CGROUP) -> int:
+    """Processes of our control group that the kernel killed for want of memory (0 if unknown).
+
+    Linux promises more memory than there is, so on CPU running out is a SIGKILL rather than an
+    exception. A count that rose tells it from another's kill.
+    """
+    for file in (cgroup / "memory.events", cgroup / "memory" / "memory.oom_control"):
+        try:
+            counts = dict(line.split() for line in file.read_text().splitlines())
+            return int(counts["oom_kill"])
+        except (OSError, ValueError, KeyError):
+            continue
+    return 0
+
+
+def is_out_of_memory(problem: Exception) -> bool:
+    import torch
+
+    if isinstance(problem, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(problem, RuntimeError) and any(sign in str(problem) for sign in OUT_OF_MEMORY)
+
+
+def device() -> Literal["cuda", "cpu"]:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def precision(wanted: Literal["auto", "fp32", "bf16"], device: str) -> Literal["fp32", "bf16"]:
+    """What to multiply in: `auto` is bf16 where the device does it natively, else fp32.
+
+    On a CPU that means AVX512-BF16 or AMX; emulated bf16 is slower than fp32.
+    Raises RecipeError for bf16 on a GPU that cannot.
+    """
+    import torch
+
+    if device == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        if wanted == "bf16" and not native:
+            raise RecipeError(
+                f"train.precision: bf16, but {torch.cuda.get_device_name()} does not multiply it; "
+                "say auto or fp32"
+            )
+    else:
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    if wanted == "auto":
+        return "bf16" if native else "fp32"
+    return wanted

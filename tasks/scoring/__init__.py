@@ -1,0 +1,1 @@
+"""Run scoring jobs: the processes that score, and what happens when one dies."""

@@ -1,0 +1,143 @@
+"""Score a table with a registered model, a run's model or a folder: find it, then run the job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headrace.configs.errors import UserError
+from headrace.configs.secrets import note
+from headrace.serving.jobs.storage import open_output
+from headrace.serving.jobs.storage.base import PLAN
+from headrace.tasks.registry.resolve import resolve
+
+if TYPE_CHECKING:
+    from headrace.serving.engine.autotune import Speeds
+    from headrace.serving.jobs.report import Report
+
+ENGINES = {
+    "local": "headrace.tasks.scoring.supervisor",
+    "ray": "headrace.tasks.scoring.ray_backend",
+}
+"""Where a job's chunks are done: the module with the `run` for it."""
+PAGE = "_report.html"
+
+
+def score(
+    model: str,
+    source: str | Sequence[str],
+    output: str | Path,
+    *,
+    engine: str = "local",
+    on_progress: Callable[[dict[str, Any]], None] | None = None,
+    **how: Any,
+) -> Report:
+    """Score `source` into `output`; `how`: see `arguments`.
+
+    Raises UserError for a model that is not there, ServingError for input that cannot be read.
+    """
+    if engine not in ENGINES:
+        raise UserError(f"no engine {engine!r}; there are {', '.join(ENGINES)}")
+    if engine != "local" and how.get("retry_rejected"):
+        raise UserError("rejected rows are few: they are done again by the engine local")
+    given = arguments(model, source, output, **how)
+    return reported(given, import_module(ENGINES[engine]).run(given, on_progress))
+
+
+def arguments(
+    model: str,
+    source: str | Sequence[str],
+    output: str | Path,
+    *,
+    text: str | None = None,
+    keep: Sequence[str] = (),
+    variant: str | None = None,
+    device: Any = "auto",
+    tune: bool = False,
+    **options: Any,
+) -> dict[str, Any]:
+    """The arguments of a job (serving/jobs/job.py); the model has any name, `options` are the rest.
+
+    `tune`: measure first how the model runs fastest here. What was measured once is used by every
+    later job that leaves the variant open; a job that was begun goes on as it began.
+    """
+    note([*_paths(source), str(output)])
+    found, paths = resolve(model), _paths(source)
+    how: dict[str, Any] = {"variant": variant}
+    if variant is None and open_output(output).get(PLAN) is None:
+        from headrace.tasks.scoring import tuning_cache
+
+        if tune:
+            how = tuning_cache.measure(found.folder, _sample(found.folder, paths, text), device)
+        else:
+            how |= tuning_cache.recall(found.folder, device)
+    return {
+        "model": str(found.folder),
+        "paths": paths,
+        "output": str(output),
+        "text_column": text,
+        "keep": list(keep),
+        "device": device,
+        "model_version": found.version_label,
+        **how,
+        **options,
+    }
+
+
+def reported(given: dict[str, Any], told: dict[str, Any]) -> Report:
+    """The report of a job that ended, with its page beside the parts."""
+    from headrace.serving.engine import manifest
+    from headrace.serving.jobs.report import (
+        Report,  # with onnxruntime behind it: not before it is needed
+    )
+    from headrace.tasks.reporting import job_report
+
+    report = Report(**told)
+    page = job_report.render(report, manifest.read(Path(given["model"])), given)
+    open_output(given["output"]).put(PAGE, lambda aside: aside.write_text(page, encoding="utf-8"))
+    return report
+
+
+def bench(
+    model: str, source: str | Sequence[str], *, text: str | None = None, device: Any = "auto"
+) -> Speeds:
+    """Tokens a second of every variant on this machine, on rows of the table; the default first."""
+    from headrace.serving.engine.autotune import compare_variants
+
+    folder, paths = resolve(model).folder, _paths(source)
+    return compare_variants(folder, _sample(folder, paths, text), device=device)
+
+
+def _paths(source: str | Sequence[str]) -> list[str]:
+    return [source] if isinstance(source, str) else list(source)
+
+
+def _sample(folder: Path, paths: Sequence[str], text: str | None) -> list[str]:
+    """The good texts among a table's first rows. Raises InputError where there is none."""
+    from headrace.serving import heads
+    from headrace.serving.engine import manifest
+    from headrace.serving.errors import InputError
+    from headrace.serving.tables.readers import read_table
+    from headrace.tasks.scoring.tuning_cache import SAMPLE_CHARS, SAMPLE_ROWS
+
+    described = manifest.read(folder)
+    column = text or described.score.get("text_column", "text")
+    blocks = read_table(
+        list(paths),
+        [column],
+        text=[column],
+        text_of=heads.get(described.objective).text_of,
+        block_rows=SAMPLE_ROWS // 40,
+    )
+    good, n_chars = list[Any](), 0
+    for block in blocks:
+        rows = zip(block.columns[column], block.errors, strict=True)
+        good += [value for value, error in rows if error is None]
+        n_chars = sum(map(len, good))
+        if len(good) >= SAMPLE_ROWS or n_chars >= SAMPLE_CHARS:
+            break
+    if good:
+        return good
+    raise InputError(f"{', '.join(paths)}: there is no text in {column!r} to measure with")

@@ -1,0 +1,69 @@
+"""How a model runs fastest on this machine: measured once, remembered in the workspace.
+
+One small file for each content of a model folder, kind of processor, number of cores, version of
+onnxruntime and device asked for: where one of them differs, nothing is remembered.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from headrace.serving.runtime.cpu import granted_cores
+from headrace.tasks.registry.model_store import content_id
+from headrace.tasks.runtime import hardware, workspace
+from headrace.tasks.runtime.artifacts import digest_of, write_json
+
+log = logging.getLogger(__name__)
+
+FOLDER = "tuned"
+SAMPLE_ROWS, SAMPLE_CHARS = 2_000, 2_000_000
+"""Rows at the head of a table that are measured with; fewer where texts are long."""
+
+
+def recall(model: Path, device: str = "auto") -> dict[str, Any]:
+    """The measured variant, workers, threads and token_budget; empty where none was measured."""
+    if not (workspace.home() / FOLDER).is_dir():
+        return {}  # nothing was ever measured: no reason to read the whole model for its digest
+    try:
+        return dict(json.loads(_file(model, device).read_bytes())["setting"])
+    except (OSError, ValueError, KeyError):
+        return {}
+
+
+def measure(model: Path, texts: Sequence[str], device: Any = "auto") -> dict[str, Any]:
+    """Measure on these texts (some seconds) and remember; returns what `recall` will."""
+    from headrace.serving.engine.autotune import fastest
+
+    log.info("score: measuring how this model runs fastest here")
+    setting = asdict(fastest(model, texts, device=device))
+    del setting["provider"]  # the device says it
+    log.info("score: %s", ", ".join(f"{name} {value}" for name, value in setting.items()))
+    file = _file(model, device)
+    file.parent.mkdir(exist_ok=True)
+    write_json(file, {"machine": _machine(device), "setting": setting})
+    return setting
+
+
+def _file(model: Path, device: str) -> Path:
+    name = f"{content_id(model)}-{digest_of(_machine(device))[:8]}.json"
+    return workspace.home() / FOLDER / name
+
+
+def _machine(device: str) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "processor": hardware.processor(),
+        "cores": granted_cores(),
+        "device": device,
+    }
+    for package in ("onnxruntime", "onnxruntime-gpu"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

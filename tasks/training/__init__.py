@@ -1,0 +1,1 @@
+"""Train a model in processes of its own, with checkpoints."""

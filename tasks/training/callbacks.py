@@ -1,0 +1,135 @@
+"""Callbacks of transformers' Trainer: progress for those who watch, and checkpoints.
+
+Runs in the trainer's process only.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from headrace.configs.errors import RecipeError
+from headrace.tasks.training import checkpoints
+
+
+class Meter:
+    """How fast this training is: real tokens, and the seconds its steps took."""
+
+    def __init__(self, world_size: int) -> None:
+        self.world_size = world_size
+        self.tokens = 0
+        """That this process has trained on, padding left out."""
+        self.train_s = 0.0
+        """Seconds spent on training steps, not on evaluation or checkpoints."""
+
+    def tokens_per_second(self) -> float:
+        """Over all processes, taking the others to do as much as this one."""
+        return self.tokens * self.world_size / max(self.train_s, 1e-9)
+
+
+class Progress(TrainerCallback):  # type: ignore[misc]
+    """Appends one line of JSON to events.jsonl for each logged step and each evaluation."""
+
+    def __init__(self, file: Path, meter: Meter) -> None:
+        self.file, self.meter = file, meter
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.started = self.clock = time.monotonic()
+        self.first_step = state.global_step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        now = time.monotonic()
+        self.meter.train_s += now - self.clock
+        self.clock = now
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
+        if "loss" not in logs:
+            return
+        if not math.isfinite(logs["loss"]):
+            raise RecipeError(
+                f"training diverged: the loss is {logs['loss']} at step {state.global_step}; "
+                f"lower train.learning_rate (now {args.learning_rate:g})"
+            )
+        pace_s = (time.monotonic() - self.started) / (state.global_step - self.first_step)
+        self._append(
+            state,
+            loss=logs["loss"],
+            learning_rate=logs["learning_rate"],
+            grad_norm=logs["grad_norm"],
+            tokens_per_second=round(self.meter.tokens_per_second()),
+            eta_s=round((state.max_steps - state.global_step) * pace_s, 1),
+        )
+
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: dict[str, Any], **_: Any
+    ) -> None:
+        timing = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
+        found = {
+            name.removeprefix("eval_"): value
+            for name, value in metrics.items()
+            if name.startswith("eval_") and name not in timing
+        }
+        self._append(state, validation=found)
+        self.clock = time.monotonic()
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.clock = time.monotonic()
+
+    def _append(self, state: Any, **what: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        place = {"step": state.global_step, "max_steps": state.max_steps, "epoch": state.epoch}
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({**place, **what}) + "\n")
+
+
+class Checkpoints(TrainerCallback):  # type: ignore[misc]
+    """Checkpoints by time, beside those that come with evaluations; and one when told to end.
+
+    Each is marked once all of it has been written, by every process, and only then do those before
+    it go, but for the best.
+    """
+
+    def __init__(self, minutes: float | None) -> None:
+        self.every_s = math.inf if minutes is None else minutes * 60
+        self.told_to_end = False
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.clock = time.monotonic()
+
+    def end(self, *_: Any) -> None:
+        """End the process once this step is done and kept: a handler of signals."""
+        self.told_to_end = True
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        overdue = time.monotonic() - self.clock >= self.every_s
+        due, self.told_to_end = _agreed(args.device, overdue or self.told_to_end, self.told_to_end)
+        control.should_save = control.should_save or due
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()
+        if state.is_world_process_zero:
+            folder = Path(args.output_dir)
+            newest = folder / f"checkpoint-{state.global_step}"
+            checkpoints.mark(newest)
+            checkpoints.keep(folder, newest, state.best_model_checkpoint)
+        self.clock = time.monotonic()  # from its end: slow disks take no larger a share
+        if self.told_to_end:
+            raise SystemExit(128 + signal.SIGTERM)
+
+
+def _agreed(device: torch.device, *flags: bool) -> list[bool]:
+    """Each flag is set where any process has it set: they take the same way at the same step."""
+    if not torch.distributed.is_initialized():
+        return list(flags)
+    together = torch.tensor(flags, dtype=torch.int32, device=device)
+    torch.distributed.all_reduce(together, torch.distributed.ReduceOp.MAX)
+    return [bool(flag) for flag in together.tolist()]

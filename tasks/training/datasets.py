@@ -1,0 +1,267 @@
+"""Which rows a training step sees, and the tensors they become.
+
+Runs in the trainer's process only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Sampler
+from transformers.trainer_pt_utils import get_length_grouped_indices
+
+from headrace.serving.runtime.batching import plan_batches
+from headrace.serving.text.tokenizer import Tokens
+from headrace.serving.text.windows import Document, Reader
+
+IGNORED = -100
+"""Label of a position that does not count, as torch's cross-entropy has it."""
+
+
+class Windowed(Dataset[dict[str, Any]]):
+    """Texts in the windows that scoring reads them in: all, or some, drawn anew in each epoch.
+
+    Which are drawn depends on nothing but seed, epoch and row, so that a resumed run draws the
+    same.
+    """
+
+    def __init__(
+        self,
+        stored: Any,
+        reader: Reader,
+        *,
+        most: int | None = None,
+        seed: Callable[[], int] = lambda: 0,
+        token_labels: bool = False,
+    ) -> None:
+        """`stored`: rows with the `input_ids` of whole texts, without special tokens, and `labels`.
+
+        `most`: windows of a text. `token_labels`: a label for each token, divided like the tokens.
+        """
+        self._stored = stored.with_format("numpy")
+        self._reader, self._most, self.seed = reader, most, seed
+        self._token_labels = token_labels
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        row = self._stored[i]
+        document = self._reader.divided(Tokens(row["input_ids"]))
+        chosen = self._chosen(document, i)
+        labels = row["labels"].tolist()
+        if self._token_labels:
+            labels = [self._framed(labels, document.starts[one]) for one in chosen]
+        return {"windows": [document.windows[one].tolist() for one in chosen], "labels": labels}
+
+    def lengths(self) -> list[int]:
+        """Tokens of each text that are read in an epoch."""
+        return [self._length(n) for n in self._stored["length"]]
+
+    def n_windows(self) -> list[int]:
+        """Of each text."""
+        return [self._n_windows(n) for n in self._stored["length"]]
+
+    def _length(self, n_tokens: int) -> int:
+        n_special = sum(map(len, self._reader.frame))
+        return self._n_windows(n_tokens) * (
+            min(self._reader.room, n_tokens - n_special) + n_special
+        )
+
+    def _n_windows(self, n_tokens: int) -> int:
+        found = len(self._reader.starts(n_tokens - sum(map(len, self._reader.frame))))
+        return found if self._most is None else min(found, self._most)
+
+    def _chosen(self, document: Document, i: int) -> Sequence[int]:
+        n_windows = len(document.windows)
+        if self._most is None or n_windows <= self._most:
+            return range(n_windows)
+        draw = np.random.default_rng([self.seed(), i])
+        return sorted(draw.choice(n_windows, self._most, replace=False).tolist())
+
+    def _framed(self, labels: Sequence[int], start: int) -> list[int]:
+        before, after = ([IGNORED] * len(part) for part in self._reader.frame)
+        return [*before, *labels[start : start + self._reader.room], *after]
+
+
+class SingleWindows(Dataset[dict[str, Any]]):
+    """The same, each window a row: the Trainer takes a batch to have as many outputs as rows."""
+
+    def __init__(self, texts: Windowed) -> None:
+        self._texts = texts
+        n_windows = texts.n_windows()
+        self._text = np.repeat(np.arange(len(n_windows)), n_windows)
+        self._first = np.cumsum([0, *n_windows])
+        self._read: tuple[int, dict[str, Any]] | None = None
+
+    def __len__(self) -> int:
+        return len(self._text)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        text = int(self._text[i])
+        if self._read is None or self._read[0] != text:
+            self._read = text, self._texts[text]
+        window = i - int(self._first[text])
+        return {name: [values[window]] for name, values in self._read[1].items()}
+
+    def lengths(self) -> list[int]:
+        """Tokens of each; windows of one text are equally long."""
+        n_windows = np.diff(self._first)
+        each = np.asarray(self._texts.lengths()) // n_windows
+        return np.repeat(each, n_windows).tolist()
+
+
+class Steps(Sampler[list[int]]):
+    """The rows of each optimizer step that are this process's, of similar lengths.
+
+    They depend on nothing but the seed of the epoch. So a run that was killed sees the rows that it
+    had left (transformers' own sampler draws from the global generator, whose state at the epoch's
+    start is gone by then), and what memory holds at a time changes none of them: see InPieces.
+    """
+
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        size: int,
+        *,
+        seed: Callable[[], int],
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        """`size`: of a step, over all processes, in rows or tokens."""
+        self.lengths, self.size, self.seed = np.asarray(lengths), size, seed
+        self.rank, self.world_size = rank, world_size
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for shares in self.of_epoch(self.seed()):
+            yield shares[self.rank]
+
+    def of_epoch(self, seed: int) -> Iterator[list[list[int]]]:
+        """The rows of every process, step by step; each process has something to do in each."""
+        raise NotImplementedError
+
+
+class RowSteps(Steps):
+    """Steps of as many rows, the last one of those that are left."""
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.lengths) / self.size)
+
+    def of_epoch(self, seed: int) -> Iterator[list[list[int]]]:
+        generator = torch.Generator().manual_seed(seed)
+        order = get_length_grouped_indices(self.lengths.tolist(), self.size, generator=generator)
+        for start in range(0, len(order), self.size):
+            rows = order[start : start + self.size]
+            n_rows = max(len(rows), self.world_size)
+            rows = [rows[i % len(rows)] for i in range(n_rows)]
+            ends = [n_rows * i // self.world_size for i in range(self.world_size + 1)]
+            yield [rows[one:end] for one, end in pairwise(ends)]
+
+
+class TokenSteps(Steps):
+    """Steps of as many tokens as fit, padding included; as many steps in every epoch.
+
+    Which of the rows of one length stand together is drawn, and so is the order of the steps.
+    """
+
+    def __init__(self, lengths: Sequence[int], size: int, **how: Any) -> None:
+        super().__init__(lengths, size, **how)
+        self.budget = size // self.world_size
+        self._n_batches = len(plan_batches(self.lengths, token_budget=self.budget))
+
+    def __len__(self) -> int:
+        return math.ceil(self._n_batches / self.world_size)
+
+    def of_epoch(self, seed: int) -> Iterator[list[list[int]]]:
+        random = np.random.default_rng(seed)
+        rows = random.permutation(len(self.lengths))
+        batches = plan_batches(self.lengths[rows], token_budget=self.budget)
+        order = random.permutation(len(batches))
+        for step in range(len(self)):
+            places = range(step * self.world_size, (step + 1) * self.world_size)
+            yield [rows[batches[order[place % len(batches)]]].tolist() for place in places]
+
+
+class InPieces:
+    """Collates the rows of a step in pieces, none larger than what memory holds at a time.
+
+    The pieces' gradients add up to the step's; a single row is a piece however long it is.
+    """
+
+    def __init__(
+        self,
+        collate: Callable[[Sequence[Mapping[str, Any]]], dict[str, torch.Tensor]],
+        *,
+        rows: float = math.inf,
+        tokens: float = math.inf,
+    ) -> None:
+        self.collate, self.rows, self.tokens = collate, rows, tokens
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, torch.Tensor]]:
+        pieces: list[list[Mapping[str, Any]]] = [[]]
+        longest = 0
+        for row in rows:
+            longest, n_rows = max(longest, _n_tokens(row)), len(pieces[-1]) + 1
+            if n_rows > 1 and (n_rows > self.rows or n_rows * longest > self.tokens):
+                pieces.append([])
+                longest = _n_tokens(row)
+            pieces[-1].append(row)
+        return [self.collate(piece) for piece in pieces]
+
+
+def _n_tokens(row: Mapping[str, Any]) -> int:
+    """Tokens of a row as `lengths` counts them: of text to text, those of the longer side."""
+    return int(row["length"]) if "length" in row else sum(map(len, row["windows"]))
+
+
+class Collator:
+    """Rows to tensors: input_ids and attention_mask (batch, longest), labels (batch[, longest]),
+    decoder_input_ids of the labels' shape where there is something to make them.
+
+    Of texts in windows the rows are the windows; `n_windows` (texts) says how many each text has,
+    and there is a label for each text, unless there is one for each token.
+    """
+
+    def __init__(
+        self,
+        pad_id: int,
+        decoder_ids: Callable[..., torch.Tensor] | None = None,
+        *,
+        token_labels: bool = False,
+    ) -> None:
+        self.pad_id, self.decoder_ids, self.token_labels = pad_id, decoder_ids, token_labels
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        in_windows = "windows" in rows[0]
+        labels = [row["labels"] for row in rows]
+        if in_windows:
+            ids = [window for row in rows for window in row["windows"]]
+            if self.token_labels:
+                labels = [one for of_text in labels for one in of_text]
+        else:
+            ids = [row["input_ids"] for row in rows]
+        batch = {
+            "input_ids": padded(ids, self.pad_id),
+            "attention_mask": padded([[1] * len(one) for one in ids], 0),
+            "labels": padded(labels, IGNORED)
+            if isinstance(labels[0], list)
+            else torch.tensor(labels),
+        }
+        if in_windows and not self.token_labels:
+            batch["n_windows"] = torch.tensor([len(row["windows"]) for row in rows])
+        if self.decoder_ids:  # a loss of ours takes the labels away before the model sees them
+            batch["decoder_input_ids"] = self.decoder_ids(labels=batch["labels"])
+        return batch
+
+
+def padded(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
+    longest = max(map(len, rows))
+    return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows])

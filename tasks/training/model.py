@@ -1,0 +1,82 @@
+"""The model that is trained: loaded with its head, given adapters, saved."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.pytorch_utils import Conv1D
+
+from headrace.configs.schema import Lora, Model
+from headrace.tasks import objectives
+from headrace.tasks.models import from_config
+from headrace.tasks.models.pretrained import SCRATCH, locate
+from headrace.tasks.models.window_pooling import DocumentModel
+
+
+def load_model(
+    model: Model, objective: objectives.Objective, head: Mapping[str, Any], tokenizer: Any
+) -> Any:
+    """The recipe's model with the objective's head.
+
+    In fp32 whatever the file's type: small updates would be lost in rounding.
+    Raises RecipeError for a scratch config that no model of that type can have.
+    """
+    if model.source == SCRATCH:
+        return objective.load_model(from_config.of(model, tokenizer), head)
+    loaded = objective.load_model(
+        locate(model),
+        head,
+        revision=model.revision,
+        trust_remote_code=model.trust_remote_code,
+        dtype=torch.float32,
+    )
+    if loaded.config.pad_token_id is None:
+        loaded.config.pad_token_id = tokenizer.pad_token_id
+    return loaded
+
+
+def with_lora(model: Any, lora: Lora) -> Any:
+    """Low-rank adapters on the body's linear layers; the head, which is new, trains whole."""
+    from peft import LoraConfig, get_peft_model
+
+    body = getattr(model, model.base_model_prefix)
+    linear = [
+        f"{model.base_model_prefix}.{name}"
+        for name, module in body.named_modules()
+        if isinstance(module, torch.nn.Linear | Conv1D)
+    ]
+    shared = {id(weight) for weight in body.parameters()}  # a tied output layer is no new head
+    heads = [
+        name
+        for name, child in model.named_children()
+        if child is not body and {id(weight) for weight in child.parameters()} - shared
+    ]
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=linear if lora.target_modules == "all-linear" else lora.target_modules,
+        modules_to_save=heads,
+    )
+    return get_peft_model(model, config)
+
+
+def save(model: Any, tokenizer: Path, folder: Path) -> None:
+    """config.json, model.safetensors and the tokenizer's files; adapters merged; no pickle."""
+    whole = model
+    if isinstance(model, DocumentModel):
+        model = model.model
+    if hasattr(model, "merge_and_unload"):
+        model = model.merge_and_unload()
+    aside = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    model.save_pretrained(aside)
+    if isinstance(whole, DocumentModel):
+        whole.save_pool(aside)
+    shutil.copytree(tokenizer, aside, dirs_exist_ok=True)
+    aside.rename(folder)

@@ -1,0 +1,249 @@
+"""What transformers' Trainer is given: model, rows, batches, settings, callbacks.
+
+Runs in the trainer's process only; importing it costs seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+from torch.utils.data import Subset
+from transformers import (
+    AutoTokenizer,
+    EarlyStoppingCallback,
+    TrainingArguments,
+    set_seed,
+)
+
+from headrace.configs.errors import RecipeError
+from headrace.configs.schema import Recipe
+from headrace.tasks import objectives
+from headrace.tasks.data import windowing
+from headrace.tasks.models.window_pooling import DocumentModel
+from headrace.tasks.runtime import hardware
+from headrace.tasks.training.callbacks import Checkpoints
+from headrace.tasks.training.datasets import (
+    Collator,
+    InPieces,
+    RowSteps,
+    SingleWindows,
+    Steps,
+    TokenSteps,
+    Windowed,
+)
+from headrace.tasks.training.model import load_model, with_lora
+from headrace.tasks.training.run_files import EVENTS
+from headrace.tasks.training.trainer import StepTrainer
+
+COLUMNS = ["input_ids", "labels", "length"]
+
+
+def build(recipe: Recipe, prepared: Path, work: Path, *, per_device: int) -> StepTrainer:
+    """A Trainer ready to run; `per_device`: rows or tokens that a device holds at a time.
+
+    Raises RecipeError for a model or precision that cannot be had.
+    """
+    device = hardware.device()
+    objective = objectives.get(recipe.objective)
+    options = objective.Options.model_validate(recipe.options)
+    head = json.loads((prepared / "head.json").read_bytes())
+    tokenizer = AutoTokenizer.from_pretrained(prepared / "tokenizer")
+    train, validation = (
+        Split.of(name, recipe, prepared, objective, options, head, tokenizer)
+        for name in ("train", "validation")
+    )
+    set_seed(recipe.train.seed)  # before the model: a new head's weights are random
+    model = load_model(recipe.model, objective, head, tokenizer)
+    if recipe.train.gradient_checkpointing:
+        model.activation_checkpointing_enable()
+    if recipe.train.freeze_embeddings:
+        model.get_input_embeddings().requires_grad_(False)
+    if recipe.model.lora is not None:
+        model = with_lora(model, recipe.model.lora)
+    if getattr(model.config, "use_cache", False):
+        model.config.use_cache = False  # whole texts are read, none is written
+    _check_positions(model, train)
+    decoder_ids = getattr(model, "prepare_decoder_input_ids_from_labels", None)
+    token_labels = getattr(objective, "TOKEN_LABELS", False)
+    if recipe.long_text.in_windows and not token_labels:
+        model = DocumentModel(model, recipe.long_text.pool)
+    metrics, best_by = objective.metrics(head), objectives.best_by(objective, recipe.train.best_by)
+    collator = Collator(tokenizer.pad_token_id or 0, decoder_ids, token_labels=token_labels)
+    steps, pieces, eval_rows = _steps(recipe, train.lengths), InPieces(collator), per_device
+    if recipe.train.batch_tokens is None:
+        pieces.rows = per_device
+    else:
+        pieces.tokens = per_device
+        eval_rows = max(1, per_device // max(validation.lengths))
+    trainer = StepTrainer(
+        steps=steps,
+        pieces=pieces,
+        checkpoints=Checkpoints(recipe.train.checkpoint_minutes),
+        events=work / EVENTS,
+        model=model,
+        args=arguments(
+            recipe,
+            output_dir=str(work),
+            steps_per_epoch=len(steps),
+            per_device_eval_batch_size=eval_rows,
+            use_cpu=device == "cpu",
+            bf16=hardware.precision(recipe.train.precision, device) == "bf16",
+            metric_for_best_model=best_by,
+            greater_is_better=best_by != "loss" and metrics[best_by].higher_is_better,
+        ),
+        train_dataset=train.rows,
+        # Sorted, longest first: least padding, and memory that does not suffice shows at once.
+        # Stable: windows of one text stay together.
+        eval_dataset=Subset(
+            validation.rows, np.argsort(-np.asarray(validation.lengths), kind="stable").tolist()
+        ),
+        data_collator=collator,
+        compute_loss_func=objective.loss(options, train.labels, head, recipe.train.label_smoothing),
+        compute_metrics=None
+        if best_by == "loss"
+        else lambda found: measure(objective, head, found.label_ids, found.predictions),
+    )
+    if recipe.train.early_stopping:
+        trainer.add_callback(EarlyStoppingCallback(recipe.train.early_stopping.patience))
+    return trainer
+
+
+def _steps(recipe: Recipe, lengths: list[int]) -> Steps:
+    """The recipe's optimizer steps, as far as they are this process's."""
+    train = recipe.train
+    kind, size = (
+        (RowSteps, train.batch_size)
+        if train.batch_tokens is None
+        else (TokenSteps, train.batch_tokens)
+    )
+    rank, world_size = (int(os.environ.get(name, "0")) for name in ("RANK", "WORLD_SIZE"))
+    return kind(lengths, size, seed=lambda: 0, rank=rank, world_size=max(1, world_size))
+
+
+def _check_positions(model: Any, train: Split) -> None:
+    """Raises RecipeError for rows, such as those of long targets, that the model cannot hold."""
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if positions is None or isinstance(train.rows, Windowed):
+        return
+    if (longest := max(train.lengths)) > positions:
+        raise RecipeError(
+            f"a training row has {longest} tokens, and the model positions for {positions}: lower "
+            "options.max_target_length, or give it more (model.scratch.config)"
+        )
+
+
+@dataclass(frozen=True)
+class Split:
+    """The rows that train, or those that training is watched by."""
+
+    rows: Any
+    """As the Collator takes them; memory-mapped where they are what is stored."""
+    lengths: list[int]
+    """Tokens of each that are read in an epoch."""
+    labels: Any
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        recipe: Recipe,
+        prepared: Path,
+        objective: objectives.Objective,
+        options: Any,
+        head: Mapping[str, Any],
+        tokenizer: Any,
+    ) -> Split:
+        stored = datasets.load_from_disk(str(prepared / name))
+        make = getattr(objective, "training_rows", None)
+        reader = windowing.reader(recipe, prepared, offsets=True)
+        if make:
+            stored = make(stored, objectives.Given(options, head, reader, tokenizer))
+        stored = stored.select_columns(COLUMNS)
+        token_labels = getattr(objective, "TOKEN_LABELS", False)
+        if not recipe.long_text.in_windows and not token_labels:
+            return cls(stored, list(stored["length"]), stored["labels"])
+        most = recipe.long_text.train_windows if name == "train" else None
+        rows: Windowed | SingleWindows
+        rows = Windowed(stored, reader, most=most, token_labels=token_labels)
+        if token_labels and name != "train":
+            rows = SingleWindows(rows)
+        return cls(rows, rows.lengths(), stored["labels"])
+
+
+def arguments(recipe: Recipe, *, steps_per_epoch: int, **given: Any) -> TrainingArguments:
+    """The recipe in the Trainer's words; `given` is what it does not know."""
+    train = recipe.train
+    steps = math.ceil(train.epochs * steps_per_epoch)
+    interval = max(1, math.ceil(steps_per_epoch / train.evaluations_per_epoch))
+    return TrainingArguments(
+        **given,
+        max_steps=min(steps, train.max_steps or steps),
+        learning_rate=train.learning_rate,
+        lr_scheduler_type=train.schedule,
+        warmup_steps=train.warmup,  # under 1: a share of all steps
+        weight_decay=train.weight_decay,
+        max_grad_norm=train.max_grad_norm,
+        optim="adamw_torch_fused",
+        seed=train.seed,
+        data_seed=train.seed,
+        eval_strategy="steps",
+        eval_steps=interval,
+        save_strategy="steps",
+        save_steps=interval,
+        save_total_limit=None,  # the Trainer removes one before the next is whole; see Checkpoints
+        load_best_model_at_end=True,
+        restore_callback_states_from_checkpoint=True,  # the patience used up so far
+        logging_steps=0.01,  # of all steps
+        logging_first_step=True,
+        logging_nan_inf_filter=False,
+        remove_unused_columns=False,
+        label_names=["labels"],  # not told by a model of ours
+        dataloader_pin_memory=not given["use_cpu"],
+        disable_tqdm=True,
+        report_to="none",
+    )
+
+
+def measure(
+    objective: objectives.Objective, head: Mapping[str, Any], targets: Any, outputs: Any
+) -> dict[str, float]:
+    if of_batches := getattr(objective, "of_batches", None):
+        targets, outputs = of_batches(targets, outputs, head)
+    if settled := getattr(objective, "settled", None):  # as it will be when it ships
+        head = settled(head, targets, outputs)
+    statistics = objectives.statistics(objective, targets, outputs, head)
+    return {name: metric.value(statistics) for name, metric in objective.metrics(head).items()}
+
+
+def facts(trainer: StepTrainer) -> dict[str, Any]:
+    """What the artifact says of this training."""
+    state, args, steps, pieces = trainer.state, trainer.args, trainer.steps, trainer.pieces
+    share = steps.size // steps.world_size
+    per_device = int(min(pieces.rows, pieces.tokens, share))
+    return {
+        "best": {
+            "step": state.best_global_step,
+            "metric": args.metric_for_best_model,
+            "value": state.best_metric,
+        },
+        "steps": state.global_step,
+        "parameters": sum(one.numel() for one in trainer.model.parameters()),
+        "epochs": round(state.epoch or 0, 3),
+        "precision": "bf16" if args.bf16 else "fp32",
+        "device": args.device.type,
+        "processes": args.world_size,
+        "batch": {
+            "of": "rows" if isinstance(steps, RowSteps) else "tokens",
+            "per_device": per_device,
+            "accumulation": math.ceil(share / per_device),
+        },
+        "tokens_per_second": round(trainer.meter.tokens_per_second()),
+    }

@@ -1,0 +1,349 @@
+"""Training: starts the trainer in processes of its own, follows it, and keeps what it made.
+
+One path for CPU, one GPU, many, and several machines: torchrun starts worker.py, supervised
+(runtime/supervised_process.py), so that it ends when we do. Its folder outlives a crash: the same
+training, started again, resumes from the last complete checkpoint. Imports torch only inside
+functions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from headrace.configs.errors import RecipeError, UserError
+from headrace.configs.schema import Recipe
+from headrace.configs.secrets import masked
+from headrace.serving.runtime.cpu import granted_cores
+from headrace.tasks import objectives
+from headrace.tasks.models import pretrained
+from headrace.tasks.runtime import artifacts, hardware, supervised_process, workspace
+from headrace.tasks.runtime.artifacts import Artifact, write_json
+from headrace.tasks.training import checkpoints
+from headrace.tasks.training.run_files import (
+    EVENTS,
+    JOB,
+    LOCK,
+    LOCK_WAIT_S,
+    SAVE_PATIENCE_S,
+    outcome_files,
+)
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.2
+LOG = "trainer.log"
+RETRIES = "retries.json"
+TORCHRUN = "torch.distributed.elastic"
+"""In the exception that torchrun ends with when a trainer was killed."""
+
+OnEvent = Callable[[dict[str, Any]], None]
+
+
+class TrainingFailed(RuntimeError):
+    """The trainer raised: the message has its last line and where the whole log is."""
+
+
+class TrainerOutOfMemory(TrainingFailed):
+    """Memory did not suffice for one row at a time."""
+
+
+class TrainerKilled(TrainingFailed):
+    """The trainer ended without a word. Started again, it goes on from its last checkpoint."""
+
+
+def train(recipe: Recipe, prepared: Artifact, *, on_event: OnEvent | None = None) -> Artifact:
+    """Fine-tune the recipe's model on the prepared rows.
+
+    `on_event` is called with every event of this run as it happens: {"step", "max_steps", "epoch",
+    "loss", "learning_rate", "grad_norm", "tokens_per_second", "eta_s"} or {..., "validation": {}}.
+    Raises RecipeError, and TrainingFailed or one of its kinds.
+    """
+    check(recipe, prepared)
+    determined_by = _determined_by(recipe, prepared)
+    work = workspace.home() / "work" / f"train-{artifacts.name_of('train', **determined_by)}"
+
+    def build(folder: Path) -> dict[str, Any]:
+        facts = fit(recipe, prepared, work, on_event or (lambda event: None))
+        shutil.copytree(work / "model", folder / "model", copy_function=os.link)
+        shutil.copy(work / EVENTS, folder / EVENTS)
+        return facts
+
+    made = artifacts.make("train", build=build, **determined_by)
+    shutil.rmtree(work, ignore_errors=True)
+    return made
+
+
+def is_done(recipe: Recipe, prepared: Artifact) -> bool:
+    """Whether there is nothing left to train."""
+    return artifacts.is_made("train", **_determined_by(recipe, prepared))
+
+
+def _determined_by(recipe: Recipe, prepared: Artifact) -> dict[str, Any]:
+    return {
+        "key": {
+            "objective": recipe.objective,
+            "options": recipe.options,
+            "model": recipe.model.model_dump(mode="json"),
+            "weights": pretrained.digest(recipe.model),
+            "long_text": recipe.long_text.model_dump(mode="json"),
+            "train": recipe.train.model_dump(mode="json", exclude={"checkpoint_minutes"}),
+        },
+        "inputs": [prepared],
+        "code": [__name__, *objectives.code(recipe.objective)],
+        "libraries": ["torch", "transformers", "accelerate", "peft"],
+    }
+
+
+def check(recipe: Recipe, prepared: Artifact) -> None:
+    """Raise RecipeError for what would only show after the trainer's slow start."""
+    objective = objectives.get(recipe.objective)
+    objective.Options.model_validate(recipe.options)
+    allowed = ["loss", *objective.metrics(prepared.facts["head"])]
+    if objectives.best_by(objective, None) == "loss":
+        allowed = ["loss"]
+    if recipe.train.best_by not in (None, *allowed):
+        raise RecipeError(
+            f"train.best_by: no metric {recipe.train.best_by!r}; "
+            f"{recipe.objective} has {', '.join(allowed)}"
+        )
+    launch = recipe.train.launch
+    if launch.nodes > 1 and launch.rendezvous is None:
+        raise RecipeError(
+            f"train.launch: {launch.nodes} nodes need a rendezvous, host:port of one of them"
+        )
+    n, unit = size_of_step(recipe)
+    if n % world_size(recipe):
+        raise RecipeError(
+            f"train.batch_{'size' if unit == 'rows' else unit}: {n} {unit} cannot be shared evenly "
+            f"by {world_size(recipe)} processes; take a multiple of that"
+        )
+
+
+def processes(recipe: Recipe) -> int:
+    """Training processes on this machine: as the recipe says, else one for each GPU, else one."""
+    wanted = recipe.train.launch.processes
+    if wanted != "auto":
+        return wanted
+    import torch
+
+    return max(1, torch.cuda.device_count())
+
+
+def size_of_step(recipe: Recipe) -> tuple[int, str]:
+    """What an optimizer step sees: so many rows, or tokens."""
+    train = recipe.train
+    return (
+        (train.batch_size, "rows") if train.batch_tokens is None else (train.batch_tokens, "tokens")
+    )
+
+
+def world_size(recipe: Recipe) -> int:
+    return processes(recipe) * recipe.train.launch.nodes
+
+
+# --- one training, in as many attempts as memory asks for ---------------------------------------
+
+
+def fit(recipe: Recipe, prepared: Artifact, work: Path, on_event: OnEvent) -> dict[str, Any]:
+    """Train until done, in smaller pieces after running out of memory; returns the facts."""
+    work.mkdir(parents=True, exist_ok=True)
+    n, unit = size_of_step(recipe)
+    share = n // world_size(recipe)
+    retries: list[dict[str, Any]] = _read(work / RETRIES) or []
+    while True:
+        per_device = retries[-1]["per_device"] if retries else share
+        outcome = attempt(recipe, prepared, work, per_device=per_device, on_event=on_event)
+        if outcome["outcome"] == "done":
+            return {**outcome["facts"], "retries": retries}
+        if outcome["outcome"] != "out_of_memory" or outcome.get("final") or per_device == 1:
+            raise failure(outcome, work)
+        per_device //= 2
+        retries.append({"per_device": per_device, "error": outcome["error"]})
+        write_json(work / RETRIES, retries)
+        log.warning(
+            "train: out of memory; going on with %s %s at a time, %s to a step (%s)",
+            per_device,
+            unit,
+            share,
+            outcome["error"],
+        )
+
+
+def attempt(
+    recipe: Recipe, prepared: Artifact, work: Path, *, per_device: int, on_event: OnEvent
+) -> dict[str, Any]:
+    """Run the trainer once, from the last whole checkpoint; returns its outcome."""
+    with _alone(work):
+        resume = checkpoints.last_whole(work)
+        step = checkpoints.step_of(resume) if resume else 0
+        _forget_events_after(work / EVENTS, step)
+        for old in outcome_files(work):
+            old.unlink()
+        job = {
+            "recipe": _without_secrets(recipe),
+            "prepared": str(prepared.path),
+            "per_device": per_device,
+            "resume": str(resume) if resume else None,
+        }
+        write_json(work / JOB, job)
+    if resume:
+        log.info("train: going on from step %s", step)
+    if recipe.train.launch.nodes > 1:
+        # Over there the trainers write nothing but read this folder: it must be a shared one.
+        call = ["python", "-m", "torch.distributed.run", *torchrun(recipe, work)]
+        log.info("train: waiting for the other machines: %s", " ".join(call))
+    events, log_start = _follow(work / EVENTS, on_event), _size(work / LOG)
+    oom_kills = hardware.oom_kills()
+    with (
+        (work / LOG).open("ab") as output,
+        supervised_process.running(
+            "torch.distributed.run",
+            torchrun(recipe, work),
+            patience_s=SAVE_PATIENCE_S,
+            env=environment(recipe),
+            stdout=output,
+            stderr=output,
+        ) as process,
+    ):
+        while process.poll() is None:
+            events()
+            time.sleep(POLL_S)
+        events()
+    if hardware.oom_kills() > oom_kills and not outcome_files(work):
+        return {"outcome": "out_of_memory", "error": "killed by the kernel for want of memory"}
+    return outcome_of(work, (work / LOG).read_bytes()[log_start:])
+
+
+def torchrun(recipe: Recipe, work: Path) -> list[str]:
+    """The arguments of torchrun: alone on this machine, or meeting others at the rendezvous."""
+    launch = recipe.train.launch
+    meeting = (
+        ["--standalone"]
+        if launch.nodes == 1
+        else [
+            f"--nnodes={launch.nodes}",
+            "--rdzv-backend=c10d",
+            f"--rdzv-endpoint={launch.rendezvous}",
+            f"--rdzv-id={work.name}",
+        ]
+    )
+    count = f"--nproc-per-node={processes(recipe)}"
+    return [
+        *meeting,
+        count,
+        "-m",
+        supervised_process.__name__,
+        f"{__package__}.worker",
+        str(work),
+    ]
+
+
+def environment(recipe: Recipe) -> dict[str, str]:
+    """Ours, with threads for each process (torchrun's default is one) and no chatter or reports."""
+    threads = recipe.train.threads or max(1, granted_cores() // processes(recipe))
+    return {
+        **os.environ,
+        "OMP_NUM_THREADS": str(threads),
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
+
+
+def outcome_of(work: Path, said: bytes) -> dict[str, Any]:
+    """The outcome the processes left at their end: the worst, which explains the others.
+
+    `said`: what they logged, for those that ended without an outcome.
+    """
+    left = [_read(file) for file in outcome_files(work)]
+    for kind in ("out_of_memory", "failed", "done"):
+        for one in left:
+            if one and one["outcome"] == kind:
+                return dict(one)
+    if supervised_process.TRACEBACK.encode() in said and TORCHRUN not in (
+        why := supervised_process.last_words(said)
+    ):
+        return {"outcome": "failed", "error": f"the trainer could not start: {why}"}
+    return {"outcome": "killed", "error": "the trainer was killed"}
+
+
+def failure(outcome: dict[str, Any], work: Path) -> Exception:
+    if outcome.get("user"):
+        return UserError(outcome["error"])
+    message = f"training {outcome['outcome'].replace('_', ' ')}: {outcome['error']}"
+    if outcome["outcome"] == "out_of_memory":
+        message += "; set train.gradient_checkpointing: true, or lower model.max_length"
+    message += f"; the trainer's log: {work / LOG}"
+    kinds = {"out_of_memory": TrainerOutOfMemory, "killed": TrainerKilled}
+    return kinds.get(outcome["outcome"], TrainingFailed)(message)
+
+
+def _without_secrets(recipe: Recipe) -> dict[str, Any]:
+    """The recipe for a trainer, which reads no source."""
+    said = recipe.model_dump(mode="json")
+    return {**said, "data": {**said["data"], "source": masked(said["data"]["source"])}}
+
+
+# --- the work folder ------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _alone(work: Path) -> Iterator[None]:
+    """Wait until no trainer writes here; that of a killed run needs a moment to notice."""
+    try:
+        with FileLock(work / LOCK, timeout=LOCK_WAIT_S):
+            yield
+    except Timeout:
+        raise TrainingFailed(
+            f"another trainer is at work in {work} and does not end; stop it first"
+        ) from None
+
+
+def _forget_events_after(file: Path, step: int) -> None:
+    """Drop the events of steps that will be done again, and a line that was cut short."""
+    kept = []
+    for line in file.read_text("utf-8").splitlines() if file.exists() else []:
+        with contextlib.suppress(ValueError):
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+    aside = file.with_name(f".{file.name}.tmp")
+    aside.write_text("".join(kept), "utf-8")
+    aside.replace(file)
+
+
+def _follow(file: Path, on_event: OnEvent) -> Callable[[], None]:
+    """Each call reports the whole lines that were added to the file since the last one."""
+    position = file.stat().st_size
+
+    def report() -> None:
+        nonlocal position
+        with file.open("rb") as events:
+            events.seek(position)
+            for line in events:
+                if not line.endswith(b"\n"):
+                    break
+                position += len(line)
+                on_event(json.loads(line))
+
+    return report
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
+
+
+def _read(file: Path) -> Any:
+    try:
+        return json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,107 @@
+"""transformers' Trainer with our optimizer steps."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import SequentialSampler
+from transformers import PrinterCallback, Trainer
+
+from headrace.tasks.runtime import hardware
+from headrace.tasks.training.callbacks import Checkpoints, Meter, Progress
+from headrace.tasks.training.datasets import IGNORED, InPieces, Steps, Windowed
+
+
+class StepTrainer(Trainer):  # type: ignore[misc]
+    """The Trainer with our optimizer steps, computed in pieces, and a count of real tokens.
+
+    What its data loader gives is a whole step, as a list of pieces. So the number of steps, their
+    learning rates and the place from which a run goes on know nothing of the pieces.
+    """
+
+    def __init__(
+        self,
+        *,
+        steps: Steps,
+        pieces: InPieces,
+        checkpoints: Checkpoints,
+        events: Path,
+        **given: Any,
+    ) -> None:
+        """`events`: the file that progress is appended to. `given`: the Trainer's own arguments."""
+        super().__init__(**given)
+        self.steps, self.pieces, self.checkpoints = steps, pieces, checkpoints
+        self.meter = Meter(self.args.world_size)
+        self.remove_callback(PrinterCallback)
+        self.add_callback(Progress(events, self.meter))
+        self.add_callback(checkpoints)
+        steps.seed = self.seed_of_epoch
+        if isinstance(self.train_dataset, Windowed):
+            self.train_dataset.seed = self.seed_of_epoch
+
+    def get_train_dataloader(self) -> Any:
+        # Not prepared by accelerate, which would share the steps out once more.
+        return torch.utils.data.DataLoader(
+            self.train_dataset,
+            batch_sampler=self.steps,
+            collate_fn=self.pieces,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+
+    def seed_of_epoch(self) -> int:
+        """Of an epoch: asked when it starts. The factor keeps seeds 0 and 1 apart."""
+        return int(self.args.seed * 100_003 + int(self.state.epoch or 0))
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> SequentialSampler:
+        return SequentialSampler(eval_dataset)
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
+        pieces = [piece for step in batch_samples for piece in step]
+        return super()._get_num_items_in_batch(pieces, device)
+
+    def training_step(self, model: Any, pieces: Any, num_items_in_batch: Any = None) -> Any:
+        """Loss and gradient of a whole step: the sums of its pieces'."""
+        loss, n_items = 0.0, [self._n_items(piece) for piece in pieces]
+        for place, piece in enumerate(pieces, 1):
+            self.meter.tokens += int(piece["attention_mask"].sum())
+            if "decoder_input_ids" in piece:
+                self.meter.tokens += int((piece["labels"] != IGNORED).sum())
+            # What the Trainer divides a loss by that is a mean over its piece, not over the step.
+            self.current_gradient_accumulation_steps = sum(n_items) / n_items[place - 1]
+            # Processes exchange gradients once a step.
+            last = place == len(pieces)
+            sync = contextlib.nullcontext() if last else self.accelerator.no_sync(model)
+            with sync, _row_that_does_not_fit(piece):
+                loss = loss + super().training_step(model, piece, num_items_in_batch)
+        return loss
+
+    def _n_items(self, piece: Mapping[str, torch.Tensor]) -> int:
+        """How many items a mean loss is the mean of: rows, or tokens."""
+        labels = piece["labels"][..., 1:] if self._loss_shifts_labels else piece["labels"]
+        return max(1, int((labels != IGNORED).sum()))
+
+    def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        with _row_that_does_not_fit(inputs):
+            return super().prediction_step(model, inputs, *args, **kwargs)
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        return sum(super(StepTrainer, self).floating_point_ops(piece) for piece in inputs)
+
+
+@contextlib.contextmanager
+def _row_that_does_not_fit(piece: Mapping[str, torch.Tensor]) -> Iterator[None]:
+    """Out of memory with a single row is final: there is no smaller piece."""
+    try:
+        yield
+    except Exception as problem:
+        if len(piece["labels"]) > 1 or not hardware.is_out_of_memory(problem):
+            raise
+        n_tokens = max(piece["input_ids"].numel(), piece["labels"].numel())
+        line = str(problem).split("\n")[0]
+        raise hardware.RowTooLarge(
+            f"one row of {n_tokens} tokens by itself does not fit ({line})"
+        ) from problem

@@ -1,0 +1,80 @@
+"""The process that trains: train.py starts one for each device, through torchrun.
+
+    torchrun ... -m headrace.tasks.runtime.supervised_process headrace.tasks.training.worker WORK
+
+reads WORK/job.json and writes into WORK: checkpoints (see checkpoints.py), `events.jsonl`, and at
+the end `model/` and `outcome-RANK.json`. A process without an outcome was killed. setup.py says
+what transformers' Trainer is given.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from headrace.configs.errors import UserError
+from headrace.configs.secrets import mask
+from headrace.tasks.runtime.artifacts import write_json
+from headrace.tasks.runtime.hardware import RowTooLarge, is_out_of_memory
+from headrace.tasks.training.run_files import JOB, LOCK, LOCK_WAIT_S, outcome_file
+
+
+def main(work: Path) -> None:
+    """Train as job.json says; rank 0, the only one that writes, holds the folder's lock."""
+    rank = int(os.environ.get("RANK", "0"))
+    lock = FileLock(work / LOCK, timeout=LOCK_WAIT_S) if rank == 0 else contextlib.nullcontext()
+    with lock:
+        try:
+            facts = run(work, json.loads((work / JOB).read_bytes()))
+        except Exception as problem:  # noqa: BLE001  # told to the parent, whatever it is
+            sys.stderr.write(mask(traceback.format_exc()))
+            write_json(outcome_file(work, rank), outcome_of(problem))
+            sys.exit(1)
+        write_json(outcome_file(work, rank), {"outcome": "done", "facts": facts})
+
+
+def outcome_of(problem: Exception) -> dict[str, Any]:
+    """{"outcome": "out_of_memory" | "failed", "error": one line, "user": the user can mend it,
+    "final": smaller pieces are no help}."""
+    line = mask(traceback.format_exception_only(problem)[-1].strip().split("\n")[0])
+    return {
+        "outcome": "out_of_memory" if is_out_of_memory(problem) else "failed",
+        "error": mask(str(problem)) if isinstance(problem, UserError | RowTooLarge) else line,
+        "user": isinstance(problem, UserError),
+        "final": isinstance(problem, RowTooLarge),
+    }
+
+
+def run(work: Path, job: dict[str, Any]) -> dict[str, Any]:
+    """Train from scratch or from `job["resume"]`, save the best model, return the facts."""
+    import torch
+    import transformers
+
+    from headrace.configs.schema import Recipe
+    from headrace.tasks.training import model, setup
+
+    transformers.utils.logging.set_verbosity_warning()
+    transformers.utils.logging.disable_progress_bar()
+    recipe = Recipe.model_validate(job["recipe"])
+    prepared = Path(job["prepared"])
+    trainer = setup.build(recipe, prepared, work, per_device=job["per_device"])
+    signal.signal(signal.SIGTERM, trainer.checkpoints.end)
+    trainer.train(resume_from_checkpoint=job["resume"])
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if trainer.is_world_process_zero():
+        model.save(trainer.model, prepared / "tokenizer", work / "model")
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    return setup.facts(trainer)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,375 @@
+"""Export from a real trained model: whole folders, and graphs broken on purpose."""
+
+import json
+import logging
+import shutil
+import sys
+import sysconfig
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import onnx_ir
+import onnxruntime as ort
+import pytest
+
+from headrace.configs.errors import RecipeError
+from headrace.configs.schema import Recipe, Variant
+from headrace.serving.engine import golden, manifest
+from headrace.serving.engine.scorer import HALF, Scorer
+from headrace.serving.runtime.session import PROVIDERS
+from headrace.tasks.export import candidates, encoder_harness, parity, variants
+from headrace.tasks.export.encoder_harness import ReadingBench as Bench
+from headrace.tasks.export.export import ExportRefused, export
+from headrace.tasks.export.graphs.graph import save
+from headrace.tasks.runtime import workspace
+from headrace.tasks.runtime.artifacts import Artifact
+from tests import ROOT
+from tests.helpers import changed
+
+CLASSIFIER = "classifier.weight"
+Break = Callable[[Any], None]
+
+
+@pytest.fixture(scope="session")
+def bench(
+    recipe: Recipe,
+    prepared: Artifact,
+    trained: Artifact,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Bench:
+    """The real model, PyTorch's answers and the plain graph."""
+    return encoder_harness.prepare_bench(
+        recipe, prepared, trained, tmp_path_factory.mktemp("bench")
+    )
+
+
+@pytest.fixture
+def model(exported: Artifact) -> Path:
+    return exported.path / "model"
+
+
+def session(file: Path) -> ort.InferenceSession:
+    return ort.InferenceSession(file, providers=["CPUExecutionProvider"])
+
+
+def tiny_classifier() -> Any:
+    from transformers import BertConfig, BertForSequenceClassification
+
+    shape = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    config = BertConfig(vocab_size=20, intermediate_size=8, **shape)
+    return BertForSequenceClassification(config).eval()
+
+
+# --- what is made ---------------------------------------------------------------------------------
+
+
+def test_the_folder_opens_and_its_default_is_the_fastest(exported: Artifact, model: Path) -> None:
+    whole = manifest.read(model)
+    speeds = [variant.measured["tokens_per_second"] for variant in whole.variants]
+    assert sorted(variant.name for variant in whole.variants) == ["fp32", "fused", "int8"]
+    assert speeds == sorted(speeds, reverse=True)
+    assert whole.default == whole.variants[0].name == exported.facts["default"]
+    assert Scorer(model).variant.name == whole.default
+
+
+def test_the_manifest_says_where_the_model_comes_from(
+    recipe: Recipe, prepared: Artifact, trained: Artifact, model: Path
+) -> None:
+    whole = manifest.read(model)
+    assert whole.training == {
+        "recipe": "tiny",
+        "prepared": prepared.digest,
+        "trained": trained.digest,
+        "salt": "",
+        "test_share": 0.2,
+    }
+    assert (whole.objective, whole.max_length, whole.pad_id) == ("classification", 32, 0)
+    assert whole.head == {"labels": ["food", "space", "sport"]}
+    assert whole.profile == json.loads((prepared.path / "profile.json").read_bytes())
+    assert whole.score == {
+        "chunk_rows": 10_000, "max_rejected": 0.1, "max_row_bytes": 2**26, "csv_safe": False,
+        "text_column": "text",
+    }  # fmt: skip
+    assert whole.dropped == {}
+
+
+def test_only_graphs_of_onnxs_own_operators_are_for_tensorrt(bench: Bench, model: Path) -> None:
+    cuda, tensorrt, cpu = (PROVIDERS[device] for device in ("cuda", "tensorrt", "cpu"))
+    providers = {one.name: one.providers for one in manifest.read(model).variants}
+    assert providers == {"fp32": (cuda, tensorrt, cpu), "fused": (cpu,), "int8": (cpu,)}
+    on_gpu = {name: variants.ways(name, "cuda")[0] for name in ("fused", "fp16", "fp16_plain")}
+    assert [way.providers for way in on_gpu.values()] == [(cuda,), (cuda,), (cuda, tensorrt)]
+    for way in (variants.ways("fp32", "cuda")[0], on_gpu["fp16_plain"]):
+        assert {node.domain for node in way.make(bench.source).graph} == {""}
+
+
+def test_the_table_holds_every_variant_and_pytorch_itself(exported: Artifact) -> None:
+    table = json.loads((exported.path / "variants.json").read_bytes())
+    assert table == exported.facts
+    assert table["torch"]["metric"] > 0.8
+    assert table["torch"]["tokens_per_second"] > 0
+    for row in table["variants"]:
+        assert row["status"] == "kept"
+        assert row["agreement"] >= 0.98
+        assert (
+            row["size_bytes"]
+            == (exported.path / "model" / row["name"] / "model.onnx").stat().st_size
+        )
+    assert [row["way"] for row in table["variants"]][:2] == ["plain", "fused"]
+
+
+def test_golden_rows_cover_the_lengths_and_hold_for_every_variant(
+    exported: Artifact, model: Path
+) -> None:
+    texts, outputs = golden.read(model)
+    assert len(texts) == len(set(texts)) == 32
+    assert sorted(outputs) == ["fp32", "fused", "int8"]
+    lengths = [len(text.split()) for text in texts]
+    assert min(lengths) <= 5
+    assert max(lengths) >= 20
+    for name in outputs:
+        assert Scorer(model, variant=name).variant.name == name
+
+
+def test_the_scorer_gives_what_pytorch_gives(bench: Bench, model: Path) -> None:
+    found = Scorer(model, variant="fp32").outputs(bench.validation.texts)
+    assert np.abs(found - bench.torch["fp32"](bench.validation.ids)).max() < 1e-5
+
+
+@pytest.mark.parametrize(("rows", "length"), [(1, 1), (1, 4), (1, 32), (7, 32), (64, 3)])
+def test_shapes_beyond_the_sample_agree(bench: Bench, model: Path, rows: int, length: int) -> None:
+    draw = np.random.default_rng(0)
+    ids = list(draw.integers(5, 100, (rows, length)))
+    feed = {"input_ids": np.stack(ids), "attention_mask": np.ones((rows, length), np.int64)}
+    expected = bench.torch["fp32"](ids)
+    for name in ("fp32", "fused"):
+        opened = session(model / name / "model.onnx")
+        given = {one.name: feed[one.name] for one in opened.get_inputs()}
+        (found,) = opened.run(["logits"], given)
+        assert np.abs(found - expected).max() < 1e-5
+
+
+def test_of_an_int8_graph_only_what_products_take_is_rounded(model: Path) -> None:
+    graph = onnx_ir.load(model / "int8" / "model.onnx").graph
+    rounded = {
+        user.op_type
+        for node in graph
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear")
+        for user, _ in node.outputs[0].uses()
+    }
+    assert rounded == {"MatMulIntegerToFloat", "DequantizeLinear", "Gemm"}
+    assert {"FastGelu", "LayerNormalization"} < {node.op_type for node in graph}
+
+
+def test_graphs_tell_nothing_of_the_machine_they_were_made_on(model: Path) -> None:
+    root = ROOT
+    for graph in model.glob("*/model.onnx"):
+        content = graph.read_bytes()
+        for place in (str(root), sysconfig.get_path("purelib"), "site-packages", ".py", "File "):
+            assert place.encode() not in content, f"{place} in {graph}"
+
+
+def test_a_second_export_is_found(
+    recipe: Recipe, prepared: Artifact, trained: Artifact, exported: Artifact
+) -> None:
+    again = export(recipe, prepared, trained)
+    assert (again.cached, again.path) == (True, exported.path)
+
+
+def test_exporting_is_quiet_and_leaves_logging_as_it_was(
+    bench: Bench,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+) -> None:
+    before = logging.root.level, logging.getLogger("transformers").level, sys.stdout
+    variants.plain(tiny_classifier(), max_length=8)
+    candidates.try_variant(bench, "int8", tmp_path)
+    assert capfd.readouterr() == ("", "")
+    assert [one for one in caplog.records if one.levelno >= logging.WARNING] == []
+    assert (logging.root.level, logging.getLogger("transformers").level, sys.stdout) == before
+
+
+# --- broken on purpose ----------------------------------------------------------------------------
+
+
+def perturb(graph: Any) -> None:
+    """Scale one weight matrix by 1%."""
+    value = next(v for v in graph.graph.initializers.values() if v.shape == (32, 64))
+    value.const_value = onnx_ir.tensor(value.const_value.numpy() * np.float32(1.01))
+
+
+def cut_mask(graph: Any) -> None:
+    """Ignore the attention mask: a mask of ones made from the ids takes its place."""
+    ids, mask = graph.graph.inputs
+    ones = onnx_ir.node("Equal", [ids, ids])
+    cast = onnx_ir.node("Cast", ones.outputs, attributes={"to": onnx_ir.DataType.INT64.value})
+    for use in list(mask.uses()):
+        use.node.replace_input_with(use.idx, cast.outputs[0])
+    graph.graph.insert_before(graph.graph[0], [ones, cast])
+
+
+def swap_labels(graph: Any) -> None:
+    """The last layer's rows in another order."""
+    last = graph.graph.outputs[0].producer()
+    for value in last.inputs[1:]:
+        value.const_value = onnx_ir.tensor(value.const_value.numpy()[::-1].copy())
+
+
+def poison(graph: Any) -> None:
+    """A weight that is not a number."""
+    value = next(v for v in graph.graph.initializers.values() if v.shape == (32, 64))
+    value.const_value = onnx_ir.tensor(np.full((32, 64), np.nan, np.float32))
+
+
+BROKEN = {
+    perturb: "differ from PyTorch's by",
+    cut_mask: "outputs of mixed batches differ",
+    swap_labels: "decides as PyTorch on",
+    poison: "not finite",
+}
+
+
+def broken(bench: Bench, breaking: Break) -> Bench:
+    graph = bench.source.graph.clone()
+    breaking(graph)
+    return replace(bench, source=replace(bench.source, graph=graph))
+
+
+@pytest.mark.parametrize(("breaking", "match"), BROKEN.items())
+def test_a_broken_fp32_graph_is_refused(
+    bench: Bench, breaking: Break, match: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ExportRefused, match=match):
+        candidates.try_variant(broken(bench, breaking), "fp32", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("breaking", [swap_labels, poison])
+def test_a_broken_int8_graph_is_dropped(bench: Bench, breaking: Break, tmp_path: Path) -> None:
+    tried = candidates.try_variant(broken(bench, breaking), "int8", tmp_path)
+    assert tried.reason is not None
+    assert tried.reason.startswith("static: ")
+    assert "; dynamic: " in tried.reason
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_graph_with_other_outputs_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"outputs \['last_hidden_state'"):
+        variants.plain(tiny_classifier().bert, max_length=8)
+
+
+def test_a_refused_fp32_graph_fails_the_stage_and_leaves_nothing(
+    recipe: Recipe,
+    prepared: Artifact,
+    trained: Artifact,
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("HEADRACE_HOME", str(tmp_path))
+    graph = broken(bench, cut_mask).source.graph
+    monkeypatch.setattr(variants, "plain", lambda model, max_length: graph)
+    with pytest.raises(ExportRefused, match="nothing is exported, for fp32 is refused"):
+        export(recipe, prepared, trained)
+    assert not [path for path in (workspace.home() / "artifacts").rglob("*") if path.is_file()]
+
+
+# --- choices --------------------------------------------------------------------------------------
+
+
+def test_refused_variants_are_dropped_with_their_reasons(
+    recipe: Recipe,
+    prepared: Artifact,
+    trained: Artifact,
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(variants, "plain", lambda model, max_length: bench.source.graph.clone())
+    monkeypatch.setattr(parity, "INT8", parity.Tolerance(1e-9, 1e-9))
+    monkeypatch.setattr(variants, "fused", lambda source: 1 / 0)
+    asked = changed(recipe, export={"variants": ["fused", "int8", "fp16"], "default": "fp32"})
+    made = export(asked, prepared, trained)
+    whole = manifest.read(made.path / "model")
+    assert [variant.name for variant in whole.variants] == ["fp32"]
+    assert whole.default == "fp32"
+    assert whole.dropped["fused"] == "cannot be made: ZeroDivisionError: division by zero"
+    assert "static: outputs of" in whole.dropped["int8"]
+    assert "dynamic: outputs of" in whole.dropped["int8"]
+    assert whole.dropped["fp16"] == "needs a CUDA device"
+    assert sorted(path.name for path in (made.path / "model").iterdir()) == [
+        "fp32", "golden.json", "manifest.json", "tokenizer.json", "training_texts.npy",
+    ]  # fmt: skip
+    refused = {row["name"]: row for row in made.facts["variants"] if row["status"] == "refused"}
+    assert {name: row["reason"] for name, row in refused.items()} == whole.dropped
+    assert refused["int8"]["tokens_per_second"] is None
+    assert refused["int8"]["max_logit_difference"] > 0
+
+
+def test_a_fixed_default_that_is_refused_fails_the_stage(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(parity, "INT8", parity.Tolerance(1e-9, 1e-9))
+    fixed = replace(bench, recipe=changed(bench.recipe, export={"default": "int8"}))
+    with pytest.raises(ExportRefused, match="for int8 is refused: static: "):
+        candidates.try_variant(fixed, "int8", tmp_path)
+
+
+def test_a_default_that_is_not_made_is_a_wrong_recipe(
+    recipe: Recipe, prepared: Artifact, trained: Artifact
+) -> None:
+    asked = changed(recipe, export={"variants": ["fp32"], "default": "int8"})
+    with pytest.raises(RecipeError, match=r"export\.default: int8 is not among export.variants"):
+        export(asked, prepared, trained)
+
+
+@pytest.mark.parametrize("make", [variants.fp16, variants.fp16_plain])
+def test_half_precision_computes_the_same_where_a_cpu_can_tell(
+    bench: Bench, make: Callable[[variants.Source], Any], tmp_path: Path
+) -> None:
+    save(make(bench.source), tmp_path / "fp16")
+    runner = candidates.open_runner(bench, tmp_path / "fp16/model.onnx", "CPUExecutionProvider")
+    way = variants.Way("fp16", make, ("cuda",), parity.FP16, golden=1.0)
+    assert bench.verdict(runner, way).reason is None
+
+
+def test_serving_knows_which_variants_are_in_half_precision() -> None:
+    assert tuple(name for name in get_args(Variant) if name.startswith("fp16")) == HALF
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_half_precision_passes_the_gate(
+    recipe: Recipe, prepared: Artifact, trained: Artifact
+) -> None:
+    asked = changed(recipe, export={"variants": ["fp32", "fused", "fp16"], "default": "fp16"})
+    made = export(asked, prepared, trained)
+    assert made.facts["device"] == "cuda"
+    scorer = Scorer(made.path / "model", device="cuda")
+    assert (scorer.variant.name, scorer.runner.providers[0]) == ("fp16", "CUDAExecutionProvider")
+
+
+# --- the format -----------------------------------------------------------------------------------
+
+# Exported by version 0.1.0 and not to be made again: what was registered then has to load now.
+FORMAT_1 = ROOT / "tests" / "fixtures" / "model_format_1"
+
+
+def test_a_model_of_format_1_keeps_loading() -> None:
+    scorer = Scorer(FORMAT_1)
+    assert scorer.manifest.format == 1
+    assert scorer.variant.name == scorer.manifest.default
+    table = scorer.score(["goal match team coach", "orbit rocket moon planet", "soup bread oven"])
+    assert table["label"].to_pylist() == ["sport", "space", "food"]
+
+
+def test_a_newer_format_is_refused_in_a_line(tmp_path: Path) -> None:
+    newer = shutil.copytree(FORMAT_1, tmp_path / "model")
+    content = json.loads((newer / "manifest.json").read_bytes())
+    (newer / "manifest.json").write_text(json.dumps({**content, "format": 3, "novelty": 1}))
+    with pytest.raises(
+        manifest.ModelFolderError, match="model format 3; this Headrace reads up to 2: update"
+    ):
+        Scorer(newer)

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from headrace.tasks.metrics.calibration import auc_terms, calibration, softmax, wilson
+
+
+def test_the_error_is_the_gap_between_confidence_and_share_that_is_right() -> None:
+    confidences = np.array([0.5, 0.5, 0.5, 0.5, 0.9, 0.9, 0.9, 0.9])
+    hits = np.array([1, 0, 0, 0, 1, 1, 1, 1])
+    found = calibration(confidences, hits, bins=2)
+    # (4/8) · |0.25 - 0.5| + (4/8) · |1 - 0.9|
+    assert found["error"] == pytest.approx(0.175)
+    assert found["binning"] == "equal mass"
+    assert [(b["rows"], b["accuracy"]) for b in found["bins"]] == [(4, 0.25), (4, 1.0)]
+
+
+def test_a_bin_has_thirty_rows_or_more() -> None:
+    def bins(n: int) -> int:
+        return len(calibration(np.linspace(0.5, 1, n), np.ones(n))["bins"])
+
+    assert [bins(n) for n in (2, 59, 60, 5000)] == [1, 1, 2, 15]
+
+
+def test_wilsons_interval_of_9_in_10() -> None:
+    assert wilson(0.9, 10) == pytest.approx((0.5958, 0.9821), abs=1e-4)
+    assert wilson(1.0, 10)[1] == 1.0
+
+
+def test_auc_is_scikit_learns_also_with_equal_scores() -> None:
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 3, 400)
+    # Rounded, so that many scores are equal.
+    probabilities = softmax(np.round(rng.normal(size=(400, 3)) + 1.2 * np.eye(3)[targets], 1))
+    terms = auc_terms(targets, probabilities)
+    expected = roc_auc_score(targets, probabilities, multi_class="ovr", average="macro")
+    assert terms.mean() == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_terms_of_auc_vary_as_auc_does_when_rows_are_drawn_anew() -> None:
+    rng = np.random.default_rng(1)
+    targets = rng.integers(0, 3, 400)
+    probabilities = softmax(rng.normal(size=(400, 3)) + 1.2 * np.eye(3)[targets])
+    drawn = [rng.integers(0, 400, 400) for _ in range(300)]
+    areas = [roc_auc_score(targets[i], probabilities[i], multi_class="ovr") for i in drawn]
+    terms = auc_terms(targets, probabilities)
+    assert np.std([terms[i].mean() for i in drawn]) == pytest.approx(np.std(areas), rel=0.05)
+    assert np.corrcoef([terms[i].mean() for i in drawn], areas)[0, 1] > 0.99
+
+
+def test_a_class_without_test_rows_is_left_out_of_auc() -> None:
+    targets = np.array([0, 1, 0, 1])
+    probabilities = np.array([[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.6, 0.2, 0.2], [0.3, 0.6, 0.1]])
+    assert auc_terms(targets, probabilities).tolist() == [1.0] * 4
+    assert np.isnan(auc_terms(np.zeros(4, dtype=int), probabilities)).all()
+
+
+def test_softmax_of_large_logits() -> None:
+    assert softmax(np.array([[1000.0, 1000.0]])).tolist() == [[0.5, 0.5]]

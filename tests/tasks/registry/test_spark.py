@@ -1,0 +1,108 @@
+"""A registered model over a DataFrame, in a real Spark session on this machine."""
+
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace.tasks.registry import mlflow_model, tracking
+from tests import ROOT, fabricated
+
+TEXTS = ["the goal of the match", None, "soup", "  ", "moon", "one old coach", None, "orbit"]
+LABELS = ["sport", None, "food", None, "space", "sport", None, "space"]
+ERRORS = [None, "null_text", None, "empty_text", None, None, "null_text", None]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(shutil.which("java") is None, reason="Spark needs Java"),
+    pytest.mark.filterwarnings("ignore:PySpark does not yet fully support pandas:FutureWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def model(workspace: Path) -> Path:
+    return fabricated.stored_model("spark")
+
+
+@pytest.fixture(scope="module")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    sql = pytest.importorskip("pyspark.sql")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYSPARK_PYTHON", sys.executable)
+        patch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
+        # The executors find nothing of this repository.
+        patch.delenv("PYTHONPATH", raising=False)
+        patch.chdir(tmp_path_factory.mktemp("spark"))
+        session = (
+            sql.SparkSession.builder.master("local[2]")
+            .config("spark.ui.enabled", "false")
+            # Arrow batches with and without nulls among them.
+            .config("spark.sql.execution.arrow.maxRecordsPerBatch", "3")
+            .getOrCreate()
+        )
+        session.sparkContext.setLogLevel("ERROR")
+        yield session
+        session.stop()
+
+
+@pytest.fixture(scope="module")
+def rows(spark: Any) -> Any:
+    return spark.createDataFrame(list(enumerate(TEXTS)), "id int, text string").repartition(2)
+
+
+def scored(rows: Any, score: Any) -> list[Any]:
+    return list(rows.select("id", score("text").alias("scored")).orderBy("id").collect())
+
+
+def test_a_data_frame_is_scored_as_predict_does_it(spark: Any, rows: Any, model: Path) -> None:
+    pyfunc = mlflow_model.imported().pyfunc
+    score = pyfunc.spark_udf(spark, str(model), env_manager="local")
+    # By the signature a struct.
+    table = rows.select(score("text").alias("scored"))
+    assert table.schema["scored"].dataType.simpleString() == (
+        "struct<label:string,probability:float,error:string>"
+    )
+    found = [row.scored for row in scored(rows, score)]
+    assert [row.label for row in found] == LABELS
+    assert [row.error for row in found] == ERRORS
+
+    expected = pyfunc.load_model(str(model)).predict(TEXTS)
+    assert [row.label for row in found] == expected["label"].tolist()
+    assert [row.error for row in found] == expected["error"].tolist()
+    wanted = [None if one is None else pytest.approx(one) for one in expected["probability"]]
+    assert [row.probability for row in found] == wanted
+    # What is missing is null, and not a text that says so.
+    assert table.where("scored.error is null").count() == 5
+    assert table.where("scored.label is null").count() == 3
+
+
+def test_all_probabilities_are_there_when_asked_for(spark: Any, rows: Any, model: Path) -> None:
+    score = mlflow_model.imported().pyfunc.spark_udf(
+        spark,
+        str(model),
+        env_manager="local",
+        params={"probabilities": True},
+        result_type="label string, error string, probabilities array<float>",
+    )
+    found = [row.scored for row in scored(rows, score)]
+    assert [row.error for row in found] == ERRORS
+    assert [row.label for row in found] == LABELS
+    assert [row.probabilities and round(sum(row.probabilities), 5) for row in found] == [
+        1.0 if label else None for label in LABELS
+    ]
+
+
+def test_what_the_guide_says(
+    spark: Any, rows: Any, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fabricated.stored_model("reviews")
+    guide = (ROOT / "docs" / "scoring.md").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"```\n(import mlflow\n.*?)```", guide, re.DOTALL)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.uri())
+    said: dict[str, Any] = {"spark": spark, "table": rows}
+    exec(lines, said)
+    assert said["good"].count() == 5

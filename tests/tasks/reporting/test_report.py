@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from headrace.configs.schema import Promote, Recipe
+from headrace.tasks.evaluation import evaluate
+from headrace.tasks.evaluation.decide import compare
+from headrace.tasks.evaluation.promotion_rules import Decision, Measured, SliceGain, decide
+from headrace.tasks.evaluation.test_set import HeldOut
+from headrace.tasks.metrics.paired import Difference
+from headrace.tasks.reporting import plots
+from headrace.tasks.reporting.report import duration, recipe_text, render, report, slice_scale
+from headrace.tasks.runtime import artifacts
+from headrace.tasks.runtime.artifacts import Artifact
+from tests.toy import tiny_recipe
+
+EVIL = '<script>alert("x")</script>'
+HEAD = {"labels": ["ham", EVIL]}
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and the words that a reader sees."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data: str) -> None:
+        if not self.tags or self.tags[-1][0] != "style":
+            self.words += f" {data}"
+
+    def __contains__(self, words: str) -> bool:
+        return words in " ".join(self.words.split())
+
+
+def made(stage: str, facts: dict[str, Any], **files: Any) -> Artifact:
+    def build(folder: Path) -> dict[str, Any]:
+        for name, content in files.items():
+            if name == "events":
+                lines = [json.dumps(line) + "\n" for line in content]
+                (folder / "events.jsonl").write_text("".join(lines))
+            else:
+                artifacts.write_json(folder / f"{name}.json", content)
+        return facts
+
+    return artifacts.make(stage, key={"facts": facts, "files": files}, build=build)
+
+
+@pytest.fixture
+def stages(table: Path) -> dict[str, Artifact]:
+    """A run as its stages leave it, told by hand: 200 test rows, half of them labelled `EVIL`."""
+    targets = [0, 1] * 100
+    outputs = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
+    outputs[np.arange(200), targets] += 1.5
+    rows = HeldOut(
+        rows=list(range(200)),
+        texts=[f"text {i} {EVIL}" for i in range(200)],
+        targets=targets,
+        names=[HEAD["labels"][target] for target in targets],
+        lengths=np.arange(200) % 40 + 2,
+        kept={},
+        clusters=np.arange(200),
+    )
+    baseline = {"accuracy": {"value": 0.61, "low": 0.54, "high": 0.68}}
+    prepared = made(
+        "prepare",
+        {
+            "rows": {"train": 700, "validation": 100, "test": 200},
+            "rejected": {"null_text": 2, "too_long": 1},
+            "duplicates": {"exact": 4, "near": 5},
+            "head": HEAD,
+            "baseline": baseline,
+        },
+        profile={
+            "label_shares": {EVIL: 0.6, "ham": 0.4},
+            "length_histogram": {"edges": [0, 8, 16, 32], "counts": [10, 500, 190]},
+        },
+    )
+    found = evaluate.measure(tiny_recipe(table), prepared, prepared.facts["head"], rows, outputs)
+    found["baseline_difference"] = {"value": 0.2, "low": 0.1, "high": 0.3}
+    found["variant"] = "int8"
+    found["worst"] = [
+        {"row": 7, "target": EVIL, "decision": "ham", "probability": 0.97, "text": rows.texts[7]}
+    ]
+    lost = SliceGain("label", EVIL, 100, 0.7, 0.72, Difference(-0.02, -0.1, 0.06, 0.04, 0.11))
+    decision = decide(
+        Promote(max_latency_ratio=2),
+        metric="accuracy",
+        rows=200,
+        candidate=Measured(found["metrics"]["accuracy"]["value"], 23_100_000, 30_000.0),
+        champion=Measured(0.75, 23_000_000, 29_000.0),
+        champion_version="3",
+        difference=Difference(0.08, 0.03, 0.13, 0.025, 0.07),
+        slices=[lost],
+    )
+    kept = {"status": "kept", "reason": None, "size_bytes": 23_100_000}
+    return {
+        "prepare": prepared,
+        "train": made(
+            "train",
+            {
+                "best": {"step": 20, "metric": "accuracy", "value": 0.81},
+                "steps": 40,
+                "epochs": 2.0,
+                "precision": "bf16",
+                "device": "cpu",
+                "batch": {"per_device": 8, "accumulation": 2},
+                "tokens_per_second": 3471,
+                "retries": [],
+            },
+            events=[
+                {"step": 10, "epoch": 0.5, "loss": 0.7},
+                {"step": 20, "epoch": 1.0, "validation": {"loss": 0.5, "accuracy": 0.81}},
+                {"step": 30, "epoch": 1.5, "loss": 0.4},
+            ],
+        ),
+        "export": made(
+            "export",
+            {
+                "default": "int8",
+                "device": "cpu",
+                "torch": {"tokens_per_second": 5000.0, "metric": 0.81},
+                "variants": [
+                    {**kept, "name": "int8", "tokens_per_second": 30_000.0, "agreement": 0.99},
+                    {"name": "fused", "status": "refused", "reason": "agreement is 0.91"},
+                ],
+            },
+            attention={
+                "looking": ["a", EVIL],
+                "looked_at": ["a", "", "\n"],
+                "shares": np.full((1, 2, 2, 3), 1 / 3).tolist(),
+            },
+        ),
+        "evaluate": made("evaluate", {}, metrics=found),
+        "decide": made("decide", decision.to_dict()),
+    }
+
+
+def test_every_section_shows_its_numbers(stages: dict[str, Artifact], recipe: Recipe) -> None:
+    page = Page(render(recipe, stages))
+    for words in (
+        "Promoted over version 3",
+        "champion, version 3 0.750",
+        "TF-IDF baseline 0.610 0.540 to 0.680",
+        "The interval of the gain in accuracy must lie above 0: +0.0800 (+0.0300 to +0.1300)",
+        "200 test rows on which these two models differ as they do show a true gain of 0.0700",
+        "expected calibration error",
+        "int8 30,000 6.0 23.1 MB 0.9900",
+        "refused : agreement is 0.91",
+        "step 20 accuracy 0.8100",
+        "rejected 3 null_text 2, too_long 1",
+        "duplicates taken out 9 exact 4, near 5",
+        "ham 40.0%",
+        stages["export"].digest,
+        "hidden_size: 32",
+    ):
+        assert words in page, words
+
+
+def test_nothing_that_comes_from_data_becomes_markup(
+    stages: dict[str, Artifact], recipe: Recipe
+) -> None:
+    page = Page(render(recipe, stages))
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert f"{EVIL} , taken for ham" in page
+    assert f"text 7 {EVIL}" in page
+    assert f"label={EVIL} (100 rows)" in page
+
+
+def test_the_page_asks_nothing_of_a_network(stages: dict[str, Artifact], recipe: Recipe) -> None:
+    text = render(recipe, stages)
+    page = Page(text)
+    for tag, attributes in page.tags:
+        for name in {"src", "srcset", "href"} & set(attributes):
+            assert str(attributes[name]).startswith("data:image/svg+xml;"), tag
+    assert not re.search(r"url\(|@import", text)
+    assert {tag for tag, _ in page.tags}.isdisjoint({"link", "iframe", "object"})
+    pictures_in_it = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert len(pictures_in_it) == 5
+    assert all(attributes["alt"] for attributes in pictures_in_it)
+
+
+def test_a_first_model_without_baseline_reads_as_well(
+    stages: dict[str, Artifact], recipe: Recipe
+) -> None:
+    first = decide(
+        Promote(floor=0.99), metric="accuracy", rows=200, candidate=Measured(0.84, 23_100_000)
+    )
+    facts = {**stages["prepare"].facts, "baseline": None}
+    stages["prepare"] = replace(stages["prepare"], facts=facts)
+    stages["decide"] = made("decide", first.to_dict())
+    page = Page(render(recipe, stages))
+    assert "Refused. The floor asks for accuracy of at least 0.99: 0.8400." in page
+    assert "TF-IDF" not in page
+    assert "champion, version" not in page
+
+
+def test_the_recipe_is_shown_without_its_password(recipe: Recipe) -> None:
+    url = "postgresql://reader:s3cret@db/rows"
+    source = {"kind": "sql", "url": url, "query": "SELECT 1"}
+    changed = Recipe.model_validate({**recipe.model_dump(mode="json"), "data": {"source": source}})
+    text = recipe_text(changed)
+    assert "reader:***@db" in text
+    assert "s3cret" not in text
+    assert "max_grad_norm" not in text  # a default
+
+
+def test_pictures_are_the_same_bytes_each_time_in_two_looks() -> None:
+    bins = [{"confidence": 0.7, "accuracy": 0.6, "low": 0.4, "high": 0.8, "rows": 9}]
+    one, other = plots.reliability(bins), plots.reliability(bins)
+    assert one == other
+    assert set(one) == {"light", "dark"}
+    assert one["light"] != one["dark"]
+
+
+@pytest.mark.parametrize(
+    "labels", [["a", "b"], [f"label $x_{i}$" for i in range(20)], ["体育", "a"]]
+)
+def test_a_confusion_matrix_takes_any_labels(labels: list[str]) -> None:
+    k = len(labels)
+    drawn = plots.confusion(labels, np.eye(k, dtype=int).tolist())
+    assert drawn["dark"].startswith(b"<?xml")
+
+
+def test_a_label_that_the_font_lacks_goes_by_its_number() -> None:
+    assert plots.tick_name(3, "体育") == "#3"
+    assert plots.tick_name(0, "a label that is far too long") == "a label that is…"
+
+
+@pytest.mark.parametrize(
+    ("highs", "to"),
+    [
+        ([], 1.0),
+        ([0.0, 0.0], 1.0),
+        ([0.4, 0.98], 1.0),
+        ([12.0, 34.7], 40.0),
+        ([100.00000000000003], 100.0),
+    ],
+)
+def test_slices_have_a_scale_that_holds_them(highs: list[float], to: float) -> None:
+    assert slice_scale([{"high": one} for one in highs]) == {"low": 0.0, "high": to}
+
+
+def test_durations_are_words() -> None:
+    assert [duration(s) for s in (0.44, 83, 720, 11_520)] == ["0.4 s", "83 s", "12 min", "3.2 h"]
+
+
+def test_a_real_run_is_reported_and_then_found(
+    recipe: Recipe, prepared: Artifact, trained: Artifact, exported: Artifact, evaluated: Artifact
+) -> None:
+    decided = compare(recipe, prepared, exported, evaluated, None)
+    first = report(recipe, prepared, trained, exported, evaluated, decided)
+    text = (first.path / "report.html").read_text(encoding="utf-8")
+    assert Decision.from_dict(decided.facts).summary.removeprefix("Promoted") in Page(text)
+    assert report(recipe, prepared, trained, exported, evaluated, decided).cached

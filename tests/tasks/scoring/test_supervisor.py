@@ -1,0 +1,168 @@
+"""Rows that kill the process that scores them: real processes, really killed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from headrace.serving.errors import InputError, PlanError
+from headrace.serving.jobs.job import begun
+from headrace.serving.jobs.storage import open_output
+from headrace.serving.jobs.storage.base import PLAN
+from headrace.tasks.runtime.artifacts import Artifact
+from headrace.tasks.scoring import supervisor
+from tests import ROOT
+from tests.serving.tiny_model import make_model
+
+# A worker whose tokenizer ends the process at certain texts, as a bug in a native library would.
+DEADLY = """
+import os, signal
+from headrace.serving.text import tokenizer
+
+encode = tokenizer.TextTokenizer.encode
+
+def deadly(self, texts):
+    if any("deadly" in text for text in texts):
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if any("often" in text for text in texts) and len(texts) > 1:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return encode(self, texts)
+
+tokenizer.TextTokenizer.encode = deadly
+"""
+
+
+@pytest.fixture
+def deadly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python runs sitecustomize.py in every process that it starts."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(DEADLY)
+    path = os.pathsep.join([str(tmp_path / "site"), str(ROOT)])
+    monkeypatch.setenv("PYTHONPATH", path)
+
+
+def job(exported: Artifact, folder: Path, texts: list[str], **how: Any) -> dict[str, Any]:
+    source = folder / "rows.csv"
+    source.write_text("\n".join(["text", *texts, ""]))
+    at = {"model": str(exported.path / "model"), "paths": [str(source)]}
+    return {**at, "output": str(folder / "out"), "chunk_rows": 10, "text_column": "text", **how}
+
+
+def test_a_row_that_kills_is_set_aside_and_the_job_goes_on(
+    exported: Artifact, tmp_path: Path, deadly: None
+) -> None:
+    texts = [f"goal match {i}" for i in range(40)]
+    texts[13] = "a deadly goal"
+    texts[17] = "a deadly match"
+    seen: list[dict[str, int]] = []
+    report = supervisor.run(job(exported, tmp_path, texts), seen.append)
+    assert report["rows"] == 40
+    assert report["errors"] == {"killed_worker": 2}
+    assert (seen[-1]["rows"], seen[-1]["n_rows"], seen[-1]["errors"]) == (40, 40, 2)
+    rows = pq.read_table(tmp_path / "out").to_pydict()
+    assert [i for i, error in enumerate(rows["error"]) if error] == [13, 17]
+    assert rows["label"].count(None) == 2
+    listed = json.loads((tmp_path / "out" / "_quarantine.json").read_bytes())
+    assert listed == {"13": "killed_worker", "17": "killed_worker"}
+
+
+def test_a_death_that_no_row_explains_ends_the_job(
+    exported: Artifact, tmp_path: Path, deadly: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "DEATHS", 1)
+    with pytest.raises(supervisor.WorkerDied, match="no single row is to blame"):
+        supervisor.run(job(exported, tmp_path, ["goal", "often one", "often two"]))
+
+
+def test_a_worker_that_cannot_start_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "site" / "onnxruntime"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise ImportError('libgomp.so.1: cannot open it')")
+    monkeypatch.setenv("PYTHONPATH", str(broken.parent))
+    (tmp_path / "rows.csv").write_text("text\ngoal\n")
+    given = {"model": str(make_model(tmp_path / "model")), "paths": [str(tmp_path / "rows.csv")]}
+    with pytest.raises(
+        supervisor.WorkerDied,
+        match=r"died 3 times before it began, .*: ImportError: libgomp.so.1: cannot open it$",
+    ):
+        supervisor.run({**given, "output": str(tmp_path / "out"), "text_column": "text"})
+    assert "Traceback" in capfd.readouterr().err
+
+
+def test_no_other_job_comes_in_while_a_dead_worker_is_replaced(
+    exported: Artifact, tmp_path: Path, deadly: None
+) -> None:
+    texts = [f"goal match {i}" for i in range(40)]
+    texts[13] = texts[30] = "a deadly goal"
+    given, out = job(exported, tmp_path, texts), open_output(tmp_path / "out")
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(supervisor.run, given)
+        while out.read(PLAN) is None:
+            assert not running.done()
+        tries = 0
+        while not out.finished():
+            with contextlib.suppress(PlanError), out.held():
+                assert out.finished(), "the output was free"
+            tries += 1
+        assert running.result()["errors"] == {"killed_worker": 2}
+    assert tries > 10
+
+
+def test_what_the_job_raises_is_raised_here(exported: Artifact, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"has no column 'txt'; did you mean 'text'"):
+        supervisor.run(job(exported, tmp_path, ["goal"], text_column="txt"))
+
+
+def test_any_number_of_files_goes_through(exported: Artifact, tmp_path: Path, deadly: None) -> None:
+    """More than a command line holds: as a whole, and of each of its arguments."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    files = [folder / f"{i:04}-{'long' * 55}.csv" for i in range(1800)]
+    for i, file in enumerate(files):
+        file.write_text(f"text\n{'a deadly goal' if i == 7 else 'goal'}\n")
+    names = [str(file) for file in files]
+    assert sum(map(len, names)) > 400_000
+    given = {**job(exported, tmp_path, []), "paths": names, "chunk_rows": 100}
+    report = supervisor.run(given)
+    assert (report["rows"], report["errors"]) == (1800, {"killed_worker": 1})
+    with pytest.raises(PlanError, match=r"was 1,800 files and is now 1,799: 0003-long.* is gone"):
+        supervisor.run({**given, "paths": [*names[:3], *names[4:]]})
+
+
+def test_any_number_of_chunks_goes_through(exported: Artifact, tmp_path: Path) -> None:
+    given = job(exported, tmp_path, ["goal"] * 100_000, chunk_rows=1)
+    done: list[int] = []
+
+    def committed(chunk: int) -> None:
+        done.append(chunk)
+        if len(done) == 3:
+            raise KeyboardInterrupt
+
+    with begun(**given) as planned:
+        assert planned.plan.n_chunks == 100_000
+        with pytest.raises(KeyboardInterrupt):
+            supervisor.work(given, planned.to_share(), committed)
+    # Three lanes have a chunk each; the quickest is heard of first.
+    assert len(set(done)) == 3
+    assert max(done) < 10
+
+
+def test_killers_are_found_in_halves() -> None:
+    tried: list[range] = []
+
+    def kills(rows: range) -> bool:
+        tried.append(rows)
+        return 700 in rows
+
+    assert supervisor._killers(range(1000), kills) == [700]
+    assert len(tried) < 25
+    assert supervisor._killers(range(0), kills) == []

@@ -1,0 +1,125 @@
+"""What would stop a run after its training is told before it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace.configs.errors import RecipeError
+from headrace.configs.schema import Recipe
+from headrace.serving.errors import InputError
+from headrace.tasks.data.prepare import prepare
+from headrace.tasks.preflight import foresee
+from headrace.tasks.runtime.artifacts import Artifact
+from tests.helpers import changed
+from tests.toy import sentences, tiny_recipe, write_csv
+
+
+def test_a_recipe_that_can_be_trained_passes(recipe: Recipe, prepared: Artifact) -> None:
+    foresee(recipe, prepared)
+
+
+def scratch(recipe: Recipe, **changes: Any) -> dict[str, Any]:
+    """The section `model` with other fields of `scratch`."""
+    own = recipe.model.scratch.model_dump()
+    config = {**own["config"], **changes.pop("config", {})}
+    return {"model": {"scratch": {**own, **changes, "config": config}}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"promote": {"metric": "blue"}}, "promote.metric: classification has no metric 'blue'"),
+        ({"train": {"best_by": "blue"}}, "train.best_by: no metric 'blue'"),
+        ({"evaluate": {"slices": ["foo"]}}, "evaluate.slices: the column 'foo' is not carried"),
+        ({"export": {"default": "fp16"}}, "export.default: fp16 is not among export.variants"),
+        ({"model": {"max_length": 128}}, "64 positions are too few for model.max_length 128"),
+        ({"model_type": "brt"}, "model.scratch.model_type: no model type 'brt'; did you mean 'b"),
+        ({"config": {"hiden_size": 3}}, "bert has no 'hiden_size'; did you mean 'hidden_size'"),
+        ({"config": {"hidden_size": 33}}, "model.scratch.config: no such bert: The hidden size"),
+        ({"config": {"num_hidden_layers": "a"}}, "no such bert: .*num_hidden_layers.*'a'"),
+        (
+            {"model_type": "transformer-encoder", "config": {"attention_window": 0}},
+            "no such transformer-encoder: .*attention_window must be 1 or more, not 0",
+        ),
+    ],
+)
+def test_what_cannot_be_is_told(
+    recipe: Recipe, prepared: Artifact, changes: dict[str, Any], problem: str
+) -> None:
+    of_scratch = not set(changes) <= {*Recipe.model_fields}
+    sections = scratch(recipe, **changes) if of_scratch else changes
+    with pytest.raises(RecipeError, match=problem):
+        foresee(changed(recipe, **sections), prepared)
+
+
+@pytest.mark.parametrize(
+    ("positions", "options", "kind", "problem"),
+    [
+        (64, {}, InputError, "max_new_tokens must be under 64, the tokens that the model has"),
+        (32, {"max_new_tokens": 4}, RecipeError, "positions for 32 tokens; its gate compares 32"),
+    ],
+)
+def test_a_model_that_writes_needs_room_for_it(
+    tmp_path: Path, positions: int, options: dict[str, Any], kind: type[Exception], problem: str
+) -> None:
+    recipe = tiny_recipe(
+        write_csv(tmp_path / "rows.csv", sentences(100)), objective="generation", options=options
+    )
+    own = recipe.model.scratch.config
+    section = {
+        "source": "scratch",
+        "max_length": 16,
+        "scratch": {
+            "model_type": "transformer-decoder",
+            "vocab_size": 300,
+            "config": {**own, "max_position_embeddings": positions},
+        },
+    }
+    content = {**recipe.model_dump(mode="json"), "model": section}
+    recipe = recipe.model_validate(content)
+    with pytest.raises(kind, match=problem):
+        foresee(recipe, prepare(recipe))
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"max_new_tokens": 8}, None),
+        ({"max_new_tokens": 8, "stop": ["."], "repetition_penalty": 1.3}, None),
+        ({"max_new_tokens": 8, "temperature": 0.5, "top_k": 3, "top_p": 0.9, "seed": 1}, None),
+        ({}, "max_new_tokens must be under 64, the tokens that the model has"),
+        ({"max_new_tokens": 8, "stop": [""]}, "stop must be a list of strings"),
+        ({"max_new_tokens": 8, "seed": -1}, "seed must be 0 or more"),
+    ],
+)
+def test_how_a_model_from_elsewhere_is_to_write_is_told_before_it_is_trained(
+    tmp_path: Path, options: dict[str, Any], problem: str | None
+) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from headrace.configs.schema import Model
+    from headrace.tasks.models import train_tokenizer
+    from tests.tasks.export.test_pretrained_generators import SIZES
+
+    texts = [text for text, _ in sentences(60)]
+    folder = tmp_path / "model"
+    scratch_model = {"model_type": "gpt2", "vocab_size": 300}
+    described = {"source": "scratch", "max_length": 32, "scratch": scratch_model}
+    tokenizer = train_tokenizer.train(texts, Model.model_validate(described))
+    shape = {"n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 64, "bos_token_id": 2}
+    config = GPT2Config(vocab_size=len(tokenizer), **shape, **SIZES)
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    recipe = tiny_recipe(
+        write_csv(tmp_path / "rows.csv", sentences(60)), objective="generation", options=options,
+        model={"source": str(folder), "max_length": 32},
+    )  # fmt: skip
+    prepared = prepare(recipe)
+    if problem is None:
+        foresee(recipe, prepared)
+        return
+    with pytest.raises(InputError, match=problem):
+        foresee(recipe, prepared)
