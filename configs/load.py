@@ -19,6 +19,16 @@ EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 """A number that YAML reads as text, for want of a point or a sign."""
 SHOWN_CHARS = 300
 """Of a value, or of what is wrong with it."""
+RENAMED = {
+    "beams": "num_beams",
+    "best_by": "metric_for_best_model",
+    "floor": "min_value",
+    "joined": "concatenate",
+    "piece": "chunk_chars",
+    "schedule": "lr_scheduler_type",
+    "warmup": "warmup_steps",
+}
+"""Keys of version 0.1, and their names since."""
 PATHS = {"files": ("train", "validation", "test"), "text": ("files",)}
 """By kind of source, the keys that name files."""
 
@@ -205,8 +215,11 @@ def _has(content: Any, part: Any) -> bool:
 def _what_is_wrong(error: Mapping[str, Any], key: str, model: type[BaseModel]) -> str:
     if error["type"] == "extra_forbidden":
         allowed = _allowed_keys(model, [str(part) for part in error["loc"][:-1]])
-        near = difflib.get_close_matches(str(error["loc"][-1]), allowed, n=1, cutoff=0.5)
+        last = str(error["loc"][-1])
+        near = difflib.get_close_matches(last, allowed, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(allowed)}"
+        if RENAMED.get(last) in allowed:
+            hint = f"it is called {RENAMED[last]!r} now"
         return f"unknown key {excerpt(repr(key))}; {hint}"
     if error["type"] == "missing":
         return f"{key!r} is missing"

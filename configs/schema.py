@@ -120,7 +120,7 @@ class TextSource(Section):
     files: str | list[str]
     """Path or glob (or a list of them), read one after the other. Relative paths start at the
     recipe's own folder."""
-    piece: int = Field(2_000, ge=100)
+    chunk_chars: int = Field(2_000, ge=100)
     """Characters of a row, at most."""
     validation: float = Field(0.1, ge=0, lt=0.5)
     """Share of the text in front of the test's."""
@@ -280,9 +280,11 @@ class Train(Section):
     """In place of `batch_size`: tokens of a step, padding included. Of text to text, those of the
     longer side."""
     learning_rate: float = Field(1e-4, gt=0)
-    warmup: float = Field(0.06, ge=0, lt=1)
-    """Share of steps with a rising learning rate."""
-    schedule: Literal["linear", "cosine", "constant_with_warmup", "inverse_sqrt"] = "linear"
+    warmup_steps: float = Field(0.06, ge=0)
+    """Steps with a rising learning rate; below 1: a share of all steps."""
+    lr_scheduler_type: Literal["linear", "cosine", "constant_with_warmup", "inverse_sqrt"] = (
+        "linear"
+    )
     weight_decay: float = Field(0.01, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
@@ -300,7 +302,7 @@ class Train(Section):
     numbers of the optimizer: 12 bytes a parameter. The newest and the best are kept, and while one
     is written there are three. Training waits for the disk, a second or two for each GB. No result
     depends on it."""
-    best_by: str | None = None
+    metric_for_best_model: str | None = None
     """Validation metric that picks the checkpoint; the objective's own by default."""
     early_stopping: EarlyStopping | None = None
     seed: int = 0
@@ -366,7 +368,7 @@ class Promote(Section):
     """The objective's own by default."""
     margin: float = Field(0.01, ge=0)
     """Loss that `not_worse` accepts, as a share of the metric's scale: 0.01 is a point of BLEU."""
-    floor: float | None = None
+    min_value: float | None = None
     """No model below this value of the metric, champion or not. Needed where the champion is
     damaged, so that there is nothing to compare with."""
     baseline: Literal["not_below", "ignore"] = "not_below"

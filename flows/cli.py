@@ -124,12 +124,12 @@ def init(arguments: argparse.Namespace) -> Result:
 def check(arguments: argparse.Namespace) -> Result:
     from headrace.configs.load import load
     from headrace.flows import summary
+    from headrace.tasks import preflight
     from headrace.tasks.data.prepare import prepare
-    from headrace.tasks.preflight import foresee
 
     recipe = load(arguments.recipe, arguments.overrides)
     prepared = prepare(recipe)
-    foresee(recipe, prepared)
+    preflight.check(recipe, prepared)
     text = "\n".join([summary.line("prepare", prepared), *summary.of_check(recipe, prepared)])
     return DONE, {"folder": str(prepared.path), **prepared.facts}, text
 

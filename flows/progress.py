@@ -22,7 +22,7 @@ ARTIFACT_EVERY_S = 5.0
 Event = dict[str, Any]
 
 
-class Paced:
+class Throttle:
     """Calls through at most once in `every_s` seconds."""
 
     def __init__(self, call: Callable[..., None], every_s: float) -> None:
@@ -49,7 +49,7 @@ def bar(title: str, unit: str) -> Iterator[Callable[[int, int, str], None]]:
             ending = f", {left} left" if made and done < total else ""
             log.info("%s: %s of %s %s, %s%s", title, f"{done:,}", f"{total:,}", unit, note, ending)
 
-        yield Paced(say, LINE_EVERY_S)
+        yield Throttle(say, LINE_EVERY_S)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -70,7 +70,7 @@ class PrefectArtifact:
     def __init__(self, description: str) -> None:
         self._description = description
         self._id: UUID | None = None
-        self.paced = Paced(self.tell, ARTIFACT_EVERY_S)
+        self.paced = Throttle(self.tell, ARTIFACT_EVERY_S)
 
     @property
     def begun(self) -> bool:

@@ -24,12 +24,12 @@ from headrace.configs.load import load
 from headrace.configs.schema import Recipe
 from headrace.flows import progress, summary
 from headrace.flows.summary import Outcome
+from headrace.tasks import preflight
 from headrace.tasks.data.prepare import prepare
 from headrace.tasks.evaluation.comparable import check_comparable
-from headrace.tasks.evaluation.decide import compare
+from headrace.tasks.evaluation.decide import decide
 from headrace.tasks.evaluation.evaluate import evaluate
 from headrace.tasks.export.export import export
-from headrace.tasks.preflight import foresee
 from headrace.tasks.registry import tracking, versions
 from headrace.tasks.registry.incumbent import Unreadable
 from headrace.tasks.registry.register import Registered, register
@@ -56,8 +56,8 @@ def training(recipe: str, overrides: list[str] | None = None) -> Any:
         exported = stage(export)(settings, prepared, trained)
         evaluated = stage(evaluate)(settings, prepared, exported)
         for _ in range(MAX_DECISIONS):
-            rival = versions.rival(settings.name, exported)
-            decided = stage(compare, name="decide")(settings, prepared, exported, evaluated, rival)
+            champion = versions.incumbent(settings.name, exported)
+            decided = stage(decide)(settings, prepared, exported, evaluated, champion)
             reported = stage(report)(settings, prepared, trained, exported, evaluated, decided)
             registered = stage(register, retry=is_transient)(
                 settings,
@@ -85,10 +85,14 @@ def training(recipe: str, overrides: list[str] | None = None) -> Any:
 
 def check_end(recipe: Recipe, prepared: Artifact) -> None:
     """Raise UserError now for what would otherwise stop the run after hours of training."""
-    foresee(recipe, prepared)
-    champion = versions.rival(recipe.name)
+    preflight.check(recipe, prepared)
+    champion = versions.incumbent(recipe.name)
     if isinstance(champion, Unreadable):
-        needs = "" if recipe.promote.floor is not None else ", and promoted only with promote.floor"
+        needs = (
+            ""
+            if recipe.promote.min_value is not None
+            else ", and promoted only with promote.min_value"
+        )
         log.warning("%s: the new model will be measured alone%s", champion.told, needs)
     elif champion is not None:
         check_comparable(recipe, prepared, champion)

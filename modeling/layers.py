@@ -94,7 +94,7 @@ class Seen:
 
 
 @dataclass(kw_only=True)
-class View(Seen):
+class SelfAttentionContext(Seen):
     """In self-attention: the text itself. Its cache holds the positions before these."""
 
     at_bl: Tensor
@@ -145,7 +145,9 @@ class Layer(nn.Module):
         self.around_feed_forward = Residual(config)
         self._turn = positions.turn  # no module of this layer's
 
-    def forward(self, x_blw: Tensor, view: View, memory: Memory | None = None) -> Tensor:
+    def forward(
+        self, x_blw: Tensor, view: SelfAttentionContext, memory: Memory | None = None
+    ) -> Tensor:
         """(b, l, w)"""
 
         def see(x_blw: Tensor) -> Tensor:

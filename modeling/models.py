@@ -36,7 +36,7 @@ from .layers import Memory
 from .positions import Sinusoidal
 from .transformer import Decoder, Encoder
 
-IGNORED = -100
+IGNORE_INDEX = -100
 """The label of positions that a loss leaves out."""
 
 
@@ -231,7 +231,7 @@ class EncoderDecoderForSeq2SeqLM(_Model, GenerationMixin):  # type: ignore[misc]
         """The labels one step later, behind the start token."""
         ids = labels.new_full(labels.shape, self.config.decoder_start_token_id)
         ids[:, 1:] = labels[:, :-1]
-        return ids.masked_fill(ids == IGNORED, self.config.pad_token_id or 0)
+        return ids.masked_fill(ids == IGNORE_INDEX, self.config.pad_token_id or 0)
 
     def forward(
         self,
@@ -277,7 +277,7 @@ class EncoderDecoderForSeq2SeqLM(_Model, GenerationMixin):  # type: ignore[misc]
             loss = nn.functional.cross_entropy(
                 logits.flatten(0, 1),
                 labels.flatten(),
-                ignore_index=IGNORED,
+                ignore_index=IGNORE_INDEX,
                 reduction="mean" if num_items_in_batch is None else "sum",
             )
             loss = loss / (1 if num_items_in_batch is None else num_items_in_batch)

@@ -22,7 +22,7 @@ from .positions import Positions
 
 
 @dataclass(frozen=True)
-class Reach:
+class AttentionWindow:
     """How far a position looks, in either direction, and how many first ones are global: those look
     at all positions, and all look at them. `causal`: nobody looks ahead."""
 
@@ -44,7 +44,7 @@ class LocalAttention:
     Made for one batch, of which it knows where each token stands.
     """
 
-    reach: Reach
+    reach: AttentionWindow
     at_bl: Tensor
     """Positions, counted from each text's first token."""
     real_bl: Tensor

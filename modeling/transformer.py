@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from .attention import causal_mask, padding_mask
 from .config import TransformerConfig
-from .layers import Layer, Memory, View
+from .layers import Layer, Memory, SelfAttentionContext
 from .positions import POSITIONS
-from .sliding_window import LocalAttention, Reach
+from .sliding_window import AttentionWindow, LocalAttention
 
 
 class Stack(nn.Module):
@@ -56,10 +56,12 @@ class Stack(nn.Module):
         self.norm = (
             nn.LayerNorm(width, eps=config.layer_norm_eps) if config.norm_first else nn.Identity()
         )
-        self.reach: Reach | None = None
+        self.reach: AttentionWindow | None = None
         """How far a position looks, where that is not at everything."""
         if config.attention_window is not None:
-            self.reach = Reach(config.attention_window, config.n_global_tokens, self.causal)
+            self.reach = AttentionWindow(
+                config.attention_window, config.n_global_tokens, self.causal
+            )
         # transformers' `activation_checkpointing_enable` looks for it, and brings the function.
         self.gradient_checkpointing = False
 
@@ -68,7 +70,9 @@ class Stack(nn.Module):
         x_blw = self.positions.embed(self.tokens(ids_bl) * self.scale, at_bl)
         return self.dropout(self.norm_embeddings(x_blw))
 
-    def through(self, ids_bl: Tensor, view: View, memory: Memory | None = None) -> Tensor:
+    def through(
+        self, ids_bl: Tensor, view: SelfAttentionContext, memory: Memory | None = None
+    ) -> Tensor:
         """What the layers make of tokens at the view's positions: (b, l, w)."""
         x_blw = self.embed(ids_bl, view.at_bl)
         for layer in self.layers:
@@ -78,7 +82,9 @@ class Stack(nn.Module):
                 x_blw = layer(x_blw, view, memory)
         return self.norm(x_blw)
 
-    def view(self, real_bs: Tensor, n_queries: int, maps: list[Tensor] | None = None) -> View:
+    def view(
+        self, real_bs: Tensor, n_queries: int, maps: list[Tensor] | None = None
+    ) -> SelfAttentionContext:
         """What the last `n_queries` positions see. Tokens are counted from 0, padding is not."""
         at_bs = (real_bs.long().cumsum(-1) - 1).clamp(min=0)
         at_bl = at_bs[:, -n_queries:]
@@ -87,13 +93,13 @@ class Stack(nn.Module):
             whole = n_queries == real_bs.shape[1]
             if whole and maps is None and not torch.compiler.is_exporting():
                 attend = LocalAttention(self.reach, at_bl, real_bs, self.positions)
-                return View(at_bl=at_bl, mask=mask, attend=attend)
+                return SelfAttentionContext(at_bl=at_bl, mask=mask, attend=attend)
             mask = mask & self.reach.allows(at_bl[:, None, :, None], at_bs[:, None, None, :])
         elif self.causal:
             mask = mask & causal_mask(n_queries, real_bs.shape[1], real_bs.device)
         bias = self.positions.bias(at_bl, at_bs)
         mask = mask if bias is None else torch.where(mask, bias, -math.inf)
-        return View(at_bl=at_bl, mask=mask, maps=maps)
+        return SelfAttentionContext(at_bl=at_bl, mask=mask, maps=maps)
 
 
 class Encoder(Stack):

@@ -20,7 +20,7 @@ from headrace.tasks.runtime.artifacts import Artifact
 from headrace.tasks.training import train
 
 
-def foresee(recipe: Recipe, prepared: Artifact) -> None:
+def check(recipe: Recipe, prepared: Artifact) -> None:
     """Raise RecipeError, or InputError for how texts are to be written, where the recipe asks for
     what there is not: a metric, a slice, a variant, a model of such sizes."""
     head = prepared.facts["head"]
@@ -54,7 +54,7 @@ def _built(recipe: Recipe, head: dict[str, Any], tokenizer: Any) -> Any:
 
 def _described(recipe: Recipe) -> Any:
     """The configuration of a model that writes, without its weights; None of one that reads."""
-    if not getattr(objectives.get(recipe.objective), "WRITES", False):
+    if not getattr(objectives.get(recipe.objective), "GENERATES", False):
         return None
     from transformers import AutoConfig, GenerationConfig
 
@@ -71,7 +71,7 @@ def _described(recipe: Recipe) -> Any:
 
 def _check_writing(recipe: Recipe, prepared: Artifact, model: Any) -> None:
     """Check that a model that writes can write so, and has positions for what it is to write."""
-    if not getattr(objectives.get(recipe.objective), "WRITES", False):
+    if not getattr(objectives.get(recipe.objective), "GENERATES", False):
         return
     from headrace.tasks.export import decoder_harness
 

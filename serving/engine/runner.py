@@ -22,7 +22,7 @@ from ..heads import Head, Ids
 from ..runtime.batching import Lengths, Shapes, plan_batches
 from ..runtime.session import Session, open_session
 
-WHOLE = 2**62
+NO_LIMIT = 2**62
 """A token budget that holds any batch."""
 
 
@@ -43,7 +43,7 @@ class Runner:
         half: bool = False,
         workers: int = 1,
         threads: int = 1,
-        token_budget: int = WHOLE,
+        token_budget: int = NO_LIMIT,
         disabled_optimizers: Sequence[str] = (),
     ) -> None:
         """`max_length`, `half`, and what is raised: see `open_session`."""
@@ -86,16 +86,16 @@ class Runner:
             token_budget=token_budget or self.token_budget,
             one_length=self.one_length,
             shapes=self.shapes,
-            growth=self._head.growth(**options),
+            max_growth=self._head.max_growth(**options),
         )
 
     def start(
         self, rows: Sequence[Ids], *, token_budget: int | None = None, **options: Any
-    ) -> Running:
+    ) -> PendingBatches:
         """Have the workers run all rows, behind those they were given before."""
         batches = self.batches([len(row) for row in rows], token_budget=token_budget, **options)
         # The longest first: at the end the workers then wait for each other but shortly.
-        return Running(
+        return PendingBatches(
             rows,
             [
                 (batch, self._pool.submit(self._run, [rows[i] for i in batch], options))
@@ -137,7 +137,7 @@ class Batch:
     """The same with padding."""
 
 
-class Running:
+class PendingBatches:
     """Rows at the workers."""
 
     def __init__(

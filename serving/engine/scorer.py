@@ -20,7 +20,7 @@ from ..text.pooling import open_pool
 from ..text.validity import problem
 from ..text.windows import Document, Reader, long_text_of
 from . import golden, manifest
-from .runner import Runner, Running
+from .runner import PendingBatches, Runner
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def defaults(provider: str, head: type[Head]) -> dict[str, int]:
 
 
 @dataclass(frozen=True)
-class Located:
+class WindowOutputs:
     """The output of a text, and those of its windows: where somebody asked for them."""
 
     output: Any
@@ -49,11 +49,11 @@ class Located:
 
 
 @dataclass(frozen=True)
-class Collected:
+class CollectedOutputs:
     """The collected outputs of texts, and what is known of their windows."""
 
     outputs: Any
-    located: Sequence[Located]
+    located: Sequence[WindowOutputs]
 
 
 class Scorer:
@@ -91,9 +91,9 @@ class Scorer:
             self.folder / "tokenizer.json",
             max_length=self.manifest.max_length,
             long_text=long_text,
-            keeps_end=kind.KEEPS_END,
+            keeps_end=kind.TRUNCATION_SIDE == "left",
             offsets=kind.OFFSETS,
-            tells_cuts=kind.TELLS_CUTS,
+            tells_cuts=kind.REPORTS_TRUNCATION,
         )
         self.head = kind(
             self.manifest.head,
@@ -203,16 +203,16 @@ class Scorer:
         token_budget: int | None = None,
         windows: bool = False,
         **options: Any,
-    ) -> Reading:
+    ) -> PendingDocuments:
         """Have the workers run all documents; `collect` takes what comes of it."""
         rows = [window for document in documents for window in document.windows]
         running = self.runner.start(rows, token_budget=token_budget, **options)
-        return Reading(documents, running, self.head, located=windows)
+        return PendingDocuments(documents, running, self.head, located=windows)
 
     def collect(self, outputs: Sequence[Any]) -> Any:
         """One value of all documents' outputs: for classification logits (n, k) float32."""
-        if any(isinstance(one, Located) for one in outputs):
-            return Collected(self.head.collect([one.output for one in outputs]), outputs)
+        if any(isinstance(one, WindowOutputs) for one in outputs):
+            return CollectedOutputs(self.head.collect([one.output for one in outputs]), outputs)
         return self.head.collect(outputs)
 
     def outputs(
@@ -236,15 +236,15 @@ class Scorer:
 
     def decode(self, outputs: Any, *, windows: bool = False, **options: Any) -> pa.Table:
         """Collected outputs to the columns of scored rows, the decision first."""
-        of_texts = outputs.outputs if isinstance(outputs, Collected) else outputs
+        of_texts = outputs.outputs if isinstance(outputs, CollectedOutputs) else outputs
         columns = self.head.columns(of_texts, **options)
         if windows:
-            located = outputs.located if isinstance(outputs, Collected) else []
+            located = outputs.located if isinstance(outputs, CollectedOutputs) else []
             columns.append(self._of_windows(located))
         schema = pa.schema(self.fields(windows=windows, **options))
         return pa.Table.from_arrays(columns, schema=schema)
 
-    def _of_windows(self, located: Sequence[Located]) -> pa.Array:
+    def _of_windows(self, located: Sequence[WindowOutputs]) -> pa.Array:
         each = self.head.alone([output for one in located for output in one.windows])
         names = [field.name for field in self.head.fields()]
         decided = zip(*(column.to_pylist() for column in self.head.columns(each)), strict=True)
@@ -280,13 +280,18 @@ def mark_undecided(errors: list[str | None], places: Sequence[int], decided: pa.
             errors[i] = "model_error"
 
 
-class Reading:
+class PendingDocuments:
     """Documents at the workers."""
 
     def __init__(
-        self, documents: Sequence[Document], running: Running, head: Head, *, located: bool = False
+        self,
+        documents: Sequence[Document],
+        running: PendingBatches,
+        head: Head,
+        *,
+        located: bool = False,
     ) -> None:
-        """`located`: outputs are a Located each."""
+        """`located`: outputs are a WindowOutputs each."""
         # What was run is not kept: a text may be long.
         self._documents: list[Document | None] = [one.without_ids() for one in documents]
         self._running, self._head, self._located = running, head, located
@@ -322,7 +327,7 @@ class Reading:
 
     def _joined(self, document: Document, outputs: Sequence[Any]) -> Any:
         joined = self._head.join(document, outputs)
-        return Located(joined, outputs, document.places()) if self._located else joined
+        return WindowOutputs(joined, outputs, document.places()) if self._located else joined
 
     def cancel(self) -> None:
         self._running.cancel()

@@ -44,10 +44,10 @@ def sample(rows: Sequence[Ids], *, n_tokens: int) -> list[Ids]:
     lengths = np.array([len(row) for row in rows])
     total = int(lengths.sum())
     n_rows = max(1, round(len(rows) * min(1.0, n_tokens / total)))
-    return [rows[i] for i in spread(lengths, n_rows)] * max(1, n_tokens // total)
+    return [rows[i] for i in sample_by_length(lengths, n_rows)] * max(1, n_tokens // total)
 
 
-def spread(lengths: NDArray[np.int64], n_rows: int) -> NDArray[np.int64]:
+def sample_by_length(lengths: NDArray[np.int64], n_rows: int) -> NDArray[np.int64]:
     """Indices of at most `n_rows` rows evenly spaced by length, shortest first."""
     by_length = np.argsort(lengths, kind="stable")
     places = np.linspace(0, len(lengths) - 1, min(n_rows, len(lengths)))

@@ -32,7 +32,7 @@ def search(
     memory: Mapping[str, Array] | None = None,
 ) -> list[Completion]:
     """The best candidate for each prompt, (length,) and not empty; see `completing.complete`."""
-    n, beams = len(prompts), how.beams
+    n, beams = len(prompts), how.num_beams
     if not n:
         return []
     lengths = np.array([len(one) for one in prompts])
@@ -68,16 +68,16 @@ class _Beams:
         how = ending.how
         self._prompt, self._how, self._ends = prompt.tolist(), how, sorted(ending.ends)
         self._ending = ending
-        self.ids: list[list[int]] = [[] for _ in range(how.beams)]
+        self.ids: list[list[int]] = [[] for _ in range(how.num_beams)]
         # All are the same at first: only one may go on.
-        self._scores = np.full(how.beams, NEVER)
+        self._scores = np.full(how.num_beams, NEVER)
         self._scores[0] = 0.0
         self._ended: list[tuple[float, Completion]] = []
         self.done = self._broken = False
 
     def take(self, logits: Array) -> Ids:
         """Go on with the best continuations, by logits (beams, vocabulary): whose each one is."""
-        stay = np.arange(self._how.beams)
+        stay = np.arange(self._how.num_beams)
         if self.done:
             return stay
         if not np.isfinite(logits).all():
@@ -126,10 +126,10 @@ class _Beams:
         kept = ids[:-1] if reason == END_TOKEN else ids
         self._ended.append((ranked, Completion(kept, reason, ranked)))
         self._ended.sort(key=lambda one: -one[0])
-        del self._ended[self._how.beams :]
+        del self._ended[self._how.num_beams :]
 
     def _can_improve(self, n_tokens: int) -> bool:
-        if len(self._ended) < self._how.beams:
+        if len(self._ended) < self._how.num_beams:
             return True
         return bool(self._scores[0] / n_tokens**self._how.length_penalty > self._ended[-1][0])
 

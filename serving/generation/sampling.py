@@ -36,7 +36,7 @@ class Decoding:
     max_new_tokens: int = 64
     min_new_tokens: int = 0
     """Before so many there is no end token."""
-    beams: int = 1
+    num_beams: int = 1
     """Candidates that are kept of each text; 1: none but the text itself."""
     length_penalty: float = 1.0
     """A candidate's score is its log probability over its tokens to this power (Wu et al., 2016,
@@ -74,7 +74,7 @@ class Decoding:
                 f"0 to max_new_tokens, which is {self.max_new_tokens}",
                 0 <= self.min_new_tokens <= self.max_new_tokens,
             ),
-            ("beams", self.beams, f"1 to {MOST_BEAMS}", 1 <= self.beams <= MOST_BEAMS),
+            ("num_beams", self.num_beams, f"1 to {MOST_BEAMS}", 1 <= self.num_beams <= MOST_BEAMS),
             ("seed", self.seed, "0 or more", self.seed >= 0),
             ("temperature", self.temperature, "0 or more", self.temperature >= 0),
             ("top_k", self.top_k, "0 or more", self.top_k >= 0),
@@ -83,10 +83,10 @@ class Decoding:
         ):
             if not holds:
                 raise InputError(f"{name} must be {rule}, not {value}")
-        if self.beams > 1 and self.temperature:
+        if self.num_beams > 1 and self.temperature:
             raise InputError(
-                f"{self.beams} beams keep the likeliest texts, and draw none: with temperature 0, "
-                f"not with {self.temperature:g}"
+                f"num_beams > 1 requires temperature=0: beam search samples no token "
+                f"(num_beams is {self.num_beams}, temperature {self.temperature:g})"
             )
 
 

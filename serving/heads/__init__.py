@@ -12,7 +12,7 @@ import importlib.metadata
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
 import pyarrow as pa
@@ -43,7 +43,7 @@ class Head:
     """Their names."""
     FLAGS: ClassVar[tuple[str, ...]] = ()
     """Those of them that are true or false."""
-    SHARES: ClassVar[Mapping[str, str]] = {}
+    DRIFT_COLUMNS: ClassVar[Mapping[str, str]] = {}
     """Output column to the key of the training profile with its shares: watched for drift."""
     TOKEN_BUDGETS: ClassVar[Mapping[str, int]] = {"cpu": 1024, "cuda": 16_384, "tensorrt": 16_384}
     """By device, tokens a batch holds, padding included: on a CPU what its caches hold, measured on
@@ -54,11 +54,11 @@ class Head:
     """Options of passes that are timed."""
     LARGEST_DECIDES: ClassVar[bool] = True
     """Of golden rows the largest number is the decision: two that are near are not the same."""
-    KEEPS_END: ClassVar[bool] = False
+    TRUNCATION_SIDE: ClassVar[Literal["left", "right"]] = "right"
     """Of a text that is too long, the end is kept, not the start."""
     OFFSETS: ClassVar[bool] = False
     """It has to know where in a text its tokens stand."""
-    TELLS_CUTS: ClassVar[bool] = False
+    REPORTS_TRUNCATION: ClassVar[bool] = False
     """It tells of each text whether it was cut."""
     LIKE_TRAINING: ClassVar[bool] = True
     """What is scored is as long as what was trained on, so that a difference is drift."""
@@ -121,7 +121,7 @@ class Head:
         """Whether texts are not cut to the model's length."""
         return False
 
-    def growth(self, **options: Any) -> int:
+    def max_growth(self, **options: Any) -> int:
         """Tokens that a row may grow by while it runs."""
         return 0
 

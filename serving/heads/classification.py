@@ -23,7 +23,7 @@ class Head(Base):
 
     OPTIONS: ClassVar[tuple[str, ...]] = ("probabilities",)
     FLAGS: ClassVar[tuple[str, ...]] = ("probabilities",)
-    SHARES: ClassVar[Mapping[str, str]] = {"label": "label_shares"}
+    DRIFT_COLUMNS: ClassVar[Mapping[str, str]] = {"label": "label_shares"}
 
     def run(self, session: Any, rows: Sequence[Ids], **options: Any) -> Sequence[Any]:
         """Token ids, each (length,), to logits (rows, k)."""

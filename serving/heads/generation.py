@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields as fields_of
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -41,6 +41,10 @@ def truncated(outputs: Sequence[Completion]) -> pa.Array:
     return pa.array([one.truncated if one.reason else None for one in outputs], pa.bool_())
 
 
+RENAMED = {"beams": "num_beams"}
+"""Settings as models have them that were registered by version 0.1."""
+
+
 class Head(Base):
     """`settings`: `decoding` (the model's own), `ends` (token ids), `context` (how many tokens the
     model has positions for)."""
@@ -50,8 +54,8 @@ class Head(Base):
     TOKEN_BUDGETS: ClassVar[Mapping[str, int]] = {"cpu": 6_144, "cuda": 131_072}
     GOLDEN: ClassVar[Mapping[str, Any]] = {"likelihood": True, "bare": True}
     TIMED: ClassVar[Mapping[str, Any]] = {"min_new_tokens": 32, "max_new_tokens": 32, "stop": ()}
-    KEEPS_END: ClassVar[bool] = True
-    TELLS_CUTS: ClassVar[bool] = True
+    TRUNCATION_SIDE: ClassVar[Literal["left", "right"]] = "left"
+    REPORTS_TRUNCATION: ClassVar[bool] = True
     LIKE_TRAINING: ClassVar[bool] = False
     """Prompts are no whole texts."""
 
@@ -66,7 +70,9 @@ class Head(Base):
     def decoding(self, **options: Any) -> Decoding:
         """The model's own way to write with what the caller asks for. Raises InputError."""
         asked = {name: options[name] for name in DECODING if options.get(name) is not None}
-        how = Decoding(**{**self.settings.get("decoding", {}), **asked})
+        stored = self.settings.get("decoding", {}).items()
+        own = {RENAMED.get(name, name): value for name, value in stored}
+        how = Decoding(**own | asked)
         most = self.settings["context"] - len(self.frame[0])
         if how.max_new_tokens >= most:
             raise InputError(
@@ -83,9 +89,9 @@ class Head(Base):
     def reads_whole(self, *, likelihood: bool = False, **options: Any) -> bool:
         return likelihood
 
-    def growth(self, *, likelihood: bool = False, **options: Any) -> int:
+    def max_growth(self, *, likelihood: bool = False, **options: Any) -> int:
         how = self.decoding(**options)
-        return 0 if likelihood else how.max_new_tokens * how.beams
+        return 0 if likelihood else how.max_new_tokens * how.num_beams
 
     def begin(
         self, session: Any, rows: Sequence[Ids]
@@ -132,7 +138,7 @@ class Head(Base):
     def write(self, session: Any, rows: Sequence[Ids], how: Decoding) -> list[Completion]:
         raw, starts, memory = self.begin(session, rows)
         ends = self.settings["ends"]
-        if how.beams > 1:
+        if how.num_beams > 1:
             return beam_search.search(raw, starts, how, ends=ends, text=self.text, memory=memory)
         scored = memory is not None
         return complete(raw, starts, how, ends=ends, text=self.text, memory=memory, scored=scored)

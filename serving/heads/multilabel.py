@@ -22,7 +22,7 @@ UNDECIDED = 0.5
 class Head(Classification):
     """`settings`: `labels`, in the order of the logits, and their `thresholds`."""
 
-    SHARES: ClassVar[dict[str, str]] = {}
+    DRIFT_COLUMNS: ClassVar[dict[str, str]] = {}
     LARGEST_DECIDES: ClassVar[bool] = False
 
     def fields(self, *, probabilities: bool = False, **options: Any) -> list[pa.Field]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -44,8 +44,8 @@ class Head(Writing):
     """`settings`: those of generation, and `start`, the token that every output begins with."""
 
     OPTIONS: ClassVar[tuple[str, ...]] = DECODING
-    GOLDEN: ClassVar[Mapping[str, Any]] = {"max_new_tokens": 8, "beams": 1}
-    KEEPS_END: ClassVar[bool] = False
+    GOLDEN: ClassVar[Mapping[str, Any]] = {"max_new_tokens": 8, "num_beams": 1}
+    TRUNCATION_SIDE: ClassVar[Literal["left", "right"]] = "right"
     LIKE_TRAINING: ClassVar[bool] = True
 
     @property
@@ -68,7 +68,7 @@ class Head(Writing):
     def run(self, session: Sessions, rows: Sequence[Ids], **options: Any) -> Sequence[Completion]:
         how = self.decoding(**options)
         made = self.write(session, rows, how)
-        if how.beams == 1:  # a beam's score is that already
+        if how.num_beams == 1:  # a beam's score is that already
             for one in made:
                 one.score /= max(one.n_tokens, 1) ** how.length_penalty
         return made

@@ -184,7 +184,7 @@ def scored(
             written([outputs[place] for place in failed]),
             profile,
         ),
-        {name: decided.column(name).to_pylist() for name in scorer.head.SHARES},
+        {name: decided.column(name).to_pylist() for name in scorer.head.DRIFT_COLUMNS},
     )
     contents = [0] * len(chunk)
     for i, content in zip(chunk.good, chunk.contents, strict=True):

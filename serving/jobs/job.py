@@ -2,7 +2,7 @@
 
 What has a whole commit (storage/) is not done again, and what decides the bytes is frozen in
 _plan.json (plan.py): the parts of a job that was killed are those of one that was not. `run` does
-it all; several processes or machines share a job's chunks between `begun` and `Begun.finish`, each
+it all; several processes or machines share a job's chunks between `begun` and `JobRun.finish`, each
 with `work` (the chunks themselves are pipeline.py's).
 """
 
@@ -31,13 +31,13 @@ from ..text.windows import long_text_of
 from . import leftovers, redo_rejected, start
 from . import plan as plans
 from .chunks import BlockReader, set_aside, tokenised
-from .pipeline import Lanes, OnChunk, Take
+from .pipeline import ChunkPipeline, OnChunk, Take
 from .plan import Plan
 from .report import Progress, Report, report_of
 from .storage import open_output
 from .storage.base import PLAN, QUARANTINE, Output, Record
 
-__all__ = ["Begun", "Progress", "Report", "begun", "run", "try_rows", "work"]
+__all__ = ["JobRun", "Progress", "Report", "begun", "run", "try_rows", "work"]
 
 OnProgress = Callable[[Progress], None]
 
@@ -56,7 +56,7 @@ def run(
     `how`: see `begun`, which also says what is raised.
     """
     with begun(model, paths, output, **how) as job:
-        counted = Counted(job, on_progress)
+        counted = ProgressTracker(job, on_progress)
 
         def told(number: int, record: Record | None) -> None:
             counted.on_chunk(number, record)
@@ -93,7 +93,7 @@ def begun(
     retry_rejected: bool = False,
     held: bool = False,
     **options: Any,
-) -> Iterator[Begun]:
+) -> Iterator[JobRun]:
     """A job with its plan, new or as it was begun earlier; on a disk nobody else has it meanwhile.
 
     `model`: a model folder. `paths`, `output`: on a disk, or URLs. `options`: the head's, such as
@@ -159,7 +159,7 @@ def begun(
                 raise PlanError(f"another job has just begun at {out}; run this again") from None
         else:
             if retry_rejected:
-                mended = redo_rejected.mended(frozen, asked.pop("input"))
+                mended = redo_rejected.with_new_input(frozen, asked.pop("input"))
             plans.check_same(frozen, **asked, provider=PROVIDERS.get(device))
         done = out.all_committed(frozen.n_chunks)
         again = redo_rejected.find(out, done, frozen) if frozen.retrying or mended else {}
@@ -169,7 +169,7 @@ def begun(
             # What killed a process once is a rejected row too.
             out.remove(QUARANTINE)
             out.write(PLAN, asdict(frozen))
-        job = Begun(
+        job = JobRun(
             folder, files, out, described, frozen, done, again, scorer, started, max_rejected
         )
         if job.missing:
@@ -178,7 +178,7 @@ def begun(
 
 
 @dataclass
-class Begun:
+class JobRun:
     """A job under way, for the process that holds it."""
 
     folder: Path
@@ -193,7 +193,7 @@ class Begun:
     scorer: Scorer | None
     started: float
     max_rejected: float | None
-    lanes: Lanes | None = None
+    lanes: ChunkPipeline | None = None
     """Of this process, when it does chunks itself."""
     earlier: list[Record] = field(init=False)
     """Those that were there before this run; of a chunk with rejected rows, the others."""
@@ -225,9 +225,9 @@ class Begun:
             )
         return self.missing
 
-    def opened(self) -> Lanes:
+    def opened(self) -> ChunkPipeline:
         opened = start.opened(self.folder, self.plan, self.files, scorer=self.scorer)
-        return Lanes(opened, self.plan, self.out)
+        return ChunkPipeline(opened, self.plan, self.out)
 
     def finish(self) -> Report:
         """Write down that it is done: nothing may be missing. Leftovers of killed jobs go."""
@@ -250,10 +250,10 @@ class Begun:
         return report
 
 
-class Counted:
+class ProgressTracker:
     """Keeps a job's records and its progress."""
 
-    def __init__(self, job: Begun, on_progress: OnProgress | None) -> None:
+    def __init__(self, job: JobRun, on_progress: OnProgress | None) -> None:
         self._job, self._on_progress = job, on_progress
         self._earlier = sum(record["rows"] for record in job.earlier)
         self._errors = sum(sum(record["errors"].values()) for record in job.earlier)
@@ -304,7 +304,7 @@ def work(
     out = open_output(output)
     plan = start.planned(out)
     files = find_files(paths, plan.max_row_bytes)
-    lanes = Lanes(start.opened(Path(model), plan, files, workers=workers), plan, out)
+    lanes = ChunkPipeline(start.opened(Path(model), plan, files, workers=workers), plan, out)
     lanes.run(take, on_chunk, lambda *batch: None)
     return lanes.steps_s
 

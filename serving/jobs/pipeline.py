@@ -18,7 +18,7 @@ from queue import SimpleQueue
 from types import MappingProxyType
 from typing import Any
 
-from ..engine.scorer import OnBatch, Reading
+from ..engine.scorer import OnBatch, PendingDocuments
 from ..tables import writers
 from . import redo_rejected
 from .chunks import Chunk, by_file, scored, set_aside, tokenised
@@ -36,7 +36,7 @@ OnChunk = Callable[[int, Record | None], None]
 """Gets the number of a chunk that is begun (None), and again with its record when committed."""
 
 
-class Lanes:
+class ChunkPipeline:
     """`.steps_s`: seconds spent in each step so far, of all lanes; they overlap."""
 
     def __init__(self, opened: Opened, plan: Plan, out: Output) -> None:
@@ -46,7 +46,7 @@ class Lanes:
         self._state, self._stopped = threading.Condition(), False
         self._busy: set[int] = set()
         """The lanes that have a chunk."""
-        self._at_work: set[Reading] = set()
+        self._at_work: set[PendingDocuments] = set()
         self._steps_s = dict.fromkeys(STEPS, 0.0)
         self._busy_before_s = self._scorer.runner.busy_s
 
@@ -109,7 +109,7 @@ class Lanes:
 
     def _begin(
         self, take: Take, tell: OnChunk, rejected: Mapping[int, redo_rejected.Rejected]
-    ) -> tuple[Chunk, Reading] | None:
+    ) -> tuple[Chunk, PendingDocuments] | None:
         self._release()
         # One at a time, so that chunks are read, and come to the workers, in their order.
         with self._taking:
@@ -130,7 +130,7 @@ class Lanes:
     def _end(
         self,
         chunk: Chunk,
-        reading: Reading,
+        reading: PendingDocuments,
         on_batch: OnBatch,
         again: redo_rejected.Rejected | None,
     ) -> Record:

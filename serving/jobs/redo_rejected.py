@@ -34,7 +34,7 @@ class Rejected:
     """Their numbers in the table."""
 
 
-def mended(plan: Plan, now: list[dict[str, Any]]) -> Plan:
+def with_new_input(plan: Plan, now: list[dict[str, Any]]) -> Plan:
     """The plan with the input as it is now. Raises PlanError where rows came, went or moved."""
     before = [(file["name"], file["rows"]) for file in plan.input]
     if [(file["name"], file["rows"]) for file in now] != before:

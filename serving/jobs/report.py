@@ -163,7 +163,7 @@ def report_of(
         tokens=tokens,
         written_tokens=written,
         padding_share=1 - tokens / max(padded, 1) if padded else 0.0,
-        decisions={name: _decisions(records, name) for name in head.SHARES},
+        decisions={name: _decisions(records, name) for name in head.DRIFT_COLUMNS},
         drift=_drift(records, described.profile, head),
         model_version=plan.model_version,
         variant=plan.variant,
@@ -281,7 +281,7 @@ def _drift(
     lengths = np.sum([record["lengths"] for record in records], axis=0)
     if head.LIKE_TRAINING and np.sum(expected) and np.sum(lengths):
         found["length"] = stability_index(expected, lengths)
-    for column, key in head.SHARES.items():
+    for column, key in head.DRIFT_COLUMNS.items():
         shares = profile.get(key, {})
         counts = _decisions(records, column)
         names = sorted({*shares, *counts})

@@ -71,7 +71,7 @@ def new_plan(folder: Path, device: Device, asked: dict[str, Any]) -> tuple[Plan,
     scorer = Scorer(folder, device=device, **how)
     # A wrong option must not get into a plan.
     own = [one.name for one in scorer.fields(**asked["options"])]
-    _check_partition(asked["partition_by"], own, asked["keep"], scorer.head.SHARES)
+    _check_partition(asked["partition_by"], own, asked["keep"], scorer.head.DRIFT_COLUMNS)
     asked["chunk_rows"] = asked["chunk_rows"] or scorer.manifest.score.get("chunk_rows", CHUNK_ROWS)
     given = {
         "variant": scorer.variant.name,

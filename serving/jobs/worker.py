@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 PROGRESS_EVERY_S = 0.2
 
 
-class Teller:
+class EventWriter:
     """Writes events to what was standard output; native libraries that print get the other one."""
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ def _text(problem: Exception) -> str:
 
 
 def main(job: Path) -> None:
-    teller = Teller()
+    teller = EventWriter()
     try:
         from . import job as jobs
 

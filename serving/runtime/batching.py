@@ -52,23 +52,23 @@ def plan_batches(
     token_budget: int,
     one_length: bool = False,
     shapes: Shapes = ANY,
-    growth: int = 0,
+    max_growth: int = 0,
 ) -> list[NDArray[np.int64]]:
     """Indices of the rows of each batch: every row once, shortest first, ties in input order.
 
     A batch has rows x longest ≤ `token_budget` tokens, padding included, or is a single row.
-    `one_length`: its rows are all of one length, so that there is no padding. `growth`: tokens that
-    each row may grow by; such batches take long, so they are of an even number and as equal as they
-    can be: two workers then end together.
+    `one_length`: its rows are all of one length, so that there is no padding. `max_growth`: tokens
+    that each row may grow by; such batches take long, so they are of an even number and as equal as
+    they can be: two workers then end together.
     """
     order = np.argsort(lengths, kind="stable")
     sizes = np.asarray(lengths, dtype=np.int64)[order].tolist()
 
     def cut(budget: int) -> list[tuple[int, int]]:
-        return _cut(sizes, budget, one_length=one_length, shapes=shapes, growth=growth)
+        return _cut(sizes, budget, one_length=one_length, shapes=shapes, max_growth=max_growth)
 
     spans = cut(token_budget)
-    if growth and len(spans) > 1:
+    if max_growth and len(spans) > 1:
         # The smallest budget that makes no more of them.
         n_batches = len(spans) + len(spans) % 2
         too_small, enough = 0, token_budget
@@ -82,7 +82,7 @@ def plan_batches(
 
 
 def _cut(
-    sizes: Sequence[int], token_budget: int, *, one_length: bool, shapes: Shapes, growth: int
+    sizes: Sequence[int], token_budget: int, *, one_length: bool, shapes: Shapes, max_growth: int
 ) -> list[tuple[int, int]]:
     """From and up to which of the rows, sorted by size, each batch goes."""
     max_rows = shapes.max_rows or len(sizes)
@@ -93,7 +93,7 @@ def _cut(
         n_rows = shapes.rows(stop + 1 - start)
         if (
             stop == len(sizes)
-            or n_rows * (shapes.length(sizes[stop]) + growth) > token_budget
+            or n_rows * (shapes.length(sizes[stop]) + max_growth) > token_budget
             or n_rows > max_rows
             or (one_length and sizes[stop] != sizes[start])
         ):

@@ -76,7 +76,7 @@ def _open(path: File) -> Iterator[io.BufferedReader]:
         yield file
 
 
-class Bad(str):
+class ReasonCode(str):
     """A reason code, in the place of a value that could not be read."""
 
 
@@ -105,7 +105,7 @@ def clean(values: list[Any]) -> Row:
 
 def _problem(value: Any) -> str | None:
     if isinstance(value, str):
-        if isinstance(value, Bad):
+        if isinstance(value, ReasonCode):
             return value
         return None if is_unicode(value) else "invalid_utf8"
     within = [value]
@@ -114,7 +114,7 @@ def _problem(value: Any) -> str | None:
         if not within:
             return None
         for part in within:
-            if isinstance(part, Bad):
+            if isinstance(part, ReasonCode):
                 return part
             if isinstance(part, str) and not is_unicode(part):
                 return "invalid_utf8"
@@ -202,7 +202,7 @@ class _Lines:
             self.ended = True
             raise StopIteration
         self._n_bytes += n_bytes(line)
-        self.too_large = isinstance(line, Bad) or self._n_bytes > self._limit
+        self.too_large = isinstance(line, ReasonCode) or self._n_bytes > self._limit
         if self.too_large and self.record:  # a quote that is not closed within reason
             self._again.append(line)
             self.ended = True
@@ -250,18 +250,18 @@ def _csv_records(file: IO[bytes], delimiter: str, limit: int) -> Iterator[Record
 
 
 def _text_lines(file: io.TextIOWrapper, limit: int) -> Iterator[str]:
-    """The file's lines; `Bad` in the place of one that is too long."""
+    """The file's lines; `ReasonCode` in the place of one that is too long."""
     return map(partial(_whole, file, limit), iter(partial(file.readline, limit + 1), ""))
 
 
 def _whole(file: IO[Any], limit: int, line: Any) -> Any:
-    """The line, or `Bad` with the rest of it passed over."""
+    """The line, or `ReasonCode` with the rest of it passed over."""
     end: Any = ("\n", "\r") if isinstance(line, str) else b"\n"
     if len(line) <= limit:
         return line
     while line and not line.endswith(end):
         line = file.readline(SKIP)
-    return Bad(TOO_LARGE)
+    return ReasonCode(TOO_LARGE)
 
 
 # --- JSON lines -----------------------------------------------------------------------------------
@@ -310,10 +310,12 @@ def _json_objects(file: io.BufferedReader, path: File) -> Iterator[Object]:
     start = file.peek(1)
     lines, number = _json_lines(file, path.max_row_bytes), 0
     while line := next(lines, None):
-        if number == 0 and (start if isinstance(line, Bad) else line).lstrip().startswith(b"["):
+        if number == 0 and (start if isinstance(line, ReasonCode) else line).lstrip().startswith(
+            b"["
+        ):
             raise InputError(f"{path} is a JSON array; write one object a line instead")
         number += 1
-        if isinstance(line, Bad):
+        if isinstance(line, ReasonCode):
             yield line
             continue
         try:
@@ -329,13 +331,13 @@ def _json_objects(file: io.BufferedReader, path: File) -> Iterator[Object]:
             yield value if isinstance(value, dict) else "invalid_json"
 
 
-def _json_lines(file: IO[bytes], limit: int) -> Iterator[bytes | Bad]:
+def _json_lines(file: IO[bytes], limit: int) -> Iterator[bytes | ReasonCode]:
     """Those that are not blank; none is held by whoever iterates."""
     lines = iter(partial(file.readline, limit + 1), b"")
     return filter(_is_not_blank, map(partial(_whole, file, limit), lines))
 
 
-def _is_not_blank(line: bytes | Bad) -> bool:
+def _is_not_blank(line: bytes | ReasonCode) -> bool:
     return bool(line.strip())
 
 
@@ -358,7 +360,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         counts = Counter(key for key, _ in pairs)
-        found |= {key: Bad("invalid_json") for key, count in counts.items() if count > 1}
+        found |= {key: ReasonCode("invalid_json") for key, count in counts.items() if count > 1}
     return found
 
 

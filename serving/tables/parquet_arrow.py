@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import InputError
-from .csv_json import TOO_LARGE, Bad, Row, check_columns, clean
+from .csv_json import TOO_LARGE, ReasonCode, Row, check_columns, clean
 from .files import File
 
 # Of a Parquet file that are in memory as Arrow and as Python values at a time.
@@ -233,9 +233,9 @@ def _value(scalar: pa.Scalar) -> Any:
     try:
         return scalar.as_py()
     except UnicodeDecodeError:
-        return Bad("invalid_utf8")
+        return ReasonCode("invalid_utf8")
     except NOT_IN_PYTHON:
-        return Bad("unreadable")
+        return ReasonCode("unreadable")
 
 
 def _decoded(value: bytes | None) -> str | None:
@@ -244,13 +244,13 @@ def _decoded(value: bytes | None) -> str | None:
     try:
         return value.decode()
     except UnicodeDecodeError:
-        return Bad("invalid_utf8")
+        return ReasonCode("invalid_utf8")
 
 
 def _bytes_or_text(value: bytes | None) -> bytes | str | None:
     """Many writers do not say that their binary columns are text."""
     text = _decoded(value)
-    return value if isinstance(text, Bad) or (text and "\0" in text) else text
+    return value if isinstance(text, ReasonCode) or (text and "\0" in text) else text
 
 
 _BINARY = {

@@ -35,7 +35,7 @@ TOKENS_PER_WORD = 1.5
 
 
 @dataclass(frozen=True)
-class Inspected:
+class TableSummary:
     """What a table seems to hold."""
 
     rows: int
@@ -55,7 +55,7 @@ class Inspected:
         return rare if len(self.labels) - len(rare) >= 2 else []
 
 
-def inspect_table(path: Path, *, text: str | None = None, label: str | None = None) -> Inspected:
+def inspect_table(path: Path, *, text: str | None = None, label: str | None = None) -> TableSummary:
     """Guess the text column (longest strings) and the label column (few values, many rows each).
 
     `text` and `label` are columns already known. Raises DataError for a table that cannot be read,
@@ -81,7 +81,7 @@ def inspect_table(path: Path, *, text: str | None = None, label: str | None = No
             "configs/translate.yaml"
         )
     words = sorted(len(value.split()) for value in sample[text] if isinstance(value, str))
-    return Inspected(
+    return TableSummary(
         rows=rows,
         columns=columns,
         text=text,
@@ -125,7 +125,7 @@ def write_recipe(
     return recipe, f"{_in_words(table, found)}\nWrote {recipe}"
 
 
-def _in_words(table: Path, found: Inspected) -> str:
+def _in_words(table: Path, found: TableSummary) -> str:
     most = [f"{label} ({count:,})" for label, count in list(found.labels.items())[:SHOWN]]
     more = f" and {len(found.labels) - SHOWN} more" if len(found.labels) > SHOWN else ""
     rare = ", ".join(found.rare)
@@ -136,7 +136,7 @@ def _in_words(table: Path, found: Inspected) -> str:
     )
 
 
-def _recipe(name: str, found: Inspected, table: Path, test: Path | None) -> str:
+def _recipe(name: str, found: TableSummary, table: Path, test: Path | None) -> str:
     source: dict[str, str] = {"kind": "files", "train": str(table.resolve())}
     if test is not None:
         source["test"] = str(test.resolve())

@@ -27,7 +27,7 @@ from headrace.tasks.models import marian_tokenizer, pretrained
 log = logging.getLogger(__name__)
 
 
-class Cutter:
+class TokenizedWriter:
     """The tokenizer of one model: saved, and read back the way scoring reads it."""
 
     def __init__(
@@ -91,12 +91,12 @@ def write_splits(
 ) -> list[Lengths]:
     """Write `tokenizer/`, `train/`, `validation/` and `test/` into `folder`; their lengths.
 
-    `targets_are_text`: a tokenizer is trained on them too. `whole_texts`: see Cutter.
+    `targets_are_text`: a tokenizer is trained on them too. `whole_texts`: see TokenizedWriter.
     """
     training = texts_of(table, split == TRAIN)
     if targets_are_text:
         training = chain(training, (targets[i] for i in np.flatnonzero(split == TRAIN).tolist()))
-    cutter = Cutter(recipe, training, folder, whole_texts=whole_texts)
+    cutter = TokenizedWriter(recipe, training, folder, whole_texts=whole_texts)
     found = []
     for number, name in enumerate(NAMES):
         seen = Lengths()
@@ -109,7 +109,7 @@ def _write(
     table: pa.Table,
     targets: Sequence[Any],
     mask: NDArray[np.bool_],
-    cutter: Cutter,
+    cutter: TokenizedWriter,
     seen: Lengths,
     folder: Path,
 ) -> None:

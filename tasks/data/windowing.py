@@ -37,7 +37,7 @@ def check(recipe: Recipe, objective: Objective) -> None:
     if not asked.in_windows:
         return
     pools = getattr(objective, "POOLS", POOLS)
-    if getattr(objective, "WRITES", False):
+    if getattr(objective, "GENERATES", False):
         raise RecipeError(
             f"long_text.strategy: {recipe.objective} cannot read a text in windows; take truncate"
         )

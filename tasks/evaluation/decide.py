@@ -22,10 +22,15 @@ from headrace.serving.arrays import Array
 from headrace.serving.engine import manifest
 from headrace.serving.errors import ModelFolderError, NewerFormatError
 from headrace.tasks import objectives
-from headrace.tasks.evaluation import test_set
+from headrace.tasks.evaluation import promotion_rules, test_set
 from headrace.tasks.evaluation.comparable import Champion, check_comparable, fair_rows
-from headrace.tasks.evaluation.promotion_rules import Decision, Guard, Measured, SliceGain, decide
-from headrace.tasks.evaluation.test_set import HeldOut
+from headrace.tasks.evaluation.promotion_rules import (
+    Decision,
+    Guard,
+    ModelMeasurement,
+    SliceComparison,
+)
+from headrace.tasks.evaluation.test_set import TestSet
 from headrace.tasks.metrics.bootstrap import Interval, Resampling, unpaired_detectable
 from headrace.tasks.metrics.metric import Metric
 from headrace.tasks.metrics.paired import Difference, paired_difference
@@ -46,7 +51,7 @@ TIMED_S, ENOUGH_S = 1.0, 30.0
 """Timing goes on for so long, within those rounds; fewer are enough where they take longer."""
 
 
-def compare(
+def decide(
     recipe: Recipe,
     prepared: Artifact,
     exported: Artifact,
@@ -121,11 +126,13 @@ def _without_champion(
     unreadable: Unreadable | None,
 ) -> Decision:
     name, metric = selection.deciding_metric(recipe, prepared.facts["head"])
-    return decide(
+    return promotion_rules.decide(
         recipe.promote,
         metric=name,
         rows=evaluated.facts["rows"],
-        candidate=Measured(evaluated.facts["value"], _default_size(exported.path / "model")),
+        candidate=ModelMeasurement(
+            evaluated.facts["value"], _default_size(exported.path / "model")
+        ),
         champion_version=unreadable.version if unreadable else None,
         unpaired_detectable=unpaired_detectable(
             Interval(**evaluated.facts["metrics"][name]), recipe.evaluate.confidence
@@ -181,7 +188,7 @@ Pair = tuple[Array, Array, dict[str, Any]]
 
 
 def _statistics(
-    recipe: Recipe, exported: Artifact, rows: HeldOut, evaluated: Artifact, theirs: Scorer
+    recipe: Recipe, exported: Artifact, rows: TestSet, evaluated: Artifact, theirs: Scorer
 ) -> Pair:
     """Both models' statistics in a head that has the labels of both.
 
@@ -212,7 +219,7 @@ def _statistics(
 
 def _decide(
     recipe: Recipe,
-    rows: HeldOut,
+    rows: TestSet,
     pair: Pair,
     speeds: tuple[float, float],
     sizes: tuple[int, int],
@@ -225,12 +232,12 @@ def _decide(
     slice_name, slice_metric = selection.slice_metric(recipe, head)
     wrong = test_set.wrong(objective, rows, head)
     how = test_set.resampling(recipe, rows)
-    return decide(
+    return promotion_rules.decide(
         in_units(recipe.promote, metric, slice_metric),
         metric=name,
         rows=len(ours),
-        candidate=Measured(metric.value(ours), sizes[0], speeds[0]),
-        champion=Measured(metric.value(theirs), sizes[1], speeds[1]),
+        candidate=ModelMeasurement(metric.value(ours), sizes[0], speeds[0]),
+        champion=ModelMeasurement(metric.value(theirs), sizes[1], speeds[1]),
         champion_version=version,
         difference=paired_difference(ours, theirs, metric, how, wrong=wrong),
         baseline=baseline,
@@ -243,11 +250,11 @@ def _decide(
 
 def _slices(
     recipe: Recipe,
-    rows: HeldOut,
+    rows: TestSet,
     statistics: tuple[Array, Array, Array | None],
     metric: Metric,
     how: Resampling,
-) -> list[SliceGain]:
+) -> list[SliceComparison]:
     """The two models slice by slice; the small ones are tested as a family (Bonferroni)."""
     least = recipe.promote.slices.min_rows if recipe.promote.slices else 0
     found = [
@@ -263,7 +270,7 @@ def _slices(
         assert theirs is not None
         drawn = (for_small if small else how).among(mask)
         gains.append(
-            SliceGain(
+            SliceComparison(
                 name=column,
                 value=value,
                 rows=int(mask.sum()),
@@ -294,7 +301,7 @@ def in_units(rules: Promote, metric: Metric, slice_metric: Metric) -> Promote:
     return rules.model_copy(update={"margin": rules.margin * metric.scale, "slices": slices})
 
 
-def _speeds(ours: Scorer, theirs: Scorer, rows: HeldOut) -> tuple[float, float]:
+def _speeds(ours: Scorer, theirs: Scorer, rows: TestSet) -> tuple[float, float]:
     """Tokens a second of both, from text to outputs, taking turns on the same rows.
 
     The fastest round of each counts: what else the machine does only ever adds time. Tokens are

@@ -22,7 +22,7 @@ from headrace.configs.schema import Recipe
 from headrace.serving.arrays import Array
 from headrace.tasks import objectives
 from headrace.tasks.evaluation import test_set
-from headrace.tasks.evaluation.test_set import HeldOut
+from headrace.tasks.evaluation.test_set import TestSet
 from headrace.tasks.metrics.bootstrap import bootstrap
 from headrace.tasks.metrics.paired import paired_difference
 from headrace.tasks.objectives import Objective, selection
@@ -89,7 +89,7 @@ def _build(recipe: Recipe, prepared: Artifact, exported: Artifact, folder: Path)
 
 
 def measure(
-    recipe: Recipe, prepared: Artifact, head: Mapping[str, Any], rows: HeldOut, outputs: Array
+    recipe: Recipe, prepared: Artifact, head: Mapping[str, Any], rows: TestSet, outputs: Array
 ) -> dict[str, Any]:
     """All of metrics.json that can be had from targets and outputs (n, ...)."""
     objective = objectives.get(recipe.objective)
@@ -137,7 +137,7 @@ def measure(
 
 
 def _baseline_statistics(
-    objective: Objective, prepared: Artifact, rows: HeldOut, head: Mapping[str, Any]
+    objective: Objective, prepared: Artifact, rows: TestSet, head: Mapping[str, Any]
 ) -> Array | None:
     """The baseline's statistics for the same rows in the same order; None where it has none."""
     file, outputs_of = prepared.path / "baseline.parquet", getattr(objective, "outputs_of", None)
@@ -149,7 +149,7 @@ def _baseline_statistics(
     return objectives.statistics(objective, rows.targets, outputs, head)
 
 
-def _predictions(rows: HeldOut, decoded: pa.Table, losses: Array | None) -> pa.Table:
+def _predictions(rows: TestSet, decoded: pa.Table, losses: Array | None) -> pa.Table:
     """row, target, the head's columns (its first one is the decision), loss, length, kept ones."""
     columns: dict[str, Any] = {"row": rows.rows, "target": rows.names}
     first, *_ = decoded.column_names
@@ -169,7 +169,7 @@ def _predictions(rows: HeldOut, decoded: pa.Table, losses: Array | None) -> pa.T
     )
 
 
-def _worst(rows: HeldOut, table: pa.Table) -> list[dict[str, Any]]:
+def _worst(rows: TestSet, table: pa.Table) -> list[dict[str, Any]]:
     """The wrongly decided rows with the largest loss, with the start of their text."""
     if not {"loss", "decision"} <= set(table.column_names):
         return []

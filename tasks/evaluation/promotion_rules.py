@@ -20,7 +20,7 @@ SHOWN = 5
 
 
 @dataclass(frozen=True)
-class Measured:
+class ModelMeasurement:
     """What was measured of one model on the candidate's test rows."""
 
     value: float
@@ -32,7 +32,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class SliceGain:
+class SliceComparison:
     """The two models on the test rows of one slice."""
 
     name: str
@@ -67,8 +67,8 @@ class Decision:
     metric: str
     rows: int
     """Test rows behind every number here."""
-    candidate: Measured
-    champion: Measured | None
+    candidate: ModelMeasurement
+    champion: ModelMeasurement | None
     champion_version: str | None
     """Of the champion that stood when this was decided, also where it could not be compared."""
     difference: Difference | None
@@ -117,8 +117,8 @@ class Decision:
         return cls(
             **{
                 **own,
-                "candidate": Measured(**own["candidate"]),
-                "champion": None if champion is None else Measured(**champion),
+                "candidate": ModelMeasurement(**own["candidate"]),
+                "champion": None if champion is None else ModelMeasurement(**champion),
                 "difference": None if difference is None else Difference(**difference),
                 "guards": tuple(Guard(**guard) for guard in own["guards"]),
             }
@@ -130,12 +130,12 @@ def decide(
     *,
     metric: str,
     rows: int,
-    candidate: Measured,
-    champion: Measured | None = None,
+    candidate: ModelMeasurement,
+    champion: ModelMeasurement | None = None,
     champion_version: str | None = None,
     difference: Difference | None = None,
     baseline: tuple[str, Difference] | None = None,
-    slices: Sequence[SliceGain] = (),
+    slices: Sequence[SliceComparison] = (),
     slice_metric: str | None = None,
     lost_labels: Sequence[str] = (),
     unpaired_detectable: float = math.nan,
@@ -204,12 +204,12 @@ def _difference(rules: Promote, metric: str, found: Difference | None, detectabl
 def _blind(rules: Promote, why: str) -> Guard:
     """The gate where nothing can be compared: without a floor a champion is not replaced."""
     reason = f"There was nothing to compare with: {why}."
-    if rules.floor is None:
+    if rules.min_value is None:
         reason += (
-            " Without that it takes a floor to promote by: set promote.floor, or give the place "
-            "to a version that can be used (headrace rollback, headrace promote)."
+            " To promote without a comparison, set promote.min_value, or make a usable version the "
+            "champion (headrace rollback, headrace promote)."
         )
-    return Guard("difference", rules.floor is not None, reason, {"floor": rules.floor})
+    return Guard("difference", rules.min_value is not None, reason, {"floor": rules.min_value})
 
 
 def _baseline(rules: Promote, found: tuple[str, Difference] | None) -> Guard:
@@ -229,19 +229,25 @@ def _baseline(rules: Promote, found: tuple[str, Difference] | None) -> Guard:
     return Guard("baseline", not below or rules.baseline == "ignore", reason, numbers)
 
 
-def _floor(rules: Promote, metric: str, candidate: Measured, higher_is_better: bool) -> Guard:
-    numbers: Numbers = {"limit": rules.floor, "found": candidate.value}
-    if rules.floor is None:
+def _floor(
+    rules: Promote, metric: str, candidate: ModelMeasurement, higher_is_better: bool
+) -> Guard:
+    numbers: Numbers = {"limit": rules.min_value, "found": candidate.value}
+    if rules.min_value is None:
         is_number = not math.isnan(candidate.value)
         reason = f"No floor was asked for; {metric} is {candidate.value:.4f}."
         return Guard("floor", is_number, reason, numbers, asked=not is_number)
-    reached = candidate.value >= rules.floor if higher_is_better else candidate.value <= rules.floor
+    reached = (
+        candidate.value >= rules.min_value
+        if higher_is_better
+        else candidate.value <= rules.min_value
+    )
     bound = "at least" if higher_is_better else "at most"
-    reason = f"The floor asks for {metric} of {bound} {rules.floor:g}: {candidate.value:.4f}."
+    reason = f"The floor asks for {metric} of {bound} {rules.min_value:g}: {candidate.value:.4f}."
     return Guard("floor", reached, reason, numbers)
 
 
-def _slices(rules: Promote, metric: str, slices: Sequence[SliceGain]) -> Guard:
+def _slices(rules: Promote, metric: str, slices: Sequence[SliceComparison]) -> Guard:
     if rules.slices is None:
         return Guard("slices", True, "No limit on slices was asked for.", {}, asked=False)
     limit, n_small = rules.slices.max_drop, sum(one.small for one in slices)
@@ -251,7 +257,7 @@ def _slices(rules: Promote, metric: str, slices: Sequence[SliceGain]) -> Guard:
         reason = "There are no slices to compare by."
         return Guard("slices", True, reason, numbers, asked=False)
 
-    def best_case(one: SliceGain) -> float:
+    def best_case(one: SliceComparison) -> float:
         return one.difference.high if one.small else one.difference.value
 
     failed = [one for one in slices if not best_case(one) >= -limit]
@@ -267,7 +273,7 @@ def _slices(rules: Promote, metric: str, slices: Sequence[SliceGain]) -> Guard:
     return Guard("slices", not failed, reason, numbers)
 
 
-def _labels(rules: Promote, lost: Sequence[str], slices: Sequence[SliceGain]) -> Guard:
+def _labels(rules: Promote, lost: Sequence[str], slices: Sequence[SliceComparison]) -> Guard:
     asked = rules.slices is not None and bool(slices)
     if not lost:
         reason = "Every label that the champion gave rightly is still given."
@@ -277,7 +283,9 @@ def _labels(rules: Promote, lost: Sequence[str], slices: Sequence[SliceGain]) ->
     return Guard("labels", not asked, reason, {"lost": len(lost), "first": lost[0]}, asked=asked)
 
 
-def _latency(rules: Promote, candidate: Measured, champion: Measured | None) -> Guard:
+def _latency(
+    rules: Promote, candidate: ModelMeasurement, champion: ModelMeasurement | None
+) -> Guard:
     ours = candidate.tokens_per_second
     theirs = champion.tokens_per_second if champion else None
     ratio = theirs / ours if ours and theirs else None
@@ -301,7 +309,7 @@ def _latency(rules: Promote, candidate: Measured, champion: Measured | None) -> 
     return Guard("latency", ratio <= rules.max_latency_ratio, reason, numbers)
 
 
-def _size(rules: Promote, candidate: Measured) -> Guard:
+def _size(rules: Promote, candidate: ModelMeasurement) -> Guard:
     size_mb = None if candidate.size_bytes is None else candidate.size_bytes / 1e6
     numbers: Numbers = {"limit_mb": rules.max_size_mb}
     numbers["found_mb"] = size_mb

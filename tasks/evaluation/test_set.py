@@ -29,7 +29,7 @@ MAX_VALUES = 30
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class TestSet:
     """Columns of equal length, in the order of the prepared test split."""
 
     rows: list[int]
@@ -45,13 +45,13 @@ class HeldOut:
     """(n,) the same for copies of one text, or for the rows of one group."""
 
 
-def read(recipe: Recipe, prepared: Artifact) -> HeldOut:
+def read(recipe: Recipe, prepared: Artifact) -> TestSet:
     from datasets import load_from_disk
 
     split = load_from_disk(str(prepared.path / "test")).with_format("arrow")[:]
     objective, head = objectives.get(recipe.objective), prepared.facts["head"]
     targets = split["labels"].to_pylist()
-    return HeldOut(
+    return TestSet(
         rows=split["row"].to_pylist(),
         texts=split["text"].to_pylist(),
         targets=targets,
@@ -62,7 +62,7 @@ def read(recipe: Recipe, prepared: Artifact) -> HeldOut:
     )
 
 
-def chosen(rows: HeldOut, mask: Array) -> HeldOut:
+def chosen(rows: TestSet, mask: Array) -> TestSet:
     """Some of the rows. `mask`: (n,) of booleans."""
     places = np.flatnonzero(mask).tolist()
 
@@ -80,13 +80,13 @@ def answers(objective: Objective, scorer: Scorer, texts: Sequence[str]) -> tuple
     return outputs, objectives.in_metrics_terms(objective, scorer.head, outputs)
 
 
-def resampling(recipe: Recipe, rows: HeldOut) -> Resampling:
+def resampling(recipe: Recipe, rows: TestSet) -> Resampling:
     """How every interval on these rows is drawn."""
     how = recipe.evaluate
     return Resampling(how.resamples, how.confidence, rows.clusters)
 
 
-def wrong(objective: Objective, rows: HeldOut, head: Mapping[str, Any]) -> Array | None:
+def wrong(objective: Objective, rows: TestSet, head: Mapping[str, Any]) -> Array | None:
     """The statistics of a model that gets every row wrong; None where the objective knows none."""
     outputs_of = getattr(objective, "wrong", None)
     if outputs_of is None:
@@ -120,7 +120,7 @@ def check(recipe: Recipe, head: Mapping[str, Any]) -> None:
             )
 
 
-def slices(recipe: Recipe, rows: HeldOut) -> Iterator[tuple[str, str, Array]]:
+def slices(recipe: Recipe, rows: TestSet) -> Iterator[tuple[str, str, Array]]:
     """(column, value, mask (n,)): every label, if there are any; length buckets and values of the
     recipe's own columns of two rows or more, of such a column the most frequent `MAX_VALUES`.
     """
@@ -133,7 +133,7 @@ def slices(recipe: Recipe, rows: HeldOut) -> Iterator[tuple[str, str, Array]]:
         yield from _by(column, values, sorted(_frequent(values)))
 
 
-def left_out(recipe: Recipe, rows: HeldOut) -> dict[str, int]:
+def left_out(recipe: Recipe, rows: TestSet) -> dict[str, int]:
     """How many values of a column of the recipe's have no slice, where there are such."""
     n_left = {
         column: len(set(values)) - len(_frequent(values))
@@ -142,7 +142,7 @@ def left_out(recipe: Recipe, rows: HeldOut) -> dict[str, int]:
     return {column: n for column, n in n_left.items() if n}
 
 
-def _columns(recipe: Recipe, rows: HeldOut) -> Iterator[tuple[str, list[str]]]:
+def _columns(recipe: Recipe, rows: TestSet) -> Iterator[tuple[str, list[str]]]:
     for column in recipe.evaluate.slices:
         yield column, ["(null)" if one is None else str(one) for one in rows.kept[column]]
 

@@ -1,7 +1,7 @@
-"""Trying the variants: make each, judge it, and time the survivors on this device.
+"""Try the variants: make each, check its parity, and time those that pass on this device.
 
 What differs between encoders (encoder_harness.py) and generative models (decoder_harness.py) is
-their Bench's: which graphs there are, what is compared with PyTorch, what is timed.
+their ExportHarness: which graphs there are, what is compared with PyTorch, what is timed.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from headrace.serving.engine import manifest, timing
 from headrace.serving.engine.runner import Runner
 from headrace.serving.engine.scorer import defaults
 from headrace.serving.runtime.session import PROVIDERS, Device, cuda_lacks
-from headrace.tasks.export.parity import Verdict
+from headrace.tasks.export.parity import ParityResult
 from headrace.tasks.export.torch_reference import Rows
-from headrace.tasks.export.variants import Way
+from headrace.tasks.export.variants import BuildMethod
 from headrace.tasks.runtime import hardware
 
 log = logging.getLogger(__name__)
@@ -41,20 +41,20 @@ class ExportRefused(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Tried:
+class CandidateResult:
     """A variant, as far as it came."""
 
     name: str
     reason: str | None
     """Why it was refused; None for one that is kept."""
     way: str = ""
-    verdict: Verdict | None = None
+    verdict: ParityResult | None = None
     variant: manifest.Variant | None = None
     runner: Runner | None = None
 
 
 @dataclass(frozen=True)
-class Bench(ABC):
+class ExportHarness(ABC):
     """What every variant of a model is made from and measured with."""
 
     agreement_of: ClassVar[str] = "rows"
@@ -75,15 +75,15 @@ class Bench(ABC):
         """The variants to make: fp32, which is the reference, and those asked for, each once."""
 
     @abstractmethod
-    def ways(self, variant: str) -> Sequence[Way]:
+    def ways(self, variant: str) -> Sequence[BuildMethod]:
         """The ways to make a variant, the preferred one first."""
 
     @abstractmethod
-    def make(self, way: Way, folder: Path) -> Path:
+    def make(self, way: BuildMethod, folder: Path) -> Path:
         """Write the graphs of a variant; the file that the manifest names."""
 
     @abstractmethod
-    def verdict(self, runner: Runner, way: Way) -> Verdict:
+    def verdict(self, runner: Runner, way: BuildMethod) -> ParityResult:
         """Compare a variant's answers with PyTorch's."""
 
     @property
@@ -113,7 +113,7 @@ def device() -> Device:
 # --- make and judge -------------------------------------------------------------------------------
 
 
-def try_variant(bench: Bench, name: str, model: Path) -> Tried:
+def try_variant(bench: ExportHarness, name: str, model: Path) -> CandidateResult:
     """Make a variant in `model`, in the ways there are, until one passes the gate.
 
     Raises ExportRefused when fp32, or the variant the recipe fixes as the default, does not.
@@ -131,15 +131,17 @@ def try_variant(bench: Bench, name: str, model: Path) -> Tried:
     return replace(tried, reason="; ".join(reasons), variant=None, runner=None)
 
 
-def try_way(bench: Bench, name: str, way: Way, model: Path) -> Tried:
+def try_way(bench: ExportHarness, name: str, way: BuildMethod, model: Path) -> CandidateResult:
     if bench.device == "cpu" and "cpu" not in way.devices:
-        return Tried(name, "needs a CUDA device")
+        return CandidateResult(name, "needs a CUDA device")
     started = time.perf_counter()
     try:
         file = bench.make(way, model / name)
     except Exception as problem:  # an experimental exporter raises anything
         log.debug("export: %s cannot be made", name, exc_info=True)
-        return Tried(name, f"cannot be made: {type(problem).__name__}: {problem}", way.name)
+        return CandidateResult(
+            name, f"cannot be made: {type(problem).__name__}: {problem}", way.name
+        )
     made = time.perf_counter()
     provider = PROVIDERS[bench.device if bench.device in way.devices else way.devices[0]]
     disabled, runner = _faster_runner(bench, file, provider)
@@ -159,10 +161,12 @@ def try_way(bench: Bench, name: str, way: Way, model: Path) -> Tried:
         tolerance=way.golden * bench.scale,
         size_bytes=sum(one.stat().st_size for one in file.parent.iterdir()),
     )
-    return Tried(name, verdict.reason, way.name, verdict, variant, runner)
+    return CandidateResult(name, verdict.reason, way.name, verdict, variant, runner)
 
 
-def _faster_runner(bench: Bench, file: Path, provider: str) -> tuple[tuple[str, ...], Runner]:
+def _faster_runner(
+    bench: ExportHarness, file: Path, provider: str
+) -> tuple[tuple[str, ...], Runner]:
     """The optimizers to leave out, and a runner without them: the faster in a short trial."""
     if provider != PROVIDERS["cpu"]:
         return (), open_runner(bench, file, provider)
@@ -174,7 +178,7 @@ def _faster_runner(bench: Bench, file: Path, provider: str) -> tuple[tuple[str, 
 
 
 def open_runner(
-    bench: Bench, file: Path, provider: str, disabled_optimizers: Sequence[str] = ()
+    bench: ExportHarness, file: Path, provider: str, disabled_optimizers: Sequence[str] = ()
 ) -> Runner:
     """As scoring opens it."""
     return Runner(
@@ -191,7 +195,7 @@ def open_runner(
 # --- time -----------------------------------------------------------------------------------------
 
 
-def speeds(bench: Bench, tried: Sequence[Tried]) -> dict[str, float]:
+def speeds(bench: ExportHarness, tried: Sequence[CandidateResult]) -> dict[str, float]:
     """Tokens a second of every kept variant, and of PyTorch as `torch fp32`, `torch bf16`."""
     passes, of_runner, n_tokens = bench.passes()
     for one in tried:

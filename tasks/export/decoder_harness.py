@@ -32,9 +32,9 @@ from headrace.tasks import objectives
 from headrace.tasks.export import candidates, parity, torch_reference, variants
 from headrace.tasks.export.graphs import decoder_step, quantization
 from headrace.tasks.export.graphs.graph import Graph, quiet, save
-from headrace.tasks.export.parity import Verdict
-from headrace.tasks.export.variants import Way
-from headrace.tasks.models.generate import STEPS, Written, texts, write
+from headrace.tasks.export.parity import ParityResult
+from headrace.tasks.export.variants import BuildMethod
+from headrace.tasks.models.generate import STEPS, ReferenceGeneration, texts, write
 from headrace.tasks.objectives import selection
 from headrace.tasks.runtime import hardware
 from headrace.tasks.runtime.artifacts import Artifact
@@ -51,53 +51,53 @@ Graphs = dict[str, Graph]
 
 
 @dataclass(frozen=True)
-class WritingBench(candidates.Bench):
+class WritingBench(candidates.ExportHarness):
     agreement_of = "tokens"
     head: generation.Head
     graphs: Graphs
     """In fp32."""
     calibration: Sequence[Ids]
     prompts: list[Ids]
-    written: Written
+    written: ReferenceGeneration
     torch_metric: float
     measure: Callable[[Runner], float]
     """A variant's metric on them."""
-    penalised: Written | None = None
+    penalised: ReferenceGeneration | None = None
     """The same as `written` under the recipe's repetition penalty, where it has one."""
 
     def names(self) -> list[str]:
         # There is nothing left to fuse, and nothing yet that runs on CUDA.
         return [one for one in variants.names(self.recipe.export.variants) if one in VARIANTS]
 
-    def ways(self, variant: str) -> list[Way]:
+    def ways(self, variant: str) -> list[BuildMethod]:
         ways = {
-            "fp32": [Way("in place", lambda graphs: graphs, ("cpu",), parity.FP32, 1e-3)],
+            "fp32": [BuildMethod("in place", lambda graphs: graphs, ("cpu",), parity.FP32, 1e-3)],
             "int8": [
-                Way("static", self._int8_static, ("cpu",), INT8, variants.INT8_GOLDEN),
-                Way(
+                BuildMethod("static", self._int8_static, ("cpu",), INT8, variants.INT8_GOLDEN),
+                BuildMethod(
                     "static 8 bits",
                     partial(self._int8_static, weight_bits=8),
                     ("cpu",),
                     INT8,
                     variants.INT8_GOLDEN,
                 ),
-                Way("dynamic", _int8_dynamic, ("cpu",), INT8, variants.INT8_GOLDEN),
+                BuildMethod("dynamic", _int8_dynamic, ("cpu",), INT8, variants.INT8_GOLDEN),
             ],
         }
         return ways[variant]
 
-    def make(self, way: Way, folder: Path) -> Path:
+    def make(self, way: BuildMethod, folder: Path) -> Path:
         made: Graphs = way.make(self.graphs)
         for name, graph in made.items():
             save(graph, folder, name)
         return folder / next(iter(made))
 
-    def verdict(self, runner: Runner, way: Way) -> Verdict:
+    def verdict(self, runner: Runner, way: BuildMethod) -> ParityResult:
         logits = self._logits(runner)
         reasons = []
         for whose, found in (("the graph's", logits), ("PyTorch's", self.written.logits)):
             if not np.isfinite(found).all():
-                return Verdict(f"some of {whose} logits are not finite", None, None, None)
+                return ParityResult(f"some of {whose} logits are not finite", None, None, None)
         difference = np.abs(logits - self.written.logits) / self.scale
         for what, value, allowed in (
             ("largest", difference.max(), way.tolerance.largest),
@@ -127,7 +127,7 @@ class WritingBench(candidates.Bench):
                 f"allowed are {allowed_drop:g}"
             )
         largest = float(np.abs(logits - self.written.logits).max())
-        return Verdict("; ".join(reasons) or None, agreement, metric, largest)
+        return ParityResult("; ".join(reasons) or None, agreement, metric, largest)
 
     @property
     def reference(self) -> float:
@@ -157,7 +157,7 @@ class WritingBench(candidates.Bench):
 
     def golden_texts(self) -> list[str]:
         lengths = np.array([len(ids) for ids in self.validation.ids])
-        return [self.validation.texts[i] for i in timing.spread(lengths, GOLDEN_ROWS)]
+        return [self.validation.texts[i] for i in timing.sample_by_length(lengths, GOLDEN_ROWS)]
 
     def _logits(self, runner: Runner) -> Array:
         """(rows, STEPS, vocabulary) along PyTorch's tokens."""
@@ -196,7 +196,7 @@ def _int8_dynamic(graphs: Graphs) -> Graphs:
 
 
 def _others(
-    runner: Runner, prompts: Sequence[Ids], theirs: Written, allowed: float, **how: Any
+    runner: Runner, prompts: Sequence[Ids], theirs: ReferenceGeneration, allowed: float, **how: Any
 ) -> str | None:
     n_other = 0
     for i, made in enumerate(runner.run(prompts, **{**EXACTLY, **how})):
@@ -304,7 +304,7 @@ def settings_of(model: Any) -> dict[str, Any]:
 def _prompts(rows: Sequence[Ids], head: heads.Head) -> list[Ids]:
     """The starts of some rows: of every length, and such that there is room behind them."""
     lengths = np.array([len(row) for row in rows])
-    chosen = [rows[i] for i in timing.spread(lengths, COMPARED_ROWS)]
+    chosen = [rows[i] for i in timing.sample_by_length(lengths, COMPARED_ROWS)]
     if "start" in head.settings:  # an encoder reads them whole
         return chosen
     most = head.settings["context"] - STEPS

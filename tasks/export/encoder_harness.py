@@ -17,7 +17,7 @@ from headrace.configs.schema import Recipe
 from headrace.serving import heads
 from headrace.serving.arrays import Array
 from headrace.serving.engine import timing
-from headrace.serving.engine.runner import WHOLE, Runner
+from headrace.serving.engine.runner import NO_LIMIT, Runner
 from headrace.serving.heads import Head, Ids
 from headrace.serving.runtime.batching import plan_batches
 from headrace.serving.runtime.cpu import granted_cores
@@ -28,7 +28,7 @@ from headrace.tasks import objectives
 from headrace.tasks.data import windowing
 from headrace.tasks.export import candidates, parity, torch_reference, variants
 from headrace.tasks.export.graphs.graph import save
-from headrace.tasks.export.parity import Run, Verdict
+from headrace.tasks.export.parity import ParityResult, Run
 from headrace.tasks.objectives import selection
 from headrace.tasks.runtime import hardware
 from headrace.tasks.runtime.artifacts import Artifact
@@ -82,28 +82,28 @@ class ReadTexts:
 
 
 @dataclass(frozen=True)
-class ReadingBench(candidates.Bench):
+class ReadingBench(candidates.ExportHarness):
     torch: dict[str, Run]
     """PyTorch itself: `fp32`, and `bf16` where the hardware has it."""
     source: variants.Source
     rows: list[Ids]
     """The validation rows' windows, and one of the maximum length after them."""
-    judge: parity.Judge
+    judge: parity.ParityCheck
     reader: Reader
 
     def names(self) -> list[str]:
         return variants.names(self.recipe.export.variants)
 
-    def ways(self, variant: str) -> list[variants.Way]:
+    def ways(self, variant: str) -> list[variants.BuildMethod]:
         return variants.ways(variant, self.device)
 
-    def make(self, way: variants.Way, folder: Path) -> Path:
+    def make(self, way: variants.BuildMethod, folder: Path) -> Path:
         return folder / save(way.make(self.source), folder)
 
-    def verdict(self, runner: Runner, way: variants.Way) -> Verdict:
+    def verdict(self, runner: Runner, way: variants.BuildMethod) -> ParityResult:
         def outputs(rows: Sequence[Ids]) -> Sequence[Array]:
             # Of one batch, whatever its size (where no padding can be, in pieces of one length).
-            return runner.run(rows, token_budget=WHOLE)
+            return runner.run(rows, token_budget=NO_LIMIT)
 
         return self.judge.verdict(
             parity.run_all(outputs, self.rows, self.judge.batches), way.tolerance
@@ -134,7 +134,7 @@ class ReadingBench(candidates.Bench):
         run whenever the model is opened: of a long text there are its first windows.
         """
         lengths = np.array([one.n_tokens for one in self.validation.documents])
-        by_length = timing.spread(lengths, len(lengths))
+        by_length = timing.sample_by_length(lengths, len(lengths))
         margin = np.array(list(self._margins()))
         groups = np.array_split(by_length, min(GOLDEN_ROWS, len(by_length)))
         chosen = [self.validation.texts[group[margin[group].argmax()]] for group in groups]
@@ -191,7 +191,7 @@ def prepare_bench(
     _, metric = selection.deciding_metric(recipe, settings)
     drop = recipe.export.gate.max_metric_drop * metric.scale
     expected = parity.run_all(runs["fp32"], rows, batches)
-    judge = parity.Judge(
+    judge = parity.ParityCheck(
         batches=batches,
         expected=expected,
         expected_texts=None,
@@ -215,7 +215,7 @@ def prepare_bench(
 
 def _settled(recipe: Recipe, prepared: Artifact, head: Head, run: Run) -> dict[str, Any]:
     """What the head knows, with what its objective chooses on the validation rows."""
-    settle = getattr(objectives.get(recipe.objective), "settled", None)
+    settle = getattr(objectives.get(recipe.objective), "calibrate_head", None)
     if settle is None:
         return dict(head.settings)
     rows = torch_reference.read_rows(recipe, prepared, "validation", SETTLING_ROWS)
@@ -229,7 +229,7 @@ def _settled(recipe: Recipe, prepared: Artifact, head: Head, run: Run) -> dict[s
 def _calibration(recipe: Recipe, prepared: Artifact) -> list[Ids]:
     n_rows = recipe.export.calibration_rows
     rows = torch_reference.read_rows(recipe, prepared, "train", n_rows).ids
-    return [rows[i] for i in timing.spread(np.array([len(row) for row in rows]), n_rows)]
+    return [rows[i] for i in timing.sample_by_length(np.array([len(row) for row in rows]), n_rows)]
 
 
 def _each(run: Run, batches: Sequence[Sequence[Ids]]) -> list[Sequence[Array]]:

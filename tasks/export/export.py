@@ -26,7 +26,7 @@ from headrace.serving.jobs.start import CHUNK_ROWS
 from headrace.tasks import objectives
 from headrace.tasks.data import training_texts, windowing
 from headrace.tasks.export import attention_maps, candidates, variants
-from headrace.tasks.export.candidates import Bench, ExportRefused, Tried
+from headrace.tasks.export.candidates import CandidateResult, ExportHarness, ExportRefused
 from headrace.tasks.objectives import selection
 from headrace.tasks.runtime import artifacts
 from headrace.tasks.runtime.artifacts import Artifact
@@ -88,7 +88,7 @@ def _onnxruntime() -> str:
 
 def _bench_module(recipe: Recipe) -> str:
     """The module whose `prepare_bench` is for models of this kind."""
-    writes = getattr(objectives.get(recipe.objective), "WRITES", False)
+    writes = getattr(objectives.get(recipe.objective), "GENERATES", False)
     return f"{__package__}.{'decoder_harness' if writes else 'encoder_harness'}"
 
 
@@ -122,7 +122,7 @@ def _build(recipe: Recipe, prepared: Artifact, trained: Artifact, folder: Path) 
     return table
 
 
-def _attention(bench: Bench, prepared: Artifact) -> dict[str, Any] | None:
+def _attention(bench: ExportHarness, prepared: Artifact) -> dict[str, Any] | None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(prepared.path / "tokenizer")
@@ -133,7 +133,7 @@ def _attention(bench: Bench, prepared: Artifact) -> dict[str, Any] | None:
 
 
 def _manifest(
-    bench: Bench, tried: Sequence[Tried], speeds: Mapping[str, float]
+    bench: ExportHarness, tried: Sequence[CandidateResult], speeds: Mapping[str, float]
 ) -> manifest.Manifest:
     """All but what is known of the data and of where the model comes from."""
     recipe = bench.recipe
@@ -177,7 +177,7 @@ def _lineage(recipe: Recipe, prepared: Artifact, trained: Artifact) -> dict[str,
     }
 
 
-def _write_golden(bench: Bench, model: Path, whole: manifest.Manifest) -> None:
+def _write_golden(bench: ExportHarness, model: Path, whole: manifest.Manifest) -> None:
     """Rows over all lengths with each variant's outputs, computed as the scorer will check them."""
     texts = bench.golden_texts()
     golden.write(
@@ -193,7 +193,7 @@ def _write_golden(bench: Bench, model: Path, whole: manifest.Manifest) -> None:
 # --- the table ------------------------------------------------------------------------------------
 
 
-def _row(one: Tried, speeds: Mapping[str, float]) -> dict[str, Any]:
+def _row(one: CandidateResult, speeds: Mapping[str, float]) -> dict[str, Any]:
     return {
         "name": one.name,
         "status": "refused" if one.reason else "kept",
@@ -204,7 +204,7 @@ def _row(one: Tried, speeds: Mapping[str, float]) -> dict[str, Any]:
     }
 
 
-def _measured(one: Tried, speeds: Mapping[str, float]) -> dict[str, Any]:
+def _measured(one: CandidateResult, speeds: Mapping[str, float]) -> dict[str, Any]:
     return {
         "way": one.way,
         "tokens_per_second": round(speeds[one.name], 1) if one.name in speeds else None,
@@ -214,7 +214,7 @@ def _measured(one: Tried, speeds: Mapping[str, float]) -> dict[str, Any]:
     }
 
 
-def _torch_row(bench: Bench, speeds: Mapping[str, float]) -> dict[str, Any]:
+def _torch_row(bench: ExportHarness, speeds: Mapping[str, float]) -> dict[str, Any]:
     """PyTorch's own speed (fp32, and bf16 or None) and metric, from the same run."""
     bf16 = speeds.get("torch bf16")
     return {

@@ -1,9 +1,9 @@
-"""The parity gate: a graph is kept only if it answers as PyTorch does, on real rows.
+"""The parity check: a graph is kept only if its outputs match PyTorch's on real rows.
 
 Each graph runs the same batches as the PyTorch model: all rows as scoring would put them
 together, short rows beside long ones (so that padding, and with it a wrong mask, shows), single
 rows, and rows of the maximum length. Of texts that are read in windows a row is a window; what the
-windows' outputs become is judged too. Rows in, a Verdict out; reads and writes nothing.
+windows' outputs become is checked too. Rows in, a ParityResult out; reads and writes nothing.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ and metric bind first; this sees a wrong graph whose decisions were lucky."""
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ParityResult:
     """What the gate measured of one graph; nothing when its outputs could not be compared."""
 
     reason: str | None
@@ -96,7 +96,7 @@ def run_all(run: Run, rows: Sequence[Ids], batches: Mapping[str, Batches]) -> Ou
     }
 
 
-class Texts(Protocol):
+class OutputAdapter(Protocol):
     """What rows' outputs mean; the texts are those of which the rows are the windows."""
 
     def together(self, outputs: Sequence[Array]) -> Any:
@@ -119,7 +119,7 @@ class Texts(Protocol):
 
 
 @dataclass(frozen=True)
-class Judge:
+class ParityCheck:
     """PyTorch's answers, and what may differ from them."""
 
     batches: Mapping[str, Batches]
@@ -127,7 +127,7 @@ class Judge:
     """PyTorch's, as `run_all` gives them."""
     expected_texts: Any
     """What PyTorch makes of them."""
-    texts: Texts
+    texts: OutputAdapter
     """How scoring puts windows together."""
     limits: Gate
     higher_is_better: bool = True
@@ -149,11 +149,11 @@ class Judge:
         """PyTorch's own metric."""
         return self.texts.measure(self.expected_texts)
 
-    def verdict(self, found: Outputs, tolerance: Tolerance) -> Verdict:
+    def verdict(self, found: Outputs, tolerance: Tolerance) -> ParityResult:
         """Compare a graph's outputs with PyTorch's."""
         for kind, outputs in self.expected.items():
             if problem := _incomparable(outputs, found[kind], kind):
-                return Verdict(problem, None, None, None)
+                return ParityResult(problem, None, None, None)
         pairs = {kind: (_flat(self.expected[kind]), _flat(found[kind])) for kind in self.expected}
         texts = self.texts.together(self.in_row_order(found))
         reasons = [
@@ -181,7 +181,7 @@ class Judge:
                 f"allowed are {self.limits.max_metric_drop:g}"
             )
         largest = max(float(np.abs(ours - theirs).max()) for theirs, ours in pairs.values())
-        return Verdict("; ".join(reasons) or None, agreement, metric, largest)
+        return ParityResult("; ".join(reasons) or None, agreement, metric, largest)
 
     def _agreement(self, found: Outputs, texts: Any) -> float:
         decide, agrees = self.texts.decide, self.texts.agrees

@@ -14,9 +14,8 @@ import numpy as np
 
 from headrace.configs.schema import Recipe
 from headrace.serving import heads
-from headrace.serving.arrays import Array
-from headrace.serving.engine.timing import spread
-from headrace.serving.heads import Ids
+from headrace.serving.arrays import Array, Ids
+from headrace.serving.engine.timing import sample_by_length
 from headrace.serving.runtime.batching import pad
 from headrace.serving.text.pooling import Pool
 from headrace.serving.text.windows import Document
@@ -111,9 +110,9 @@ def read_rows(recipe: Recipe, prepared: Artifact, split: str, n_rows: int) -> Ro
 
     stored = load_from_disk(str(prepared.path / split)).with_format("arrow")
     lengths = np.asarray(stored[:]["length"])
-    chosen = np.sort(spread(lengths, n_rows))
+    chosen = np.sort(sample_by_length(lengths, n_rows))
     if recipe.long_text.in_windows and (total := lengths[chosen].sum()) > MOST_TOKENS:
-        chosen = np.sort(spread(lengths, max(1, int(len(chosen) * MOST_TOKENS / total))))
+        chosen = np.sort(sample_by_length(lengths, max(1, int(len(chosen) * MOST_TOKENS / total))))
     table = stored[chosen]
     texts = table["text"].to_pylist()
     offsets = heads.get(recipe.objective).OFFSETS

@@ -49,7 +49,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Way:
+class BuildMethod:
     """One way to make a variant. A variant with several takes the first that passes the gate."""
 
     name: str
@@ -71,21 +71,27 @@ def names(asked: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(["fp32", *asked]))
 
 
-def ways(variant: str, device: Device) -> list[Way]:
+def ways(variant: str, device: Device) -> list[BuildMethod]:
     """The ways to make a variant, the preferred one first."""
     exact = parity.TF32 if device == "cuda" else parity.FP32
     return {
-        "fp32": [Way("plain", plain_copy, (*GPU, "cpu"), exact, golden=parity.TF32.largest)],
-        "fused": [Way("fused", fused, (device,), exact, golden=exact.largest)],
-        "fp16": [Way("fp16", fp16, ("cuda",), parity.FP16, golden=parity.FP16.largest)],
-        "fp16_plain": [Way("plain", fp16_plain, GPU, parity.FP16, golden=parity.FP16.largest)],
+        "fp32": [
+            BuildMethod("plain", plain_copy, (*GPU, "cpu"), exact, golden=parity.TF32.largest)
+        ],
+        "fused": [BuildMethod("fused", fused, (device,), exact, golden=exact.largest)],
+        "fp16": [BuildMethod("fp16", fp16, ("cuda",), parity.FP16, golden=parity.FP16.largest)],
+        "fp16_plain": [
+            BuildMethod("plain", fp16_plain, GPU, parity.FP16, golden=parity.FP16.largest)
+        ],
         # Static first: its scales are fixed, so that a row's result does not depend on the rows
         # that happen to share its batch. Weights of 7 bits before 8: as near to PyTorch (what is
         # lost is lost with the activations), and a quarter faster on CPUs without VNNI.
         "int8": [
-            Way("static", int8_static, ("cpu",), parity.INT8, golden=INT8_GOLDEN),
-            Way("static 8 bits", int8_static_8_bits, ("cpu",), parity.INT8, golden=INT8_GOLDEN),
-            Way("dynamic", int8_dynamic, ("cpu",), parity.INT8, golden=INT8_GOLDEN),
+            BuildMethod("static", int8_static, ("cpu",), parity.INT8, golden=INT8_GOLDEN),
+            BuildMethod(
+                "static 8 bits", int8_static_8_bits, ("cpu",), parity.INT8, golden=INT8_GOLDEN
+            ),
+            BuildMethod("dynamic", int8_dynamic, ("cpu",), parity.INT8, golden=INT8_GOLDEN),
         ],
     }[variant]
 

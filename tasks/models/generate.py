@@ -22,7 +22,7 @@ BATCH = 16
 
 
 @dataclass(frozen=True)
-class Written:
+class ReferenceGeneration:
     """What PyTorch wrote greedily behind some prompts."""
 
     tokens: Array
@@ -33,7 +33,7 @@ class Written:
 
 def write(
     model: Any, prompts: Sequence[Ids], *, pad_id: int, repetition_penalty: float = 1.0
-) -> Written:
+) -> ReferenceGeneration:
     """PyTorch's greedy tokens behind prompts, (length,) each, and their logits; with a penalty,
     the logits behind that."""
     penalised = repetition_penalty != 1
@@ -55,7 +55,7 @@ def write(
         tokens.append((batch, found.sequences[:, -STEPS:].cpu().numpy()))
         each = found.scores if penalised else found.logits
         logits.append((batch, np.stack([one.float().cpu().numpy() for one in each], 1)))
-    return Written(_in_order(tokens, len(prompts)), _in_order(logits, len(prompts)))
+    return ReferenceGeneration(_in_order(tokens, len(prompts)), _in_order(logits, len(prompts)))
 
 
 def texts(model: Any, prompts: Sequence[Ids], *, pad_id: int, **how: Any) -> list[list[int]]:

@@ -24,7 +24,7 @@ from headrace.tasks.metrics.metric import Metric
 
 
 @dataclass(frozen=True)
-class Given:
+class TrainingContext:
     """What training rows can be made with."""
 
     options: Any
@@ -85,14 +85,15 @@ class Objective(Protocol):
     # BEST_BY                         the validation metric that picks checkpoints, METRIC by
     #     default; `loss` where a metric would need texts to be written
     # TARGETS_ARE_TEXT, WHOLE_TEXTS   a tokenizer learns from the targets too; texts are not cut
-    # WRITES                          the model gives texts: see
+    # GENERATES                       the model gives texts: see
     #     tasks/export/decoder_harness.py; then also
-    #     answers(head, outputs) -> what `statistics` takes, of the serving head's outputs: an array
-    #     of numbers (not finite where there is no answer) or a list of texts (None there), and
+    #     to_metric_inputs(head, outputs) -> what `statistics` takes, of the serving head's
+    #     outputs: an array of numbers (not finite where there is no answer) or a list of texts
+    #     (None there), and
     #     reference(model, rows, head) -> the same by PyTorch
-    # divided(text) -> (prompt, rest)  of a text that is its own target
+    # split_prompt(text) -> (prompt, rest)  of a text that is its own target
     # samples(scorer, rows) -> [{"given", "written", "reference"}, ...], shown in place of the worst
-    #     rows; rows: a test_set.HeldOut
+    #     rows; rows: a TestSet
     # MEASURE                         options of the serving head for what metrics are computed from
     # read_row(row) -> the same      roles to values as the table has them, made what the rest of
     #     this module takes; the text a string. Raises ValueError(reason code)
@@ -100,11 +101,11 @@ class Objective(Protocol):
     # POOLS                           the pools (serving/text/pooling.py) that mean something for
     #     its outputs, where texts are read in windows
     # training_rows(stored, given) -> a data set of input_ids, labels and length, where rows are not
-    #     trained on as they are stored; given: a Given
+    #     trained on as they are stored; given: a TrainingContext
     # TOKEN_LABELS                    those labels are one for each token of a whole text, without
     #     special ones; then also
     #     of_batches(labels, logits, head) -> (targets, outputs) as `statistics` takes them
-    # settled(head, targets, outputs) -> head, with what is chosen on the validation rows
+    # calibrate_head(head, targets, outputs) -> head, with what is chosen on the validation rows
     # baseline(train, validation, test_texts) -> targets of the test texts, decided by something
     #     simple; train and validation are (texts, targets)
     # DECODE                          options of the serving head for the table of predictions
@@ -189,7 +190,7 @@ def _answered(targets: Sequence[Any], outputs: Any, missing: Array) -> tuple[lis
 
 def in_metrics_terms(objective: Objective, head: heads.Head, outputs: Any) -> Any:
     """A head's outputs as the objective's metrics take them."""
-    of = getattr(objective, "answers", None)
+    of = getattr(objective, "to_metric_inputs", None)
     return outputs if of is None else of(head, outputs)
 
 

@@ -16,13 +16,13 @@ from pydantic import Field
 from headrace.configs.schema import Section
 from headrace.serving.arrays import Array
 from headrace.tasks.metrics.metric import Metric
-from headrace.tasks.objectives import Given, load
+from headrace.tasks.objectives import TrainingContext, load
 
 COLUMNS = {"text": "texts to learn to write"}
 TEXT = "text"
 METRIC = "bits_per_byte"
 BEST_BY = "loss"
-WRITES = True
+GENERATES = True
 LABELLED = False
 MEASURE = {"likelihood": True}
 SAMPLES, PROMPT_CHARS = 8, 160
@@ -31,7 +31,7 @@ WHOLE_TEXTS = True
 
 
 class Options(Section):
-    joined: bool = False
+    concatenate: bool = False
     """Rows are pieces of one text, one after the other: nothing stands between them. Otherwise each
     ends with the end token."""
     max_new_tokens: int = Field(64, ge=1)
@@ -52,7 +52,10 @@ class Options(Section):
 
 def fit_targets(rows: Mapping[str, list[Any]], options: Options) -> dict[str, Any]:
     """How texts are written; nothing is learned here."""
-    return {"joined": options.joined, "decoding": options.model_dump(exclude={"joined"})}
+    return {
+        "concatenate": options.concatenate,
+        "decoding": options.model_dump(exclude={"concatenate"}),
+    }
 
 
 def encode_target(row: Mapping[str, Any], head: Mapping[str, Any]) -> int:
@@ -75,7 +78,7 @@ def load_model(source: Any, head: Mapping[str, Any], **how: Any) -> Any:
     return load(AutoModelForCausalLM, source, {}, **how)
 
 
-def training_rows(stored: Any, given: Given) -> Any:
+def training_rows(stored: Any, given: TrainingContext) -> Any:
     """Blocks of the reader's length, the last one shorter: texts one after the other."""
     import datasets
     import pyarrow as pa
@@ -83,7 +86,7 @@ def training_rows(stored: Any, given: Given) -> Any:
     table = stored.with_format("arrow")[:]
     ids = [chunk.flatten().to_numpy() for chunk in table["input_ids"].chunks]
     tokens = np.concatenate(ids)
-    if not given.options.joined:
+    if not given.options.concatenate:
         ends = np.cumsum(table["length"].to_numpy())
         tokens = np.insert(tokens, ends, given.tokenizer.eos_token_id)
     starts = np.arange(0, len(tokens), given.reader.max_length)
@@ -126,7 +129,7 @@ def metrics(head: Mapping[str, Any]) -> dict[str, Metric]:
     }
 
 
-def answers(head: Any, outputs: Sequence[Any]) -> Array:
+def to_metric_inputs(head: Any, outputs: Sequence[Any]) -> Array:
     """(n, 2): nats and tokens of each text."""
     return np.asarray(outputs, dtype=np.float64).reshape(-1, 2)
 
@@ -151,9 +154,9 @@ def reference(model: Any, rows: Sequence[Array], head: Any) -> Array:
 
 def samples(scorer: Any, rows: Any) -> list[dict[str, str]]:
     """The starts of some texts, how the model goes on, and how they do."""
-    from headrace.serving.engine.timing import spread
+    from headrace.serving.engine.timing import sample_by_length
 
-    chosen = [divided(rows.texts[i]) for i in spread(rows.lengths, SAMPLES)]
+    chosen = [split_prompt(rows.texts[i]) for i in sample_by_length(rows.lengths, SAMPLES)]
     written = scorer.head.texts(scorer.outputs([prompt for prompt, _ in chosen]))
     return [
         {"given": prompt, "written": made or "", "reference": rest[:PROMPT_CHARS]}
@@ -161,7 +164,7 @@ def samples(scorer: Any, rows: Any) -> list[dict[str, str]]:
     ]
 
 
-def divided(text: str) -> tuple[str, str]:
+def split_prompt(text: str) -> tuple[str, str]:
     """A prompt, and how the text goes on."""
     # At a space: a prompt that ends within a word has other tokens than the text.
     cut = max(text[:PROMPT_CHARS].rfind(" "), 1)

@@ -115,7 +115,7 @@ def loss(
     return compute
 
 
-def settled(
+def calibrate_head(
     head: Mapping[str, Any], targets: Sequence[Sequence[int]], outputs: Array
 ) -> dict[str, Any]:
     """With the thresholds that give the best F1 of each label on these rows."""

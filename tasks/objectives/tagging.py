@@ -21,7 +21,7 @@ from headrace.serving.text.graphemes import Graphemes
 from headrace.serving.text.tokenizer import Tokens
 from headrace.tasks.metrics.bootstrap import Resampling
 from headrace.tasks.metrics.metric import Metric
-from headrace.tasks.objectives import Given, config_of, load, token_loss
+from headrace.tasks.objectives import TrainingContext, config_of, load, token_loss
 from headrace.tasks.reporting.html import excerpt
 
 COLUMNS = {
@@ -34,7 +34,7 @@ LABELLED = False
 POOLS = ()
 """Windows are merged token by token."""
 TOKEN_LABELS = True
-IGNORED = -100
+IGNORE_INDEX = -100
 SAMPLES, SAMPLE_CHARS = 10, 1_000
 """Texts that a report shows, and how much of each."""
 Span = tuple[int, int, str]
@@ -166,7 +166,7 @@ def load_model(source: Any, head: Mapping[str, Any], **how: Any) -> Any:
     return load(AutoModelForTokenClassification, source, config_of(tags), **how)
 
 
-def training_rows(stored: Any, given: Given) -> Any:
+def training_rows(stored: Any, given: TrainingContext) -> Any:
     """Whole texts' tokens; a word's first one has its tag as label, the others none."""
     import datasets
     import pyarrow as pa
@@ -194,7 +194,7 @@ def labels_of(text: str, tokens: Tokens, spans: Sequence[Span], tags: Sequence[s
     A word that a span has only a part of is all the span's.
     """
     words = head_of.words_of(text, tokens)
-    found = np.full(len(tokens), IGNORED, np.int32)
+    found = np.full(len(tokens), IGNORE_INDEX, np.int32)
     found[words.tokens] = tags.index(head_of.OUTSIDE)
     for start, end, label in spans:
         inside = words.tokens[(words.starts < end) & (words.ends > start)]
@@ -223,7 +223,7 @@ def of_batches(
     scorer = head_of.Head(head, pad_id=0)
     targets, outputs = list[str](), list[str | None]()
     for expected, found in zip(labels, logits, strict=True):
-        words = expected != IGNORED
+        words = expected != IGNORE_INDEX
         targets.append(_of_tags([scorer.tags[tag] for tag in expected[words]]))
         logits_of_words = found[words].astype(np.float64)
         if not np.isfinite(logits_of_words).all():
@@ -242,7 +242,7 @@ def _of_tags(tags: Sequence[str]) -> str:
 # --- metrics --------------------------------------------------------------------------------------
 
 
-def answers(head: Any, outputs: Sequence[Any]) -> list[str | None]:
+def to_metric_inputs(head: Any, outputs: Sequence[Any]) -> list[str | None]:
     """The spans of each text, as targets are stored."""
     found = (head.spans(one) for one in outputs)
     return [
@@ -337,13 +337,13 @@ def row_losses(targets: Sequence[str], outputs: Sequence[str], head: Mapping[str
 
 def samples(scorer: Any, rows: Any) -> list[dict[str, str]]:
     """Some texts with spans, what was found in them, and what should have been."""
-    from headrace.serving.engine.timing import spread
+    from headrace.serving.engine.timing import sample_by_length
 
     some = [i for i, target in enumerate(rows.targets) if json.loads(target)]
     lengths = np.array([rows.lengths[i] for i in some])
-    chosen = [some[i] for i in spread(lengths, SAMPLES)] if some else []
+    chosen = [some[i] for i in sample_by_length(lengths, SAMPLES)] if some else []
     texts = [rows.texts[i] for i in chosen]
-    found = answers(scorer.head, scorer.outputs(texts))
+    found = to_metric_inputs(scorer.head, scorer.outputs(texts))
     return [
         {
             "given": excerpt(text, SAMPLE_CHARS),

@@ -16,20 +16,20 @@ from headrace.configs.schema import Section
 from headrace.serving.arrays import Array
 from headrace.tasks.metrics.bootstrap import Resampling
 from headrace.tasks.metrics.metric import Metric
-from headrace.tasks.objectives import Given, load, token_loss
+from headrace.tasks.objectives import TrainingContext, load, token_loss
 
 COLUMNS = {"text": "the text to start from", "target": "the text to arrive at"}
 TEXT = "text"
 METRIC = "bleu"
 BEST_BY = "loss"
 TARGETS_ARE_TEXT = True
-WRITES = True
+GENERATES = True
 LABELLED = False
 SAMPLES = 10
 
 
 class Options(Section):
-    beams: int = Field(1, ge=1)
+    num_beams: int = Field(1, ge=1)
     """Candidates that scoring keeps of each text; 1: the likeliest token is taken, one by one."""
     length_penalty: float = 1.0
     """A candidate's score is its log probability over its tokens to this power."""
@@ -41,7 +41,9 @@ class Options(Section):
 
 def fit_targets(rows: Mapping[str, list[Any]], options: Options) -> dict[str, Any]:
     """How texts are written; nothing is learned here."""
-    return {"decoding": options.model_dump(include={"beams", "length_penalty", "max_new_tokens"})}
+    return {
+        "decoding": options.model_dump(include={"num_beams", "length_penalty", "max_new_tokens"})
+    }
 
 
 def encode_target(row: Mapping[str, Any], head: Mapping[str, Any]) -> str:
@@ -71,7 +73,7 @@ def load_model(source: Any, head: Mapping[str, Any], **how: Any) -> Any:
     return load(AutoModelForSeq2SeqLM, source, {}, **how)
 
 
-def training_rows(stored: Any, given: Given) -> Any:
+def training_rows(stored: Any, given: TrainingContext) -> Any:
     """input_ids, labels (the target's tokens) and length (of the longer one) of stored rows."""
     import datasets
     import pyarrow as pa
@@ -173,7 +175,7 @@ def details(
     return {"signatures": found}
 
 
-def answers(head: Any, outputs: Sequence[Any]) -> list[str | None]:
+def to_metric_inputs(head: Any, outputs: Sequence[Any]) -> list[str | None]:
     """The texts; None where the model made none."""
     return list(head.texts(outputs))
 
@@ -188,7 +190,7 @@ def reference(model: Any, rows: Sequence[Array], head: Any) -> list[str]:
         rows,
         pad_id=head.pad_id,
         max_new_tokens=how.max_new_tokens,
-        num_beams=how.beams,
+        num_beams=how.num_beams,
         length_penalty=how.length_penalty,
     )
     return [head.text(ids) for ids in made]
@@ -203,11 +205,11 @@ def row_losses(targets: Sequence[str], outputs: Sequence[str], head: Mapping[str
 
 def samples(scorer: Any, rows: Any) -> list[dict[str, str]]:
     """Some rows of every length, what became of them, and what should have."""
-    from headrace.serving.engine.timing import spread
+    from headrace.serving.engine.timing import sample_by_length
 
-    chosen = spread(rows.lengths, SAMPLES)
+    chosen = sample_by_length(rows.lengths, SAMPLES)
     given = [rows.texts[i] for i in chosen]
-    written = answers(scorer.head, scorer.outputs(given))
+    written = to_metric_inputs(scorer.head, scorer.outputs(given))
     return [
         {"given": text, "written": made or "", "reference": rows.targets[i]}
         for text, made, i in zip(given, written, chosen, strict=True)

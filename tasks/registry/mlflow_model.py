@@ -41,7 +41,7 @@ TOLERANCE = 1e-5
 float32 rounding in batches of other shapes is left."""
 
 
-class UnfaithfulModel(RuntimeError):
+class ModelMismatchError(RuntimeError):
     """What came back from MLflow is not what was exported."""
 
 
@@ -98,7 +98,7 @@ def check(model_id: str, model: Path, *, aside: Path) -> str:
     """Fetch the logged model into `aside`, load it as MLflow does, and let it answer golden rows.
 
     Returns the digest of all that was fetched.
-    Raises UnfaithfulModel: such a model must not be registered.
+    Raises ModelMismatchError: such a model must not be registered.
     """
     mlflow = imported()
     expected = model_store.content_id(model)
@@ -107,7 +107,7 @@ def check(model_id: str, model: Path, *, aside: Path) -> str:
         artifact_uri=f"models:/{model_id}", dst_path=str(aside)
     )
     if model_store.content_id(Path(fetched) / model_store.FOLDER) != expected:
-        raise UnfaithfulModel(f"model {model_id}: its files changed on the way to the store")
+        raise ModelMismatchError(f"model {model_id}: its files changed on the way to the store")
     whole = model_store.whole_sha256(Path(fetched))
     answers = mlflow.pyfunc.load_model(fetched).predict(texts)
     wanted = Scorer(model).score(texts).to_pandas()
@@ -118,7 +118,9 @@ def check(model_id: str, model: Path, *, aside: Path) -> str:
         else:
             same = _as_json(ours) == _as_json(theirs)
         if not same:
-            raise UnfaithfulModel(f"model {model_id}: {column} of golden rows differs when loaded")
+            raise ModelMismatchError(
+                f"model {model_id}: {column} of golden rows differs when loaded"
+            )
     return whole
 
 

@@ -78,7 +78,7 @@ def _registered(model: str) -> ResolvedModel:
 
 def _found(model: str) -> versions.Champion:
     named = REGISTERED.fullmatch(model) or REGISTERED.fullmatch(f"models:/{model}@{CHAMPION}")
-    if named and (found := versions.quick_look(*named.groups())):
+    if named and (found := versions.lookup_without_mlflow(*named.groups())):
         return found
     return versions.load_version(*_version(model))
 

@@ -61,7 +61,7 @@ def champion(name: str) -> Champion | None:
     return load_version(name, str(model.aliases[CHAMPION]))
 
 
-def rival(name: str, exported: Artifact | None = None) -> Champion | Unreadable | None:
+def incumbent(name: str, exported: Artifact | None = None) -> Champion | Unreadable | None:
     """The champion that this export has to beat: never itself.
 
     Where the champion is this very export (the command is run again), it is the one before, so
@@ -77,7 +77,7 @@ def rival(name: str, exported: Artifact | None = None) -> Champion | Unreadable 
 
 
 def rival_version(name: str, exported_id: str | None) -> str | None:
-    """The number of `rival`, whatever state its files are in."""
+    """The number of `incumbent`, whatever state its files are in."""
     client = tracking.connect()
     if _find_model(client, name) is None:
         return None
@@ -140,7 +140,7 @@ def load_version(name: str, version: str) -> Champion:
     return Champion(name, version, folder, found.run_id or "")
 
 
-def quick_look(name: str, version: str | None, alias: str | None) -> Champion | None:
+def lookup_without_mlflow(name: str, version: str | None, alias: str | None) -> Champion | None:
     """`load_version` without MLflow, whose import takes two seconds; None where that cannot be."""
     stored = sqlite_lookup.find(tracking.uri(), name, CONTENT, version=version, alias=alias)
     if stored is None:

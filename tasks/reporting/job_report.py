@@ -19,7 +19,7 @@ MAX_VALUES = 40
 
 def render(report: Report, described: Manifest, given: Mapping[str, Any]) -> str:
     """`given`: the arguments of the job."""
-    watched = heads.get(described.objective).SHARES
+    watched = heads.get(described.objective).DRIFT_COLUMNS
     return html.render(
         TEMPLATE,
         report=replace(report, unreadable=masked(report.unreadable)),

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 
 Picture = dict[str, bytes]
-"""Look (`light`, `dark`) to SVG."""
+"""Theme (`light`, `dark`) to SVG."""
 FONT = "DejaVu Sans"
 """Comes with matplotlib."""
 
 
 @dataclass(frozen=True)
-class Look:
+class Theme:
     ink: str
     soft: str
     line: str
@@ -33,8 +33,8 @@ class Look:
 
 
 LOOKS = {
-    "light": Look("#1d2a33", "#64727c", "#dfe4e6", "#ffffff", "#2166a5", "#c2620a"),
-    "dark": Look("#e3e8eb", "#93a1ab", "#36424b", "#172027", "#6fb1ea", "#f0a04b"),
+    "light": Theme("#1d2a33", "#64727c", "#dfe4e6", "#ffffff", "#2166a5", "#c2620a"),
+    "dark": Theme("#e3e8eb", "#93a1ab", "#36424b", "#172027", "#6fb1ea", "#f0a04b"),
 }
 
 
@@ -67,7 +67,7 @@ def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Picture
     side = min(9.4, 1.5 + 0.62 * k + 0.05 * max(map(len, names)))
     size = max(6.0, min(9.0, 130 / k))
 
-    def draw(axes: Any, look: Look) -> None:
+    def draw(axes: Any, look: Theme) -> None:
         ramp = _ramp(look.paper, look.blue)
         axes.imshow(shares, cmap=ramp, vmin=0, vmax=1)
         for true, decided in np.argwhere(table > 0):
@@ -105,7 +105,7 @@ def reliability(bins: Sequence[Mapping[str, float]]) -> Picture:
     above = [one["high"] for one in bins] - accuracy
     start = max(0.0, min(confidence.min(), (accuracy - below).min()) - 0.03)
 
-    def draw(axes: Any, look: Look) -> None:
+    def draw(axes: Any, look: Theme) -> None:
         axes.plot([start, 1], [start, 1], color=look.soft, linewidth=1, linestyle=(0, (4, 3)))
         axes.errorbar(
             confidence,
@@ -130,7 +130,7 @@ def training_curve(events: Sequence[Mapping[str, Any]], metric: str) -> Picture:
     scores = [(step, values[metric]) for step, values in checked if metric in values]
     validation = [(step, values["loss"]) for step, values in checked if "loss" in values]
 
-    def draw(axes: Any, look: Look) -> None:
+    def draw(axes: Any, look: Theme) -> None:
         lower = axes
         if metric != "loss":
             upper, lower = axes
@@ -163,7 +163,7 @@ def attention_map(weights: Any, looking: Sequence[str], looked_at: Sequence[str]
         [tick_name(i, one) for i, one in enumerate(names)] for names in (looking, looked_at)
     )
 
-    def draw(axes: Any, look: Look) -> None:
+    def draw(axes: Any, look: Theme) -> None:
         axes.imshow(shares, cmap=_ramp(look.paper, look.blue), vmin=0)
         axes.set_xticks(range(len(across)), across, rotation=60, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(len(down)), down)
@@ -183,7 +183,7 @@ def attention_heads(shares: Any) -> Picture:
     n_layers, n_heads, length, width = maps.shape
     edge = 0.06 * max(length, width)  # between two maps
 
-    def draw(axes: Any, look: Look) -> None:
+    def draw(axes: Any, look: Theme) -> None:
         for layer, head in np.ndindex(n_layers, n_heads):
             left, top = head * (width + edge), layer * (length + edge)
             axes.imshow(
@@ -212,7 +212,7 @@ def attention_heads(shares: Any) -> Picture:
 def pattern(table: Any, *, xlabel: str, ylabel: str) -> Picture:
     """Numbers from -1 to 1, (rows, columns): orange below zero, blue above."""
 
-    def draw(axes: Any, look: Look) -> None:
+    def draw(axes: Any, look: Theme) -> None:
         ramp = _ramp(look.orange, look.paper, look.blue)
         axes.imshow(np.asarray(table), cmap=ramp, vmin=-1, vmax=1, aspect="auto")
         axes.set(xlabel=xlabel, ylabel=ylabel)
@@ -222,7 +222,7 @@ def pattern(table: Any, *, xlabel: str, ylabel: str) -> Picture:
 
 
 def curve(values: Sequence[float], *, xlabel: str, ylabel: str) -> Picture:
-    def draw(axes: Any, look: Look) -> None:
+    def draw(axes: Any, look: Theme) -> None:
         axes.plot(range(1, len(values) + 1), values, color=look.blue, linewidth=1.2)
         axes.set(xlabel=xlabel, ylabel=ylabel)
         axes.set_ylim(bottom=0)
@@ -234,7 +234,7 @@ def curve(values: Sequence[float], *, xlabel: str, ylabel: str) -> Picture:
 
 
 def _render(
-    draw: Callable[[Any, Look], None], inches: tuple[float, float], *, rows: int = 1
+    draw: Callable[[Any, Theme], None], inches: tuple[float, float], *, rows: int = 1
 ) -> Picture:
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -252,7 +252,7 @@ def _render(
     return made
 
 
-def _style(look: Look) -> dict[str, Any]:
+def _style(look: Theme) -> dict[str, Any]:
     return {
         "svg.hashsalt": "headrace",
         "svg.fonttype": "path",

@@ -61,7 +61,7 @@ def run(
     try:
         with job.begun(**arguments) as begun:
             tell = None if on_progress is None else lambda now: on_progress(asdict(now))
-            counted = job.Counted(begun, tell)
+            counted = job.ProgressTracker(begun, tell)
             if begun.to_share():
                 _Driver(ray, begun, arguments, counted).run()
             return begun.finish().to_dict()
@@ -98,7 +98,7 @@ class _Driver:
     """Gives out chunks and takes in their records."""
 
     def __init__(
-        self, ray: Any, begun: job.Begun, arguments: dict[str, Any], counted: job.Counted
+        self, ray: Any, begun: job.JobRun, arguments: dict[str, Any], counted: job.ProgressTracker
     ) -> None:
         self._ray, self._begun, self._arguments, self._counted = ray, begun, arguments, counted
         self._todo = deque(begun.missing)
@@ -184,7 +184,7 @@ class _Driver:
         self._deaths.update(chunks)
         for chunk in chunks:
             # Once is bad luck: a node that went. Twice is looked into.
-            if self._deaths[chunk] > 1 and supervisor.set_aside(self._arguments, [chunk]):
+            if self._deaths[chunk] > 1 and supervisor.quarantine(self._arguments, [chunk]):
                 del self._deaths[chunk]
             if self._deaths[chunk] > supervisor.DEATHS:
                 raise supervisor.WorkerDied(

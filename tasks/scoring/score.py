@@ -72,7 +72,7 @@ def arguments(
         if tune:
             how = tuning_cache.measure(found.folder, _sample(found.folder, paths, text), device)
         else:
-            how |= tuning_cache.recall(found.folder, device)
+            how |= tuning_cache.load_cached(found.folder, device)
     return {
         "model": str(found.folder),
         "paths": paths,

@@ -98,7 +98,7 @@ def _until_done(
                     on_committed(event["committed"])
             elif "died" in event:
                 why = event["died"]
-        if not set_aside(arguments, sorted(begun)):
+        if not quarantine(arguments, sorted(begun)):
             deaths += 1
         if deaths == DEATHS:
             at = f"at chunk {min(begun)}" if begun else "before it began"
@@ -109,7 +109,7 @@ def _until_done(
         log.warning("score: going on from what was committed")
 
 
-def set_aside(arguments: Arguments, chunks: Sequence[int]) -> list[int]:
+def quarantine(arguments: Arguments, chunks: Sequence[int]) -> list[int]:
     """Find the rows of these chunks that kill a process, and put them into quarantine."""
     out = open_output(arguments["output"])
     plan = out.read(PLAN)
@@ -125,7 +125,7 @@ def set_aside(arguments: Arguments, chunks: Sequence[int]) -> list[int]:
     found: list[int] = []
     for chunk in chunks:
         log.warning("score: the process died; does a row of chunk %s kill it?", chunk)
-        found += _killers(range(chunk * size, min((chunk + 1) * size, n_rows)), kills)
+        found += bisect_crashes(range(chunk * size, min((chunk + 1) * size, n_rows)), kills)
     if found:
         log.warning("score: set aside as %s: row %s", CODE, ", ".join(map(str, found[:5])))
         rows = {**out.quarantine(), **dict.fromkeys(found, CODE)}
@@ -133,14 +133,14 @@ def set_aside(arguments: Arguments, chunks: Sequence[int]) -> list[int]:
     return found
 
 
-def _killers(rows: range, kills: Callable[[range], bool]) -> list[int]:
+def bisect_crashes(rows: range, kills: Callable[[range], bool]) -> list[int]:
     """Those that kill a process by themselves."""
     if not rows or not kills(rows):
         return []
     if len(rows) == 1:
         return list(rows)
     half = len(rows) // 2
-    return _killers(rows[:half], kills) + _killers(rows[half:], kills)
+    return bisect_crashes(rows[:half], kills) + bisect_crashes(rows[half:], kills)
 
 
 def _events(job: dict[str, Any], lock: int | None = None) -> Events:

@@ -26,7 +26,7 @@ SAMPLE_ROWS, SAMPLE_CHARS = 2_000, 2_000_000
 """Rows at the head of a table that are measured with; fewer where texts are long."""
 
 
-def recall(model: Path, device: str = "auto") -> dict[str, Any]:
+def load_cached(model: Path, device: str = "auto") -> dict[str, Any]:
     """The measured variant, workers, threads and token_budget; empty where none was measured."""
     if not (workspace.home() / FOLDER).is_dir():
         return {}  # nothing was ever measured: no reason to read the whole model for its digest

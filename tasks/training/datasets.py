@@ -19,7 +19,7 @@ from headrace.serving.runtime.batching import plan_batches
 from headrace.serving.text.tokenizer import Tokens
 from headrace.serving.text.windows import Document, Reader
 
-IGNORED = -100
+IGNORE_INDEX = -100
 """Label of a position that does not count, as torch's cross-entropy has it."""
 
 
@@ -85,7 +85,7 @@ class Windowed(Dataset[dict[str, Any]]):
         return sorted(draw.choice(n_windows, self._most, replace=False).tolist())
 
     def _framed(self, labels: Sequence[int], start: int) -> list[int]:
-        before, after = ([IGNORED] * len(part) for part in self._reader.frame)
+        before, after = ([IGNORE_INDEX] * len(part) for part in self._reader.frame)
         return [*before, *labels[start : start + self._reader.room], *after]
 
 
@@ -251,7 +251,7 @@ class Collator:
         batch = {
             "input_ids": padded(ids, self.pad_id),
             "attention_mask": padded([[1] * len(one) for one in ids], 0),
-            "labels": padded(labels, IGNORED)
+            "labels": padded(labels, IGNORE_INDEX)
             if isinstance(labels[0], list)
             else torch.tensor(labels),
         }

@@ -75,7 +75,10 @@ def build(recipe: Recipe, prepared: Path, work: Path, *, per_device: int) -> Ste
     token_labels = getattr(objective, "TOKEN_LABELS", False)
     if recipe.long_text.in_windows and not token_labels:
         model = DocumentModel(model, recipe.long_text.pool)
-    metrics, best_by = objective.metrics(head), objectives.best_by(objective, recipe.train.best_by)
+    metrics, best_by = (
+        objective.metrics(head),
+        objectives.best_by(objective, recipe.train.metric_for_best_model),
+    )
     collator = Collator(tokenizer.pad_token_id or 0, decoder_ids, token_labels=token_labels)
     steps, pieces, eval_rows = _steps(recipe, train.lengths), InPieces(collator), per_device
     if recipe.train.batch_tokens is None:
@@ -165,7 +168,7 @@ class Split:
         make = getattr(objective, "training_rows", None)
         reader = windowing.reader(recipe, prepared, offsets=True)
         if make:
-            stored = make(stored, objectives.Given(options, head, reader, tokenizer))
+            stored = make(stored, objectives.TrainingContext(options, head, reader, tokenizer))
         stored = stored.select_columns(COLUMNS)
         token_labels = getattr(objective, "TOKEN_LABELS", False)
         if not recipe.long_text.in_windows and not token_labels:
@@ -187,8 +190,8 @@ def arguments(recipe: Recipe, *, steps_per_epoch: int, **given: Any) -> Training
         **given,
         max_steps=min(steps, train.max_steps or steps),
         learning_rate=train.learning_rate,
-        lr_scheduler_type=train.schedule,
-        warmup_steps=train.warmup,  # under 1: a share of all steps
+        lr_scheduler_type=train.lr_scheduler_type,
+        warmup_steps=train.warmup_steps,  # under 1: a share of all steps
         weight_decay=train.weight_decay,
         max_grad_norm=train.max_grad_norm,
         optim="adamw_torch_fused",
@@ -217,8 +220,8 @@ def measure(
 ) -> dict[str, float]:
     if of_batches := getattr(objective, "of_batches", None):
         targets, outputs = of_batches(targets, outputs, head)
-    if settled := getattr(objective, "settled", None):  # as it will be when it ships
-        head = settled(head, targets, outputs)
+    if calibrate := getattr(objective, "calibrate_head", None):  # as it will be when it ships
+        head = calibrate(head, targets, outputs)
     statistics = objectives.statistics(objective, targets, outputs, head)
     return {name: metric.value(statistics) for name, metric in objective.metrics(head).items()}
 

@@ -111,9 +111,9 @@ def check(recipe: Recipe, prepared: Artifact) -> None:
     allowed = ["loss", *objective.metrics(prepared.facts["head"])]
     if objectives.best_by(objective, None) == "loss":
         allowed = ["loss"]
-    if recipe.train.best_by not in (None, *allowed):
+    if recipe.train.metric_for_best_model not in (None, *allowed):
         raise RecipeError(
-            f"train.best_by: no metric {recipe.train.best_by!r}; "
+            f"train.metric_for_best_model: no metric {recipe.train.metric_for_best_model!r}; "
             f"{recipe.objective} has {', '.join(allowed)}"
         )
     launch = recipe.train.launch

@@ -13,7 +13,7 @@ from transformers import PrinterCallback, Trainer
 
 from headrace.tasks.runtime import hardware
 from headrace.tasks.training.callbacks import Checkpoints, Meter, Progress
-from headrace.tasks.training.datasets import IGNORED, InPieces, Steps, Windowed
+from headrace.tasks.training.datasets import IGNORE_INDEX, InPieces, Steps, Windowed
 
 
 class StepTrainer(Trainer):  # type: ignore[misc]
@@ -69,7 +69,7 @@ class StepTrainer(Trainer):  # type: ignore[misc]
         for place, piece in enumerate(pieces, 1):
             self.meter.tokens += int(piece["attention_mask"].sum())
             if "decoder_input_ids" in piece:
-                self.meter.tokens += int((piece["labels"] != IGNORED).sum())
+                self.meter.tokens += int((piece["labels"] != IGNORE_INDEX).sum())
             # What the Trainer divides a loss by that is a mean over its piece, not over the step.
             self.current_gradient_accumulation_steps = sum(n_items) / n_items[place - 1]
             # Processes exchange gradients once a step.
@@ -82,7 +82,7 @@ class StepTrainer(Trainer):  # type: ignore[misc]
     def _n_items(self, piece: Mapping[str, torch.Tensor]) -> int:
         """How many items a mean loss is the mean of: rows, or tokens."""
         labels = piece["labels"][..., 1:] if self._loss_shifts_labels else piece["labels"]
-        return max(1, int((labels != IGNORED).sum()))
+        return max(1, int((labels != IGNORE_INDEX).sum()))
 
     def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         with _row_that_does_not_fit(inputs):

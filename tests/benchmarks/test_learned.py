@@ -30,7 +30,7 @@ def multi30k() -> Recipe:
         {
             "name": "multi30k",
             "objective": "translation",
-            "options": {"max_new_tokens": 64, "beams": 4},
+            "options": {"max_new_tokens": 64, "num_beams": 4},
             "data": {
                 "source": {
                     "kind": "files",
@@ -59,7 +59,7 @@ def multi30k() -> Recipe:
                 "epochs": 10,
                 "batch_tokens": 3072,
                 "learning_rate": 1.5e-3,
-                "schedule": "inverse_sqrt",
+                "lr_scheduler_type": "inverse_sqrt",
                 "label_smoothing": 0.1,
             },
         }
@@ -129,7 +129,9 @@ def bleus(recipe: Recipe, made: dict[str, Any], beams: int) -> dict[str, float]:
     objective: Any = objectives.get("translation")
     for variant in scorer.manifest.variants:
         one = Scorer(folder, variant=variant.name)
-        found[variant.name] = objective.answers(one.head, one.outputs(rows.texts, beams=beams))
+        found[variant.name] = objective.to_metric_inputs(
+            one.head, one.outputs(rows.texts, num_beams=beams)
+        )
     return {
         way: BLEU().corpus_score(list(map(str, made)), [rows.targets]).score
         for way, made in found.items()

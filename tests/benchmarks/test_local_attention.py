@@ -26,7 +26,7 @@ import json, re, sys, time
 from pathlib import Path
 import torch
 from headrace.modeling.attention import attention, fused_attention
-from headrace.modeling.sliding_window import LocalAttention, Reach
+from headrace.modeling.sliding_window import LocalAttention, AttentionWindow
 from headrace.modeling.positions import Positions
 
 kind, length, compared = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
@@ -37,7 +37,7 @@ def peak_mb():
 
 torch.manual_seed(0)
 at = torch.arange(length)[None]
-reach = Reach(WINDOW, N_GLOBAL)
+reach = AttentionWindow(WINDOW, N_GLOBAL)
 local = LocalAttention(reach, at, torch.ones_like(at), Positions(length, 1, 1))
 q, k, v = (torch.randn(1, HEADS, length, WIDTH, requires_grad=True) for _ in range(3))
 run = local if kind == "window" else fused_attention

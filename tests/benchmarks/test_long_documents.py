@@ -58,7 +58,7 @@ def recipe(name: str, long_text: dict[str, Any], *, epochs: float, seed: int) ->
                 "epochs": epochs,
                 "batch_size": ROWS,
                 "learning_rate": 5e-5,  # at 1e-4 one seed learned nothing
-                "warmup": 0.1,
+                "warmup_steps": 0.1,
                 "seed": seed,
             },
             "export": {"variants": ["fp32"], "gate": {"rows": 64}},

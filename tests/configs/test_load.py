@@ -74,7 +74,12 @@ def test_overrides_are_yaml_and_reach_absent_sections(tmp_path: Path) -> None:
         ("train={epoch: 1}", r"^override: unknown key 'train.epoch'"),
         ("data.source.tets=x", r"unknown key 'data.source.tets'; did you mean 'test'\?"),
         ("modle.source=x", r"unknown key 'modle'; did you mean 'model'\?"),
-        ("train.zzz=1", r"unknown key 'train.zzz'; allowed: batch_size, batch_tokens, best_by"),
+        (
+            "train.zzz=1",
+            r"unknown key 'train.zzz'; allowed: batch_size, batch_tokens, checkpoint_minutes",
+        ),
+        ("train.best_by=f1", r"unknown key 'train.best_by'; it is called 'metric_for_best_model'"),
+        ("promote.floor=0.5", r"unknown key 'promote.floor'; it is called 'min_value' now"),
         ("train.epochs=-1", r"'train.epochs': Input should be greater than 0 \(it is -1\)"),
         ("train.epochs=many", r"'train.epochs': .*valid number.* \(it is 'many'\)"),
         ("data.splits={validation: 0.5, test: 0.5}", r"validation \+ test must be under 1, not 1"),
@@ -115,7 +120,7 @@ def test_what_is_no_recipe_is_one_clear_error(tmp_path: Path, text: str) -> None
         ),
         ("train.launch.processes=100000", "less than or equal to 1024"),
         ("train.learning_rate=.inf", r"'train.learning_rate': Input should be a finite number"),
-        ("promote.floor=.nan", r"'promote.floor': Input should be a finite number"),
+        ("promote.min_value=.nan", r"'promote.min_value': Input should be a finite number"),
         (
             "model.scratch.config={x: .nan}",
             r"'model.scratch.config.x': Input should be a finite number",

@@ -40,7 +40,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "model": {"model_type": "transformer-decoder", "config": {**SMALL, "positions": "rotary"}},
     },
     "translation": {
-        "options": {"max_new_tokens": 12, "beams": 2},
+        "options": {"max_new_tokens": 12, "num_beams": 2},
         "model": {
             "model_type": "transformer-encoder-decoder",
             "config": {**SMALL, "num_decoder_layers": 1},
@@ -181,7 +181,7 @@ def test_how_it_writes_can_be_chosen(
     for option, said in (
         ("model=3", "--option model: not of the model, but of the job"),
         ("temperature", "option 'temperature': write it as NAME=VALUE"),
-        ("beams=1e3", "beams must be a whole number, not 1000.0"),
+        ("num_beams=1e3", "num_beams must be a whole number, not 1000.0"),
     ):
         code, value, _ = headrace(*call, tmp_path / "no", "--option", option)
         assert (code, value["error"]) == (2, said)

@@ -14,7 +14,7 @@ from headrace.modeling.attention import attention
 from headrace.modeling.config import DecoderConfig, EncoderConfig
 from headrace.modeling.models import DecoderForCausalLM, EncoderForTokenClassification
 from headrace.modeling.positions import POSITIONS, Positions
-from headrace.modeling.sliding_window import LocalAttention, Reach
+from headrace.modeling.sliding_window import AttentionWindow, LocalAttention
 
 CLOSE = 1e-5
 LENGTHS = (37, 20, 1)
@@ -27,7 +27,7 @@ def real(side: str) -> Tensor:
     return (place < lengths if side == "right" else place >= max(LENGTHS) - lengths).long()
 
 
-def full_mask(reach: Reach, at_bl: Tensor, real_bl: Tensor) -> Tensor:
+def full_mask(reach: AttentionWindow, at_bl: Tensor, real_bl: Tensor) -> Tensor:
     allowed = reach.allows(at_bl[:, None, :, None], at_bl[:, None, None, :])
     return allowed & real_bl.bool()[:, None, None, :]
 
@@ -39,7 +39,7 @@ def test_the_same_as_full_attention_under_a_mask(
     window: int, n_global: int, causal: bool, side: str
 ) -> None:
     torch.manual_seed(0)
-    reach, real_bl = Reach(window, n_global, causal), real(side)
+    reach, real_bl = AttentionWindow(window, n_global, causal), real(side)
     at_bl = (real_bl.cumsum(-1) - 1).clamp(min=0)
     given = [torch.randn(3, 2, 37, 8, requires_grad=True) for _ in range(3)]
     local = LocalAttention(reach, at_bl, real_bl, Positions(37, 16, 2))
@@ -99,7 +99,9 @@ def test_a_decoder_goes_on_as_it_read() -> None:
 def flops(n: int) -> int:
     torch.manual_seed(0)
     at_bl = torch.arange(n)[None]
-    local = LocalAttention(Reach(16, 2), at_bl, torch.ones_like(at_bl), Positions(n, 16, 2))
+    local = LocalAttention(
+        AttentionWindow(16, 2), at_bl, torch.ones_like(at_bl), Positions(n, 16, 2)
+    )
     q, k, v = (torch.randn(1, 2, n, 8, requires_grad=True) for _ in range(3))
     # Of the fused kernel nothing is counted.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counted:

@@ -10,15 +10,15 @@ import pytest
 from headrace.configs.errors import RecipeError
 from headrace.configs.schema import Recipe
 from headrace.serving.errors import InputError
+from headrace.tasks import preflight
 from headrace.tasks.data.prepare import prepare
-from headrace.tasks.preflight import foresee
 from headrace.tasks.runtime.artifacts import Artifact
 from tests.helpers import changed
 from tests.toy import sentences, tiny_recipe, write_csv
 
 
 def test_a_recipe_that_can_be_trained_passes(recipe: Recipe, prepared: Artifact) -> None:
-    foresee(recipe, prepared)
+    preflight.check(recipe, prepared)
 
 
 def scratch(recipe: Recipe, **changes: Any) -> dict[str, Any]:
@@ -32,7 +32,10 @@ def scratch(recipe: Recipe, **changes: Any) -> dict[str, Any]:
     ("changes", "problem"),
     [
         ({"promote": {"metric": "blue"}}, "promote.metric: classification has no metric 'blue'"),
-        ({"train": {"best_by": "blue"}}, "train.best_by: no metric 'blue'"),
+        (
+            {"train": {"metric_for_best_model": "blue"}},
+            "train.metric_for_best_model: no metric 'blue'",
+        ),
         ({"evaluate": {"slices": ["foo"]}}, "evaluate.slices: the column 'foo' is not carried"),
         ({"export": {"default": "fp16"}}, "export.default: fp16 is not among export.variants"),
         ({"model": {"max_length": 128}}, "64 positions are too few for model.max_length 128"),
@@ -52,7 +55,7 @@ def test_what_cannot_be_is_told(
     of_scratch = not set(changes) <= {*Recipe.model_fields}
     sections = scratch(recipe, **changes) if of_scratch else changes
     with pytest.raises(RecipeError, match=problem):
-        foresee(changed(recipe, **sections), prepared)
+        preflight.check(changed(recipe, **sections), prepared)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +84,7 @@ def test_a_model_that_writes_needs_room_for_it(
     content = {**recipe.model_dump(mode="json"), "model": section}
     recipe = recipe.model_validate(content)
     with pytest.raises(kind, match=problem):
-        foresee(recipe, prepare(recipe))
+        preflight.check(recipe, prepare(recipe))
 
 
 @pytest.mark.parametrize(
@@ -119,7 +122,7 @@ def test_how_a_model_from_elsewhere_is_to_write_is_told_before_it_is_trained(
     )  # fmt: skip
     prepared = prepare(recipe)
     if problem is None:
-        foresee(recipe, prepared)
+        preflight.check(recipe, prepared)
         return
     with pytest.raises(InputError, match=problem):
-        foresee(recipe, prepared)
+        preflight.check(recipe, prepared)

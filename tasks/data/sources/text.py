@@ -28,7 +28,7 @@ def open_source(source: TextSource, columns: Sequence[str] = (), folder: object 
     # By its real path: a file that is named twice is read once.
     found = {path.resolve(): path for one in given for path in _found(one)}
     whole = "".join(map(_read, found.values()))
-    pieces = _cut(whole, source.piece)
+    pieces = _cut(whole, source.chunk_chars)
     first_validation = _first_from(pieces, len(whole) * (1 - source.validation - source.test), 2)
     first_test = _first_from(pieces, len(whole) * (1 - source.test), 1)
     parts = {

@@ -21,12 +21,19 @@ from torch.export import Dim
 from transformers import EncoderDecoderCache
 
 from headrace.modeling.attention import padding_mask
-from headrace.modeling.layers import Memory, View
+from headrace.modeling.layers import Memory, SelfAttentionContext
 from headrace.tasks.export.graphs.graph import Graph, quiet
-from headrace.tasks.export.graphs.kv_cache import NAME, OURS, InPlace, Pair, attending, traced
+from headrace.tasks.export.graphs.kv_cache import (
+    NAME,
+    OURS,
+    InPlaceKVCache,
+    Pair,
+    attending,
+    traced,
+)
 
 DECODER, ENCODER = "decoder.onnx", "encoder.onnx"
-BARRED = -1e9
+MASK_VALUE = -1e9
 """Added to a score, it leaves no weight."""
 STEP = ("input_ids", "position_ids", "wanted", "last", "keys")
 
@@ -55,7 +62,7 @@ class Inputs:
     ids_bl: Tensor
     at_bl: Tensor
     keys_s: Tensor
-    cache: InPlace
+    cache: InPlaceKVCache
     real_bt: Tensor | None
     """Of the source, where there is one."""
     source: Sequence[Pair]
@@ -81,7 +88,7 @@ class _Step(nn.Module):
     ) -> tuple[Tensor, list[Tensor]]:
         """`cross`: of each layer, keys (b, h, d, t), as a product with queries takes them, and
         values (b, h, t, d) of the source."""
-        cache = InPlace(past, at_bl, last_b, keys_s)
+        cache = InPlaceKVCache(past, at_bl, last_b, keys_s)
         source = [(k_bhdt.transpose(2, 3), v_bhtd) for k_bhdt, v_bhtd in cross]
 
         def only_wanted(_: nn.Module, given: tuple[Tensor]) -> tuple[Tensor]:
@@ -113,8 +120,8 @@ class _OurStep(_Step):
         bias = stack.positions.bias(step.at_bl, step.keys_s[None])
         if stack.reach is not None:
             allowed = stack.reach.allows(step.at_bl[:, None, :, None], step.keys_s)
-            bias = torch.where(allowed, 0.0 if bias is None else bias, BARRED)
-        view = View(at_bl=step.at_bl, mask=bias, cache=step.cache, attend=attend)
+            bias = torch.where(allowed, 0.0 if bias is None else bias, MASK_VALUE)
+        view = SelfAttentionContext(at_bl=step.at_bl, mask=bias, cache=step.cache, attend=attend)
         memory = None
         if step.real_bt is not None:
             memory = Memory(
@@ -177,7 +184,7 @@ def _distances_from(decoder: nn.Module, at_bl: Tensor, keys_s: Tensor) -> Iterat
 class _Kept(EncoderDecoderCache):  # type: ignore[misc]
     """The source's keys and values, made by the encoder's graph, and a text's own."""
 
-    def __init__(self, source: Sequence[Pair], own: InPlace | None) -> None:
+    def __init__(self, source: Sequence[Pair], own: InPlaceKVCache | None) -> None:
         self.is_updated = dict.fromkeys(range(len(source)), True)
         layers = [SimpleNamespace(keys=keys, values=values) for keys, values in source]
         self.cross_attention_cache = SimpleNamespace(layers=layers)

@@ -24,7 +24,7 @@ Pair = tuple[Tensor, Tensor]
 """Keys and values of one layer."""
 
 
-class InPlace:
+class InPlaceKVCache:
     """Stands where transformers have a Cache while a step is traced."""
 
     is_compileable = False
@@ -80,12 +80,12 @@ class InPlace:
         return y_blw.view(b, length, h, d).transpose(1, 2)
 
 
-_traced: list[InPlace] = []
+_traced: list[InPlaceKVCache] = []
 """The cache of the step that is traced now; transformers pass none to who attends."""
 
 
 @contextmanager
-def traced(cache: InPlace) -> Iterator[InPlace]:
+def traced(cache: InPlaceKVCache) -> Iterator[InPlaceKVCache]:
     """While a step is traced with this cache."""
     _traced.append(cache)
     try:

@@ -12,7 +12,7 @@ class Head(Classification):
     """`settings`: `mean` and `deviation` of the training rows' numbers."""
 
     OPTIONS = ()
-    SHARES = {}  # noqa: RUF012
+    DRIFT_COLUMNS = {}  # noqa: RUF012
 
     def collect(self, outputs):
         return np.reshape(np.asarray(outputs, np.float32), (len(outputs), 1))

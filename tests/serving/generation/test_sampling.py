@@ -78,9 +78,9 @@ def test_a_share_of_a_large_vocabulary_is_found_exactly(monkeypatch: pytest.Monk
         ({"stop": [""]}, "stop must be a list of strings, .* none of them empty, not"),
         ({"temperature": float("inf")}, "temperature must be finite, not inf"),
         ({"min_new_tokens": 9, "max_new_tokens": 4}, "min_new_tokens must be 0 to max_new_tok"),
-        ({"beams": 101}, "beams must be 1 to 100, not 101"),
+        ({"num_beams": 101}, "num_beams must be 1 to 100, not 101"),
         ({"temperature": -1.0}, "temperature must be 0 or more"),
-        ({"beams": 4, "temperature": 1.0}, "draw none: with temperature 0, not with 1"),
+        ({"num_beams": 4, "temperature": 1.0}, "requires temperature=0: .* temperature 1"),
     ],
 )
 def test_what_cannot_be_is_said(how: dict[str, Any], said: str) -> None:

@@ -59,7 +59,7 @@ def test_no_batch_could_have_taken_the_next_row(lengths: list[int], budget: int)
 
 def test_batches_that_grow_are_as_equal_as_can_be() -> None:
     def sizes(lengths: list[int], budget: int) -> list[int]:
-        return [len(one) for one in plan_batches(lengths, token_budget=budget, growth=10)]
+        return [len(one) for one in plan_batches(lengths, token_budget=budget, max_growth=10)]
 
     assert sizes([10] * 100, 20 * 60) == [50, 50]  # not 60, 40
     assert sizes([10] * 100, 20 * 35) == [25, 25, 25, 25]  # not 35, 35, 30

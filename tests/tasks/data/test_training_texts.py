@@ -113,7 +113,7 @@ def test_rows_that_both_have_learned_from_are_fair(
 
 
 def pieces(file: Path, split: str, **shares: float) -> list[str]:
-    source = TextSource(kind="text", files=str(file), piece=300, **shares)
+    source = TextSource(kind="text", files=str(file), chunk_chars=300, **shares)
     blocks = open_source(source, ["text"], file.parent).splits[split].read()
     return [text for block in blocks for text in block.columns["text"]]
 

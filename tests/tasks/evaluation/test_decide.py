@@ -16,7 +16,8 @@ from headrace.configs.errors import UserError
 from headrace.configs.schema import Promote, Recipe, SliceGuard
 from headrace.serving.errors import ServingError
 from headrace.tasks.data import splits, training_texts
-from headrace.tasks.evaluation.decide import MIN_ROUNDS, compare, in_units
+from headrace.tasks.evaluation import decide as stage
+from headrace.tasks.evaluation.decide import MIN_ROUNDS, in_units
 from headrace.tasks.objectives import translation
 from headrace.tasks.registry.incumbent import Unreadable
 from headrace.tasks.runtime.artifacts import Artifact
@@ -54,10 +55,10 @@ def champion(exported: Artifact, tmp_path: Path) -> Callable[..., Champion]:
 def decide(
     recipe: Recipe, prepared: Artifact, exported: Artifact, evaluated: Artifact
 ) -> Callable[..., Artifact]:
-    def call(rival: Champion | None, **promote: Any) -> Artifact:
+    def call(incumbent: Champion | None, **promote: Any) -> Artifact:
         rules = recipe.promote.model_copy(update=promote)
         changed = recipe.model_copy(update={"promote": rules})
-        return compare(changed, prepared, exported, evaluated, rival)
+        return stage.decide(changed, prepared, exported, evaluated, incumbent)
 
     return call
 
@@ -201,9 +202,9 @@ def test_a_champion_that_cannot_be_opened_is_replaced_only_where_there_is_a_floo
     assert refused["summary"].startswith(
         "Refused: There was nothing to compare with: champion tiny version 1 cannot be used ("
     )
-    assert "set promote.floor" in refused["summary"]
-    assert decide(broken, floor=0.999).facts["promote"] is False
-    promoted = decide(broken, floor=0.5).facts
+    assert "set promote.min_value" in refused["summary"]
+    assert decide(broken, min_value=0.999).facts["promote"] is False
+    promoted = decide(broken, min_value=0.5).facts
     assert promoted["promote"] is True
     assert promoted["summary"].startswith(
         "Promoted with nothing to compare with, in place of version 1: accuracy "
@@ -213,12 +214,12 @@ def test_a_champion_that_cannot_be_opened_is_replaced_only_where_there_is_a_floo
 def test_the_registry_may_know_already_that_there_is_nothing_to_compare_with(
     decide: Callable[..., Artifact],
 ) -> None:
-    rival = Unreadable("tiny", "4", "its files are gone (/models/4)")
-    refused = decide(rival)
+    incumbent = Unreadable("tiny", "4", "its files are gone (/models/4)")
+    refused = decide(incumbent)
     assert refused.facts["promote"] is False
     assert "version 4 cannot be used (its files are gone (/models/4))" in refused.facts["summary"]
-    assert decide(rival).cached
-    assert decide(rival, floor=0.5).facts["promote"] is True
+    assert decide(incumbent).cached
+    assert decide(incumbent, min_value=0.5).facts["promote"] is True
     # The first model of all needs none.
     assert decide(None).facts["promote"] is True
 
@@ -227,7 +228,7 @@ def test_a_champion_of_a_newer_headrace_is_not_replaced_unseen(
     decide: Callable[..., Artifact], champion: Callable[..., Champion]
 ) -> None:
     with pytest.raises(ServingError, match="is of model format 9; this Headrace reads up to"):
-        decide(champion(format=9), floor=0.5)
+        decide(champion(format=9), min_value=0.5)
 
 
 def test_another_kind_of_model_is_refused(

@@ -125,8 +125,8 @@ def test_what_evaluation_shows_beside_metrics_has_misses() -> None:
     assert found["metrics"]["average_precision"].value == pytest.approx(
         (0.8333 + 0.5) / 2, abs=1e-4
     )
-    settled = multilabel.settled(head, labels, broken(RIGHT[:3] - 1.5, 0))["thresholds"]
-    assert settled == multilabel.settled(head, labels[1:], RIGHT[1:3] - 1.5)["thresholds"]
+    settled = multilabel.calibrate_head(head, labels, broken(RIGHT[:3] - 1.5, 0))["thresholds"]
+    assert settled == multilabel.calibrate_head(head, labels[1:], RIGHT[1:3] - 1.5)["thresholds"]
     table = tagging.details(SPANS, [None, SPANS[1]], LABELS, Resampling())["tables"][0]
     assert table["rows"] == [["a", 0.0, 0.0, 0.0, 1], ["b", 1.0, 1.0, 1.0, 1]]
 
@@ -189,7 +189,7 @@ def test_the_gate_lets_no_number_through_that_is_none(whose: str) -> None:
 
     outputs = {kind: [np.ones(2)] for kind in ("scoring", "mixed")}
     one = np.array([0])
-    judge = parity.Judge(
+    judge = parity.ParityCheck(
         {"scoring": [one], "mixed": [one]}, outputs, "expected", Pooled(True), Gate(),
         compares_texts=True,
     )  # fmt: skip

@@ -7,19 +7,24 @@ from typing import Any
 import pytest
 
 from headrace.configs.schema import Promote
-from headrace.tasks.evaluation.promotion_rules import Decision, Measured, SliceGain, decide
+from headrace.tasks.evaluation.promotion_rules import (
+    Decision,
+    ModelMeasurement,
+    SliceComparison,
+    decide,
+)
 from headrace.tasks.metrics.paired import Difference
 
 GAIN = Difference(0.02, 0.005, 0.035, 0.0077, 0.0216)
 LOSS = Difference(-0.004, -0.009, 0.001, 0.0025, 0.007)
 CHAMPION: dict[str, Any] = {
-    "champion": Measured(0.88, 20_000_000, 30_000.0),
+    "champion": ModelMeasurement(0.88, 20_000_000, 30_000.0),
     "champion_version": "3",
 }
 
 
 def decided(rules: dict[str, Any], **numbers: Any) -> Decision:
-    given = {"candidate": Measured(0.9, 25_000_000, 20_000.0), **numbers}
+    given = {"candidate": ModelMeasurement(0.9, 25_000_000, 20_000.0), **numbers}
     return decide(Promote.model_validate(rules), metric="accuracy", rows=1000, **given)
 
 
@@ -28,7 +33,7 @@ def failed(decision: Decision) -> list[str]:
 
 
 def test_the_first_model_becomes_champion_when_the_floor_holds() -> None:
-    decision = decided({"floor": 0.8, "max_latency_ratio": 1.0}, unpaired_detectable=0.037)
+    decision = decided({"min_value": 0.8, "max_latency_ratio": 1.0}, unpaired_detectable=0.037)
     assert decision.promote
     assert decision.champion_version is None
     assert decision.smallest_detectable == 0.037
@@ -37,7 +42,7 @@ def test_the_first_model_becomes_champion_when_the_floor_holds() -> None:
 
 
 def test_the_first_model_below_the_floor_or_too_large_is_refused() -> None:
-    decision = decided({"floor": 0.95, "max_size_mb": 24.9})
+    decision = decided({"min_value": 0.95, "max_size_mb": 24.9})
     assert not decision.promote
     assert failed(decision) == ["floor", "size"]
     assert decision.summary == (
@@ -66,8 +71,8 @@ def test_not_worse_accepts_a_loss_within_the_margin() -> None:
 
 def test_a_slice_that_loses_too_much_refuses_a_better_model() -> None:
     lost = Difference(-0.12, -0.2, -0.04, 0.04, 0.11)
-    large = SliceGain("label", "rare", 50, 0.7, 0.82, lost)
-    small = SliceGain("label", "rarer", 49, 0.7, 0.82, lost, small=True)
+    large = SliceComparison("label", "rare", 50, 0.7, 0.82, lost)
+    small = SliceComparison("label", "rarer", 49, 0.7, 0.82, lost, small=True)
     refused = decided({}, difference=GAIN, slices=[small, large], **CHAMPION)
     assert failed(refused) == ["slices"]
     assert "label=rare (50 rows) with -0.1200 (-0.2000 to -0.0400)" in refused.reasons[1]
@@ -79,8 +84,10 @@ def test_a_slice_that_loses_too_much_refuses_a_better_model() -> None:
 
 def test_a_small_slice_fails_where_chance_cannot_have_made_its_loss() -> None:
     dead = Difference(-0.9, -1.0, -0.55, 0.05, 0.2)
-    slices = [SliceGain("label", f"intent {i}", 12, 0.9, 0.9, LOSS, small=True) for i in range(76)]
-    slices.append(SliceGain("label", "dead", 12, 0.0, 0.9, dead, small=True))
+    slices = [
+        SliceComparison("label", f"intent {i}", 12, 0.9, 0.9, LOSS, small=True) for i in range(76)
+    ]
+    slices.append(SliceComparison("label", "dead", 12, 0.0, 0.9, dead, small=True))
     refused = decided({}, difference=GAIN, slices=slices, **CHAMPION)
     assert failed(refused) == ["slices"]
     assert "of 77 (77 small ones by their intervals) 1 did; the worst is label=dead" in (
@@ -89,7 +96,7 @@ def test_a_small_slice_fails_where_chance_cannot_have_made_its_loss() -> None:
 
 
 def test_a_label_that_the_champion_knew_and_the_candidate_never_gives_is_a_refusal() -> None:
-    fine = [SliceGain("label", "a", 60, 0.9, 0.9, LOSS)]
+    fine = [SliceComparison("label", "a", 60, 0.9, 0.9, LOSS)]
     lost = {"difference": GAIN, "slices": fine, "lost_labels": ["refund", "card lost"]}
     refused = decided({}, **lost, **CHAMPION)
     assert failed(refused) == ["labels"]
@@ -136,7 +143,11 @@ def test_latency_is_the_candidates_time_over_the_champions() -> None:
 
 
 def test_what_was_asked_for_and_not_measured_is_refused() -> None:
-    bare = {"candidate": Measured(0.9), "champion": Measured(0.88), "champion_version": "3"}
+    bare = {
+        "candidate": ModelMeasurement(0.9),
+        "champion": ModelMeasurement(0.88),
+        "champion_version": "3",
+    }
     rules = {"max_latency_ratio": 9, "max_size_mb": 900}
     assert failed(decided(rules, difference=GAIN, **bare)) == ["latency", "size"]
 
@@ -144,31 +155,31 @@ def test_what_was_asked_for_and_not_measured_is_refused() -> None:
 def test_a_number_that_is_none_passes_no_guard() -> None:
     nan = math.nan
     unknown = Difference(nan, nan, nan, nan, nan)
-    worst = SliceGain("label", "x", 80, nan, nan, unknown)
+    worst = SliceComparison("label", "x", 80, nan, nan, unknown)
     decision = decided(
-        {"floor": 0.5},
-        **{**CHAMPION, "candidate": Measured(nan, 1, 1.0)},
+        {"min_value": 0.5},
+        **{**CHAMPION, "candidate": ModelMeasurement(nan, 1, 1.0)},
         difference=unknown,
         slices=[worst],
     )
     assert failed(decision) == ["difference", "floor", "slices"]
-    assert failed(decided({}, candidate=Measured(nan))) == ["floor"]
+    assert failed(decided({}, candidate=ModelMeasurement(nan))) == ["floor"]
 
 
 def test_a_floor_under_a_metric_to_be_lowered_is_a_ceiling() -> None:
-    ppl = {"candidate": Measured(21.0), "higher_is_better": False}
-    assert decided({"floor": 25}, **ppl).promote
-    assert failed(decided({"floor": 20}, **ppl)) == ["floor"]
+    ppl = {"candidate": ModelMeasurement(21.0), "higher_is_better": False}
+    assert decided({"min_value": 25}, **ppl).promote
+    assert failed(decided({"min_value": 20}, **ppl)) == ["floor"]
 
 
 def test_a_champion_and_a_difference_come_together() -> None:
     with pytest.raises(ValueError, match="a champion needs a difference"):
-        decided({}, champion=Measured(0.9))
+        decided({}, champion=ModelMeasurement(0.9))
 
 
 def test_a_decision_survives_json() -> None:
-    gain = SliceGain("length", "1-16", 70, 0.8, 0.82, LOSS)
-    decision = decided({"floor": 0.5}, difference=GAIN, slices=[gain], **CHAMPION)
+    gain = SliceComparison("length", "1-16", 70, 0.8, 0.82, LOSS)
+    decision = decided({"min_value": 0.5}, difference=GAIN, slices=[gain], **CHAMPION)
     content = json.loads(json.dumps(decision.to_dict()))
     assert Decision.from_dict(content) == decision
     assert content["smallest_detectable"] == 0.0216

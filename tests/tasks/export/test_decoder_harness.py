@@ -130,7 +130,7 @@ def test_other_texts_are_counted_but_not_those_of_ties(bench: WritingBench, tmp_
 # --- every option of a recipe ---------------------------------------------------------------------
 
 OPTIONS: dict[str, Any] = {
-    "joined": True,
+    "concatenate": True,
     "max_new_tokens": 3,
     "temperature": 0.7,
     "top_k": 5,
@@ -143,9 +143,9 @@ ALONE_AND_IN_PAIRS = [
     dict(chosen) for n in (1, 2) for chosen in itertools.combinations(OPTIONS.items(), n)
 ]
 JOBS: dict[str, Any] = {
-    **{name: value for name, value in OPTIONS.items() if name != "joined"},
+    **{name: value for name, value in OPTIONS.items() if name != "concatenate"},
     "min_new_tokens": 2,
-    "beams": 3,
+    "num_beams": 3,
     "length_penalty": 0.5,
     "likelihood": True,
 }
@@ -223,8 +223,8 @@ def test_every_option_of_a_job_alone_and_in_pairs(
 ) -> None:
     chosen = with_options(bench)
     options = {name: JOBS[name] for name in pair}
-    if set(pair) == {"beams", "temperature"}:
-        with pytest.raises(InputError, match="3 beams keep the likeliest texts, and draw none"):
+    if set(pair) == {"num_beams", "temperature"}:
+        with pytest.raises(InputError, match="num_beams > 1 requires temperature=0"):
             chosen.head.fields(**options)
         return
     runner = opened(chosen, way_and_graph[1])

@@ -21,7 +21,7 @@ from headrace.serving.engine import golden, manifest
 from headrace.serving.engine.scorer import HALF, Scorer
 from headrace.serving.runtime.session import PROVIDERS
 from headrace.tasks.export import candidates, encoder_harness, parity, variants
-from headrace.tasks.export.encoder_harness import ReadingBench as Bench
+from headrace.tasks.export.encoder_harness import ReadingBench as ExportHarness
 from headrace.tasks.export.export import ExportRefused, export
 from headrace.tasks.export.graphs.graph import save
 from headrace.tasks.runtime import workspace
@@ -39,7 +39,7 @@ def bench(
     prepared: Artifact,
     trained: Artifact,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Bench:
+) -> ExportHarness:
     """The real model, PyTorch's answers and the plain graph."""
     return encoder_harness.prepare_bench(
         recipe, prepared, trained, tmp_path_factory.mktemp("bench")
@@ -96,7 +96,9 @@ def test_the_manifest_says_where_the_model_comes_from(
     assert whole.dropped == {}
 
 
-def test_only_graphs_of_onnxs_own_operators_are_for_tensorrt(bench: Bench, model: Path) -> None:
+def test_only_graphs_of_onnxs_own_operators_are_for_tensorrt(
+    bench: ExportHarness, model: Path
+) -> None:
     cuda, tensorrt, cpu = (PROVIDERS[device] for device in ("cuda", "tensorrt", "cpu"))
     providers = {one.name: one.providers for one in manifest.read(model).variants}
     assert providers == {"fp32": (cuda, tensorrt, cpu), "fused": (cpu,), "int8": (cpu,)}
@@ -134,13 +136,15 @@ def test_golden_rows_cover_the_lengths_and_hold_for_every_variant(
         assert Scorer(model, variant=name).variant.name == name
 
 
-def test_the_scorer_gives_what_pytorch_gives(bench: Bench, model: Path) -> None:
+def test_the_scorer_gives_what_pytorch_gives(bench: ExportHarness, model: Path) -> None:
     found = Scorer(model, variant="fp32").outputs(bench.validation.texts)
     assert np.abs(found - bench.torch["fp32"](bench.validation.ids)).max() < 1e-5
 
 
 @pytest.mark.parametrize(("rows", "length"), [(1, 1), (1, 4), (1, 32), (7, 32), (64, 3)])
-def test_shapes_beyond_the_sample_agree(bench: Bench, model: Path, rows: int, length: int) -> None:
+def test_shapes_beyond_the_sample_agree(
+    bench: ExportHarness, model: Path, rows: int, length: int
+) -> None:
     draw = np.random.default_rng(0)
     ids = list(draw.integers(5, 100, (rows, length)))
     feed = {"input_ids": np.stack(ids), "attention_mask": np.ones((rows, length), np.int64)}
@@ -180,7 +184,7 @@ def test_a_second_export_is_found(
 
 
 def test_exporting_is_quiet_and_leaves_logging_as_it_was(
-    bench: Bench,
+    bench: ExportHarness,
     capfd: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
     tmp_path: Path,
@@ -233,7 +237,7 @@ BROKEN = {
 }
 
 
-def broken(bench: Bench, breaking: Break) -> Bench:
+def broken(bench: ExportHarness, breaking: Break) -> ExportHarness:
     graph = bench.source.graph.clone()
     breaking(graph)
     return replace(bench, source=replace(bench.source, graph=graph))
@@ -241,7 +245,7 @@ def broken(bench: Bench, breaking: Break) -> Bench:
 
 @pytest.mark.parametrize(("breaking", "match"), BROKEN.items())
 def test_a_broken_fp32_graph_is_refused(
-    bench: Bench, breaking: Break, match: str, tmp_path: Path
+    bench: ExportHarness, breaking: Break, match: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ExportRefused, match=match):
         candidates.try_variant(broken(bench, breaking), "fp32", tmp_path)
@@ -249,7 +253,9 @@ def test_a_broken_fp32_graph_is_refused(
 
 
 @pytest.mark.parametrize("breaking", [swap_labels, poison])
-def test_a_broken_int8_graph_is_dropped(bench: Bench, breaking: Break, tmp_path: Path) -> None:
+def test_a_broken_int8_graph_is_dropped(
+    bench: ExportHarness, breaking: Break, tmp_path: Path
+) -> None:
     tried = candidates.try_variant(broken(bench, breaking), "int8", tmp_path)
     assert tried.reason is not None
     assert tried.reason.startswith("static: ")
@@ -266,7 +272,7 @@ def test_a_refused_fp32_graph_fails_the_stage_and_leaves_nothing(
     recipe: Recipe,
     prepared: Artifact,
     trained: Artifact,
-    bench: Bench,
+    bench: ExportHarness,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
@@ -285,7 +291,7 @@ def test_refused_variants_are_dropped_with_their_reasons(
     recipe: Recipe,
     prepared: Artifact,
     trained: Artifact,
-    bench: Bench,
+    bench: ExportHarness,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(variants, "plain", lambda model, max_length: bench.source.graph.clone())
@@ -310,7 +316,7 @@ def test_refused_variants_are_dropped_with_their_reasons(
 
 
 def test_a_fixed_default_that_is_refused_fails_the_stage(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    bench: ExportHarness, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(parity, "INT8", parity.Tolerance(1e-9, 1e-9))
     fixed = replace(bench, recipe=changed(bench.recipe, export={"default": "int8"}))
@@ -328,11 +334,11 @@ def test_a_default_that_is_not_made_is_a_wrong_recipe(
 
 @pytest.mark.parametrize("make", [variants.fp16, variants.fp16_plain])
 def test_half_precision_computes_the_same_where_a_cpu_can_tell(
-    bench: Bench, make: Callable[[variants.Source], Any], tmp_path: Path
+    bench: ExportHarness, make: Callable[[variants.Source], Any], tmp_path: Path
 ) -> None:
     save(make(bench.source), tmp_path / "fp16")
     runner = candidates.open_runner(bench, tmp_path / "fp16/model.onnx", "CPUExecutionProvider")
-    way = variants.Way("fp16", make, ("cuda",), parity.FP16, golden=1.0)
+    way = variants.BuildMethod("fp16", make, ("cuda",), parity.FP16, golden=1.0)
     assert bench.verdict(runner, way).reason is None
 
 

@@ -9,7 +9,7 @@ import pytest
 from headrace.configs.schema import Gate
 from headrace.serving.arrays import Array, Ids
 from headrace.tasks.export import parity
-from headrace.tasks.export.parity import FP32, INT8, Judge, Tolerance
+from headrace.tasks.export.parity import FP32, INT8, ParityCheck, Tolerance
 
 N_ROWS, N_LABELS = 40, 3
 TARGETS = np.arange(N_ROWS) % N_LABELS
@@ -55,15 +55,15 @@ class Texts:
         return float(np.mean(np.array(self.decide(outputs)) == targets))
 
 
-def judge(**limits: float) -> tuple[Judge, list[Ids]]:
+def judge(**limits: float) -> tuple[ParityCheck, list[Ids]]:
     rows, batches = parity.plan(ROWS, LONGEST, token_budget=512)
     expected = parity.run_all(model, rows, batches)
     texts = Texts()
-    one = Judge(batches, expected, None, texts, Gate.model_validate(limits))
+    one = ParityCheck(batches, expected, None, texts, Gate.model_validate(limits))
     return replace(one, expected_texts=texts.together(one.in_row_order(expected))), rows
 
 
-def verdict(run: parity.Run, tolerance: Tolerance = FP32, **limits: float) -> parity.Verdict:
+def verdict(run: parity.Run, tolerance: Tolerance = FP32, **limits: float) -> parity.ParityResult:
     one, rows = judge(**limits)
     return one.verdict(parity.run_all(run, rows, one.batches), tolerance)
 
@@ -109,7 +109,7 @@ def test_outputs_come_back_in_row_order() -> None:
 
 def test_the_same_outputs_pass() -> None:
     found = verdict(model)
-    assert found == parity.Verdict(None, agreement=1.0, metric=1.0, max_logit_difference=0.0)
+    assert found == parity.ParityResult(None, agreement=1.0, metric=1.0, max_logit_difference=0.0)
 
 
 def test_rounding_passes_and_is_reported() -> None:

@@ -57,12 +57,12 @@ def test_thresholds_are_those_of_the_best_f1() -> None:
     random = np.random.default_rng(0)
     targets = random.random((300, 3)) < [0.5, 0.1, 0.02]
     outputs = random.normal(size=(300, 3)) + 1.5 * targets
-    head = multilabel.settled({**HEAD, "thresholds": None}, targets.astype(int), outputs)
+    head = multilabel.calibrate_head({**HEAD, "thresholds": None}, targets.astype(int), outputs)
     for label, threshold in enumerate(head["thresholds"]):
         true, shares = targets[:, label], sigmoid(outputs[:, label])
         best = max(f1_score(true, shares >= one) for one in shares)
         assert f1_score(true, shares >= threshold) == pytest.approx(best)
-    assert multilabel.settled(HEAD, targets, outputs) == HEAD  # the recipe's own
+    assert multilabel.calibrate_head(HEAD, targets, outputs) == HEAD  # the recipe's own
     assert multilabel.best_threshold(np.zeros(4), np.arange(4) / 4) == 0.5
     assert multilabel.best_threshold(np.array([1, 0]), np.array([0.6, 0.6])) < 0.6
 

@@ -22,7 +22,7 @@ from headrace.tasks.registry import (
     tracking,
     versions,
 )
-from headrace.tasks.registry.mlflow_model import UnfaithfulModel
+from headrace.tasks.registry.mlflow_model import ModelMismatchError
 from headrace.tasks.registry.register import Overtaken, register
 from tests import fabricated
 
@@ -181,7 +181,7 @@ def test_what_the_store_damaged_is_not_registered(
         return model_id
 
     monkeypatch.setattr(mlflow_model, "log", log_and_damage)
-    with pytest.raises(UnfaithfulModel, match="its files changed on the way to the store"):
+    with pytest.raises(ModelMismatchError, match="its files changed on the way to the store"):
         fabricated.registered("damaged", fabricated.stages("damaged"))
     assert versions.versions(tracking.connect(), "damaged") == {}
 
@@ -199,7 +199,7 @@ def test_what_answers_differently_is_not_registered(monkeypatch: pytest.MonkeyPa
         return done
 
     monkeypatch.setattr(mlflow_model.shutil, "copytree", copy_and_break)
-    with pytest.raises(UnfaithfulModel, match="label of golden rows differs when loaded"):
+    with pytest.raises(ModelMismatchError, match="label of golden rows differs when loaded"):
         fabricated.registered("different", made)
     assert "argmin" not in (code / "heads" / "classification.py").read_text()
     assert versions.versions(tracking.connect(), "different") == {}
@@ -241,16 +241,16 @@ def test_all_that_a_version_carries_is_what_was_registered(signed: str, file: st
     assert len(sha256) == 64
     try:
         changed.write_bytes((before or b"") + b"\n# changed\n")
-        for load in (versions.load_version, versions.quick_look):
+        for load in (versions.load_version, versions.lookup_without_mlflow):
             with pytest.raises(
                 ModelError, match=r"signed version 1: .* differs from what was regis"
             ):
-                load(signed, "1", *([None] if load is versions.quick_look else []))
+                load(signed, "1", *([None] if load is versions.lookup_without_mlflow else []))
         # Nor does it help to edit the tag: the run knows better, and its parameters stay.
         resealed(signed)
-        for load in (versions.load_version, versions.quick_look):
+        for load in (versions.load_version, versions.lookup_without_mlflow):
             with pytest.raises(ModelError, match=r"its tag headrace\.content was edited"):
-                load(signed, "1", *([None] if load is versions.quick_look else []))
+                load(signed, "1", *([None] if load is versions.lookup_without_mlflow else []))
     finally:
         changed.unlink() if before is None else changed.write_bytes(before)
         resealed(signed)
@@ -363,11 +363,11 @@ def test_requirements_name_what_runs_the_model_and_nothing_that_trains_it() -> N
 def test_the_real_stages_end_in_a_version_with_their_numbers_on_its_card(
     recipe: Any, prepared: Any, trained: Any, exported: Any, evaluated: Any
 ) -> None:
-    from headrace.tasks.evaluation.decide import compare
+    from headrace.tasks.evaluation.decide import decide
     from headrace.tasks.reporting.report import report
 
-    rival = versions.rival(recipe.name, exported)
-    decided = compare(recipe, prepared, exported, evaluated, rival)
+    incumbent = versions.incumbent(recipe.name, exported)
+    decided = decide(recipe, prepared, exported, evaluated, incumbent)
     reported = report(recipe, prepared, trained, exported, evaluated, decided)
     registered = register(
         recipe,

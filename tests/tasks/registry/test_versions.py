@@ -195,12 +195,12 @@ def test_a_candidate_never_meets_itself(name: str) -> None:
     client.set_model_version_tag(name, "2", versions.EXPORTED, made.id)
     client.set_model_version_tag(name, "3", versions.EXPORT, made.digest)
     client.set_model_version_tag(name, "3", versions.EXPORTED, "an earlier making")
-    assert versions.rival(name, made) is None
+    assert versions.incumbent(name, made) is None
     for version, met in (("1", "1"), ("2", "1"), ("3", "3")):
         versions.promote(name, version)
-        rival = versions.rival(name, made)
-        assert rival is not None
-        assert rival.version == met
+        incumbent = versions.incumbent(name, made)
+        assert incumbent is not None
+        assert incumbent.version == met
 
 
 def by_hand(name: str) -> None:
@@ -330,10 +330,10 @@ def test_a_damaged_champion_is_a_rival_that_nothing_can_be_compared_with(
 ) -> None:
     versions.promote(apart, "2")
     damage(apart, "2")
-    rival = versions.rival(apart)
-    assert isinstance(rival, Unreadable)
-    assert (rival.name, rival.version) == (apart, "2")
-    assert said in rival.problem
+    incumbent = versions.incumbent(apart)
+    assert isinstance(incumbent, Unreadable)
+    assert (incumbent.name, incumbent.version) == (apart, "2")
+    assert said in incumbent.problem
 
 
 @DAMAGES

@@ -11,10 +11,14 @@ import numpy as np
 import pytest
 
 from headrace.configs.schema import Promote, Recipe
-from headrace.tasks.evaluation import evaluate
-from headrace.tasks.evaluation.decide import compare
-from headrace.tasks.evaluation.promotion_rules import Decision, Measured, SliceGain, decide
-from headrace.tasks.evaluation.test_set import HeldOut
+from headrace.tasks.evaluation import decide as stage
+from headrace.tasks.evaluation import evaluate, promotion_rules
+from headrace.tasks.evaluation.promotion_rules import (
+    Decision,
+    ModelMeasurement,
+    SliceComparison,
+)
+from headrace.tasks.evaluation.test_set import TestSet
 from headrace.tasks.metrics.paired import Difference
 from headrace.tasks.reporting import plots
 from headrace.tasks.reporting.report import duration, recipe_text, render, report, slice_scale
@@ -65,7 +69,7 @@ def stages(table: Path) -> dict[str, Artifact]:
     targets = [0, 1] * 100
     outputs = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
     outputs[np.arange(200), targets] += 1.5
-    rows = HeldOut(
+    rows = TestSet(
         rows=list(range(200)),
         texts=[f"text {i} {EVIL}" for i in range(200)],
         targets=targets,
@@ -95,13 +99,13 @@ def stages(table: Path) -> dict[str, Artifact]:
     found["worst"] = [
         {"row": 7, "target": EVIL, "decision": "ham", "probability": 0.97, "text": rows.texts[7]}
     ]
-    lost = SliceGain("label", EVIL, 100, 0.7, 0.72, Difference(-0.02, -0.1, 0.06, 0.04, 0.11))
-    decision = decide(
+    lost = SliceComparison("label", EVIL, 100, 0.7, 0.72, Difference(-0.02, -0.1, 0.06, 0.04, 0.11))
+    decision = promotion_rules.decide(
         Promote(max_latency_ratio=2),
         metric="accuracy",
         rows=200,
-        candidate=Measured(found["metrics"]["accuracy"]["value"], 23_100_000, 30_000.0),
-        champion=Measured(0.75, 23_000_000, 29_000.0),
+        candidate=ModelMeasurement(found["metrics"]["accuracy"]["value"], 23_100_000, 30_000.0),
+        champion=ModelMeasurement(0.75, 23_000_000, 29_000.0),
         champion_version="3",
         difference=Difference(0.08, 0.03, 0.13, 0.025, 0.07),
         slices=[lost],
@@ -196,8 +200,11 @@ def test_the_page_asks_nothing_of_a_network(stages: dict[str, Artifact], recipe:
 def test_a_first_model_without_baseline_reads_as_well(
     stages: dict[str, Artifact], recipe: Recipe
 ) -> None:
-    first = decide(
-        Promote(floor=0.99), metric="accuracy", rows=200, candidate=Measured(0.84, 23_100_000)
+    first = promotion_rules.decide(
+        Promote(min_value=0.99),
+        metric="accuracy",
+        rows=200,
+        candidate=ModelMeasurement(0.84, 23_100_000),
     )
     facts = {**stages["prepare"].facts, "baseline": None}
     stages["prepare"] = replace(stages["prepare"], facts=facts)
@@ -261,7 +268,7 @@ def test_durations_are_words() -> None:
 def test_a_real_run_is_reported_and_then_found(
     recipe: Recipe, prepared: Artifact, trained: Artifact, exported: Artifact, evaluated: Artifact
 ) -> None:
-    decided = compare(recipe, prepared, exported, evaluated, None)
+    decided = stage.decide(recipe, prepared, exported, evaluated, None)
     first = report(recipe, prepared, trained, exported, evaluated, decided)
     text = (first.path / "report.html").read_text(encoding="utf-8")
     assert Decision.from_dict(decided.facts).summary.removeprefix("Promoted") in Page(text)

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from headrace.tasks.data.prepare import prepare
-from headrace.tasks.evaluation.decide import compare
+from headrace.tasks.evaluation.decide import decide
 from headrace.tasks.evaluation.evaluate import evaluate
 from headrace.tasks.export.export import export
 from headrace.tasks.reporting.report import report
@@ -196,7 +196,7 @@ def test_every_module_that_a_stage_runs_is_in_its_digest(
     stages.ran["train"] |= set((tmp_path / "noted").read_text().split())
     exported = export(recipe, prepared, trained)
     evaluated = evaluate(recipe, prepared, exported)
-    decided = compare(recipe, prepared, exported, evaluated, None)
+    decided = decide(recipe, prepared, exported, evaluated, None)
     report(recipe, prepared, trained, exported, evaluated, decided)
 
     assert stages.left_out() == {

@@ -18,24 +18,24 @@ from headrace.tasks.scoring import supervisor
 from tests.serving.job_runs import everything, run, table
 from tests.serving.tiny_model import bag_of_words, graph, make_model
 
-Given = dict[str, Any]
-Work = Callable[[Given], object]
+TrainingContext = dict[str, Any]
+Work = Callable[[TrainingContext], object]
 
 
-def by_share(given: Given) -> None:
+def by_share(given: TrainingContext) -> None:
     supervisor.work(given, [5])
 
 
-def in_this_process(given: Given) -> None:
+def in_this_process(given: TrainingContext) -> None:
     todo = iter([5])
     job.work(**given, take=lambda: next(todo, None), on_chunk=lambda *_: None)
 
 
-def by_trying_rows(given: Given) -> None:
+def by_trying_rows(given: TrainingContext) -> None:
     job.try_rows(**given, rows=range(100, 110))
 
 
-def by_actor(given: Given) -> None:
+def by_actor(given: TrainingContext) -> None:
     from headrace.serving.digests import folder_sha256
     from headrace.tasks.scoring.ray_backend import Worker
 
@@ -84,7 +84,11 @@ def test_a_share_with_another_model_input_or_onnxruntime_does_nothing(
     model, output = make_model(tmp_path / "model"), tmp_path / "out"
     (tmp_path / "in").mkdir()
     source = table(tmp_path / "in" / "t.csv", 200)
-    given: Given = {"model": str(model), "paths": [str(tmp_path / "in")], "output": str(output)}
+    given: TrainingContext = {
+        "model": str(model),
+        "paths": [str(tmp_path / "in")],
+        "output": str(output),
+    }
     with job.begun(**given, chunk_rows=20, model_version="m/1"):
         supervisor.work(given, [0, 1, 2])
         frozen = json.loads((output / "_plan.json").read_bytes())
@@ -133,7 +137,7 @@ def test_a_model_that_is_replaced_while_it_is_opened_makes_no_plan_and_no_chunk(
 def test_a_model_retrained_between_two_task_runs_fails_the_job(tmp_path: Path) -> None:
     model, output = make_model(tmp_path / "model"), tmp_path / "out"
     source = table(tmp_path / "t.csv", 200)
-    given: Given = {"model": str(model), "paths": [str(source)], "output": str(output)}
+    given: TrainingContext = {"model": str(model), "paths": [str(source)], "output": str(output)}
     with job.begun(**given, chunk_rows=20, model_version="m/1") as begun:
         first, second = begun.to_share()[:5], begun.to_share()[5:]
         supervisor.work(given, first)

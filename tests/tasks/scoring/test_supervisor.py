@@ -163,6 +163,6 @@ def test_killers_are_found_in_halves() -> None:
         tried.append(rows)
         return 700 in rows
 
-    assert supervisor._killers(range(1000), kills) == [700]
+    assert supervisor.bisect_crashes(range(1000), kills) == [700]
     assert len(tried) < 25
-    assert supervisor._killers(range(0), kills) == []
+    assert supervisor.bisect_crashes(range(0), kills) == []

@@ -78,7 +78,7 @@ def test_what_was_measured_is_used_by_later_jobs_but_not_by_one_that_was_begun(
         plan = json.loads((tmp_path / output / "_plan.json").read_bytes())
         return {name: plan[name] for name in ("variant", "workers", "threads", "token_budget")}
 
-    assert tuning_cache.recall(model) == {}
+    assert tuning_cache.load_cached(model) == {}
     before = planned("one")
     setting = {"variant": "fp32", "workers": 1, "threads": 1, "token_budget": 77}
     assert setting != before
@@ -94,7 +94,7 @@ def test_what_was_measured_is_used_by_later_jobs_but_not_by_one_that_was_begun(
 def test_tuning_measures_and_remembers(exported: Artifact, tmp_path: Path, home: Path) -> None:
     table = str(write_csv(tmp_path / "rows.csv", sentences(60)))
     report = score(str(exported.path), table, tmp_path / "out", tune=True)
-    recalled = tuning_cache.recall(exported.path / "model")
+    recalled = tuning_cache.load_cached(exported.path / "model")
     assert recalled["variant"] == report.variant
     assert recalled["workers"] == report.workers
 

@@ -235,11 +235,11 @@ def test_training_stops_early_and_keeps_the_best_checkpoint(
         recipe,
         train={
             "learning_rate": 0.3,
-            "warmup": 0.9,
+            "warmup_steps": 0.9,
             "epochs": 20,
             "evaluations_per_epoch": 4,
             "early_stopping": {"patience": 2},
-            "best_by": "loss",
+            "metric_for_best_model": "loss",
         },
     )
     trainer = built(reckless, prepared, tmp_path)
@@ -266,7 +266,9 @@ def test_max_steps_end_training_before_the_epochs_do_but_never_later(
 def test_a_loss_that_is_no_number_is_an_error(
     recipe: Recipe, prepared: Artifact, tmp_path: Path
 ) -> None:
-    wild = changed(recipe, train={"learning_rate": 1e30, "warmup": 0.0, "max_grad_norm": 1e30})
+    wild = changed(
+        recipe, train={"learning_rate": 1e30, "warmup_steps": 0.0, "max_grad_norm": 1e30}
+    )
     with pytest.raises(
         RecipeError, match=r"diverged: the loss is nan at step \d+; lower train.lea"
     ):

@@ -306,7 +306,10 @@ def test_two_trainers_never_share_a_folder(
 @pytest.mark.parametrize(
     ("train_section", "message"),
     [
-        ({"best_by": "acuracy"}, r"no metric 'acuracy'; classification has loss, accuracy, macro"),
+        (
+            {"metric_for_best_model": "acuracy"},
+            r"no metric 'acuracy'; classification has loss, accuracy, macro",
+        ),
         ({"launch": {"nodes": 2}}, r"train.launch: 2 nodes need a rendezvous"),
         ({"launch": {"processes": 3}}, r"train.batch_size: 16 rows cannot be shared evenly by 3"),
     ],

@@ -23,7 +23,7 @@ from moto.server import ThreadedMotoServer
 
 from headrace.serving.errors import InputError, PlanError, ServingError
 from headrace.serving.jobs import job
-from headrace.serving.jobs.job import Counted
+from headrace.serving.jobs.job import ProgressTracker
 from headrace.serving.jobs.storage import open_output
 from tests.serving.job_runs import CHILD, parts, run, table
 
@@ -256,7 +256,7 @@ def test_of_two_jobs_at_one_output_each_chunk_counts_once(
         assert second.rows_now == 60
         records = open_output(url).all_committed(3)
         todo = iter(first.missing)
-        counted = Counted(first, None)
+        counted = ProgressTracker(first, None)
         first.opened().run(lambda: next(todo, None), counted.on_chunk, counted.on_batch)
         assert first.done == records
         first.finish()

@@ -33,7 +33,7 @@ BOOK = "".join(f"Line {i} of a book, né à Zürich.\r\n" for i in range(400)) +
 def test_pieces_are_the_text_to_the_character(tmp_path: Path) -> None:
     file = tmp_path / "book.txt"
     file.write_text(BOOK, encoding="utf-8", newline="")
-    given = {"kind": "text", "files": str(file), "piece": 300, "validation": 0.1, "test": 0.2}
+    given = {"kind": "text", "files": str(file), "chunk_chars": 300, "validation": 0.1, "test": 0.2}
     splits = {
         name: read(tmp_path, name, **given)["text"] for name in ("train", "validation", "test")
     }
@@ -47,7 +47,7 @@ def test_pieces_are_the_text_to_the_character(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["abc", "a short text of a line", "x" * 700])
 def test_a_short_text_has_pieces_for_every_split(tmp_path: Path, text: str) -> None:
     (tmp_path / "short.txt").write_text(text)
-    given = {"kind": "text", "files": str(tmp_path / "short.txt"), "piece": 300}
+    given = {"kind": "text", "files": str(tmp_path / "short.txt"), "chunk_chars": 300}
     parts = [read(tmp_path, name, **given)["text"] for name in ("train", "validation", "test")]
     assert all(parts)
     assert "".join("".join(pieces) for pieces in parts) == text

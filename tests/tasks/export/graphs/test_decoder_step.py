@@ -257,7 +257,7 @@ def test_beams_are_those_of_pytorch(translator: Opened, penalty: float) -> None:
     made = beam_search.search(
         translator.sessions[decoder_step.DECODER],
         starts(len(LENGTHS)),
-        Decoding(max_new_tokens=NEW, beams=4, length_penalty=penalty),
+        Decoding(max_new_tokens=NEW, num_beams=4, length_penalty=penalty),
         ends=[END],
         text=text,
         memory=translator.memory(rows()),
@@ -270,7 +270,7 @@ def test_beams_of_prompts_are_those_of_pytorch(writer: Opened) -> None:
     made = beam_search.search(
         writer.sessions[decoder_step.DECODER],
         rows(),
-        Decoding(max_new_tokens=NEW, beams=3),
+        Decoding(max_new_tokens=NEW, num_beams=3),
         ends=[END],
         text=text,
     )
@@ -280,14 +280,14 @@ def test_beams_of_prompts_are_those_of_pytorch(writer: Opened) -> None:
 def test_beams_end_at_a_stop_string(writer: Opened) -> None:
     """A candidate that has one is a whole text, as one with an end token is."""
     session, given = writer.sessions[decoder_step.DECODER], rows()[:1]
-    how = Decoding(max_new_tokens=NEW, beams=3)
+    how = Decoding(max_new_tokens=NEW, num_beams=3)
     (whole,) = beam_search.search(session, given, how, ends=[], text=text)
     stop = f" {whole.ids[4]}"
-    stopping = Decoding(max_new_tokens=NEW, beams=3, stop=[stop])
+    stopping = Decoding(max_new_tokens=NEW, num_beams=3, stop=[stop])
     (made,) = beam_search.search(session, given, stopping, ends=[], text=text)
     assert (made.reason, stop in text(made.ids)) in (("stop_string", True), ("max_tokens", False))
     (every,) = beam_search.search(
-        session, given, Decoding(max_new_tokens=NEW, beams=3, stop=[" "]), ends=[], text=text
+        session, given, Decoding(max_new_tokens=NEW, num_beams=3, stop=[" "]), ends=[], text=text
     )
     assert (every.reason, len(every.ids)) == ("stop_string", 2)
 
