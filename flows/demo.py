@@ -60,10 +60,9 @@ def write_held_out(recipe: Path, prepared: Path, table: Path, n_rows: int | None
     with aside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow([said.data.columns.get("text", "text"), "expected"])
-        split_prompt = getattr(objective, "split_prompt", None)
         for row in islice(load_from_disk(str(prepared / "test")), n_rows):
             text, expected = row["text"], objective.decode_target(row["labels"], head)
-            writer.writerow(split_prompt(text) if split_prompt else [text, expected])
+            writer.writerow(objective.split_prompt(text) or [text, expected])
     aside.replace(table)
 
 

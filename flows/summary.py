@@ -174,7 +174,7 @@ def _n_trained_on(recipe: Recipe, prepared: Artifact) -> int:
     n_tokens = int(json.loads((prepared.path / "profile.json").read_bytes())["tokens"])
     if recipe.train.batch_tokens is not None:
         return n_tokens
-    if getattr(objectives.get(recipe.objective), "WHOLE_TEXTS", False):  # in blocks
+    if objectives.get(recipe.objective).WHOLE_TEXTS:  # in blocks
         return math.ceil(n_tokens / recipe.model.max_length)
     return int(prepared.facts["rows"]["train"])
 

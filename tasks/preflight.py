@@ -53,8 +53,8 @@ def _built(recipe: Recipe, head: dict[str, Any], tokenizer: Any) -> Any:
 
 
 def _described(recipe: Recipe) -> Any:
-    """The configuration of a model that writes, without its weights; None of one that reads."""
-    if not getattr(objectives.get(recipe.objective), "GENERATES", False):
+    """The configuration of a generative model, without its weights; None of an encoder."""
+    if not objectives.get(recipe.objective).GENERATES:
         return None
     from transformers import AutoConfig, GenerationConfig
 
@@ -70,8 +70,8 @@ def _described(recipe: Recipe) -> Any:
 
 
 def _check_writing(recipe: Recipe, prepared: Artifact, model: Any) -> None:
-    """Check that a model that writes can write so, and has positions for what it is to write."""
-    if not getattr(objectives.get(recipe.objective), "GENERATES", False):
+    """Check that a generative model can decode so, and has positions for what it generates."""
+    if not objectives.get(recipe.objective).GENERATES:
         return
     from headrace.tasks.export import decoder_harness
 

@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from headrace.configs.schema import Evaluate
-from headrace.tasks import objectives
 from headrace.tasks.metrics.bootstrap import Resampling, bootstrap
 from headrace.tasks.models.tfidf import Labelled
-from headrace.tasks.objectives import Objective
+from headrace.tasks.objectives import AnyObjective
+from headrace.tasks.objectives.base import Objective
 from headrace.tasks.runtime.artifacts import write_json
 
 MAX_ROWS = 50_000
@@ -27,7 +27,7 @@ MAX_ROWS = 50_000
 
 
 def measure(
-    objective: Objective,
+    objective: AnyObjective,
     head: dict[str, Any],
     how: Evaluate,
     *,
@@ -41,18 +41,17 @@ def measure(
     The data sets have `text`, `labels`, `row` and `cluster`. Writes baseline.json and
     baseline.parquet (row, decision: by test row, to compare with a model row by row).
     """
-    decide = getattr(objective, "baseline", None)
-    if decide is None:
+    if type(objective).baseline is Objective.baseline:
         return None
     started = time.monotonic()
     # Evenly over the table, which may be sorted by label.
     fitted_on = train.select(np.linspace(0, len(train) - 1, min(len(train), MAX_ROWS), dtype=int))
-    decisions = decide(_texts(fitted_on), _texts(validation), test["text"][:])
+    decisions = objective.baseline(_texts(fitted_on), _texts(validation), test["text"][:])
     names = [objective.decode_target(decision, head) for decision in decisions]
-    outputs = objective.outputs_of(names, head)  # type: ignore[attr-defined]
+    outputs = objective.outputs_of(names, head)
     clusters = test.with_format("arrow")[:]["cluster"].to_numpy()
     intervals = bootstrap(
-        objectives.statistics(objective, test["labels"][:], outputs, head),
+        objective.statistics(test["labels"][:], outputs, head),
         {name: one for name, one in objective.metrics(head).items() if not one.ranks},
         Resampling(how.resamples, how.confidence, clusters),
     )

@@ -29,7 +29,7 @@ from headrace.serving.tables.readers import as_text
 from headrace.serving.text.validity import is_unicode, problem
 from headrace.tasks.data.sources import Block, Rows, Source
 from headrace.tasks.data.splits import NAMES, belonging, hash64, normalise
-from headrace.tasks.objectives import Objective
+from headrace.tasks.objectives import AnyObjective
 
 DETAIL_CHARS = 80
 """Of a value shown beside a rejected row's reason."""
@@ -77,7 +77,7 @@ class Rejected:
         pq.write_table(pa.table(arrays, names=list(names)), file)
 
 
-def columns_of(data: Data, objective: Objective) -> dict[str, str]:
+def columns_of(data: Data, objective: AnyObjective) -> dict[str, str]:
     """The column of each role.
 
     Raises RecipeError for a role the objective does not have and for kept columns whose names
@@ -98,7 +98,7 @@ def columns_of(data: Data, objective: Objective) -> dict[str, str]:
 
 
 def stage(
-    source: Source, data: Data, roles: Mapping[str, str], objective: Objective, file: Path
+    source: Source, data: Data, roles: Mapping[str, str], objective: AnyObjective, file: Path
 ) -> tuple[pa.Table, Rejected]:
     """Write the usable rows to `file`: (memory-mapped table, rejected rows).
 
@@ -185,12 +185,12 @@ def _usable(
     split: str,
     data: Data,
     roles: Mapping[str, str],
-    objective: Objective,
+    objective: AnyObjective,
     rejected: Rejected,
 ) -> Iterator[dict[str, Any]]:
     """The rows of the staged table that come of a block; the others go to `rejected`."""
     rejected.read += len(block)
-    text, read = objective.TEXT, getattr(objective, "read_row", dict)
+    text = objective.TEXT
     values = {role: block.columns[column] for role, column in roles.items()}
     kept = [(KEPT + name, block.columns[name]) for name in data.keep]
     groups = block.columns[data.splits.group] if data.splits.group else None
@@ -204,7 +204,7 @@ def _usable(
                 raise ValueError(error)
             if any(isinstance(value, bytes) for value in found.values()):
                 raise ValueError("invalid_utf8")
-            found = read(found)
+            found = dict(objective.read_row(found))
             # What csv_json.py looks at in files: other sources, and JSON in a text, give any value.
             _, error = clean([*found.values(), *(column[i] for _, column in kept)])
             if error:

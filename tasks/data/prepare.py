@@ -33,7 +33,7 @@ from headrace.tasks.data.sources import Source, module_of, open_source
 from headrace.tasks.data.splits import NAMES
 from headrace.tasks.data.tokenization import write_splits
 from headrace.tasks.models import pretrained
-from headrace.tasks.objectives import Objective
+from headrace.tasks.objectives import AnyObjective
 from headrace.tasks.runtime import artifacts, workspace
 from headrace.tasks.runtime.artifacts import Artifact, write_json
 
@@ -81,7 +81,7 @@ def prepare(recipe: Recipe) -> Artifact:
 
 def _build(
     recipe: Recipe,
-    objective: Objective,
+    objective: AnyObjective,
     options: BaseModel,
     roles: Mapping[str, str],
     source: Source,
@@ -115,8 +115,8 @@ def _build(
         split,
         recipe,
         folder,
-        targets_are_text=getattr(objective, "TARGETS_ARE_TEXT", False),
-        whole_texts=getattr(objective, "WHOLE_TEXTS", False),
+        targets_are_text=objective.TARGETS_ARE_TEXT,
+        whole_texts=objective.WHOLE_TEXTS,
     )
     learned = (split == splits.TRAIN) | (split == splits.VALIDATION)
     training_texts.write(folder, table.column("hash").to_numpy()[learned])
@@ -124,7 +124,7 @@ def _build(
     staged.unlink()
 
     write_json(folder / "head.json", head)
-    chosen = _chosen(targets, split == splits.TRAIN) if objectives.labelled(objective) else []
+    chosen = _chosen(targets, split == splits.TRAIN) if objective.LABELLED else []
     names = [objective.decode_target(one, head) for one in chosen]
     _write_profile(folder / "profile.json", names, lengths, recipe.model.max_length)
     return {
@@ -137,13 +137,13 @@ def _build(
     }
 
 
-def _options(objective: Objective, recipe: Recipe) -> BaseModel:
+def _options(objective: AnyObjective, recipe: Recipe) -> BaseModel:
     """The objective's own settings, checked. Raises RecipeError naming the nearest key."""
     try:
-        return objective.Options.model_validate(recipe.options)
+        return objective.OPTIONS.model_validate(recipe.options)
     except ValidationError as problem:
         raise RecipeError(
-            "\n".join(explain("options", problem, objective.Options, recipe.options))
+            "\n".join(explain("options", problem, objective.OPTIONS, recipe.options))
         ) from None
 
 
@@ -189,7 +189,7 @@ class _Targets(Mapping[str, list[Any]]):
 
 
 def _encode(
-    table: pa.Table, objective: Objective, head: Mapping[str, Any], rejected: Rejected
+    table: pa.Table, objective: AnyObjective, head: Mapping[str, Any], rejected: Rejected
 ) -> list[Any]:
     """The target of each row as it is stored, (n,); None where it has none and was rejected."""
     targets: list[Any] = []
@@ -284,7 +284,7 @@ def _write_profile(
 
 
 def _baseline(
-    recipe: Recipe, objective: Objective, head: dict[str, Any], folder: Path
+    recipe: Recipe, objective: AnyObjective, head: dict[str, Any], folder: Path
 ) -> dict[str, Any] | None:
     import datasets
 

@@ -8,7 +8,7 @@ from typing import Any
 from headrace.configs.errors import RecipeError
 from headrace.configs.schema import Recipe
 from headrace.serving.text.windows import LongText, Reader
-from headrace.tasks.objectives import Objective
+from headrace.tasks.objectives import AnyObjective
 
 POOLS = ("mean", "max", "attention")
 """What there is for any objective whose outputs are numbers."""
@@ -31,13 +31,13 @@ def reader(recipe: Recipe, prepared: Path, **how: Any) -> Reader:
     return Reader(file, max_length=recipe.model.max_length, long_text=of(recipe), **how)
 
 
-def check(recipe: Recipe, objective: Objective) -> None:
+def check(recipe: Recipe, objective: AnyObjective) -> None:
     """Raise RecipeError for windows that cannot be, or that this objective cannot pool."""
     asked, found = recipe.long_text, of(recipe)
     if not asked.in_windows:
         return
-    pools = getattr(objective, "POOLS", POOLS)
-    if getattr(objective, "GENERATES", False):
+    pools = objective.POOLS
+    if objective.GENERATES:
         raise RecipeError(
             f"long_text.strategy: {recipe.objective} cannot read a text in windows; take truncate"
         )

@@ -34,7 +34,8 @@ from headrace.tasks.evaluation.test_set import TestSet
 from headrace.tasks.metrics.bootstrap import Interval, Resampling, unpaired_detectable
 from headrace.tasks.metrics.metric import Metric
 from headrace.tasks.metrics.paired import Difference, paired_difference
-from headrace.tasks.objectives import selection
+from headrace.tasks.objectives import AnyObjective, selection
+from headrace.tasks.objectives.base import Settings
 from headrace.tasks.registry.incumbent import Unreadable
 from headrace.tasks.registry.model_store import content_id
 from headrace.tasks.runtime import artifacts
@@ -183,7 +184,7 @@ def _default_size(model: Path) -> int:
     return found.variant(found.default).size_bytes
 
 
-Pair = tuple[Array, Array, dict[str, Any]]
+Pair = tuple[Array, Array, Settings]
 """The candidate's and the champion's statistics (n, d), and the head they stand in."""
 
 
@@ -200,19 +201,20 @@ def _statistics(
     ours = test_set.read_outputs(evaluated.path)
     _, other = test_set.answers(objective, theirs, rows.texts)
     others_head = theirs.manifest.head
-    align = getattr(objective, "align", None)
-    common = head
-    if align is not None:
-        common = objective.common_head(head, others_head)  # type: ignore[attr-defined]
-        ours, other = align(ours, head, common), align(other, others_head, common)
+    common = objective.common_head(head, others_head)
+    if common is not None:
+        ours = objective.align(ours, head, common)
+        other = objective.align(other, others_head, common)
     elif others_head != head:
         raise UserError(
             "the champion's outputs mean something else than this model's; register under "
             "another name"
         )
+    else:
+        common = head
     return (
-        objectives.statistics(objective, rows.targets, ours, common),
-        objectives.statistics(objective, rows.targets, other, common),
+        objective.statistics(rows.targets, ours, common),
+        objective.statistics(rows.targets, other, common),
         common,
     )
 
@@ -283,13 +285,14 @@ def _slices(
     return gains
 
 
-def lost_labels(objective: objectives.Objective, pair: Pair) -> list[str]:
+def lost_labels(objective: AnyObjective, pair: Pair) -> list[str]:
     """Labels that the champion gave rightly and the candidate gives to no row at all."""
-    by_label = getattr(objective, "by_label", None)
-    if by_label is None:
-        return []
     ours, theirs, head = pair
-    (_, given, _), (_, _, right) = (by_label(one.sum(axis=0), head) for one in (ours, theirs))
+    counts = objective.by_label(ours.sum(axis=0), head)
+    theirs_counts = objective.by_label(theirs.sum(axis=0), head)
+    if counts is None or theirs_counts is None:
+        return []
+    (_, given, _), (_, _, right) = counts, theirs_counts
     return [head["labels"][i] for i in np.flatnonzero((given == 0) & (right > 0))]
 
 

@@ -25,7 +25,8 @@ from headrace.tasks.evaluation import test_set
 from headrace.tasks.evaluation.test_set import TestSet
 from headrace.tasks.metrics.bootstrap import bootstrap
 from headrace.tasks.metrics.paired import paired_difference
-from headrace.tasks.objectives import Objective, selection
+from headrace.tasks.objectives import AnyObjective, selection
+from headrace.tasks.objectives.base import Settings
 from headrace.tasks.reporting import html, plots
 from headrace.tasks.runtime import artifacts
 from headrace.tasks.runtime.artifacts import Artifact
@@ -64,12 +65,11 @@ def _build(recipe: Recipe, prepared: Artifact, exported: Artifact, folder: Path)
     objective, head = objectives.get(recipe.objective), scorer.manifest.head
     raw, outputs = test_set.answers(objective, scorer, rows.texts)
     found = measure(recipe, prepared, head, rows, outputs)
-    options = {**getattr(objective, "MEASURE", {}), **getattr(objective, "DECODE", {})}
-    decoded = scorer.decode(raw, **options)
-    losses = objectives.row_losses(objective, rows.targets, outputs, head)
+    decoded = scorer.decode(raw, **objective.MEASURE, **objective.DECODE)
+    losses = objective.losses(rows.targets, outputs, head)
     table = _predictions(rows, decoded, losses)
-    show = getattr(objective, "samples", None)
-    found |= {"worst": _worst(rows, table)} if show is None else {"samples": show(scorer, rows)}
+    samples = objective.samples(scorer, rows)
+    found |= {"worst": _worst(rows, table)} if samples is None else {"samples": samples}
     found["variant"] = scorer.variant.name
 
     test_set.write_outputs(folder, outputs)
@@ -94,12 +94,11 @@ def measure(
     """All of metrics.json that can be had from targets and outputs (n, ...)."""
     objective = objectives.get(recipe.objective)
     how = test_set.resampling(recipe, rows)
-    statistics = objectives.statistics(objective, rows.targets, outputs, head)
+    statistics = objective.statistics(rows.targets, outputs, head)
     name, deciding = selection.deciding_metric(recipe, head)
     slice_name, slice_metric = selection.slice_metric(recipe, head)
     intervals = bootstrap(statistics, objective.metrics(head), how)
-    describe = getattr(objective, "details", None)
-    details = describe(rows.targets, outputs, head, how) if describe else {}
+    details = objective.details(rows.targets, outputs, head, how)
     intervals |= details.pop("metrics", {})
     # Where the deciding metric says nothing of decisions alone, the slices' does.
     common_name, common = (slice_name, slice_metric) if deciding.ranks else (name, deciding)
@@ -137,16 +136,16 @@ def measure(
 
 
 def _baseline_statistics(
-    objective: Objective, prepared: Artifact, rows: TestSet, head: Mapping[str, Any]
+    objective: AnyObjective, prepared: Artifact, rows: TestSet, head: Settings
 ) -> Array | None:
     """The baseline's statistics for the same rows in the same order; None where it has none."""
-    file, outputs_of = prepared.path / "baseline.parquet", getattr(objective, "outputs_of", None)
-    if outputs_of is None or not file.exists():
+    file = prepared.path / "baseline.parquet"
+    if not file.exists():
         return None
     table = pq.read_table(file)
     decisions = dict(zip(table["row"].to_pylist(), table["decision"].to_pylist(), strict=True))
-    outputs = outputs_of([decisions[row] for row in rows.rows], head)
-    return objectives.statistics(objective, rows.targets, outputs, head)
+    outputs = objective.outputs_of([decisions[row] for row in rows.rows], head)
+    return None if outputs is None else objective.statistics(rows.targets, outputs, head)
 
 
 def _predictions(rows: TestSet, decoded: pa.Table, losses: Array | None) -> pa.Table:

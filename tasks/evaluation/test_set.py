@@ -16,7 +16,7 @@ from headrace.configs.schema import Recipe
 from headrace.serving.arrays import Array
 from headrace.tasks import objectives
 from headrace.tasks.metrics.bootstrap import Resampling
-from headrace.tasks.objectives import Objective, selection
+from headrace.tasks.objectives import AnyObjective, selection
 from headrace.tasks.runtime import artifacts
 from headrace.tasks.runtime.artifacts import Artifact
 
@@ -74,10 +74,10 @@ def chosen(rows: TestSet, mask: Array) -> TestSet:
     return replace(rows, **{name: of(values) for name, values in vars(rows).items()})
 
 
-def answers(objective: Objective, scorer: Scorer, texts: Sequence[str]) -> tuple[Any, Any]:
+def answers(objective: AnyObjective, scorer: Scorer, texts: Sequence[str]) -> tuple[Any, Any]:
     """The scorer's outputs for texts, and what the objective's metrics are computed from."""
-    outputs = scorer.outputs(texts, **getattr(objective, "MEASURE", {}))
-    return outputs, objectives.in_metrics_terms(objective, scorer.head, outputs)
+    outputs = scorer.outputs(texts, **objective.MEASURE)
+    return outputs, objective.to_metric_inputs(scorer.head, outputs)
 
 
 def resampling(recipe: Recipe, rows: TestSet) -> Resampling:
@@ -86,13 +86,10 @@ def resampling(recipe: Recipe, rows: TestSet) -> Resampling:
     return Resampling(how.resamples, how.confidence, rows.clusters)
 
 
-def wrong(objective: Objective, rows: TestSet, head: Mapping[str, Any]) -> Array | None:
+def wrong(objective: AnyObjective, rows: TestSet, head: Mapping[str, Any]) -> Array | None:
     """The statistics of a model that gets every row wrong; None where the objective knows none."""
-    outputs_of = getattr(objective, "wrong", None)
-    if outputs_of is None:
-        return None
-    outputs = outputs_of(rows.targets, head)
-    return objectives.statistics(objective, rows.targets, outputs, head)
+    outputs = objective.wrong(rows.targets, head)
+    return None if outputs is None else objective.statistics(rows.targets, outputs, head)
 
 
 def write_outputs(folder: Path, outputs: Any) -> None:
@@ -124,7 +121,7 @@ def slices(recipe: Recipe, rows: TestSet) -> Iterator[tuple[str, str, Array]]:
     """(column, value, mask (n,)): every label, if there are any; length buckets and values of the
     recipe's own columns of two rows or more, of such a column the most frequent `MAX_VALUES`.
     """
-    if objectives.labelled(objectives.get(recipe.objective)) and len(set(rows.names)) > 1:
+    if objectives.get(recipe.objective).LABELLED and len(set(rows.names)) > 1:
         yield from _by("label", rows.names, sorted(set(rows.names)))
     buckets = [length_bucket(int(length)) for length in rows.lengths]
     shown = [bucket for bucket in set(buckets) if buckets.count(bucket) > 1]

@@ -236,15 +236,15 @@ def prepare_bench(
     head: Any = heads.get(recipe.objective)(settings, pad_id=pad_id, tokenizer=tokenizer)
     head.decoding()
     validation = torch_reference.read_rows(recipe, prepared, "validation", recipe.export.gate.rows)
-    objective: Any = objectives.get(recipe.objective)  # with the optional names of those that write
+    objective = objectives.get(recipe.objective)
     _, metric = selection.deciding_metric(recipe, settings)
 
     def metric_of(outputs: Any) -> float:
-        return metric.value(objectives.statistics(objective, validation.targets, outputs, settings))
+        return metric.value(objective.statistics(validation.targets, outputs, settings))
 
     def measure(runner: Runner) -> float:
-        outputs = runner.run(validation.ids, **getattr(objective, "MEASURE", {}))
-        return metric_of(objective.answers(head, outputs))
+        outputs = runner.run(validation.ids, **objective.MEASURE)
+        return metric_of(objective.to_metric_inputs(head, outputs))
 
     prompts = _prompts(validation.ids, head)
     written = write(model, prompts, pad_id=pad_id)

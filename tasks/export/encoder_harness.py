@@ -30,6 +30,7 @@ from headrace.tasks.export import candidates, parity, torch_reference, variants
 from headrace.tasks.export.graphs.graph import save
 from headrace.tasks.export.parity import ParityResult, Run
 from headrace.tasks.objectives import selection
+from headrace.tasks.objectives.base import Objective
 from headrace.tasks.runtime import hardware
 from headrace.tasks.runtime.artifacts import Artifact
 
@@ -75,10 +76,8 @@ class ReadTexts:
     def measure(self, outputs: Any) -> float:
         objective = objectives.get(self.recipe.objective)
         _, metric = selection.deciding_metric(self.recipe, self.head.settings)
-        answers = objectives.in_metrics_terms(objective, self.head, outputs)
-        return metric.value(
-            objectives.statistics(objective, self.rows.targets, answers, self.head.settings)
-        )
+        answers = objective.to_metric_inputs(self.head, outputs)
+        return metric.value(objective.statistics(self.rows.targets, answers, self.head.settings))
 
 
 @dataclass(frozen=True)
@@ -215,15 +214,15 @@ def prepare_bench(
 
 def _settled(recipe: Recipe, prepared: Artifact, head: Head, run: Run) -> dict[str, Any]:
     """What the head knows, with what its objective chooses on the validation rows."""
-    settle = getattr(objectives.get(recipe.objective), "calibrate_head", None)
-    if settle is None:
+    objective = objectives.get(recipe.objective)
+    if type(objective).calibrate_head is Objective.calibrate_head:
         return dict(head.settings)
     rows = torch_reference.read_rows(recipe, prepared, "validation", SETTLING_ROWS)
     batches = plan_batches([len(one) for one in rows.ids], token_budget=head.TOKEN_BUDGETS["cpu"])
     outputs = parity.run_all(run, rows.ids, {"scoring": batches})["scoring"]
     in_order = [outputs[i] for i in np.argsort(np.concatenate(batches))]
     together = ReadTexts(recipe, head, rows).together(in_order)
-    return dict(settle(head.settings, rows.targets, together))
+    return dict(objective.calibrate_head(head.settings, rows.targets, together))
 
 
 def _calibration(recipe: Recipe, prepared: Artifact) -> list[Ids]:

@@ -88,8 +88,8 @@ def _onnxruntime() -> str:
 
 def _bench_module(recipe: Recipe) -> str:
     """The module whose `prepare_bench` is for models of this kind."""
-    writes = getattr(objectives.get(recipe.objective), "GENERATES", False)
-    return f"{__package__}.{'decoder_harness' if writes else 'encoder_harness'}"
+    generates = objectives.get(recipe.objective).GENERATES
+    return f"{__package__}.{'decoder_harness' if generates else 'encoder_harness'}"
 
 
 def _build(recipe: Recipe, prepared: Artifact, trained: Artifact, folder: Path) -> dict[str, Any]:

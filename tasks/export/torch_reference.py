@@ -57,9 +57,7 @@ def load_reader(
 ) -> tuple[Any, Any]:
     """The trained model that gives logits of a window, and what pools them where it is a choice."""
     model = load_model(recipe, prepared, trained, device)
-    if not recipe.long_text.in_windows or getattr(
-        objectives.get(recipe.objective), "TOKEN_LABELS", False
-    ):
+    if not recipe.long_text.in_windows or objectives.get(recipe.objective).TOKEN_LABELS:
         return model, None
     from headrace.tasks.models import window_pooling
 

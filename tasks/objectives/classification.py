@@ -6,8 +6,8 @@ Imports torch and transformers only inside the functions that train.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -17,13 +17,8 @@ from headrace.serving.arrays import Array
 from headrace.tasks.metrics.bootstrap import Resampling
 from headrace.tasks.metrics.calibration import auc_terms, calibration, softmax
 from headrace.tasks.metrics.metric import Metric
-from headrace.tasks.objectives import config_of, load, unanswered
-
-COLUMNS = {"text": "the text to classify", "label": "its class, a string or a number"}
-TEXT = "text"
-METRIC = "accuracy"
-DECODE = {"probabilities": True}
-POOLS = ("mean", "max", "attention", "vote")
+from headrace.tasks.objectives import base
+from headrace.tasks.objectives.base import LossFunction, Row, Settings, config_of, load, unanswered
 
 
 class Options(Section):
@@ -33,81 +28,207 @@ class Options(Section):
     """`balanced`: each class counts the same in the loss, however many rows it has."""
 
 
-def fit_targets(rows: Mapping[str, list[Any]], options: Options) -> dict[str, Any]:
-    """{"labels": [...]}: the given labels, or every label there is, sorted."""
-    found = {str(label) for label in rows["label"] if not _is_null(label)}
-    return {"labels": options.labels or sorted(found)}
+class Objective(base.Objective[int, Array]):
+    """One label a text."""
+
+    COLUMNS: ClassVar = {"text": "the text to classify", "label": "its class, a string or a number"}
+    METRIC = "accuracy"
+    DECODE: ClassVar = {"probabilities": True}
+    POOLS = ("mean", "max", "attention", "vote")
+    OPTIONS = Options
+
+    def fit_targets(self, rows: Mapping[str, list[Any]], options: Options) -> dict[str, Any]:
+        """{"labels": [...]}: the given labels, or every label there is, sorted."""
+        found = {str(label) for label in rows["label"] if not _is_null(label)}
+        return {"labels": options.labels or sorted(found)}
+
+    def encode_target(self, row: Row, head: Settings) -> int:
+        """The label's index. Raises ValueError with `null_label` or `unknown_label`."""
+        label = row["label"]
+        if _is_null(label):
+            raise ValueError("null_label")
+        try:
+            return int(head["labels"].index(str(label)))
+        except ValueError:
+            raise ValueError("unknown_label") from None
+
+    def decode_target(self, target: int, head: Settings) -> str:
+        """What a reader calls a stored target; also the name of its slice."""
+        return str(head["labels"][target])
+
+    def check(self, splits: Mapping[str, Sequence[int]], head: Settings, min_rows: int) -> None:
+        """Every label has training rows enough, and there are at least two of them.
+
+        Raises DataError naming the labels and their counts.
+        """
+        labels = head["labels"]
+        if len(labels) < 2:
+            raise DataError(f"classification needs two labels or more; the rows have {labels}")
+        counts = {name: Counter(targets) for name, targets in splits.items()}
+        unseen = [
+            f"{label!r} ({counts[name][i]} in {name})"
+            for i, label in enumerate(labels)
+            for name in ("validation", "test")
+            if counts[name][i] and not counts["train"][i]
+        ]
+        if unseen:
+            raise DataError(
+                f"labels without a training row: {_listed(unseen)}; "
+                "add training rows for them, or name in options.labels those to keep"
+            )
+        few = [
+            f"{label!r} has {counts['train'][i]}"
+            for i, label in enumerate(labels)
+            if counts["train"][i] < min_rows
+        ]
+        if few:
+            raise DataError(
+                f"fewer than {min_rows} training rows for a label: {_listed(few)}; add rows, "
+                "merge labels, or lower data.limits.min_rows_per_label"
+            )
+
+    def baseline(
+        self,
+        train: tuple[Sequence[str], Sequence[int]],
+        validation: tuple[Sequence[str], Sequence[int]],
+        test: Sequence[str],
+    ) -> Array:
+        """(n_test,) classes of the test texts, as a bag of words decides them."""
+        from headrace.tasks.models.tfidf import bag_of_words
+
+        return bag_of_words(train, validation, test)
+
+    def load_model(self, source: Any, head: Settings, **how: Any) -> Any:
+        return load_classifier(source, head, **how)
+
+    def loss(
+        self,
+        options: Options,
+        targets: Sequence[int],
+        head: Settings,
+        label_smoothing: float,
+    ) -> LossFunction:
+        """Cross-entropy, weighted by class on request: the Trainer's `compute_loss_func`.
+
+        `num_items_in_batch` (rows of the whole optimizer step) makes accumulated pieces add up to
+        the loss of the undivided batch. Weights are n / (k · n_c), scaled to average 1 over the
+        rows, as in scikit-learn's `compute_class_weight`.
+        """
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        weight: Any = None
+        if options.class_weights == "balanced":
+            counts = np.bincount(np.asarray(targets), minlength=len(head["labels"]))
+            weight = torch.tensor(counts.sum() / (len(counts) * np.maximum(counts, 1)))
+
+        def compute(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
+            logits = outputs["logits"].float()
+            total = cross_entropy(
+                logits,
+                labels,
+                weight=None if weight is None else weight.to(logits.device, torch.float32),
+                label_smoothing=label_smoothing,
+                reduction="sum",
+            )
+            return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+
+        return compute
+
+    def row_statistics(self, targets: Sequence[int], outputs: Array, head: Settings) -> Array:
+        """(n, 3k + 2): one-hot target, one-hot decision, and their product, class by class; rows,
+        and the terms of the area under the ROC curve.
+
+        `outputs`: logits (n, k). A target of -1 (a label this model does not know) is always
+        missed.
+        """
+        k = len(head["labels"])
+        predicted = np.eye(k)[np.argmax(outputs, axis=1)]
+        known = np.asarray(targets)
+        true = np.where(known[:, None] >= 0, np.eye(k)[np.maximum(known, 0)], 0.0)
+        ranks = np.column_stack([np.ones(len(outputs)), auc_terms(known, softmax(outputs))])
+        return np.concatenate([true, predicted, true * predicted, ranks], axis=1)
+
+    def missed(self, targets: Sequence[int], head: Settings) -> Array:
+        """Nothing was decided, and no class ranked above another that is the row's own."""
+        k = len(head["labels"])
+        found = self.row_statistics(targets, np.zeros((len(targets), k)), head)
+        found[:, k : 3 * k] = found[:, -1:] = 0
+        return found
+
+    def metrics(self, head: Settings) -> dict[str, Metric]:
+        """accuracy = Σ hits / n; macro F1 = mean over the classes of 2·hits / (true + predicted);
+        AUC (calibration.auc_terms), which is NaN where the rows have one class only."""
+        k = len(head["labels"])
+
+        def accuracy(sums: Array) -> Array:
+            return np.asarray(sums[..., 2 * k : 3 * k].sum(-1) / np.maximum(sums[..., 3 * k], 1))
+
+        def macro_f1(sums: Array) -> Array:
+            both = sums[..., :k] + sums[..., k : 2 * k]
+            f1 = 2 * sums[..., 2 * k : 3 * k] / np.maximum(both, 1)
+            seen = both > 0
+            return np.asarray((f1 * seen).sum(-1) / np.maximum(seen.sum(-1), 1))
+
+        def auc(sums: Array) -> Array:
+            return np.clip(sums[..., -1] / np.maximum(sums[..., -2], 1), 0, 1)
+
+        decisions = slice(3 * k + 1)
+        return {
+            "accuracy": Metric(accuracy, columns=decisions),
+            "macro_f1": Metric(macro_f1, columns=decisions),
+            "auc": Metric(auc, columns=slice(3 * k, None), ranks=True),
+        }
+
+    def by_label(self, sums: Array, head: Settings) -> Array:
+        return label_counts(sums, head)
+
+    def wrong(self, targets: Sequence[int], head: Settings) -> Array:
+        """(n, k) logits that decide each row wrongly: the rarest label, else the next rarest."""
+        true, k = np.asarray(targets), len(head["labels"])
+        first, *others = np.argsort(np.bincount(true[true >= 0], minlength=k), kind="stable")
+        return np.asarray(np.eye(k)[np.where(true == first, others[0] if others else first, first)])
+
+    # --- what evaluation shows beyond the metrics -------------------------------------------------
+
+    def details(
+        self, targets: Sequence[int], outputs: Array, head: Settings, how: Resampling
+    ) -> dict[str, Any]:
+        """Calibration of the decision's probability, and confusion matrix, of the answered rows."""
+        answered, k = ~unanswered(outputs), len(head["labels"])
+        true, probabilities = np.asarray(targets)[answered], softmax(outputs[answered])
+        decided = probabilities.argmax(axis=1)
+        found: dict[str, Any] = {
+            "confusion": {
+                "labels": list(head["labels"]),
+                "counts": np.bincount(true * k + decided, minlength=k * k).reshape(k, k).tolist(),
+            },
+        }
+        if len(true):
+            found["calibration"] = calibration(probabilities.max(axis=1), decided == true)
+        return found
+
+    def row_losses(self, targets: Sequence[int], outputs: Array, head: Settings) -> Array:
+        """(n,) cross-entropy in nats: how wrong the model is about each row."""
+        probabilities = softmax(outputs)[np.arange(len(outputs)), np.asarray(targets)]
+        return np.asarray(-np.log(np.maximum(probabilities, np.finfo(np.float64).tiny)))
+
+    def outputs_of(self, decisions: Sequence[str], head: Settings) -> Array:
+        """(n, k) outputs of something that only decides, such as the baseline."""
+        index = {label: i for i, label in enumerate(head["labels"])}
+        return np.asarray(np.eye(len(index))[[index[decision] for decision in decisions]])
+
+    def common_head(self, head: Settings, other: Settings) -> dict[str, Any]:
+        return common_labels(head, other)
+
+    def align(self, outputs: Array, head: Settings, common: Settings) -> Array:
+        return align_logits(outputs, head, common)
 
 
-def encode_target(row: Mapping[str, Any], head: Mapping[str, Any]) -> int:
-    """The label's index. Raises ValueError with the reason code `null_label`/`unknown_label`."""
-    label = row["label"]
-    if _is_null(label):
-        raise ValueError("null_label")
-    try:
-        return int(head["labels"].index(str(label)))
-    except ValueError:
-        raise ValueError("unknown_label") from None
+# --- for objectives with the same labels ----------------------------------------------------------
 
 
-def _is_null(label: Any) -> bool:
-    return label is None or not str(label).strip()
-
-
-def decode_target(target: int, head: Mapping[str, Any]) -> str:
-    """What a reader calls a stored target; also the name of its slice."""
-    return str(head["labels"][target])
-
-
-def check(splits: Mapping[str, Sequence[int]], head: Mapping[str, Any], min_rows: int) -> None:
-    """Every label has training rows enough, and there are at least two of them.
-
-    Raises DataError naming the labels and their counts.
-    """
-    labels = head["labels"]
-    if len(labels) < 2:
-        raise DataError(f"classification needs two labels or more; the rows have {labels}")
-    counts = {name: Counter(targets) for name, targets in splits.items()}
-    unseen = [
-        f"{label!r} ({counts[name][i]} in {name})"
-        for i, label in enumerate(labels)
-        for name in ("validation", "test")
-        if counts[name][i] and not counts["train"][i]
-    ]
-    if unseen:
-        raise DataError(
-            f"labels without a training row: {_listed(unseen)}; "
-            "add training rows for them, or name in options.labels those to keep"
-        )
-    few = [
-        f"{label!r} has {counts['train'][i]}"
-        for i, label in enumerate(labels)
-        if counts["train"][i] < min_rows
-    ]
-    if few:
-        raise DataError(
-            f"fewer than {min_rows} training rows for a label: {_listed(few)}; add rows, "
-            "merge labels, or lower data.limits.min_rows_per_label"
-        )
-
-
-def _listed(labels: list[str], most: int = 5) -> str:
-    more = f" and {len(labels) - most} more" if len(labels) > most else ""
-    return ", ".join(labels[:most]) + more
-
-
-def baseline(
-    train: tuple[Sequence[str], Sequence[int]],
-    validation: tuple[Sequence[str], Sequence[int]],
-    test: Sequence[str],
-) -> Array:
-    """(n_test,) classes of the test texts, as a bag of words decides them."""
-    from headrace.tasks.models.tfidf import bag_of_words
-
-    return bag_of_words(train, validation, test)
-
-
-def load_model(source: Any, head: Mapping[str, Any], **how: Any) -> Any:
+def load_classifier(source: Any, head: Settings, **how: Any) -> Any:
     """A sequence classifier from a folder, a Hub id or (random weights) a transformers config."""
     from transformers import AutoModelForSequenceClassification, PretrainedConfig
 
@@ -117,138 +238,32 @@ def load_model(source: Any, head: Mapping[str, Any], **how: Any) -> Any:
     return load(AutoModelForSequenceClassification, source, config, **how)
 
 
-def loss(
-    options: Options, targets: Sequence[int], head: Mapping[str, Any], label_smoothing: float
-) -> Callable[..., Any]:
-    """Cross-entropy, weighted by class on request: the Trainer's `compute_loss_func`.
-
-    `num_items_in_batch` (rows of the whole optimizer step) makes accumulated pieces add up to the
-    loss of the undivided batch. Weights are n / (k · n_c), scaled to average 1 over the rows, as
-    in scikit-learn's `compute_class_weight`.
-    """
-    import torch
-    from torch.nn.functional import cross_entropy
-
-    weight: Any = None
-    if options.class_weights == "balanced":
-        counts = np.bincount(np.asarray(targets), minlength=len(head["labels"]))
-        weight = torch.tensor(counts.sum() / (len(counts) * np.maximum(counts, 1)))
-
-    def compute(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
-        logits = outputs["logits"].float()
-        total = cross_entropy(
-            logits,
-            labels,
-            weight=None if weight is None else weight.to(logits.device, torch.float32),
-            label_smoothing=label_smoothing,
-            reduction="sum",
-        )
-        return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
-
-    return compute
-
-
-def statistics(targets: Sequence[int], outputs: Array, head: Mapping[str, Any]) -> Array:
-    """(n, 3k + 2): one-hot target, one-hot decision, and their product, class by class; rows, and
-    the terms of the area under the ROC curve.
-
-    `outputs`: logits (n, k). A target of -1 (a label this model does not know) is always missed.
-    """
-    k = len(head["labels"])
-    predicted = np.eye(k)[np.argmax(outputs, axis=1)]
-    known = np.asarray(targets)
-    true = np.where(known[:, None] >= 0, np.eye(k)[np.maximum(known, 0)], 0.0)
-    ranks = np.column_stack([np.ones(len(outputs)), auc_terms(known, softmax(outputs))])
-    return np.concatenate([true, predicted, true * predicted, ranks], axis=1)
-
-
-def missed(targets: Sequence[int], head: Mapping[str, Any]) -> Array:
-    """Nothing was decided, and no class ranked above another that is the row's own."""
-    k = len(head["labels"])
-    found = statistics(targets, np.zeros((len(targets), k)), head)
-    found[:, k : 3 * k] = found[:, -1:] = 0
-    return found
-
-
-def metrics(head: Mapping[str, Any]) -> dict[str, Metric]:
-    """accuracy = Σ hits / n; macro F1 = mean over the classes of 2·hits / (true + predicted); AUC
-    (probabilities.auc_terms), which is NaN where the rows have one class only."""
-    k = len(head["labels"])
-
-    def accuracy(sums: Array) -> Array:
-        return np.asarray(sums[..., 2 * k : 3 * k].sum(-1) / np.maximum(sums[..., 3 * k], 1))
-
-    def macro_f1(sums: Array) -> Array:
-        both = sums[..., :k] + sums[..., k : 2 * k]
-        f1 = 2 * sums[..., 2 * k : 3 * k] / np.maximum(both, 1)
-        seen = both > 0
-        return np.asarray((f1 * seen).sum(-1) / np.maximum(seen.sum(-1), 1))
-
-    def auc(sums: Array) -> Array:
-        return np.clip(sums[..., -1] / np.maximum(sums[..., -2], 1), 0, 1)
-
-    decisions = slice(3 * k + 1)
-    return {
-        "accuracy": Metric(accuracy, columns=decisions),
-        "macro_f1": Metric(macro_f1, columns=decisions),
-        "auc": Metric(auc, columns=slice(3 * k, None), ranks=True),
-    }
-
-
-def by_label(sums: Array, head: Mapping[str, Any]) -> Array:
+def label_counts(sums: Array, head: Settings) -> Array:
     """(3, k): how often each label was true, decided, and both."""
     k = len(head["labels"])
     return np.asarray(sums[: 3 * k].reshape(3, k))
 
 
-def wrong(targets: Sequence[int], head: Mapping[str, Any]) -> Array:
-    """(n, k) logits that decide each row wrongly: for the rarest label, or else the next rarest."""
-    true, k = np.asarray(targets), len(head["labels"])
-    first, *others = np.argsort(np.bincount(true[true >= 0], minlength=k), kind="stable")
-    return np.asarray(np.eye(k)[np.where(true == first, others[0] if others else first, first)])
-
-
-# --- what evaluation shows beyond the metrics (optional names: see objectives/__init__.py) --------
-
-
-def details(
-    targets: Sequence[int], outputs: Array, head: Mapping[str, Any], how: Resampling
-) -> dict[str, Any]:
-    """Calibration of the decision's probability, confusion matrix: of the rows with an answer."""
-    answered, k = ~unanswered(outputs), len(head["labels"])
-    true, probabilities = np.asarray(targets)[answered], softmax(outputs[answered])
-    decided = probabilities.argmax(axis=1)
-    found: dict[str, Any] = {
-        "confusion": {
-            "labels": list(head["labels"]),
-            "counts": np.bincount(true * k + decided, minlength=k * k).reshape(k, k).tolist(),
-        },
-    }
-    if len(true):
-        found["calibration"] = calibration(probabilities.max(axis=1), decided == true)
-    return found
-
-
-def row_losses(targets: Sequence[int], outputs: Array, head: Mapping[str, Any]) -> Array:
-    """(n,) cross-entropy in nats: how wrong the model is about each row."""
-    probabilities = softmax(outputs)[np.arange(len(outputs)), np.asarray(targets)]
-    return np.asarray(-np.log(np.maximum(probabilities, np.finfo(np.float64).tiny)))
-
-
-def outputs_of(decisions: Sequence[str], head: Mapping[str, Any]) -> Array:
-    """(n, k) outputs of something that only decides, such as the baseline."""
-    index = {label: i for i, label in enumerate(head["labels"])}
-    return np.asarray(np.eye(len(index))[[index[decision] for decision in decisions]])
-
-
-def common_head(head: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+def common_labels(head: Settings, other: Settings) -> dict[str, Any]:
     """A head with the labels of two models, those of the first one in their places."""
     return {"labels": list(dict.fromkeys([*head["labels"], *other["labels"]]))}
 
 
-def align(outputs: Array, head: Mapping[str, Any], common: Mapping[str, Any]) -> Array:
+def align_logits(outputs: Array, head: Settings, common: Settings) -> Array:
     """(n, k) → (n, k of the common head): a label this model does not know is never decided."""
     never = np.finfo(outputs.dtype).min  # finite: what is not is no answer
     aligned: Array = np.full((len(outputs), len(common["labels"])), never, outputs.dtype)
     aligned[:, [common["labels"].index(label) for label in head["labels"]]] = outputs
     return aligned
+
+
+# --- parts ----------------------------------------------------------------------------------------
+
+
+def _is_null(label: Any) -> bool:
+    return label is None or not str(label).strip()
+
+
+def _listed(labels: list[str], most: int = 5) -> str:
+    more = f" and {len(labels) - most} more" if len(labels) > most else ""
+    return ", ".join(labels[:most]) + more

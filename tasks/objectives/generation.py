@@ -7,8 +7,8 @@ Imports torch and transformers only inside the functions that train.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -16,18 +16,23 @@ from pydantic import Field
 from headrace.configs.schema import Section
 from headrace.serving.arrays import Array
 from headrace.tasks.metrics.metric import Metric
-from headrace.tasks.objectives import TrainingContext, load
+from headrace.tasks.objectives import base
+from headrace.tasks.objectives.base import (
+    LossFunction,
+    Row,
+    Settings,
+    TestRows,
+    TrainingContext,
+    load,
+)
 
-COLUMNS = {"text": "texts to learn to write"}
-TEXT = "text"
-METRIC = "bits_per_byte"
-BEST_BY = "loss"
-GENERATES = True
-LABELLED = False
-MEASURE = {"likelihood": True}
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from headrace.serving.engine.scorer import Scorer
+    from headrace.serving.heads.generation import Head
+
 SAMPLES, PROMPT_CHARS = 8, 160
-WHOLE_TEXTS = True
-"""Rows are cut into blocks for training, so none of them is cut before."""
 
 
 class Options(Section):
@@ -50,136 +55,134 @@ class Options(Section):
     """Texts end before the first of these strings."""
 
 
-def fit_targets(rows: Mapping[str, list[Any]], options: Options) -> dict[str, Any]:
-    """How texts are written; nothing is learned here."""
-    return {
-        "concatenate": options.concatenate,
-        "decoding": options.model_dump(exclude={"concatenate"}),
-    }
+class Objective(base.Objective[int, Array]):
+    """Texts that go on."""
 
+    COLUMNS: ClassVar = {"text": "texts to learn to write"}
+    METRIC = "bits_per_byte"
+    METRIC_FOR_BEST_MODEL = "loss"
+    GENERATES = True
+    LABELLED = False
+    MEASURE: ClassVar = {"likelihood": True}
+    WHOLE_TEXTS = True
+    """Rows are cut into blocks for training, so none of them is cut before."""
+    OPTIONS = Options
 
-def encode_target(row: Mapping[str, Any], head: Mapping[str, Any]) -> int:
-    """The text's bytes: it is its own target, and their number is what a metric needs of it."""
-    return len(row["text"].encode())
+    def fit_targets(self, rows: Mapping[str, list[Any]], options: Options) -> dict[str, Any]:
+        """How texts are written; nothing is learned here."""
+        return {
+            "concatenate": options.concatenate,
+            "decoding": options.model_dump(exclude={"concatenate"}),
+        }
 
+    def encode_target(self, row: Row, head: Settings) -> int:
+        """The text's bytes: it is its own target, and their number is what a metric needs of it."""
+        return len(row["text"].encode())
 
-def decode_target(target: int, head: Mapping[str, Any]) -> str:
-    return ""
+    def decode_target(self, target: int, head: Settings) -> str:
+        return ""
 
+    def check(self, splits: Mapping[str, Sequence[int]], head: Settings, min_rows: int) -> None:
+        """Any text can be learned from."""
 
-def check(splits: Mapping[str, Sequence[int]], head: Mapping[str, Any], min_rows: int) -> None:
-    """Any text can be learned from."""
+    def load_model(self, source: Any, head: Settings, **how: Any) -> Any:
+        """A causal language model from a folder, a Hub id or (random weights) a config."""
+        from transformers import AutoModelForCausalLM
 
+        return load(AutoModelForCausalLM, source, {}, **how)
 
-def load_model(source: Any, head: Mapping[str, Any], **how: Any) -> Any:
-    """A causal language model from a folder, a Hub id or (random weights) a config."""
-    from transformers import AutoModelForCausalLM
+    def training_rows(self, stored: Dataset, context: TrainingContext) -> Dataset:
+        """Blocks of the reader's length, the last one shorter: texts one after the other."""
+        import datasets
+        import pyarrow as pa
 
-    return load(AutoModelForCausalLM, source, {}, **how)
+        table = stored.with_format("arrow")[:]
+        ids = [chunk.flatten().to_numpy() for chunk in table["input_ids"].chunks]
+        tokens = np.concatenate(ids)
+        if not context.options.concatenate:
+            ends = np.cumsum(table["length"].to_numpy())
+            tokens = np.insert(tokens, ends, context.tokenizer.eos_token_id)
+        starts = np.arange(0, len(tokens), context.reader.max_length)
+        offsets = np.append(starts, len(tokens)).astype(np.int32)
+        blocks = pa.ListArray.from_arrays(offsets, pa.array(tokens, pa.int32()))
+        columns = {"input_ids": blocks, "labels": blocks, "length": pa.array(np.diff(offsets))}
+        return datasets.Dataset(pa.table(columns))
 
+    def loss(
+        self, options: Options, targets: Any, head: Settings, label_smoothing: float
+    ) -> LossFunction | None:
+        """The model's own: transformers' causal loss, which moves the labels by one."""
+        return None
 
-def training_rows(stored: Any, given: TrainingContext) -> Any:
-    """Blocks of the reader's length, the last one shorter: texts one after the other."""
-    import datasets
-    import pyarrow as pa
+    def row_statistics(self, targets: Sequence[int], outputs: Array, head: Settings) -> Array:
+        """(n, 3): nats and tokens, which are the outputs (n, 2), and bytes."""
+        return np.column_stack([outputs, targets]).astype(np.float64)
 
-    table = stored.with_format("arrow")[:]
-    ids = [chunk.flatten().to_numpy() for chunk in table["input_ids"].chunks]
-    tokens = np.concatenate(ids)
-    if not given.options.concatenate:
-        ends = np.cumsum(table["length"].to_numpy())
-        tokens = np.insert(tokens, ends, given.tokenizer.eos_token_id)
-    starts = np.arange(0, len(tokens), given.reader.max_length)
-    offsets = np.append(starts, len(tokens)).astype(np.int32)
-    blocks = pa.ListArray.from_arrays(offsets, pa.array(tokens, pa.int32()))
-    columns = {"input_ids": blocks, "labels": blocks, "length": pa.array(np.diff(offsets))}
-    return datasets.Dataset(pa.table(columns))
+    def missed(self, targets: Sequence[int], head: Settings) -> Array:
+        """Statistics as if nothing had been predicted: all 256 bytes as likely, each by itself."""
+        n_bytes = np.asarray(targets, np.float64)
+        return np.column_stack([n_bytes * np.log(256), n_bytes, n_bytes])
 
+    def metrics(self, head: Settings) -> dict[str, Metric]:
+        """bits per byte = nats / ln 2 / bytes, whatever the tokens; perplexity = exp(nats /
+        tokens)."""
 
-def loss(
-    options: Options, targets: Any, head: Mapping[str, Any], label_smoothing: float
-) -> Callable[..., Any] | None:
-    """The model's own: transformers' causal loss, which moves the labels by one."""
-    return None
+        def bits_per_byte(sums: Array) -> Array:
+            return np.asarray(sums[..., 0] / np.log(2) / np.maximum(sums[..., 2], 1))
 
+        def perplexity(sums: Array) -> Array:
+            return np.asarray(np.exp(sums[..., 0] / np.maximum(sums[..., 1], 1)))
 
-def statistics(targets: Sequence[int], outputs: Array, head: Mapping[str, Any]) -> Array:
-    """(n, 3): nats and tokens, which are the outputs (n, 2), and bytes."""
-    return np.column_stack([outputs, targets]).astype(np.float64)
+        return {
+            "bits_per_byte": Metric(bits_per_byte, higher_is_better=False),
+            "perplexity": Metric(perplexity, higher_is_better=False),
+        }
 
+    def to_metric_inputs(self, head: Head, outputs: Sequence[Any]) -> Array:
+        """(n, 2): nats and tokens of each text."""
+        return np.asarray(outputs, dtype=np.float64).reshape(-1, 2)
 
-def missed(targets: Sequence[int], head: Mapping[str, Any]) -> Array:
-    """Statistics as if nothing had been predicted: all 256 bytes as likely, each by itself."""
-    n_bytes = np.asarray(targets, np.float64)
-    return np.column_stack([n_bytes * np.log(256), n_bytes, n_bytes])
+    def reference(self, model: Any, rows: Sequence[Array], head: Head) -> Array:
+        """The same by PyTorch, in the pieces that the serving head reads."""
+        import torch
 
+        found = np.zeros((len(rows), 2))
+        for row, sums in zip(rows, found, strict=True):
+            for tokens, n_given in head.pieces(row):
+                piece = torch.from_numpy(tokens).to(model.device)
+                with torch.inference_mode():
+                    logits = model(input_ids=piece[None]).logits[0].float()
+                if not n_given:  # there is nothing to predict the first token by
+                    logits = torch.cat([torch.zeros_like(logits[:1]), logits])
+                before, following = logits[max(n_given - 1, 0) : -1], piece[n_given:]
+                nats = torch.nn.functional.cross_entropy(before, following, reduction="sum")
+                sums += float(nats), len(following)
+        return found
 
-def metrics(head: Mapping[str, Any]) -> dict[str, Metric]:
-    """bits per byte = nats / ln 2 / bytes, whatever the tokens; perplexity = exp(nats / tokens)."""
+    def samples(self, scorer: Scorer, rows: TestRows) -> list[dict[str, str]]:
+        """The starts of some texts, how the model goes on, and how they do."""
+        from headrace.serving.engine.timing import sample_by_length
 
-    def bits_per_byte(sums: Array) -> Array:
-        return np.asarray(sums[..., 0] / np.log(2) / np.maximum(sums[..., 2], 1))
+        chosen = [self.split_prompt(rows.texts[i]) for i in sample_by_length(rows.lengths, SAMPLES)]
+        written = scorer.head.texts(scorer.outputs([prompt for prompt, _ in chosen]))
+        return [
+            {"given": prompt, "written": made or "", "reference": rest[:PROMPT_CHARS]}
+            for (prompt, rest), made in zip(chosen, written, strict=True)
+        ]
 
-    def perplexity(sums: Array) -> Array:
-        return np.asarray(np.exp(sums[..., 0] / np.maximum(sums[..., 1], 1)))
+    def split_prompt(self, text: str) -> tuple[str, str]:
+        """A prompt, and how the text goes on."""
+        # At a space: a prompt that ends within a word has other tokens than the text.
+        cut = max(text[:PROMPT_CHARS].rfind(" "), 1)
+        return text[:cut], text[cut:]
 
-    return {
-        "bits_per_byte": Metric(bits_per_byte, higher_is_better=False),
-        "perplexity": Metric(perplexity, higher_is_better=False),
-    }
+    def common_head(self, head: Settings, other: Settings) -> dict[str, Any]:
+        """Likelihoods mean the same, whatever the tokens."""
+        return dict(head)
 
+    def align(self, outputs: Array, head: Settings, common: Settings) -> Array:
+        return outputs
 
-def to_metric_inputs(head: Any, outputs: Sequence[Any]) -> Array:
-    """(n, 2): nats and tokens of each text."""
-    return np.asarray(outputs, dtype=np.float64).reshape(-1, 2)
-
-
-def reference(model: Any, rows: Sequence[Array], head: Any) -> Array:
-    """The same by PyTorch, in the pieces that the serving head reads."""
-    import torch
-
-    found = np.zeros((len(rows), 2))
-    for row, sums in zip(rows, found, strict=True):
-        for tokens, n_given in head.pieces(row):
-            piece = torch.from_numpy(tokens).to(model.device)
-            with torch.inference_mode():
-                logits = model(input_ids=piece[None]).logits[0].float()
-            if not n_given:  # there is nothing to predict the first token by
-                logits = torch.cat([torch.zeros_like(logits[:1]), logits])
-            before, following = logits[max(n_given - 1, 0) : -1], piece[n_given:]
-            nats = torch.nn.functional.cross_entropy(before, following, reduction="sum")
-            sums += float(nats), len(following)
-    return found
-
-
-def samples(scorer: Any, rows: Any) -> list[dict[str, str]]:
-    """The starts of some texts, how the model goes on, and how they do."""
-    from headrace.serving.engine.timing import sample_by_length
-
-    chosen = [split_prompt(rows.texts[i]) for i in sample_by_length(rows.lengths, SAMPLES)]
-    written = scorer.head.texts(scorer.outputs([prompt for prompt, _ in chosen]))
-    return [
-        {"given": prompt, "written": made or "", "reference": rest[:PROMPT_CHARS]}
-        for (prompt, rest), made in zip(chosen, written, strict=True)
-    ]
-
-
-def split_prompt(text: str) -> tuple[str, str]:
-    """A prompt, and how the text goes on."""
-    # At a space: a prompt that ends within a word has other tokens than the text.
-    cut = max(text[:PROMPT_CHARS].rfind(" "), 1)
-    return text[:cut], text[cut:]
-
-
-def common_head(head: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """Likelihoods mean the same, whatever the tokens."""
-    return dict(head)
-
-
-def align(outputs: Array, head: Mapping[str, Any], common: Mapping[str, Any]) -> Array:
-    return outputs
-
-
-def row_losses(targets: Sequence[int], outputs: Array, head: Mapping[str, Any]) -> Array:
-    """(n,) nats a token."""
-    return np.asarray(outputs[:, 0] / np.maximum(outputs[:, 1], 1))
+    def row_losses(self, targets: Sequence[int], outputs: Array, head: Settings) -> Array:
+        """(n,) nats a token."""
+        return np.asarray(outputs[:, 0] / np.maximum(outputs[:, 1], 1))

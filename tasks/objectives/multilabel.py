@@ -7,8 +7,8 @@ torch and transformers only inside the functions that train.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -20,13 +20,15 @@ from headrace.serving.heads.multilabel import UNDECIDED, sigmoid, thresholds_of
 from headrace.tasks.metrics.bootstrap import Resampling
 from headrace.tasks.metrics.calibration import average_precision
 from headrace.tasks.metrics.metric import Metric
-from headrace.tasks.objectives import classification, unanswered
+from headrace.tasks.objectives import base
+from headrace.tasks.objectives.base import LossFunction, Row, Settings, unanswered
+from headrace.tasks.objectives.classification import (
+    align_logits,
+    common_labels,
+    label_counts,
+    load_classifier,
+)
 
-COLUMNS = {"text": "the text", "labels": "its labels: a list, or names with commas between them"}
-TEXT = "text"
-METRIC = "micro_f1"
-LABELLED = False
-DECODE = {"probabilities": True}
 SURE = 30.0
 """A logit on the far side of any threshold."""
 
@@ -39,94 +41,205 @@ class Options(Section):
     the best F1, by default."""
 
 
-def read_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The labels as a list. Raises ValueError with the reason code `null_labels`/`wrong_type`."""
-    labels = row["labels"]
-    if labels is None:
-        raise ValueError("null_labels")
-    if isinstance(labels, str):
-        listed = labels.lstrip().startswith("[")
-        try:
-            labels = json.loads(labels) if listed else labels.split(",")
-        except ValueError:
-            raise ValueError("wrong_type") from None
-    if not isinstance(labels, list) or not all(isinstance(one, str | int) for one in labels):
-        raise ValueError("wrong_type")
-    named = [str(one).strip() for one in labels]
-    return {"text": row["text"], "labels": [one for one in named if one]}
+class Objective(base.Objective[Sequence[int], Array]):
+    """Any number of labels a text."""
 
-
-def fit_targets(rows: Mapping[str, list[Any]], options: Options) -> dict[str, Any]:
-    """The given labels, or every label there is, sorted; a threshold of each where one is given."""
-    labels = options.labels or sorted({label for some in rows["labels"] for label in some})
-    given = options.threshold
-    return {"labels": labels, "thresholds": [given] * len(labels) if given else None}
-
-
-def encode_target(row: Mapping[str, Any], head: Mapping[str, Any]) -> list[int]:
-    """(k,) 1 for each label it has. Raises ValueError with the reason code `unknown_label`."""
-    if set(row["labels"]) - set(head["labels"]):
-        raise ValueError("unknown_label")
-    return [int(label in row["labels"]) for label in head["labels"]]
-
-
-def decode_target(target: Sequence[int], head: Mapping[str, Any]) -> str:
-    return ", ".join(label for label, has in zip(head["labels"], target, strict=True) if has)
-
-
-def check(
-    splits: Mapping[str, Sequence[Sequence[int]]], head: Mapping[str, Any], min_rows: int
-) -> None:
-    """Raises DataError for labels without training rows enough."""
-    if not head["labels"]:
-        raise DataError("multilabel needs labels; no row has one")
-    counts = np.sum(splits["train"], axis=0)
-    few = [
-        f"{label!r} has {count}"
-        for label, count in zip(head["labels"], counts, strict=True)
-        if count < min_rows
-    ]
-    if few:
-        raise DataError(
-            f"fewer than {min_rows} training rows for a label: {', '.join(few)}; add rows, name in "
-            "options.labels those to keep, or lower data.limits.min_rows_per_label"
-        )
-
-
-def load_model(source: Any, head: Mapping[str, Any], **how: Any) -> Any:
-    """A classifier with an output for each label."""
-    return classification.load_model(source, head, **how)
-
-
-def loss(
-    options: Options, targets: Any, head: Mapping[str, Any], label_smoothing: float
-) -> Callable[..., Any]:
-    """Binary cross-entropy, mean over rows and labels: the Trainer's `compute_loss_func`.
-
-    `num_items_in_batch` counts the labels of all rows of the optimizer step, given or not.
-    """
-    from torch.nn.functional import binary_cross_entropy_with_logits
-
-    def compute(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
-        wanted = labels.float() * (1 - label_smoothing) + label_smoothing / 2
-        total = binary_cross_entropy_with_logits(outputs["logits"].float(), wanted, reduction="sum")
-        return total / (labels.numel() if num_items_in_batch is None else num_items_in_batch)
-
-    return compute
-
-
-def calibrate_head(
-    head: Mapping[str, Any], targets: Sequence[Sequence[int]], outputs: Array
-) -> dict[str, Any]:
-    """With the thresholds that give the best F1 of each label on these rows."""
-    if head["thresholds"]:
-        return dict(head)
-    answered = ~unanswered(outputs)
-    true, probabilities = np.asarray(targets)[answered], sigmoid(outputs[answered])
-    return {
-        **head,
-        "thresholds": [best_threshold(*one) for one in zip(true.T, probabilities.T, strict=True)],
+    COLUMNS: ClassVar = {
+        "text": "the text",
+        "labels": "its labels: a list, or names with commas between them",
     }
+    METRIC = "micro_f1"
+    LABELLED = False
+    DECODE: ClassVar = {"probabilities": True}
+    OPTIONS = Options
+
+    def read_row(self, row: Row) -> dict[str, Any]:
+        """The labels as a list. Raises ValueError with `null_labels` or `wrong_type`."""
+        labels = row["labels"]
+        if labels is None:
+            raise ValueError("null_labels")
+        if isinstance(labels, str):
+            listed = labels.lstrip().startswith("[")
+            try:
+                labels = json.loads(labels) if listed else labels.split(",")
+            except ValueError:
+                raise ValueError("wrong_type") from None
+        if not isinstance(labels, list) or not all(isinstance(one, str | int) for one in labels):
+            raise ValueError("wrong_type")
+        named = [str(one).strip() for one in labels]
+        return {"text": row["text"], "labels": [one for one in named if one]}
+
+    def fit_targets(self, rows: Mapping[str, list[Any]], options: Options) -> dict[str, Any]:
+        """The given labels, or all labels, sorted; one threshold for all where it is given."""
+        labels = options.labels or sorted({label for some in rows["labels"] for label in some})
+        given = options.threshold
+        return {"labels": labels, "thresholds": [given] * len(labels) if given else None}
+
+    def encode_target(self, row: Row, head: Settings) -> list[int]:
+        """(k,) 1 for each label it has. Raises ValueError with the reason code `unknown_label`."""
+        if set(row["labels"]) - set(head["labels"]):
+            raise ValueError("unknown_label")
+        return [int(label in row["labels"]) for label in head["labels"]]
+
+    def decode_target(self, target: Sequence[int], head: Settings) -> str:
+        return ", ".join(label for label, has in zip(head["labels"], target, strict=True) if has)
+
+    def check(
+        self, splits: Mapping[str, Sequence[Sequence[int]]], head: Settings, min_rows: int
+    ) -> None:
+        """Raises DataError for labels without training rows enough."""
+        if not head["labels"]:
+            raise DataError("multilabel needs labels; no row has one")
+        counts = np.sum(splits["train"], axis=0)
+        few = [
+            f"{label!r} has {count}"
+            for label, count in zip(head["labels"], counts, strict=True)
+            if count < min_rows
+        ]
+        if few:
+            raise DataError(
+                f"fewer than {min_rows} training rows for a label: {', '.join(few)}; add rows, "
+                "name in options.labels those to keep, or lower data.limits.min_rows_per_label"
+            )
+
+    def load_model(self, source: Any, head: Settings, **how: Any) -> Any:
+        """A classifier with an output for each label."""
+        return load_classifier(source, head, **how)
+
+    def loss(
+        self,
+        options: Options,
+        targets: Sequence[Sequence[int]],
+        head: Settings,
+        label_smoothing: float,
+    ) -> LossFunction:
+        """Binary cross-entropy, mean over rows and labels: the Trainer's `compute_loss_func`.
+
+        `num_items_in_batch` counts the labels of all rows of the optimizer step, given or not.
+        """
+        from torch.nn.functional import binary_cross_entropy_with_logits
+
+        def compute(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
+            wanted = labels.float() * (1 - label_smoothing) + label_smoothing / 2
+            total = binary_cross_entropy_with_logits(
+                outputs["logits"].float(), wanted, reduction="sum"
+            )
+            return total / (labels.numel() if num_items_in_batch is None else num_items_in_batch)
+
+        return compute
+
+    def calibrate_head(
+        self, head: Settings, targets: Sequence[Sequence[int]], outputs: Array
+    ) -> dict[str, Any]:
+        """With the thresholds that give the best F1 of each label on these rows."""
+        if head["thresholds"]:
+            return dict(head)
+        answered = ~unanswered(outputs)
+        true, probabilities = np.asarray(targets)[answered], sigmoid(outputs[answered])
+        return {
+            **head,
+            "thresholds": [
+                best_threshold(*one) for one in zip(true.T, probabilities.T, strict=True)
+            ],
+        }
+
+    def row_statistics(
+        self, targets: Sequence[Sequence[int]], outputs: Array, head: Settings
+    ) -> Array:
+        """(n, 3k + 2): given, decided and both of each label; rows that are all right, and rows.
+
+        `outputs`: logits (n, k). `targets`: (n, k), or of the first labels alone: what only another
+        model knows (`common_head`) no row has.
+        """
+        true = np.zeros((len(outputs), len(head["labels"])))
+        for row, given in zip(true, targets, strict=True):
+            row[: len(given)] = given
+        decided = (sigmoid(outputs) >= thresholds_of(head)).astype(np.float64)
+        right = (true == decided).all(axis=1, keepdims=True)
+        return np.concatenate([true, decided, true * decided, right, np.ones_like(right)], axis=1)
+
+    def missed(self, targets: Sequence[Sequence[int]], head: Settings) -> Array:
+        """No label was decided, and that was wrong even where there is none."""
+        k = len(head["labels"])
+        found = self.row_statistics(targets, np.zeros((len(targets), k)), head)
+        found[:, k:-1] = 0
+        return found
+
+    def metrics(self, head: Settings) -> dict[str, Metric]:
+        """micro F1 = 2 Σ hits / Σ (given + decided); macro F1: the labels' mean; exact: rows with
+        all labels right."""
+        k = len(head["labels"])
+
+        def micro_f1(sums: Array) -> Array:
+            hits = sums[..., 2 * k : 3 * k].sum(-1)
+            return np.asarray(2 * hits / np.maximum(sums[..., : 2 * k].sum(-1), 1))
+
+        def macro_f1(sums: Array) -> Array:
+            both = sums[..., :k] + sums[..., k : 2 * k]
+            f1 = 2 * sums[..., 2 * k : 3 * k] / np.maximum(both, 1)
+            seen = both > 0
+            return np.asarray((f1 * seen).sum(-1) / np.maximum(seen.sum(-1), 1))
+
+        def exact(sums: Array) -> Array:
+            return np.asarray(sums[..., -2] / np.maximum(sums[..., -1], 1))
+
+        return {"micro_f1": Metric(micro_f1), "macro_f1": Metric(macro_f1), "exact": Metric(exact)}
+
+    def by_label(self, sums: Array, head: Settings) -> Array:
+        """(3, k): how often each label was true, given, and both."""
+        return label_counts(sums, head)
+
+    def wrong(self, targets: Sequence[Sequence[int]], head: Settings) -> Array:
+        """(n, k) logits that give as many labels as a row has, none of its own where possible."""
+        given = np.roll(np.asarray(targets, np.float64).reshape(len(targets), -1), 1, axis=1)
+        given[~given.any(axis=1), :1] = 1
+        return np.where(given > 0, SURE, -SURE)
+
+    def details(
+        self, targets: Sequence[Sequence[int]], outputs: Array, head: Settings, how: Resampling
+    ) -> dict[str, Any]:
+        """Average precision, whatever the thresholds; the labels one by one.
+
+        A row without an answer is ranked as wrongly as can be.
+        """
+        true, missing = np.asarray(targets).reshape(-1, len(head["labels"])), unanswered(outputs)
+        logits = np.where(missing[:, None], 0, outputs)
+        probabilities = np.where(missing[:, None], 1 - true, sigmoid(logits))
+        found = average_precision(true, probabilities, how)
+        each = self.row_statistics(targets, logits, head)
+        each[missing] = self.missed(true[missing], head)
+        sums = self.by_label(each.sum(axis=0), head)
+        rows = [
+            [
+                label,
+                round(float(threshold), 4),
+                round(2 * both / max(given + decided, 1), 4),
+                int(given),
+            ]
+            for label, threshold, given, decided, both in zip(
+                head["labels"], thresholds_of(head), *sums, strict=True
+            )
+        ]
+        columns = ["label", "threshold", "F1", "rows"]
+        return {
+            "metrics": {} if found is None else {"average_precision": found},
+            "tables": [{"title": "Labels", "columns": columns, "rows": rows}],
+        }
+
+    def common_head(self, head: Settings, other: Settings) -> dict[str, Any]:
+        """A head with the labels of two models, and one threshold for all."""
+        return {**common_labels(head, other), "thresholds": None}
+
+    def align(self, outputs: Array, head: Settings, common: Settings) -> Array:
+        """(n, k) → (n, k of the common head), shifted so that each threshold becomes a half."""
+        thresholds = thresholds_of(head)
+        moved = outputs - np.log(thresholds / (1 - thresholds))
+        return align_logits(moved, head, common)
+
+    def row_losses(self, targets: Sequence[Sequence[int]], outputs: Array, head: Settings) -> Array:
+        """(n,) binary cross-entropy in nats, summed over the labels."""
+        true, logits = np.asarray(targets), outputs.astype(np.float64)
+        return np.asarray((np.logaddexp(0, logits) - true * logits).sum(axis=1))
 
 
 def best_threshold(true: Array, probabilities: Array) -> float:
@@ -143,108 +256,3 @@ def best_threshold(true: Array, probabilities: Array) -> float:
         return UNDECIDED
     below = ranked[last + 1] if last + 1 < len(ranked) else 0.0
     return float((ranked[last] + below) / 2)
-
-
-def statistics(targets: Any, outputs: Array, head: Mapping[str, Any]) -> Array:
-    """(n, 3k + 2): given, decided and both of each label; rows that are all right, and rows.
-
-    `outputs`: logits (n, k). `targets`: (n, k), or of the first labels alone: what only another
-    model knows (`common_head`) no row has.
-    """
-    true = np.zeros((len(outputs), len(head["labels"])))
-    for row, given in zip(true, targets, strict=True):
-        row[: len(given)] = given
-    decided = (sigmoid(outputs) >= thresholds_of(head)).astype(np.float64)
-    right = (true == decided).all(axis=1, keepdims=True)
-    return np.concatenate([true, decided, true * decided, right, np.ones_like(right)], axis=1)
-
-
-def missed(targets: Any, head: Mapping[str, Any]) -> Array:
-    """No label was decided, and that was wrong even where there is none."""
-    k = len(head["labels"])
-    found = statistics(targets, np.zeros((len(targets), k)), head)
-    found[:, k:-1] = 0
-    return found
-
-
-def metrics(head: Mapping[str, Any]) -> dict[str, Metric]:
-    """micro F1 = 2 Σ hits / Σ (given + decided); macro F1: the labels' mean; exact: rows with all
-    labels right."""
-    k = len(head["labels"])
-
-    def micro_f1(sums: Array) -> Array:
-        hits = sums[..., 2 * k : 3 * k].sum(-1)
-        return np.asarray(2 * hits / np.maximum(sums[..., : 2 * k].sum(-1), 1))
-
-    def macro_f1(sums: Array) -> Array:
-        both = sums[..., :k] + sums[..., k : 2 * k]
-        f1 = 2 * sums[..., 2 * k : 3 * k] / np.maximum(both, 1)
-        seen = both > 0
-        return np.asarray((f1 * seen).sum(-1) / np.maximum(seen.sum(-1), 1))
-
-    def exact(sums: Array) -> Array:
-        return np.asarray(sums[..., -2] / np.maximum(sums[..., -1], 1))
-
-    return {"micro_f1": Metric(micro_f1), "macro_f1": Metric(macro_f1), "exact": Metric(exact)}
-
-
-def by_label(sums: Array, head: Mapping[str, Any]) -> Array:
-    """(3, k): how often each label was true, given, and both."""
-    return classification.by_label(sums, head)
-
-
-def wrong(targets: Any, head: Mapping[str, Any]) -> Array:
-    """(n, k) logits that give as many labels as a row has, and none of its own if that can be."""
-    given = np.roll(np.asarray(targets, np.float64).reshape(len(targets), -1), 1, axis=1)
-    given[~given.any(axis=1), :1] = 1
-    return np.where(given > 0, SURE, -SURE)
-
-
-def details(
-    targets: Any, outputs: Array, head: Mapping[str, Any], how: Resampling
-) -> dict[str, Any]:
-    """Average precision, whatever the thresholds; the labels one by one.
-
-    A row without an answer is ranked as wrongly as can be.
-    """
-    true, missing = np.asarray(targets).reshape(-1, len(head["labels"])), unanswered(outputs)
-    logits = np.where(missing[:, None], 0, outputs)
-    probabilities = np.where(missing[:, None], 1 - true, sigmoid(logits))
-    found = average_precision(true, probabilities, how)
-    each = statistics(targets, logits, head)
-    each[missing] = missed(true[missing], head)
-    sums = by_label(each.sum(axis=0), head)
-    rows = [
-        [
-            label,
-            round(float(threshold), 4),
-            round(2 * both / max(given + decided, 1), 4),
-            int(given),
-        ]
-        for label, threshold, given, decided, both in zip(
-            head["labels"], thresholds_of(head), *sums, strict=True
-        )
-    ]
-    columns = ["label", "threshold", "F1", "rows"]
-    return {
-        "metrics": {} if found is None else {"average_precision": found},
-        "tables": [{"title": "Labels", "columns": columns, "rows": rows}],
-    }
-
-
-def common_head(head: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """A head with the labels of two models, and one threshold for all."""
-    return {**classification.common_head(head, other), "thresholds": None}
-
-
-def align(outputs: Array, head: Mapping[str, Any], common: Mapping[str, Any]) -> Array:
-    """(n, k) → (n, k of the common head), moved so that each threshold comes to lie at a half."""
-    thresholds = thresholds_of(head)
-    moved = outputs - np.log(thresholds / (1 - thresholds))
-    return classification.align(moved, head, common)
-
-
-def row_losses(targets: Any, outputs: Array, head: Mapping[str, Any]) -> Array:
-    """(n,) binary cross-entropy in nats, summed over the labels."""
-    true, logits = np.asarray(targets), outputs.astype(np.float64)
-    return np.asarray((np.logaddexp(0, logits) - true * logits).sum(axis=1))

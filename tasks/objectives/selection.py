@@ -30,6 +30,6 @@ def slice_metric(recipe: Recipe, head: Mapping[str, Any]) -> tuple[str, Metric]:
     there are no labels, promotion's.
     """
     objective = objectives.get(recipe.objective)
-    if not objectives.labelled(objective):
+    if not objective.LABELLED:
         return deciding_metric(recipe, head)
     return objective.METRIC, objective.metrics(head)[objective.METRIC]

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -21,19 +21,25 @@ from headrace.serving.text.graphemes import Graphemes
 from headrace.serving.text.tokenizer import Tokens
 from headrace.tasks.metrics.bootstrap import Resampling
 from headrace.tasks.metrics.metric import Metric
-from headrace.tasks.objectives import TrainingContext, config_of, load, token_loss
+from headrace.tasks.objectives import base
+from headrace.tasks.objectives.base import (
+    LossFunction,
+    Row,
+    Settings,
+    TestRows,
+    TrainingContext,
+    config_of,
+    load,
+    token_loss,
+)
 from headrace.tasks.reporting.html import excerpt
 
-COLUMNS = {
-    "text": "the text, or a list of its words",
-    "tags": "its spans, [{start, end, label}, ...], or of words a list of their tags",
-}
-TEXT = "text"
-METRIC = "f1"
-LABELLED = False
-POOLS = ()
-"""Windows are merged token by token."""
-TOKEN_LABELS = True
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from headrace.serving.engine.scorer import Scorer
+    from headrace.serving.heads.tagging import Head
+
 IGNORE_INDEX = -100
 SAMPLES, SAMPLE_CHARS = 10, 1_000
 """Texts that a report shows, and how much of each."""
@@ -49,38 +55,271 @@ class Options(Section):
     """All allowed labels; every label there is, sorted, by default."""
 
 
-# --- rows -----------------------------------------------------------------------------------------
+class Objective(base.Objective[str, Sequence[str | None]]):
+    """Spans of a text, each with a label."""
 
+    COLUMNS: ClassVar = {
+        "text": "the text, or a list of its words",
+        "tags": "its spans, [{start, end, label}, ...], or of words a list of their tags",
+    }
+    METRIC = "f1"
+    LABELLED = False
+    POOLS = ()
+    """Windows are merged token by token."""
+    TOKEN_LABELS = True
+    OPTIONS = Options
 
-def read_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A string and spans, whichever way the row has them, written as JSON or not.
+    # --- rows -------------------------------------------------------------------------------------
 
-    Raises ValueError with the reason code `null_tags`, `wrong_type`, `other_number_of_tags` or
-    `unknown_tag`.
-    """
-    words, tags = head_of.words_in(row["text"]), head_of.listed(row["tags"])
-    if tags is None:
-        raise ValueError("null_tags")
-    if isinstance(tags, dict):  # a list of each field, as data sets of the Hub have them
-        tags = _transposed(tags)
-    if not isinstance(tags, list):
-        raise ValueError("wrong_type")
-    if words is None:
-        return {"text": row["text"], "tags": [_known(one) for one in tags]}
-    if not all(isinstance(one, str) for one in tags):
-        raise ValueError("wrong_type")
-    if len(words) != len(tags):
-        raise ValueError("other_number_of_tags")
-    ends = np.cumsum([len(word) + 1 for word in words]) - 1
-    spans = [
-        {
-            "start": int(ends[first]) - len(words[first]),
-            "end": int(ends[last]),
-            "label": label,
+    def read_row(self, row: Row) -> dict[str, Any]:
+        """A string and spans, whichever way the row has them, written as JSON or not.
+
+        Raises ValueError with the reason code `null_tags`, `wrong_type`, `other_number_of_tags` or
+        `unknown_tag`.
+        """
+        words, tags = head_of.words_in(row["text"]), head_of.listed(row["tags"])
+        if tags is None:
+            raise ValueError("null_tags")
+        if isinstance(tags, dict):  # a list of each field, as data sets of the Hub have them
+            tags = _transposed(tags)
+        if not isinstance(tags, list):
+            raise ValueError("wrong_type")
+        if words is None:
+            return {"text": row["text"], "tags": [_known(one) for one in tags]}
+        if not all(isinstance(one, str) for one in tags):
+            raise ValueError("wrong_type")
+        if len(words) != len(tags):
+            raise ValueError("other_number_of_tags")
+        ends = np.cumsum([len(word) + 1 for word in words]) - 1
+        spans = [
+            {
+                "start": int(ends[first]) - len(words[first]),
+                "end": int(ends[last]),
+                "label": label,
+            }
+            for label, first, last in head_of.spans_of([_as_bilou(tag) for tag in tags])
+        ]
+        return {"text": " ".join(words), "tags": spans}
+
+    def fit_targets(self, rows: Mapping[str, list[Any]], options: Options) -> dict[str, Any]:
+        """The labels there are, and the scheme."""
+        found = {span["label"] for spans in rows["tags"] for span in spans}
+        return {"labels": options.labels or sorted(found), "scheme": options.scheme}
+
+    def encode_target(self, row: Row, head: Settings) -> str:
+        """The spans as JSON, [[start, end, label], ...], in order. Raises ValueError(reason code).
+
+        One that cuts a grapheme is widened to it, as a word that it has a part of is all the
+        span's.
+        """
+        graphemes, spans = Graphemes(row["text"]), list[Span]()
+        for one in row["tags"]:
+            if not 0 <= one["start"] < one["end"] <= len(row["text"]):
+                raise ValueError("span_outside_the_text")
+            spans.append((*graphemes.whole(one["start"], one["end"]), one["label"]))
+        spans.sort()
+        done = 0
+        for start, end, label in spans:
+            if start < done:
+                raise ValueError("spans_overlap")
+            if label not in head["labels"]:
+                raise ValueError("unknown_label")
+            done = end
+        return json.dumps(spans, ensure_ascii=False)
+
+    def decode_target(self, target: str, head: Settings) -> str:
+        return target
+
+    def check(self, splits: Mapping[str, Sequence[str]], head: Settings, min_rows: int) -> None:
+        """Raises DataError for labels without spans enough in the training rows."""
+        labels = head["labels"]
+        if not labels:
+            raise DataError("tagging needs spans; the rows have none")
+        counts = Counter(label for target in splits["train"] for *_, label in json.loads(target))
+        few = [f"{label!r} has {counts[label]}" for label in labels if counts[label] < min_rows]
+        if few:
+            raise DataError(
+                f"fewer than {min_rows} training spans of a label: {', '.join(few)}; add rows, "
+                "name in options.labels those to keep, or lower data.limits.min_rows_per_label"
+            )
+
+    # --- training ---------------------------------------------------------------------------------
+
+    def load_model(self, source: Any, head: Settings, **how: Any) -> Any:
+        """A token classifier from a folder, a Hub id or (random weights) a transformers config."""
+        from transformers import AutoModelForTokenClassification, PretrainedConfig
+
+        tags = head_of.tags_of(head["labels"], head["scheme"])
+        if not isinstance(source, PretrainedConfig):
+            how["ignore_mismatched_sizes"] = True
+        return load(AutoModelForTokenClassification, source, config_of(tags), **how)
+
+    def training_rows(self, stored: Dataset, context: TrainingContext) -> Dataset:
+        """Whole texts' tokens; a word's first one has its tag as label, the others none."""
+        import datasets
+        import pyarrow as pa
+
+        table = stored.with_format("arrow")[:]
+        texts, targets = table["text"].to_pylist(), table["labels"].to_pylist()
+        tags = head_of.tags_of(context.head["labels"], context.head["scheme"])
+        read = list(context.reader.tokens(texts))
+        labels = [
+            labels_of(text, tokens, json.loads(target), tags)
+            for text, tokens, target in zip(texts, read, targets, strict=True)
+        ]
+        n_special = sum(map(len, context.reader.frame))
+        columns = {
+            "input_ids": pa.array([one.ids for one in read], pa.list_(pa.int32())),
+            "labels": pa.array(labels, pa.list_(pa.int32())),
+            "length": pa.array([len(one) + n_special for one in read], pa.int32()),
         }
-        for label, first, last in head_of.spans_of([_as_bilou(tag) for tag in tags])
-    ]
-    return {"text": " ".join(words), "tags": spans}
+        return datasets.Dataset(pa.table(columns))
+
+    def loss(
+        self, options: Options, targets: Any, head: Settings, label_smoothing: float
+    ) -> LossFunction:
+        """Cross-entropy over the tokens that count."""
+        return token_loss(label_smoothing)
+
+    def of_batches(
+        self, labels: Array, logits: Array, head: Settings
+    ) -> tuple[list[str], list[str | None]]:
+        """What the Trainer has of validation rows, as `statistics` takes it, words for characters.
+
+        `labels`: (rows, length); `logits`: (rows, length, tags).
+        """
+        scorer = head_of.Head(head, pad_id=0)
+        targets, outputs = list[str](), list[str | None]()
+        for expected, found in zip(labels, logits, strict=True):
+            words = expected != IGNORE_INDEX
+            targets.append(_of_tags([scorer.tags[tag] for tag in expected[words]]))
+            logits_of_words = found[words].astype(np.float64)
+            if not np.isfinite(logits_of_words).all():
+                outputs.append(None)
+                continue
+            chosen = scorer.valid(head_of.log_softmax(logits_of_words))
+            outputs.append(_of_tags([scorer.tags[tag] for tag in chosen]))
+        return targets, outputs
+
+    # --- metrics ----------------------------------------------------------------------------------
+
+    def to_metric_inputs(self, head: Head, outputs: Sequence[Any]) -> list[str | None]:
+        """The spans of each text, as targets are stored."""
+        found = (head.spans(one) for one in outputs)
+        return [
+            None
+            if spans is None
+            else json.dumps([[s["start"], s["end"], s["label"]] for s in spans])
+            for spans in found
+        ]
+
+    def row_statistics(
+        self, targets: Sequence[str], outputs: Sequence[str], head: Settings
+    ) -> Array:
+        """(n, 3k): true spans, found ones, and those that are both, label by label."""
+        place = {label: i for i, label in enumerate(head["labels"])}
+        counts = np.zeros((len(targets), 3, len(place)))
+        for row, target, output in zip(counts, targets, outputs, strict=True):
+            true, found = ({tuple(one) for one in json.loads(text)} for text in (target, output))
+            for some, spans in zip(row, (true, found, true & found), strict=True):
+                for *_, label in spans:
+                    some[place[label]] += 1
+        return counts.reshape(len(targets), -1)
+
+    def missed(self, targets: Sequence[str], head: Settings) -> Array:
+        """No span was found."""
+        return self.row_statistics(targets, ["[]"] * len(targets), head)
+
+    def metrics(self, head: Settings) -> dict[str, Metric]:
+        """Precision, recall and F1 of whole spans, as the CoNLL shared tasks count them (Tjong Kim
+        Sang and De Meulder, 2003): right only with both ends and the label. All labels together;
+        macro F1 is the labels' mean."""
+        k = len(head["labels"])
+
+        def divided(sums: Array) -> tuple[Array, Array, Array]:
+            return sums[..., :k], sums[..., k : 2 * k], sums[..., 2 * k :]
+
+        def precision(sums: Array) -> Array:
+            _, found, both = divided(sums)
+            return np.asarray(both.sum(-1) / np.maximum(found.sum(-1), 1))
+
+        def recall(sums: Array) -> Array:
+            true, _, both = divided(sums)
+            return np.asarray(both.sum(-1) / np.maximum(true.sum(-1), 1))
+
+        def f1(sums: Array) -> Array:
+            true, found, both = divided(sums)
+            return np.asarray(2 * both.sum(-1) / np.maximum((true + found).sum(-1), 1))
+
+        def macro_f1(sums: Array) -> Array:
+            true, found, both = divided(sums)
+            seen = true + found > 0
+            of_label = 2 * both / np.maximum(true + found, 1)
+            return np.asarray((of_label * seen).sum(-1) / np.maximum(seen.sum(-1), 1))
+
+        named = {"f1": f1, "precision": precision, "recall": recall, "macro_f1": macro_f1}
+        return {name: Metric(one) for name, one in named.items()}
+
+    # --- what evaluation shows --------------------------------------------------------------------
+
+    def by_label(self, sums: Array, head: Settings) -> Array:
+        """(3, k): how many spans of each label were true, found, and both."""
+        return np.asarray(sums.reshape(3, len(head["labels"])))
+
+    def wrong(self, targets: Sequence[str], head: Settings) -> list[str]:
+        """Outputs with as many spans as each text has, all with a wrong end."""
+        return [
+            json.dumps([[s, end + 1, label] for s, end, label in json.loads(t)]) for t in targets
+        ]
+
+    def details(
+        self,
+        targets: Sequence[str],
+        outputs: Sequence[str | None],
+        head: Settings,
+        how: Resampling,
+    ) -> dict[str, Any]:
+        """Precision, recall and F1 of each label."""
+        each = self.row_statistics(targets, [one or "[]" for one in outputs], head)
+        sums = self.by_label(each.sum(axis=0), head)
+        rows = []
+        for label, true, found, both in zip(head["labels"], *sums, strict=True):
+            precision, recall = both / max(found, 1), both / max(true, 1)
+            f1 = 2 * both / max(true + found, 1)
+            rows.append([label, *(round(one, 4) for one in (precision, recall, f1)), int(true)])
+        columns = ["label", "precision", "recall", "F1", "spans"]
+        return {"tables": [{"title": "Labels", "columns": columns, "rows": rows}]}
+
+    def row_losses(self, targets: Sequence[str], outputs: Sequence[str], head: Settings) -> Array:
+        """(n,) spans that are missing or too many."""
+        true, found, both = np.split(self.row_statistics(targets, outputs, head), 3, axis=1)
+        return np.asarray((true + found - 2 * both).sum(axis=1))
+
+    def samples(self, scorer: Scorer, rows: TestRows) -> list[dict[str, str]]:
+        """Some texts with spans, what was found in them, and what should have been."""
+        from headrace.serving.engine.timing import sample_by_length
+
+        some = [i for i, target in enumerate(rows.targets) if json.loads(target)]
+        lengths = np.array([rows.lengths[i] for i in some])
+        chosen = [some[i] for i in sample_by_length(lengths, SAMPLES)] if some else []
+        texts = [rows.texts[i] for i in chosen]
+        found = self.to_metric_inputs(scorer.head, scorer.outputs(texts))
+        return [
+            {
+                "given": excerpt(text, SAMPLE_CHARS),
+                "written": marked(text, json.loads(output or "[]")),
+                "reference": marked(text, json.loads(rows.targets[i])),
+            }
+            for text, output, i in zip(texts, found, chosen, strict=True)
+        ]
+
+    def common_head(self, head: Settings, other: Settings) -> dict[str, Any]:
+        """A head with the labels of two models."""
+        return {**head, "labels": list(dict.fromkeys([*head["labels"], *other["labels"]]))}
+
+    def align(self, outputs: list[str], head: Settings, common: Settings) -> list[str]:
+        """Spans name their labels."""
+        return outputs
 
 
 def _as_bilou(tag: str) -> str:
@@ -108,86 +347,6 @@ def _known(span: Any) -> dict[str, Any]:
     return found
 
 
-def fit_targets(rows: Mapping[str, list[Any]], options: Options) -> dict[str, Any]:
-    """The labels there are, and the scheme."""
-    found = {span["label"] for spans in rows["tags"] for span in spans}
-    return {"labels": options.labels or sorted(found), "scheme": options.scheme}
-
-
-def encode_target(row: Mapping[str, Any], head: Mapping[str, Any]) -> str:
-    """The spans as JSON, [[start, end, label], ...], in order. Raises ValueError(reason code).
-
-    One that cuts a grapheme is widened to it, as a word that it has a part of is all the span's.
-    """
-    graphemes, spans = Graphemes(row["text"]), list[Span]()
-    for one in row["tags"]:
-        if not 0 <= one["start"] < one["end"] <= len(row["text"]):
-            raise ValueError("span_outside_the_text")
-        spans.append((*graphemes.whole(one["start"], one["end"]), one["label"]))
-    spans.sort()
-    done = 0
-    for start, end, label in spans:
-        if start < done:
-            raise ValueError("spans_overlap")
-        if label not in head["labels"]:
-            raise ValueError("unknown_label")
-        done = end
-    return json.dumps(spans, ensure_ascii=False)
-
-
-def decode_target(target: str, head: Mapping[str, Any]) -> str:
-    return target
-
-
-def check(splits: Mapping[str, Sequence[str]], head: Mapping[str, Any], min_rows: int) -> None:
-    """Raises DataError for labels without spans enough in the training rows."""
-    labels = head["labels"]
-    if not labels:
-        raise DataError("tagging needs spans; the rows have none")
-    counts = Counter(label for target in splits["train"] for *_, label in json.loads(target))
-    few = [f"{label!r} has {counts[label]}" for label in labels if counts[label] < min_rows]
-    if few:
-        raise DataError(
-            f"fewer than {min_rows} training spans of a label: {', '.join(few)}; add rows, name in "
-            "options.labels those to keep, or lower data.limits.min_rows_per_label"
-        )
-
-
-# --- training -------------------------------------------------------------------------------------
-
-
-def load_model(source: Any, head: Mapping[str, Any], **how: Any) -> Any:
-    """A token classifier from a folder, a Hub id or (random weights) a transformers config."""
-    from transformers import AutoModelForTokenClassification, PretrainedConfig
-
-    tags = head_of.tags_of(head["labels"], head["scheme"])
-    if not isinstance(source, PretrainedConfig):
-        how["ignore_mismatched_sizes"] = True
-    return load(AutoModelForTokenClassification, source, config_of(tags), **how)
-
-
-def training_rows(stored: Any, given: TrainingContext) -> Any:
-    """Whole texts' tokens; a word's first one has its tag as label, the others none."""
-    import datasets
-    import pyarrow as pa
-
-    table = stored.with_format("arrow")[:]
-    texts, targets = table["text"].to_pylist(), table["labels"].to_pylist()
-    tags = head_of.tags_of(given.head["labels"], given.head["scheme"])
-    read = list(given.reader.tokens(texts))
-    labels = [
-        labels_of(text, tokens, json.loads(target), tags)
-        for text, tokens, target in zip(texts, read, targets, strict=True)
-    ]
-    n_special = sum(map(len, given.reader.frame))
-    columns = {
-        "input_ids": pa.array([one.ids for one in read], pa.list_(pa.int32())),
-        "labels": pa.array(labels, pa.list_(pa.int32())),
-        "length": pa.array([len(one) + n_special for one in read], pa.int32()),
-    }
-    return datasets.Dataset(pa.table(columns))
-
-
 def labels_of(text: str, tokens: Tokens, spans: Sequence[Span], tags: Sequence[str]) -> Array:
     """(n,) the index of each token's tag; IGNORED for those that do not begin a word.
 
@@ -206,165 +365,12 @@ def labels_of(text: str, tokens: Tokens, spans: Sequence[Span], tags: Sequence[s
     return found
 
 
-def loss(
-    options: Options, targets: Any, head: Mapping[str, Any], label_smoothing: float
-) -> Callable[..., Any]:
-    """Cross-entropy over the tokens that count."""
-    return token_loss(label_smoothing)
-
-
-def of_batches(
-    labels: Array, logits: Array, head: Mapping[str, Any]
-) -> tuple[list[str], list[str | None]]:
-    """What the Trainer has of validation rows, as `statistics` takes it, words for characters.
-
-    `labels`: (rows, length); `logits`: (rows, length, tags).
-    """
-    scorer = head_of.Head(head, pad_id=0)
-    targets, outputs = list[str](), list[str | None]()
-    for expected, found in zip(labels, logits, strict=True):
-        words = expected != IGNORE_INDEX
-        targets.append(_of_tags([scorer.tags[tag] for tag in expected[words]]))
-        logits_of_words = found[words].astype(np.float64)
-        if not np.isfinite(logits_of_words).all():
-            outputs.append(None)
-            continue
-        chosen = scorer.valid(head_of.log_softmax(logits_of_words))
-        outputs.append(_of_tags([scorer.tags[tag] for tag in chosen]))
-    return targets, outputs
-
-
 def _of_tags(tags: Sequence[str]) -> str:
     spans = head_of.spans_of(tags)
     return json.dumps([[first, last + 1, label] for label, first, last in spans])
-
-
-# --- metrics --------------------------------------------------------------------------------------
-
-
-def to_metric_inputs(head: Any, outputs: Sequence[Any]) -> list[str | None]:
-    """The spans of each text, as targets are stored."""
-    found = (head.spans(one) for one in outputs)
-    return [
-        None if spans is None else json.dumps([[s["start"], s["end"], s["label"]] for s in spans])
-        for spans in found
-    ]
-
-
-def statistics(targets: Sequence[str], outputs: Sequence[str], head: Mapping[str, Any]) -> Array:
-    """(n, 3k): true spans, found ones, and those that are both, label by label."""
-    place = {label: i for i, label in enumerate(head["labels"])}
-    counts = np.zeros((len(targets), 3, len(place)))
-    for row, target, output in zip(counts, targets, outputs, strict=True):
-        true, found = ({tuple(one) for one in json.loads(text)} for text in (target, output))
-        for some, spans in zip(row, (true, found, true & found), strict=True):
-            for *_, label in spans:
-                some[place[label]] += 1
-    return counts.reshape(len(targets), -1)
-
-
-def missed(targets: Sequence[str], head: Mapping[str, Any]) -> Array:
-    """No span was found."""
-    return statistics(targets, ["[]"] * len(targets), head)
-
-
-def metrics(head: Mapping[str, Any]) -> dict[str, Metric]:
-    """Of whole spans, as the CoNLL shared tasks count them (Tjong Kim Sang and De Meulder, 2003):
-    right only with both ends and the label. All labels together; macro F1 is the labels' mean."""
-    k = len(head["labels"])
-
-    def divided(sums: Array) -> tuple[Array, Array, Array]:
-        return sums[..., :k], sums[..., k : 2 * k], sums[..., 2 * k :]
-
-    def precision(sums: Array) -> Array:
-        _, found, both = divided(sums)
-        return np.asarray(both.sum(-1) / np.maximum(found.sum(-1), 1))
-
-    def recall(sums: Array) -> Array:
-        true, _, both = divided(sums)
-        return np.asarray(both.sum(-1) / np.maximum(true.sum(-1), 1))
-
-    def f1(sums: Array) -> Array:
-        true, found, both = divided(sums)
-        return np.asarray(2 * both.sum(-1) / np.maximum((true + found).sum(-1), 1))
-
-    def macro_f1(sums: Array) -> Array:
-        true, found, both = divided(sums)
-        seen = true + found > 0
-        of_label = 2 * both / np.maximum(true + found, 1)
-        return np.asarray((of_label * seen).sum(-1) / np.maximum(seen.sum(-1), 1))
-
-    named = {"f1": f1, "precision": precision, "recall": recall, "macro_f1": macro_f1}
-    return {name: Metric(one) for name, one in named.items()}
-
-
-# --- what evaluation shows ------------------------------------------------------------------------
-
-
-def by_label(sums: Array, head: Mapping[str, Any]) -> Array:
-    """(3, k): how many spans of each label were true, found, and both."""
-    return np.asarray(sums.reshape(3, len(head["labels"])))
-
-
-def wrong(targets: Sequence[str], head: Mapping[str, Any]) -> list[str]:
-    """Outputs with as many spans as each text has, all with a wrong end."""
-    return [json.dumps([[s, end + 1, label] for s, end, label in json.loads(t)]) for t in targets]
-
-
-def details(
-    targets: Sequence[str],
-    outputs: Sequence[str | None],
-    head: Mapping[str, Any],
-    how: Resampling,
-) -> dict[str, Any]:
-    """Precision, recall and F1 of each label."""
-    each = statistics(targets, [one or "[]" for one in outputs], head)
-    sums = by_label(each.sum(axis=0), head)
-    rows = []
-    for label, true, found, both in zip(head["labels"], *sums, strict=True):
-        precision, recall = both / max(found, 1), both / max(true, 1)
-        f1 = 2 * both / max(true + found, 1)
-        rows.append([label, *(round(one, 4) for one in (precision, recall, f1)), int(true)])
-    columns = ["label", "precision", "recall", "F1", "spans"]
-    return {"tables": [{"title": "Labels", "columns": columns, "rows": rows}]}
-
-
-def row_losses(targets: Sequence[str], outputs: Sequence[str], head: Mapping[str, Any]) -> Array:
-    """(n,) spans that are missing or too many."""
-    true, found, both = np.split(statistics(targets, outputs, head), 3, axis=1)
-    return np.asarray((true + found - 2 * both).sum(axis=1))
-
-
-def samples(scorer: Any, rows: Any) -> list[dict[str, str]]:
-    """Some texts with spans, what was found in them, and what should have been."""
-    from headrace.serving.engine.timing import sample_by_length
-
-    some = [i for i, target in enumerate(rows.targets) if json.loads(target)]
-    lengths = np.array([rows.lengths[i] for i in some])
-    chosen = [some[i] for i in sample_by_length(lengths, SAMPLES)] if some else []
-    texts = [rows.texts[i] for i in chosen]
-    found = to_metric_inputs(scorer.head, scorer.outputs(texts))
-    return [
-        {
-            "given": excerpt(text, SAMPLE_CHARS),
-            "written": marked(text, json.loads(output or "[]")),
-            "reference": marked(text, json.loads(rows.targets[i])),
-        }
-        for text, output, i in zip(texts, found, chosen, strict=True)
-    ]
 
 
 def marked(text: str, spans: Sequence[Span]) -> str:
     """The spans of what a sample shows of a text, with their labels."""
     within = [one for one in spans if one[1] <= SAMPLE_CHARS]
     return ", ".join(f"[{text[start:end]}] {label}" for start, end, label in within) or "none"
-
-
-def common_head(head: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """A head with the labels of two models."""
-    return {**head, "labels": list(dict.fromkeys([*head["labels"], *other["labels"]]))}
-
-
-def align(outputs: list[str], head: Mapping[str, Any], common: Mapping[str, Any]) -> list[str]:
-    """Spans name their labels."""
-    return outputs

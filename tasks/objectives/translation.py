@@ -6,7 +6,7 @@ Imports torch and transformers only inside the functions that train.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -16,15 +16,23 @@ from headrace.configs.schema import Section
 from headrace.serving.arrays import Array
 from headrace.tasks.metrics.bootstrap import Resampling
 from headrace.tasks.metrics.metric import Metric
-from headrace.tasks.objectives import TrainingContext, load, token_loss
+from headrace.tasks.objectives import base
+from headrace.tasks.objectives.base import (
+    LossFunction,
+    Row,
+    Settings,
+    TestRows,
+    TrainingContext,
+    load,
+    token_loss,
+)
 
-COLUMNS = {"text": "the text to start from", "target": "the text to arrive at"}
-TEXT = "text"
-METRIC = "bleu"
-BEST_BY = "loss"
-TARGETS_ARE_TEXT = True
-GENERATES = True
-LABELLED = False
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from headrace.serving.engine.scorer import Scorer
+    from headrace.serving.heads.translation import Head
+
 SAMPLES = 10
 
 
@@ -39,117 +47,191 @@ class Options(Section):
     """Tokens a training target is cut to."""
 
 
-def fit_targets(rows: Mapping[str, list[Any]], options: Options) -> dict[str, Any]:
-    """How texts are written; nothing is learned here."""
-    return {
-        "decoding": options.model_dump(include={"num_beams", "length_penalty", "max_new_tokens"})
-    }
+class Objective(base.Objective[str, Sequence[str | None]]):
+    """A text for a text."""
 
+    COLUMNS: ClassVar = {"text": "the text to start from", "target": "the text to arrive at"}
+    METRIC = "bleu"
+    METRIC_FOR_BEST_MODEL = "loss"
+    TARGETS_ARE_TEXT = True
+    GENERATES = True
+    LABELLED = False
+    OPTIONS = Options
 
-def encode_target(row: Mapping[str, Any], head: Mapping[str, Any]) -> str:
-    """The text itself. Raises ValueError with the reason code `null_target` or `wrong_type`."""
-    target = row["target"]
-    if target is None or (isinstance(target, str) and not target.strip()):
-        raise ValueError("null_target")
-    if not isinstance(target, str):
-        raise ValueError("wrong_type")
-    return target
+    def fit_targets(self, rows: Mapping[str, list[Any]], options: Options) -> dict[str, Any]:
+        """How texts are written; nothing is learned here."""
+        return {
+            "decoding": options.model_dump(
+                include={"num_beams", "length_penalty", "max_new_tokens"}
+            )
+        }
 
+    def encode_target(self, row: Row, head: Settings) -> str:
+        """The text itself. Raises ValueError with the reason code `null_target` or `wrong_type`."""
+        target = row["target"]
+        if target is None or (isinstance(target, str) and not target.strip()):
+            raise ValueError("null_target")
+        if not isinstance(target, str):
+            raise ValueError("wrong_type")
+        return target
 
-def decode_target(target: str, head: Mapping[str, Any]) -> str:
-    return target
+    def decode_target(self, target: str, head: Settings) -> str:
+        return target
 
+    def check(self, splits: Mapping[str, Sequence[str]], head: Settings, min_rows: int) -> None:
+        """Raises DataError where all targets are one."""
+        if len(set(splits["train"])) < 2:
+            raise DataError(
+                "translation needs targets that differ; the training rows have only one"
+            )
 
-def check(splits: Mapping[str, Sequence[str]], head: Mapping[str, Any], min_rows: int) -> None:
-    """Raises DataError where all targets are one."""
-    if len(set(splits["train"])) < 2:
-        raise DataError("translation needs targets that differ; the training rows have only one")
+    def load_model(self, source: Any, head: Settings, **how: Any) -> Any:
+        """A text-to-text model from a folder, a Hub id or (random weights) a config."""
+        from transformers import AutoModelForSeq2SeqLM
 
+        return load(AutoModelForSeq2SeqLM, source, {}, **how)
 
-def load_model(source: Any, head: Mapping[str, Any], **how: Any) -> Any:
-    """A text-to-text model from a folder, a Hub id or (random weights) a transformers config."""
-    from transformers import AutoModelForSeq2SeqLM
+    def training_rows(self, stored: Dataset, context: TrainingContext) -> Dataset:
+        """input_ids, labels (the target's tokens) and length (of the longer one) of stored rows."""
+        import datasets
+        import pyarrow as pa
 
-    return load(AutoModelForSeq2SeqLM, source, {}, **how)
+        from headrace.tasks.models.marian_tokenizer import of_targets
 
+        table = stored.with_format("arrow")[:]
+        targets = of_targets(context.tokenizer)(
+            text_target=table["labels"].to_pylist(),
+            truncation=True,
+            max_length=context.options.max_target_length,
+        )["input_ids"]
+        lengths = np.maximum(table["length"].to_numpy(), [len(one) for one in targets])
+        columns = {
+            "input_ids": table["input_ids"],
+            "labels": pa.array(targets, pa.list_(pa.int32())),
+            "length": pa.array(lengths, pa.int32()),
+        }
+        return datasets.Dataset(pa.table(columns))
 
-def training_rows(stored: Any, given: TrainingContext) -> Any:
-    """input_ids, labels (the target's tokens) and length (of the longer one) of stored rows."""
-    import datasets
-    import pyarrow as pa
+    def loss(
+        self, options: Options, targets: Any, head: Settings, label_smoothing: float
+    ) -> LossFunction:
+        """Cross-entropy over the tokens that count."""
+        return token_loss(label_smoothing)
 
-    from headrace.tasks.models.marian_tokenizer import of_targets
+    # --- BLEU and chrF: sums over rows ------------------------------------------------------------
 
-    table = stored.with_format("arrow")[:]
-    targets = of_targets(given.tokenizer)(
-        text_target=table["labels"].to_pylist(),
-        truncation=True,
-        max_length=given.options.max_target_length,
-    )["input_ids"]
-    lengths = np.maximum(table["length"].to_numpy(), [len(one) for one in targets])
-    columns = {
-        "input_ids": table["input_ids"],
-        "labels": pa.array(targets, pa.list_(pa.int32())),
-        "length": pa.array(lengths, pa.int32()),
-    }
-    return datasets.Dataset(pa.table(columns))
+    def row_statistics(
+        self, targets: Sequence[str], outputs: Sequence[str], head: Settings
+    ) -> Array:
+        """(n, 10 + 18): sacrebleu's counts of BLEU and chrF, and 2: exact matches and rows."""
+        bleu, chrf = _scorers()
+        rows = []
+        for target, output in zip(targets, outputs, strict=True):
+            found = [
+                *bleu._extract_corpus_statistics([output], [[target]])[0],
+                *chrf._extract_corpus_statistics([output], [[target]])[0],
+            ]
+            rows.append([*found, float(output == target), 1.0])
+        return np.asarray(rows, dtype=np.float64)
 
+    def missed(self, targets: Sequence[str], head: Settings) -> Array:
+        """Nothing was written."""
+        return self.row_statistics(targets, [""] * len(targets), head)
 
-def loss(
-    options: Options, targets: Any, head: Mapping[str, Any], label_smoothing: float
-) -> Callable[..., Any]:
-    """Cross-entropy over the tokens that count."""
-    return token_loss(label_smoothing)
+    def metrics(self, head: Settings) -> dict[str, Metric]:
+        """BLEU (Papineni et al., 2002) and chrF (Popović, 2015) of the corpus, 0 to 100; exact
+        matches, 0 to 1.
 
+        As sacrebleu has them (Post, 2018), with the signatures that `details` gives.
+        """
+        bleu, chrf = _scorers()
 
-# --- BLEU and chrF: sums over rows ----------------------------------------------------------------
+        def each(compute: Callable[[Array], float]) -> Callable[[Array], Array]:
+            def of(sums: Array) -> Array:
+                flat = np.asarray(sums).reshape(-1, sums.shape[-1])
+                return np.array([compute(one) for one in flat]).reshape(sums.shape[:-1])
 
+            return of
 
-def statistics(targets: Sequence[str], outputs: Sequence[str], head: Mapping[str, Any]) -> Array:
-    """(n, 10 + 18): sacrebleu's counts of BLEU and chrF, and 2: exact matches and rows."""
-    bleu, chrf = _scorers()
-    rows = []
-    for target, output in zip(targets, outputs, strict=True):
-        found = [
-            *bleu._extract_corpus_statistics([output], [[target]])[0],
-            *chrf._extract_corpus_statistics([output], [[target]])[0],
+        n_bleu = 2 + 2 * bleu.max_ngram_order
+
+        def bleu_of(sums: Array) -> float:
+            return float(bleu._compute_score_from_stats([int(one) for one in sums[:n_bleu]]).score)
+
+        def chrf_of(sums: Array) -> float:
+            return float(
+                chrf._compute_score_from_stats([int(one) for one in sums[n_bleu:-2]]).score
+            )
+
+        return {
+            "bleu": Metric(each(bleu_of), scale=100),
+            "chrf": Metric(each(chrf_of), scale=100),
+            "exact": Metric(lambda sums: np.asarray(sums[..., -2] / np.maximum(sums[..., -1], 1))),
+        }
+
+    def wrong(self, targets: Sequence[str], head: Settings) -> list[str]:
+        """Texts without a word."""
+        return [""] * len(targets)
+
+    def details(
+        self,
+        targets: Sequence[str],
+        outputs: Sequence[str],
+        head: Settings,
+        how: Resampling,
+    ) -> dict[str, Any]:
+        """sacrebleu's signatures: what a number must be told with to be compared."""
+        found = {}
+        for name, scorer in zip(("bleu", "chrf"), _scorers(), strict=True):
+            scorer.corpus_score(["a text"], [["a text"]])  # it has to see references to count them
+            found[name] = str(scorer.get_signature())
+        return {"signatures": found}
+
+    def to_metric_inputs(self, head: Head, outputs: Sequence[Any]) -> list[str | None]:
+        """The texts; None where the model made none."""
+        return list(head.texts(outputs))
+
+    def reference(self, model: Any, rows: Sequence[Array], head: Head) -> list[str]:
+        """The same by PyTorch."""
+        from headrace.tasks.models.generate import texts
+
+        how = head.decoding()
+        made = texts(
+            model,
+            rows,
+            pad_id=head.pad_id,
+            max_new_tokens=how.max_new_tokens,
+            num_beams=how.num_beams,
+            length_penalty=how.length_penalty,
+        )
+        return [head.text(ids) for ids in made]
+
+    def row_losses(self, targets: Sequence[str], outputs: Sequence[str], head: Settings) -> Array:
+        """(n,) 100 less the chrF of each text."""
+        _, chrf = _scorers()
+        pairs = zip(outputs, targets, strict=True)
+        return np.array(
+            [100 - chrf.sentence_score(output, [target]).score for output, target in pairs]
+        )
+
+    def samples(self, scorer: Scorer, rows: TestRows) -> list[dict[str, str]]:
+        """Some rows of every length, what became of them, and what should have."""
+        from headrace.serving.engine.timing import sample_by_length
+
+        chosen = sample_by_length(rows.lengths, SAMPLES)
+        given = [rows.texts[i] for i in chosen]
+        written = self.to_metric_inputs(scorer.head, scorer.outputs(given))
+        return [
+            {"given": text, "written": made or "", "reference": rows.targets[i]}
+            for text, made, i in zip(given, written, chosen, strict=True)
         ]
-        rows.append([*found, float(output == target), 1.0])
-    return np.asarray(rows, dtype=np.float64)
 
+    def common_head(self, head: Settings, other: Settings) -> dict[str, Any]:
+        """Texts mean the same, whatever the tokens."""
+        return dict(head)
 
-def missed(targets: Sequence[str], head: Mapping[str, Any]) -> Array:
-    """Nothing was written."""
-    return statistics(targets, [""] * len(targets), head)
-
-
-def metrics(head: Mapping[str, Any]) -> dict[str, Metric]:
-    """BLEU (Papineni et al., 2002) and chrF (Popović, 2015) of the whole, 0 to 100; exact, 0 to 1.
-
-    As sacrebleu has them (Post, 2018), with the signatures that `details` gives.
-    """
-    bleu, chrf = _scorers()
-
-    def each(compute: Callable[[Array], float]) -> Callable[[Array], Array]:
-        def of(sums: Array) -> Array:
-            flat = np.asarray(sums).reshape(-1, sums.shape[-1])
-            return np.array([compute(one) for one in flat]).reshape(sums.shape[:-1])
-
-        return of
-
-    n_bleu = 2 + 2 * bleu.max_ngram_order
-
-    def bleu_of(sums: Array) -> float:
-        return float(bleu._compute_score_from_stats([int(one) for one in sums[:n_bleu]]).score)
-
-    def chrf_of(sums: Array) -> float:
-        return float(chrf._compute_score_from_stats([int(one) for one in sums[n_bleu:-2]]).score)
-
-    return {
-        "bleu": Metric(each(bleu_of), scale=100),
-        "chrf": Metric(each(chrf_of), scale=100),
-        "exact": Metric(lambda sums: np.asarray(sums[..., -2] / np.maximum(sums[..., -1], 1))),
-    }
+    def align(self, outputs: list[str], head: Settings, common: Settings) -> list[str]:
+        return outputs
 
 
 def _scorers() -> tuple[Any, Any]:
@@ -157,69 +239,3 @@ def _scorers() -> tuple[Any, Any]:
     from sacrebleu.metrics.chrf import CHRF
 
     return BLEU(), CHRF()
-
-
-def wrong(targets: Sequence[str], head: Mapping[str, Any]) -> list[str]:
-    """Texts without a word."""
-    return [""] * len(targets)
-
-
-def details(
-    targets: Sequence[str], outputs: Sequence[str], head: Mapping[str, Any], how: Resampling
-) -> dict[str, Any]:
-    """sacrebleu's signatures: what a number must be told with to be compared."""
-    found = {}
-    for name, scorer in zip(("bleu", "chrf"), _scorers(), strict=True):
-        scorer.corpus_score(["a text"], [["a text"]])  # it has to see references to count them
-        found[name] = str(scorer.get_signature())
-    return {"signatures": found}
-
-
-def to_metric_inputs(head: Any, outputs: Sequence[Any]) -> list[str | None]:
-    """The texts; None where the model made none."""
-    return list(head.texts(outputs))
-
-
-def reference(model: Any, rows: Sequence[Array], head: Any) -> list[str]:
-    """The same by PyTorch."""
-    from headrace.tasks.models.generate import texts
-
-    how = head.decoding()
-    made = texts(
-        model,
-        rows,
-        pad_id=head.pad_id,
-        max_new_tokens=how.max_new_tokens,
-        num_beams=how.num_beams,
-        length_penalty=how.length_penalty,
-    )
-    return [head.text(ids) for ids in made]
-
-
-def row_losses(targets: Sequence[str], outputs: Sequence[str], head: Mapping[str, Any]) -> Array:
-    """(n,) 100 less the chrF of each text."""
-    _, chrf = _scorers()
-    pairs = zip(outputs, targets, strict=True)
-    return np.array([100 - chrf.sentence_score(output, [target]).score for output, target in pairs])
-
-
-def samples(scorer: Any, rows: Any) -> list[dict[str, str]]:
-    """Some rows of every length, what became of them, and what should have."""
-    from headrace.serving.engine.timing import sample_by_length
-
-    chosen = sample_by_length(rows.lengths, SAMPLES)
-    given = [rows.texts[i] for i in chosen]
-    written = to_metric_inputs(scorer.head, scorer.outputs(given))
-    return [
-        {"given": text, "written": made or "", "reference": rows.targets[i]}
-        for text, made, i in zip(given, written, chosen, strict=True)
-    ]
-
-
-def common_head(head: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """Texts mean the same, whatever the tokens."""
-    return dict(head)
-
-
-def align(outputs: list[str], head: Mapping[str, Any], common: Mapping[str, Any]) -> list[str]:
-    return outputs

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +10,14 @@ import torch
 from transformers.pytorch_utils import Conv1D
 
 from headrace.configs.schema import Lora, Model
-from headrace.tasks import objectives
 from headrace.tasks.models import from_config
 from headrace.tasks.models.pretrained import SCRATCH, locate
 from headrace.tasks.models.window_pooling import DocumentModel
+from headrace.tasks.objectives import AnyObjective
+from headrace.tasks.objectives.base import Settings
 
 
-def load_model(
-    model: Model, objective: objectives.Objective, head: Mapping[str, Any], tokenizer: Any
-) -> Any:
+def load_model(model: Model, objective: AnyObjective, head: Settings, tokenizer: Any) -> Any:
     """The recipe's model with the objective's head.
 
     In fp32 whatever the file's type: small updates would be lost in rounding.

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,8 @@ from headrace.configs.schema import Recipe
 from headrace.tasks import objectives
 from headrace.tasks.data import windowing
 from headrace.tasks.models.window_pooling import DocumentModel
+from headrace.tasks.objectives import AnyObjective
+from headrace.tasks.objectives.base import Settings, TrainingContext
 from headrace.tasks.runtime import hardware
 from headrace.tasks.training.callbacks import Checkpoints
 from headrace.tasks.training.datasets import (
@@ -53,7 +54,7 @@ def build(recipe: Recipe, prepared: Path, work: Path, *, per_device: int) -> Ste
     """
     device = hardware.device()
     objective = objectives.get(recipe.objective)
-    options = objective.Options.model_validate(recipe.options)
+    options = objective.OPTIONS.model_validate(recipe.options)
     head = json.loads((prepared / "head.json").read_bytes())
     tokenizer = AutoTokenizer.from_pretrained(prepared / "tokenizer")
     train, validation = (
@@ -72,12 +73,12 @@ def build(recipe: Recipe, prepared: Path, work: Path, *, per_device: int) -> Ste
         model.config.use_cache = False  # whole texts are read, none is written
     _check_positions(model, train)
     decoder_ids = getattr(model, "prepare_decoder_input_ids_from_labels", None)
-    token_labels = getattr(objective, "TOKEN_LABELS", False)
+    token_labels = objective.TOKEN_LABELS
     if recipe.long_text.in_windows and not token_labels:
         model = DocumentModel(model, recipe.long_text.pool)
     metrics, best_by = (
         objective.metrics(head),
-        objectives.best_by(objective, recipe.train.metric_for_best_model),
+        objective.metric_for_best_model(recipe.train.metric_for_best_model),
     )
     collator = Collator(tokenizer.pad_token_id or 0, decoder_ids, token_labels=token_labels)
     steps, pieces, eval_rows = _steps(recipe, train.lengths), InPieces(collator), per_device
@@ -159,18 +160,16 @@ class Split:
         name: str,
         recipe: Recipe,
         prepared: Path,
-        objective: objectives.Objective,
+        objective: AnyObjective,
         options: Any,
-        head: Mapping[str, Any],
+        head: Settings,
         tokenizer: Any,
     ) -> Split:
         stored = datasets.load_from_disk(str(prepared / name))
-        make = getattr(objective, "training_rows", None)
         reader = windowing.reader(recipe, prepared, offsets=True)
-        if make:
-            stored = make(stored, objectives.TrainingContext(options, head, reader, tokenizer))
-        stored = stored.select_columns(COLUMNS)
-        token_labels = getattr(objective, "TOKEN_LABELS", False)
+        context = TrainingContext(options, head, reader, tokenizer)
+        stored = objective.training_rows(stored, context).select_columns(COLUMNS)
+        token_labels = objective.TOKEN_LABELS
         if not recipe.long_text.in_windows and not token_labels:
             return cls(stored, list(stored["length"]), stored["labels"])
         most = recipe.long_text.train_windows if name == "train" else None
@@ -216,13 +215,12 @@ def arguments(recipe: Recipe, *, steps_per_epoch: int, **given: Any) -> Training
 
 
 def measure(
-    objective: objectives.Objective, head: Mapping[str, Any], targets: Any, outputs: Any
+    objective: AnyObjective, head: Settings, targets: Any, outputs: Any
 ) -> dict[str, float]:
-    if of_batches := getattr(objective, "of_batches", None):
-        targets, outputs = of_batches(targets, outputs, head)
-    if calibrate := getattr(objective, "calibrate_head", None):  # as it will be when it ships
-        head = calibrate(head, targets, outputs)
-    statistics = objectives.statistics(objective, targets, outputs, head)
+    """The validation metrics, with the head as it will be when it ships."""
+    targets, outputs = objective.of_batches(targets, outputs, head)
+    head = objective.calibrate_head(head, targets, outputs)
+    statistics = objective.statistics(targets, outputs, head)
     return {name: metric.value(statistics) for name, metric in objective.metrics(head).items()}
 
 

@@ -107,9 +107,9 @@ def _determined_by(recipe: Recipe, prepared: Artifact) -> dict[str, Any]:
 def check(recipe: Recipe, prepared: Artifact) -> None:
     """Raise RecipeError for what would only show after the trainer's slow start."""
     objective = objectives.get(recipe.objective)
-    objective.Options.model_validate(recipe.options)
+    objective.OPTIONS.model_validate(recipe.options)
     allowed = ["loss", *objective.metrics(prepared.facts["head"])]
-    if objectives.best_by(objective, None) == "loss":
+    if objective.metric_for_best_model(None) == "loss":
         allowed = ["loss"]
     if recipe.train.metric_for_best_model not in (None, *allowed):
         raise RecipeError(

@@ -25,6 +25,12 @@ from headrace.tasks.metrics.paired import Pairs
 from headrace.tasks.objectives import classification, generation, multilabel, tagging, translation
 from tests.benchmarks.machine import table, write_page
 
+CLASSIFICATION = classification.Objective()
+GENERATION = generation.Objective()
+MULTILABEL = multilabel.Objective()
+TAGGING = tagging.Objective()
+TRANSLATION = translation.Objective()
+
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(7200)]
 
 POPULATION = 20_000
@@ -118,10 +124,10 @@ def classes(name: str, shares: list[float], differing: float) -> Population:
         ours[mask], theirs[mask] = first_answer[mask], second_answer[mask]
         start += share
     listed = targets.tolist()
-    bad = classification.wrong(listed, head)
+    bad = CLASSIFICATION.wrong(listed, head)
     outputs = [np.eye(k)[ours], np.eye(k)[theirs], bad]
-    first, second, wrong = (classification.statistics(listed, one, head) for one in outputs)
-    return of_statistics(classification.metrics(head)[name], first, second, wrong, wrong)
+    first, second, wrong = (CLASSIFICATION.statistics(listed, one, head) for one in outputs)
+    return of_statistics(CLASSIFICATION.metrics(head)[name], first, second, wrong, wrong)
 
 
 def ranks(differing: float) -> Population:
@@ -142,14 +148,14 @@ def ranks(differing: float) -> Population:
         ours, theirs = (np.where(swapped, scores[1 - i][rows], scores[i][rows]) for i in range(2))
         ours = np.where(worse, bad[rows], ours)
         listed = targets[rows].tolist()
-        wrong = classification.wrong(listed, head)
+        wrong = CLASSIFICATION.wrong(listed, head)
         first, second, third = (
-            classification.statistics(listed, one, head)
+            CLASSIFICATION.statistics(listed, one, head)
             for one in (*(np.column_stack([-x, x]) for x in (ours, theirs)), wrong)
         )
         return first, second, third
 
-    return Population(classification.metrics(head)["auc"], statistics)
+    return Population(CLASSIFICATION.metrics(head)["auc"], statistics)
 
 
 def many_labels(differing: float) -> Population:
@@ -163,9 +169,9 @@ def many_labels(differing: float) -> Population:
         own = (rng.random((POPULATION, 6)) < 0.2) & (rng.random((POPULATION, 1)) < differing / 1.4)
         outputs.append(np.where(targets ^ both_wrong ^ own, 5.0, -5.0))
     listed = targets.astype(int).tolist()
-    outputs.append(multilabel.wrong(listed, head))
-    first, second, wrong = (multilabel.statistics(listed, one, head) for one in outputs)
-    return of_statistics(multilabel.metrics(head)["micro_f1"], first, second, wrong, wrong)
+    outputs.append(MULTILABEL.wrong(listed, head))
+    first, second, wrong = (MULTILABEL.statistics(listed, one, head) for one in outputs)
+    return of_statistics(MULTILABEL.metrics(head)["micro_f1"], first, second, wrong, wrong)
 
 
 def spans(differing: float) -> Population:
@@ -181,7 +187,7 @@ def spans(differing: float) -> Population:
         more = rng.binomial(1, 0.05, (POPULATION, 3)) + own * rng.binomial(1, 0.3, (POPULATION, 3))
         found.append(np.concatenate([n_true, hits + more, hits], axis=1).astype(float))
     wrong = np.concatenate([n_true, n_true, 0 * n_true], axis=1).astype(float)
-    return of_statistics(tagging.metrics(head)["f1"], *found, wrong, wrong)
+    return of_statistics(TAGGING.metrics(head)["f1"], *found, wrong, wrong)
 
 
 def translations(differing: float) -> Population:
@@ -206,11 +212,11 @@ def translations(differing: float) -> Population:
             kept[name].append(" ".join(one))
     targets = kept["target"]
     of = [
-        np.tile(translation.statistics(targets, one, {}), (10, 1))
-        for one in (kept["first"], kept["second"], translation.wrong(targets, {}))
+        np.tile(TRANSLATION.statistics(targets, one, {}), (10, 1))
+        for one in (kept["first"], kept["second"], TRANSLATION.wrong(targets, {}))
     ]
     # Quick enough for a million test sets; the shipped one asks sacrebleu of each sum.
-    shipped, quick = translation.metrics({})["bleu"], Metric(bleu, scale=100)
+    shipped, quick = TRANSLATION.metrics({})["bleu"], Metric(bleu, scale=100)
     for one in (of[0], of[1][:50], of[1][:1], of[2]):
         assert quick.value(one) == pytest.approx(shipped.value(one), abs=1e-9)
     return of_statistics(quick, *of, of[2])
@@ -235,7 +241,7 @@ def likelihoods(differing: float) -> Population:
     bits = [1.2 + common + differing * rng.normal(0, 0.1, POPULATION) for _ in range(2)]
     bits.append(1.8 + common)
     of = [np.column_stack([one * np.log(2) * n_bytes, n_bytes, n_bytes]) for one in bits]
-    return of_statistics(generation.metrics({})["bits_per_byte"], *of, None)
+    return of_statistics(GENERATION.metrics({})["bits_per_byte"], *of, None)
 
 
 EVEN, SKEWED = [0.25] * 4, [0.55, 0.25, 0.15, 0.05]

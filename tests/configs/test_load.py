@@ -31,7 +31,7 @@ def write(folder: Path, text: str = MINIMAL) -> Path:
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_recipe_of_the_project_is_valid(path: Path) -> None:
     recipe = load(path)
-    objectives.get(recipe.objective).Options.model_validate(recipe.options)
+    objectives.get(recipe.objective).OPTIONS.model_validate(recipe.options)
 
 
 def test_the_schema_for_editors_is_the_schema(tmp_path: Path) -> None:

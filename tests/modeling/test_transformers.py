@@ -203,8 +203,8 @@ def test_a_saved_classifier_is_found_by_a_process_that_has_seen_none(tmp_path: P
     model = EncoderForSequenceClassification(EncoderConfig(**SHAPE, num_labels=2))
     model.save_pretrained(tmp_path)
     program = (
-        "import sys; from headrace.tasks.objectives import classification; "
-        "model = classification.load_model(sys.argv[1], {'labels': ['a', 'b']}); "
+        "import sys; from headrace.tasks.objectives.classification import Objective; "
+        "model = Objective().load_model(sys.argv[1], {'labels': ['a', 'b']}); "
         "print(type(model).__name__)"
     )
     done = subprocess.run(

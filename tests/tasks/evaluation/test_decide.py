@@ -22,6 +22,8 @@ from headrace.tasks.objectives import translation
 from headrace.tasks.registry.incumbent import Unreadable
 from headrace.tasks.runtime.artifacts import Artifact
 
+TRANSLATION = translation.Objective()
+
 
 @dataclass(frozen=True)
 class Champion:
@@ -250,7 +252,7 @@ def test_another_champion_is_another_decision(
 
 
 def test_limits_are_shares_of_what_a_metric_goes_up_to() -> None:
-    bleu, exact = (translation.metrics({})[name] for name in ("bleu", "exact"))
+    bleu, exact = (TRANSLATION.metrics({})[name] for name in ("bleu", "exact"))
     rules = Promote(margin=0.01, slices=SliceGuard(max_drop=0.1))
     scaled = in_units(rules, bleu, exact)
     assert (scaled.margin, scaled.slices and scaled.slices.max_drop) == (1.0, 0.1)

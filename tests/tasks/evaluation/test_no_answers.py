@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import re
@@ -10,13 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headrace.configs.errors import DataError
+from headrace.configs.errors import RecipeError
 from headrace.configs.schema import Gate
 from headrace.tasks import objectives
 from headrace.tasks.export import parity
 from headrace.tasks.metrics.bootstrap import Resampling
-from headrace.tasks.objectives import classification, multilabel, tagging
+from headrace.tasks.objectives import base, classification, multilabel, tagging
 from tests import ROOT
+
+CLASSIFICATION = classification.Objective()
+MULTILABEL = multilabel.Objective()
+TAGGING = tagging.Objective()
 
 NAN, INF = float("nan"), float("inf")
 LABELS = {"labels": ["a", "b"]}
@@ -36,7 +41,7 @@ def broken(outputs: Any, *rows: int, number: float = NAN) -> Any:
 
 def measured(name: str, targets: Any, outputs: Any, head: dict[str, Any]) -> dict[str, float]:
     objective = objectives.get(name)
-    found = objectives.statistics(objective, targets, outputs, head)
+    found = objective.statistics(targets, outputs, head)
     assert np.isfinite(found).all()
     metrics = objective.metrics(head)
     return {key: round(metric.value(found), 4) for key, metric in metrics.items()}
@@ -102,32 +107,32 @@ def test_beside_another_model_too(name: str) -> None:
     other = {**head, "labels": ["b", "c"]} if "labels" in head else head
     common = module.common_head(head, other)
     aligned = module.align(broken(outputs, 0), head, common)
-    assert objectives.unanswered(aligned).tolist() == [True] + [False] * (len(targets) - 1)
+    assert base.unanswered(aligned).tolist() == [True] + [False] * (len(targets) - 1)
     found = measured(name, targets, aligned, common)
     assert found[module.METRIC] == pytest.approx(missed[module.METRIC], abs=2e-4)
 
 
 def test_what_evaluation_shows_beside_metrics_has_misses() -> None:
     targets, outputs = [0, 1, 0, 1], broken(RIGHT, 0)
-    found = classification.details(targets, outputs, LABELS, Resampling())
+    found = CLASSIFICATION.details(targets, outputs, LABELS, Resampling())
     assert found["confusion"]["counts"] == [[1, 0], [0, 2]]
     assert sum(one["rows"] for one in found["calibration"]["bins"]) == 3
     assert math.isfinite(found["calibration"]["error"])
-    nothing = classification.details(targets, broken(RIGHT, 0, 1, 2, 3), LABELS, Resampling())
+    nothing = CLASSIFICATION.details(targets, broken(RIGHT, 0, 1, 2, 3), LABELS, Resampling())
     assert "calibration" not in nothing
 
-    losses = objectives.row_losses(objectives.get("classification"), targets, outputs, LABELS)
+    losses = CLASSIFICATION.losses(targets, outputs, LABELS)
     assert losses is not None
     assert losses.tolist() == [losses.max()] * 4
     head = {**LABELS, "thresholds": None}
     labels = [[1, 0], [0, 1], [1, 0]]
-    found = multilabel.details(labels, broken(RIGHT[:3], 0), head, Resampling())
+    found = MULTILABEL.details(labels, broken(RIGHT[:3], 0), head, Resampling())
     assert found["metrics"]["average_precision"].value == pytest.approx(
         (0.8333 + 0.5) / 2, abs=1e-4
     )
-    settled = multilabel.calibrate_head(head, labels, broken(RIGHT[:3] - 1.5, 0))["thresholds"]
-    assert settled == multilabel.calibrate_head(head, labels[1:], RIGHT[1:3] - 1.5)["thresholds"]
-    table = tagging.details(SPANS, [None, SPANS[1]], LABELS, Resampling())["tables"][0]
+    settled = MULTILABEL.calibrate_head(head, labels, broken(RIGHT[:3] - 1.5, 0))["thresholds"]
+    assert settled == MULTILABEL.calibrate_head(head, labels[1:], RIGHT[1:3] - 1.5)["thresholds"]
+    table = TAGGING.details(SPANS, [None, SPANS[1]], LABELS, Resampling())["tables"][0]
     assert table["rows"] == [["a", 0.0, 0.0, 0.0, 1], ["b", 1.0, 1.0, 1.0, 1]]
 
 
@@ -136,28 +141,26 @@ def test_the_trainers_tags_without_an_answer_are_no_spans() -> None:
     logits = np.zeros((2, 2, 5))
     logits[:, 0, 1] = 5
     logits[1, 1, 4] = NAN
-    targets, outputs = tagging.of_batches(labels, logits, {**LABELS, "scheme": "BIO"})
+    targets, outputs = TAGGING.of_batches(labels, logits, {**LABELS, "scheme": "BIO"})
     assert outputs == [targets[0], None]
 
 
-def test_an_objective_that_says_nothing_of_misses_is_told_to(monkeypatch: Any) -> None:
-    module = objectives.get("regression")
-    monkeypatch.delattr(module, "missed")
-    head = {"mean": 0.0, "deviation": 1.0}
-    with pytest.raises(
-        DataError, match=r"2 of 3 rows got no answer .* the objective has no `missed`"
-    ):
-        objectives.statistics(module, [1.0, 2.0, 3.0], np.array([[NAN], [INF], [1.0]]), head)
+def test_an_objective_without_a_method_is_told_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module(objectives.module_of("regression"))
+
+    class Lacking(module.Objective):  # type: ignore[name-defined]
+        missed = base.Objective.missed
+
+    monkeypatch.setattr(module, "Objective", Lacking)
+    with pytest.raises(RecipeError, match=r"^objective: regression \(.*\) lacks missed \(docs/"):
+        objectives.get("regression")
 
 
 def test_nobody_goes_around_it() -> None:
-    """What is measured is measured by `objectives.statistics`."""
+    """Metrics are computed by `statistics` and `losses`, which know rows without an answer."""
     for file in [*(ROOT / "tasks").rglob("*.py"), *(ROOT / "flows").rglob("*.py")]:
         if file.parent.name != "objectives":
-            around = re.findall(
-                r"(?:objective|module)\w*\.(?:statistics|row_losses)\(.*", file.read_text()
-            )
-            assert [one for one in around if not one.startswith("objectives.")] == []
+            assert re.findall(r"\.(?:row_statistics|row_losses)\(", file.read_text()) == []
 
 
 @pytest.mark.parametrize("whose", ["graph", "PyTorch"])

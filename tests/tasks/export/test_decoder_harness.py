@@ -25,8 +25,10 @@ from headrace.tasks.export.decoder_harness import WritingBench
 from headrace.tasks.export.graphs import decoder_step
 from headrace.tasks.export.torch_reference import Rows
 from headrace.tasks.models import generate
-from headrace.tasks.objectives import generation as objective
+from headrace.tasks.objectives.generation import Objective
 from tests.toy import tiny_recipe
+
+GENERATION = Objective()
 
 VOCABULARY = 60
 
@@ -54,11 +56,11 @@ def bench() -> WritingBench:
     prompts = [row[: len(row) // 2 + 1] for row in rows]
 
     def metric(outputs: Any) -> float:
-        sums = objective.statistics(validation.targets, outputs, {}).sum(axis=0)
-        return float(objective.metrics({})["bits_per_byte"].of(sums))
+        sums = GENERATION.statistics(validation.targets, outputs, {}).sum(axis=0)
+        return float(GENERATION.metrics({})["bits_per_byte"].of(sums))
 
     def measure(runner: Any) -> float:
-        return metric(objective.answers(head, runner.run(rows, likelihood=True)))
+        return metric(GENERATION.to_metric_inputs(head, runner.run(rows, likelihood=True)))
 
     return WritingBench(
         recipe, "cpu", 1, head, settings, model, validation,
@@ -66,7 +68,7 @@ def bench() -> WritingBench:
         calibration=rows,
         prompts=prompts,
         written=generate.write(model, prompts, pad_id=0),
-        torch_metric=metric(objective.reference(model, rows, head)),
+        torch_metric=metric(GENERATION.reference(model, rows, head)),
         measure=measure,
     )  # fmt: skip
 
@@ -153,7 +155,7 @@ JOBS: dict[str, Any] = {
 
 
 def test_no_option_is_left_out() -> None:
-    assert set(OPTIONS) == set(objective.Options.model_fields)
+    assert set(OPTIONS) == set(GENERATION.OPTIONS.model_fields)
     assert set(JOBS) == set(generation.Head.OPTIONS)
 
 
@@ -168,7 +170,7 @@ class Numbers:
 
 def with_options(bench: WritingBench, **options: Any) -> WritingBench:
     """The bench as a recipe with these options would have it."""
-    made = objective.fit_targets({}, objective.Options(**{"max_new_tokens": 8, **options}))
+    made = GENERATION.fit_targets({}, GENERATION.OPTIONS(**{"max_new_tokens": 8, **options}))
     tokenizer: Any = Numbers()
     head = generation.Head({**bench.settings, **made}, pad_id=0, tokenizer=tokenizer)
     penalised, penalty = None, head.decoding().repetition_penalty

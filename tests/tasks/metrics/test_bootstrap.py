@@ -14,11 +14,13 @@ from headrace.tasks.metrics.bootstrap import (
 from headrace.tasks.metrics.metric import Metric
 from headrace.tasks.objectives import classification
 
+CLASSIFICATION = classification.Objective()
+
 HEAD = {"labels": ["a", "b", "c"]}
 
 
 def of_decisions(targets: Array, decisions: Array) -> Array:
-    return classification.statistics(targets.tolist(), np.eye(3)[decisions], HEAD)
+    return CLASSIFICATION.statistics(targets.tolist(), np.eye(3)[decisions], HEAD)
 
 
 def mean(of_rows: int) -> Metric:
@@ -40,7 +42,7 @@ def test_drawing_distinct_rows_is_drawing_rows() -> None:
     targets, decisions = rng.integers(0, 3, 300), rng.integers(0, 3, 300)
     decisions[:200] = targets[:200]
     statistics = of_decisions(targets, decisions)
-    metrics = classification.metrics(HEAD)
+    metrics = CLASSIFICATION.metrics(HEAD)
     found = bootstrap(statistics, metrics, Resampling(4000))
     plain = np.stack([statistics[rng.integers(0, 300, 300)].sum(0) for _ in range(4000)])
     for name, metric in metrics.items():

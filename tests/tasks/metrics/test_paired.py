@@ -14,9 +14,11 @@ from headrace.tasks.metrics.metric import Metric
 from headrace.tasks.metrics.paired import paired_difference, score_margin
 from headrace.tasks.objectives import classification
 
+CLASSIFICATION = classification.Objective()
+
 LABELS = list("abcdefgh")
 HEAD = {"labels": LABELS}
-METRICS = classification.metrics(HEAD)
+METRICS = CLASSIFICATION.metrics(HEAD)
 HOW = Resampling(resamples=500)
 
 
@@ -38,8 +40,8 @@ def pair(n: int, wins: int, losses: int, both_wrong: int = 0) -> tuple[Array, Ar
     ours[wrong] += 1
     theirs[wrong] += 2
     targets = true.tolist()
-    of = [np.eye(8)[one % 8] for one in (ours, theirs)] + [classification.wrong(targets, HEAD)]
-    first, second, wrong = (classification.statistics(targets, one, HEAD) for one in of)
+    of = [np.eye(8)[one % 8] for one in (ours, theirs)] + [CLASSIFICATION.wrong(targets, HEAD)]
+    first, second, wrong = (CLASSIFICATION.statistics(targets, one, HEAD) for one in of)
     return first, second, wrong
 
 
@@ -163,9 +165,9 @@ def test_a_rare_label_may_cost_more_than_its_rows_are() -> None:
     """Macro F1 rests on each label alike: one missed row of 10 costs 12 times one of 163."""
     targets = [0] * 163 + [1] * 163 + [2] * 164 + [3] * 10
     head = {"labels": LABELS[:4]}
-    right = classification.statistics(targets, np.eye(4)[targets], head)
-    wrong = classification.statistics(targets, classification.wrong(targets, head), head)
-    metrics = classification.metrics(head)
+    right = CLASSIFICATION.statistics(targets, np.eye(4)[targets], head)
+    wrong = CLASSIFICATION.statistics(targets, CLASSIFICATION.wrong(targets, head), head)
+    metrics = CLASSIFICATION.metrics(head)
     accuracy, macro_f1 = (
         paired_difference(right, right, metrics[name], HOW, wrong=wrong).low
         for name in ("accuracy", "macro_f1")
@@ -188,13 +190,13 @@ def test_of_200_pairs_of_equally_good_models_few_are_called_better(metric: str) 
         together = rng.random((100, 1)) < 0.8
         common = logits(rng, targets)
         ours, theirs = (
-            classification.statistics(
+            CLASSIFICATION.statistics(
                 targets.tolist(), np.where(together, common, logits(rng, targets)), HEAD3
             )
             for _ in range(2)
         )
         found = paired_difference(
-            ours, theirs, classification.metrics(HEAD3)[metric], Resampling(200, seed=number)
+            ours, theirs, CLASSIFICATION.metrics(HEAD3)[metric], Resampling(200, seed=number)
         )
         called += found.low > 0
     assert called <= 11

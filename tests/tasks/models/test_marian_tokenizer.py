@@ -98,7 +98,8 @@ def test_targets_are_trained_on_as_their_own_side_cuts_them(
 
     from headrace.tasks.data import windowing
     from headrace.tasks.data.prepare import prepare
-    from headrace.tasks.objectives import TrainingContext, translation
+    from headrace.tasks.objectives.base import TrainingContext
+    from headrace.tasks.objectives.translation import Objective, Options
 
     with (tmp_path / "pairs.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(
@@ -116,8 +117,8 @@ def test_targets_are_trained_on_as_their_own_side_cuts_them(
     stored = load_from_disk(str(prepared / "train"))
     tokenizer = AutoTokenizer.from_pretrained(prepared / "tokenizer")
     reader = windowing.reader(recipe, prepared)
-    given = TrainingContext(translation.Options(), {}, reader, tokenizer)
-    rows = translation.training_rows(stored, given)
+    given = TrainingContext(Options(), {}, reader, tokenizer)
+    rows = Objective().training_rows(stored, given)
     assert rows["labels"] == slow(text_target=list(stored["labels"]))["input_ids"]
     assert rows["input_ids"] == slow(list(stored["text"]))["input_ids"]
 

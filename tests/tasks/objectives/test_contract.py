@@ -145,10 +145,10 @@ def test_from_rows_to_a_job_that_was_killed(objective: str, tmp_path: Path) -> N
 
     carried = pyfunc_model.carried(tmp_path / "serving")
     texts = ["the old goal", "soup with salt near the oven"]
-    answers = carried.scorer.Scorer(model_folder).score(texts)
+    answers = carried.engine.scorer.Scorer(model_folder).score(texts)
     assert answers.equals(Scorer(model_folder).score(texts))
     assert f"{carried.__name__}.heads.{objective}" == type(
-        carried.scorer.Scorer(model_folder).head
+        carried.engine.scorer.Scorer(model_folder).head
     ).__module__  # fmt: skip
 
 

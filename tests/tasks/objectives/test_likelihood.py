@@ -17,9 +17,10 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from headrace.serving.heads import generation
 from headrace.serving.runtime.session import open_session
 from headrace.serving.text.tokenizer import TextTokenizer
-from headrace.tasks import objectives
 from headrace.tasks.export.graphs import decoder_step
-from headrace.tasks.objectives import generation as objective
+from headrace.tasks.objectives.generation import Objective
+
+GENERATION = Objective()
 
 CONTEXT = 40
 BITS = 2
@@ -97,8 +98,8 @@ def model(request: Any, made: Callable[[str], Model]) -> Model:
 
 def measured(outputs: Any, texts: Sequence[str]) -> dict[str, float]:
     targets = [len(text.encode()) for text in texts]
-    sums = objectives.statistics(objectives.get("generation"), targets, outputs, {}).sum(axis=0)
-    return {name: float(one.of(sums)) for name, one in objective.metrics({}).items()}
+    sums = GENERATION.statistics(targets, outputs, {}).sum(axis=0)
+    return {name: float(one.of(sums)) for name, one in GENERATION.metrics({}).items()}
 
 
 def test_two_bits_a_byte_are_two_however_a_text_is_cut(model: Model) -> None:
@@ -107,8 +108,8 @@ def test_two_bits_a_byte_are_two_however_a_text_is_cut(model: Model) -> None:
     rows = model.rows(TEXTS)
     served = model.head.run(model.session, rows, likelihood=True)
     for outputs in (
-        objective.answers(model.head, served),
-        objective.reference(model.model, rows, model.head),
+        GENERATION.to_metric_inputs(model.head, served),
+        GENERATION.reference(model.model, rows, model.head),
     ):
         found = measured(outputs, TEXTS)
         assert found["bits_per_byte"] == pytest.approx(BITS, abs=1e-5)
@@ -123,7 +124,7 @@ def test_without_an_end_token_the_first_one_is_any(tmp_path: Path) -> None:
     expected = [(np.log(7), 1), (np.log(7) + 3 * np.log(4), 4)]
     served = model.head.run(model.session, rows, likelihood=True)
     assert np.allclose(served, expected, atol=1e-4)
-    assert np.allclose(objective.reference(model.model, rows, model.head), expected, atol=1e-4)
+    assert np.allclose(GENERATION.reference(model.model, rows, model.head), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("n_tokens", [1, 2, 38, 39, 40, 41, 42, 78, 79, 80, 81, 117, 400])

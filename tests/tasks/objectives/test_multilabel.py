@@ -15,6 +15,8 @@ from headrace.tasks.metrics.calibration import average_precision
 from headrace.tasks.objectives import multilabel
 from headrace.tasks.training import setup
 
+MULTILABEL = multilabel.Objective()
+
 HEAD = {"labels": ["a", "b", "c"], "thresholds": [0.5, 0.25, 0.75]}
 
 
@@ -24,7 +26,7 @@ HEAD = {"labels": ["a", "b", "c"], "thresholds": [0.5, 0.25, 0.75]}
      ([], []), ([1], ["1"]), ("[1, 2]", ["1", "2"]), ([" a ", ""], ["a"])],
 )  # fmt: skip
 def test_labels_are_a_list_or_names_with_commas(given: Any, labels: list[str]) -> None:
-    assert multilabel.read_row({"text": "x", "labels": given})["labels"] == labels
+    assert MULTILABEL.read_row({"text": "x", "labels": given})["labels"] == labels
 
 
 @pytest.mark.parametrize(
@@ -34,12 +36,12 @@ def test_labels_are_a_list_or_names_with_commas(given: Any, labels: list[str]) -
 )  # fmt: skip
 def test_rows_that_cannot_be_used_say_why(given: Any, reason: str) -> None:
     with pytest.raises(ValueError, match=f"^{reason}$"):
-        multilabel.encode_target(multilabel.read_row({"text": "x", "labels": given}), HEAD)
+        MULTILABEL.encode_target(MULTILABEL.read_row({"text": "x", "labels": given}), HEAD)
 
 
 def test_every_label_needs_training_rows() -> None:
     with pytest.raises(DataError, match="'b' has 1, 'c' has 0"):
-        multilabel.check({"train": [[1, 0, 0]] * 5 + [[1, 1, 0]]}, HEAD, 5)
+        MULTILABEL.check({"train": [[1, 0, 0]] * 5 + [[1, 1, 0]]}, HEAD, 5)
 
 
 def test_a_label_is_given_from_its_threshold_on() -> None:
@@ -57,12 +59,12 @@ def test_thresholds_are_those_of_the_best_f1() -> None:
     random = np.random.default_rng(0)
     targets = random.random((300, 3)) < [0.5, 0.1, 0.02]
     outputs = random.normal(size=(300, 3)) + 1.5 * targets
-    head = multilabel.calibrate_head({**HEAD, "thresholds": None}, targets.astype(int), outputs)
+    head = MULTILABEL.calibrate_head({**HEAD, "thresholds": None}, targets.astype(int), outputs)
     for label, threshold in enumerate(head["thresholds"]):
         true, shares = targets[:, label], sigmoid(outputs[:, label])
         best = max(f1_score(true, shares >= one) for one in shares)
         assert f1_score(true, shares >= threshold) == pytest.approx(best)
-    assert multilabel.calibrate_head(HEAD, targets, outputs) == HEAD  # the recipe's own
+    assert MULTILABEL.calibrate_head(HEAD, targets, outputs) == HEAD  # the recipe's own
     assert multilabel.best_threshold(np.zeros(4), np.arange(4) / 4) == 0.5
     assert multilabel.best_threshold(np.array([1, 0]), np.array([0.6, 0.6])) < 0.6
 
@@ -71,7 +73,7 @@ def test_training_is_watched_by_what_the_thresholds_will_make_of_it() -> None:
     """A rare label's probabilities stay under a half long after they are in the right order."""
     targets = np.eye(3, dtype=int)[[0, 1, 2, 0, 1, 2]]
     head = {"labels": ["a", "b", "c"], "thresholds": None}
-    found = setup.measure(multilabel, head, targets, targets - 4.0)
+    found = setup.measure(MULTILABEL, head, targets, targets - 4.0)
     assert found == {"micro_f1": 1.0, "macro_f1": 1.0, "exact": 1.0}
 
 
@@ -80,14 +82,14 @@ def test_metrics_are_scikit_learns() -> None:
     targets = (random.random((200, 3)) < 0.3).astype(int)
     outputs = random.normal(size=(200, 3)) + targets
     decided = sigmoid(outputs) >= HEAD["thresholds"]
-    sums = multilabel.statistics(targets, outputs, HEAD).sum(axis=0)
-    found = {name: float(one.of(sums)) for name, one in multilabel.metrics(HEAD).items()}
+    sums = MULTILABEL.statistics(targets, outputs, HEAD).sum(axis=0)
+    found = {name: float(one.of(sums)) for name, one in MULTILABEL.metrics(HEAD).items()}
     assert found == {
         "micro_f1": pytest.approx(f1_score(targets, decided, average="micro")),
         "macro_f1": pytest.approx(f1_score(targets, decided, average="macro")),
         "exact": pytest.approx((targets == decided).all(axis=1).mean()),
     }
-    shown = multilabel.details(targets, outputs, HEAD, Resampling())
+    shown = MULTILABEL.details(targets, outputs, HEAD, Resampling())
     expected = average_precision_score(targets, outputs, average="macro")
     assert shown["metrics"]["average_precision"].value == pytest.approx(expected)
     assert [row[0] for row in shown["tables"][0]["rows"]] == ["a", "b", "c"]
@@ -104,20 +106,20 @@ def test_average_precision_with_ties_and_without_a_label() -> None:
 
 def test_two_models_are_compared_each_by_its_own_thresholds() -> None:
     other = {"labels": ["c", "d"], "thresholds": [0.9, 0.5]}
-    common = multilabel.common_head(HEAD, other)
+    common = MULTILABEL.common_head(HEAD, other)
     assert common == {"labels": ["a", "b", "c", "d"], "thresholds": None}
     logits = np.log(np.array([[0.6 / 0.4, 0.3 / 0.7, 0.7 / 0.3]]))
-    ours = multilabel.align(logits, HEAD, common)
-    theirs = multilabel.align(np.log(np.array([[0.85 / 0.15, 0.6 / 0.4]])), other, common)
+    ours = MULTILABEL.align(logits, HEAD, common)
+    theirs = MULTILABEL.align(np.log(np.array([[0.85 / 0.15, 0.6 / 0.4]])), other, common)
     assert (sigmoid(ours) >= 0.5).tolist() == [[True, True, False, False]]
     assert (sigmoid(theirs) >= 0.5).tolist() == [[False, False, False, True]]
 
 
 def test_a_label_that_only_the_champion_knows_no_row_has() -> None:
-    common = multilabel.common_head(HEAD, {"labels": ["c", "d"], "thresholds": None})
+    common = MULTILABEL.common_head(HEAD, {"labels": ["c", "d"], "thresholds": None})
     targets, outputs = [[1, 0, 0], [0, 0, 1]], np.array([[9.0, -9, -9, -9], [-9, -9, 9, 9]])
-    sums = multilabel.statistics(targets, outputs, common).sum(axis=0)
+    sums = MULTILABEL.statistics(targets, outputs, common).sum(axis=0)
     assert sums[:4].tolist() == [1, 0, 1, 0]
-    found = {name: float(one.of(sums)) for name, one in multilabel.metrics(common).items()}
+    found = {name: float(one.of(sums)) for name, one in MULTILABEL.metrics(common).items()}
     assert found["micro_f1"] == pytest.approx(4 / 5)
     assert found["exact"] == 0.5

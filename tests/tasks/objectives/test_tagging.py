@@ -34,6 +34,8 @@ from headrace.tasks.objectives import tagging
 from headrace.tasks.training.train import train
 from tests.toy import WORDS, sentences, tiny_recipe
 
+TAGGING = tagging.Objective()
+
 HEAD = {"labels": ["name", "place"], "scheme": "BIO"}
 
 
@@ -55,11 +57,11 @@ HEAD = {"labels": ["name", "place"], "scheme": "BIO"}
     ],
 )  # fmt: skip
 def test_rows_of_either_kind_have_the_same_spans(row: dict[str, Any]) -> None:
-    read = tagging.read_row(row)
+    read = TAGGING.read_row(row)
     assert read["text"] == "Ada in New York"
-    target = tagging.encode_target(read, HEAD)
+    target = TAGGING.encode_target(read, HEAD)
     assert json.loads(target) == [[0, 3, "name"], [7, 15, "place"]]
-    assert tagging.fit_targets({"tags": [read["tags"]]}, tagging.Options()) == HEAD
+    assert TAGGING.fit_targets({"tags": [read["tags"]]}, TAGGING.OPTIONS()) == HEAD
 
 
 @pytest.mark.parametrize(
@@ -81,15 +83,15 @@ def test_rows_of_either_kind_have_the_same_spans(row: dict[str, Any]) -> None:
 )  # fmt: skip
 def test_rows_that_cannot_be_used_say_why(text: Any, tags: Any, reason: str) -> None:
     with pytest.raises(ValueError, match=f"^{reason}$"):
-        tagging.encode_target(tagging.read_row({"text": text, "tags": tags}), HEAD)
+        TAGGING.encode_target(TAGGING.read_row({"text": text, "tags": tags}), HEAD)
 
 
 def test_labels_need_spans_enough() -> None:
     rows = ['[[0, 1, "name"]]'] * 5 + ['[[0, 1, "place"]]'] * 2
     with pytest.raises(DataError, match="fewer than 5 training spans of a label: 'place' has 2"):
-        tagging.check({"train": rows}, HEAD, 5)
+        TAGGING.check({"train": rows}, HEAD, 5)
     with pytest.raises(DataError, match="the rows have none"):
-        tagging.check({"train": []}, {"labels": []}, 5)
+        TAGGING.check({"train": []}, {"labels": []}, 5)
 
 
 # --- labels of tokens -----------------------------------------------------------------------------
@@ -132,10 +134,10 @@ def spans_as_json(tags: list[str]) -> str:
 
 
 def scores(true: list[list[str]], found: list[list[str]]) -> list[float]:
-    statistics = tagging.statistics(
+    statistics = TAGGING.statistics(
         [spans_as_json(one) for one in true], [spans_as_json(one) for one in found], HEAD
     ).sum(axis=0)
-    metrics = tagging.metrics(HEAD)
+    metrics = TAGGING.metrics(HEAD)
     names = ("precision", "recall", "f1", "macro_f1")
     return [float(metrics[name].of(statistics)) for name in names]
 
@@ -180,7 +182,7 @@ def test_the_trainers_arrays_are_counted_as_spans() -> None:
     logits = np.zeros((2, 6, len(tags)))
     for place, tag in (((0, 1), 1), ((0, 3), 2), ((0, 4), 0), ((1, 1), 0), ((1, 2), 4)):
         logits[(*place, tag)] = 5
-    targets, outputs = tagging.of_batches(labels, logits, HEAD)
+    targets, outputs = TAGGING.of_batches(labels, logits, HEAD)
     assert targets == ['[[0, 2, "name"]]', '[[1, 2, "place"]]']
     # I-place behind O is no valid tag: the next best is taken.
     assert outputs[0] == targets[0]
@@ -344,7 +346,7 @@ def test_a_span_never_cuts_a_grapheme(
     readers: list[Reader], text: str, given: tuple[int, int], expected: tuple[int, int]
 ) -> None:
     row = {"text": text, "tags": [{"start": given[0], "end": given[1], "label": "name"}]}
-    target = tagging.encode_target(tagging.read_row(row), HEAD)
+    target = TAGGING.encode_target(TAGGING.read_row(row), HEAD)
     for reader in readers:
         found = decoded(reader, text, target)
         if "🇫" in text:  # two flags are one word to some tokenizers, and two to others
@@ -356,7 +358,7 @@ def test_a_span_never_cuts_a_grapheme(
 def test_a_training_span_that_cuts_a_grapheme_is_widened() -> None:
     def target(text: str, *places: tuple[int, int]) -> str:
         tags = [{"start": start, "end": end, "label": "name"} for start, end in places]
-        return tagging.encode_target({"text": text, "tags": tags}, HEAD)
+        return TAGGING.encode_target({"text": text, "tags": tags}, HEAD)
 
     assert target(f"{NFD} a", (0, 4)) == '[[0, 5, "name"]]'
     assert target(f"a{FAMILY}b", (2, 3)) == '[[1, 6, "name"]]'
@@ -382,7 +384,7 @@ def test_spans_of_words_come_back_as_they_were(
             {"start": edges[first][0], "end": edges[last - 1][1], "label": "place"}
             for first, last in itertools.pairwise(places)
         ]
-        target = tagging.encode_target({"text": text, "tags": spans}, HEAD)
+        target = TAGGING.encode_target({"text": text, "tags": spans}, HEAD)
         given = [(one["start"], one["end"], "place") for one in spans]
         assert decoded(reader, text, target, scheme) == given
 
@@ -396,7 +398,7 @@ def test_spans_anywhere_are_found_without_cutting_a_grapheme(
     start = data.draw(st.integers(0, len(text) - 1))
     end = data.draw(st.integers(start + 1, len(text)))
     row = {"text": text, "tags": [{"start": start, "end": end, "label": "name"}]}
-    target = tagging.encode_target(row, HEAD)
+    target = TAGGING.encode_target(row, HEAD)
     assert cuts.issuperset(json.loads(target)[0][:2])
     for reader in readers:
         for first, last, label in (found := decoded(reader, text, target)):
