@@ -1,4 +1,4 @@
-"""The errors a user can mend. The command line prints them in a line or two and exits with 2."""
+"""Errors that a user can fix. The command line prints them in a line or two and exits with 2."""
 
 from __future__ import annotations
 
@@ -6,24 +6,26 @@ import errno
 
 
 class UserError(ValueError):
-    """Wrong usage, recipe or data: says the rule, the value, and what to do."""
+    """Wrong usage, recipe or data. The message says the rule, the value, and what to do."""
 
 
 class RecipeError(UserError):
-    """The recipe itself is wrong: its file, a key, a value."""
+    """The recipe itself is wrong: its file, a key or a value."""
 
 
 class DataError(UserError):
-    """The rows cannot be trained on: missing column, empty split, too many rejected rows."""
+    """The rows cannot be used for training: missing column, empty split, too many rejected rows."""
 
 
 class ModelError(UserError):
-    """The model cannot be had: wrong name, wrong folder, no such version."""
+    """The model is not available: wrong name, wrong folder, no such version."""
 
 
 class UnusableVersion(ModelError):
-    """A registered version that is there by name alone: its files are gone, or are not those that
-    were registered, or it is none of ours."""
+    """A registered version that cannot be used.
+
+    Its files are gone or are not the registered ones, or Headrace did not register it.
+    """
 
 
 WRONG_NAME = frozenset(
@@ -40,5 +42,5 @@ WRONG_NAME = frozenset(
 
 
 def is_wrong_name(problem: BaseException) -> bool:
-    """Whether the system refused the name of a file: another name helps, trying again does not."""
+    """True if the system refused the name of a file: another name helps, a retry does not."""
     return isinstance(problem, OSError) and problem.errno in WRONG_NAME

@@ -1,4 +1,4 @@
-"""From a YAML file and `section.key=value` overrides to a checked Recipe."""
+"""Load a Recipe: read its YAML file, apply `section.key=value` overrides, and check it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from headrace.configs.errors import RecipeError
 from headrace.configs.schema import Recipe
 
 EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
-"""A number that YAML reads as text, for want of a point or a sign."""
+"""A number that YAML reads as text, because it has no point or no sign."""
 SHOWN_CHARS = 300
-"""Of a value, or of what is wrong with it."""
+"""Characters shown of a value, or of the error in it."""
 RENAMED = {
     "beams": "num_beams",
     "best_by": "metric_for_best_model",
@@ -28,16 +28,16 @@ RENAMED = {
     "schedule": "lr_scheduler_type",
     "warmup": "warmup_steps",
 }
-"""Keys of version 0.1, and their names since."""
+"""Keys of version 0.1, and their present names."""
 PATHS = {"files": ("train", "validation", "test"), "text": ("files",)}
-"""By kind of source, the keys that name files."""
+"""Keys that name files, by kind of source."""
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe, apply the overrides, check it; relative file paths become absolute.
+    """Read a recipe, apply the overrides, make file paths absolute, and check it.
 
-    Paths in the file start at the file's own folder, paths in overrides at the current one.
-    Raises RecipeError: file, key, value, and the nearest allowed key for an unknown one.
+    Paths in the file are relative to the file's folder, paths in overrides to the current one.
+    Raises RecipeError with file, key, value, and the nearest allowed key for an unknown one.
     """
     file = Path(path)
     try:
@@ -67,11 +67,11 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 MAX_VALUES = 100_000
-"""Of a recipe: aliases of aliases make millions out of a few lines."""
+"""Values of a recipe; aliases of aliases make millions out of a few lines."""
 
 
 class _Loader(yaml.SafeLoader):
-    """A YAML loader that refuses a key given twice."""
+    """YAML loader that refuses a key given twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -86,10 +86,10 @@ class _Loader(yaml.SafeLoader):
 
 
 def parsed(text: str) -> Any:
-    """YAML as plain values. Raises ValueError for what is no YAML, and for what has no end."""
+    """Parse YAML to plain values. Raises ValueError if it is invalid or has too many values."""
     try:
         content = yaml.load(text, _Loader)
-    except Exception as problem:  # besides its own errors those of int() and others
+    except Exception as problem:  # its own errors, and those of int() and others
         raise ValueError(_one_line(problem) or type(problem).__name__) from problem
     todo, n_values = [content], 0
     while todo:
@@ -105,7 +105,7 @@ def parsed(text: str) -> Any:
 
 
 def values_of(given: Sequence[str]) -> dict[str, Any]:
-    """The values of `NAME=VALUE`, as YAML reads them, and 1e-3 as a number. Raises RecipeError."""
+    """Parse `NAME=VALUE` arguments as YAML, with 1e-3 as a number. Raises RecipeError."""
     content: dict[str, Any] = {}
     for one in given:
         if "=" not in one:
@@ -139,7 +139,7 @@ def _apply(content: dict[str, Any], override: str) -> None:
 
 
 def _absolute_paths(content: dict[str, Any], base: Path) -> None:
-    """Make the relative paths of files (and of a model folder) start at `base`."""
+    """Make the relative paths of files (and of a model folder) absolute, in place, from `base`."""
     data, model = content.get("data"), content.get("model")
     source = data.get("source") if isinstance(data, dict) else None
     if isinstance(source, dict):
@@ -169,9 +169,9 @@ def explain(
     content: Any,
     overridden: Collection[str] = (),
 ) -> list[str]:
-    """One line a key: file, key, what is wrong, and the nearest allowed key.
+    """Return one line per key: file, key, what is wrong, and the nearest allowed key.
 
-    `content`: what was validated. `overridden`: keys, or sections, that do not come from the file.
+    `content`: the validated values. `overridden`: keys or sections that are not from the file.
     """
     found: dict[str, list[str]] = {}
     values: dict[str, str] = {}
@@ -194,7 +194,7 @@ def excerpt(text: str) -> str:
 
 
 def _place(content: Any, error: Mapping[str, Any]) -> list[str]:
-    """The key's path: without what pydantic puts into it to name the members of a union."""
+    """Return the key's path, without the parts that pydantic adds to name members of a union."""
     *above, last = error["loc"] or ("",)
     parts = []
     for part in above:
@@ -228,7 +228,7 @@ def _what_is_wrong(error: Mapping[str, Any], key: str, model: type[BaseModel]) -
 
 
 def _allowed_keys(model: type[BaseModel], path: Sequence[str]) -> list[str]:
-    """The field names of the section at `path`, looking through unions and defaults."""
+    """Return the field names of the section at `path`; unions and defaults are looked through."""
     sections: list[type[BaseModel]] = [model]
     for part in path:
         found: list[type[BaseModel]] = []
@@ -254,7 +254,7 @@ def _one_line(problem: Exception | str) -> str:
 
 
 def json_schema() -> dict[str, Any]:
-    """The recipe's JSON schema, for editors."""
+    """Return the JSON schema of a recipe, for editors."""
     return TypeAdapter(Recipe).json_schema()
 
 

@@ -1,8 +1,7 @@
-"""What a recipe may say, with the unit and the meaning of every field.
+"""Schema of a recipe, with the meaning and the unit of every field.
 
-A recipe is one YAML file. Unknown keys are errors. What belongs to one objective alone
-(class weights, beam width, ...) stands under `options` and is checked by that objective.
-Imports nothing of ours but `configs/errors.py`.
+A recipe is one YAML file. Unknown keys are errors. Settings of one objective alone (class weights,
+beam width, ...) go under `options`, and that objective checks them. Imports nothing of ours.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 
 class Section(BaseModel):
-    """The base of every part of a recipe: unknown keys and infinite numbers are refused."""
+    """Base of the sections of a recipe; refuses unknown keys and numbers infinite or too large."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
@@ -46,86 +45,86 @@ def _distinct(values: list[T]) -> list[T]:
 
 T = TypeVar("T")
 Distinct = Annotated[list[T], AfterValidator(_distinct)]
-"""A list that names nothing twice."""
+"""A list without duplicates."""
 
 # --- data ---------------------------------------------------------------------------------------
 
 
 class FilesSource(Section):
-    """Tables on disk or behind any fsspec URL: CSV, TSV, JSON lines, Parquet (by file ending)."""
+    """Tables on disk or at any fsspec URL: CSV, TSV, JSON lines, Parquet (by file extension)."""
 
     kind: Literal["files"]
     train: str | list[str]
-    """Path, glob or URL (or a list of them). Relative paths start at the recipe's own folder."""
+    """Path, glob or URL (or a list of them). Relative paths start at the recipe's folder."""
     validation: str | list[str] | None = None
-    """Given validation rows; drawn from train where this is absent."""
+    """Validation rows, given like `train`; by default they are sampled from train."""
     test: str | list[str] | None = None
-    """Given test rows; drawn from train where this is absent."""
+    """Test rows, given like `train`; by default they are sampled from train."""
     max_row_bytes: int = Field(2**26, ge=1)
-    """Longer rows are rejected as `row_too_large`, and take no memory."""
+    """Maximum bytes of a row. Longer rows are rejected as `row_too_large` and take no memory."""
 
 
 class HubSource(Section):
-    """A data set of the Hugging Face Hub."""
+    """A data set on the Hugging Face Hub."""
 
     kind: Literal["hub"]
     dataset: str
-    """Its id, such as `fancyzhx/ag_news`."""
+    """Id of the data set, such as `fancyzhx/ag_news`."""
     config: str | None = None
-    """The data set's configuration, where it has several."""
+    """Configuration of the data set, if it has several."""
     revision: str | None = None
-    """Commit or tag; pin it to make runs repeatable."""
+    """Commit or tag; set it to make runs repeatable."""
     train: str = "train"
     validation: str | None = None
     test: str | None = None
 
 
 class SqlSource(Section):
-    """One query against any database SQLAlchemy reaches."""
+    """One query against any database that SQLAlchemy supports."""
 
     kind: Literal["sql"]
     url: str
-    """SQLAlchemy URL. Write secrets as `${env:NAME}`: resolved when used, never stored."""
+    """SQLAlchemy URL. Write secrets as `${env:NAME}`: they are resolved when used, never stored."""
     query: str
-    """A SELECT. Give it an ORDER BY if row numbers should be stable."""
+    """A SELECT statement. Add an ORDER BY if row numbers should be stable."""
 
 
 class DocstringsSource(Section):
-    """Docstrings of Python packages installed here, labelled by package: real text, no download."""
+    """Docstrings of installed Python packages, labeled by package: real text without a download."""
 
     kind: Literal["docstrings"]
     packages: Distinct[str] = Field(min_length=2)
-    """Import names, such as `scipy`."""
+    """Import names of the packages, such as `scipy`."""
     per_package: int = Field(700, ge=1)
-    """At most so many distinct texts from each package."""
+    """Maximum number of distinct texts from each package."""
     form: Literal["sentence", "whole"] = "sentence"
-    """`sentence`: the first sentence with package names masked; `whole`: all of it, masked."""
+    """`sentence`: the first sentence; `whole`: all of the docstring. Package names are masked."""
 
 
 class DatesSource(Section):
-    """Dates written in many languages and in ISO 8601: made by the package babel, no download."""
+    """Dates in many languages and in ISO 8601, made with the package babel: no download."""
 
     kind: Literal["dates"]
     rows: int = Field(20_000, ge=100, le=10**9)
-    """Of training; validation and test have fewer."""
+    """Training rows; validation has 5% and test 10% of this number in addition."""
     unseen: float = Field(0.1, ge=0, lt=1)
-    """Share of the locales, and of the test rows, that training has nothing of."""
+    """Share of the locales that training never sees, and of the test rows that are in them."""
     seed: int = 0
 
 
 class TextSource(Section):
-    """Plain text in files, cut into pieces: the first ones train, the last ones test."""
+    """Plain text in files, cut into rows: the first ones for training, the last for testing."""
 
     kind: Literal["text"]
     files: str | list[str]
     """Path or glob (or a list of them), read one after the other. Relative paths start at the
-    recipe's own folder."""
+    recipe's folder."""
     chunk_chars: int = Field(2_000, ge=100)
-    """Characters of a row, at most."""
+    """Maximum characters of a row."""
     validation: float = Field(0.1, ge=0, lt=0.5)
-    """Share of the text in front of the test's."""
+    """Share of the text, taken from just before the test rows."""
     test: float = Field(0.1, ge=0, lt=0.5)
-    """Share of the text at its end."""
+    """Share of the text, taken from its end."""
 
 
 Source = Annotated[
@@ -135,19 +134,19 @@ Source = Annotated[
 
 
 class Splits(Section):
-    """How rows without a given split are drawn: by a hash of the normalised text, or of a group."""
+    """Random splits of rows without a given one, by a hash of the normalized text or the group."""
 
     group: str | None = None
-    """Column of what rows belong to, such as a thread or a customer: no group stands in two splits,
-    and its rows are resampled together. A row without one stands for itself."""
+    """Column with the group of each row, such as a thread or a customer. No group is in two splits,
+    and its rows are resampled together. A row without a group is a group of its own."""
 
     validation: float = Field(0.1, ge=0, lt=1)
     """Share of rows, 0 to 1."""
     test: float = Field(0.2, ge=0, lt=1)
     """Share of rows, 0 to 1."""
     salt: str = ""
-    """Change it to draw anew. Test rows that a champion learned from are then left out of the
-    comparison with it; where they are more than half, it is refused."""
+    """Change it to sample new splits. Test rows that the champion has learned from are then left
+    out of the comparison with it; if they are more than half, the comparison is refused."""
 
     @model_validator(mode="after")
     def _leave_some_for_training(self) -> Splits:
@@ -160,37 +159,40 @@ class Splits(Section):
 
 class Limits(Section):
     rejected: float = Field(0.1, ge=0, le=1)
-    """Largest share of rows that may be unusable before the run stops."""
+    """Largest share of unusable rows, 0 to 1; above it the run stops."""
     max_rows: int | None = Field(None, ge=1)
-    """Read only the first so many rows of each split."""
+    """Rows to read from the start of each split; all by default."""
     max_chars: int | None = Field(None, ge=1)
-    """Reject longer texts as `too_long` (otherwise they are truncated by tokens)."""
+    """Reject texts with more characters as `too_long`; by default none (see `long_text`)."""
     min_rows_per_label: int = Field(5, ge=1)
-    """Fewer training rows than this for a label is an error."""
+    """Smallest number of training rows for each label; fewer are an error."""
 
 
 class Deduplicate(Section):
-    """Training rows that also stand in validation or test are taken out (and counted)."""
+    """Removal of training rows that are also in validation or test, and of validation rows in test.
+
+    Removed rows are counted.
+    """
 
     exact: bool = True
-    """Compare normalised texts."""
+    """Remove rows whose normalized text is equal."""
     near: bool = True
-    """Compare word-shingle MinHashes."""
+    """Remove near duplicates: texts with similar sets of word shingles, found with MinHash."""
     threshold: float = Field(0.85, gt=0, le=1)
-    """Jaccard similarity from which two texts are near duplicates."""
+    """Smallest Jaccard similarity, 0 to 1, of two near duplicates."""
 
 
 class Data(Section):
     source: Source
     columns: dict[str, str] = {}
-    """Role to column name, such as `{text: review, label: stars}`; a role's own name by default."""
+    """Column of each role, such as `{text: review, label: stars}`; by default the role's name."""
     keep: Distinct[str] = []
-    """Further columns to carry along, for slices."""
+    """More columns to keep, for `evaluate.slices`."""
     splits: Splits = Splits()
     limits: Limits = Limits()
     deduplicate: Deduplicate = Deduplicate()
     baseline: bool = True
-    """Measure TF-IDF with logistic regression on the same split."""
+    """Measure a baseline, TF-IDF with logistic regression, on the same split."""
 
 
 # --- model and training -------------------------------------------------------------------------
@@ -206,33 +208,33 @@ class Lora(Section):
 
 
 class Scratch(Section):
-    """Random weights from a transformers config, with a tokenizer trained on the training rows."""
+    """Random weights for a transformers config, and a tokenizer trained on the training rows."""
 
     model_type: str = "bert"
-    """A transformers model type, such as `bert`."""
+    """transformers model type, such as `bert`."""
     tokens: Literal["bpe", "characters"] = "bpe"
-    """`bpe`: byte-pair encoding; `characters`: every character that the training rows have."""
+    """`bpe`: byte-pair encoding; `characters`: each character of the training rows is a token."""
     vocab_size: int = Field(8000, ge=100, le=1_000_000)
-    """Size of the tokenizer trained on the data, where it is `bpe`."""
+    """Vocabulary size of the tokenizer; for `bpe` only."""
     config: dict[str, int | float | str | bool] = {}
-    """Fields of that model type's config, such as `hidden_size`."""
+    """Fields of the model type's config, such as `hidden_size`."""
 
 
 class LongText(Section):
-    """What becomes of texts that are longer than the model: in training, evaluation and scoring."""
+    """Treatment of texts that are too long for the model: in training, evaluation and scoring."""
 
     strategy: Literal["truncate", "windows"] = "truncate"
-    """`truncate`: they are cut to `model.max_length`; `windows`: read in windows that overlap,
-    whose outputs are put together."""
+    """`truncate`: cut them to `model.max_length`; `windows`: read them in overlapping windows and
+    combine the outputs."""
     window: int | None = Field(None, ge=8)
-    """Tokens of a window, special ones included; `model.max_length` by default."""
+    """Tokens of a window, special tokens included; `model.max_length` by default."""
     stride: int | None = Field(None, ge=1)
-    """Tokens from the start of one window to the next; three quarters of a window by default."""
+    """Tokens from the start of one window to that of the next; by default 3/4 of a window."""
     pool: Literal["mean", "max", "attention", "vote"] = "mean"
-    """How the outputs of a text's windows are pooled (serving/text/pooling.py); `attention` is
+    """Pooling of the outputs of a text's windows (serving/text/pooling.py); `attention` is
     learned."""
     train_windows: int = Field(4, ge=1)
-    """Windows of a text that training sees in an epoch, drawn anew for each."""
+    """Windows per text that training sees in an epoch; they are sampled anew in each epoch."""
 
     @property
     def in_windows(self) -> bool:
@@ -245,43 +247,43 @@ class Model(Section):
     revision: str | None = None
     """Commit or tag of a Hub model."""
     scratch: Scratch = Scratch()
-    """Read only with `source: scratch`."""
+    """Used only with `source: scratch`."""
     max_length: int = Field(256, ge=4, le=10**8)
-    """Tokens that the model reads at a time, special tokens included. What becomes of longer texts:
-    see `long_text`."""
+    """Maximum tokens of one model input, special tokens included. For longer texts see
+    `long_text`."""
     trust_remote_code: bool = False
-    """Run Python code that comes with a Hub model. Only for authors you trust."""
+    """Run Python code that comes with a Hub model. Set it only for authors you trust."""
     lora: Lora | None = None
 
 
 class EarlyStopping(Section):
     patience: int = Field(2, ge=1)
-    """Evaluations without a better result before training stops."""
+    """Evaluations in a row without a better result after which training stops."""
 
 
 class Launch(Section):
-    """How many processes train, and where (passed on to torchrun)."""
+    """Training processes: their number and machines (passed on to torchrun)."""
 
     processes: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = "auto"
-    """Per machine; `auto`: one for each GPU, one on CPU."""
+    """Processes per machine; `auto`: one for each GPU, or one on CPU."""
     nodes: int = Field(1, ge=1, le=10_000)
-    """Machines."""
+    """Number of machines."""
     rendezvous: str | None = None
-    """`host:port` that all machines reach; needed with more than one."""
+    """`host:port` that all machines can reach; required if there are several."""
 
 
 class Train(Section):
     epochs: float = Field(3, gt=0, le=10**6)
     max_steps: int | None = Field(None, ge=1)
-    """Optimizer steps; ends training before `epochs` do."""
+    """Maximum optimizer steps; may end training before `epochs` are done."""
     batch_size: int = Field(32, ge=1)
-    """Rows an optimizer step sees, over all processes: kept when memory forces smaller pieces."""
+    """Rows per optimizer step, over all processes; kept even if memory forces smaller pieces."""
     batch_tokens: int | None = Field(None, ge=64)
-    """In place of `batch_size`: tokens of a step, padding included. Of text to text, those of the
-    longer side."""
+    """Tokens per optimizer step, padding included, in place of `batch_size`. For text to text, the
+    longer side of each pair counts."""
     learning_rate: float = Field(1e-4, gt=0)
     warmup_steps: float = Field(0.06, ge=0)
-    """Steps with a rising learning rate; below 1: a share of all steps."""
+    """Steps over which the learning rate rises; below 1, a share of all steps."""
     lr_scheduler_type: Literal["linear", "cosine", "constant_with_warmup", "inverse_sqrt"] = (
         "linear"
     )
@@ -290,24 +292,24 @@ class Train(Section):
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     freeze_embeddings: bool = False
     gradient_checkpointing: bool = False
-    """Compute the layers' results again on the way back and keep none of them: less memory, for
-    more time."""
+    """Recompute the activations of the layers in the backward pass instead of storing them: less
+    memory, more time."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """`auto`: bf16 where the hardware multiplies it natively, else fp32."""
+    """`auto`: bf16 if the hardware multiplies it natively, else fp32."""
     evaluations_per_epoch: int = Field(1, ge=1)
-    """How often validation rows are scored and a checkpoint is written."""
+    """Evaluations on the validation rows per epoch; each writes a checkpoint."""
     checkpoint_minutes: float | None = Field(10, gt=0)
-    """A checkpoint is also written when the last one is this old, so that a killed run loses no
-    more; null: with evaluations only. Each holds the weights and, for each that is trained, two
-    numbers of the optimizer: 12 bytes a parameter. The newest and the best are kept, and while one
-    is written there are three. Training waits for the disk, a second or two for each GB. No result
-    depends on it."""
+    """Minutes after which another checkpoint is written, so that a killed run loses no more; null:
+    only after evaluations. A checkpoint holds the weights and, for each trained weight, two numbers
+    of the optimizer: 12 bytes per parameter. The newest and the best are kept, and while one is
+    being written there are three. Training waits for the disk, one or two seconds per GB. No result
+    depends on this setting."""
     metric_for_best_model: str | None = None
-    """Validation metric that picks the checkpoint; the objective's own by default."""
+    """Validation metric that picks the best checkpoint; by default the objective's own."""
     early_stopping: EarlyStopping | None = None
     seed: int = 0
     threads: int | None = Field(None, ge=1, le=1024)
-    """CPU threads per process; all cores this process may use by default."""
+    """CPU threads per process; by default the available cores, shared among the processes."""
     launch: Launch = Launch()
 
 
@@ -317,92 +319,94 @@ Variant = Literal["fp32", "fused", "fp16", "fp16_plain", "int8"]
 
 
 class Gate(Section):
-    """What an ONNX file must prove on real validation rows before it may be registered."""
+    """Parity check that an ONNX variant must pass on real validation rows to be registered."""
 
     rows: int = Field(256, ge=8)
-    """Validation rows compared."""
+    """Validation rows to compare."""
     max_metric_drop: float = Field(0.005, ge=0)
-    """Largest loss of the deciding metric against PyTorch, as a share of its scale, which is 1
-    (accuracy, bits per byte) or 100 (BLEU, chrF)."""
+    """Largest loss of the deciding metric against PyTorch, as a share of the metric's scale, which
+    is 1 (accuracy, bits per byte) or 100 (BLEU, chrF)."""
     min_agreement: float = Field(0.98, ge=0, le=1)
-    """Smallest share of rows on which the decision is PyTorch's own; of models that write, of
-    tokens behind up to 32 prompts."""
+    """Smallest share of rows on which the variant decides as PyTorch does, 0 to 1. For generative
+    models, the share of tokens after up to 32 prompts."""
 
 
 class Export(Section):
     variants: Distinct[Variant] = ["fp32", "fused", "int8"]
-    """fp32 is always made: it is the reference. fp16 and fp16_plain, which is for TensorRT, need
-    a CUDA device."""
+    """ONNX variants to make. fp32 is always made: it is the reference. fp16 and fp16_plain (for
+    TensorRT) need a CUDA device."""
     gate: Gate = Gate()
     calibration_rows: int = Field(256, ge=8)
-    """Training rows that set the ranges of static int8."""
+    """Training rows that set the ranges of static int8 quantization."""
     default: Literal["fastest"] | Variant = "fastest"
-    """Variant that scoring uses: the fastest measured here, or a fixed one."""
+    """Variant that scoring uses: the fastest one measured here, or a fixed one."""
 
 
 class Evaluate(Section):
     slices: Distinct[str] = []
-    """Columns of `data.keep` to report by; label, if there is one, and length always are."""
+    """Columns of `data.keep` to slice by; label, if there is one, and length are always slices."""
     resamples: int = Field(2000, ge=100, le=10**6)
-    """Bootstrap resamples behind every interval."""
+    """Bootstrap resamples for each confidence interval."""
     confidence: float = Field(0.95, gt=0.5, lt=1)
-    """Width of the intervals."""
+    """Confidence level of the intervals."""
 
 
 class SliceGuard(Section):
     max_drop: float = Field(0.1, ge=0)
-    """A slice may not lose more than this share of the metric's scale."""
+    """Largest loss of a slice, as a share of the metric's scale."""
     min_rows: int = Field(50, ge=1)
-    """With at least so many test rows a slice has lost what it was measured to lose. With fewer,
-    chance alone moves it: it fails only where the interval of its loss, corrected for the number of
-    such slices, lies beyond the limit."""
+    """Test rows from which the measured loss of a slice counts as it is (copies of a text, or rows
+    of a group, count once). A smaller slice can move by chance alone: it fails only if the
+    confidence interval of its loss, corrected for the number of such slices, lies beyond the
+    limit."""
 
 
 class Promote(Section):
-    """When a candidate replaces the champion."""
+    """Rules for replacing the champion by a candidate."""
 
     rule: Literal["better", "not_worse"] = "better"
-    """`better`: the interval of the gain over the champion lies above 0; `not_worse`: above
-    -margin."""
+    """`better`: the confidence interval of the gain over the champion must lie above 0;
+    `not_worse`: above -margin."""
     metric: str | None = None
-    """The objective's own by default."""
+    """Metric that decides; by default the objective's own."""
     margin: float = Field(0.01, ge=0)
     """Loss that `not_worse` accepts, as a share of the metric's scale: 0.01 is a point of BLEU."""
     min_value: float | None = None
-    """No model below this value of the metric, champion or not. Needed where the champion is
-    damaged, so that there is nothing to compare with."""
+    """Worst value of the metric that may be promoted, with or without a champion; none by default.
+    Required to replace a damaged champion, with which nothing can be compared."""
     baseline: Literal["not_below", "ignore"] = "not_below"
-    """`not_below`: a model that the paired interval puts below its TF-IDF baseline is refused, a
-    first one too; `ignore`: the baseline is shown and nothing more."""
+    """`not_below`: refuse a model that the paired interval puts below its TF-IDF baseline, even the
+    first one; `ignore`: only show the baseline."""
     slices: SliceGuard | None = SliceGuard()
     max_latency_ratio: float | None = Field(None, gt=0)
-    """Candidate's time per token over the champion's, both measured here."""
+    """Largest ratio of the candidate's time per token to the champion's, both measured here."""
     max_size_mb: float | None = Field(None, gt=0)
-    """Size of the default variant in megabytes (10^6 bytes)."""
+    """Largest size of the default variant in megabytes (10^6 bytes)."""
 
 
 class Score(Section):
-    """Defaults of scoring jobs; stored with the model."""
+    """Defaults for scoring jobs, stored with the model."""
 
     chunk_rows: int | None = Field(None, ge=1)
-    """Input rows per commit; 10,000 by default, and 500 where texts are read in windows."""
+    """Input rows per commit; 10,000 by default, or 500 if texts are read in windows."""
     max_rejected: float = Field(0.1, ge=0, le=1)
-    """Share of rows with an error above which the job ends with exit code 4."""
+    """Share of rows with an error, 0 to 1, above which the job ends with exit code 4."""
     max_row_bytes: int = Field(2**26, ge=1)
-    """Longer rows of the input have the error `row_too_large` and take no memory."""
+    """Maximum bytes of a row of the input. Longer rows get the error `row_too_large` and take no
+    memory."""
     csv_safe: bool = False
-    """Mark cells of CSV parts that a spreadsheet would run; see docs/scoring.md."""
+    """Mark cells of CSV output that a spreadsheet would run as formulas; see docs/scoring.md."""
 
 
 class Recipe(Section):
-    """One model: its data, its training, its gates. The whole of what `headrace train` reads."""
+    """Recipe of one model: its data, training and checks. `headrace train` reads nothing else."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name in the model registry."""
     objective: str
-    """A file name in tasks/objectives, such as `classification`."""
+    """Name of a module in tasks/objectives, such as `classification`."""
     options: dict[str, object] = {}
-    """The objective's own settings; see its `Options`."""
+    """Settings of the objective; see its class `Options`."""
     data: Data
     model: Model
     long_text: LongText = LongText()

@@ -1,10 +1,10 @@
 """Secrets: resolved where they are used, masked wherever something is printed, logged or stored.
 
-`mask` finds secrets in two ways: by the place where they stand (a URL, `name=value`, a header, a
-dictionary as text), and, wherever they stand, by their value where that is known: resolved from
-`${env:NAME}`, seen in a URL that the user gave (`note`), or held by an environment variable whose
-name says so. `guard` puts it behind logging, warnings and uncaught exceptions of a process.
-Standard library only.
+`mask` finds secrets in two ways: by their context (a URL, `name=value`, a header, a dictionary as
+text) and, in any context, by a value that is known: resolved from `${env:NAME}`, seen in a URL that
+the user gave (`note`), or held by an environment variable whose name says that it is a secret.
+`guard` applies it to the logging, warnings and uncaught exceptions of a process.
+Imports nothing but the standard library and configs/errors.py.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from headrace.configs.errors import RecipeError
 HIDDEN = "***"
 PLACEHOLDER = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
 MIN_KNOWN = 6
-"""Characters of a value that is masked wherever it stands: a shorter one is in too many words."""
+"""Characters of the shortest value masked in any context; shorter ones are in too many words."""
 MIN_VARIABLE = 8
-"""The same for variables of the environment, which may have nothing to do with us."""
+"""MIN_KNOWN for environment variables, which may have nothing to do with us."""
 
-# --- where secrets stand --------------------------------------------------------------------------
+# --- contexts of secrets --------------------------------------------------------------------------
 
 _SCHEME = r"[A-Za-z][A-Za-z0-9+.-]{0,20}://"
 URL = re.compile(
     rf"(?P<scheme>{_SCHEME})(?P<user>(?:\$\{{env:\w+\}}|[^/:\s\"'<>\[\]])*):"
-    # A quote ends a URL, unless it is amid a word; so does the scheme of the next URL.
+    # A quote ends a URL, unless it is inside a word; so does the scheme of the next URL.
     rf"(?P<rest>(?:(?!{_SCHEME})(?:[^\s\"'<>]|[\"'](?=[^\s,:;)\]}}>\"'])))*)"
 )
-"""`scheme://user:` and what may be a password, or a port."""
+"""`scheme://user:` and the text after it, which may be a password or a port."""
 PORT = re.compile(r"\d{1,5}(?=[/?#]|$)")
 NO_PORTS = ("s3", "s3a", "s3n", "gs", "gcs", "abfs", "abfss", "az", "adl", "wasb", "wasbs", "oss")
-"""Object stores: what follows a colon there is a secret, whatever it looks like."""
+"""Object stores, which have no ports: text after the colon is always a secret."""
 
 _NAME = r"""(?:
     password | passwd | passphrase | secret | (?<![A-Za-z0-9_-])(?:sig|sas|token)
@@ -53,17 +53,17 @@ _NAME = r"""(?:
   | shared[_-]?access[_-]?signature | x-(?:amz|goog)-(?:signature|credential)
   | auth[_-]?string | (?<=[;&?{"'])(?:\s*)pwd
 )"""
-# ... without what ends a sentence
+# ... without the punctuation that ends a sentence
 _RUN = r"(?:\$\{env:\w+\}|(?:[^\s&;\"'`<>\\]|[\"'](?=\w))+(?<![,.)\]}:]))"
 _QUOTED = r"(?P<q>\\*[\"'])(?P<quoted>(?:\\\\.|(?!(?P=q)).)+?)(?P=q)"
 PLACES = tuple(
     re.compile(pattern, re.VERBOSE | re.IGNORECASE | re.MULTILINE)
     for pattern in (
-        # name=value in a query, an environment, a connection string, code; {value} is ODBC's.
+        # name=value in a query, an environment, a connection string, code; {value} in ODBC
         rf"{_NAME}\s*=\s*(?:{_QUOTED}|\{{(?P<braced>[^}}\n]+)\}}|(?P<bare>{_RUN}))",
         # 'name': 'value', also as JSON within JSON
         rf"{_NAME}\\*[\"']\s*:\s*b?(?:{_QUOTED}|(?P<bare>\d{{6,}}))",
-        # name: value, as YAML has it: to the end of the line, or it may be prose
+        # name: value, as in YAML: only to the end of the line, since it may be prose otherwise
         rf"{_NAME}:[ \t]+(?:{_QUOTED}|(?P<bare>[^\s\"',;]{{6,}}))(?=[ \t]*[,;}}]?$)",
         # percent-encoded within another value
         r"(?:password|pwd|secret|accountkey|accesskey|sig)%3D"
@@ -75,7 +75,7 @@ PLACES = tuple(
         r"(?P<bare>[^\"'\r\n\\]+)",
         r"\bbearer\s+(?=[^\s]*\d)(?P<bare>[A-Za-z0-9._~+/-]{12,}=*)",
         r"\b(?:set-)?cookie:\s*(?P<bare>[^\"'\r\n\\]+)",
-        # what its maker made recognisable
+        # secrets with a prefix that makes them recognizable
         r"\b(?P<bare>gh[pousr]_\w{20,}|github_pat_\w{20,}|hf_[A-Za-z]{20,}|glpat-[\w-]{20,}"
         r"|xox[abprs]-[\w-]{10,}|sk-[\w-]{20,}|dapi[0-9a-f]{32}|pypi-[\w-]{20,}"
         r"|eyJ[\w-]+\.eyJ[\w-]+\.[\w-]*)",
@@ -88,9 +88,9 @@ NOTHING = re.compile(
     r"|(?:\*\*\*|(?:\$|%24)(?:\{|%7B)env(?::|%3A)\w+(?:\}|%7D))+)",
     re.IGNORECASE,
 )
-"""What stands in a secret's place and is none: a placeholder, or what we left there."""
+"""Text in the place of a secret that is not one: a placeholder, or our own mask."""
 KEY = re.compile(rf"(?:.*?{_NAME}|pwd|authorization)", re.VERBOSE | re.IGNORECASE)
-"""A key of a dictionary whose value is a secret."""
+"""Key of a dictionary whose value is a secret."""
 VARIABLE = re.compile(
     r".*(?:PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY|ACCESS_KEY|SECRET_KEY|ACCOUNT_KEY|STORAGE_KEY"
     r"|AUTH_STRING)",
@@ -100,19 +100,19 @@ VARIABLE = re.compile(
 P = ParamSpec("P")
 R = TypeVar("R")
 Span = tuple[int, int, str]
-"""From, to, and what stands there instead."""
+"""Start, end, and the replacement."""
 
 _known: dict[str, str] = {}
-"""Secret to what stands in its place."""
+"""Known secrets and their replacements."""
 
 
-# --- what the others call -------------------------------------------------------------------------
+# --- public functions -----------------------------------------------------------------------------
 
 
 def resolve(text: str) -> str:
-    """Replace `${env:NAME}` by that variable. Raises RecipeError naming one that is not set.
+    """Replace each `${env:NAME}` by the variable. Raises RecipeError naming one that is not set.
 
-    The value is known from then on, and masked as its placeholder.
+    From then on the value is known, and masked as its placeholder.
     """
 
     def value(match: re.Match[str]) -> str:
@@ -126,9 +126,9 @@ def resolve(text: str) -> str:
 
 
 def note(given: Any) -> None:
-    """Know the secrets of the URLs and settings that a user gave: strings, or values with strings.
+    """Remember the secrets in the URLs and settings that a user gave, in any JSON value.
 
-    Libraries quote them in pieces, without what would tell where they stand.
+    Libraries quote them in pieces, without the context by which `mask` would find them.
     """
     for text in _strings(given):
         for start, end, _ in _placed(text):
@@ -140,7 +140,7 @@ def note(given: Any) -> None:
             if NOTHING.fullmatch(password):
                 continue
             _remember(password)
-            # A `/` or `@` in it ends the host, or the bucket, for others.
+            # For other parsers, a `/` or `@` in the password ends the host or the bucket.
             pieces = re.split(r"[/@?#:]", password)
             _remember(f"{user}:{pieces[0]}", f"{user}:{HIDDEN}")
             for piece in pieces:
@@ -148,7 +148,7 @@ def note(given: Any) -> None:
 
 
 def mask(text: str) -> str:
-    """The text with `***` in place of every secret; what has none comes back as it is."""
+    """Return the text with each secret replaced, by `***` or by its placeholder if it has one."""
     spans = sorted([*_literal(text), *_placed(text)], key=lambda one: (one[0], -one[1]))
     parts, at = [], 0
     for start, end, shown in spans:
@@ -159,9 +159,10 @@ def mask(text: str) -> str:
 
 
 def concealed(override: str) -> str:
-    """`section.key=value` with `${env:...}` in place of its secrets, for what stores it.
+    """Return `section.key=value` with its secrets replaced by `${env:...}`, so it can be stored.
 
-    This process and its children resolve it; only sources are resolved at all.
+    This process and its children can resolve it. Only sources are ever resolved, so only an
+    override of `data.source` is changed.
     """
     if not override.startswith("data.source"):
         return override
@@ -173,7 +174,7 @@ def concealed(override: str) -> str:
 
 
 def masked(value: Any) -> Any:
-    """A JSON value whose strings are masked; those under a key like `password` whole."""
+    """Return a JSON value with its strings masked, and those under a key like `password` hidden."""
     if isinstance(value, str):
         return mask(value)
     if isinstance(value, Mapping):
@@ -185,7 +186,7 @@ def masked(value: Any) -> Any:
 
 
 def mask_exception(problem: BaseException) -> None:
-    """Mask what the exception and those behind it say, in place: others print and store them."""
+    """Mask the texts of an exception and its causes, in place: libraries print and store them."""
     seen: set[int] = set()
     todo: list[BaseException | None] = [problem]
     while todo:
@@ -204,7 +205,7 @@ def mask_exception(problem: BaseException) -> None:
 
 
 def masking(call: Callable[P, R]) -> Callable[P, R]:
-    """The function, whose exceptions say no secret to whoever tells or stores them."""
+    """Decorate a function: its exceptions are masked, since its callers print or store them."""
 
     @functools.wraps(call)
     def masked_call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -218,7 +219,7 @@ def masking(call: Callable[P, R]) -> Callable[P, R]:
 
 
 def guard() -> None:
-    """Mask all that this process logs, warns of and dies of."""
+    """Mask all logs, warnings and uncaught exceptions of this process."""
     if getattr(logging.getLogRecordFactory(), "masks", False):
         return
     make, show = logging.getLogRecordFactory(), warnings.formatwarning
@@ -228,7 +229,7 @@ def guard() -> None:
         if type(made) is logging.LogRecord:
             made.__class__ = MaskedRecord
         if isinstance(made.exc_info, tuple) and made.exc_info[1] is not None:
-            # A formatter takes this text where there is one.
+            # A formatter uses this text if it is set.
             made.exc_text = mask("".join(traceback.format_exception(made.exc_info[1])).rstrip())
         return made
 
@@ -251,12 +252,12 @@ def _die(kind: type[BaseException], problem: BaseException, where: TracebackType
 
 
 def _placed(text: str) -> Iterator[Span]:
-    """Secrets by where they stand."""
+    """Yield the secrets that are found by their context."""
     for match in URL.finditer(text):
         start, rest = match.start("rest"), match["rest"]
         if PORT.match(rest) and match["scheme"][:-3].lower() not in NO_PORTS:
             continue
-        # The last @ ends the password: one before the query, where there is one.
+        # The last @ ends the password; one before the query, if there is any.
         end = re.split(r"[?#]", rest, maxsplit=1)[0].rfind("@")
         end = rest.rfind("@") if end < 0 else end
         if end > 0 and not NOTHING.fullmatch(rest[:end]):
@@ -269,7 +270,7 @@ def _placed(text: str) -> Iterator[Span]:
 
 
 def _literal(text: str) -> Iterator[Span]:
-    """Known secrets, wherever they stand."""
+    """Yield the known secrets, in any context."""
     for secret, shown in (_of_environment() | _known).items():
         start = text.find(secret)
         while start >= 0:
@@ -296,7 +297,7 @@ def _remember(secret: str, shown: str = HIDDEN) -> None:
 
 
 def _written(secret: str) -> set[str]:
-    """The ways in which others write it."""
+    """Return the forms in which a secret is written: percent-encoded, as JSON, as a Python repr."""
     plain = unquote(secret)
     ways = {secret, plain, quote(plain), quote(plain, safe="")}
     ways |= {json.dumps(way)[1:-1] for way in ways} | {repr(way)[1:-1] for way in ways}

@@ -1,4 +1,4 @@
 from headrace.configs import secrets
 
-# Here begin the processes that log to terminals and servers: commands, and the runs of a worker.
+# Commands and flow runs import this package first, so that secrets are masked in their logs.
 secrets.guard()

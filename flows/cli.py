@@ -1,9 +1,9 @@
 """The command line: `headrace init|check|train|score|bench|history|promote|rollback|report`.
 
-Exit codes: 0 done; 1 failed; 2 wrong usage, recipe or input (with
-many input files the others are scored); 3 the run worked and the gate refused
-promotion; 4 finished with rejected rows above the limit. Each command imports what it needs, so
-that `headrace score` does not wait for torch.
+Exit codes: 0 done; 1 failed; 2 wrong usage, recipe or input (if some of several input files cannot
+be read, the others are scored); 3 the run succeeded and promotion was refused; 4 finished with
+rejected rows above the limit; 130 interrupted. Each command imports only what it needs, so that
+`headrace score` does not wait for torch.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from headrace.serving.errors import ServingError
 if TYPE_CHECKING:
     from headrace.serving.jobs.report import Report
 
-os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # it sets its logger's level when imported
+os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # read when huggingface_hub is imported
 ABOUT = "Fine-tune text models on a schedule and score a lot of text cheaply."
 DONE, FAILED, WRONG_USAGE, REFUSED, REJECTED = range(5)
 LOGGER = "headrace"
 CHATTY = ("huggingface_hub", "datasets")
-"""Their retries are told line by line; what failed in the end is in the error."""
+"""Libraries that log every retry; the final error says what failed."""
 
 Result = tuple[int, Any, str]
-"""Exit code, the object for --json, the text for people."""
+"""Exit code, the object for --json, and the text for people."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,7 +52,7 @@ def call(argv: Sequence[str] | None = None) -> tuple[int, Any]:
         return _failed(problem, WRONG_USAGE, arguments)
     except KeyboardInterrupt:
         return 130, None
-    except Exception as problem:  # noqa: BLE001  # the outermost place; --debug shows it whole
+    except Exception as problem:  # noqa: BLE001  # the last resort; --debug shows the traceback
         code = WRONG_USAGE if is_wrong_name(problem) else FAILED
         return _failed(problem, code, arguments)
     _say(value if arguments.json else text)
@@ -60,7 +60,7 @@ def call(argv: Sequence[str] | None = None) -> tuple[int, Any]:
 
 
 def _say(told: Any, file: TextIO | None = None) -> None:
-    """Print text, or a JSON value, without secrets; whatever a command prints goes through here."""
+    """Print text or a JSON value, with secrets masked; all output of commands goes through here."""
     if isinstance(told, str):
         print(secrets.mask(told), file=file)
     else:
@@ -82,7 +82,7 @@ def _failed(problem: Exception, code: int, arguments: argparse.Namespace) -> tup
 
 
 def _log_to_stderr(level: int) -> None:
-    """Our own loggers as plain lines; other people's only from warnings on."""
+    """Log our own messages as plain lines; of other libraries only warnings and errors."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger(LOGGER)
@@ -94,8 +94,10 @@ def _log_to_stderr(level: int) -> None:
 
 
 def _silence_prefect(*, unless: bool) -> None:
-    """Prefect tells every failure with its traceback; we tell it in a line, and the API still gets
-    the whole."""
+    """Stop Prefect from printing each failure with its traceback.
+
+    We print one line instead, and the API still gets the whole traceback.
+    """
     if not unless:
         logging.getLogger("prefect").propagate = False
 
@@ -138,14 +140,14 @@ def train(arguments: argparse.Namespace) -> Result:
     from headrace.configs.load import load
     from headrace.flows.prefect_server import prefect_api
 
-    load(arguments.recipe, arguments.overrides)  # a typo is told before anything starts
+    load(arguments.recipe, arguments.overrides)  # reports a typo before anything starts
     with prefect_api(verbose=arguments.debug):
         from headrace.flows import summary
         from headrace.flows.training import training
 
         _silence_prefect(unless=arguments.debug)
         recipe = str(Path(arguments.recipe).resolve())
-        # Prefect keeps what its flows are called with.
+        # Prefect stores the parameters of a flow run.
         overrides = [secrets.concealed(one) for one in arguments.overrides]
         outcome = cast(summary.Outcome, training(recipe, overrides))
     value = dataclasses.asdict(outcome)
@@ -161,7 +163,7 @@ JOBS_OWN = (
     "workers",
     "threads",
 )
-"""What a job takes beside the command line's own arguments."""
+"""Arguments of a job that --option may not set, like those of the command line itself."""
 OPTIONS = (
     "device", "engine", "format", "partition_by", "chunk_rows", "retry_rejected", "max_rejected",
     "tune", "probabilities", "max_row_bytes", "csv_safe",
@@ -190,7 +192,7 @@ def score(arguments: argparse.Namespace) -> Result:
         "variant": arguments.variant,
         "options": options,
     }
-    # Prefect takes seconds to import: only where somebody wants to see the run there.
+    # Importing Prefect takes seconds: only if its API is set, to show the run there.
     in_prefect = "PREFECT_API_URL" in os.environ
     report = _scored_as_flow(given, arguments) if in_prefect else _scored(**given)
     code = REJECTED if report.too_many_rejected else DONE
@@ -221,7 +223,7 @@ def _scored_as_flow(given: dict[str, Any], arguments: argparse.Namespace) -> Rep
         _silence_prefect(unless=arguments.debug)
         state = scoring(**given, return_state=True)
         if state.is_failed() and LEFT_OUT not in str(state.message):
-            state.result()  # raises what went wrong
+            state.result()  # raises the error
         return Report(**(open_output(arguments.output).read(REPORT) or {}))
 
 
@@ -249,14 +251,14 @@ def history(arguments: argparse.Namespace) -> Result:
 def promote(arguments: argparse.Namespace) -> Result:
     from headrace.tasks.registry import versions
 
-    entry = versions.promote(arguments.name, arguments.version, why=arguments.why)
+    entry = versions.promote(arguments.name, arguments.version, reason=arguments.reason)
     return DONE, dataclasses.asdict(entry), entry.line()
 
 
 def rollback(arguments: argparse.Namespace) -> Result:
     from headrace.tasks.registry import versions
 
-    entry = versions.rollback(arguments.name, why=arguments.why)
+    entry = versions.rollback(arguments.name, reason=arguments.reason)
     return DONE, dataclasses.asdict(entry), entry.line()
 
 
@@ -275,7 +277,7 @@ def report(arguments: argparse.Namespace) -> Result:
 
 
 class Once(argparse.Action):
-    """Refuses an option given twice: argparse would keep the last value and tell nobody."""
+    """Action that refuses an option given twice; argparse would silently keep the last value."""
 
     def __call__(
         self,

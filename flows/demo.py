@@ -1,8 +1,8 @@
-"""`make demo` and its kin: a recipe of ours from text to scored rows, with what this machine has.
+"""Demo of one of our recipes, from text to scored rows, for `make demo` and its variants.
 
     python -m headrace.flows.demo [docstrings | translate | generate]
 
-The same calls a user makes: `headrace train`, then `headrace score` on rows training never saw.
+It makes the calls that a user makes: `headrace train`, then `headrace score` on held-out rows.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from headrace.tasks.reporting.html import excerpt
 
 RECIPES = Path(configs.__file__).parent
 HELD_OUT = {"generate": 40}
-"""Rows that are scored; by default all that were held out."""
+"""Held-out rows to score, by recipe; the default is all of them."""
 SHOWN, SHOWN_CHARS = 5, 60
-"""Scored rows that are printed, of each text so many characters."""
+"""Scored rows to print, and characters to print of each text."""
 
 
 def main(recipe: str = "docstrings") -> int:
     file = RECIPES / f"{recipe}.yaml"
-    # A candidate that is refused (exit 3) is a finished run: the champion scores.
+    # A run with a refused candidate (exit 3) is finished too: the champion scores.
     code, outcome = cli.call(["train", str(file)])
     if code not in (cli.DONE, cli.REFUSED):
         return code
@@ -47,7 +47,7 @@ def main(recipe: str = "docstrings") -> int:
 
 
 def write_held_out(recipe: Path, prepared: Path, table: Path, n_rows: int | None) -> None:
-    """The test rows as a CSV with what is expected of each, written aside and renamed."""
+    """Write the test rows and their expected outputs as CSV, aside and renamed."""
     from datasets import load_from_disk
 
     from headrace.configs.load import load
@@ -67,12 +67,12 @@ def write_held_out(recipe: Path, prepared: Path, table: Path, n_rows: int | None
 
 
 def some_rows(table: Path, output: Path) -> str:
-    """What was given, and what the model makes of it."""
+    """Format the first scored rows: the input and the model's output."""
     import pyarrow.parquet as pq
 
     with table.open(newline="", encoding="utf-8") as file:
         given = [row[0] for row in islice(csv.reader(file), 1, SHOWN + 1)]
-    made = pq.read_table(output).column(2).to_pylist()  # behind `row` and what was kept
+    made = pq.read_table(output).column(2).to_pylist()  # after `row` and the kept column
     pairs = zip(given, made, strict=False)
     return "\n".join(
         f"  {excerpt(text, SHOWN_CHARS)}  →  {excerpt(str(answer), SHOWN_CHARS)}"

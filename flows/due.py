@@ -1,7 +1,7 @@
-"""The day that `{date}` stands for in the output of a scoring job.
+"""Value of `{date}` in the output of a scoring job: the day the run is due.
 
-A run that a schedule started is due on the day that the schedule's own clock shows; Prefect itself
-counts in UTC. Imports prefect only inside a run.
+For a scheduled run that is the day in the schedule's own time zone; Prefect itself counts in UTC.
+Imports prefect only inside a run.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ log = logging.getLogger(__name__)
 
 DATE = "{date}"
 UNNAMED = "UTC"
-"""The time zone of a schedule that names none."""
+"""Time zone of a schedule that names none."""
 
 
 def today(output: str) -> str:
-    """The output of a job that a person starts here and now: the day of this machine's clock."""
+    """Fill in the output of a job that a person starts now: the day of this machine's clock."""
     return _filled_in(output, datetime.now().astimezone(), "this machine's time zone")
 
 
 def of_this_run(output: str) -> str:
-    """The output of the flow run that calls this.
+    """Fill in the output of the flow run that calls this.
 
-    Of a run within runs, the outermost one is what was due.
+    For a run within other runs, the day is that of the outermost one.
     """
     if DATE not in output:
         return output
@@ -44,10 +44,10 @@ def of_this_run(output: str) -> str:
 
 
 def zone_of(run: FlowRun, client: Any) -> tuple[tzinfo | None, str]:
-    """The time zone in which a run is due, and whose it is; None: this machine's.
+    """Return the time zone in which a run is due (None: this machine's), and whose it is.
 
-    It is that of the schedule that made the run; for one started by hand, that of the deployment's
-    schedules where they agree.
+    It is that of the schedule that created the run. For a run started by hand it is that of the
+    deployment's schedules, if they agree.
     """
     if run.deployment_id is None:
         return None, "this machine's time zone"

@@ -1,8 +1,9 @@
-"""A Prefect API for this process: the one PREFECT_API_URL names, else an embedded server.
+"""Prefect API for this process: the server at PREFECT_API_URL, or else an embedded one.
 
-Prefect's own temporary server outlives a flow that is killed. Ours hangs on a lifeline and ends
-with us, whatever ends us. Must not import prefect: its settings are read from the environment on
-import, and the environment is what this module prepares.
+Prefect's own temporary server outlives a flow that is killed. Ours is supervised
+(tasks/runtime/supervised_process.py) and ends with this process, however that ends. This module
+must not import prefect at its top: prefect reads its settings from the environment on import, and
+`prefect_api` has to set them first.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ from headrace.configs.secrets import mask
 from headrace.tasks.runtime import supervised_process, workspace
 
 START_TIMEOUT_S = 120
-"""The first start makes a database (12 s on two idle cores); a busy machine may take far longer."""
+"""The first start creates a database: 12 s on two idle cores, and far longer on a busy machine."""
 DRAIN_TIMEOUT_S = 10
 
 
 @contextmanager
 def prefect_api(*, verbose: bool) -> Iterator[None]:
-    """Run the body with a Prefect API at hand; the embedded server starts while we import.
+    """Run the body with a Prefect API; the embedded server starts while we import prefect.
 
-    Raises RuntimeError when the embedded server does not come up.
+    Raises RuntimeError if the embedded server does not start.
     """
     quiet = {} if verbose else {"PREFECT_LOGGING_LEVEL": "WARNING"}
     for name, value in {
@@ -68,7 +69,7 @@ def prefect_api(*, verbose: bool) -> Iterator[None]:
                 str(port),
                 "--log-level",
                 "warning",
-                "--app-dir",  # uvicorn's default is the current folder
+                "--app-dir",  # the default is the current folder
                 str(home),
             ],
             env=server_env,
@@ -88,7 +89,7 @@ def prefect_api(*, verbose: bool) -> Iterator[None]:
 
 
 def _drain() -> None:
-    """Send what Prefect's background workers still hold, while there is a server to take it."""
+    """Send the events and logs that Prefect's workers still hold, while the server is running."""
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
 
@@ -103,7 +104,7 @@ def free_port() -> int:
 
 
 def wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    """Return when the API answers. Raises RuntimeError when the server ends or takes too long."""
+    """Return when the API answers. Raises RuntimeError if the server ends or takes too long."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline and server.poll() is None:
         try:

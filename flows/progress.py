@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, plain lines elsewhere, and an artifact in Prefect."""
+"""Progress of long runs: a bar on a terminal, plain lines elsewhere, and an artifact in Prefect."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Event = dict[str, Any]
 
 
 class Throttle:
-    """Calls through at most once in `every_s` seconds."""
+    """Callable that passes on at most one call in `every_s` seconds."""
 
     def __init__(self, call: Callable[..., None], every_s: float) -> None:
         self._call, self._every_s, self._last = call, every_s, float("-inf")
@@ -36,14 +36,14 @@ class Throttle:
 
 @contextmanager
 def bar(title: str, unit: str) -> Iterator[Callable[[int, int, str], None]]:
-    """Yields `advance(done, total, note)`."""
+    """Yield `advance(done, total, note)`, which updates a bar or logs lines."""
     if not sys.stderr.isatty():
         first: tuple[int, float] | None = None
 
         def say(done: int, total: int, note: str) -> None:
             nonlocal first
             now = time.monotonic()
-            first = first or (done, now)  # before it there was loading, or an earlier run
+            first = first or (done, now)  # loading, or an earlier run, came before
             made, seconds = done - first[0], now - first[1]
             left = timedelta(seconds=round(seconds * (total - done) / max(made, 1)))
             ending = f", {left} left" if made and done < total else ""
@@ -65,7 +65,7 @@ def bar(title: str, unit: str) -> Iterator[Callable[[int, int, str], None]]:
 
 
 class PrefectArtifact:
-    """A progress artifact of the present run."""
+    """Progress artifact of the current Prefect run."""
 
     def __init__(self, description: str) -> None:
         self._description = description
@@ -89,7 +89,7 @@ class PrefectArtifact:
 
 @contextmanager
 def of_training(run_id: str) -> Iterator[Callable[[Event], None]]:
-    """Yields what `train` calls with each event: to the terminal, MLflow and Prefect."""
+    """Yield a callback for events of `train`, which reports to the terminal, MLflow and Prefect."""
     from headrace.tasks.registry import tracking
 
     artifact = PrefectArtifact("Training")
@@ -108,7 +108,7 @@ def of_training(run_id: str) -> Iterator[Callable[[Event], None]]:
             }
             tracking.log_metrics(run_id, metrics, step=event["step"])
             if total := event.get("max_steps"):
-                # The latest of each kind, so that lines left out in between lose no validation.
+                # Keep the latest of each kind: a line that is throttled must not lose a validation.
                 if "validation" in event:
                     latest["validation"] = f"validation {numbers_in_words(event['validation'])}"
                 else:
@@ -126,7 +126,7 @@ def numbers_in_words(numbers: Mapping[str, float]) -> str:
 
 
 def scoring_note(now: dict[str, Any], seconds: float) -> str:
-    """Speed, padding, rejected rows, and the share of the time that each step has."""
+    """Format speed, padding, rejected rows, and the share of the time that each step takes."""
     notes = [
         f"{now['rows_now'] / seconds:,.0f} rows/s",
         f"{now['tokens'] / seconds:,.0f} tokens/s",
@@ -143,8 +143,10 @@ def scoring_note(now: dict[str, Any], seconds: float) -> str:
 
 @contextmanager
 def of_scoring(*, to_prefect: bool = False) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Yields a callback for the fields of `Progress` (serving/jobs/report.py): it shows them in the
-    terminal and in Prefect."""
+    """Yield a callback that shows a job's progress in the terminal and in Prefect.
+
+    It takes the fields of `Progress` (serving/jobs/report.py).
+    """
     artifact = PrefectArtifact("Scoring") if to_prefect else None
     started = time.monotonic()
     with bar("score", "rows") as advance:

@@ -1,4 +1,4 @@
-"""A scoring job as a Prefect flow: what a schedule runs every night."""
+"""A scoring job as a Prefect flow, which a schedule can run every night."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def scoring(
     options: dict[str, Any] | None = None,
     fan_out: int = 1,
 ) -> State[dict[str, Any]]:
-    """Score `source` into the folder `output`, in which `{date}` is the day the run was due, in the
-    time zone of its schedule (see flows/due.py).
+    """Score `source` into the folder `output`.
 
-    `options`: further arguments of `score` in tasks/scoring/score.py. `fan_out`: as many task runs
-    share the job, on as many machines as the flow's task runner has; input, output and model have
-    to be where each of them reaches them; Prefect is the engine then.
-    Ends Completed, or Completed as `Rejected` when too many rows had an error; Failed when input
-    files could not be read (the others are scored).
+    `{date}` in `output` is the day the run was due, in the time zone of its schedule (due.py).
+    `options`: further arguments of `score` in tasks/scoring/score.py. `fan_out`: number of task
+    runs that share the job, on as many machines as the flow's task runner has. Each of them must
+    be able to reach input, output and model; Prefect then takes the place of the engine.
+    Ends Completed, with the name `Rejected` if too many rows had an error; Failed if input files
+    could not be read (the others are scored).
     """
     given = {
         "model": model,
@@ -52,7 +52,7 @@ def scoring(
         "variant": variant,
         **(options or {}),
     }
-    # Rejected rows are few: they are not shared.
+    # Rejected rows are few: one process does them.
     alone = fan_out == 1 or given.get("retry_rejected")
     report = run_job(given) if alone else run_shares(given, fan_out)
     create_table_artifact(
@@ -77,7 +77,7 @@ def _is_passing(failure: BaseException | None) -> bool:
 RETRIED: dict[str, Any] = {
     "cache_policy": NO_CACHE,
     "persist_result": False,
-    # A worker that died or a disk that was full for a moment: the job goes on where it stood.
+    # For errors that pass, such as a disk that was full for a moment: the job resumes.
     "retries": 2,
     "retry_delay_seconds": [5, 30],
     "retry_condition_fn": lambda task, run, state: _is_passing(_failure(state)),
@@ -98,7 +98,7 @@ def run_share(given: dict[str, Any], chunks: Sequence[int]) -> None:
 
 
 def run_shares(given: dict[str, Any], fan_out: int) -> dict[str, Any]:
-    """The job in `fan_out` shares; this process plans it and holds it meanwhile."""
+    """Run the job in `fan_out` shares; this process plans it and holds the output's lock."""
     planned = arguments(**given)
     with job.begun(**planned) as begun:
         missing = begun.to_share()

@@ -1,4 +1,4 @@
-"""What a run did, in lines for people and in one object for programs."""
+"""Summary of a training run: lines for people and one object for programs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from headrace.tasks.training.train import size_of_step
 
 @dataclass(frozen=True)
 class Outcome:
-    """The end of a training run: what `headrace train --json` prints."""
+    """Result of a training run, as `headrace train --json` prints it."""
 
     name: str
     version: str
@@ -28,13 +28,13 @@ class Outcome:
     reasons: list[str]
     metric: str
     metrics: dict[str, dict[str, float]]
-    """Each test metric's value, low and high."""
+    """Value, low and high of each test metric."""
     baseline: dict[str, Any] | None
     """TF-IDF with logistic regression on the same split."""
     baseline_difference: dict[str, Any] | None
     """Model minus baseline on the same rows: value, low, high."""
     smallest_detectable: float | None
-    """The smallest difference to the champion these test rows could have shown."""
+    """Smallest difference to the champion that these test rows could have shown."""
     variants: list[dict[str, Any]]
     default_variant: str
     report: str
@@ -76,11 +76,11 @@ def outcome(recipe: Recipe, made: Sequence[Artifact], registered: Registered) ->
     )
 
 
-# --- one line a stage -----------------------------------------------------------------------------
+# --- one line per stage ---------------------------------------------------------------------------
 
 
 def line(stage: str, result: Any) -> str:
-    """`train     1 min 23 s   best accuracy 0.745 at step 294`; a cached stage says so."""
+    """Format `train     1 min 23 s   validation accuracy 0.745 at step 294 ...`, or `cached`."""
     took = "cached" if result.cached else duration(result.seconds)
     return f"{stage:<9} {took:>9}   {LINES[stage](result)}"
 
@@ -150,7 +150,7 @@ FEW_STEPS = 100
 
 
 def of_check(recipe: Recipe, prepared: Artifact) -> list[str]:
-    """What `headrace check` adds: what is to be beaten, and how long training will be."""
+    """Format what `headrace check` adds: the baseline to beat, and the number of training steps."""
     lines = []
     baseline = prepared.facts["baseline"] or {}
     for name, of in baseline.items():
@@ -170,11 +170,11 @@ def of_check(recipe: Recipe, prepared: Artifact) -> list[str]:
 
 
 def _n_trained_on(recipe: Recipe, prepared: Artifact) -> int:
-    """Rows of an epoch, or tokens where a step has a number of those."""
+    """Rows per epoch, or tokens if the recipe counts steps in tokens (`train.batch_tokens`)."""
     n_tokens = int(json.loads((prepared.path / "profile.json").read_bytes())["tokens"])
     if recipe.train.batch_tokens is not None:
         return n_tokens
-    if objectives.get(recipe.objective).WHOLE_TEXTS:  # in blocks
+    if objectives.get(recipe.objective).WHOLE_TEXTS:  # rows are blocks of tokens
         return math.ceil(n_tokens / recipe.model.max_length)
     return int(prepared.facts["rows"]["train"])
 
@@ -191,12 +191,12 @@ def verdict(outcome: Outcome) -> str:
 
 
 def interval(of: Mapping[str, float]) -> str:
-    """`0.745 (0.716 to 0.773)`"""
+    """Format `0.745 (0.716 to 0.773)`."""
     return f"{of['value']:.3f} ({of['low']:.3f} to {of['high']:.3f})"
 
 
 def winner(over_baseline: Mapping[str, float]) -> str:
-    """Which of the two is better, the model or a bag of words, in one loud line."""
+    """Say which is better, the model or a bag of words; loudly if it is the bag of words."""
     if over_baseline["high"] < 0:
         return "TF-IDF WINS: a bag of words does better on these rows"
     if over_baseline["low"] > 0:
@@ -211,7 +211,7 @@ def duration(seconds: float) -> str:
 
 
 def text(outcome: Outcome) -> str:
-    """The end of a run on one screen."""
+    """Format the result of a run, on one screen."""
     measured = outcome.metrics[outcome.metric]
     lines = [
         f"{outcome.name} version {outcome.version}",

@@ -1,10 +1,10 @@
-"""From a recipe to a registered version and a decision, as one Prefect flow.
+"""Training pipeline: one Prefect flow that takes a recipe to a registered version and a decision.
 
     prepare → train → export → evaluate → decide → report → register
 
-Every stage is a plain function of tasks/; here it becomes a Prefect task that says what it did.
-Stages cache themselves by the digest of what determines them: Prefect's own cache and result
-storage stay off, since a hit there would skip the verification (and its default format is pickle).
+Every stage is a plain function in tasks/; here it becomes a Prefect task that logs its result.
+Stages are cached by a hash of their inputs. Prefect's own cache and result storage stay off: a hit
+there would skip the verification (and its default format is pickle).
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ from headrace.tasks.training.train import TrainerKilled, train
 log = logging.getLogger(__name__)
 
 MAX_DECISIONS = 5
-"""A decision is taken again where the champion changes between it and its registration."""
+"""Attempts: the decision is made again if the champion changes before the registration."""
 
 
 @flow(name="train", persist_result=False)
 @secrets.masking
 def training(recipe: str, overrides: list[str] | None = None) -> Any:
-    """Run the whole pipeline of one recipe file: an Outcome, in a state Completed or `Refused`."""
+    """Run the whole pipeline of a recipe; return an Outcome in a state Completed or `Refused`."""
     settings = load(recipe, overrides or [])
     prepared = stage(prepare, retry=is_transient)(settings)
     check_end(settings, prepared)
@@ -84,7 +84,7 @@ def training(recipe: str, overrides: list[str] | None = None) -> Any:
 
 
 def check_end(recipe: Recipe, prepared: Artifact) -> None:
-    """Raise UserError now for what would otherwise stop the run after hours of training."""
+    """Raise UserError now for errors that would otherwise stop the run after hours of training."""
     preflight.check(recipe, prepared)
     champion = versions.incumbent(recipe.name)
     if isinstance(champion, Unreadable):
@@ -104,7 +104,10 @@ def stage(
     name: str | None = None,
     retry: Callable[[BaseException], bool] | None = None,
 ) -> Callable[..., Any]:
-    """The stage as a Prefect task, ending `Completed` or `Cached`; retried where that can help."""
+    """Return the stage as a Prefect task; it ends `Completed` or `Cached`.
+
+    `retry`: whether a failure is worth another attempt.
+    """
     name = name or function.__name__
 
     @task(
@@ -140,12 +143,12 @@ def _condition(retry: Callable[[BaseException], bool]) -> Callable[[Any, Any, St
 
 
 def is_crash(problem: BaseException) -> bool:
-    """The trainer was killed from outside: it goes on from its last whole checkpoint."""
+    """True if the trainer was killed from outside: it resumes from the last complete checkpoint."""
     return isinstance(problem, TrainerKilled)
 
 
 def is_transient(problem: BaseException) -> bool:
-    """A remote file, database or registry did not answer; wrong input never gets better."""
+    """True if a remote file, database or registry did not answer; never for wrong input."""
     from mlflow import MlflowException
 
     if isinstance(problem, MlflowException):
@@ -155,12 +158,12 @@ def is_transient(problem: BaseException) -> bool:
 
 
 def pipeline_key(recipe: Recipe, prepared: Artifact) -> str:
-    """What one MLflow run stands for: this recipe on these rows, however often it is started."""
+    """Return the key of the MLflow run: the same whenever this recipe runs on the same rows."""
     return digest_of({"recipe": recipe.model_dump(mode="json"), "prepared": prepared.id})
 
 
 def publish(outcome: Outcome, exported: Artifact) -> None:
-    """The outcome where Prefect's users look: metrics, the decision, links."""
+    """Publish the outcome as Prefect artifacts: metrics, variants, the decision, the report."""
     key = outcome.name.lower().replace("_", "-").replace(".", "-")
     create_table_artifact(
         key=f"{key}-metrics",

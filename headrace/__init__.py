@@ -1,1 +1,47 @@
-"""Fine-tune text models on a schedule and score a lot of text cheaply."""
+"""Fine-tune text models on a schedule and score a lot of text cheaply.
+
+    import headrace
+
+    outcome = headrace.train("reviews.yaml")            # to a registered version and a decision
+    scorer = headrace.load("reviews")                   # the champion
+    scorer.score(["a fine film"])                       # a pyarrow table
+    report = headrace.score("reviews", "new.csv", "predictions")
+    headrace.promote("reviews", "2", reason="checked by hand")
+
+Guide: docs/python.md. Names are imported when they are first used, so `import headrace` is fast.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module, metadata
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from headrace.configs.load import load as load_recipe
+    from headrace.flows.run import score, train
+    from headrace.tasks.registry.resolve import load
+    from headrace.tasks.registry.versions import history, promote, rollback
+
+__all__ = ["history", "load", "load_recipe", "promote", "rollback", "score", "train"]
+_PLACES = {
+    "history": "headrace.tasks.registry.versions:history",
+    "load": "headrace.tasks.registry.resolve:load",
+    "load_recipe": "headrace.configs.load:load",
+    "promote": "headrace.tasks.registry.versions:promote",
+    "rollback": "headrace.tasks.registry.versions:rollback",
+    "score": "headrace.flows.run:score",
+    "train": "headrace.flows.run:train",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        return metadata.version("headrace")
+    if name not in _PLACES:
+        raise AttributeError(f"module 'headrace' has no attribute {name!r}")
+    module, _, attribute = _PLACES[name].partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,7 +1,7 @@
-"""What a Transformer of modeling/ is made of, under transformers' usual names.
+"""Configs of the Transformers of modeling/, under transformers' usual names.
 
-Types are checked on every assignment, and have to be no strings for that: no annotations from the
-future here.
+`strict` checks types on every assignment and needs them as objects, not as strings: do not import
+annotations from __future__ here.
 """
 
 from typing import ClassVar, Literal
@@ -12,31 +12,31 @@ from transformers import PreTrainedConfig
 
 @strict
 class TransformerConfig(PreTrainedConfig):  # type: ignore[misc]  # transformers has no types
-    """The fields that encoder, decoder and both together have in common."""
+    """Fields that encoder, decoder and encoder-decoder have in common."""
 
     vocab_size: int = 8_000
     hidden_size: int = 256
     """Width of the model."""
     num_hidden_layers: int = 4
-    """Of an encoder-decoder: of the encoder."""
+    """Number of layers; in an encoder-decoder, those of the encoder."""
     num_attention_heads: int = 4
     intermediate_size: int = 1_024
-    """Inner width of the feed-forward networks; SwiGLU's is two thirds of it."""
+    """Inner width of the feed-forward networks; SwiGLU uses two thirds of it."""
     max_position_embeddings: int = 512
-    """Longest text in tokens, where positions are sinusoidal or learned."""
+    """Maximum tokens of a text, if positions are sinusoidal or learned."""
     positions: Literal["sinusoidal", "learned", "rotary", "alibi", "none"] = "sinusoidal"
-    """See positions.py."""
+    """Position encoding; see positions.py."""
     attention_window: int | None = None
-    """How far a position looks in either direction (sliding_window.py); None: at the whole text."""
+    """Reach of attention in either direction (sliding_window.py); None: the whole text."""
     n_global_tokens: int = 0
-    """First tokens that look at the whole text, and that all others look at, beside the window."""
+    """First tokens that attend to the whole text; all others attend to them beside the window."""
     activation: Literal["relu", "gelu", "gelu_tanh", "silu", "swiglu"] = "gelu"
     norm_first: bool = True
-    """Normalise in front of each sublayer (pre-norm), not behind it."""
+    """Normalize before each sublayer (pre-norm), not after it (post-norm)."""
     norm_embeddings: bool = False
     scale_embeddings: bool = True
-    """Token embeddings times the root of the width (Vaswani et al., 2017, section 3.4): drawn
-    small enough to be an output layer too, they would drown in sinusoids."""
+    """Multiply token embeddings by the root of the width (Vaswani et al., 2017, section 3.4). They
+    start small enough to serve as the output layer too, and would drown in sinusoids."""
     dropout: float = 0.1
     attention_dropout: float = 0.0
     layer_norm_eps: float = 1e-5
@@ -48,7 +48,7 @@ class TransformerConfig(PreTrainedConfig):  # type: ignore[misc]  # transformers
     use_cache: bool = True
 
     def validate_window(self) -> None:
-        """`strict` runs what is called validate_... when a config is made."""
+        """Check the window; `strict` calls methods named validate_... when a config is made."""
         if self.attention_window is not None and self.attention_window < 1:
             raise ValueError(f"attention_window must be 1 or more, not {self.attention_window}")
         if self.n_global_tokens < 0:
@@ -57,14 +57,14 @@ class TransformerConfig(PreTrainedConfig):  # type: ignore[misc]  # transformers
 
 @strict
 class EncoderConfig(TransformerConfig):
-    """For classifying and tagging."""
+    """Config of an encoder, for classification and tagging."""
 
     model_type = "transformer-encoder"
 
 
 @strict
 class DecoderConfig(TransformerConfig):
-    """For generating."""
+    """Config of a decoder, for generation."""
 
     model_type = "transformer-decoder"
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
@@ -72,7 +72,7 @@ class DecoderConfig(TransformerConfig):
 
 @strict
 class EncoderDecoderConfig(TransformerConfig):
-    """For text to text."""
+    """Config of an encoder-decoder, for text to text."""
 
     model_type = "transformer-encoder-decoder"
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]

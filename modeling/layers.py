@@ -1,6 +1,6 @@
-"""One layer of a Transformer: attention, a network for each position, the ways around them.
+"""One layer of a Transformer: attention, a feed-forward network, and residual connections.
 
-For the suffixes see attention.py.
+For the suffixes of tensor names see attention.py.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class FeedForward(nn.Module):
-    """Wider, through an activation, and back: at every position the same (Vaswani, 2017, 3.3)."""
+    """Widen, activate, and narrow: the same at every position (Vaswani, 2017, 3.3)."""
 
     def __init__(self, width: int, n_inner: int, activation: str) -> None:
         super().__init__()
@@ -44,9 +44,9 @@ class FeedForward(nn.Module):
 
 
 class SwiGLU(nn.Module):
-    """One half decides how much of the other passes (Shazeer, "GLU Variants", 2020).
+    """Gated network: one half decides how much of the other passes (Shazeer, "GLU Variants", 2020).
 
-    Its third matrix is paid for by an inner width of two thirds.
+    The inner width is two thirds, to make up for the third matrix.
     """
 
     def __init__(self, width: int, n_inner: int) -> None:
@@ -61,11 +61,11 @@ class SwiGLU(nn.Module):
 
 
 class Residual(nn.Module):
-    """A sublayer's result is added to what it was made from.
+    """Residual connection: adds a sublayer's output to its input.
 
-    Normalised behind the sum as in the original ("post-norm": `norm_first` false), or in front of
-    the sublayer (Xiong et al., "On Layer Normalization in the Transformer Architecture", 2020),
-    which trains without a warm-up and leaves the sums to grow: a last norm follows the last layer.
+    Post-norm (`norm_first` false), as in the original, normalizes the sum. Pre-norm normalizes the
+    input of the sublayer (Xiong et al., "On Layer Normalization in the Transformer Architecture",
+    2020): it trains without a warm-up, but the sums grow, so a final norm follows the last layer.
     """
 
     def __init__(self, config: TransformerConfig) -> None:
@@ -82,20 +82,20 @@ class Residual(nn.Module):
 
 @dataclass(kw_only=True)
 class Seen:
-    """What queries see."""
+    """Context that queries attend to."""
 
     mask: Tensor
-    """Of the scores (b, h, l, s): True where a query may look, or what is added."""
+    """For the scores (b, h, l, s): True where a query may attend, or numbers to add."""
     cache: Any = None
-    """A transformers Cache with keys and values that were made earlier."""
+    """transformers Cache with the keys and values of earlier calls."""
     maps: list[Tensor] | None = None
-    """Gets the weights (b, h, l, s) of each layer, if there is a list."""
+    """List to which each layer appends its attention weights (b, h, l, s)."""
     attend: Attend = fused_attention
 
 
 @dataclass(kw_only=True)
 class SelfAttentionContext(Seen):
-    """In self-attention: the text itself. Its cache holds the positions before these."""
+    """Context of self-attention: the text itself. Its cache holds the positions before these."""
 
     at_bl: Tensor
     """Positions of the queries."""
@@ -103,16 +103,16 @@ class SelfAttentionContext(Seen):
 
 @dataclass(kw_only=True)
 class Memory(Seen):
-    """In a decoder's cross-attention: the encoder's result.
+    """Context of a decoder's cross-attention: the encoder's output.
 
-    Its cache is an EncoderDecoderCache: the memory's keys and values are made once.
+    Its cache is an EncoderDecoderCache: keys and values of the memory are computed once.
     """
 
     x_bsw: Tensor
 
 
 class Layer(nn.Module):
-    """Self-attention, cross-attention where there is a memory, feed-forward (Vaswani, figure 1)."""
+    """Self-attention, cross-attention if there is a memory, feed-forward (Vaswani, figure 1)."""
 
     def __init__(
         self,
@@ -122,7 +122,7 @@ class Layer(nn.Module):
         *,
         use_memory: bool = False,
     ) -> None:
-        """`positions` are the stack's, `index` is the layer's place in it."""
+        """`positions`: those of the stack. `index`: the layer's place in it."""
         super().__init__()
         width, n_inner = config.hidden_size, config.intermediate_size
         heads = partial(
@@ -143,12 +143,12 @@ class Layer(nn.Module):
             else FeedForward(width, n_inner, config.activation)
         )
         self.around_feed_forward = Residual(config)
-        self._turn = positions.turn  # no module of this layer's
+        self._turn = positions.turn  # only the method: the stack owns the module
 
     def forward(
         self, x_blw: Tensor, view: SelfAttentionContext, memory: Memory | None = None
     ) -> Tensor:
-        """(b, l, w)"""
+        """Return the layer's output, (b, l, w)."""
 
         def see(x_blw: Tensor) -> Tensor:
             k_bhsd, v_bhsd = self.self_attention.keys_and_values(x_blw)

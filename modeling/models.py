@@ -1,7 +1,7 @@
-"""The Transformers of modeling/ as transformers models: saved, loaded, trained and run like any.
+"""The Transformers of modeling/ as transformers models: saved, loaded, trained and run like others.
 
-Importing this module registers them: AutoModelForCausalLM.from_config(DecoderConfig()) and its
-kind then know them.
+Importing this module registers them with the Auto classes, for calls such as
+AutoModelForCausalLM.from_config(DecoderConfig()).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from .positions import Sinusoidal
 from .transformer import Decoder, Encoder
 
 IGNORE_INDEX = -100
-"""The label of positions that a loss leaves out."""
+"""Label of positions that the loss ignores."""
 
 
 class _Model(PreTrainedModel):  # type: ignore[misc]  # transformers has no types
@@ -48,7 +48,7 @@ class _Model(PreTrainedModel):  # type: ignore[misc]  # transformers has no type
     supports_gradient_checkpointing = True
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Glorot and Bengio (2010), as the first Transformer's code did."""
+        """Initialize as in Glorot and Bengio (2010), like the code of the first Transformer."""
         if isinstance(module, nn.Linear):
             init.xavier_uniform_(module.weight)
             if module.bias is not None:
@@ -97,17 +97,17 @@ class _EncoderModel(_Model):
         return self.output_class(loss=loss, logits=logits, attentions=_tuple(maps))
 
     def loss(self, labels: Tensor, logits: Tensor) -> Tensor:
-        """transformers' own, which takes the two in another order for each kind of model."""
+        """Return transformers' own loss, whose argument order differs between kinds of model."""
         raise NotImplementedError
 
     def classified(self, *given: Any) -> Tensor:
-        """What gets a class: every token (b, l, w), or something of each text (b, w)."""
+        """Return the vectors to classify: one per token (b, l, w), or one per text (b, w)."""
         x_blw: Tensor = self.encoder(*given)
         return x_blw
 
 
 class EncoderForSequenceClassification(_EncoderModel):
-    """Texts into classes, by what the encoder makes of the first token."""
+    """Classifier of texts, by the encoder's output for the first token."""
 
     output_class = SequenceClassifierOutput
 
@@ -119,7 +119,7 @@ class EncoderForSequenceClassification(_EncoderModel):
 
 
 class EncoderForTokenClassification(_EncoderModel):
-    """A class for each token."""
+    """Classifier of tokens."""
 
     output_class = TokenClassifierOutput
 
@@ -131,7 +131,7 @@ class EncoderForTokenClassification(_EncoderModel):
 
 
 class DecoderForCausalLM(_Model, GenerationMixin):  # type: ignore[misc]
-    """The next token of a text, and so on (Radford et al., 2018)."""
+    """Generative model that predicts the next token of a text (Radford et al., 2018)."""
 
     config_class = DecoderConfig
     base_model_prefix = "decoder"
@@ -160,7 +160,7 @@ class DecoderForCausalLM(_Model, GenerationMixin):  # type: ignore[misc]
         logits_to_keep: int = 0,
         **given: Any,
     ) -> CausalLMOutputWithPast:
-        """`labels` are the ids themselves: each position's is the next one's id."""
+        """`labels` are the ids themselves; the loss shifts them to the next position."""
         if past_key_values is None and use_cache and labels is None:
             past_key_values = DynamicCache(config=self.config)
         maps: list[Tensor] | None = [] if output_attentions else None
@@ -178,7 +178,7 @@ class DecoderForCausalLM(_Model, GenerationMixin):  # type: ignore[misc]
 
 
 class _EncoderHalf(_Model):
-    """The encoder as what `generate` calls."""
+    """Encoder in the form that `generate` calls."""
 
     def __init__(self, config: EncoderDecoderConfig, tokens: nn.Embedding) -> None:
         super().__init__(config)
@@ -228,7 +228,7 @@ class EncoderDecoderForSeq2SeqLM(_Model, GenerationMixin):  # type: ignore[misc]
         self.shared = self.encoder.stack.tokens = self.decoder.tokens = value
 
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
-        """The labels one step later, behind the start token."""
+        """Return the labels shifted one step to the right, after the start token."""
         ids = labels.new_full(labels.shape, self.config.decoder_start_token_id)
         ids[:, 1:] = labels[:, :-1]
         return ids.masked_fill(ids == IGNORE_INDEX, self.config.pad_token_id or 0)
@@ -247,9 +247,9 @@ class EncoderDecoderForSeq2SeqLM(_Model, GenerationMixin):  # type: ignore[misc]
         num_items_in_batch: Tensor | int | None = None,
         **given: Any,
     ) -> Seq2SeqLMOutput:
-        """`labels` are the ids of the target; padding among them is IGNORED.
+        """`labels` are the ids of the target, with IGNORE_INDEX for padding.
 
-        `num_items_in_batch`: what the sum of losses is divided by where this is a part of a batch.
+        `num_items_in_batch`: divisor of the summed losses, if this is a part of a batch.
         """
         if encoder_outputs is None:
             encoder_outputs = self.encoder(input_ids, attention_mask, output_attentions)

@@ -1,7 +1,7 @@
-"""Where a token stands: four ways to tell a Transformer, to which order is nothing by itself.
+"""Position encodings: four ways to give a Transformer the order of tokens, which it cannot see.
 
-A way adds something to the embeddings, turns queries and keys, or shifts scores; each class does
-one of them and leaves the other two as they are. For the suffixes see attention.py.
+An encoding adds to the embeddings, rotates queries and keys, or shifts scores. Each class does one
+of these and leaves the other two unchanged. For the suffixes of tensor names see attention.py.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from torch import Tensor, nn
 
 
 class Positions(nn.Module):
-    """No positions at all. Positions are whole numbers from 0, (b, l) or (b, s)."""
+    """No position encoding; base of the others. Positions are integers from 0, (b, l) or (b, s)."""
 
     def __init__(self, n_positions: int, width: int, n_heads: int) -> None:
         super().__init__()
 
     def embed(self, x_blw: Tensor, at_bl: Tensor) -> Tensor:
-        """The tokens' embeddings with their positions in them."""
+        """Return the token embeddings with positions encoded."""
         return x_blw
 
     def turn(self, x_bhld: Tensor, at_bl: Tensor) -> Tensor:
-        """Queries or keys with their positions in them."""
+        """Return queries or keys with positions encoded."""
         return x_bhld
 
     def bias(self, at_bl: Tensor, at_bs: Tensor) -> Tensor | None:
-        """What is added to the scores: (b, h, l, s)."""
+        """Return the numbers to add to the scores, (b, h, l, s), if any."""
         return None
 
 
 def sinusoids(n_positions: int, width: int) -> Tensor:
-    """sin and cos of each position at wavelengths from 2π to 10,000 · 2π: (n_positions, width).
+    """Return sin and cos of each position, wavelengths 2π to 10,000 · 2π: (n_positions, width).
 
     PE(p, 2i) = sin(p / 10000^(2i/width)), PE(p, 2i+1) = cos(the same); Vaswani et al. (2017),
     section 3.5. A shift by k positions is a rotation that does not depend on the position.
@@ -43,7 +43,7 @@ def sinusoids(n_positions: int, width: int) -> Tensor:
 
 
 def _check_length(at_bl: Tensor, n_positions: int) -> None:
-    """Raises ValueError for texts longer than the table of positions."""
+    """Raise ValueError for texts longer than the table of positions."""
     if not torch.compiler.is_exporting() and at_bl.shape[1] > n_positions:
         raise ValueError(
             f"a text of {at_bl.shape[1]} tokens has no place in {n_positions} positions; "
@@ -52,7 +52,7 @@ def _check_length(at_bl: Tensor, n_positions: int) -> None:
 
 
 class Sinusoidal(Positions):
-    """A fixed pattern is added (Vaswani et al., 2017, section 3.5)."""
+    """Adds a fixed pattern to the embeddings (Vaswani et al., 2017, section 3.5)."""
 
     table: Tensor
 
@@ -62,7 +62,7 @@ class Sinusoidal(Positions):
         self.reset()
 
     def reset(self) -> None:
-        """Fill the table. What is loaded comes without it."""
+        """Fill the table, which is not part of a checkpoint."""
         self.table.copy_(sinusoids(*self.table.shape))
 
     def embed(self, x_blw: Tensor, at_bl: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ class Sinusoidal(Positions):
 
 
 class Learned(Positions):
-    """A vector for each position is learned and added (Gehring et al., 2017; BERT, GPT-2)."""
+    """Adds a learned vector for each position (Gehring et al., 2017; BERT, GPT-2)."""
 
     def __init__(self, n_positions: int, width: int, n_heads: int) -> None:
         super().__init__(n_positions, width, n_heads)
@@ -83,10 +83,10 @@ class Learned(Positions):
 
 
 def rotate(x_bhld: Tensor, at_bl: Tensor) -> Tensor:
-    """Turn each pair (x_i, x_{i+d/2}) by the angle position / 10000^(2i/d).
+    """Rotate each pair (x_i, x_{i+d/2}) by the angle position / 10000^(2i/d).
 
-    Su et al., "RoFormer" (2021), section 3.2.2. The product of a query and a key that are turned so
-    depends on their distance alone.
+    Su et al., "RoFormer" (2021), section 3.2.2. The product of a query and a key that are rotated
+    this way depends only on their distance.
     """
     half = x_bhld.shape[-1] // 2
     rates_d = 10_000 ** (-torch.arange(half, device=x_bhld.device) / half)
@@ -97,10 +97,11 @@ def rotate(x_bhld: Tensor, at_bl: Tensor) -> Tensor:
 
 
 class Rotary(Positions):
-    """Queries and keys are rotated (Su et al., 2021).
+    """Rotates queries and keys (Su et al., 2021).
 
-    Texts longer than those of training hold distances that were never seen, unless nobody looks
-    that far: with a window (sliding_window.py) they are read as well as short ones.
+    Texts longer than those of training have distances that the model never saw. A window
+    (sliding_window.py) keeps attention from reaching that far: long texts then work as well as
+    short ones.
     """
 
     def __init__(self, n_positions: int, width: int, n_heads: int) -> None:
@@ -116,10 +117,10 @@ class Rotary(Positions):
 
 
 def slopes(n_heads: int) -> Tensor:
-    """2^(-8/n), 2^(-16/n), ... for n heads, a power of two: (h).
+    """Return 2^(-8/n), 2^(-16/n), ... for n heads, if n is a power of two: (h).
 
-    For other numbers those of the power below, then every second one of the power above, as in the
-    authors' code.
+    For other n, return the slopes of the power of two below n, then every second one of the power
+    above, as in the authors' code.
     """
     power = 2 ** int(math.log2(n_heads))
     found = 2.0 ** (-8 / power * torch.arange(1, power + 1))
@@ -129,9 +130,9 @@ def slopes(n_heads: int) -> Tensor:
 
 
 class Alibi(Positions):
-    """Scores shrink with the distance, in each head at a rate of its own.
+    """Lowers scores with the distance, in each head at a rate of its own.
 
-    Press et al., "Train Short, Test Long" (2021): there is no longest position.
+    Press et al., "Train Short, Test Long" (2021): there is no maximum position.
     """
 
     def __init__(self, n_positions: int, width: int, n_heads: int) -> None:

@@ -1,11 +1,11 @@
-"""Sliding-window attention: each position looks at its neighbourhood, a few look at everything.
+"""Sliding-window attention: positions attend to their neighborhood, and a few to everything.
 
 Beltagy et al., "Longformer: The Long-Document Transformer" (2020), section 3.1. Positions are cut
-into blocks as long as the window reaches, so that a block's queries find all their keys in three
-blocks, and time and memory grow with the length, not with its square. For the suffixes see
-attention.py; beside those
+into blocks as long as the reach of the window. The queries of a block then find all their keys in
+three blocks, and time and memory grow with the length, not with its square. For the suffixes of
+tensor names see attention.py; in addition:
 
-    n  blocks                   c  positions of a block, and how far the window reaches
+    n  blocks                   c  positions of a block, which is the reach of the window
     g  global positions: the first ones of a text
 """
 
@@ -23,15 +23,18 @@ from .positions import Positions
 
 @dataclass(frozen=True)
 class AttentionWindow:
-    """How far a position looks, in either direction, and how many first ones are global: those look
-    at all positions, and all look at them. `causal`: nobody looks ahead."""
+    """Reach of a position in either direction, and the number of global positions.
+
+    The global positions are the first ones: they attend to all positions, and all attend to them.
+    `causal`: no position attends to later ones.
+    """
 
     window: int
     n_global: int = 0
     causal: bool = False
 
     def allows(self, at_q: Tensor, at_k: Tensor) -> Tensor:
-        """Whether positions may look at others; of any two shapes that broadcast."""
+        """Return which queries may attend to which keys; the two shapes broadcast."""
         near = (at_q - at_k).abs() <= self.window
         near = near | (at_k < self.n_global) | (at_q < self.n_global)
         return near & (at_k <= at_q) if self.causal else near
@@ -39,16 +42,16 @@ class AttentionWindow:
 
 @dataclass(frozen=True)
 class LocalAttention:
-    """`fused_attention` under the mask of a reach, in pieces: an `Attend` of its own.
+    """`fused_attention` under the mask of an AttentionWindow, block by block; an `Attend`.
 
-    Made for one batch, of which it knows where each token stands.
+    Made for one batch, since it holds the positions of its tokens.
     """
 
     reach: AttentionWindow
     at_bl: Tensor
-    """Positions, counted from each text's first token."""
+    """Positions, counted from the first token of each text."""
     real_bl: Tensor
-    """1 where there is a token, 0 where there is padding."""
+    """1 for tokens, 0 for padding."""
     positions: Positions
 
     def __call__(
@@ -60,14 +63,14 @@ class LocalAttention:
         *,
         dropout: float = 0.0,
     ) -> Tensor:
-        """(b, h, l, d); `mask` is not looked at. Of padding the result means nothing."""
+        """Return (b, h, l, d); `mask` is ignored. Results at padding are meaningless."""
         near_bhld = self._near(q_bhld, k_bhld, v_bhld, dropout)
         if not self.reach.n_global:
             return near_bhld
         return self._with_global_rows(near_bhld, q_bhld, k_bhld, v_bhld, dropout)
 
     def _near(self, q_bhld: Tensor, k_bhld: Tensor, v_bhld: Tensor, dropout: float) -> Tensor:
-        """Every position at its neighbourhood and at the global positions."""
+        """Let each position attend to its neighborhood and to the global positions."""
         length, c = q_bhld.shape[2], self.reach.window
         over = -length % c
         at_bl, real_bl = (F.pad(one, (0, over)) for one in (self.at_bl, self.real_bl.bool()))
@@ -77,7 +80,7 @@ class LocalAttention:
         queries, keys = at_bqn[..., :, None], at_bkn[..., None, :]
         seen = self.reach.allows(queries, keys) & real_bkn[..., None, :]
         if self.reach.n_global:
-            # Those stand behind the three blocks, and must not be counted twice.
+            # Global keys are appended to the three blocks, and must not be counted twice.
             seen = seen & (keys >= self.reach.n_global)
             where_bg, real_bg = self._global_positions()
             at_g = torch.arange(where_bg.shape[1], device=at_bl.device)
@@ -100,7 +103,7 @@ class LocalAttention:
     def _with_global_rows(
         self, x_bhld: Tensor, q_bhld: Tensor, k_bhld: Tensor, v_bhld: Tensor, dropout: float
     ) -> Tensor:
-        """The global positions look at all others: few rows, each as long as the text."""
+        """Let the global positions attend to all others: few rows, each as long as the text."""
         where_bg, there_bg = self._global_positions()
         at_bg = self.at_bl.gather(1, where_bg)
         allowed = self.reach.allows(at_bg[:, :, None], self.at_bl[:, None, :])
@@ -113,14 +116,14 @@ class LocalAttention:
             mask if bias is None else torch.where(mask, bias, -torch.inf),
             dropout=dropout,
         )
-        # Those that a short text lacks go to a place behind it, and away with that.
+        # Global positions that a short text lacks go to an extra position, which is cut off.
         length = x_bhld.shape[2]
         into_bg = torch.where(there_bg, where_bg, length)
         index = into_bg[:, None, :, None].expand(-1, rows.shape[1], -1, rows.shape[3])
         return F.pad(x_bhld, (0, 0, 0, 1)).scatter(2, index, rows)[:, :, :length]
 
     def _global_positions(self) -> tuple[Tensor, Tensor]:
-        """(b, g): where the global positions stand in each row, and whether they are there."""
+        """Return (b, g): indices of the global positions in each row, and whether they exist."""
         length = self.at_bl.shape[1]
         first_b1 = self.real_bl.long().argmax(1, keepdim=True)
         steps = torch.arange(min(self.reach.n_global, length), device=self.at_bl.device)
@@ -130,20 +133,22 @@ class LocalAttention:
 
 
 def _rows(x_bhld: Tensor, where_bg: Tensor) -> Tensor:
-    """(b, h, g, d): some positions of each row."""
+    """Select positions of each row: (b, h, g, d)."""
     index = where_bg[:, None, :, None].expand(-1, x_bhld.shape[1], -1, x_bhld.shape[3])
     return x_bhld.gather(2, index)
 
 
 def _blocks(x: Tensor, c: int) -> Tensor:
-    """(b, l) to (b, n, c), (b, h, l, d) to (b, h, n, c, d)."""
+    """Cut into blocks: (b, l) to (b, n, c), (b, h, l, d) to (b, h, n, c, d)."""
     axis = 1 if x.ndim == 2 else 2
     return x.reshape(*x.shape[:axis], -1, c, *x.shape[axis + 1 :])
 
 
 def _neighbours(x: Tensor, c: int) -> list[Tensor]:
-    """Of each block the one before, itself, and the one behind it, zeros at the ends: each
-    (b, l) to (b, n, c), (b, h, l, d) to (b, h, n, c, d)."""
+    """Return for each block the one before, itself, and the one after, with zeros at the ends.
+
+    Each is cut like `_blocks`: (b, l) to (b, n, c), (b, h, l, d) to (b, h, n, c, d).
+    """
     axis = 1 if x.ndim == 2 else 2
     around = (c, c) if x.ndim == 2 else (0, 0, c, c)
     blocks = _blocks(F.pad(x, around), c)

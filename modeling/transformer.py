@@ -1,7 +1,7 @@
-"""Encoder and decoder: embeddings, a stack of layers, and what each position may see.
+"""Encoder and decoder: embeddings, a stack of layers, and the masks of their attention.
 
-For the suffixes see attention.py. Texts of one batch are padded, on either side, to one length;
-`real` is 1 where there is a token and 0 where there is padding.
+For the suffixes of tensor names see attention.py. Texts of a batch are padded to one length, on
+either side; `real` is 1 for tokens and 0 for padding.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from .sliding_window import AttentionWindow, LocalAttention
 
 
 class Stack(nn.Module):
-    """Token embeddings and layers: what encoder and decoder have in common."""
+    """Token embeddings and layers: the common part of encoder and decoder."""
 
     causal: ClassVar[bool] = False
-    """Nobody looks ahead."""
+    """True if no position attends to later ones."""
     _gradient_checkpointing_func: Callable[..., Tensor]
 
     def __init__(
@@ -35,7 +35,7 @@ class Stack(nn.Module):
         tokens: nn.Embedding | None = None,
         use_memory: bool = False,
     ) -> None:
-        """`tokens`: an embedding that is somebody else's too."""
+        """`tokens`: an embedding to share with another module."""
         super().__init__()
         width = config.hidden_size
         self.tokens = tokens or nn.Embedding(config.vocab_size, width, config.pad_token_id)
@@ -52,28 +52,28 @@ class Stack(nn.Module):
         self.layers = nn.ModuleList(
             Layer(config, self.positions, index, use_memory=use_memory) for index in range(n_layers)
         )
-        # Sums of pre-norm layers were never normalised.
+        # The sums of pre-norm layers have not been normalized yet.
         self.norm = (
             nn.LayerNorm(width, eps=config.layer_norm_eps) if config.norm_first else nn.Identity()
         )
         self.reach: AttentionWindow | None = None
-        """How far a position looks, where that is not at everything."""
+        """Window of attention; None: all positions."""
         if config.attention_window is not None:
             self.reach = AttentionWindow(
                 config.attention_window, config.n_global_tokens, self.causal
             )
-        # transformers' `activation_checkpointing_enable` looks for it, and brings the function.
+        # transformers' `activation_checkpointing_enable` looks for it, and sets the function.
         self.gradient_checkpointing = False
 
     def embed(self, ids_bl: Tensor, at_bl: Tensor) -> Tensor:
-        """(b, l, w)"""
+        """Return the embeddings of tokens at positions: (b, l, w)."""
         x_blw = self.positions.embed(self.tokens(ids_bl) * self.scale, at_bl)
         return self.dropout(self.norm_embeddings(x_blw))
 
     def through(
         self, ids_bl: Tensor, view: SelfAttentionContext, memory: Memory | None = None
     ) -> Tensor:
-        """What the layers make of tokens at the view's positions: (b, l, w)."""
+        """Return the output of the layers for tokens at the view's positions: (b, l, w)."""
         x_blw = self.embed(ids_bl, view.at_bl)
         for layer in self.layers:
             if self.gradient_checkpointing and self.training:
@@ -85,7 +85,7 @@ class Stack(nn.Module):
     def view(
         self, real_bs: Tensor, n_queries: int, maps: list[Tensor] | None = None
     ) -> SelfAttentionContext:
-        """What the last `n_queries` positions see. Tokens are counted from 0, padding is not."""
+        """Return the context of the last `n_queries` positions, counted without padding, from 0."""
         at_bs = (real_bs.long().cumsum(-1) - 1).clamp(min=0)
         at_bl = at_bs[:, -n_queries:]
         mask = padding_mask(real_bs)
@@ -103,19 +103,19 @@ class Stack(nn.Module):
 
 
 class Encoder(Stack):
-    """Every position sees all others."""
+    """Stack in which every position attends to all others."""
 
     def forward(
         self, ids_bl: Tensor, real_bl: Tensor | None = None, maps: list[Tensor] | None = None
     ) -> Tensor:
-        """(b, l, w)"""
+        """Return the last layer's output, (b, l, w)."""
         real_bl = torch.ones_like(ids_bl) if real_bl is None else real_bl
         view = self.view(real_bl, ids_bl.shape[1], maps)
         return self.through(ids_bl, view)
 
 
 class Decoder(Stack):
-    """Every position sees those before it and, where there is a memory, all of that."""
+    """Stack in which a position attends to those before it and to all of the memory, if any."""
 
     causal = True
 
@@ -128,9 +128,10 @@ class Decoder(Stack):
         cache: Any = None,
         maps: list[Tensor] | None = None,
     ) -> Tensor:
-        """(b, l, w). `cache`: a transformers Cache with what came before these tokens.
+        """Return the last layer's output, (b, l, w).
 
-        `real_bs` is about all tokens, those in the cache first.
+        `cache`: a transformers Cache of the tokens before these. `real_bs` covers all tokens, those
+        in the cache first.
         """
         n_before = 0 if cache is None else cache.get_seq_length()
         if real_bs is None:

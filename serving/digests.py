@@ -1,4 +1,4 @@
-"""What a file or a folder holds, as a digest."""
+"""Digests of files and folders."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from typing import Any
 
 
 def file_sha256(path: Path) -> str:
-    """sha256 of the content, in hex."""
+    """Return the sha256 of the content, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def folder_stamps(folder: Path) -> list[tuple[Any, ...]]:
-    """Sizes and times of all files beneath: they change when one is written, and none is read."""
+    """Return path, inode, size and times of every file beneath; they change when one is written.
+
+    No file is read.
+    """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     found = ((path, path.stat()) for path in files)
     return [
@@ -24,7 +27,7 @@ def folder_stamps(folder: Path) -> list[tuple[Any, ...]]:
 
 
 def folder_sha256(folder: Path) -> str:
-    """sha256, in hex, over the relative names and the contents of all files beneath."""
+    """Return the sha256, in hex, of the relative names and contents of all files beneath."""
     whole = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         whole.update(f"{path.relative_to(folder).as_posix()}\0{file_sha256(path)}\n".encode())
@@ -32,10 +35,11 @@ def folder_sha256(folder: Path) -> str:
 
 
 def tree_sha256(folder: Path, *, without: Sequence[str] = ()) -> str:
-    """sha256, in hex, over the names and contents of all files beneath; a link to a folder counts
-    by its name, so that nothing comes in behind it unseen.
+    """Return the sha256, in hex, of the names and contents of all files beneath.
 
-    `without`: names right in the folder that do not count.
+    A link to a folder counts by its name, so that adding one is not missed.
+
+    `without`: names directly in the folder that do not count.
     """
     whole = hashlib.sha256()
     found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
@@ -48,7 +52,7 @@ def tree_sha256(folder: Path, *, without: Sequence[str] = ()) -> str:
 
 
 def carried_sha256(code: Path, parts: Mapping[str, Path]) -> str:
-    """sha256, in hex, over a file of code and the trees that a model carries under these names."""
+    """Return the sha256, in hex, of a code file and the named trees that a model carries."""
     whole = hashlib.sha256(code.read_bytes())
     for name in sorted(parts):
         whole.update(f"{name}\0{tree_sha256(parts[name])}\n".encode())

@@ -1,27 +1,30 @@
-"""What goes wrong while scoring, as a user is told it."""
+"""Errors of scoring, with messages written for the user."""
 
 from __future__ import annotations
 
 
 class ServingError(ValueError):
-    """Something the user can mend: says the rule, the value, and what to do."""
+    """An error the user can fix: the message states the rule, the value, and what to do."""
 
 
 class ModelFolderError(ServingError):
-    """The model folder is not whole, not ours, or reaches outside itself."""
+    """The model folder is incomplete, not one of Headrace's, or reaches outside itself."""
 
 
 class NewerFormatError(ModelFolderError):
-    """The model folder is whole, and of a format that a later Headrace reads."""
+    """The model folder is complete, but only a later Headrace reads its format."""
 
 
 class ProviderError(ServingError):
-    """The device asked for is not the device given."""
+    """The requested device or provider is not available, or cannot run the model."""
 
 
 class InputError(ServingError):
-    """The table as a whole cannot be read: no such file, no such column, not the format it says."""
+    """The table as a whole cannot be read: no such file or column, or not the format it claims.
+
+    Also raised for an option that is not valid.
+    """
 
 
 class PlanError(ServingError):
-    """The job in this output folder was started with something else."""
+    """The job cannot run in this output: for example, its plan names another input."""

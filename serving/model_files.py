@@ -1,8 +1,8 @@
-"""A model folder may come from anybody: it reaches nothing outside itself, and its files have a
-size that can be parsed.
+"""Checks of a model folder, which may come from anybody.
 
-What an .onnx file names (its external data) is held against the folder by onnxruntime, links in
-that folder by us.
+It must not reach outside itself, and files that are parsed whole must not be too large. onnxruntime
+checks the files that an .onnx file names (its external data); this module checks links in the
+folder.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from .errors import ModelFolderError
 
 MAX_BYTES = 2**27
-"""Of a file that is parsed whole. The largest tokenizers that are published have 34 MB."""
+"""Largest file that is parsed whole. The largest published tokenizers have 34 MB."""
 
 
 def check_name(folder: Path, name: object, *, said_by: str) -> str:
-    """A file's name inside the folder. Raises ModelFolderError for one that leads out of it."""
+    """Return a file's name inside the folder. Raises ModelFolderError if it leads out of it."""
     if not isinstance(name, str) or not name or name != _plain(name):
         raise ModelFolderError(
             f"{folder / said_by} names {name!r}, which is no file of this folder: names are "
@@ -28,15 +28,17 @@ def check_name(folder: Path, name: object, *, said_by: str) -> str:
 
 
 def _plain(name: str) -> str | None:
-    """The name as it has to be written; None where it leads elsewhere, on any system."""
+    """Return the name in its normal form, or None if it leads elsewhere on any system."""
     path, windows = PurePosixPath(name), PureWindowsPath(name)
     leads_out = path.is_absolute() or windows.drive or windows.root or ".." in windows.parts
     return None if leads_out or "\\" in name or "\0" in name else path.as_posix()
 
 
 def check_folder(folder: Path) -> None:
-    """Raises ModelFolderError for what is no plain file, or is a link (symbolic or hard) to what
-    lies outside. The folder itself may be a link, and links within it are fine."""
+    """Raises ModelFolderError for a special file, or a link (symbolic or hard) out of the folder.
+
+    The folder itself may be a link, and links within it are fine.
+    """
     root, names, linked = folder.resolve(), Counter[tuple[int, int]](), dict[Path, int]()
     for path in sorted(folder.rglob("*")):
         if path.is_symlink() and not path.resolve().is_relative_to(root):
@@ -62,12 +64,12 @@ def _link_out(folder: Path, path: Path) -> ModelFolderError:
 
 
 def read_bytes(file: Path) -> bytes:
-    """The content of a file that is parsed whole. Raises ModelFolderError for one too large."""
+    """Return the content of a file to parse whole. Raises ModelFolderError if it is too large."""
     check_size(file)
     return file.read_bytes()
 
 
 def check_size(file: Path) -> None:
-    """Raises ModelFolderError for a file that is too large to be parsed whole."""
+    """Raises ModelFolderError for a file that is too large to parse whole."""
     if (size := file.stat().st_size) > MAX_BYTES:
         raise ModelFolderError(f"{file} has {size:,} bytes; at most {MAX_BYTES:,} are read")

@@ -1,4 +1,4 @@
-"""What would stop a run after its training, told before it.
+"""Check, before a run trains, for anything that would stop it after training.
 
 Imports torch and transformers only inside functions.
 """
@@ -21,8 +21,11 @@ from headrace.tasks.training import train
 
 
 def check(recipe: Recipe, prepared: Artifact) -> None:
-    """Raise RecipeError, or InputError for how texts are to be written, where the recipe asks for
-    what there is not: a metric, a slice, a variant, a model of such sizes."""
+    """Check that everything the recipe asks for exists or is possible.
+
+    Raises RecipeError, such as for an unknown metric, slice or variant, or impossible model sizes;
+    InputError for invalid generation settings.
+    """
     head = prepared.facts["head"]
     test_set.check(recipe, head)
     export.check(recipe, prepared)
@@ -39,7 +42,7 @@ def check(recipe: Recipe, prepared: Artifact) -> None:
 
 
 def _built(recipe: Recipe, head: dict[str, Any], tokenizer: Any) -> Any:
-    """The model without its weights."""
+    """Return a model from scratch without its weights; raises RecipeError for impossible sizes."""
     import torch
 
     config = from_config.of(recipe.model, tokenizer)
@@ -47,13 +50,13 @@ def _built(recipe: Recipe, head: dict[str, Any], tokenizer: Any) -> Any:
     try:
         with torch.device("meta"):
             return objective.load_model(config, head)
-    except Exception as problem:  # transformers computes with what was asked
+    except Exception as problem:  # transformers computes with the given values
         line = str(problem).split("\n", 1)[0]
         raise RecipeError(f"model.scratch.config: no such {config.model_type}: {line}") from problem
 
 
 def _described(recipe: Recipe) -> Any:
-    """The configuration of a generative model, without its weights; None of an encoder."""
+    """Return the configuration of a generative model, without its weights; None for an encoder."""
     if not objectives.get(recipe.objective).GENERATES:
         return None
     from transformers import AutoConfig, GenerationConfig
@@ -70,7 +73,7 @@ def _described(recipe: Recipe) -> Any:
 
 
 def _check_writing(recipe: Recipe, prepared: Artifact, model: Any) -> None:
-    """Check that a generative model can decode so, and has positions for what it generates."""
+    """Check that a generative model can decode as asked, and has enough positions for it."""
     if not objectives.get(recipe.objective).GENERATES:
         return
     from headrace.tasks.export import decoder_harness

@@ -1,8 +1,8 @@
-"""Which way of running a model is the fastest on this machine, measured on rows of its own kind.
+"""Measure which settings run a model fastest on this machine, on rows like those to be scored.
 
-The export chose the variant where the model was made; here another machine decides anew, and how
-many batches run at a time, and how large they are. What is chosen is never slower than the default,
-as far as a second of measuring can tell.
+The export chose a variant on the machine where the model was made. This machine may choose another
+one, and how many batches run at a time and how large they are. The chosen setting is never slower
+than the default, as far as a second of measuring can tell.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from . import manifest, timing
 from .scorer import Scorer, defaults
 
 TOKENS = 20_000
-"""Of one pass: on two cores a second of int8 MiniLM."""
+"""Tokens per pass; on two cores a second of int8 MiniLM."""
 WRITERS_TOKENS = 3_000
-"""The same of models that write: of their prompts."""
+"""Prompt tokens per pass of a generative model."""
 BUDGETS = (0.25, 0.5, 1, 2, 4)
-"""Times the default."""
+"""Token budgets to try, as multiples of the default."""
 WORTH_IT = 1.03
-"""Times the default's speed that something else must reach: less is within the noise."""
+"""Speedup over the present setting that another must exceed; less is within the noise."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How a variant is run."""
+    """A variant and the settings it runs with."""
 
     variant: str
     provider: str
@@ -41,13 +41,13 @@ class Setting:
 
 
 Speeds = dict[Setting, float]
-"""Tokens a second, padding not counted."""
+"""Tokens per second of each setting, padding not counted."""
 
 
 def compare_variants(folder: Path, texts: Sequence[str], *, device: Device = "auto") -> Speeds:
-    """Every variant that this device can run, by default settings; the model's own default first.
+    """Measure every variant that this device can run, with default settings.
 
-    Raises ProviderError when there is none.
+    The model's own default comes first. Raises ProviderError when the device can run no variant.
     """
     described = manifest.read(folder)
     allowed = providers_for(device)
@@ -63,7 +63,7 @@ def compare_variants(folder: Path, texts: Sequence[str], *, device: Device = "au
 
 
 def fastest(folder: Path, texts: Sequence[str], *, device: Device = "auto") -> Setting:
-    """The variant first, then its token budget, then threads in place of workers."""
+    """Choose the variant first, then its token budget, then threads instead of workers."""
     default, *_ = found = compare_variants(folder, texts, device=device)
     best = _better(default, found)
     rows = _rows(folder, texts, default)
@@ -84,7 +84,7 @@ def _better(present: Setting, speeds: Speeds) -> Setting:
 def _rows(folder: Path, texts: Sequence[str], setting: Setting) -> list[Ids]:
     opened = _opened(folder, setting)
     rows = [row for one in opened.read(texts) for row in one.windows if len(row)]
-    # A token that is written costs more than many that are read.
+    # Generating one token costs more than encoding many.
     return timing.sample(rows, n_tokens=TOKENS if not opened.head.TIMED else WRITERS_TOKENS)
 
 

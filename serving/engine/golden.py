@@ -1,8 +1,8 @@
-"""golden.json: real rows with the outputs each variant gave where it was exported.
+"""golden.json: real rows with the outputs each variant gave on the machine that exported it.
 
-The first use on another machine or provider compares: a graph that loads does not have to compute
-the same. Products of int8 are the same integers on every CPU (saturation.py); what fp32 computes
-between them is rounded differently with the instruction set.
+Opening a model on another machine or provider compares its outputs with these: a graph that loads
+does not necessarily compute the same numbers. Products of int8 are the same integers on every CPU
+(saturation.py), but the fp32 operations between them round differently by instruction set.
 
     {"texts": [...], "outputs": {"<variant>": [[...], ...]}}
 """
@@ -21,15 +21,17 @@ from .. import model_files
 from ..errors import ModelFolderError
 
 FILE = "golden.json"
-# Every row alone: the outputs then depend on no batch around them, whatever budget a job uses.
+# Every row runs alone: its outputs depend on no other rows and on no job's token budget.
 TOKEN_BUDGET = 1
 
 Array = NDArray[np.floating[Any]]
 
 
 def write(folder: Path, texts: Sequence[str], outputs: Mapping[str, Array]) -> None:
-    """Write golden.json aside and rename it. `outputs`: variant to its outputs (n, ...), as
-    `scorer.outputs(texts, token_budget=golden.TOKEN_BUDGET)` gave them."""
+    """Write golden.json to a temporary file and rename it.
+
+    `outputs`: each variant's outputs (n, ...), as `Scorer.golden(texts)` returns them.
+    """
     listed = {name: np.asarray(rows).tolist() for name, rows in outputs.items()}
     aside = folder / f".{FILE}.tmp"
     content = json.dumps({"texts": list(texts), "outputs": listed}, ensure_ascii=False)
@@ -38,7 +40,7 @@ def write(folder: Path, texts: Sequence[str], outputs: Mapping[str, Array]) -> N
 
 
 def read(folder: Path) -> tuple[list[str], dict[str, Array]]:
-    """Texts, and each variant's outputs. Raises ModelFolderError when there are none."""
+    """Return the texts and each variant's outputs. Raises ModelFolderError if there are none."""
     try:
         content = json.loads(model_files.read_bytes(folder / FILE))
         outputs = {name: np.asarray(rows) for name, rows in content["outputs"].items()}
@@ -52,14 +54,14 @@ def read(folder: Path) -> tuple[list[str], dict[str, Array]]:
 def difference(
     expected: Array, found: Array, *, tolerance: float, largest_decides: bool = True
 ) -> str | None:
-    """How the outputs differ, in words; None when they are the same within the tolerance.
+    """Describe how the outputs differ; None if they are equal within the tolerance.
 
-    `largest_decides`: a row's largest number is its decision, and has to be the same one.
+    `largest_decides`: the index of a row's largest number is its decision and must also be equal.
     """
     if expected.shape != found.shape:
         return f"shape {found.shape} instead of {expected.shape}"
     largest = float(np.abs(expected - found).max(initial=0.0))
-    if not largest <= tolerance:  # so written, a NaN counts as different
+    if not largest <= tolerance:  # not `>`, so that a NaN counts as different
         return f"outputs differ by {largest:.3g}, allowed are {tolerance:.3g}"
     if not largest_decides:
         return None

@@ -1,12 +1,12 @@
-"""manifest.json: what a model folder holds and how it must be run.
+"""manifest.json: the contents of a model folder and how to run the model.
 
 model/
   manifest.json
   tokenizer.json
   golden.json                     32 real rows; each variant's outputs for them
-  pooling.onnx                    where texts are read in windows, and how to pool them was learned
-  training_texts.npy              hashes of the texts it learned from (tasks/data/training_texts.py)
-  fp32/model.onnx, fused/...      one folder per variant that passed the gate
+  pooling.onnx                    only if texts are split into windows and their pooling is learned
+  training_texts.npy              hashes of the training texts (tasks/data/training_texts.py)
+  fp32/model.onnx, fused/...      one folder per variant that passed the parity check
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FILE = "manifest.json"
 
 @dataclass(frozen=True)
 class Variant:
-    """One ONNX graph that agreed with PyTorch, with what was measured of it."""
+    """One ONNX graph that agreed with PyTorch, with its measurements."""
 
     name: str
     file: str
@@ -33,9 +33,9 @@ class Variant:
     providers: tuple[str, ...]
     """onnxruntime execution providers it may run on, best first."""
     disabled_optimizers: tuple[str, ...] = ()
-    """onnxruntime graph optimisations that were measured to hurt it."""
+    """onnxruntime graph optimizations that measurably hurt this variant."""
     tolerance: float = 1e-3
-    """Largest logit difference from its own golden outputs that still counts as the same."""
+    """Largest difference from its own golden outputs that still counts as equal."""
     size_bytes: int = 0
     measured: dict[str, Any] = field(default_factory=dict)
     """tokens_per_second, max_logit_difference, agreement, metric, device, ..."""
@@ -44,26 +44,26 @@ class Variant:
 @dataclass(frozen=True)
 class Manifest:
     objective: str
-    """Picks the head: a file name in serving/heads."""
+    """Selects the head: a module in serving/heads, or an entry point of another package."""
     max_length: int
-    """Tokens that the model reads at a time, special tokens included."""
+    """Tokens of the longest input, special tokens included."""
     pad_id: int
     default: str
-    """Name of the variant used when none is asked for."""
+    """Name of the variant used when the caller names none."""
     variants: tuple[Variant, ...]
-    """Fastest first: the order in which a failing one is replaced."""
+    """Fastest first; the next one replaces a variant that fails."""
     head: dict[str, Any] = field(default_factory=dict)
-    """What the head needs: {"labels": [...]} for classification."""
+    """The head's settings: {"labels": [...]} for classification."""
     profile: dict[str, Any] = field(default_factory=dict)
-    """The training data's profile (label shares, length histogram), for drift."""
+    """Profile of the training data (label shares, length histogram), for drift."""
     training: dict[str, Any] = field(default_factory=dict)
     """Lineage: recipe name, artifact digests, split salt."""
     score: dict[str, Any] = field(default_factory=dict)
-    """Defaults of scoring jobs: {"chunk_rows": ..., "max_rejected": ..., "text_column": ...}."""
+    """Defaults for scoring jobs: {"chunk_rows": ..., "max_rejected": ..., "text_column": ...}."""
     long_text: dict[str, Any] = field(default_factory=dict)
-    """What becomes of longer texts, a documents.LongText; they are cut where it says nothing."""
+    """Treatment of longer texts, a windows.LongText; if empty, they are truncated."""
     dropped: dict[str, str] = field(default_factory=dict)
-    """Variants that were tried and refused, with the reason."""
+    """Variants that the export tried and rejected, with the reason."""
     format: int = FORMAT
 
     def variant(self, name: str) -> Variant:
@@ -76,15 +76,18 @@ class Manifest:
 
 
 def write(folder: Path, manifest: Manifest) -> None:
-    """Write manifest.json aside and rename it into place."""
+    """Write manifest.json to a temporary file and rename it into place."""
     aside = folder / f".{FILE}.tmp"
     aside.write_text(json.dumps(asdict(manifest), indent=1, ensure_ascii=False) + "\n", "utf-8")
     aside.replace(folder / FILE)
 
 
 def read(folder: Path) -> Manifest:
-    """Raises ModelFolderError when the folder holds no manifest this version can read, or reaches
-    outside itself."""
+    """Read and check a model folder's manifest.
+
+    Raises ModelFolderError if the folder holds no manifest that this version can read, or if a path
+    leads outside the folder.
+    """
     file = folder / FILE
     if not file.is_file():
         raise ModelFolderError(f"{folder} is no model folder: it has no {FILE}")

@@ -1,7 +1,7 @@
-"""One graph on one device, run by several workers at a time.
+"""Run one graph on one device with several workers at a time.
 
-Workers rather than threads inside a worker: a batch small enough for the caches leaves little to
-share out, and a worker that has the next batch at hand waits for nobody.
+Several workers beat several threads in one worker: a batch small enough for the CPU's caches leaves
+little work to split, and a worker that has its next batch ready waits for no other.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from ..runtime.batching import Lengths, Shapes, plan_batches
 from ..runtime.session import Session, open_session
 
 NO_LIMIT = 2**62
-"""A token budget that holds any batch."""
+"""Token budget that any batch fits in."""
 
 
 class Runner:
-    """`.workers` batches at a time, each on `.threads` threads; `.providers`, best first.
+    """Runs `.workers` batches at a time, each on `.threads` threads; `.providers`, best first.
 
-    A graph without an `attention_mask` takes batches of rows of one length only: there is no
-    padding then, and no row can feel another one's.
+    An encoder graph without an `attention_mask` gets only batches whose rows have one length: there
+    is no padding then that could change a row's outputs.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Runner:
         token_budget: int = NO_LIMIT,
         disabled_optimizers: Sequence[str] = (),
     ) -> None:
-        """`max_length`, `half`, and what is raised: see `open_session`."""
+        """Open the sessions; for `max_length`, `half` and the errors raised see `open_session`."""
         self.workers, self.threads, self.token_budget = workers, threads, token_budget
         self._head = head
 
@@ -60,19 +60,20 @@ class Runner:
                 disabled_optimizers=disabled_optimizers,
             )
 
-        # On one thread a session computes in whoever calls it, so that all workers can share one,
-        # and its weights. With more it has a pool of its own, that two callers would fight over.
+        # A session with one thread computes in the calling thread, so all workers can share one
+        # session and its weights. With more threads it has its own thread pool, which two callers
+        # would contend for.
         n_sessions = 1 if threads == 1 else workers
         sessions = [head.open(graph, opened) for _ in range(n_sessions)]
         sessions *= workers // n_sessions
         self.busy_s = 0.0
-        """Seconds spent in the sessions so far, of all workers."""
+        """Seconds spent in the sessions so far, summed over all workers."""
         self._counting = threading.Lock()
         self._idle: SimpleQueue[Any] = SimpleQueue()
         for session in sessions:
             self._idle.put(session)
         self.session = sessions[0]
-        """What the head runs: for who wants more of it than `run` gives."""
+        """The first worker's session, for callers that need more than `run` offers."""
         self.providers = self.session.providers
         self.shapes, self.one_length = self.session.shapes, self.session.one_length
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="score")
@@ -80,7 +81,7 @@ class Runner:
     def batches(
         self, lengths: Lengths, *, token_budget: int | None = None, **options: Any
     ) -> list[NDArray[Any]]:
-        """Which of the rows run together: a pure function of their lengths."""
+        """Indices of the rows of each batch: a pure function of the lengths."""
         return plan_batches(
             lengths,
             token_budget=token_budget or self.token_budget,
@@ -92,9 +93,9 @@ class Runner:
     def start(
         self, rows: Sequence[Ids], *, token_budget: int | None = None, **options: Any
     ) -> PendingBatches:
-        """Have the workers run all rows, behind those they were given before."""
+        """Queue all rows for the workers, after the rows queued before."""
         batches = self.batches([len(row) for row in rows], token_budget=token_budget, **options)
-        # The longest first: at the end the workers then wait for each other but shortly.
+        # Longest first: the last batches are short, so no worker waits long for another at the end.
         return PendingBatches(
             rows,
             [
@@ -107,7 +108,7 @@ class Runner:
     def run(
         self, rows: Sequence[Ids], *, token_budget: int | None = None, **options: Any
     ) -> list[Any]:
-        """The head's output of each row, in order."""
+        """Run the rows and return the head's output of each, in order."""
         outputs: list[Any] = [None] * len(rows)
         for done in self.start(rows, token_budget=token_budget, **options).batches():
             for index, output in zip(done.rows, done.outputs, strict=True):
@@ -126,19 +127,19 @@ class Runner:
 
 @dataclass(frozen=True)
 class Batch:
-    """One that is done."""
+    """A finished batch."""
 
     rows: NDArray[Any]
-    """Which of the rows it had."""
+    """Indices of its rows."""
     outputs: Sequence[Any]
     tokens: int
-    """That were read."""
+    """Input tokens, padding not counted."""
     padded_tokens: int
-    """The same with padding."""
+    """Input tokens, padding included."""
 
 
 class PendingBatches:
-    """Rows at the workers."""
+    """Rows queued for the workers or being run by them."""
 
     def __init__(
         self,
@@ -150,9 +151,9 @@ class PendingBatches:
         self._batches, self._shapes = batches, shapes
 
     def batches(self) -> Iterator[Batch]:
-        """Wait for all rows; the batches in the order in which they were begun.
+        """Wait for all rows and yield their batches in the order in which they were queued.
 
-        Nothing is kept of those that are done: a text may be long.
+        Rows and outputs of finished batches are not kept, since a text may be long.
         """
         try:
             self._batches.reverse()
@@ -170,6 +171,6 @@ class PendingBatches:
             raise
 
     def cancel(self) -> None:
-        """Batches that no worker has begun are dropped."""
+        """Drop the batches that no worker has started."""
         for _, future in self._batches:
             future.cancel()

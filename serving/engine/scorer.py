@@ -1,4 +1,4 @@
-"""A model folder, opened for scoring: texts in, outputs or columns out, in the same order."""
+"""Open a model folder for scoring: texts in, outputs or columns out, in the same order."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from .runner import PendingBatches, Runner
 log = logging.getLogger(__name__)
 
 HALF = ("fp16", "fp16_plain")
-"""The variants that compute in half precision."""
+"""Variants that compute in half precision."""
 OnBatch = Callable[[int, int, int], None]
-"""Gets the texts that are done with a batch, and the tokens that were read, without and with
-padding, and written."""
+"""Called with the number of texts that a batch completed and its tokens, without and with padding;
+both token counts include generated tokens."""
 
 
 def defaults(provider: str, head: type[Head]) -> dict[str, int]:
-    """How a Runner runs on a provider when nothing else is asked for."""
+    """Return a Runner's default workers, threads and token budget on a provider."""
     device = device_of(provider)
     workers = granted_cores() if device == "cpu" else 1
     return {"workers": workers, "threads": 1, "token_budget": head.TOKEN_BUDGETS[device]}
@@ -40,17 +40,17 @@ def defaults(provider: str, head: type[Head]) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class WindowOutputs:
-    """The output of a text, and those of its windows: where somebody asked for them."""
+    """The output of a text and those of its windows, if the caller asked for windows."""
 
     output: Any
     windows: Sequence[Any]
     places: Sequence[tuple[int, int]]
-    """Which characters of the text they have."""
+    """Each window's (start, end) in characters of the text."""
 
 
 @dataclass(frozen=True)
 class CollectedOutputs:
-    """The collected outputs of texts, and what is known of their windows."""
+    """The collected outputs of texts, together with those of their windows."""
 
     outputs: Any
     located: Sequence[WindowOutputs]
@@ -59,8 +59,8 @@ class CollectedOutputs:
 class Scorer:
     """One variant of a model on one device.
 
-    `.manifest`, `.variant` (a manifest.Variant), `.provider`, `.runner`, `.folder` say what was
-    opened.
+    `.manifest`, `.variant` (a manifest.Variant), `.provider`, `.runner` and `.folder` describe the
+    opened model.
     """
 
     def __init__(
@@ -74,14 +74,14 @@ class Scorer:
         token_budget: int | None = None,
         check: bool = True,
     ) -> None:
-        """Open the model's default variant, or the one asked for.
+        """Open the model's default variant, or the named one.
 
-        `workers` batches run at a time (on a CPU by default as many as there are cores), each on
-        `threads` threads (1).
-        `check`: compare its outputs with the golden ones first. A default that fails makes room
-        for the next variant, with a warning; a variant asked for by name is never replaced.
-        Raises ModelFolderError when nothing is left or the folder is not whole, ProviderError
-        when the device cannot be had or no variant is made for it.
+        `workers` batches run at a time (on a CPU by default one per core), each on `threads`
+        threads (by default 1).
+        `check`: compare the variant's outputs with the golden ones first. If the default fails, the
+        next variant replaces it, with a warning; a named variant is never replaced.
+        Raises ModelFolderError if no variant is left or the folder is incomplete, ProviderError if
+        the device is unavailable or no variant is made for it.
         """
         self.folder = Path(folder)
         self.manifest = manifest.read(self.folder)
@@ -105,7 +105,7 @@ class Scorer:
         self._open(self._candidates(variant, device), how, check=check)
 
     def _candidates(self, name: str | None, device: Device) -> list[tuple[manifest.Variant, str]]:
-        """Variants to try, each with its provider, the wanted one first."""
+        """Variants to try, each with its provider; the wanted one first."""
         wanted = self.manifest.variant(name or self.manifest.default)
         others = [] if name else [v for v in self.manifest.variants if v != wanted]
         allowed = providers_for(device)
@@ -129,7 +129,7 @@ class Scorer:
         *,
         check: bool,
     ) -> None:
-        """Take the first candidate that computes here what it computed where it was exported."""
+        """Take the first candidate; with `check`, the first that reproduces its golden outputs."""
         problems: list[str] = []
         for variant, provider in candidates:
             if problems:
@@ -167,14 +167,14 @@ class Scorer:
         )
 
     def golden(self, texts: Sequence[str]) -> Any:
-        """What golden.py keeps of each text, (n, ...): for classification its logits."""
+        """Return the golden outputs of each text, (n, ...): for classification its logits."""
         options = self.head.GOLDEN
         return self.head.numbers(self.outputs(texts, token_budget=golden.TOKEN_BUDGET, **options))
 
     def read(
         self, texts: Sequence[str], *, windows: bool = False, **options: Any
     ) -> list[Document]:
-        """The texts as the model reads them; with `windows` those know where they stand."""
+        """Tokenize the texts into documents; with `windows` they can locate each window."""
         return self.reader.read(
             list(map(self.head.text_of, texts)),
             whole=self.head.reads_whole(**options),
@@ -184,10 +184,10 @@ class Scorer:
     def read_good(
         self, texts: Sequence[Any], errors: list[str | None], **options: Any
     ) -> dict[int, Document]:
-        """The documents of the texts without an error, by their places.
+        """Return the documents of the texts without an error, by index.
 
-        A text without a token, not even a special one, gets the error `empty_text`: there is
-        nothing that the model could look at.
+        A text without any token, not even a special one, gets the error `empty_text`: the model
+        would have no input.
         """
         good = [i for i, code in enumerate(errors) if code is None]
         read = dict(zip(good, self.read([texts[i] for i in good], **options), strict=True))
@@ -204,13 +204,13 @@ class Scorer:
         windows: bool = False,
         **options: Any,
     ) -> PendingDocuments:
-        """Have the workers run all documents; `collect` takes what comes of it."""
+        """Queue all documents for the workers; `collect` takes their outputs."""
         rows = [window for document in documents for window in document.windows]
         running = self.runner.start(rows, token_budget=token_budget, **options)
         return PendingDocuments(documents, running, self.head, located=windows)
 
     def collect(self, outputs: Sequence[Any]) -> Any:
-        """One value of all documents' outputs: for classification logits (n, k) float32."""
+        """Combine all documents' outputs: for classification into logits (n, k) float32."""
         if any(isinstance(one, WindowOutputs) for one in outputs):
             return CollectedOutputs(self.head.collect([one.output for one in outputs]), outputs)
         return self.head.collect(outputs)
@@ -218,15 +218,15 @@ class Scorer:
     def outputs(
         self, texts: Sequence[str], *, token_budget: int | None = None, **options: Any
     ) -> Any:
-        """What the model gives for each text: for classification logits (n, k) float32."""
+        """Run the texts and collect their outputs: for classification logits (n, k) float32."""
         documents = self.read(texts, **options)
         return self.collect(self.start(documents, token_budget=token_budget, **options).outputs())
 
     def fields(self, *, windows: bool = False, **options: Any) -> list[pa.Field]:
         """The columns of a scored row. `options`: the head's, such as `probabilities=True`.
 
-        `windows`: one more, with start and end (characters) of each of a text's windows, and what
-        would have been decided of that alone.
+        `windows`: add a column with the start and end (in characters) of each of a text's windows
+        and the decision for that window alone.
         """
         own = self.head.fields(**options)
         if not windows:
@@ -235,7 +235,7 @@ class Scorer:
         return [*own, pa.field(WINDOWS, pa.list_(pa.struct([*places, *self.head.fields()])))]
 
     def decode(self, outputs: Any, *, windows: bool = False, **options: Any) -> pa.Table:
-        """Collected outputs to the columns of scored rows, the decision first."""
+        """Turn collected outputs into the columns of scored rows, the decision first."""
         of_texts = outputs.outputs if isinstance(outputs, CollectedOutputs) else outputs
         columns = self.head.columns(of_texts, **options)
         if windows:
@@ -258,13 +258,13 @@ class Scorer:
         return pa.array(found, self.fields(windows=True)[-1].type)
 
     def score(self, texts: Sequence[str], **options: Any) -> pa.Table:
-        """The scored rows of a few texts; tables are what job.py is for."""
+        """Score a few texts, one row each; for tables see jobs/job.py."""
         return self.decode(self.outputs(texts, **options), **options)
 
     def answer(
         self, values: Sequence[Any], **options: Any
     ) -> tuple[pa.Table, list[int], list[str | None]]:
-        """The scored rows of those values that are texts, their places, and each value's error."""
+        """Score the values that are texts; return their rows, indices, and each value's error."""
         errors = [problem(self.head.text_of(value)) for value in values]
         read = self.read_good(values, errors, **options)
         outputs = self.start([*read.values()], **options).outputs()
@@ -274,14 +274,14 @@ class Scorer:
 
 
 def mark_undecided(errors: list[str | None], places: Sequence[int], decided: pa.Table) -> None:
-    """Give the rows at these places that have no decision the error `model_error`."""
+    """Set the error `model_error` for rows without a decision; `places`: the rows' indices."""
     for i, decision in zip(places, decided.column(0), strict=True):
         if not decision.is_valid:
             errors[i] = "model_error"
 
 
 class PendingDocuments:
-    """Documents at the workers."""
+    """Documents queued for the workers or being run by them."""
 
     def __init__(
         self,
@@ -291,15 +291,15 @@ class PendingDocuments:
         *,
         located: bool = False,
     ) -> None:
-        """`located`: outputs are a WindowOutputs each."""
-        # What was run is not kept: a text may be long.
+        """`located`: each output is a WindowOutputs."""
+        # The token ids are not kept: a text may be long.
         self._documents: list[Document | None] = [one.without_ids() for one in documents]
         self._running, self._head, self._located = running, head, located
 
     def outputs(self, on_batch: OnBatch | None = None) -> list[Any]:
-        """Wait for all: the head's output of each document, in order.
+        """Wait for all documents and return the head's output of each, in order.
 
-        Windows of one need not share a batch; they are put together when the last is there.
+        A document's windows need not share a batch; they are joined when the last one is finished.
         """
         counts = [len(one.windows) for one in self._documents if one is not None]
         owners = np.repeat(np.arange(len(counts)), counts)

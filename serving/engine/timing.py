@@ -1,6 +1,6 @@
-"""How fast models run the same rows on this device: short passes, taking turns.
+"""Compare the speed of models on this device: short passes over the same rows, in turn.
 
-Taking turns, and the median, keep a machine that is busy for a moment from deciding.
+Alternating the passes and taking the median keep a moment of other load from deciding the result.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ Name = TypeVar("Name", bound=Hashable)
 
 WARM_UP, PASSES = 1, 3
 ENOUGH_S = 15.0
-"""No further pass is begun after so many seconds: a slow machine shows its speed in one."""
+"""Seconds after which no further round starts: on a slow machine one timed pass is enough."""
 
 
 def tokens_per_second(
     passes: Mapping[Name, Callable[[], object]], *, n_tokens: int
 ) -> dict[Name, float]:
-    """Real tokens (no padding counted) a second of each: `n_tokens` are in one pass."""
+    """Measure each one's tokens per second, padding not counted; a pass has `n_tokens` tokens."""
     seconds: dict[Name, list[float]] = {name: [] for name in passes}
     started = time.perf_counter()
     for number in range(WARM_UP + PASSES):
@@ -40,7 +40,7 @@ def tokens_per_second(
 
 
 def sample(rows: Sequence[Ids], *, n_tokens: int) -> list[Ids]:
-    """About `n_tokens` tokens in rows of every length; rows repeat where there are too few."""
+    """Return rows of all lengths with about `n_tokens` tokens; rows repeat if they are too few."""
     lengths = np.array([len(row) for row in rows])
     total = int(lengths.sum())
     n_rows = max(1, round(len(rows) * min(1.0, n_tokens / total)))
@@ -48,7 +48,7 @@ def sample(rows: Sequence[Ids], *, n_tokens: int) -> list[Ids]:
 
 
 def sample_by_length(lengths: NDArray[np.int64], n_rows: int) -> NDArray[np.int64]:
-    """Indices of at most `n_rows` rows evenly spaced by length, shortest first."""
+    """Return the indices of at most `n_rows` rows, evenly spaced by length rank, shortest first."""
     by_length = np.argsort(lengths, kind="stable")
     places = np.linspace(0, len(lengths) - 1, min(n_rows, len(lengths)))
     return by_length[places.round().astype(np.int64)]

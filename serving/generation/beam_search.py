@@ -1,9 +1,9 @@
-"""Beam search: of each text several candidates, the likeliest of all their continuations going on.
+"""Beam search: keep several candidates per text and extend the likeliest continuations.
 
-As transformers has it (early_stopping=False), so that both give the same texts: a candidate that
-ends is kept with its score, its log probability over its tokens to the power of the length penalty;
-a text is done when none of its open candidates, at its present length, would come before all that
-have ended.
+It follows transformers (early_stopping=False), so that both give the same texts. A candidate that
+ends is kept with its score: its log probability divided by its number of tokens to the power of the
+length penalty. A text is done when `num_beams` candidates have ended and the best open one, scored
+at its present length, would not beat the worst of them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .decoder import Decoder
 from .sampling import Decoding, log_probabilities, penalise
 
 NEVER = -1e9
-"""The log probability of what is no candidate."""
+"""Log probability that keeps a beam from being a candidate."""
 
 
 def search(
@@ -31,7 +31,10 @@ def search(
     text: Text,
     memory: Mapping[str, Array] | None = None,
 ) -> list[Completion]:
-    """The best candidate for each prompt, (length,) and not empty; see `completing.complete`."""
+    """Return the best candidate for each prompt, (length,) and not empty.
+
+    For the arguments see `continuous_batching.complete`.
+    """
     n, beams = len(prompts), how.num_beams
     if not n:
         return []
@@ -49,7 +52,7 @@ def search(
     at = np.repeat(lengths, beams)
     for step in range(how.max_new_tokens):
         if step:
-            # A text may have been done at the first step; what it is given is no matter.
+            # A text that ended at the first step has no ids; which token it gets does not matter.
             newest = np.array([ids[-1] if ids else 0 for one in texts for ids in one.ids])
             logits = decoder.step(newest, at)
             at = at + 1
@@ -69,14 +72,14 @@ class _Beams:
         self._prompt, self._how, self._ends = prompt.tolist(), how, sorted(ending.ends)
         self._ending = ending
         self.ids: list[list[int]] = [[] for _ in range(how.num_beams)]
-        # All are the same at first: only one may go on.
+        # All candidates are equal at first, so only one may continue.
         self._scores = np.full(how.num_beams, NEVER)
         self._scores[0] = 0.0
         self._ended: list[tuple[float, Completion]] = []
         self.done = self._broken = False
 
     def take(self, logits: Array) -> Ids:
-        """Go on with the best continuations, by logits (beams, vocabulary): whose each one is."""
+        """Extend the candidates by logits (beams, vocabulary); return each new one's parent."""
         stay = np.arange(self._how.num_beams)
         if self.done:
             return stay
@@ -95,7 +98,7 @@ class _Beams:
 
     def _go_on(self, scores: Array) -> Ids:
         beams, vocabulary = scores.shape
-        # As many as leave enough to go on with when all others end.
+        # Enough that `beams` of them can continue even if all the others end.
         n_kept = min(max(2, 1 + len(self._ends)) * beams, scores.size)
         flat = scores.ravel()
         best = np.argpartition(-flat, n_kept - 1)[:n_kept]

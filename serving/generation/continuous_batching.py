@@ -1,7 +1,7 @@
-"""Many rows, one token of each at a time: greedily, or drawn.
+"""Generate for many rows, one token each at a time, greedily or by sampling.
 
-Rows that end leave at once, and waiting ones take their places: the products of a step stay as
-large as there are rows for, which is what they are fast by.
+Rows that end leave at once, and waiting rows take their places. So the matrix products of a step
+stay as large as the number of rows allows, and large products are fast.
 """
 
 from __future__ import annotations
@@ -19,43 +19,44 @@ from .sampling import Decoding, choose, log_probability_of, penalise, random_num
 
 END_TOKEN, STOP_STRING, MAX_TOKENS = "end_token", "stop_string", "max_tokens"
 SLOTS = 64
-"""Rows at a time."""
+"""Rows that generate at the same time."""
 REFILL = 4
-"""New rows come in when a fourth of the places is free: read together, they cost less."""
+"""New rows enter when 1/REFILL of the slots is free: prompts that run together cost less."""
 
 Text = Callable[[Sequence[int]], str]
-"""Tokens to text."""
+"""Decodes tokens to text."""
 
 
 @dataclass
 class Completion:
-    """What was written behind one prompt."""
+    """The text generated for one prompt."""
 
     ids: list[int] = field(default_factory=list)
-    """Without the end token."""
+    """Generated tokens, end token excluded."""
     reason: str | None = None
-    """Why it ended; None where the model's numbers were none."""
+    """Why it ended; None if a logit was not finite."""
     score: float = 0.0
-    """The sum of the tokens' log probabilities, the end token's among them."""
+    """Sum of the tokens' log probabilities, end token included; after beam search divided by the
+    number of tokens to the power of the length penalty."""
     truncated: bool = False
-    """The model did not see all of the prompt."""
+    """True if the model did not get all of the prompt."""
 
     @property
     def n_tokens(self) -> int:
-        """With the end token."""
+        """Number of tokens, end token included."""
         return len(self.ids) + (self.reason == END_TOKEN)
 
 
 @dataclass(frozen=True)
 class Ending:
-    """Why a text ends, if it does."""
+    """Decides whether and why a text ends."""
 
     how: Decoding
     ends: Collection[int]
     text: Text
 
     def __call__(self, ids: Sequence[int], token: int) -> str | None:
-        """The state of a text of these tokens, of which `token` is the last."""
+        """Return why a text of these tokens ends, None if it goes on; `token` is the last one."""
         if token in self.ends:
             return END_TOKEN
         if self.how.stop and any(one in self._tail(ids) for one in self.how.stop):
@@ -63,13 +64,16 @@ class Ending:
         return MAX_TOKENS if len(ids) == self.how.max_new_tokens else None
 
     def _tail(self, ids: Sequence[int]) -> str:
-        """Text enough for a stop string that ends in the newest token; each has a byte or more."""
+        """Decode enough tokens for a stop string that ends in the newest one.
+
+        Each token has a byte or more.
+        """
         longest = max(len(one.encode()) for one in self.how.stop)
-        return self.text(ids[-longest - 3 :])  # and a character of which it has the last byte
+        return self.text(ids[-longest - 3 :])  # 3: the other bytes of a first character
 
 
 class _Row:
-    """A row under way."""
+    """A row that is being generated."""
 
     def __init__(self, prompt: Ids, how: Decoding, made: Completion) -> None:
         self.at, self.made = len(prompt), made
@@ -80,7 +84,7 @@ class _Row:
         return self.made.ids[-1]
 
     def take(self, token: int, score: float, ended: Ending) -> bool:
-        """One token more; whether it is the last."""
+        """Add one token; True if it is the last."""
         ids, made = self.made.ids, self.made
         made.score += score
         made.reason = ended([*ids, token], token)
@@ -100,11 +104,11 @@ def complete(
     scored: bool = False,
     n_slots: int = SLOTS,
 ) -> list[Completion]:
-    """What follows each prompt, (length,) and not empty.
+    """Complete each prompt, (length,) and not empty.
 
-    `ends`: tokens that end a text. `memory`: what the decoder looks at beside its own tokens, by
-    the graph's inputs, a row for each prompt. `scored`: the completions have scores, which cost a
-    tenth of a small model's step.
+    `ends`: tokens that end a text. `memory`: the inputs that the decoder attends to besides its own
+    tokens, by name, with one row per prompt. `scored`: compute the completions' scores, which takes
+    a tenth of a small model's step.
     """
     completing = _Completing(
         session, prompts, how, frozenset(ends), text, memory or {}, scored, n_slots
@@ -115,7 +119,7 @@ def complete(
 
 
 class _Completing:
-    """The rows under way stand in the first places of the decoder, the others wait."""
+    """Keeps the rows being generated in the decoder's first places; the other rows wait."""
 
     def __init__(
         self,
@@ -141,7 +145,7 @@ class _Completing:
         self._waiting = deque(range(len(prompts)))
         self._rows: list[_Row] = []
         self._seen: Array | None = None
-        """(slots, vocabulary): the tokens that a row has; only where that matters."""
+        """(slots, vocabulary): the tokens that a row has; None without a repetition penalty."""
         self.made = [Completion() for _ in prompts]
 
     @property
@@ -161,7 +165,7 @@ class _Completing:
             self._take(0, logits)
 
     def _start(self, n_rows: int) -> None:
-        """Read waiting rows into free places."""
+        """Run the prompts of waiting rows in free places."""
         place = len(self._rows)
         indices = [self._waiting.popleft() for _ in range(min(n_rows, len(self._waiting)))]
         prompts = [self._prompts[i] for i in indices]
@@ -177,7 +181,7 @@ class _Completing:
         self._take(place, logits)
 
     def _take(self, place: int, logits: Array) -> None:
-        """The next tokens of the rows from `place` on; those that end leave."""
+        """Choose the next tokens of the rows from `place` on; rows that end leave."""
         rows = self._rows[place:]
         broken = np.logical_not(np.isfinite(logits).all(axis=1))
         logits[broken] = 0
@@ -199,7 +203,7 @@ class _Completing:
                 self._leave(place + i)
 
     def _leave(self, place: int) -> None:
-        """The last row takes the place of one that ends."""
+        """Remove the row at this place; the last row moves there."""
         last = self._rows.pop()
         if place < len(self._rows):
             self._decoder.move(len(self._rows), place, last.at)

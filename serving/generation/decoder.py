@@ -1,17 +1,17 @@
-"""A decoder graph and the memory it writes to: keys and values of many rows, in place.
+"""Run a decoder graph that updates the cached keys and values of many rows in place.
 
-Each row has a place of its own in one static cache and its own position there, so rows of any
-length stand side by side without padding on their left, and may come and go at any step. Inputs of
-the graph, for b rows, l tokens of each, k of them with logits wanted, room for c tokens:
+Each row has its own place in one static cache and its own position there, so rows of any length run
+side by side without left padding, and may come and go at any step. The graph's inputs, for b rows
+of l tokens each, k of them with logits wanted, and a capacity of c tokens:
 
-    input_ids, position_ids (b, l)    tokens and where they stand, from 0
-    wanted (b, k)                     which of the l tokens' logits are asked for
-    last (b), int32                   where the row's last token stands
+    input_ids, position_ids (b, l)    tokens and their positions, from 0
+    wanted (b, k)                     which of the l tokens' logits are wanted
+    last (b), int32                   position of the row's last token
     keys (s)                          0, 1, ... up to the last token of the longest row
-    past.N.key, past.N.value          (b, heads, c, d) of layer N; `present...` come out as the same
-    source_mask (b, t), cross.N.*     of an encoder's result, where there is one (encoder.py)
+    past.N.key, past.N.value          (b, heads, c, d) of layer N; `present...` are the same memory
+    source_mask (b, t), cross.N.*     an encoder's outputs, if there is one (decoder_step.py)
 
-and `logits` (b, k, vocabulary) comes out.
+The output is `logits` (b, k, vocabulary).
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ from ..arrays import Array, Ids
 
 PAST, PRESENT = "past.", "present."
 READ_TOKENS = 512
-"""Read at a time, padding included: rows of similar lengths, and what the caches hold."""
+"""Prompt tokens per run, padding included: few enough to fit the CPU's caches, and for the rows of
+one run to be of similar lengths."""
 
 
 class Decoder:
-    """A graph with room for `n_rows` rows of `capacity` tokens."""
+    """A decoder graph with a cache for `n_rows` rows of `capacity` tokens."""
 
     def __init__(
         self,
@@ -39,7 +40,7 @@ class Decoder:
         capacity: int,
         memory: Mapping[str, Array] | None = None,
     ) -> None:
-        """`memory`: inputs that stay the same at every step, a row each (n_rows, ...)."""
+        """`memory`: inputs that are the same at every step, each (n_rows, ...)."""
         self._session, self._memory = session, dict(memory or {})
         self._names = {one.name for one in session.get_inputs()}
         self._past: dict[str, Array] = {}
@@ -50,9 +51,9 @@ class Decoder:
         self._bound: tuple[range, Any] | None = None
 
     def start(self, rows: Sequence[Ids], place: int = 0) -> Array:
-        """Read new rows, each (length,), into the places from `place` on.
+        """Run new rows, each (length,), in the places from `place` on.
 
-        Gives the logits behind the last token of each, (rows, vocabulary).
+        Returns the logits at the last token of each, (rows, vocabulary).
         """
         logits, start = [], 0
         for stop in _ends([len(row) for row in rows]):
@@ -62,31 +63,32 @@ class Decoder:
         return logits[0] if len(logits) == 1 else np.concatenate(logits)
 
     def read(self, rows: Sequence[Ids], wanted: Sequence[Sequence[int]], place: int = 0) -> Array:
-        """The same with logits behind other tokens, as many of each row: (rows, k, vocabulary)."""
+        """Run new rows; return logits at the k wanted tokens of each, (rows, k, vocabulary)."""
         return self._run(reading(rows, wanted), place)
 
     def remember(self, place: int, memory: Mapping[str, Array]) -> None:
-        """What rows from `place` on look at beside their own tokens."""
+        """Set the memory of the rows from `place` on, to which they attend at every step."""
         for name, given in memory.items():
             self._memory[name][place : place + len(given)] = given
 
     def step(self, ids: Ids, at: Ids) -> Array:
-        """One token more for the rows in the first places, each (n,): logits (n, vocabulary).
+        """Run one more token of the rows in the first n places; return logits (n, vocabulary).
 
-        `at`: the tokens' positions, which is how many tokens the row has had.
+        `ids`: the tokens, (n,). `at`: their positions (n,), equal to the number of tokens that each
+        row had before.
         """
         feeds = _feeds(ids[:, None], at[:, None], np.zeros((len(ids), 1), np.int64), at)
         return self._run(feeds, 0)[:, 0]
 
     def move(self, source: int, target: int, length: int) -> None:
-        """Put a row of so many tokens into another one's place."""
+        """Copy a row of `length` tokens, with its memory, to another place."""
         for cache in self._past.values():
             cache[target, :, :length] = cache[source, :, :length]
         for given in self._memory.values():
             given[target] = given[source]
 
     def reorder(self, parents: Ids, length: int) -> None:
-        """Every row i becomes a copy of row parents[i]: its tokens, not its memory."""
+        """Make every row i a copy of row parents[i]: the cached tokens, not the memory."""
         changed = np.flatnonzero(parents != np.arange(len(parents)))
         if len(changed):
             for cache in self._past.values():
@@ -94,7 +96,7 @@ class Decoder:
 
     def _run(self, feeds: Mapping[str, Array], place: int) -> Array:
         binding = self._binding(range(place, place + len(feeds["input_ids"])))
-        for name in feeds.keys() & self._names:  # where a token stands may be nothing to a model
+        for name in feeds.keys() & self._names:  # some models take no positions
             binding.bind_cpu_input(name, feeds[name])
         binding.bind_output("logits", "cpu")
         self._session.run_with_iobinding(binding)
@@ -102,7 +104,7 @@ class Decoder:
         return logits
 
     def _binding(self, places: range) -> Any:
-        """The caches of these rows as inputs and as outputs: what is written there stays there."""
+        """Bind the caches of these rows as inputs and outputs, so that the graph updates them."""
         if self._bound is None or self._bound[0] != places:
             binding = self._session.io_binding()
             rows = slice(places.start, places.stop)
@@ -117,7 +119,7 @@ class Decoder:
 
 
 def _ends(lengths: Sequence[int]) -> Iterator[int]:
-    """Where to cut rows into groups that are read together."""
+    """Yield the ends of the groups of rows that run together."""
     start = longest = 0
     for row, length in enumerate(lengths):
         longest = max(longest, length)
@@ -128,7 +130,7 @@ def _ends(lengths: Sequence[int]) -> Iterator[int]:
 
 
 def reading(rows: Sequence[Ids], wanted: Sequence[Sequence[int]]) -> dict[str, Array]:
-    """The inputs for new rows of tokens, each (length,), but for caches and memory."""
+    """Return the inputs for new rows of tokens, each (length,), without caches and memory."""
     last = np.array([len(row) - 1 for row in rows])
     ids = np.zeros((len(rows), int(last.max()) + 1), np.int64)
     for i, row in enumerate(rows):

@@ -1,7 +1,7 @@
-"""Which token comes next: the likeliest, or one drawn from the likeliest ones.
+"""Choose the next token: the likeliest, or one sampled from the likeliest.
 
-A row draws from random numbers of its own, made from the seed and its prompt: it gets the same
-text whatever rows are beside it.
+Each row has its own random numbers, made from the seed and its prompt, so its text does not depend
+on the other rows.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..arrays import Array, Ids
 from ..errors import InputError
 
 LIKELIEST = 2_048
-"""Tokens that are looked at first when a share of the probability is asked for."""
+"""Likeliest tokens that top-p sampling tries first; if they are too few, it takes all."""
 
 KINDS: dict[type, tuple[str, Any]] = {
     int: ("a whole number", Integral),
@@ -31,27 +31,27 @@ MOST_BEAMS = 100
 
 @dataclass(frozen=True)
 class Decoding:
-    """How texts are written. Raises InputError for what cannot be."""
+    """Decoding settings of a generative model. Raises InputError for invalid values."""
 
     max_new_tokens: int = 64
     min_new_tokens: int = 0
-    """Before so many there is no end token."""
+    """The end token is excluded before this many tokens."""
     num_beams: int = 1
-    """Candidates that are kept of each text; 1: none but the text itself."""
+    """Candidates kept per text; 1 means no beam search."""
     length_penalty: float = 1.0
-    """A candidate's score is its log probability over its tokens to this power (Wu et al., 2016,
-    in the form that transformers has)."""
+    """A candidate's score is its log probability divided by its number of tokens to this power (Wu
+    et al., 2016, in the form used by transformers)."""
     temperature: float = 0.0
-    """The logits are divided by it, and a token is drawn; 0: the likeliest one is taken."""
+    """Divides the logits before a token is sampled; 0 takes the likeliest token."""
     top_k: int = 0
-    """Draw from so many of the likeliest tokens (Fan et al., 2018); 0: from all."""
+    """Sample from this many of the likeliest tokens (Fan et al., 2018); 0 means all."""
     top_p: float = 1.0
-    """Draw from the fewest tokens with this share of the probability (Holtzman et al., 2020)."""
+    """Sample from the fewest tokens with this share of the probability (Holtzman et al., 2020)."""
     repetition_penalty: float = 1.0
-    """Over 1: tokens that the text already has become less likely (Keskar et al., 2019)."""
+    """Above 1, tokens that the text already has become less likely (Keskar et al., 2019)."""
     seed: int = 0
     stop: Sequence[str] = ()
-    """Texts end before the first of these strings."""
+    """A text ends before the first of these strings."""
 
     def __post_init__(self) -> None:
         if isinstance(self.stop, str):
@@ -91,13 +91,13 @@ class Decoding:
 
 
 def random_numbers(seed: int, prompt: Ids) -> np.random.Generator:
-    """A row's own."""
+    """Return a row's own generator, made from the seed and its prompt."""
     digest = hashlib.sha256(prompt.tobytes()).digest()
     return np.random.Generator(np.random.Philox([seed, int.from_bytes(digest[:8], "little")]))
 
 
 def choose(logits: Array, how: Decoding, generators: Sequence[np.random.Generator]) -> Ids:
-    """Of logits (n, vocabulary) a token for each row, (n,)."""
+    """Choose a token for each row of logits (n, vocabulary); return the tokens, (n,)."""
     if not how.temperature:
         return np.asarray(logits.argmax(axis=-1))
     drawn = np.array([one.random() for one in generators])
@@ -105,22 +105,22 @@ def choose(logits: Array, how: Decoding, generators: Sequence[np.random.Generato
 
 
 def _draw(logits: Array, how: Decoding, u: float) -> int:
-    """The token at which the sum of the probabilities, the largest first, passes u."""
+    """Return the token at which the kept probabilities, summed largest first, pass a share u."""
     n_tokens = len(logits)
     n_first = min(how.top_k or n_tokens, n_tokens)
     if not how.top_k and how.top_p < 1:
         n_first = min(LIKELIEST, n_tokens)
-    with np.errstate(over="ignore"):  # of a low temperature minus infinity comes
+    with np.errstate(over="ignore"):  # a low temperature overflows to minus infinity
         powers = np.exp((logits.astype(np.float64) - logits.max()) / how.temperature)
     while True:
         tokens = _largest(powers, n_first)
         sums = powers[tokens].cumsum()
-        # The share is of what is left after top_k, as in transformers.
+        # The share refers to the probability left after top_k, as in transformers.
         share = how.top_p * (sums[-1] if how.top_k else powers.sum())
         if n_first == n_tokens or how.top_k or sums[-1] >= share:
             break
         n_first = n_tokens
-    # The fewest that reach the share: the one that passes it is among them.
+    # The fewest tokens that reach the share, including the one that passes it.
     n_kept = min(int(np.searchsorted(sums, share)) + 1, n_first)
     return int(
         tokens[np.searchsorted(sums, u * sums[n_kept - 1], side="right").clip(max=n_kept - 1)]
@@ -128,26 +128,26 @@ def _draw(logits: Array, how: Decoding, u: float) -> int:
 
 
 def _largest(powers: Array, n: int) -> Ids:
-    """The indices of the n largest, the largest first; of equal ones the first one first."""
+    """Return the indices of the n largest, largest first; ties in index order."""
     tokens = np.argpartition(-powers, n - 1)[:n] if n < len(powers) else np.arange(len(powers))
     tokens = np.sort(tokens)
     return np.asarray(tokens[np.argsort(-powers[tokens], kind="stable")])
 
 
 def penalise(logits: Array, seen: Array, penalty: float) -> None:
-    """Make tokens less likely, in place. `seen`: bool, of the logits' shape."""
+    """Make seen tokens less likely, in place. `seen`: bool, of the logits' shape."""
     if penalty != 1:
         logits[seen] = np.where(logits[seen] > 0, logits[seen] / penalty, logits[seen] * penalty)
 
 
 def log_probability_of(tokens: Ids, logits: Array) -> Array:
-    """Of one token of each row, (n,)."""
+    """Return the log probability of one token per row, (n,), from logits (n, vocabulary)."""
     rows, highest = np.arange(len(tokens)), logits.max(axis=-1)
     total = np.exp(logits - highest[:, None]).sum(axis=-1)
     return np.asarray(logits[rows, tokens] - highest - np.log(total))
 
 
 def log_probabilities(logits: Array) -> Array:
-    """log softmax over the last axis."""
+    """Return the log softmax over the last axis."""
     shifted = logits - logits.max(axis=-1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))

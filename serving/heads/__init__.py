@@ -1,8 +1,8 @@
-"""What a forward pass becomes: one file per objective, found by its name.
+"""Heads turn a model's forward pass into outputs: one module per objective, found by name.
 
-A module here has a class `Head`; its twin in tasks/objectives knows how to train it. A head gets
-whole batches of unpadded rows and owns what happens to them, so one that generates has its own
-decode loop; sorting, batching and order are the scorer's.
+Each module has a class `Head`; its counterpart in tasks/objectives trains it. A head gets whole
+batches of unpadded rows and runs them itself, so a generative head has its own decoding loop. The
+scorer sorts the rows, makes the batches and restores the order.
 """
 
 from __future__ import annotations
@@ -28,40 +28,43 @@ if TYPE_CHECKING:
 __all__ = ["Head", "Ids", "Settings", "get", "names"]
 
 Settings = Mapping[str, Any]
-"""`manifest.head`: {"labels": [...]} for classification."""
+"""The manifest's `head`: {"labels": [...]} for classification."""
 
 
 WINDOWS = "windows"
-"""The option that asks what was decided of each window, and where it stands."""
+"""The option that adds each window's place and decision to a row."""
 
 
 class Head:
-    """Made for one model. `options`: what the caller of a job may ask for, such as
-    `probabilities=True`; a head takes those that are its own."""
+    """Base class of heads; an instance serves one model.
+
+    `options`: keyword arguments that the caller of a job may set, such as `probabilities=True`.
+    Methods take the options that they use and ignore the others; `check` rejects unknown ones.
+    """
 
     OPTIONS: ClassVar[tuple[str, ...]] = ()
-    """Their names."""
+    """Names of the options."""
     FLAGS: ClassVar[tuple[str, ...]] = ()
-    """Those of them that are true or false."""
+    """Names of the boolean options."""
     DRIFT_COLUMNS: ClassVar[Mapping[str, str]] = {}
-    """Output column to the key of the training profile with its shares: watched for drift."""
+    """Columns watched for drift, each with the key of its shares in the training profile."""
     TOKEN_BUDGETS: ClassVar[Mapping[str, int]] = {"cpu": 1024, "cuda": 16_384, "tensorrt": 16_384}
-    """By device, tokens a batch holds, padding included: on a CPU what its caches hold, measured on
-    MiniLM."""
+    """Tokens in a batch by device, padding included; on a CPU as many as fit its caches, measured
+    with MiniLM."""
     GOLDEN: ClassVar[Mapping[str, Any]] = {}
-    """Options that golden rows run with."""
+    """Options that golden rows are run with."""
     TIMED: ClassVar[Mapping[str, Any]] = {}
-    """Options of passes that are timed."""
+    """Options that timed passes are run with."""
     LARGEST_DECIDES: ClassVar[bool] = True
-    """Of golden rows the largest number is the decision: two that are near are not the same."""
+    """In golden outputs the largest number is the decision, so its index must match exactly."""
     TRUNCATION_SIDE: ClassVar[Literal["left", "right"]] = "right"
-    """Of a text that is too long, the end is kept, not the start."""
+    """Side on which a text that is too long is cut; `left` keeps its end."""
     OFFSETS: ClassVar[bool] = False
-    """It has to know where in a text its tokens stand."""
+    """The head needs the character offsets of the tokens."""
     REPORTS_TRUNCATION: ClassVar[bool] = False
-    """It tells of each text whether it was cut."""
+    """The head reports for each text whether it was cut."""
     LIKE_TRAINING: ClassVar[bool] = True
-    """What is scored is as long as what was trained on, so that a difference is drift."""
+    """Scored texts should be as long as training texts, so that a difference in length is drift."""
 
     def __init__(
         self,
@@ -71,15 +74,15 @@ class Head:
         tokenizer: TextTokenizer | None = None,
         pool: Pool | None = None,
     ) -> None:
-        """`pool`: where texts are read in windows, how their outputs become the text's."""
+        """`pool`: combines the outputs of a text's windows; None if texts are not split."""
         self.settings, self.pad_id, self.tokenizer = settings, pad_id, tokenizer
         self.pool = pool
 
     @classmethod
     def check(cls, options: Mapping[str, Any], *, pools: bool = False) -> None:
-        """Raises InputError for an option that it does not have, or that cannot be.
+        """Raise InputError for an unknown option, or for a flag that is no boolean.
 
-        `pools`: the model reads texts in windows, and puts their outputs together.
+        `pools`: the model splits long texts into windows and pools their outputs.
         """
         known = cls._known(pools=pools)
         for name, value in options.items():
@@ -91,89 +94,92 @@ class Head:
 
     @classmethod
     def text_of(cls, value: Any) -> Any:
-        """A row's text, of what its column holds; what is no text stays what it is."""
+        """Return the text in a row's value; a value that holds none is returned unchanged."""
         return value
 
     @classmethod
     def timed_tokens(cls, lengths: Iterable[int]) -> int:
-        """What a timed pass over rows of these lengths is counted as."""
+        """Return the number of tokens that a timed pass over rows of these lengths counts as."""
         return sum(lengths)
 
     def defaults(self) -> dict[str, Any]:
-        """What each option is when nobody asks for it."""
+        """Return the default value of each option."""
         return dict.fromkeys(self.options, False)
 
     def open(self, graph: Path, opened: Callable[[Path], Any]) -> Any:
-        """The sessions that `run` gets; `opened` makes one (runtime/session.py) of a graph."""
+        """Return the session(s) for `run`; `opened` opens a graph (runtime/session.py)."""
         return opened(graph)
 
     @property
     def options(self) -> tuple[str, ...]:
-        """Of this model: some are there only where texts are read in windows."""
+        """Names of this model's options; `windows` only if it splits texts into windows."""
         return self._known(pools=self.pool is not None)
 
     @classmethod
     def _known(cls, *, pools: bool) -> tuple[str, ...]:
-        """What has places of its own in a text is not decided of each window."""
+        """Names of the options; `windows` only without OFFSETS: spans have places of their own."""
         return (*cls.OPTIONS, WINDOWS) if pools and not cls.OFFSETS else cls.OPTIONS
 
     def reads_whole(self, **options: Any) -> bool:
-        """Whether texts are not cut to the model's length."""
+        """True if texts are passed whole, not cut to the model's length."""
         return False
 
     def max_growth(self, **options: Any) -> int:
-        """Tokens that a row may grow by while it runs."""
+        """Return the number of tokens that a row may grow by while it runs."""
         return 0
 
     def run(self, session: Any, rows: Sequence[Ids], **options: Any) -> Sequence[Any]:
-        """One batch of token ids, each (length,), to one output per row, in the same order."""
+        """Run one batch of token ids, each (length,); return one output per row, in order."""
         raise NotImplementedError
 
     def join(self, document: Document, outputs: Sequence[Any]) -> Any:
-        """The output of a text from those of its windows."""
+        """Combine the outputs of a text's windows into the output of the text."""
         return self.pool(np.asarray(outputs)) if self.pool else outputs[0]
 
     def alone(self, outputs: Sequence[Any]) -> Any:
-        """Collected outputs of windows as if each were a text."""
+        """Collect the outputs of windows as if each window were a text."""
         assert self.pool is not None
         return self.collect([self.pool(np.asarray(output)[None]) for output in outputs])
 
     def written(self, outputs: Sequence[Any]) -> int:
-        """Tokens that were written for these rows; models that only read write none."""
+        """Return the number of tokens generated for these rows; 0 for an encoder."""
         return 0
 
     def collect(self, outputs: Sequence[Any]) -> Any:
-        """The outputs of all texts as one value: for classification logits (n, k)."""
+        """Combine the outputs of all texts into one value: for classification logits (n, k)."""
         raise NotImplementedError
 
     def numbers(self, outputs: Any) -> Any:
-        """Of collected outputs what golden rows are compared by: (n, ...)."""
+        """Return the numbers (n, ...) of collected outputs by which golden rows are compared."""
         return outputs
 
     def agrees(self, decision: Any, other: Any) -> bool:
-        """Whether two values of the first column are the same decision."""
+        """True if two values of the first column are the same decision."""
         return bool(decision == other)
 
     def fields(self, **options: Any) -> list[pa.Field]:
-        """The columns of a scored row, the decision first. Raises InputError for wrong options."""
+        """Return the columns of a scored row, the decision first.
+
+        Raises InputError for bad options.
+        """
         raise NotImplementedError
 
     def columns(self, outputs: Any, **options: Any) -> list[pa.Array]:
-        """Collected outputs to those columns; a null decision where the model made none."""
+        """Turn collected outputs into those columns; a decision not made is null."""
         raise NotImplementedError
 
 
 GROUP = "headrace.heads"
-"""Of entry points, by which packages bring their own."""
+"""Entry point group in which other packages register their heads."""
 
 
 def names() -> list[str]:
-    """Of those that stand here."""
+    """Return the names of the heads in this package, sorted."""
     return sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))
 
 
 def module_of(name: str) -> str:
-    """The module's full name. Raises ModelFolderError for an objective that there is none for."""
+    """Return the full name of an objective's module. Raises ModelFolderError if there is none."""
     if name in names():
         return f"{__name__}.{name}"
     others = importlib.metadata.entry_points(group=GROUP)
@@ -184,5 +190,5 @@ def module_of(name: str) -> str:
 
 
 def get(name: str) -> type[Head]:
-    """The objective's head. Raises ModelFolderError for a name there is none for."""
+    """Return an objective's head class. Raises ModelFolderError if there is none."""
     return cast(type[Head], importlib.import_module(module_of(name)).Head)

@@ -1,7 +1,7 @@
-"""One label a text: the logits' softmax.
+"""Classification: one label per text, from the softmax of the logits.
 
-Columns: `label`, `probability` and, with the option `probabilities`, all of them in the order of
-the manifest's labels.
+Columns: `label`, its `probability` and, with the option `probabilities`, those of all labels in the
+order of the manifest's labels.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ class Head(Base):
     DRIFT_COLUMNS: ClassVar[Mapping[str, str]] = {"label": "label_shares"}
 
     def run(self, session: Any, rows: Sequence[Ids], **options: Any) -> Sequence[Any]:
-        """Token ids, each (length,), to logits (rows, k)."""
+        """Run token ids, each (length,); return the logits (k,) of each row."""
         ids, mask = pad(rows, pad_id=self.pad_id, shapes=session.shapes)
         feeds = {"input_ids": ids, "attention_mask": mask}
-        wanted = session.inputs  # rows of one length need no mask
+        wanted = session.inputs  # a graph for rows of one length has no mask
         (logits,) = session.run(["logits"], {name: feeds[name] for name in wanted})
         return list(np.asarray(logits, dtype=np.float32)[: len(rows)])
 
     def collect(self, outputs: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-        """Logits (n, k), k the number of labels. Raises ValueError for a graph with another k."""
+        """Stack logits (n, k), k labels. Raises ValueError if the graph gave another k."""
         shape = len(outputs), len(self.settings["labels"])
         return np.reshape(np.asarray(outputs, np.float32), shape)
 
@@ -46,7 +46,7 @@ class Head(Base):
     def columns(
         self, outputs: NDArray[np.float32], *, probabilities: bool = False, **options: Any
     ) -> list[pa.Array]:
-        """Label, probability[, all probabilities]; nulls where a logit is not finite."""
+        """Return label, probability[, all probabilities]; null where a logit is not finite."""
         labels = np.asarray(self.settings["labels"], dtype=object)
         undecided: NDArray[np.bool_] = np.logical_not(np.isfinite(outputs).all(axis=1))
         shares = softmax(np.where(undecided[:, None], 0.0, outputs.astype(np.float64)))
@@ -63,7 +63,7 @@ class Head(Base):
 
 
 def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Over the last axis, shifted by the maximum so that nothing overflows."""
+    """Softmax over the last axis, shifted by the maximum so that nothing overflows."""
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
     shares: NDArray[np.float64] = powers / powers.sum(axis=-1, keepdims=True)
     return shares

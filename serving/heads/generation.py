@@ -1,12 +1,13 @@
-"""Text that goes on behind a prompt, or how likely a text is.
+"""Text generation: complete a prompt, or compute the likelihood of a text.
 
-Columns: `completion`, `tokens` (how many it has), `finish_reason`: `end_token`, `stop_string` or
-`max_tokens`, and `truncated`: whether the prompt was too long, and its start was left out. With the
-option `likelihood`: `nats`, minus the log probability of the whole text, and `tokens`, how many it
-has. Each of them is predicted, so that models compare however they cut texts into tokens: the first
-one behind what the tokenizer puts in front of a text, else behind the end token, which training
-puts between texts (as GPT-2 is used: Radford et al., 2019); where a model has neither, all tokens
-are as likely.
+Columns: `completion`; `tokens`, its number of tokens; `finish_reason`: `end_token`, `stop_string`
+or `max_tokens`; and `truncated`, whether the prompt was too long and its start was cut off.
+
+With the option `likelihood`: `nats`, the negative log probability of the whole text, and `tokens`,
+its number of tokens. Every token is predicted, so that models with different tokenizers are
+comparable. The first one is predicted from the special tokens that the tokenizer puts in front of a
+text, else from the end token, which training puts between texts (as GPT-2 is used: Radford et al.,
+2019). If a model has neither, every token is equally likely to be the first.
 """
 
 from __future__ import annotations
@@ -32,22 +33,22 @@ from . import Ids
 
 DECODING = tuple(one.name for one in fields_of(Decoding))
 LOGITS = 2**24
-"""Numbers that are asked for at a time: 64 MB."""
+"""Logits that go through the softmax at a time: 64 MB."""
 TRUNCATED = pa.field("truncated", pa.bool_())
 
 
 def truncated(outputs: Sequence[Completion]) -> pa.Array:
-    """Whether the model was not given all of a text."""
+    """Return the column `truncated`: whether the model did not get all of a text."""
     return pa.array([one.truncated if one.reason else None for one in outputs], pa.bool_())
 
 
 RENAMED = {"beams": "num_beams"}
-"""Settings as models have them that were registered by version 0.1."""
+"""Old names of settings, as in models registered by version 0.1, with the present names."""
 
 
 class Head(Base):
-    """`settings`: `decoding` (the model's own), `ends` (token ids), `context` (how many tokens the
-    model has positions for)."""
+    """`settings`: `decoding` (the model's defaults), `ends` (ids of the end tokens) and `context`
+    (the number of tokens that the model has positions for)."""
 
     OPTIONS: ClassVar[tuple[str, ...]] = ("likelihood", *DECODING)
     FLAGS: ClassVar[tuple[str, ...]] = ("likelihood",)
@@ -57,18 +58,18 @@ class Head(Base):
     TRUNCATION_SIDE: ClassVar[Literal["left", "right"]] = "left"
     REPORTS_TRUNCATION: ClassVar[bool] = True
     LIKE_TRAINING: ClassVar[bool] = False
-    """Prompts are no whole texts."""
+    """False: a prompt is not a whole text, unlike a training row."""
 
     @classmethod
     def timed_tokens(cls, lengths: Iterable[int]) -> int:
-        """Those that are written."""
+        """Return the number of generated tokens."""
         return len(list(lengths)) * int(cls.TIMED["max_new_tokens"])
 
     def defaults(self) -> dict[str, Any]:
         return {**super().defaults(), **vars(self.decoding())}
 
     def decoding(self, **options: Any) -> Decoding:
-        """The model's own way to write with what the caller asks for. Raises InputError."""
+        """Merge the caller's options into the model's defaults. Raises InputError for bad ones."""
         asked = {name: options[name] for name in DECODING if options.get(name) is not None}
         stored = self.settings.get("decoding", {}).items()
         own = {RENAMED.get(name, name): value for name, value in stored}
@@ -83,7 +84,7 @@ class Head(Base):
 
     @cached_property
     def frame(self) -> tuple[list[int], list[int]]:
-        """The special tokens that the tokenizer puts in front of a text and behind it."""
+        """The special tokens that the tokenizer puts before a text and after it."""
         return self.tokenizer.frame if self.tokenizer else ([], [])
 
     def reads_whole(self, *, likelihood: bool = False, **options: Any) -> bool:
@@ -96,7 +97,7 @@ class Head(Base):
     def begin(
         self, session: Any, rows: Sequence[Ids]
     ) -> tuple[Any, list[Ids], Mapping[str, Array] | None]:
-        """The decoder's session, what it reads first of each row, what it looks at beside that."""
+        """Return the decoder's session, each row's prompt, and the memory it attends to, if any."""
         return session.raw, list(rows), None
 
     def run(
@@ -108,10 +109,10 @@ class Head(Base):
         bare: bool = False,
         **options: Any,
     ) -> Sequence[Any]:
-        """Completions, or (nats, tokens) of each row.
+        """Return each row's completion or, with `likelihood`, its (nats, tokens).
 
-        `bare`: the tokens behind the first one, as if nothing stood in front of it: what golden
-        rows have always been compared by.
+        `bare`: predict only the tokens after the first one, with nothing in front of it. Golden
+        rows have always been compared in this way.
         """
         if likelihood:
             return [self._likelihood(session, row, bare=bare) for row in rows]
@@ -123,7 +124,7 @@ class Head(Base):
         return made
 
     def _end_of(self, row: Ids, room: int) -> Ids:
-        """A prompt's end, behind what the tokenizer puts in front of every text."""
+        """Cut a prompt to its last tokens, keeping the special tokens in front."""
         n_front = len(self.frame[0])
         if len(row) <= room:
             return row
@@ -148,14 +149,14 @@ class Head(Base):
         return self.tokenizer.decode(ids)
 
     def written(self, outputs: Sequence[Any]) -> int:
-        """With the end tokens."""
+        """Return the number of generated tokens, end tokens included."""
         return sum(one.n_tokens for one in outputs if isinstance(one, Completion))
 
     def collect(self, outputs: Sequence[Any]) -> Any:
         return list(outputs)
 
     def numbers(self, outputs: Any) -> NDArray[np.float64]:
-        """Nats a token, (n, 1)."""
+        """Return the nats per token, (n, 1)."""
         return np.array([[nats / max(n_tokens, 1)] for nats, n_tokens in outputs])
 
     def fields(self, *, likelihood: bool = False, **options: Any) -> list[pa.Field]:
@@ -183,7 +184,7 @@ class Head(Base):
         ]
 
     def texts(self, outputs: Sequence[Completion], **options: Any) -> list[str | None]:
-        """Each up to its first stop string."""
+        """Decode each completion up to its first stop string; None if a logit was not finite."""
         stops = self.decoding(**options).stop
         return [self._cut(one, stops) if one.reason else None for one in outputs]
 
@@ -191,20 +192,22 @@ class Head(Base):
         text = self.text(one.ids)
         if one.reason != STOP_STRING:
             return text
-        # Tokens by themselves may be another text than among others: it need not be there.
+        # Ending decodes only the last tokens, which alone can give another text than with all the
+        # others: the stop string may be absent here.
         return text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=None)]
 
     def pieces(self, row: Ids, *, bare: bool = False) -> Iterator[tuple[Ids, int]]:
-        """A text's tokens as a model of limited context reads them, and how many of each piece are
-        given: the others are predicted, each of the text's in one piece.
+        """Split a text's tokens into pieces that fit the model's context.
 
-        A piece begins with the last token of the one before it, behind the tokenizer's own.
+        Yields each piece with its number of given tokens. The tokens after these are predicted, and
+        each token of the text is predicted in exactly one piece. A later piece begins with the
+        tokenizer's front special tokens and the last token of the piece before it.
         """
         context, n_front, n_given = self.settings["context"], 0, 1
         if not bare:
             front, behind = self.frame
             n_front = n_given = len(front)
-            row = row[: len(row) - len(behind)]  # they stand for no byte of the text
+            row = row[: len(row) - len(behind)]  # they encode no byte of the text
             if not front and self.settings["ends"]:
                 row, n_given = np.concatenate([self.settings["ends"][:1], row]), 1
         yield row[:context], n_given

@@ -1,7 +1,7 @@
-"""Any number of labels a text: a sigmoid for each.
+"""Multi-label classification: any number of labels per text, a sigmoid for each.
 
-Columns: `labels`, those whose probability reaches their threshold, and, with the option
-`probabilities`, all of them in the order of the manifest's labels.
+Columns: `labels`, the labels whose probability reaches their threshold, and, with the option
+`probabilities`, the probabilities of all labels in the order of the manifest's labels.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from .classification import Head as Classification
 
 UNDECIDED = 0.5
-"""The threshold of a label for which none was chosen."""
+"""Threshold of every label if the settings have no thresholds."""
 
 
 class Head(Classification):
@@ -33,7 +33,7 @@ class Head(Classification):
     def columns(
         self, outputs: NDArray[np.float32], *, probabilities: bool = False, **options: Any
     ) -> list[pa.Array]:
-        """Labels[, all probabilities]; nulls where a logit is not finite."""
+        """Return labels[, all probabilities]; null where a logit is not finite."""
         names = np.asarray(self.settings["labels"], dtype=object)
         decided: NDArray[np.bool_] = np.asarray(np.isfinite(outputs).all(axis=1))
         shares, thresholds = sigmoid(outputs), thresholds_of(self.settings)
@@ -49,7 +49,7 @@ class Head(Classification):
 
 
 def thresholds_of(settings: Mapping[str, Any]) -> NDArray[np.float64]:
-    """(k,) the probability from which each label is given."""
+    """Return the lowest probability at which each label is assigned, (k,)."""
     return np.array(settings.get("thresholds") or [UNDECIDED] * len(settings["labels"]))
 
 

@@ -1,13 +1,13 @@
-"""Spans of a text, each with a label: names of persons and places, and the like.
+"""Tagging: labeled spans of a text, such as the names of persons and places.
 
-Column: `spans`, a list of {label, text, start, end, probability}; start and end count characters
-of the text, the end is the first one behind the span; the probability is the mean of its words'.
-A span never cuts a grapheme (graphemes.py): a letter has all of its marks, a flag both halves. A
-text may come as the list of its words.
+Column: `spans`, a list of {label, text, start, end, probability}. Start and end count characters of
+the text, and the end is exclusive; the probability is the mean of those of the span's words. A span
+never cuts a grapheme (graphemes.py): a letter keeps all of its marks, a flag both halves. A text
+may also be given as the list of its words.
 
-A word is tagged by its first token. The tags of a text are the likeliest ones that are valid under
-the scheme (Viterbi, 1967): BIO, where I-x follows B-x or I-x, or BILOU (Ratinov and Roth, 2009),
-where spans of several words end in L-x and spans of one are U-x.
+A word's tag is predicted at its first token. The tags of a text are the likeliest sequence that is
+valid under the scheme (Viterbi, 1967): BIO, where I-x follows B-x or I-x, or BILOU (Ratinov and
+Roth, 2009), where spans of several words end in L-x and spans of one word are U-x.
 """
 
 from __future__ import annotations
@@ -42,32 +42,36 @@ SPAN = pa.struct(
 
 
 def tags_of(labels: Sequence[str], scheme: str) -> list[str]:
-    """Every tag there is, in the order of the logits."""
+    """Return all tags of a scheme, in the order of the logits."""
     return [OUTSIDE, *(f"{prefix}-{label}" for label in labels for prefix in PREFIXES[scheme])]
 
 
 def may_follow(tag: str, before: str, scheme: str) -> bool:
-    """Whether a tag may stand behind another; O stands before and after a text."""
+    """True if a tag may follow another; O precedes and follows every text."""
     goes_on = tag[0] in "IL"
     if before[0] in "BI" and before[1:] == tag[1:] and goes_on:
         return True
-    # In BILOU a span that has begun has to end.
+    # In BILOU a span that has begun must end with L.
     return not goes_on and not (scheme == "BILOU" and before[0] in "BI")
 
 
 @dataclass(frozen=True)
 class Words:
-    """The words of a text, as the model sees them: (n,) each."""
+    """The n words of a text, as arrays (n,) of their first tokens and places."""
 
     tokens: Array
-    """The first token of each."""
+    """Index of each word's first token."""
     starts: Array
     ends: Array
 
 
 def words_of(text: str, tokens: Tokens) -> Words:
-    """A word begins where the tokenizer says so, behind white space, which is no part of one, and
-    where letters or digits meet what is neither; never within a grapheme, which it has all of."""
+    """Divide a text into words.
+
+    A word begins where the tokenizer says so, after white space (which belongs to no word), and
+    where letters or digits meet other characters. It never begins inside a grapheme, and it
+    contains its graphemes whole.
+    """
     assert tokens.offsets is not None
     assert tokens.begins is not None
     graphemes = Graphemes(text)
@@ -79,9 +83,9 @@ def words_of(text: str, tokens: Tokens) -> Words:
         if start == end:
             continue
         start, end = graphemes.whole(start, end)
-        # White space may have been a token of its own, or its word's only in what is tokenised.
+        # White space may be a token of its own, or be part of its word only in the normalized text.
         behind_space = not ends or (start > ends[-1] and text[start - 1].isspace())
-        goes_on = bool(ends) and start < ends[-1]  # its grapheme is the word's before it
+        goes_on = bool(ends) and start < ends[-1]  # its grapheme belongs to the word before
         if not goes_on and (begins or behind_space or is_letter != text[start].isalnum()):
             firsts.append(i)
             starts.append(start)
@@ -89,7 +93,7 @@ def words_of(text: str, tokens: Tokens) -> Words:
         else:
             ends[-1] = max(ends[-1], end)
         last, _ = graphemes.whole(ends[-1] - 1, ends[-1])
-        is_letter = text[last].isalnum()  # of the letter, not of the marks on it
+        is_letter = text[last].isalnum()  # the letter counts, not the marks on it
     return Words(*(np.array(one, np.int64) for one in (firsts, starts, ends)))
 
 
@@ -103,7 +107,7 @@ def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Tagged:
-    """What the model makes of a text: (words, tags) logits, and where the words stand."""
+    """The model's output for a text: logits (words, tags), and the words' places."""
 
     text: str
     words: Words
@@ -118,7 +122,7 @@ class Head(Base):
 
     @classmethod
     def text_of(cls, value: Any) -> Any:
-        """Words become a text, with spaces between them."""
+        """Join a list of words with spaces; return any other value unchanged."""
         words = words_in(value)
         return value if words is None else " ".join(words)
 
@@ -128,7 +132,7 @@ class Head(Base):
 
     @cached_property
     def _allowed(self) -> Array:
-        """(before, tag)"""
+        """True where a tag may follow another, (before, tag)."""
         scheme = self.settings["scheme"]
         return np.array(
             [[may_follow(tag, before, scheme) for tag in self.tags] for before in self.tags]
@@ -136,11 +140,11 @@ class Head(Base):
 
     @property
     def _ends(self) -> Array:
-        """(tag,): whether it may be the last one of a text."""
+        """True for the tags that may end a text, (tag,)."""
         return np.asarray(self._allowed[:, 0])
 
     def run(self, session: Any, rows: Sequence[Ids], **options: Any) -> Sequence[Array]:
-        """Token ids, each (length,), to logits, each (length, tags)."""
+        """Run token ids, each (length,); return logits, each (length, tags)."""
         ids, mask = pad(rows, pad_id=self.pad_id, shapes=session.shapes)
         feeds = {"input_ids": ids, "attention_mask": mask}
         (logits,) = session.run(["logits"], {name: feeds[name] for name in session.inputs})
@@ -162,7 +166,7 @@ class Head(Base):
         return list(outputs)
 
     def numbers(self, outputs: Sequence[Tagged]) -> Array:
-        """The logits of all words, (n, tags)."""
+        """Return the logits of all words, (n, tags)."""
         return np.concatenate([one.logits for one in outputs])
 
     def agrees(self, decision: Any, other: Any) -> bool:
@@ -180,7 +184,7 @@ class Head(Base):
         return [pa.array([self.spans(one) for one in outputs], pa.list_(SPAN))]
 
     def spans(self, one: Tagged) -> list[dict[str, Any]] | None:
-        """None where a logit is not finite."""
+        """Return the spans of a text, None if a logit is not finite."""
         if not np.isfinite(one.logits).all():
             return None
         logs = log_softmax(one.logits.astype(np.float64))
@@ -202,12 +206,12 @@ class Head(Base):
         return found
 
     def valid(self, logs: Array) -> Array:
-        """The likeliest valid tags, (n,), of log probabilities (n, tags)."""
+        """Return the likeliest valid tags, (n,), given log probabilities (n, tags)."""
         chosen: Array = logs.argmax(axis=1)
         if self._is_valid(chosen):
             return chosen
         barred = np.where(self._allowed, 0.0, -np.inf)
-        best = logs[0] + barred[0]  # as if behind O
+        best = logs[0] + barred[0]  # as if after O
         before = np.empty(logs.shape, np.int64)
         for i in range(1, len(logs)):
             through = best[:, None] + barred
@@ -226,14 +230,14 @@ class Head(Base):
 
 
 def words_in(value: Any) -> list[str] | None:
-    """Where it is a list of strings, written as JSON or not."""
+    """Return the words if the value is a list of strings, or JSON for one; else None."""
     found = listed(value)
     is_one = isinstance(found, list) and all(isinstance(one, str) for one in found)
     return found if is_one else None
 
 
 def listed(value: Any) -> Any:
-    """A list that is written as JSON, as tables without lists have it; anything else as it is."""
+    """Parse a list written as JSON, as in tables without list columns; return others unchanged."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             return json.loads(value)
@@ -243,10 +247,10 @@ def listed(value: Any) -> Any:
 
 
 def spans_of(tags: Sequence[str]) -> Iterator[tuple[str, int, int]]:
-    """(label, first, last) of each span of a sequence of tags, valid or not.
+    """Yield (label, first, last) of each span in a sequence of tags, valid or not.
 
-    As conlleval and seqeval read them: a span begins with B or U, with I or L behind another label
-    or none, and behind the end of one.
+    The rules are those of conlleval and seqeval: a span begins with B or U, and with I or L after
+    another label, after no label, or after the end of a span.
     """
     start, label = None, ""
     for i, tag in enumerate([*tags, OUTSIDE]):

@@ -1,7 +1,7 @@
-"""Text to text.
+"""Text to text: an encoder and a generative decoder.
 
-Columns: `output`, `score`, the log probability of its tokens over their number to the power of
-the length penalty, and `truncated`: whether the text was too long, and its end was left out.
+Columns: `output`; `score`, the log probability of its tokens divided by their number to the power
+of the length penalty; and `truncated`, whether the text was too long and its end was cut off.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from .generation import DECODING, TRUNCATED, truncated
 from .generation import Head as Writing
 
 ENCODER = "encoder.onnx"
-"""Beside the decoder's graph."""
+"""The encoder's graph, in the same folder as the decoder's."""
 
 
 @dataclass(frozen=True)
 class Sessions:
-    """Of both graphs."""
+    """The sessions of both graphs."""
 
     decoder: Any
     encoder: Any
@@ -41,7 +41,7 @@ class Sessions:
 
 
 class Head(Writing):
-    """`settings`: those of generation, and `start`, the token that every output begins with."""
+    """`settings`: those of generation, and `start`, the first token of every output."""
 
     OPTIONS: ClassVar[tuple[str, ...]] = DECODING
     GOLDEN: ClassVar[Mapping[str, Any]] = {"max_new_tokens": 8, "num_beams": 1}
@@ -50,7 +50,7 @@ class Head(Writing):
 
     @property
     def frame(self) -> tuple[list[int], list[int]]:
-        """What a decoder writes has no special tokens around it."""
+        """No special tokens: a decoder's prompt is not framed."""
         return [], []
 
     def open(self, graph: Path, opened: Callable[[Path], Any]) -> Sessions:
@@ -68,13 +68,13 @@ class Head(Writing):
     def run(self, session: Sessions, rows: Sequence[Ids], **options: Any) -> Sequence[Completion]:
         how = self.decoding(**options)
         made = self.write(session, rows, how)
-        if how.num_beams == 1:  # a beam's score is that already
+        if how.num_beams == 1:  # beam search has already divided its scores
             for one in made:
                 one.score /= max(one.n_tokens, 1) ** how.length_penalty
         return made
 
     def numbers(self, outputs: Sequence[Completion]) -> NDArray[np.float64]:
-        """The score, (n, 1)."""
+        """Return the scores, (n, 1)."""
         return np.array([[one.score] for one in outputs])
 
     def fields(self, **options: Any) -> list[pa.Field]:

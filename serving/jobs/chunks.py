@@ -1,7 +1,7 @@
-"""The steps of a scoring job for one chunk of rows: read, tokenise; then decode, into a table.
+"""Steps of a scoring job for one chunk of rows: read and tokenize, then decode into a table.
 
-Between the two the rows are at the workers (runner.py). Pure but for reading: writing and
-committing are pipeline.py's.
+In between, the rows are at the workers (engine/runner.py). The functions are pure except for
+reading: pipeline.py writes and commits.
 """
 
 from __future__ import annotations
@@ -31,54 +31,57 @@ from .report import chunk_facts, run_facts
 from .storage.base import CONTENTS
 
 PIECE_CHARS = 2**16
-"""Of a text that is gone through without a copy of it."""
+"""Characters hashed at a time, so that a long text is not copied."""
 Types = Mapping[str, pa.DataType]
-"""Of the columns that are kept: what they are written as."""
+"""Types in which the kept columns are written, by column name."""
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """What is left of a chunk, or of some rows of one, while its texts are at the workers."""
+    """A chunk, or some rows of one, without its texts, which are at the workers."""
 
     number: int
     rows: Sequence[int]
-    """Their numbers in the table."""
+    """Row numbers in the table."""
     columns: Mapping[str, Sequence[Any]]
-    """Those that are kept."""
+    """Values of the kept columns."""
     errors: list[str | None]
-    """By position in `rows`."""
+    """Reason code or None, by position in `rows`."""
     good: list[int]
-    """The positions that have a document, and no error so far."""
+    """Positions in `rows` that have a document, and no error so far."""
     lengths: list[int]
-    """Tokens of each of those."""
+    """Number of tokens of each document."""
     contents: list[int]
-    """Of each of them."""
+    """Hash of each document's row (`content_of`)."""
     windows: list[list[int]]
-    """Tokens of each of their windows."""
+    """Number of tokens of each window, per document."""
 
     def __len__(self) -> int:
         return len(self.rows)
 
 
 class BlockReader:
-    """The input in chunks, any of them: quick where the next one asked for lies further on.
+    """The input in chunks, in any order; fast if each lies further on than the last.
 
-    Before the first row of a file is read its content is held against the plan.
+    Before the first row of a file is read, its content is checked against the plan.
     """
 
     def __init__(self, files: Sequence[File], plan: Plan, head: type[Head]) -> None:
-        """`files`: all of the plan's. Raises PlanError where they are others by their names."""
+        """Take all of the plan's files. Raises PlanError if their names are not the plan's."""
         check_names(plan, files)
         self._plan, self._files, self._head = plan, plan.readable(files), head
         self._known = [one for one in plan.input if "problem" not in one]
         self._checked: set[int] = set()
-        """Files that are those of the plan."""
+        """Indexes of the files whose content was checked against the plan."""
         self._columns = list(dict.fromkeys([plan.text_column, *plan.keep]))
         self._blocks: Iterator[Block] = iter(())
         self._next = -1
 
     def read(self, number: int) -> Block:
-        """Raises PlanError when a file, InputError when a row is not one of the plan."""
+        """Return a chunk's rows.
+
+        Raises PlanError if a file, InputError if the number of rows differs from the plan.
+        """
         plan, first_row = self._plan, number * self._plan.chunk_rows
         if plan.n_rows == 0:  # at least one chunk, so that a table without rows has a part
             return Block(0, {name: [] for name in self._columns}, [])
@@ -97,7 +100,7 @@ class BlockReader:
         return block
 
     def _from(self, first_row: int) -> Iterator[Block]:
-        """From a chunk on; the files before it are not looked at."""
+        """Return the blocks from a row on; the files before it are not opened."""
         file = self._file_of(first_row)
         return read_table(
             self._files[file:],
@@ -110,14 +113,14 @@ class BlockReader:
         )
 
     def _check(self, first: int, last: int) -> None:
-        """Hold the content of these files against the plan, once each."""
+        """Check the content of these files against the plan, once each."""
         for file in range(first, last + 1):
             if file not in self._checked:
                 check_content(self._files[file], self._known[file])
                 self._checked.add(file)
 
     def _file_of(self, row: int) -> int:
-        """The file that a row is in."""
+        """Return the index of the file that a row is in."""
         for file, known in enumerate(self._known):
             if row < known["rows"]:
                 return file
@@ -126,7 +129,7 @@ class BlockReader:
 
 
 def set_aside(block: Block, quarantine: Mapping[int, str]) -> None:
-    """Give rows that are not to be scored their reason code, in place."""
+    """Give quarantined rows, which must not be scored, their reason code, in place."""
     for row in quarantine.keys() & set(range(block.first_row, block.first_row + len(block))):
         block.errors[row - block.first_row] = quarantine[row]
 
@@ -134,9 +137,10 @@ def set_aside(block: Block, quarantine: Mapping[int, str]) -> None:
 def tokenised(
     number: int, block: Block, plan: Plan, scorer: Scorer, only: Collection[int] | None = None
 ) -> tuple[Chunk, list[Document]]:
-    """The documents of the rows that have no error; one more error for a text without a token.
+    """Return a chunk, and the documents of its rows that have no error.
 
-    `only`: numbers of the rows that are wanted, when it is not the whole block.
+    A text without a token gets an error. `only`: numbers of the wanted rows, if not the whole
+    block.
     """
     all_rows = range(block.first_row, block.first_row + len(block))
     kept = [i for i, row in enumerate(all_rows) if only is None or row in only]
@@ -161,8 +165,10 @@ def tokenised(
 def scored(
     chunk: Chunk, outputs: Sequence[Any], scorer: Scorer, plan: Plan, types: Types
 ) -> tuple[pa.Table, dict[str, Any]]:
-    """What the workers gave for the chunk's documents: the table of its part, the facts of its
-    record."""
+    """Return the table of a chunk's part and the facts of its record.
+
+    `outputs`: what the workers returned for the chunk's documents.
+    """
     decided = scorer.decode(scorer.collect(outputs), **plan.options)
     errors = list(chunk.errors)
     mark_undecided(errors, chunk.good, decided)
@@ -180,7 +186,7 @@ def scored(
         run_facts(
             [chunk.lengths[place] for place in failed],
             failed_tokens,
-            failed_tokens,  # what was padded for them was padded
+            failed_tokens,  # padding spent on them stays counted
             written([outputs[place] for place in failed]),
             profile,
         ),
@@ -194,7 +200,7 @@ def scored(
 
 
 def packed_contents(contents: Sequence[int]) -> str:
-    """Pack the rows' contents as a record has them: 32 bits a row, in base64."""
+    """Pack the rows' hashes as a record stores them: 32 bits per row, in base64."""
     return b64encode(np.asarray(contents, "<u4").tobytes()).decode()
 
 
@@ -203,8 +209,10 @@ def unpacked_contents(packed: str) -> NDArray[np.uint32]:
 
 
 def content_of(columns: Mapping[str, Sequence[Any]], position: int, rows: Sequence[int]) -> int:
-    """Equal for the same values in the same row, 32 bits. A text is read in pieces: it may be
-    long."""
+    """Return a 32-bit hash of a row's number and values.
+
+    A text is hashed in pieces, since it may be long.
+    """
     found = crc32(str(rows[position]).encode())
     for name in sorted(columns):
         value = columns[name][position]
@@ -228,7 +236,7 @@ def _table(
     plan: Plan,
     types: Types,
 ) -> pa.Table:
-    """row, kept columns, the head's columns, error, model_version: a row for every input row."""
+    """Return row, kept columns, the head's columns, error, model_version, for every input row."""
     n = len(chunk)
     positions = {i: position for position, i in enumerate(chunk.good)}
     spread = decided.take(pa.array([positions.get(i) for i in range(n)], pa.int64()))
@@ -243,7 +251,7 @@ def _table(
 
 
 def output_names(keep: Sequence[str], own: Sequence[str]) -> dict[str, str]:
-    """What each kept column is called in the output: `input_...` where the name is taken."""
+    """Return each kept column's name in the output: `input_...` if its own is taken."""
     taken, names = {"row", *own, "error", "model_version"}, {}
     for name in keep:
         free = name
@@ -267,9 +275,10 @@ def part_name(number: int, plan: Plan) -> str:
 
 
 def by_file(number: int, table: pa.Table, plan: Plan) -> dict[str, pa.Table]:
-    """The chunk's rows by the name of the file they go into.
+    """Return the chunk's rows by the name of the file they go into.
 
-    Partitioned by a column, each of its values has a folder, and stands in no file; as text.
+    If the output is partitioned by a column, each of its values, as text, has a folder, and the
+    files do not have the column.
     """
     name = part_name(number, plan)
     if plan.partition_by is None:

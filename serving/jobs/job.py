@@ -1,9 +1,9 @@
 """Score a table into a folder of parts, chunk by chunk, so that it can be killed and run again.
 
-What has a whole commit (storage/) is not done again, and what decides the bytes is frozen in
-_plan.json (plan.py): the parts of a job that was killed are those of one that was not. `run` does
-it all; several processes or machines share a job's chunks between `begun` and `JobRun.finish`, each
-with `work` (the chunks themselves are pipeline.py's).
+A chunk with a complete commit (storage/) is not done again, and everything that determines the
+bytes is frozen in _plan.json (plan.py): a job that was killed gives the same parts as one that was
+not. `run` does it all; several processes or machines share a job's chunks between `begun` and
+`JobRun.finish`, each with `work` (pipeline.py does the chunks themselves).
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ def run(
     on_chunk: OnChunk | None = None,
     **how: Any,
 ) -> Report:
-    """Score every row of the input into `output`; what is done there stays as it is.
+    """Score every row of the input into `output`; chunks already committed there stay as they are.
 
-    `how`: see `begun`, which also says what is raised.
+    `how`: see `begun`, which also lists the errors raised.
     """
     with begun(model, paths, output, **how) as job:
         counted = ProgressTracker(job, on_progress)
@@ -94,24 +94,23 @@ def begun(
     held: bool = False,
     **options: Any,
 ) -> Iterator[JobRun]:
-    """A job with its plan, new or as it was begun earlier; on a disk nobody else has it meanwhile.
+    """Begin a job, or resume the one in `output`; on a disk, the output is locked meanwhile.
 
     `model`: a model folder. `paths`, `output`: on a disk, or URLs. `options`: the head's, such as
     `probabilities=True`. `text_column`, `chunk_rows` and `max_rejected` are the model's own by
-    default, and so are `max_row_bytes` (a longer row has an error) and `csv_safe` (of CSV parts:
+    default, and so are `max_row_bytes` (a longer row has an error) and `csv_safe` (in CSV parts,
     cells that a spreadsheet would run are marked). `max_rejected` only sets a field of the Report.
-    `partition_by`: a column of the output
-    with a folder for each of its values. `retry_rejected`: of what is done, do those rows again
-    that had an error; the input may have changed in those. `held`: the caller has the output's
-    lock.
-    Raises InputError for tables that cannot be read, PlanError when the output holds another job,
+    `partition_by`: a column of the output with a folder for each of its values. `retry_rejected`:
+    redo those finished rows that had an error; the input may have changed in these rows. `held`:
+    the caller has the output's lock.
+    Raises InputError for tables that cannot be read, PlanError if the output holds another job,
     or one that is running, ModelFolderError and ProviderError as Scorer does.
     """
     started = time.monotonic()
     folder, out, files = Path(model), open_output(output), find_files(paths)
     start.check_numbers(chunk_rows, workers, threads, token_budget, max_row_bytes, max_rejected)
     described = manifest.read(folder)
-    # Not asked for; 0 is something to ask for.
+    # None and False mean not asked for; 0 is a value.
     options = {name: one for name, one in options.items() if one is not None and one is not False}
     kind = heads.get(described.objective)
     in_windows = long_text_of(described.long_text).in_windows
@@ -166,7 +165,7 @@ def begun(
         if mended and mended != frozen:
             redo_rejected.check_others(out, BlockReader(files, mended, kind), done, again)
             frozen = mended
-            # What killed a process once is a rejected row too.
+            # A quarantined row, which killed a process, is a rejected row too.
             out.remove(QUARANTINE)
             out.write(PLAN, asdict(frozen))
         job = JobRun(
@@ -179,7 +178,7 @@ def begun(
 
 @dataclass
 class JobRun:
-    """A job under way, for the process that holds it."""
+    """A job in progress, for the process that holds it."""
 
     folder: Path
     files: list[File]
@@ -187,16 +186,16 @@ class JobRun:
     described: Manifest
     plan: Plan
     done: dict[int, Record]
-    """The records of the chunks that are committed."""
+    """Records of the committed chunks."""
     rejected: dict[int, redo_rejected.Rejected]
-    """Rows of such chunks that are to be done again."""
+    """Rejected rows of committed chunks, which are to be done again."""
     scorer: Scorer | None
     started: float
     max_rejected: float | None
     lanes: ChunkPipeline | None = None
-    """Of this process, when it does chunks itself."""
+    """Pipeline of this process, if it does chunks itself."""
     earlier: list[Record] = field(init=False)
-    """Those that were there before this run; of a chunk with rejected rows, the others."""
+    """Records from before this run; those of chunks with rejected rows cover the other rows."""
 
     def __post_init__(self) -> None:
         self.earlier = []
@@ -206,7 +205,7 @@ class JobRun:
 
     @property
     def missing(self) -> list[int]:
-        """Chunks that are to be done, whole or in part."""
+        """Chunks to do, as a whole or in part."""
         return [n for n in range(self.plan.n_chunks) if n not in self.done or n in self.rejected]
 
     @property
@@ -214,9 +213,9 @@ class JobRun:
         return self.lanes.steps_s if self.lanes else {}
 
     def to_share(self) -> list[int]:
-        """`missing`, for other processes to do.
+        """Return `missing`, for other processes to do.
 
-        Raises PlanError where rows are done again: only this process can do that.
+        Raises PlanError if rejected rows are to be done again: only this process can do that.
         """
         if self.rejected:
             raise PlanError(
@@ -230,7 +229,10 @@ class JobRun:
         return ChunkPipeline(opened, self.plan, self.out)
 
     def finish(self) -> Report:
-        """Write down that it is done: nothing may be missing. Leftovers of killed jobs go."""
+        """Remove leftovers of killed jobs and write the report; no chunk may be missing.
+
+        The job is marked as a success unless input files were unreadable.
+        """
         records = [self.done[chunk] for chunk in range(self.plan.n_chunks)]
         if self.plan.retrying:
             self.plan = replace(self.plan, retrying=False)
@@ -284,7 +286,7 @@ class ProgressTracker:
             unscored = record["rows"] - record["scored"]
             if before:
                 unscored -= before.record["rows"] - before.record["scored"]
-            self.on_batch(unscored, 0, 0)  # those that no batch had
+            self.on_batch(unscored, 0, 0)  # rows that were in no batch
 
 
 def work(
@@ -295,11 +297,11 @@ def work(
     on_chunk: OnChunk,
     workers: int | None = None,
 ) -> dict[str, float]:
-    """Do chunks of a job that another process has begun; seconds spent in each step.
+    """Do chunks of a job that another process has begun; return the seconds spent in each step.
 
-    `workers`: of this machine, which need not be the one the job was planned on; they do not
-    decide the bytes.
-    Raises PlanError when there is no such job, or it is another model's, input's or onnxruntime's.
+    `workers`: for this machine, which need not be the one the job was planned on; their number does
+    not affect the bytes.
+    Raises PlanError if there is no such job, or its model, input or onnxruntime is another one.
     """
     out = open_output(output)
     plan = start.planned(out)
@@ -310,9 +312,9 @@ def work(
 
 
 def try_rows(model: str | Path, paths: Paths, output: str | Path, rows: range) -> None:
-    """Score some rows of a job that was begun, and keep nothing: to see whether that can be done.
+    """Score some rows of a job that was begun and keep nothing, to see whether they can be scored.
 
-    `rows` lie within one chunk of the job's plan. Raises PlanError as `work` does.
+    `rows` must lie within one chunk of the job's plan. Raises PlanError as `work` does.
     """
     out = open_output(output)
     plan = start.planned(out)

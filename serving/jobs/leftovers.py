@@ -1,9 +1,9 @@
-"""Files in an output that no record names, seen to when the job is finished, before `_SUCCESS`.
+"""Files in an output that no record names, handled when the job is finished, before `_SUCCESS`.
 
-A job that is killed leaves files half written; a retry moves a row to another partition and leaves
-the file it had there. Such files are known by their names, those that the job's plan can give, and
-are removed here and nowhere else. What has another name is somebody else's: it is left alone, and
-the report names it where a reader of the folder would take it for rows.
+A killed job leaves half-written files; a retry that moves a row to another partition leaves the old
+file. Such files are recognized by their names, which the job's plan can give, and are removed here
+and nowhere else. A file with another name is somebody else's: it is left alone, and the report
+names it if a reader of the folder would take it for rows.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from .plan import Plan
 from .storage.base import COMMITS, Output, Record
 
 ASIDE = re.compile(r"\.(.+)\.tmp")
-"""What OutputFolder.put calls a file until it is whole."""
+"""Temporary name that OutputFolder.put gives a file until it is complete."""
 PART = re.compile(r"part-(\d{5})\.")
 RECORD = re.compile(r"_SUCCESS|_(plan|quarantine|report)\.(json|html)")
 
 
 def remove(out: Output, plan: Plan, records: Iterable[Record]) -> list[str]:
-    """Remove the job's leftovers; the other files that a reader of the folder would see.
+    """Remove the job's leftovers; return other unnamed files that a reader of the folder would see.
 
     `records`: of all chunks.
     """
@@ -34,7 +34,7 @@ def remove(out: Output, plan: Plan, records: Iterable[Record]) -> list[str]:
 
 
 def is_of_job(name: str, plan: Plan) -> bool:
-    """True for the name of a part, whole or half written, and of a half-written record."""
+    """True for the name of a part, complete or half-written, or of a half-written record."""
     folder, _, file = name.rpartition("/")
     if aside := ASIDE.fullmatch(file):
         file = aside[1]
@@ -52,5 +52,5 @@ def is_of_job(name: str, plan: Plan) -> bool:
 
 
 def is_visible(name: str) -> bool:
-    """Readers of a folder as one table pass over names that begin so."""
+    """True unless readers of a folder as one table skip the name: a leading `.` or `_`."""
     return not any(one.startswith((".", "_")) for one in name.split("/"))

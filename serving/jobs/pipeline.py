@@ -1,10 +1,9 @@
 """Chunks of a job, a few at a time, each taken through all its steps by one thread.
 
-Read, tokenise, run, decode, write, commit: while the workers run the batches of one chunk
-(runner.py), another is read and tokenised and a third is written. All of the steps spend their time
-in libraries that leave the interpreter to the others. Memory holds a handful of chunks, however
-long the table. Whoever has chunks to give (job.py, another machine's list) gives them out one by
-one.
+The steps are read, tokenize, run, decode, write, commit: while the workers run the batches of one
+chunk (engine/runner.py), another is read and tokenized and a third is written. All steps spend
+their time in libraries that release the GIL. Memory holds a handful of chunks, however long the
+table. The source of the chunks (job.py, another machine's list) gives them out one by one.
 """
 
 from __future__ import annotations
@@ -27,17 +26,20 @@ from .start import Opened
 from .storage.base import Output, Record
 
 LANES = 3
-"""One chunk at the workers, one waiting for them, one that is read or written."""
+"""Threads of a job: one chunk at the workers, one waiting for them, one being read or written."""
 STEPS = ("read", "tokenise", "decode", "write")
 
 Take = Callable[[], int | None]
-"""The number of the next chunk, or None when there is none left."""
+"""Returns the number of the next chunk, or None if none is left."""
 OnChunk = Callable[[int, Record | None], None]
-"""Gets the number of a chunk that is begun (None), and again with its record when committed."""
+"""Called with a chunk's number and None when it is begun, its record when it is committed."""
 
 
 class ChunkPipeline:
-    """`.steps_s`: seconds spent in each step so far, of all lanes; they overlap."""
+    """Runs chunks of a job in `LANES` threads.
+
+    `.steps_s`: seconds spent in each step so far, summed over the lanes, which overlap.
+    """
 
     def __init__(self, opened: Opened, plan: Plan, out: Output) -> None:
         self._scorer, self._reader, self._types = opened.scorer, opened.reader, opened.types
@@ -45,7 +47,7 @@ class ChunkPipeline:
         self._taking, self._telling = threading.Lock(), threading.Lock()
         self._state, self._stopped = threading.Condition(), False
         self._busy: set[int] = set()
-        """The lanes that have a chunk."""
+        """Thread ids of the lanes that have a chunk."""
         self._at_work: set[PendingDocuments] = set()
         self._steps_s = dict.fromkeys(STEPS, 0.0)
         self._busy_before_s = self._scorer.runner.busy_s
@@ -65,7 +67,7 @@ class ChunkPipeline:
     ) -> None:
         """Do all chunks that `take` gives. The callbacks are called by one thread at a time.
 
-        `rejected`: of chunks that are committed, the rows to do again; the others stay.
+        `rejected`: rows of committed chunks to do again; the other rows stay.
         """
 
         def tell(call: Callable[..., None], *args: Any) -> None:
@@ -89,17 +91,17 @@ class ChunkPipeline:
                 found = problem
             self._release()
             ended.put(found)
-            del found  # or it and its traceback, which holds this frame, would keep each other
+            del found  # else it and its traceback, which holds this frame, keep each other alive
 
         for number in range(LANES):
-            # Daemons: where `take` waits for chunks to come, the process can end all the same.
+            # Daemons: the process can end even while `take` waits for a chunk.
             threading.Thread(target=guarded, name=f"lane-{number}", daemon=True).start()
         problem: BaseException | None = None
         try:
             for _ in range(LANES):
                 if (problem := ended.get()) is not None:
                     self._stop()
-                    # Not for the others' end: one may wait for a chunk that nobody will give.
+                    # Not until the lanes end: one may wait in `take` for a chunk that never comes.
                     with self._state:
                         self._state.wait_for(lambda: not self._busy)
                     raise problem
@@ -111,7 +113,7 @@ class ChunkPipeline:
         self, take: Take, tell: OnChunk, rejected: Mapping[int, redo_rejected.Rejected]
     ) -> tuple[Chunk, PendingDocuments] | None:
         self._release()
-        # One at a time, so that chunks are read, and come to the workers, in their order.
+        # One lane at a time, so that chunks are read, and reach the workers, in order.
         with self._taking:
             number = None if self._stopped else take()
             if number is None or not self._claim():
@@ -119,7 +121,7 @@ class ChunkPipeline:
             tell(number, None)
             with self._step("read"):
                 block = self._reader.read(number)
-            set_aside(block, self._out.quarantine())  # it may have grown meanwhile
+            set_aside(block, self._out.quarantine())  # the quarantine may have grown
             with self._step("tokenise"):
                 only = rejected[number].rows if number in rejected else None
                 chunk, documents = tokenised(number, block, self._plan, self._scorer, only)
@@ -149,7 +151,7 @@ class ChunkPipeline:
             return self._out.commit(chunk.number, files, **facts)
 
     def _claim(self) -> bool:
-        """This lane has a chunk; False when it may not begin it any more."""
+        """Mark this lane as having a chunk; False if it may no longer begin one."""
         with self._state:
             if not self._stopped:
                 self._busy.add(threading.get_ident())
@@ -161,7 +163,7 @@ class ChunkPipeline:
             self._state.notify_all()
 
     def _stop(self) -> None:
-        """Begin nothing more, and drop what no worker has begun."""
+        """Begin no more chunks, and drop the batches that no worker has begun."""
         with self._state:
             self._stopped = True
         for reading in list(self._at_work):

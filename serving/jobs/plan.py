@@ -1,8 +1,8 @@
-"""_plan.json: everything that decides a job's bytes, frozen when the job is started.
+"""_plan.json: everything that determines a job's output bytes, frozen when the job is started.
 
 A job that is run again takes from the plan what the caller left open (variant, workers, ...), so
-that a resumed job computes as the first one did; what the caller asks for and the plan has
-otherwise is an error that names the field.
+that a resumed job computes as the first run did. A setting that differs from the plan's is an error
+that names the field.
 """
 
 from __future__ import annotations
@@ -27,36 +27,38 @@ ANOTHER_FOLDER = "give another output folder, or empty this one to start anew"
 
 
 FEW_FILES = 5
-"""As many are named one by one."""
+"""Up to this many files are named one by one in a message."""
 
 
 @dataclass(frozen=True)
 class Plan:
     model: str
-    """Digest of the model folder's whole content."""
+    """Digest of the model folder's entire content."""
     model_version: str
-    """What each output row carries."""
+    """Value of the column `model_version` in each output row."""
     input: list[dict[str, Any]]
-    """Each file's name (below the folder that holds them all), size, digest and rows, in reading
-    order; `problem` where it has none because it cannot be read."""
+    """Each file's name (below the common folder of all), size, digest and rows, in reading order.
+
+    A file that cannot be read also has a `problem`, and no rows.
+    """
     text_column: str
     keep: list[str]
     options: dict[str, Any]
-    """Of the head: {"probabilities": true}."""
+    """Options of the head, such as {"probabilities": true}."""
     output_format: str
     partition_by: str | None
-    """An output column with a folder for each of its values."""
+    """Output column with a folder for each of its values."""
     chunk_rows: int
     variant: str
     provider: str
     workers: int
     threads: int
-    """Of each worker."""
+    """Threads of each worker."""
     token_budget: int
     max_row_bytes: int
-    """Of an input row; one with more has an error."""
+    """Size limit of an input row; a larger row has an error."""
     retrying: bool = False
-    """Rejected rows are being done again; whoever goes on with the job goes on with that."""
+    """True while rejected rows are being done again; a resumed job continues with them."""
     onnxruntime: str = ort.__version__
     format: int = FORMAT
 
@@ -73,22 +75,22 @@ class Plan:
 
     @property
     def unreadable(self) -> dict[str, str]:
-        """Files that were left out, and why."""
+        """Files that were left out, with the reason."""
         return {file["name"]: file["problem"] for file in self.input if "problem" in file}
 
     def readable(self, files: Sequence[File]) -> list[File]:
-        """Those of the plan's files that have rows to read."""
+        """Return the plan's files without those that cannot be read."""
         pairs = zip(files, self.input, strict=True)
         return [file for file, known in pairs if "problem" not in known]
 
     @property
     def n_chunks(self) -> int:
-        """At least one, so that a table without rows still has a part with its columns."""
+        """Number of chunks, at least one: a table without rows has a part with its columns."""
         return max(1, math.ceil(self.n_rows / self.chunk_rows))
 
 
 def read(record: Mapping[str, Any] | None) -> Plan | None:
-    """The plan in a record. Raises PlanError for one of another format."""
+    """Return the plan in a record. Raises PlanError if it has another format."""
     if record is None:
         return None
     if record.get("format") != FORMAT or set(record) != set(Plan.__dataclass_fields__):
@@ -97,7 +99,7 @@ def read(record: Mapping[str, Any] | None) -> Plan | None:
 
 
 def check_same(plan: Plan, **asked: Any) -> None:
-    """Raises PlanError naming the first field the plan has otherwise; None asks for nothing."""
+    """Raises PlanError naming the first field that differs from the plan; None asks for nothing."""
     frozen = asdict(plan)
     for name, value in asked.items():
         if value is None or value == frozen[name]:
@@ -112,14 +114,14 @@ def check_same(plan: Plan, **asked: Any) -> None:
 
 
 def check_names(plan: Plan, files: Sequence[File]) -> None:
-    """Raises PlanError when these are not the plan's files by their names."""
+    """Raises PlanError if the names of these files are not the plan's."""
     before, now = [one["name"] for one in plan.input], names_below(files)
     if before != now:
         raise PlanError(f"{ANOTHER_JOB}: {_names_change(before, now)}; {ANOTHER_FOLDER}")
 
 
 def check_content(file: File, known: Mapping[str, Any]) -> None:
-    """Raises PlanError when the content of a plan's file is not what it was."""
+    """Raises PlanError if the content of a plan's file has changed, InputError if it is gone."""
     try:
         same = file.stamp() == (known["size"], known["digest"])
     except FileNotFoundError as problem:
@@ -149,9 +151,9 @@ def _names_change(before: Sequence[str], now: Sequence[str]) -> str:
 
 
 def problems(files: Sequence[File], columns: Sequence[str]) -> dict[File, str]:
-    """What keeps files from being opened and their columns from being found, by a first look.
+    """Return, after a first look, why files cannot be opened or lack a column.
 
-    Raises InputError when it is all of them.
+    Raises InputError if that is so of every file.
     """
     found = {}
     for file in files:
@@ -165,9 +167,9 @@ def problems(files: Sequence[File], columns: Sequence[str]) -> dict[File, str]:
 def fingerprint(
     files: Sequence[File], known_problems: Mapping[File, str], plan: Plan | None
 ) -> list[dict[str, Any]]:
-    """`Plan.input`; rows are not counted again for a file in `plan`.
+    """Return `Plan.input`; the rows of an unchanged file of `plan` are not counted again.
 
-    Raises InputError when no file can be read to its end.
+    Raises InputError if no file can be read to its end.
     """
     known = {(file["name"], file["digest"]): file for file in (plan.input if plan else [])}
     found, bad = [], dict(known_problems)

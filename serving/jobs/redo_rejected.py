@@ -1,8 +1,8 @@
-"""Doing again only the rows of a finished job that had an error, after the input was mended.
+"""Redo only those rows of a job that had an error, after the input was corrected.
 
-Each part is written anew with those rows in their places and the others as they were, to the byte,
-then its record. A job killed in between leaves a part that does not fit its record, which the next
-run makes anew as a whole. That a retry was begun stands in the plan until it is done.
+Each part is rewritten with those rows in their places and the others unchanged to the byte, then
+its record. A job killed in between leaves a part without a record that fits it, and the next run
+redoes that chunk as a whole. The plan says that a retry has begun until it is done.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from .storage.base import CONTENTS, Output, Record, record_name
 
 @dataclass(frozen=True)
 class Rejected:
-    """What a committed chunk has to do again."""
+    """Rejected rows of a committed chunk, which are to be done again."""
 
     record: Record
-    """Of its other rows."""
+    """The chunk's record, reduced to its other rows."""
     rows: Collection[int]
-    """Their numbers in the table."""
+    """Row numbers of the rejected rows in the table."""
 
 
 def with_new_input(plan: Plan, now: list[dict[str, Any]]) -> Plan:
-    """The plan with the input as it is now. Raises PlanError where rows came, went or moved."""
+    """Return the plan with the current input. Raises PlanError if rows came, went or moved."""
     before = [(file["name"], file["rows"]) for file in plan.input]
     if [(file["name"], file["rows"]) for file in now] != before:
         changed = next(
@@ -50,7 +50,7 @@ def with_new_input(plan: Plan, now: list[dict[str, Any]]) -> Plan:
 
 
 def find(out: Output, done: Mapping[int, Record], plan: Plan) -> dict[int, Rejected]:
-    """By chunk, what was rejected in it."""
+    """Return the rejected rows of each chunk that has some."""
     rejected = writers.get(plan.output_format).rejected
     found = {}
     for chunk, record in done.items():
@@ -67,7 +67,7 @@ def check_others(
     done: Collection[int],
     rejected: Mapping[int, Rejected],
 ) -> None:
-    """Raises PlanError where a row that is done and was not rejected has changed or moved."""
+    """Raises PlanError if a row that is done and was not rejected has changed or moved."""
     for chunk in sorted(done):
         block = reader.read(chunk)
         rows = range(block.first_row, block.first_row + len(block))
@@ -89,10 +89,10 @@ def commit(
     facts: Mapping[str, Any],
     plan: Plan,
 ) -> Record:
-    """The chunk's files with the new rows in them, and the record that counts them.
+    """Write the chunk's files with the new rows in them, and return the record that counts them.
 
-    `tables`: the new rows by file name. The file of a partition that has lost all its rows is no
-    longer named; leftovers.py removes it.
+    `tables`: the new rows by file name. If a partition has lost all its rows, the record no longer
+    names its file, and leftovers.py removes it.
     """
     form, chunk = writers.get(plan.output_format), before.record["chunk"]
     there = {file["name"]: out.get(file["name"]) or b"" for file in before.record["files"]}
@@ -112,5 +112,5 @@ def commit(
 
 
 def _contents(out: Output, chunk: int) -> Any:
-    """Hashes of the chunk's rows, as its record has them."""
+    """Return the hashes of the chunk's rows, from its record."""
     return unpacked_contents((out.read(record_name(chunk)) or {})[CONTENTS])

@@ -1,6 +1,6 @@
-"""What a job needs before its first chunk: arguments that can be, a plan, and the model opened.
+"""Start of a job, before its first chunk: check the arguments, make the plan, open the model.
 
-The plan itself, and what it is compared with, are plan.py's.
+plan.py has the plan itself and the checks against it.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ CHUNK_ROWS = 10_000
 
 
 def check_numbers(*counts_then_share: float | None) -> None:
+    """Raises InputError for a count below 1, or a share of rows that is not from 0 to 1."""
     *counts, share = counts_then_share
     for name, count in zip(
         ("chunk_rows", "workers", "threads", "token_budget", "max_row_bytes"), counts, strict=True
@@ -39,13 +40,13 @@ def check_numbers(*counts_then_share: float | None) -> None:
 
 
 def max_row_bytes(asked: int | None, score: Mapping[str, Any], plan: Plan | None) -> int:
-    """The limit of an input row: as asked, else as the job began, else as the model has it."""
+    """Return the limit of an input row: as asked, else the plan's, the model's, or the default."""
     begun = plan.max_row_bytes if plan else None
     return int(asked or begun or score.get("max_row_bytes") or MAX_ROW_BYTES)
 
 
 def output_format(asked: str, csv_safe: bool | None, score: Mapping[str, Any]) -> str:
-    """The writer's name. Raises InputError for a format that has no safe form."""
+    """Return the writer's name. Raises InputError for `csv_safe` with a format other than csv."""
     if asked != "csv" and csv_safe:
         raise InputError(f"csv_safe is of parts in the format csv, not {asked}")
     if csv_safe is None:
@@ -54,7 +55,7 @@ def output_format(asked: str, csv_safe: bool | None, score: Mapping[str, Any]) -
 
 
 def check_apart(output: str | Path, paths: Paths) -> None:
-    """A folder that is input and output would read its own parts the next time."""
+    """Raises InputError for an output inside the input: the next run would read its own parts."""
     for one in [paths] if isinstance(paths, str | Path) else paths:
         if is_url(one) or is_url(output):
             inside = str(output).startswith(f"{str(one).rstrip('/')}/")
@@ -66,10 +67,14 @@ def check_apart(output: str | Path, paths: Paths) -> None:
 
 
 def new_plan(folder: Path, device: Device, asked: dict[str, Any]) -> tuple[Plan, Scorer]:
-    """The model has to be open, to know what is given: that scorer comes with it."""
+    """Return a new plan, and the scorer that was opened for it.
+
+    The plan holds what the model actually runs with (variant, provider, ...), which is known only
+    once it is open.
+    """
     how = {name: asked[name] for name in ("variant", "workers", "threads", "token_budget")}
     scorer = Scorer(folder, device=device, **how)
-    # A wrong option must not get into a plan.
+    # Raises for a wrong option, which must not get into a plan.
     own = [one.name for one in scorer.fields(**asked["options"])]
     _check_partition(asked["partition_by"], own, asked["keep"], scorer.head.DRIFT_COLUMNS)
     asked["chunk_rows"] = asked["chunk_rows"] or scorer.manifest.score.get("chunk_rows", CHUNK_ROWS)
@@ -96,6 +101,7 @@ def _check_partition(
 
 
 def planned(out: Output) -> Plan:
+    """Return the plan of the job in an output. Raises PlanError if there is none."""
     plan = plans.read(out.read(PLAN))
     if plan is None:
         raise PlanError(f"{out} holds no job")
@@ -104,7 +110,7 @@ def planned(out: Output) -> Plan:
 
 @contextlib.contextmanager
 def still(folder: Path) -> Iterator[None]:
-    """Raises PlanError when the model's files were touched while the body opened them."""
+    """Raises PlanError if the model's files were changed while the body opened them."""
     before = folder_stamps(folder)
     yield
     if folder_stamps(folder) != before:
@@ -113,7 +119,7 @@ def still(folder: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Opened:
-    """A plan's model and input, as whoever does its chunks has them."""
+    """A plan's model and input, opened for a process that does its chunks."""
 
     scorer: Scorer
     reader: BlockReader
@@ -128,12 +134,12 @@ def opened(
     workers: int | None = None,
     scorer: Scorer | None = None,
 ) -> Opened:
-    """Hold model, onnxruntime, provider and input against the plan, and open them.
+    """Check model, onnxruntime, provider and input against the plan, and open them.
 
-    Everybody who does chunks comes through here: this process, one that shares the job or takes it
-    over, a task run, an actor. Of the input the names are compared now, a file's content before
-    its first row is read. `workers`: of this machine. `scorer`: the one that the plan was made of.
-    Raises PlanError naming what is another one than the plan's.
+    Every process that does chunks goes through here: this one, one that shares the job or takes it
+    over, a task run, an actor. The names of the input are compared now, and a file's content before
+    its first row is read. `workers`: for this machine. `scorer`: the one that the plan was made
+    with. Raises PlanError naming the difference from the plan.
     """
     if scorer is None:
         with still(folder):

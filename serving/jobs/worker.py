@@ -1,10 +1,10 @@
 """A scoring job in a process of its own: `python -m headrace.serving.jobs.worker JOB`.
 
 JOB is a file with a JSON object: `{"run": {...}}` with the arguments of job.run, `{"work": {...}}`
-with those of job.work and a list of `chunks`, or `{"try": {...}}` with those of job.try_rows. What
-happens is told on standard output, one JSON object a line: `progress`, `begun` and `committed`
-chunks, and last a `report`, `done`, or an `error`. A process that ends without one of these died,
-and whoever started it knows what it was at.
+with those of job.work and a list of `chunks`, or `{"try": {...}}` with those of job.try_rows. The
+process writes events to standard output, one JSON object per line: `progress`, `begun` and
+`committed` chunks, and last a `report`, `done`, or an `error`. A process that ends without one of
+these last three died, and its parent knows from the events which chunks it was working on.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PROGRESS_EVERY_S = 0.2
 
 
 class EventWriter:
-    """Writes events to what was standard output; native libraries that print get the other one."""
+    """Writes events to the original standard output; native libraries print to stderr instead."""
 
     def __init__(self) -> None:
         self._to = os.dup(1)
@@ -45,7 +45,7 @@ class EventWriter:
 
 
 def _text(problem: Exception) -> str:
-    """Without the errno, which is told by itself."""
+    """Return the message without the errno, which has its own field."""
     if isinstance(problem, OSError) and problem.strerror:
         at = f": {problem.filename}" if problem.filename else ""
         return problem.strerror + at
@@ -68,7 +68,7 @@ def main(job: Path) -> None:
         else:
             jobs.try_rows(**{**arguments, "rows": range(*arguments["rows"])})
             teller.tell(done=True)
-    except Exception as problem:  # noqa: BLE001  # whatever it is, the starter has to know
+    except Exception as problem:  # noqa: BLE001  # the parent has to know of any error
         teller.tell(
             error={
                 "kind": type(problem).__name__,

@@ -1,1 +1,1 @@
-"""onnxruntime sessions, batches, and what the CPU can do."""
+"""onnxruntime sessions, batches, and the CPU's capabilities."""

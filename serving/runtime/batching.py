@@ -1,7 +1,8 @@
-"""Which rows run together, sorted by length under a token budget, and in which shape.
+"""Plan batches: rows sorted by length under a token budget, and the shape of each batch.
 
-A pure function of the lengths, so the same chunk always makes the same batches. That matters:
-dynamic int8 takes its scale from the whole batch, so a row's result depends on its neighbours.
+The plan is a pure function of the lengths, so the same chunk always makes the same batches. That
+matters because dynamic int8 takes its scale from the whole batch: a row's result depends on the
+other rows of its batch.
 """
 
 from __future__ import annotations
@@ -17,29 +18,32 @@ Lengths = Sequence[int] | NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Shapes:
-    """The shapes that batches may have. A GPU sets memory aside for each shape that it meets, and
-    TensorRT prepares itself for each: so there they are few."""
+    """The shapes that batches may have.
+
+    There are few of them on a GPU: it allocates memory for each new shape, and TensorRT prepares
+    for each.
+    """
 
     length_step: int = 1
-    """Rows are padded to multiples of it, but not beyond `max_length`."""
+    """Rows are padded to a multiple of this, but not beyond `max_length`."""
     max_length: int = 0
     max_rows: int | None = None
-    """Batches have 1, 2, 4, ... rows up to it; None: any number."""
+    """Batches have 1, 2, 4, ... rows, at most this many; None: any number."""
 
     def length(self, longest: int) -> int:
-        """What rows up to this length are padded to."""
+        """Return the length to which rows of at most `longest` tokens are padded."""
         if self.length_step == 1:
             return longest
         stepped = -(-longest // self.length_step) * self.length_step
         return max(longest, min(stepped, self.max_length))
 
     def rows(self, n_rows: int) -> int:
-        """What `n_rows` are filled up to."""
+        """Return the number of rows to which a batch of `n_rows` is filled up."""
         return n_rows if self.max_rows is None else 1 << (n_rows - 1).bit_length()
 
     def of(self, rows: Sequence[NDArray[np.int64]]) -> tuple[int, int]:
-        """The shape of a batch of these rows."""
-        # A graph may not accept an axis of length 0, as of texts without a single token.
+        """Return the shape of a batch of these rows."""
+        # A graph may reject an axis of length 0, which texts without any token would give.
         return self.rows(len(rows)), self.length(max([1, *(len(row) for row in rows)]))
 
 
@@ -54,12 +58,12 @@ def plan_batches(
     shapes: Shapes = ANY,
     max_growth: int = 0,
 ) -> list[NDArray[np.int64]]:
-    """Indices of the rows of each batch: every row once, shortest first, ties in input order.
+    """Return the row indices of each batch: every row once, shortest first, ties in input order.
 
     A batch has rows x longest ≤ `token_budget` tokens, padding included, or is a single row.
-    `one_length`: its rows are all of one length, so that there is no padding. `max_growth`: tokens
-    that each row may grow by; such batches take long, so they are of an even number and as equal as
-    they can be: two workers then end together.
+    `one_length`: all rows of a batch have the same length, so there is no padding. `max_growth`:
+    tokens that each row may grow by. Such batches take long, so the plan aims at an even number of
+    batches as equal as possible: two workers then finish together.
     """
     order = np.argsort(lengths, kind="stable")
     sizes = np.asarray(lengths, dtype=np.int64)[order].tolist()
@@ -69,7 +73,7 @@ def plan_batches(
 
     spans = cut(token_budget)
     if max_growth and len(spans) > 1:
-        # The smallest budget that makes no more of them.
+        # Find the smallest budget that makes no more batches than this even number.
         n_batches = len(spans) + len(spans) % 2
         too_small, enough = 0, token_budget
         while enough - too_small > 1:
@@ -84,12 +88,12 @@ def plan_batches(
 def _cut(
     sizes: Sequence[int], token_budget: int, *, one_length: bool, shapes: Shapes, max_growth: int
 ) -> list[tuple[int, int]]:
-    """From and up to which of the rows, sorted by size, each batch goes."""
+    """Return the (start, stop) of each batch within the rows sorted by size."""
     max_rows = shapes.max_rows or len(sizes)
     spans = []
     start = 0
     for stop in range(1, len(sizes) + 1):
-        # Sorted, so the next row would be the longest of this batch.
+        # The rows are sorted, so the next one would be the longest of this batch.
         n_rows = shapes.rows(stop + 1 - start)
         if (
             stop == len(sizes)
@@ -105,9 +109,9 @@ def _cut(
 def pad(
     rows: Sequence[NDArray[np.int64]], *, pad_id: int, shapes: Shapes = ANY
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows of ids side by side, padded on the right: ids and mask, each (rows, longest).
+    """Return ids and mask of a batch, padded on the right, each (rows, longest).
 
-    Where `shapes` asks for more rows than there are, the last one is there again.
+    If `shapes` asks for more rows than there are, the last row is repeated.
     """
     n_rows, longest = shapes.of(rows)
     ids = np.full((n_rows, longest), pad_id, dtype=np.int64)
@@ -123,7 +127,7 @@ def pad(
 def padded_tokens(
     lengths: Lengths, batches: Sequence[NDArray[np.int64]], shapes: Shapes = ANY
 ) -> int:
-    """Tokens that run through the model, padding included."""
+    """Return the number of tokens that run through the model, padding included."""
     sizes = np.asarray(lengths, dtype=np.int64)
     return sum(
         shapes.rows(len(batch)) * shapes.length(int(sizes[batch].max())) for batch in batches

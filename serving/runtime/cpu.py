@@ -1,4 +1,4 @@
-"""How many cores this process may use, as its affinity mask and its control group have it."""
+"""Count the cores that this process may use, by its affinity mask and its control group."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def granted_cores(cgroup_root: Path = Path("/sys/fs/cgroup")) -> int:
-    """At least 1; a part of a core counts only where there is no whole one."""
+    """Return the number of cores: at least 1, and rounded down to whole cores above that."""
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     quotas = [*_quotas_v2(cgroup_root), *_quota_v1(cgroup_root / "cpu")]
@@ -15,7 +15,10 @@ def granted_cores(cgroup_root: Path = Path("/sys/fs/cgroup")) -> int:
 
 
 def _quotas_v2(root: Path) -> list[float]:
-    """cpu.max of this process's group and of those above it: `max 100000` or `150000 100000`."""
+    """Return the quotas, in cores, of this process's group and of its ancestors.
+
+    Each is in a file cpu.max: `max 100000` (no quota) or `150000 100000` (1.5 cores).
+    """
     try:
         own = Path("/proc/self/cgroup").read_text(encoding="utf-8").split("::", 1)[1].strip()
     except (OSError, IndexError):

@@ -1,8 +1,8 @@
-"""A probe: do sums of products of uint8 and int8 saturate on this CPU?
+"""Probe whether sums of uint8 times int8 products saturate on this CPU.
 
-AVX2 and AVX-512 without VNNI add the products in pairs, in 16 bits: 255 * 127 twice is 64,770, and
-32,767 is what they keep. The CPU is asked for a product rather than known by its flags, so that the
-answer holds for CPUs to come, for an emulated one, and for other kernels in a later onnxruntime.
+AVX2 and AVX-512 without VNNI add the products in pairs, in 16 bits: 255 * 127 twice is 64,770, but
+they keep 32,767. The probe computes a product instead of checking CPU flags, so its answer also
+holds for future CPUs, for an emulated one, and for other kernels in a later onnxruntime.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ PRODUCT = (
     b"Z\t\n\x01a\x12\x04\n\x02\x08\x02Z\t\n\x01b\x12\x04\n\x02\x08\x03"
     b"b\t\n\x01c\x12\x04\n\x02\x08\x06B\x04\n\x00\x10\n"
 )
-"""An ONNX model written out, since serving does without onnx: `c` is the MatMulInteger of `a`, in
-uint8, and `b`, in int8."""
+"""A serialized ONNX model: `c` is the MatMulInteger of `a`, in uint8, and `b`, in int8.
+
+The bytes are spelled out because serving does not depend on the onnx package.
+"""
 
 
 @cache
 def saturates() -> bool:
-    """True if a product of the largest numbers comes out wrong; takes 2 ms, once a process."""
+    """True if a product of the largest values comes out wrong; takes 2 ms, once per process."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3

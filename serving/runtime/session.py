@@ -1,7 +1,7 @@
-"""onnxruntime sessions: on the device that was asked for, or not at all.
+"""Open onnxruntime sessions on the requested device, or not at all.
 
-onnxruntime falls back to the CPU by itself, with no more than a line on standard error. Here the
-device given is compared with the device asked for.
+onnxruntime itself falls back to the CPU, with only a line on standard error. Here the device it
+gives is compared with the requested one.
 """
 
 from __future__ import annotations
@@ -39,34 +39,44 @@ PROVIDERS: dict[Device, str] = {
     "tensorrt": "TensorrtExecutionProvider",
 }
 LENGTH_STEPS: dict[Device, int] = {"cuda": 8, "tensorrt": 16}
-"""16 pads 10,000 docstrings of 102 tokens on average by 10%, sentences of 20 by 38%; 64 padded the
-ones by 32% and the others to three times their length."""
+"""Rows are padded to a multiple of this.
+
+A step of 16 adds 10% of padding to 10,000 docstrings of 102 tokens on average and 38% to sentences
+of 20; a step of 64 added 32% to the docstrings and padded the sentences to three times their
+length.
+"""
 MAX_ROWS: dict[Device, int] = {"tensorrt": 256}
-"""An engine sets aside memory for so many rows of the maximum length."""
+"""Rows of the maximum length for which an engine allocates memory."""
 CUDA_OPTIONS = {"arena_extend_strategy": "kSameAsRequested"}
-"""The default doubles what it takes each time."""
+"""Provider options: the default strategy doubles each allocation."""
 EXACT_PRODUCTS = "session.x64quantprecision"
-"""Weights beyond 7 bits are taken as uint8, whose products do not saturate: slower, and exact."""
+"""Config entry: weights beyond 7 bits become uint8, whose products do not saturate.
+
+It is slower, and exact.
+"""
 ERRORS_ONLY = 3  # onnxruntime's log severity
 UNREADABLE = (Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, NoSuchFile, NotImplemented)
 
 
 class Session:
-    """A graph on a device, as heads run it: `.inputs`, `.outputs`, their names; `.providers`, best
-    first; `.shapes`, those its batches must have; `.one_length`, whether all their rows need one
-    length; `.raw`, onnxruntime's own."""
+    """A graph on a device, as heads run it.
+
+    `.inputs` and `.outputs`: their names. `.providers`: best first. `.shapes`: the shapes that its
+    batches must have. `.one_length`: True if all rows of a batch must have the same length.
+    `.raw`: onnxruntime's own session.
+    """
 
     def __init__(self, session: ort.InferenceSession, shapes: Shapes) -> None:
         self.inputs = [one.name for one in session.get_inputs()]
         self.outputs = [one.name for one in session.get_outputs()]
         self.providers = list(session.get_providers())
         self.shapes = shapes
-        # Where there is a mask there is padding; a decoder has positions, and no need of either.
+        # A mask allows padding. A decoder has positions, and needs neither a mask nor one length.
         self.one_length = not {"attention_mask", "position_ids", "last"} & set(self.inputs)
         self.raw, self._on_cpu = session, self.providers[0] == PROVIDERS["cpu"]
 
     def run(self, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
-        """The outputs by these names. Several threads may run at a time."""
+        """Return the named outputs. Several threads may call this at a time."""
         if self._on_cpu:
             found: list[Array] = self.raw.run(outputs, feeds)
             return found
@@ -80,9 +90,9 @@ def run_bound(
     *,
     memory: str,
 ) -> list[Array]:
-    """Run with the outputs left in the device's memory (`cpu`, `cuda`) and copied once at the end.
+    """Run with the outputs kept in the device's memory (`cpu`, `cuda`) and copied once at the end.
 
-    The inputs are copied from ordinary memory: onnxruntime 1.31 offers Python no pinned memory
+    The inputs are copied from pageable memory: onnxruntime 1.31 has no pinned memory in Python
     ("Unsupported device type: cuda_pinned"), and a batch's ids are a few hundred kilobytes.
     """
     binding = session.io_binding()
@@ -104,12 +114,12 @@ def open_session(
     half: bool = False,
     disabled_optimizers: Sequence[str] = (),
 ) -> Session:
-    """A session on just that provider (and below it for what it has no kernel for: TensorRT on
-    CUDA, both on the CPU).
+    """Open a session on exactly this provider.
 
+    Operators without a kernel there run below it: from TensorRT on CUDA, from both on the CPU.
     `max_length`: of rows, in tokens. `half`: the graph computes in fp16.
-    Raises ProviderError when onnxruntime gives another provider or this one cannot take the graph,
-    ModelFolderError for a graph it cannot load.
+    Raises ProviderError if onnxruntime gives another provider or this one cannot run the graph,
+    ModelFolderError for a graph that cannot be loaded.
     """
     device = device_of(provider)
     options = _options(threads)
@@ -123,7 +133,7 @@ def open_session(
                 options,
                 providers=asked,
                 disabled_optimizers=list(disabled_optimizers),
-                enable_fallback=0,  # onnxruntime's own, which would carry on elsewhere
+                enable_fallback=0,  # onnxruntime's own, which would use another provider
             )
     except UNREADABLE as problem:
         raise ModelFolderError(f"{graph} cannot be loaded: {problem}") from problem
@@ -135,7 +145,7 @@ def open_session(
 
 
 def shapes_for(device: Device, *, max_length: int, has_mask: bool = True) -> Shapes:
-    """The shapes of a device's batches; without a mask there can be no padding."""
+    """Return the shapes of a device's batches; without a mask, rows cannot be padded."""
     if device == "cpu":
         return ANY
     step = LENGTH_STEPS[device] if has_mask else 1
@@ -148,17 +158,17 @@ def _options(threads: int) -> ort.SessionOptions:
     options.inter_op_num_threads = 1
     options.log_severity_level = ERRORS_ONLY
     options.use_deterministic_compute = True
-    # Keeps one allocation plan per input shape; lengths differ, so memory would grow with them.
+    # Memory patterns keep a plan per input shape; lengths vary, so memory would keep growing.
     options.enable_mem_pattern = False
     if saturates():
-        # Only there: elsewhere onnxruntime 1.31 would give up its VNNI kernels for it.
+        # Only on such CPUs: on others, onnxruntime 1.31 would give up its VNNI kernels for it.
         options.add_session_config_entry(EXACT_PRODUCTS, "1")
     return options
 
 
 @contextlib.contextmanager
 def _asked(graph: Path, device: Device, *, max_length: int, half: bool) -> Iterator[list[Any]]:
-    """The providers to open a graph with, best first, with their options."""
+    """Yield the providers to open a graph with, best first, with their options."""
     cuda = (PROVIDERS["cuda"], CUDA_OPTIONS)
     if device != "tensorrt":
         yield [PROVIDERS["cpu"]] if device == "cpu" else [cuda, PROVIDERS["cpu"]]
@@ -179,7 +189,7 @@ def _inputs(graph: Path) -> list[str]:
 
 
 def _check_given(session: ort.InferenceSession, provider: str) -> None:
-    """Raises ProviderError where the provider asked for is not there, or has nothing to do."""
+    """Raise ProviderError if the requested provider is missing or runs no part of the graph."""
     given = session.get_providers()
     if given[0] != provider:
         why = lacks(device_of(provider)) or "it does not say why"
@@ -196,9 +206,9 @@ def device_of(provider: str) -> Device:
 
 
 def providers_for(device: Device) -> list[str]:
-    """Providers to try for a device, best first: TensorRT only where it is asked for.
+    """Return the providers to try for a device, best first; TensorRT only if requested.
 
-    Raises ProviderError for a device that cannot be had.
+    Raises ProviderError for a device that is unknown or not available.
     """
     if device not in ("auto", *PROVIDERS):
         raise ProviderError(f"no device {device!r}; there are auto, {', '.join(PROVIDERS)}")
@@ -210,7 +220,7 @@ def providers_for(device: Device) -> list[str]:
 
 
 def lacks(device: Device) -> str | None:
-    """What keeps onnxruntime from a device on this machine, or None when nothing does."""
+    """Return the reason why onnxruntime cannot use a device on this machine; None if it can."""
     if device == "cpu":
         return None
     if device == "tensorrt" and PROVIDERS[device] not in ort.get_available_providers():
@@ -220,7 +230,7 @@ def lacks(device: Device) -> str | None:
 
 @cache
 def cuda_lacks() -> str | None:
-    """What keeps onnxruntime from CUDA on this machine, or None when nothing does."""
+    """Return the reason why onnxruntime cannot use CUDA on this machine; None if it can."""
     if PROVIDERS["cuda"] not in ort.get_available_providers():
         return "this onnxruntime is built without CUDA; install onnxruntime-gpu in its place"
     name = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
@@ -232,6 +242,6 @@ def cuda_lacks() -> str | None:
     if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(n_devices)) or not n_devices.value:
         return "the NVIDIA driver shows no GPU to this process"
     with contextlib.redirect_stdout(io.StringIO()) as printed:
-        ort.preload_dlls()  # finds the CUDA and cuDNN libraries of site-packages
+        ort.preload_dlls()  # finds the CUDA and cuDNN libraries in site-packages
     failed = [line for line in printed.getvalue().splitlines() if line.startswith("Failed")]
     return f"{failed[0]}; install onnxruntime-gpu[cuda,cudnn]" if failed else None

@@ -1,9 +1,10 @@
-"""What TensorRT needs beside onnxruntime: its libraries, the shapes it will meet, and a place.
+"""TensorRT under onnxruntime: its libraries, its options and shapes, and a cache of engines.
 
-It takes minutes to build its engine for a graph: for a range of shapes and one kind of card. So the
-engine is kept, and there is one range for all batches of a model (onnxruntime has used no more than
-the first one that it is given; its pull request 31624 is to change that). Sources: onnxruntime's
-docs/execution-providers/TensorRT-ExecutionProvider.md, and what its provider is linked against.
+TensorRT takes minutes to build the engine of a graph, for a range of shapes and one kind of card.
+So engines are cached, and one range covers all batches of a model (onnxruntime so far uses only the
+first range that it is given; its pull request 31624 is to change that). Sources: onnxruntime's
+docs/execution-providers/TensorRT-ExecutionProvider.md, and the libraries its provider is linked
+against.
 """
 
 from __future__ import annotations
@@ -28,15 +29,15 @@ LIBRARIES = (
     if WINDOWS
     else ("libnvinfer.so.10", "libnvinfer_plugin.so.10", "libnvonnxparser.so.10")
 )
-"""What onnxruntime 1.31's provider wants, each after those it needs itself."""
+"""Libraries that onnxruntime 1.31's provider needs, each after its own dependencies."""
 PACKAGE = "tensorrt-cu13<11"
 USUAL = (128, 128)
-"""Rows and length that an engine is tuned for most."""
+"""Rows and length that an engine is tuned for: the `opt` shape of its profile."""
 
 
 @cache
 def lacks() -> str | None:
-    """Which of the libraries is not to be had, or None."""
+    """Return which library cannot be loaded, and why; None if all can."""
     for name in LIBRARIES:
         try:
             _library(name)
@@ -46,9 +47,9 @@ def lacks() -> str | None:
 
 
 def _library(name: str) -> ctypes.CDLL:
-    """From the package that carries them, else from where the system looks.
+    """Load a library from the package that ships it, else from the system's search path.
 
-    onnxruntime finds it then by its name. Raises OSError.
+    onnxruntime then finds it by name. Raises OSError if it cannot be loaded.
     """
     package = importlib.util.find_spec("tensorrt_libs")
     folders = (package.submodule_search_locations if package else None) or []
@@ -57,9 +58,9 @@ def _library(name: str) -> ctypes.CDLL:
 
 
 def options(inputs: Sequence[str], shapes: Shapes, *, half: bool, folder: Path) -> dict[str, str]:
-    """The provider's options for a graph with these inputs, each (rows, length).
+    """Return the provider's options for a graph with these inputs, each (rows, length).
 
-    `half`: the graph computes in fp16. `folder`: for what is built.
+    `half`: the graph computes in fp16. `folder`: for the engine and its timing cache.
     """
     rows, length = shapes.max_rows or 1, shapes.max_length
     ranges = {
@@ -82,10 +83,10 @@ def options(inputs: Sequence[str], shapes: Shapes, *, half: bool, folder: Path) 
 
 @contextlib.contextmanager
 def engine_folder(graph: Path, shapes: Shapes) -> Iterator[Path]:
-    """Where the graph's engine is, or is to be built by the body.
+    """Yield the folder of the graph's engine; if there is none yet, the body has to build it there.
 
-    Named for the graph's content, as onnxruntime names an engine for the form of its graph alone:
-    a model that was trained again would get the engine of the one before.
+    The folder is named by a hash of the model's content, because onnxruntime names an engine by the
+    structure of its graph alone: a retrained model would get the engine of the previous one.
     """
     made_with = f"onnxruntime{ort.__version__}-tensorrt{_version()}"
     for_shapes = f"{shapes.max_rows}x{shapes.max_length}"
@@ -98,17 +99,20 @@ def engine_folder(graph: Path, shapes: Shapes) -> Iterator[Path]:
         dir=folder.parent, prefix="building-", ignore_cleanup_errors=True
     ) as aside:
         yield Path(aside)
-        # Another process may have been faster: then its engine is as good.
+        # Another process may have been faster; its engine is just as good.
         with contextlib.suppress(OSError):
             Path(aside).rename(folder)
 
 
 def cache_folder() -> Path:
-    """`HEADRACE_CACHE`, else the user's own cache: a model folder must not change."""
+    """Return the cache of engines, kept outside model folders because those must not change.
+
+    It is in `HEADRACE_CACHE`, else in the user's own cache.
+    """
     named = os.environ.get("HEADRACE_CACHE")
     return Path(named or "~/.cache/headrace").expanduser() / "tensorrt"
 
 
 def _version() -> int:
-    """Of the library that is there: 101301 for 10.13.1."""
+    """Return the version of the installed library: 101301 for 10.13.1."""
     return int(_library(LIBRARIES[0]).getInferLibVersion())

@@ -1,8 +1,8 @@
-"""From one file's bytes to rows: CSV and JSON lines. (Parquet and Arrow: parquet_arrow.py.)
+"""Rows of one CSV or JSON lines file; parquet_arrow.py reads Parquet and Arrow.
 
 Each format has three functions: `*_names` lists a file's columns, `*_count` counts its rows, and
-`*_rows` yields them, a bad one with its reason code (readers.py lists those). What is wrong with a
-file as a whole is an InputError or one of the libraries' own errors (`readers.BROKEN`).
+`*_rows` yields them, a bad one with its reason code (listed in readers.py). A problem with the file
+as a whole is an InputError or one of the libraries' own errors (`readers.BROKEN`).
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from ..text.validity import is_unicode
 from .files import File, unpacked
 
 Row = tuple[list[Any], str | None]
-"""Values of the asked columns, and a reason code or None for a good row."""
+"""Values of the requested columns, and a reason code, or None for a good row."""
 Record = list[str] | str
-"""The fields of a CSV record; or the reason code of one that could not be read."""
+"""Fields of a CSV record, or the reason code of one that could not be read."""
 Object = dict[str, Any] | str
-"""Of JSON lines; or the reason code of a line that is none."""
+"""Object of a JSON line, or the reason code of a line that is not an object."""
 
 TOO_LARGE = "row_too_large"
 SKIP = 2**16
-"""Of a line that is too long, at a time."""
-# Python gives up on JSON at about 1,000, earlier or later with what has called it.
+"""Bytes (characters of CSV) to skip at a time in a line that is too long."""
+# Python gives up on JSON at about 1,000, depending on the depth of the call stack.
 MAX_NESTING = 100
-# Of a file's columns and of a column's name, in a message.
+# Limits of a message: column names listed, and characters of each.
 NAMES_SHOWN, NAME_CHARS = 20, 60
-# JSON lines have no header: a column that none of the first objects has is called missing.
+# JSON lines have no header: a column that none of the first objects has counts as missing.
 OBJECTS_LOOKED_AT = 1000
 
 
 def check_columns(path: File, columns: Sequence[str], there: Sequence[str]) -> None:
-    """Raises InputError for a column that is not there, naming the nearest, or is there twice."""
+    """Raises InputError for a column that is missing (naming the nearest) or occurs twice."""
     for name in columns:
         if there.count(name) > 1:
             raise InputError(f"{path} has {there.count(name)} columns {name!r}; rename all but one")
@@ -53,7 +53,7 @@ def check_columns(path: File, columns: Sequence[str], there: Sequence[str]) -> N
 
 
 def _listed(names: Sequence[str]) -> str:
-    """A header can be any garbage, and as long as the file."""
+    """Return the names, shortened: a header can be any garbage, and as long as the file."""
     shown = [repr(name)[:NAME_CHARS] for name in names[:NAMES_SHOWN]]
     more = [f"{len(names) - NAMES_SHOWN:,} more"] if len(names) > NAMES_SHOWN else []
     return ", ".join(shown + more) or "none"
@@ -61,7 +61,7 @@ def _listed(names: Sequence[str]) -> str:
 
 @contextmanager
 def _open(path: File) -> Iterator[io.BufferedReader]:
-    """The file's bytes, unpacked, without a byte order mark.
+    """Yield the file's bytes, unpacked, without a byte order mark.
 
     Raises InputError for an empty file and for UTF-16.
     """
@@ -77,11 +77,11 @@ def _open(path: File) -> Iterator[io.BufferedReader]:
 
 
 class ReasonCode(str):
-    """A reason code, in the place of a value that could not be read."""
+    """A reason code in place of a value that could not be read."""
 
 
 class Number(float):
-    """A JSON number that Python would write in another way, with its own text."""
+    """A JSON number with its own text, which Python would write in another way."""
 
     text: str
 
@@ -95,7 +95,7 @@ class Number(float):
 
 
 def clean(values: list[Any]) -> Row:
-    """The row with what is bad taken out of it, and named."""
+    """Return the row with None for bad values, and the reason code, if any."""
     code = None
     for i, value in enumerate(values):
         if problem := _problem(value):
@@ -169,12 +169,12 @@ def _header(records: Iterator[Record], path: File) -> list[str]:
 
 
 def allow_long_fields(n_chars: int) -> None:
-    """csv's own limit is 131,072 characters, for the whole process."""
+    """Lift csv's own field limit of 131,072 characters to `n_chars`, for the whole process."""
     csv.field_size_limit(max(n_chars, csv.field_size_limit()))
 
 
 class _Lines:
-    """Lines for csv.reader; remembers those of the record at hand, so as to read them again."""
+    """Lines for csv.reader; keeps those of the current record, so that they can be read again."""
 
     def __init__(self, lines: Iterator[str], limit: int) -> None:
         self._lines, self._limit = lines, limit
@@ -193,8 +193,9 @@ class _Lines:
         return self
 
     def __next__(self) -> str:
-        # No line closes the quote that swallowed it: one that it opens itself stays open as well,
-        # and is not followed, or a file full of them would be read as often as it has lines.
+        # No line in `_again` closed the quote that swallowed it, so a quote that it opens itself
+        # stays open too. It is not followed, or a file full of such lines would be read as often
+        # as it has lines.
         line = None
         if not (self.record and self._again):
             line = self._again.popleft() if self._again else next(self._lines, None)
@@ -203,7 +204,7 @@ class _Lines:
             raise StopIteration
         self._n_bytes += n_bytes(line)
         self.too_large = isinstance(line, ReasonCode) or self._n_bytes > self._limit
-        if self.too_large and self.record:  # a quote that is not closed within reason
+        if self.too_large and self.record:  # a quote that is not closed within the limit
             self._again.append(line)
             self.ended = True
             raise StopIteration
@@ -218,16 +219,16 @@ class _Lines:
 
 
 def n_bytes(text: str) -> int:
-    """The length in the file, in bytes: those that are not UTF-8 are lone surrogates here."""
+    """Return the length in the file, in bytes; lone surrogates stand for those not in UTF-8."""
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogateescape"))
 
 
 def _csv_records(file: IO[bytes], delimiter: str, limit: int) -> Iterator[Record]:
-    """Records without the blank ones, or a reason code: of a line that opens a quote nobody closes
-    and of a record over the limit.
+    """Yield records that are not blank, or the reason code of one that cannot be read.
 
-    A line with an open quote costs itself only: the lines its quote swallowed are read again. Bytes
-    that are not UTF-8 come as lone surrogates, so they too cost their own record only.
+    That is a line with a quote that is never closed, or a record over the limit. A line with an
+    open quote costs only itself: the lines that its quote swallowed are read again. Bytes that are
+    not UTF-8 come as lone surrogates, so they too cost only their own record.
     """
     allow_long_fields(limit + 1)
     with io.TextIOWrapper(file, "utf-8", errors="surrogateescape", newline="") as text:
@@ -238,7 +239,7 @@ def _csv_records(file: IO[bytes], delimiter: str, limit: int) -> Iterator[Record
             record = next(records, None)
             if record is None and not lines.record:
                 return
-            # Only from within quotes does csv.reader look past the last line.
+            # csv.reader reads past the last line only from within quotes.
             if lines.ended:
                 lines.retry_after_first()
                 records = csv.reader(lines, delimiter=delimiter)  # the old one's buffer stays large
@@ -250,12 +251,12 @@ def _csv_records(file: IO[bytes], delimiter: str, limit: int) -> Iterator[Record
 
 
 def _text_lines(file: io.TextIOWrapper, limit: int) -> Iterator[str]:
-    """The file's lines; `ReasonCode` in the place of one that is too long."""
+    """Return the file's lines, with a `ReasonCode` in place of one that is too long."""
     return map(partial(_whole, file, limit), iter(partial(file.readline, limit + 1), ""))
 
 
 def _whole(file: IO[Any], limit: int, line: Any) -> Any:
-    """The line, or `ReasonCode` with the rest of it passed over."""
+    """Return the line; if it is too long, skip the rest of it and return a `ReasonCode`."""
     end: Any = ("\n", "\r") if isinstance(line, str) else b"\n"
     if len(line) <= limit:
         return line
@@ -291,7 +292,7 @@ def json_rows(path: File, columns: Sequence[str]) -> Iterator[Row]:
 
 
 def _first(objects: Iterator[Object], columns: Sequence[str]) -> deque[Object]:
-    """So many objects as it takes to see all columns: what they hold may be large."""
+    """Return only as many objects as it takes to see all columns, since objects may be large."""
     first, missing = deque[Object](), set(columns)
     for one in itertools.islice(objects, OBJECTS_LOOKED_AT):
         first.append(one)
@@ -306,7 +307,7 @@ def _taken(objects: deque[Object]) -> Iterator[Object]:
 
 
 def _json_objects(file: io.BufferedReader, path: File) -> Iterator[Object]:
-    """The object of each line that is not blank, or a reason code."""
+    """Yield the object of each line that is not blank, or a reason code."""
     start = file.peek(1)
     lines, number = _json_lines(file, path.max_row_bytes), 0
     while line := next(lines, None):
@@ -332,7 +333,7 @@ def _json_objects(file: io.BufferedReader, path: File) -> Iterator[Object]:
 
 
 def _json_lines(file: IO[bytes], limit: int) -> Iterator[bytes | ReasonCode]:
-    """Those that are not blank; none is held by whoever iterates."""
+    """Return the lines that are not blank; the iterator holds on to none of them."""
     lines = iter(partial(file.readline, limit + 1), b"")
     return filter(_is_not_blank, map(partial(_whole, file, limit), lines))
 
@@ -351,12 +352,12 @@ def _int(text: str) -> float:
         return Number(text)
     try:
         return int(text)
-    except ValueError:  # more digits than Python takes
+    except ValueError:  # more digits than Python parses
         return Number(text)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A key that stands there twice has no value: which of them was meant?"""
+    """Return the object; a repeated key's value is a `ReasonCode`: either could be meant."""
     found = dict(pairs)
     if len(found) < len(pairs):
         counts = Counter(key for key, _ in pairs)

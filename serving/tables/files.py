@@ -1,7 +1,7 @@
-"""The files of a table: on a disk, or in an object store behind a URL such as s3://bucket/key.
+"""Files of a table: on a disk, or in an object store behind a URL such as s3://bucket/key.
 
-URLs go through fsspec, and what it needs for their scheme (the extra `s3`), imported when there is
-one. A connection that drops is the library's to retry; what it gives up on is an OSError.
+URLs go through fsspec and the package it needs for their scheme (the extra `s3`), imported only if
+there is a URL. The library retries a dropped connection; when it gives up, that is an OSError.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from ..digests import file_sha256
 from ..errors import InputError
 
 BLOCK = 2**22
-"""Bytes that a remote file is asked for at a time."""
+"""Bytes requested of a remote file at a time."""
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 MAX_ROW_BYTES = 2**26
-"""Of a row, by default: a longer one costs itself, and not the memory it would take."""
+"""Default size limit of a row: a longer row becomes an error and does not fill the memory."""
 HTTP = ("http://", "https://")
-"""They list nothing, and a question mark begins a query: one address is one file."""
+"""Schemes that cannot list files, and where `?` begins a query: one address is one file."""
 CREDENTIALS = re.compile(r"(?<=://)[^/:@?]*:(?!\d{1,5}/)[^@?]*@")
-"""`user:password@`, in which a password may hold a slash; not `host:port/` and a path with an @."""
+"""`user:password@`, where the password may hold a slash; not `host:port/` and a path with an @."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class File:
     where: str
     """A path, or a URL."""
     max_row_bytes: int = field(default=MAX_ROW_BYTES, compare=False)
-    """A row with more is not read: it has the error `row_too_large`."""
+    """Size limit of a row: a larger one is not read, and has the error `row_too_large`."""
 
     def __str__(self) -> str:
         if not is_url(self.where):
@@ -59,26 +59,29 @@ class File:
 
     @property
     def partitions(self) -> dict[str, str | None]:
-        """Columns that stand in the path, as in `day=2026-01-31/part-0.parquet`: always text."""
+        """Columns given by the path, as in `day=2026-01-31/part-0.parquet`: always text."""
         named = [one.partition("=") for one in Path(str(self)).parts[:-1] if "=" in one]
         values = {unquote(name): unquote(value) for name, _, value in named}
         return {name: None if value == HIVE_NULL else value for name, value in values.items()}
 
     def open(self) -> IO[bytes]:
-        """Its bytes as they are, at any position."""
+        """Open the file's bytes, still compressed if they are, with random access."""
         if not is_url(self.where):
             return Path(self.where).open("rb")
         filesystem, path = filesystem_of(self.where)
         return cast(IO[bytes], filesystem.open(path, "rb", block_size=BLOCK))
 
     def native(self) -> pa.NativeFile:
-        """The same for Arrow, which reads a disk without asking Python."""
+        """Open the same bytes for Arrow, which reads a disk without going through Python."""
         if is_url(self.where):
             return pa.PythonFile(self.open(), "r")
         return pa.OSFile(self.where)
 
     def stamp(self) -> tuple[int, str]:
-        """Size in bytes, and what changes with the content: sha256, or a store's own tag."""
+        """Return the size in bytes, and a tag that changes with the content.
+
+        The tag is the sha256, or a store's own tag.
+        """
         if not is_url(self.where):
             return Path(self.where).stat().st_size, file_sha256(Path(self.where))
         filesystem, path = filesystem_of(self.where)
@@ -88,7 +91,7 @@ class File:
 
 
 def names_below(files: Sequence[File]) -> list[str]:
-    """What tells files apart: their paths below the folder that holds them all."""
+    """Return names that tell the files apart: their paths below their common folder."""
     paths = [Path(str(file)).parts for file in files]
     folders = zip(*(path[:-1] for path in paths), strict=False)
     n_common = sum(1 for _ in takewhile(lambda level: len(set(level)) == 1, folders))
@@ -96,7 +99,10 @@ def names_below(files: Sequence[File]) -> list[str]:
 
 
 def identity(file: File) -> str:
-    """Equal for all names of one file: relative and absolute, through links, as path and as URL."""
+    """Return a name that is equal for all names of one file.
+
+    Those may be relative or absolute, go through links, or be a path and a URL.
+    """
     where = file.where
     if is_url(where):
         filesystem, path = filesystem_of(where)
@@ -109,10 +115,10 @@ def is_url(where: str | Path) -> bool:
 
 
 def filesystem_of(url: str) -> tuple[Any, str]:
-    """fsspec's file system and the path in it. Raises InputError where that cannot be had."""
+    """Return fsspec's file system and the path in it. Raises InputError if there is none."""
     try:
         fsspec = importlib.import_module("fsspec")
-        # What others write meanwhile has to be seen: no listing is kept.
+        # No cache of listings: files that others write meanwhile must be seen.
         filesystem, path = fsspec.url_to_fs(url, use_listings_cache=False)
     except (ImportError, ValueError) as problem:
         hint = '; pip install "headrace[s3]"' if url.startswith(("s3:", "s3a:")) else ""
@@ -124,10 +130,10 @@ def filesystem_of(url: str) -> tuple[Any, str]:
 
 
 def expand(given: str | Path, is_table: Callable[[str], bool]) -> list[File]:
-    """The files that a path, glob, folder or URL names, sorted.
+    """Return the files that a path, glob, folder or URL names, sorted.
 
-    `is_table`: whether a file in a folder, by its name, is meant. Names that start with `.` or `_`
-    never are. Raises InputError where there is none.
+    `is_table`: tells by its name whether a file in a folder is meant. Names that start with `.` or
+    `_` never are. Raises InputError if there are no files.
     """
     if is_url(given):
         return _expand_url(str(given), is_table)
@@ -168,11 +174,11 @@ def _expand_url(url: str, is_table: Callable[[str], bool]) -> list[File]:
 
 
 def _look(filesystem: Any, path: str) -> None:
-    """Raises OSError where an HTTP server does not answer, or not with the file."""
+    """Raises OSError if an HTTP server does not answer, or answers without the file."""
     try:
         filesystem.info(path)
     except FileNotFoundError as problem:
-        # That is said of whatever happened.
+        # fsspec raises this for any failure; the cause tells more.
         found = problem.__cause__
         if found is None or isinstance(found, FileNotFoundError):
             raise FileNotFoundError("the server has no such file") from problem
@@ -182,11 +188,11 @@ def _look(filesystem: Any, path: str) -> None:
 
 @contextmanager
 def unreachable(url: str) -> Iterator[None]:
-    """No such bucket, no rights, no network: an InputError that names the URL."""
+    """Turn store errors (no bucket, no rights, no network) into an InputError naming the URL."""
     try:
         yield
     except Exception as problem:
-        # Missing credentials and their kind come as the S3 library's own errors.
+        # Missing credentials and the like are the S3 library's own errors.
         of_library = type(problem).__module__.startswith("botocore")
         if not isinstance(problem, OSError | ValueError) and not of_library:
             raise
@@ -221,20 +227,22 @@ UNPACK: dict[str, Callable[[IO[bytes]], Any]] = {
 
 
 def packed(name: str) -> str:
-    """The ending of a compressed file's name; empty for one that is not."""
+    """Return the ending of a compressed file's name, or an empty string if it is not compressed."""
     return next((ending for ending in UNPACK if name.lower().endswith(ending)), "")
 
 
 MAX_EXPANSION, FREE_EXPANSION_BYTES = 2_000, 2**30
-"""A file may unpack to so many times its size, and to so many bytes whatever its size. Text seldom
-packs better than 1 to 100, gzip never than 1 to 1,032."""
+"""Limits of unpacking: a multiple of the file's size, and bytes allowed at any size.
+
+Text seldom compresses better than 1 to 100, gzip never better than 1 to 1,032.
+"""
 
 
 @contextmanager
 def unpacked(file: File) -> Iterator[io.BufferedReader]:
-    """The file's bytes from the beginning, decompressed by the ending of its name.
+    """Yield the file's bytes from the beginning, decompressed by the ending of its name.
 
-    Raises InputError, on the way, for one that unpacks to more than its size can explain.
+    Raises InputError, during reading, if it unpacks to more than its size can explain.
     """
     ending = packed(file.name)
     with file.open() as raw:
@@ -249,7 +257,7 @@ def unpacked(file: File) -> Iterator[io.BufferedReader]:
 
 
 class _Unpacked(io.RawIOBase):
-    """A decompressor's stream, up to a number of bytes."""
+    """Stream of a decompressor, limited to a number of bytes."""
 
     def __init__(self, stream: Any, limit: int, name: str) -> None:
         self._stream, self._left, self._limit, self._name = stream, limit, limit, name

@@ -1,6 +1,6 @@
-"""From one file's columns to rows: Parquet and Arrow, as csv_json.py has CSV and JSON lines.
+"""Rows of one Parquet or Arrow file; csv_json.py reads CSV and JSON lines.
 
-`*_schema` says a file's columns and their types; the rest is as there.
+`*_schema` returns a file's columns and their types; `*_count` and `*_rows` work as in csv_json.py.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from ..errors import InputError
 from .csv_json import TOO_LARGE, ReasonCode, Row, check_columns, clean
 from .files import File
 
-# Of a Parquet file that are in memory as Arrow and as Python values at a time.
+# Rows and bytes of a Parquet file that are in memory at a time, as Arrow and as Python values.
 BATCH_ROWS, BATCH_BYTES = 2**12, 2**24
 ARROW_MAGIC = b"ARROW1"
-# What Arrow raises for a day after the year 9999, a time zone that nobody has, bytes as text.
+# Raised by Arrow for a day after the year 9999, an unknown time zone, bytes as text.
 NOT_IN_PYTHON = (ValueError, OverflowError, KeyError)
 
 
@@ -28,7 +28,7 @@ NOT_IN_PYTHON = (ValueError, OverflowError, KeyError)
 
 @contextmanager
 def _parquet(path: File) -> Iterator[pq.ParquetFile]:
-    # Read bit by bit: with whole row groups memory would grow with the writer's taste.
+    # Read through a buffer: the memory for whole row groups would depend on the file's writer.
     with path.native() as file, pq.ParquetFile(file, buffer_size=2**20, pre_buffer=False) as table:
         yield table
 
@@ -51,7 +51,7 @@ def parquet_count(path: File) -> int:
 
 
 def parquet_rows(path: File, columns: Sequence[str]) -> Iterator[Row]:
-    """A row group that breaks off costs the rows that are left of it: `unreadable`."""
+    """Yield the rows; if a row group breaks off, the rest of its rows are `unreadable`."""
     with _parquet(path) as table:
         check_columns(path, columns, table.schema_arrow.names)
         for group in range(table.num_row_groups):
@@ -73,9 +73,10 @@ def parquet_rows(path: File, columns: Sequence[str]) -> Iterator[Row]:
 
 
 def _batch_size(group: pq.RowGroupMetaData) -> int:
-    """Rows that make about `BATCH_BYTES`, as far as the footer knows.
+    """Return the number of rows that make about `BATCH_BYTES`, as far as the footer knows.
 
-    Of all columns: asked about a single one in a damaged footer, pyarrow 25 ends the process.
+    It counts all columns: asked about a single one in a damaged footer, pyarrow 25 crashes the
+    process.
     """
     n_rows = BATCH_BYTES * int(group.num_rows) // max(int(group.total_byte_size), 1)
     return max(1, min(BATCH_ROWS, n_rows))
@@ -86,7 +87,7 @@ def _batch_size(group: pq.RowGroupMetaData) -> int:
 
 @contextmanager
 def _arrow(path: File) -> Iterator[tuple[pa.Schema, Iterable[pa.RecordBatch]]]:
-    """Schema and batches of an Arrow file, or of a stream in one."""
+    """Yield schema and batches of an Arrow file, or of an Arrow stream in a file."""
     with path.native() as file:
         is_file = file.read(len(ARROW_MAGIC)) == ARROW_MAGIC
         file.seek(0)
@@ -106,7 +107,7 @@ def arrow_count(path: File) -> int:
     n_rows = 0
     with _arrow(path) as (_, batches):
         for batch in batches:
-            batch.validate()  # that it has as many rows as it says
+            batch.validate()  # checks that it has as many rows as it says
             n_rows += len(batch)
     return n_rows
 
@@ -125,10 +126,10 @@ def arrow_rows(path: File, columns: Sequence[str]) -> Iterator[Row]:
 
 
 def _check_places(array: pa.Array) -> None:
-    """Raises ArrowInvalid for values that lie outside the array: to look there ends the process.
+    """Raises ArrowInvalid for values that lie outside the array: reading there crashes the process.
 
-    Parquet is decoded, and checked on the way; Arrow files are memory as somebody wrote it. Not
-    whether strings are UTF-8, which costs single rows.
+    Parquet is checked while it is decoded, but an Arrow file is memory as somebody wrote it. UTF-8
+    is not checked here: a string that is not UTF-8 costs only its own row.
     """
     array.view(_as_binary(array.type)).validate(full=True)
 
@@ -137,13 +138,13 @@ def _check_places(array: pa.Array) -> None:
 
 
 def arrow_type(kind: pa.DataType) -> pa.DataType:
-    """The type a column's values are written with: its own, but for what Parquet does not have.
+    """Return the type a column's values are written with: its own, unless Parquet lacks it.
 
-    A dictionary is a way to store values, and becomes the values' type.
+    A dictionary is only a way to store values, and becomes the values' type.
     """
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    if pa.types.is_fixed_size_list(kind):  # Arrow writes nulls of it that it cannot read
+    if pa.types.is_fixed_size_list(kind):  # Arrow cannot read back the nulls it writes of it
         kind = pa.list_(kind.value_type)
     if isinstance(kind, pa.Bool8Type):
         kind = pa.bool_()
@@ -155,9 +156,9 @@ def arrow_type(kind: pa.DataType) -> pa.DataType:
 
 
 def readable_type(kind: pa.DataType) -> pa.DataType:
-    """The type to cast to, so that Python has all the values.
+    """Return the type to cast to, so that Python can represent all values.
 
-    Python has no nanoseconds, and Arrow would reach for pandas to have them.
+    Python has no nanoseconds, and Arrow would need pandas for them.
     """
     if getattr(kind, "unit", None) == "ns":
         return pa.string()
@@ -190,7 +191,7 @@ def _batch_rows(batch: pa.RecordBatch, columns: Sequence[str], max_bytes: int) -
     if sum(array.nbytes for array in arrays) <= max_bytes:
         yield from _rows(arrays)
         return
-    # One by one: a value that is too large is not made a Python one.
+    # Row by row, so that a value that is too large never becomes a Python value.
     for i in range(len(batch)):
         row = [array.slice(i, 1) for array in arrays]
         if sum(array.nbytes for array in row) > max_bytes:
@@ -200,7 +201,7 @@ def _batch_rows(batch: pa.RecordBatch, columns: Sequence[str], max_bytes: int) -
 
 
 def _plain(array: pa.Array) -> pa.Array:
-    """The values by themselves, so that a slice's `nbytes` are its own."""
+    """Return the values without a dictionary or views, so that a slice's `nbytes` are its own."""
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
     if pa.types.is_string_view(array.type):
@@ -214,9 +215,9 @@ def _rows(arrays: Sequence[pa.Array]) -> Iterator[Row]:
 
 
 def _values(array: pa.Array) -> list[Any]:
-    """Python values; Arrow's own where Python cannot have them as they are.
+    """Return Python values, or Arrow's own for types that Python cannot represent.
 
-    Arrow does not look whether its strings are UTF-8, so this does.
+    Arrow does not check that its strings are UTF-8, so this function does.
     """
     if _is_texty(array.type):
         decode = _decoded if array.type in _BINARY else _bytes_or_text
@@ -248,7 +249,7 @@ def _decoded(value: bytes | None) -> str | None:
 
 
 def _bytes_or_text(value: bytes | None) -> bytes | str | None:
-    """Many writers do not say that their binary columns are text."""
+    """Return the text that bytes hold, if any: many writers do not mark binary columns as text."""
     text = _decoded(value)
     return value if isinstance(text, ReasonCode) or (text and "\0" in text) else text
 
@@ -261,7 +262,7 @@ _BINARY = {
 
 
 def _as_binary(kind: pa.DataType) -> pa.DataType:
-    """The type that takes the same memory for bytes."""
+    """Return the binary type that has the same memory layout."""
     if pa.types.is_dictionary(kind):
         return pa.dictionary(kind.index_type, _as_binary(kind.value_type), kind.ordered)
     return _BINARY.get(kind, kind)

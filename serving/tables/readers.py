@@ -1,25 +1,26 @@
-"""Tables of text, read row by row so that one bad row costs one row and every number stays right.
+"""Tables of text, read row by row, so that a bad row costs one row and all numbers stay right.
 
-Format by file ending: .csv, .tsv, .jsonl/.ndjson/.json (one object a line), each also compressed
+Format by file ending: .csv, .tsv, .jsonl/.ndjson/.json (one object per line), each also compressed
 (.gz, .bz2, .xz, .zst, .lz4), .parquet/.pq and .arrow/.feather/.ipc. pyarrow's own CSV and JSON
 readers fail a whole block for one bad row and lose its number, so these formats go through the
 standard library (csv_json.py), the others through Arrow (parquet_arrow.py). Folders named like
-`day=2026-01-31` are columns too, always text; a file's own column of that name comes first.
+`day=2026-01-31` are columns too, always text; a file's own column of that name takes precedence.
 
-What counts as a row: a CSV record after the header (blank lines are none, as in Python's csv), a
-JSON line that is not blank, a Parquet or Arrow row. Numbered from 0 across all files.
+A row is a CSV record after the header (blank lines are skipped, as in Python's csv), a JSON line
+that is not blank, or a Parquet or Arrow row. Rows are numbered from 0 across all files.
 
 Reason codes for a row, in `Block.errors`:
-    invalid_utf8       an asked value is not UTF-8 text (a NUL or a lone surrogate counts as such)
+    invalid_utf8       a requested value is not UTF-8 text, or has a NUL or a lone surrogate
     wrong_field_count  a CSV record with more or fewer fields than the header, or an unclosed quote
-    invalid_json       a line that is no JSON object; an asked key that stands there twice; an asked
-                       value nested over 100 deep
-    row_too_large      more bytes than the file's `max_row_bytes`: of a line, of a CSV record (or a
-                       quote that is not closed within so many), of the asked values of a typed row
-    unreadable         behind a broken place of a Parquet row group, in a broken Arrow batch, or an
-                       asked value that Python has no match for, such as a day after the year 9999
-    null_text          a text column holds null or a float that is no number, or the key is absent
-    empty_text         a text column holds an empty or blank string; an empty CSV cell is this one
+    invalid_json       a line that is not a JSON object; a requested key that occurs twice; a
+                       requested value nested over 100 deep
+    row_too_large      more bytes than the file's `max_row_bytes`: in a line, in a CSV record (or
+                       before a quote is closed), in the requested values of a typed row
+    unreadable         after a broken place of a Parquet row group, in a broken Arrow batch, or a
+                       requested value that Python cannot represent, such as a day after the year
+                       9999
+    null_text          a text column holds null or NaN, or the key is absent
+    empty_text         a text column holds an empty or blank string, such as an empty CSV cell
     wrong_type         a text column holds something that is not a string
 """
 
@@ -48,14 +49,14 @@ Paths = str | Path | Sequence[str | Path]
 
 @dataclass(frozen=True)
 class Format:
-    """A table's format: its endings, and what csv_json.py or parquet_arrow.py has to read it."""
+    """A table's format: its endings, and the functions that read it (csv_json, parquet_arrow)."""
 
     endings: tuple[str, ...]
     names: Callable[[File], list[str]]
     count: Callable[[File], int]
     rows: Callable[[File, Sequence[str]], Iterator[csv_json.Row]]
     schema: Callable[[File], pa.Schema] | None = None
-    """Where columns have types; elsewhere all are text."""
+    """Column types, if the format has them; if not, all columns are written as text."""
 
 
 def _typed(
@@ -95,7 +96,7 @@ FORMATS = {
     ),
 }
 NOT_THERE = (FileNotFoundError, PermissionError, IsADirectoryError)
-# UnicodeDecodeError: the name of a typed column; text is decoded row by row.
+# UnicodeDecodeError is for the name of a typed column; text is decoded row by row.
 BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException, UnicodeDecodeError)
 
 
@@ -103,7 +104,7 @@ BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException, Unic
 class Block:
     """Consecutive rows. `columns[name][i]` and `errors[i]` belong to row `first_row + i`.
 
-    A row with an error holds what could be read of it, None for the rest.
+    A row with an error holds the values that could be read, and None for the rest.
     """
 
     first_row: int
@@ -124,12 +125,12 @@ def read_table(
     first_row: int = 0,
     skip: int = 0,
 ) -> Iterator[Block]:
-    """Blocks of `block_rows` rows (the last one shorter), over all files, asked columns only.
+    """Yield these columns of all files in blocks of `block_rows` rows; the last may be shorter.
 
-    `columns`: one or more. `text`: those of them that must hold a non-blank string, or what
-    `text_of` makes one of; they come as they are. CSV values are always strings, JSON and Parquet
-    values what they are (see `column_types`). The first `skip` rows are left out; the first one
-    that comes has the number `first_row`.
+    `columns`: one or more. `text`: those of them that must hold a non-blank string, or a value that
+    `text_of` turns into one; the values come unchanged. CSV values are always strings, JSON and
+    Parquet values keep their types (see `column_types`). The first `skip` rows are left out; the
+    first row after them has the number `first_row`.
     Raises InputError for a missing column or a file that cannot be read to its end.
     """
     everything = itertools.chain.from_iterable(_rows(file, columns) for file in find_files(paths))
@@ -150,25 +151,25 @@ def _check_text(values: Iterable[Any], errors: list[str | None]) -> None:
 
 
 def column_names(path: str | Path | File) -> list[str]:
-    """The columns a file has, in its own order. Raises InputError as `read_table` does."""
+    """Return a file's columns, then those of its path. Raises InputError as `read_table` does."""
     file = _file(path)
     own = _own_names(file)
     return [*own, *(name for name in file.partitions if name not in own)]
 
 
 def count_rows(path: str | Path | File) -> int:
-    """How many rows `read_table` would give for one file. Raises InputError as it does."""
+    """Return the number of rows `read_table` yields for a file. Raises InputError as it does."""
     file = _file(path)
     with _broken_is_input_error(file):
         return FORMATS[format_of(file)].count(file)
 
 
 def column_types(paths: Paths | Sequence[File], columns: Sequence[str]) -> dict[str, pa.DataType]:
-    """The Arrow type each column can be written with: one for all rows of all files.
+    """Return the Arrow type each column can be written with: one for all rows of all files.
 
-    Text for CSV and JSON lines, the file's own for Parquet and Arrow; text where files disagree.
-    `as_text` makes the text.
-    Raises InputError for a missing column: call it first, and a job fails before it starts.
+    It is text for CSV and JSON lines, the file's own type for Parquet and Arrow, and text if files
+    disagree. `as_text` makes the text.
+    Raises InputError for a missing column: call it first, so that a job fails before it starts.
     """
     kinds: dict[str, set[pa.DataType]] = {name: set() for name in columns}
     for file in find_files(paths):
@@ -189,9 +190,9 @@ def _types(file: File, columns: Sequence[str]) -> dict[str, pa.DataType]:
 
 
 def as_text(value: Any) -> str | None:
-    """A value as text: null stays null, numbers and nested values are JSON, dates ISO 8601.
+    """Return a value as text: null stays null, numbers and nested values are JSON, dates ISO 8601.
 
-    Numbers of a JSON file are written as they stand there.
+    Numbers from a JSON file keep the digits they have there.
     """
     if value is None or isinstance(value, str):
         return value
@@ -206,7 +207,7 @@ def as_text(value: Any) -> str | None:
 
 
 def _as_json(value: Any) -> str:
-    """Write a value as json.dumps does, but a `rows.Number` with its own digits."""
+    """Return a value as json.dumps does, but a `csv_json.Number` with its own digits."""
     if isinstance(value, csv_json.Number):
         return value.text
     if isinstance(value, list | tuple):
@@ -218,14 +219,14 @@ def _as_json(value: Any) -> str:
 
 
 def _rows(file: File, columns: Sequence[str]) -> Iterator[csv_json.Row]:
-    """A file's rows, with the columns that stand in its path put in their places."""
+    """Yield a file's rows, with the columns given by its path in their places."""
     known = file.partitions
     own = _own_names(file) if known else columns
     stored = [name for name in columns if name in own or name not in known]
     places = [stored.index(name) if name in stored else None for name in columns]
     constants = [known.get(name) for name in columns]
     with _broken_is_input_error(file):
-        # A table is counted by its rows, so one of its own columns is read in any case.
+        # Rows come from the file, so at least one of its own columns is read.
         found = FORMATS[format_of(file)].rows(file, stored or own[:1])
         if stored == list(columns):
             yield from found
@@ -245,9 +246,9 @@ def _own_names(file: File) -> list[str]:
 
 @contextmanager
 def _broken_is_input_error(file: File) -> Iterator[None]:
-    """A file that ends too early, or is not what its name says, becomes one InputError.
+    """Raises InputError for a file that is missing, ends too early, or is not what its name says.
 
-    What the disk or the network did stays an OSError: trying again may help.
+    Errors of the disk or the network stay an OSError: a retry may help.
     """
     try:
         yield
@@ -264,12 +265,12 @@ def _broken_is_input_error(file: File) -> Iterator[None]:
 def find_files(
     paths: Paths | Sequence[File], max_row_bytes: int = files.MAX_ROW_BYTES
 ) -> list[File]:
-    """The files that paths, globs, folders and URLs name: in the order given, each one's sorted.
+    """Return the files that paths, globs, folders and URLs name, in the given order.
 
-    No file comes twice, whatever it is called the second time: the first name stands. A folder
-    stands for the tables in and below it; names that start with `.` or `_` are left out.
-    `max_row_bytes`: of a row in them; `File`s come as they are.
-    Raises InputError for a path without a file and an unknown ending.
+    The files of each are sorted. No file comes twice, even under another name: the first name
+    stands. A folder stands for the tables in and below it; names that start with `.` or `_` are
+    left out. `max_row_bytes`: size limit of their rows; `File`s come unchanged.
+    Raises InputError for a path without a file and for an unknown ending.
     """
     given = [paths] if isinstance(paths, str | Path) else paths
     found: list[File] = []
@@ -291,7 +292,7 @@ def find_files(
 
 
 def format_of(path: str | Path | File) -> str:
-    """`csv`, `tsv`, `jsonl`, `parquet` or `arrow`, by the ending. Raises InputError for others."""
+    """Return the key in `FORMATS`, by the file's ending. Raises InputError for unknown endings."""
     file = _file(path)
     if found := _format_by_name(file.name):
         return found
@@ -309,7 +310,7 @@ def _format_by_name(name: str) -> str | None:
 
 
 def _is_table(name: str) -> bool:
-    # In a folder a .json file is more likely somebody's record than a table.
+    # In a folder, a .json file is more likely a record of something than a table.
     plain = name.lower().removesuffix(files.packed(name))
     return _format_by_name(name) is not None and not plain.endswith(".json")
 

@@ -1,7 +1,7 @@
-"""One part of a scored table as a file. The same table always gives the same bytes.
+"""Write one part of a scored table to a file. Equal tables always give equal bytes.
 
-A part can also be made from an earlier one with some rows replaced (redo_rejected.py): the others
-stay as they are to the byte, whatever they once were read from.
+A part can also be made from an earlier one with some rows replaced (redo_rejected.py): the other
+rows stay the same to the byte, regardless of the input they came from.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from .readers import as_text
 
 @dataclass(frozen=True)
 class Format:
-    """How parts of one format are written, looked into, and changed."""
+    """Functions that write, inspect and change parts of one format."""
 
     ending: str
     write: Callable[[pa.Table, Path], object]
     rejected: Callable[[bytes], dict[int, str]]
-    """From a part's content to the number and reason code of each row with an error."""
+    """Takes a part's content; returns the number and reason code of each row with an error."""
     replace: Callable[[bytes | None, Collection[int], pa.Table, Path], object]
-    """Write a part's content without the rows of some numbers, and with those of a table."""
+    """Writes a part's content without the rows of some numbers, and with those of a table."""
 
 
 def get(name: str) -> Format:
-    """`parquet`, `csv` or `jsonl`. Raises ServingError for others."""
+    """Return the format of a name in `FORMATS`. Raises ServingError for others."""
     if name not in FORMATS:
         raise ServingError(f"no output format {name!r}; there are {', '.join(FORMATS)}")
     return FORMATS[name]
@@ -49,7 +49,7 @@ def get(name: str) -> Format:
 # --- Parquet --------------------------------------------------------------------------------------
 
 
-# Parquet leaves a statistic out that is longer, but only after it made it, of copies of the values.
+# Parquet omits a longer statistic, but only after computing it from copies of the values.
 MAX_STATISTIC_BYTES = 4096
 
 
@@ -87,18 +87,21 @@ def _replace_parquet(
 
 MARK = "'"
 FORMULA, BLANK = frozenset("=+-@"), frozenset("\t\r\n")
-"""What begins a cell that a spreadsheet runs (OWASP, "CSV injection"), full-width forms too."""
+"""First characters of a cell that a spreadsheet runs (OWASP, "CSV injection"), full-width too."""
 UNSEEN = "".join(map(chr, range(33))) + "\x85\xa0\u200b\u200c\u200d\u2060\u3000\ufeff"
-"""What programs are known to take away in front of it."""
+"""Characters that programs are known to strip in front of a formula."""
 
 
 def write_csv(table: pa.Table, path: Path) -> None:
-    """Comma, a header in every part; texts in quotes, so that null and the empty text differ."""
+    """Write CSV with commas, and a header in every part.
+
+    Texts are quoted, so that null and the empty text differ.
+    """
     path.write_bytes(_csv(table, header=True))
 
 
 def write_csv_safe(table: pa.Table, path: Path) -> None:
-    """`write_csv` for spreadsheets: a text that one could run is marked (`_marked`)."""
+    """Like `write_csv`, for spreadsheets: a text that one could run is marked (`_marked`)."""
     write_csv(_marked(table), path)
 
 
@@ -110,7 +113,7 @@ def _csv(table: pa.Table, *, header: bool) -> bytes:
 
 
 def _as_csv(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
-    """Numbers as they are, and no NaN; all else as text."""
+    """Return numbers as they are, with null for NaN and infinity; everything else as text."""
     if pa.types.is_floating(column.type):
         column = column.cast(pa.float32()) if pa.types.is_float16(column.type) else column
         return pc.if_else(pc.is_finite(column), column, pa.scalar(None, column.type))
@@ -120,14 +123,16 @@ def _as_csv(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
 
 
 def _is_plain_in_csv(kind: pa.DataType) -> bool:
-    """Neither quoted nor marked: nothing but digits, or true and false."""
+    """True for types that are neither quoted nor marked: only digits, or true and false."""
     types = pa.types
     return bool(types.is_integer(kind) or types.is_boolean(kind) or types.is_decimal(kind))
 
 
 def _marked(table: pa.Table) -> pa.Table:
-    """Put an apostrophe in front of texts, and names of columns, that a spreadsheet takes for a
-    formula, and of those that begin with one: whoever takes one away has the text again."""
+    """Put an apostrophe in front of texts and column names that a spreadsheet takes for a formula.
+
+    Those that begin with an apostrophe get one too, so that removing one restores the text.
+    """
     columns = [
         column
         if pa.types.is_floating(column.type) or _is_plain_in_csv(column.type)
@@ -146,7 +151,7 @@ def _mark(text: str) -> str:
 
 
 def _csv_lines(content: bytes) -> Iterator[tuple[int, bytes]]:
-    """Row number and bytes of each record of a part that `_csv` made, without the header."""
+    """Yield row number and bytes of each record of a part that `_csv` made, except the header."""
     record, n_quotes, is_header = list[bytes](), 0, True
     for line in content.splitlines(keepends=True):
         record.append(line)
@@ -197,7 +202,7 @@ def _replace_jsonl(
     content: bytes | None, out: Collection[int], table: pa.Table, path: Path
 ) -> None:
     lines = _json_lines(table)
-    # As bytes: text would be split at U+2028 and its like, which JSON leaves as they are.
+    # As bytes: str.splitlines also splits at U+2028 and the like, which JSON leaves as they are.
     old = (line.decode() for line in (content or b"").splitlines(keepends=True))
     lines += [line for line in old if json.loads(line)["row"] not in out]
     lines.sort(key=lambda line: int(json.loads(line)["row"]))
@@ -220,7 +225,10 @@ def as_texts(column: pa.ChunkedArray) -> list[str | None]:
 
 
 def _plain(column: pa.ChunkedArray) -> list[Any]:
-    """Python values; 32-bit numbers with the digits they have, and no NaN, which JSON lacks."""
+    """Return Python values.
+
+    32-bit floats keep their own digits. NaN and infinity, which JSON lacks, become None.
+    """
     if (kind := readable_type(column.type)) != column.type:
         column = column.cast(kind)
     if pa.types.is_float32(kind):

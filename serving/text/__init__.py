@@ -1,1 +1,1 @@
-"""Texts to tokens: validity, tokenization, windows over long texts."""
+"""Turn texts into tokens: validity, tokenization, windows over long texts."""

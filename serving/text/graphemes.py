@@ -1,9 +1,9 @@
-"""Graphemes, what a reader takes for one character: a text may be cut between two of them.
+"""Graphemes, the characters as a reader sees them: a text may only be cut between two of them.
 
-A letter and the marks on it, an emoji with its skin tone or joined to others, the two letters of a
-flag, the parts of a Hangul syllable, CR with LF: the extended grapheme clusters of Unicode's annex
-29. Clusters come from `\\X` of the tokenizers package, whose Unicode data is newer than Python's;
-it lacks the annex's newest rule (GB9c: consonants that a virama joins), which is added here.
+They are the extended grapheme clusters of Unicode Annex 29: a letter and its marks, an emoji with
+its skin tone or joined to others, the two letters of a flag, the parts of a Hangul syllable, CR and
+LF. Clusters come from `\\X` of the tokenizers package, whose Unicode data is newer than Python's.
+It lacks the annex's newest rule (GB9c: a virama joins consonants), which is added here.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ SIMPLE = (
     "\0-\x0c\x0e-\u02ff\u0370-\u0482\u048a-\u052f\u1e00-\u200b\u2010-\u2027\u2030-\u20cf"
     "\u3041-\u3096\u30a0-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3"
 )
-"""Characters of which two side by side are never one grapheme: where they stand side by side, which
-is nearly everywhere, nothing has to be looked up."""
+"""Characters that never form one grapheme with each other.
+
+Nearly all text consists only of them, so nearly nothing has to be looked up.
+"""
 DOUBTFUL = re.compile(f"[{SIMPLE}]?(?:[^{SIMPLE}]+[{SIMPLE}]?)+")
 CHUNK = 4096
-"""Characters that are looked at at a time: each cluster comes as a Python object."""
+"""Characters split at a time: each cluster becomes a Python object."""
 ZWJ, VIRAMA = "\u200d", 9
 
 
@@ -35,7 +37,7 @@ class Graphemes:
     def __init__(self, text: str) -> None:
         self._text = text
         self._within: NDArray[np.bool_] | None = None
-        """(characters + 1,): whether a place lies within a grapheme; None where none does."""
+        """(characters + 1,): True for a position inside a grapheme; None if no position is."""
         for run in DOUBTFUL.finditer(text):
             for start, end in _clusters(text, run.start(), run.end()):
                 if end - start > 1:
@@ -44,7 +46,7 @@ class Graphemes:
                     self._within[start + 1 : end] = True
 
     def whole(self, start: int, end: int) -> tuple[int, int]:
-        """The place from `start` to `end`, widened to the graphemes that it has a part of."""
+        """Return the span from `start` to `end`, widened so that it splits no grapheme."""
         if self._within is not None:
             while self._within[start]:
                 start -= 1
@@ -54,12 +56,12 @@ class Graphemes:
 
 
 def _clusters(text: str, start: int, stop: int) -> Iterator[tuple[int, int]]:
-    """The places of the graphemes between two others."""
+    """Yield the (start, end) of each grapheme between two grapheme boundaries."""
     size, first = CHUNK, start
     while start < stop:
         end = min(start + size, stop)
         found = [start + place for _, (place, _) in _splitter().pre_tokenize_str(text[start:end])]
-        if end < stop:  # the last one may go on behind the chunk
+        if end < stop:  # the last cluster may continue after the chunk
             end = found.pop()
             if not found:
                 size *= 2
@@ -81,7 +83,7 @@ def _splitter() -> Any:
 
 
 def _conjoined(text: str, start: int, place: int) -> bool:
-    """True if a virama joins the letter at a place to the cluster before it (GB9c)."""
+    """True if a virama joins the letter at `place` to the cluster before it (GB9c)."""
     if unicodedata.category(text[place]) != "Lo":
         return False
     for character in reversed(text[start:place]):

@@ -1,15 +1,15 @@
-"""The output of a text from the outputs of its windows.
+"""Pool the outputs of a text's windows into one output of the text.
 
     mean       the mean of the windows' outputs
-    max        of each number, the largest
-    vote       each window votes for its largest output; what is given is the logarithm of each
-               label's share of the votes, one more vote being shared out as the windows' mean
-               probabilities are: that breaks ties, and keeps the logarithm finite
-    attention  learned: softmax over the windows of v · tanh(V h) weighs their vectors h, and the
-               model's last layer reads the sum (Ilse et al., "Attention-based Deep Multiple
-               Instance Learning", 2018). A graph of its own, pooling.onnx
+    max        the largest value of each output
+    vote       each window votes for its largest output; the result is the logarithm of each
+               label's share of the votes. One extra vote is split in proportion to the windows'
+               mean probabilities: it breaks ties and keeps the logarithm finite
+    attention  learned: a softmax over the windows of v · tanh(V h) weights their vectors h, and
+               the model's last layer is applied to the sum (Ilse et al., "Attention-based Deep
+               Multiple Instance Learning", 2018). It has its own graph, pooling.onnx
 
-Training has the same functions for tensors (tasks/models/window_pooling.py).
+Training uses the same functions on tensors (tasks/models/window_pooling.py).
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ from ..runtime.session import UNREADABLE
 from .windows import LongText
 
 Pool = Callable[[Array], Array]
-"""The outputs of a text's windows (n, k) to the text's (k,)."""
+"""Function from the outputs of a text's windows, (n, k), to the text's output, (k,)."""
 
 FILE = "pooling.onnx"
 INPUT, OUTPUT = "vectors", "logits"
 
 
 def open_pool(long_text: LongText, folder: Path) -> Pool | None:
-    """None where texts are read in one piece. Raises ModelFolderError for a pool that is not there.
+    """Return a model's pooling function, or None if its texts are not split into windows.
 
-    `folder`: of the model.
+    `folder`: the model folder. Raises ModelFolderError for an unknown pool, or if pooling.onnx is
+    missing or cannot be loaded.
     """
     if not long_text.in_windows:
         return None

@@ -1,7 +1,7 @@
-"""From texts to token ids: the one place where training and scoring cut a text into tokens.
+"""Tokenize texts: the one place where training and scoring turn text into tokens.
 
-`prepare` tokenises through this class too, so both see the same ids by construction.
-Never pads: how rows are put side by side is batching.py's business.
+`prepare` tokenizes through this class too, so both see the same ids by construction.
+Never pads: batching.py combines rows into batches.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ from .. import model_files
 from ..errors import ModelFolderError
 
 SEGMENT_CHARS = 2**14
-"""Texts are tokenised in pieces of about so many characters: what a tokenizer notes of each token
-is far more than the token."""
+"""Approximate characters per piece that is tokenized.
+
+A tokenizer's record of a token takes far more memory than the token.
+"""
 BATCH_CHARS = 2**17
-"""Of pieces that are tokenised at a time."""
+"""Characters per batch of pieces."""
 CHARS_FOR_A_TOKEN = 32
-"""Of a text that is cut, so many characters for each token it keeps are looked at first."""
+"""Characters of a truncated text that are tokenized at first, for each token it keeps."""
 BETWEEN_WORDS = re.compile(r"(?<=\w)(?= \w)")
 DIVIDE_AT_SPACES = {"BertPreTokenizer", "ByteLevel", "Metaspace", "Whitespace", "WhitespaceSplit"}
 DIVIDE_FURTHER = {"Digits", "Punctuation"}
@@ -40,14 +42,14 @@ WORD_BY_WORD = {
 
 @dataclass(frozen=True)
 class Tokens:
-    """A whole text's tokens, without special ones."""
+    """The tokens of a whole text, without special tokens."""
 
     ids: NDArray[np.int32]
     """(n,)"""
     offsets: NDArray[np.int32] | None = None
-    """(n, 2): the characters of the text that each stands for, from and up to."""
+    """(n, 2): start and end of each token's characters in the text."""
     begins: NDArray[np.bool_] | None = None
-    """(n,): whether a word begins with it, as far as the tokenizer knows words."""
+    """(n,): True if a word begins with the token, as far as the tokenizer knows words."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -56,17 +58,19 @@ class Tokens:
 class TextTokenizer:
     """A Hugging Face fast tokenizer that truncates to `max_length` and never pads.
 
-    Deterministic: a text's ids depend on that text alone. Batches are cut up in parallel on the
+    Deterministic: a text's ids depend on that text alone. Batches are tokenized in parallel on the
     cores that affinity and cgroup grant (`TOKENIZERS_PARALLELISM=false` turns that off).
     """
 
     def __init__(
         self, tokenizer_json: Path, max_length: int | None, *, keeps_end: bool = False
     ) -> None:
-        """`max_length`: tokens a text is cut to, special tokens included; None: it is not cut.
-        `keeps_end`: its start is what goes.
+        """Load a tokenizer.json.
 
-        Raises ModelFolderError when the file is missing or is no tokenizer; so does every method
+        `max_length`: tokens a text is truncated to, special tokens included; None: no truncation.
+        `keeps_end`: truncation removes the start of a text.
+
+        Raises ModelFolderError if the file is missing or is not a tokenizer; so does every method
         whose call into the library panics.
         """
         if not tokenizer_json.is_file():
@@ -80,7 +84,7 @@ class TextTokenizer:
             raise
         except Exception as problem:  # tokenizers raises nothing narrower
             raise ModelFolderError(f"{tokenizer_json} is no tokenizer: {problem}") from problem
-        # The file may carry settings of its own, from whoever saved it last.
+        # The file may contain padding and truncation settings from when it was saved.
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         if max_length is not None:
@@ -98,7 +102,7 @@ class TextTokenizer:
 
     @property
     def frame(self) -> tuple[list[int], list[int]]:
-        """The special tokens in front of a text and behind it."""
+        """The special tokens before and after a text."""
         with panics_told(self._file):
             framed = self._tokenizer.encode("a")
         mask = framed.special_tokens_mask
@@ -106,7 +110,7 @@ class TextTokenizer:
         return framed.ids[:first], framed.ids[last:]
 
     def encode(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
-        """Ids of each text, special tokens added: one array (length,) per text, length ≥ 0."""
+        """Return the ids of each text, special tokens included: arrays (length,), length ≥ 0."""
         read = [self._enough(text) for text in texts]
         found = [encoding.ids for encoding in self._encode(read)]
         if self.max_length is not None:
@@ -124,16 +128,16 @@ class TextTokenizer:
             return self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=True)
 
     def _enough(self, text: str) -> str:
-        """The start of a text that most likely has the tokens it is cut to."""
+        """Return the start of a text that most likely has all tokens that truncation keeps."""
         if self.max_length is None or self._keeps_end:
             return text
         most = self.max_length * CHARS_FOR_A_TOKEN
         return text[: _boundary(text, most)] if len(text) > most and self._divides else text
 
     def whole(self, texts: Sequence[str], *, offsets: bool = False) -> Iterator[Tokens]:
-        """The tokens of each text from its start to its end, whatever `max_length` is.
+        """Yield all tokens of each text. Requires a tokenizer that does not truncate.
 
-        `offsets`: with the places where they stand, which takes longer.
+        `offsets`: also record the tokens' positions in the text, which takes longer.
         """
         assert self.max_length is None
         parts = ((i, part) for i, text in enumerate(texts) for part in self._segments(text))
@@ -145,7 +149,7 @@ class TextTokenizer:
                 encodings = encode(pieces, add_special_tokens=False)
             for (i, (start, _)), encoding in zip(batch, encodings, strict=True):
                 while done < i:
-                    text, found = _joined(found), []  # its parts are let go: it may be long
+                    text, found = _joined(found), []  # releases its parts: it may be long
                     yield text
                     done += 1
                 found.append(_tokens(encoding, start, offsets=offsets))
@@ -155,7 +159,7 @@ class TextTokenizer:
             done += 1
 
     def _segments(self, text: str) -> Iterator[tuple[int, str]]:
-        """A text in pieces whose tokens are the text's, each with the place where it begins."""
+        """Yield (start, piece) of a text's pieces; tokenizing them gives the text's own tokens."""
         start = 0
         while start < len(text) or start == 0:
             long = len(text) - start > SEGMENT_CHARS and self._divides
@@ -164,19 +168,21 @@ class TextTokenizer:
             start = max(stop, 1)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text that ids stand for, without special tokens."""
+        """Return the text of these ids, without special tokens."""
         with panics_told(self._file):
             return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
 
 
 @contextmanager
 def panics_told(tokenizer: object) -> Iterator[None]:
-    """A panic of the Rust library, which is no Exception and would end the process, as an error of
-    the tokenizer it happened with."""
+    """Turn a panic of the Rust library into a ModelFolderError that names the tokenizer.
+
+    A panic is not an Exception and would end the process.
+    """
     try:
         yield
     except BaseException as problem:
-        if type(problem).__name__ != "PanicException":  # pyo3's; it cannot be imported
+        if type(problem).__name__ != "PanicException":  # pyo3's class, which cannot be imported
             raise
         raise ModelFolderError(
             f"{tokenizer} fails in the tokenizers library: {problem}; train or fetch the model anew"
@@ -184,8 +190,10 @@ def panics_told(tokenizer: object) -> Iterator[None]:
 
 
 def divides_between_words(tokenizer: dict[str, Any]) -> bool:
-    """Whether a text's tokens are those of its parts, where it is parted in front of a space that
-    stands between two words. `tokenizer`: what tokenizer.json holds."""
+    """True if a text split before a space between two words has the same tokens as its parts.
+
+    `tokenizer`: the content of tokenizer.json.
+    """
     dividing, normalizing = (
         {one["type"]: one for one in _parts(tokenizer[name], inner)}
         for name, inner in (("pre_tokenizer", "pretokenizers"), ("normalizer", "normalizers"))
@@ -209,7 +217,7 @@ def _parts(one: dict[str, Any] | None, inner: str) -> list[dict[str, Any]]:
 
 
 def _boundary(text: str, start: int) -> int:
-    """The first place from `start` on where a text can be parted; its end, if there is none."""
+    """Return the first position from `start` on where a text can be split, or else its end."""
     found = BETWEEN_WORDS.search(text, start)
     return found.start() if found else len(text)
 

@@ -1,6 +1,6 @@
-"""The one rule of what a text is, for jobs, training rows, requests and Spark.
+"""The only definition of a valid text, for jobs, training rows, requests and Spark.
 
-The reason codes are those of readers.py.
+readers.py lists the reason codes.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import numpy as np
 
 
 def problem(value: Any) -> str | None:
-    """The reason code of a value that no model can read; None for a text."""
+    """Return the reason code of a value that no model can take; None for a valid text."""
     if value is None or (isinstance(value, float | np.floating) and np.isnan(value)):
-        return "null_text"  # not a number is how pandas writes a null
+        return "null_text"  # pandas represents a null as NaN
     if not isinstance(value, str):
-        # Bytes that were no UTF-8 are what is left of such a text in a table.
+        # A table's text that is not UTF-8 arrives as bytes.
         return "invalid_utf8" if isinstance(value, bytes) else "wrong_type"
     if not value or value.isspace():
         return "empty_text"
@@ -23,7 +23,7 @@ def problem(value: Any) -> str | None:
 
 
 def is_unicode(value: str) -> bool:
-    """True if it can be written as UTF-8, and read by C: it has no lone surrogate and no NUL."""
+    """True if UTF-8 can encode the text and C can read it: no lone surrogate and no NUL."""
     if "\0" in value:
         return False
     if value.isascii():

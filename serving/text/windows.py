@@ -1,7 +1,7 @@
-"""Texts as a model reads them: cut to its length, or in windows whose outputs are put together.
+"""Split texts for a model: truncated to its length, or in windows whose outputs are pooled.
 
-The one place where texts are cut into windows: training, evaluation, the export's gate and scoring
-all read through a Reader.
+The only place where texts are split into windows: training, evaluation, the export's parity check
+and scoring all use a Reader.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from .tokenizer import TextTokenizer, Tokens
 
 @dataclass(frozen=True)
 class LongText:
-    """What becomes of a text that is longer than the model."""
+    """Handling of a text that is longer than the model's maximum length."""
 
     strategy: str = "truncate"
-    """`truncate`: it is cut; `windows`: it is read in windows that overlap."""
+    """`truncate`: the text is truncated; `windows`: it is split into windows that may overlap."""
     window: int = 0
-    """Tokens of a window, special ones included."""
+    """Tokens per window, special tokens included."""
     stride: int = 0
-    """Tokens from the start of one window to that of the next."""
+    """Tokens from the start of one window to the start of the next."""
     pool: str = "mean"
-    """How the windows' outputs become the text's: see pooling.py."""
+    """Name of the function that pools the windows' outputs: see pooling.py."""
 
     @property
     def in_windows(self) -> bool:
@@ -44,39 +44,39 @@ class Document:
     """One text, ready for the model."""
 
     windows: Sequence[Ids]
-    """Special tokens included; one where the text is not longer than the model."""
+    """Ids of each window, special tokens included; one window if the text fits the model."""
     starts: Sequence[int] = (0,)
-    """Which of the text's tokens each of them begins with."""
+    """Index in the text of each window's first token."""
     n_special: tuple[int, int] = (0, 0)
-    """Special tokens in front of a window's others and behind them, where `tokens` are known."""
+    """Special tokens before and after a window's text tokens; always known if `tokens` is set."""
     tokens: Tokens | None = None
-    """All of the text's, where somebody asked for their places."""
+    """All tokens of the text, if offsets were requested."""
     text: str = field(default="", repr=False)
-    """The same."""
+    """The text, if offsets were requested."""
     truncated: bool = False
-    """The model does not see all of the text."""
+    """True if the model does not see the whole text."""
 
     @property
     def n_tokens(self) -> int:
-        """As drift is watched: of the text, or of what is left of it."""
+        """Length watched for drift: tokens of the text, or of what truncation leaves of it."""
         last = len(self.windows) - 1
         return self.starts[last] - self.starts[0] + len(self.windows[last])
 
     def without_ids(self) -> Document:
-        """The same, where no more than the windows' lengths has to be known of them."""
+        """Return a copy that keeps only the lengths of the windows, not their ids."""
         lengths: Any = [range(len(window)) for window in self.windows]
         return replace(self, windows=lengths)
 
     def first(self, n: int) -> Document:
-        """The same text, as far as its first windows go."""
+        """Return a copy with only the first `n` windows."""
         return replace(self, windows=self.windows[:n], starts=self.starts[:n])
 
     def only(self, window: int) -> Document:
-        """The same text, read in one window alone."""
+        """Return a copy with only this window."""
         return replace(self, windows=[self.windows[window]], starts=[self.starts[window]])
 
     def places(self) -> list[tuple[int, int]]:
-        """Which characters of the text each window has, from and up to."""
+        """Return the (start, end) in characters of each window, widened to whole graphemes."""
         assert self.tokens is not None
         assert self.tokens.offsets is not None
         graphemes, found = Graphemes(self.text), []
@@ -87,15 +87,14 @@ class Document:
         return found
 
     def of_tokens(self, outputs: Sequence[NDArray[Any]]) -> NDArray[Any]:
-        """The outputs (n, ...) of the text's tokens that were read, of windows' (length, ...).
+        """Return the outputs (n, ...) of the tokens in windows, from the windows' (length, ...).
 
-        Where windows overlap a token takes the output of the window from whose edges it is
-        farthest.
+        A token in several windows takes the output of the window whose edges are farthest from it.
         """
         parts, done = [], self.starts[0]
         for i, (start, window) in enumerate(zip(self.starts, self.windows, strict=True)):
             stop = start + len(window) - sum(self.n_special)
-            if i + 1 < len(self.starts):  # half of what the next window has too
+            if i + 1 < len(self.starts):  # half of the overlap with the next window
                 stop = (self.starts[i + 1] + stop + 1) // 2
             first = self.n_special[0] - start
             parts.append(outputs[i][first + done : first + stop])
@@ -104,7 +103,7 @@ class Document:
 
 
 class Reader:
-    """How one model's texts become documents."""
+    """Turns the texts of one model into documents."""
 
     def __init__(
         self,
@@ -116,8 +115,11 @@ class Reader:
         offsets: bool = False,
         tells_cuts: bool = False,
     ) -> None:
-        """`keeps_end`: of a text that is cut, not its start. `offsets`: with its tokens' places.
-        `tells_cuts`: documents say whether they are cut."""
+        """Load the model's tokenizer.
+
+        `keeps_end`: truncation removes the start of a text. `offsets`: documents have the positions
+        of their tokens. `tells_cuts`: documents tell whether they are truncated.
+        """
         self.long_text, self.max_length = long_text, max_length
         self._cutting = TextTokenizer(tokenizer_json, max_length, keeps_end=keeps_end)
         self._file, self._offsets, self._tells_cuts = tokenizer_json, offsets, tells_cuts
@@ -128,7 +130,7 @@ class Reader:
 
     @cached_property
     def frame(self) -> tuple[list[int], list[int]]:
-        """The special tokens in front of a window's and behind them."""
+        """The special tokens before and after a window's text tokens."""
         return self._whole.frame
 
     @property
@@ -137,15 +139,18 @@ class Reader:
 
     @property
     def room(self) -> int:
-        """Tokens of the text in one window."""
+        """Text tokens per window, special tokens excluded."""
         length = self.long_text.window if self.long_text.in_windows else self.max_length
         return length - sum(map(len, self.frame))
 
     def read(
         self, texts: Sequence[str], *, whole: bool = False, offsets: bool = False
     ) -> list[Document]:
-        """`whole`: each in a window of its own, however long it is. `offsets`: with the places of
-        its tokens, whatever the reader was made for."""
+        """Return the document of each text.
+
+        `whole`: each text is one window, however long it is. `offsets`: documents have the
+        positions of their tokens, whatever the reader's own setting.
+        """
         if whole:
             return [Document([ids]) for ids in self._whole.encode(texts)]
         offsets = offsets or self._offsets
@@ -156,7 +161,7 @@ class Reader:
         return [Document([ids], truncated=self._is_cut(ids, text)) for ids, text in cut]
 
     def divided(self, tokens: Tokens, text: str = "") -> Document:
-        """A text's tokens in the windows that its model reads."""
+        """Return a text's tokens as a document, split into the model's windows."""
         starts = self.starts(len(tokens))
         windows = [self.framed(tokens.ids[start : start + self.room]) for start in starts]
         has_places = tokens.offsets is not None
@@ -170,18 +175,18 @@ class Reader:
         )
 
     def starts(self, n_tokens: int) -> list[int]:
-        """Which tokens of a text the windows begin with."""
+        """Return the index of each window's first token."""
         if not self.long_text.in_windows:
             return [0]
-        # No token may be left out where special ones take from a window's room.
+        # Special tokens take room in a window: a stride beyond that room would skip tokens.
         return window_starts(n_tokens, self.room, min(self.long_text.stride, self.room))
 
     def tokens(self, texts: Sequence[str]) -> Iterator[Tokens]:
-        """Whole texts, without special tokens, one after the other."""
+        """Yield all tokens of each text, without special tokens."""
         return self._whole.whole(texts, offsets=self._offsets)
 
     def framed(self, ids: Ids) -> Ids:
-        """A window's tokens between the special ones."""
+        """Return a window's ids with the special tokens around them."""
         prefix, suffix = self.frame
         return np.concatenate([prefix, ids, suffix], dtype=np.int32, casting="unsafe")
 
@@ -192,15 +197,17 @@ class Reader:
 
 
 def window_starts(n_tokens: int, room: int, stride: int) -> list[int]:
-    """Where the windows of a text begin: every `stride` tokens, and the last where it ends with the
-    text, so that all are full."""
+    """Return the start of each window: every `stride` tokens, except for the last window.
+
+    The last window ends with the text, so that all windows are full.
+    """
     if n_tokens <= room:
         return [0]
     return [*range(0, n_tokens - room, stride), n_tokens - room]
 
 
 def long_text_of(content: Mapping[str, Any]) -> LongText:
-    """Of a manifest. Raises ModelFolderError for one that cannot be."""
+    """Return the LongText of a manifest's `long_text`. Raises ModelFolderError if it is invalid."""
     try:
         found = LongText(**content)
     except TypeError as problem:

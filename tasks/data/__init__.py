@@ -1,1 +1,1 @@
-"""Prepare the data: read a source, split, deduplicate, tokenize."""
+"""Prepare the data: read a source, split it, remove duplicates and tokenize."""

@@ -1,7 +1,8 @@
-"""What a bag of words makes of the same rows: what a Transformer has to be better than.
+"""Bag-of-words baseline on the same rows, which a Transformer has to beat.
 
-TF-IDF over words and pairs of words with multinomial logistic regression, fitted on train, its
-regularisation chosen on validation, measured on test. Nothing of it is kept but its decisions.
+TF-IDF over words and pairs of words with multinomial logistic regression: fitted on train, its
+regularization chosen on validation, measured on test. Its metrics and decisions are kept, the
+model is not.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from headrace.tasks.objectives.base import Objective
 from headrace.tasks.runtime.artifacts import write_json
 
 MAX_ROWS = 50_000
-"""Training rows it is fitted on: beyond, it takes minutes and hardly gains."""
+"""Maximum training rows to fit on; more take minutes and improve it very little."""
 
 
 def measure(
@@ -36,15 +37,16 @@ def measure(
     test: Any,
     folder: Path,
 ) -> dict[str, Any] | None:
-    """Each metric with its interval; None for an objective that offers no `baseline`.
+    """Return each metric with its confidence interval; None if the objective has no `baseline`.
 
-    The data sets have `text`, `labels`, `row` and `cluster`. Writes baseline.json and
-    baseline.parquet (row, decision: by test row, to compare with a model row by row).
+    Metrics that need more than decisions (`Metric.ranks`) are left out. The data sets have `text`,
+    `labels`, `row` and `cluster`. Writes baseline.json and baseline.parquet (row, decision: one per
+    test row, to compare with a model row by row).
     """
     if type(objective).baseline is Objective.baseline:
         return None
     started = time.monotonic()
-    # Evenly over the table, which may be sorted by label.
+    # Evenly spaced over the table, which may be sorted by label.
     fitted_on = train.select(np.linspace(0, len(train) - 1, min(len(train), MAX_ROWS), dtype=int))
     decisions = objective.baseline(_texts(fitted_on), _texts(validation), test["text"][:])
     names = [objective.decode_target(decision, head) for decision in decisions]

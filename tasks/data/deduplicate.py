@@ -1,13 +1,13 @@
-"""Near duplicates of one set of texts among another, by the words they share.
+"""Find texts of one set that have a near duplicate in another, by the words they share.
 
-A text is the set of its word shingles (runs of three words); two texts are near duplicates when
-the Jaccard similarity |a ∩ b| / |a ∪ b| of their sets reaches a threshold. MinHash signatures in
-a locality-sensitive index find the candidates (Broder 1997; Leskovec et al., Mining of Massive
-Datasets, chapter 3), and each candidate is then compared shingle by shingle, so nothing is taken
-for a duplicate by an estimate.
+A text is represented by the set of its word shingles (runs of three words). Two texts are near
+duplicates if the Jaccard similarity |a ∩ b| / |a ∪ b| of their sets reaches a threshold. MinHash
+signatures in a locality-sensitive index find the candidates (Broder 1997; Leskovec et al., Mining
+of Massive Datasets, chapter 3). Each candidate is then compared exactly, shingle by shingle, so no
+text is called a duplicate because of an estimate.
 
-Signatures cost far more than shingles, and most texts are like no other. So a text goes as far as
-the index only when enough of its shingles are in the other set at all: |a ∩ b| ≥ t |a ∪ b| ≥ t |a|.
+Signatures cost far more than shingles, and most texts resemble no other. So a text reaches the
+index only if enough of its shingles occur in the other set at all: |a ∩ b| ≥ t |a ∪ b| ≥ t |a|.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-# Chinese and Japanese are written without blanks: there a character is a word.
+# Chinese and Japanese are written without spaces, so each character counts as a word.
 WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
 SHINGLE = 3
 """Words in a shingle; a shorter text is one shingle."""
 PERMUTATIONS = 128
 """Length of a MinHash signature."""
 CANDIDATE_WEIGHTS = (0.1, 0.9)
-"""False positives are cheap (they are compared in full), false negatives are not."""
+"""Weights of false positives, which are cheap (they are compared exactly), and of false negatives,
+which are not."""
 INDEXED_AT = 0.9
-"""Of the threshold: an index made for the threshold itself misses a tenth of the pairs at it."""
+"""The index's threshold as a share of ours; with ours it would miss a tenth of the pairs at it."""
 SLOTS = 2**26
-"""Of the table of shingles seen, a byte each: two that share a slot cost time, never a mistake."""
+"""Slots of one byte in the table of seen shingles; a collision costs time, never correctness."""
 
 Shingles = set[int]
 
@@ -39,10 +40,10 @@ Shingles = set[int]
 def near_duplicates(
     texts: Iterable[str], others: Iterable[str], threshold: float
 ) -> NDArray[np.int64]:
-    """Which `texts` have a near duplicate among `others`: their numbers, ascending.
+    """Return the numbers, ascending, of the `texts` that have a near duplicate among `others`.
 
-    Both are normalised, and are gone through more than once. Only those that may have a near
-    duplicate are held in memory.
+    Both must be normalized and are iterated over more than once. Only texts that may have a near
+    duplicate are held in memory, as shingles.
     """
     from datasketch import MinHash, MinHashLSH
 
@@ -65,18 +66,19 @@ def near_duplicates(
 
 
 def shingles(text: str) -> Shingles:
-    """32-bit hashes of every run of SHINGLE words, punctuation left out; never empty."""
+    """Return the 32-bit hashes of all runs of SHINGLE words, without punctuation; never empty."""
     words = WORD.findall(text) or [text]
     runs = range(max(1, len(words) - SHINGLE + 1))
     return {crc32(" ".join(words[i : i + SHINGLE]).encode()) for i in runs}
 
 
 def jaccard(a: Shingles, b: Shingles) -> float:
+    """Return the Jaccard similarity |a ∩ b| / |a ∪ b|."""
     return len(a & b) / len(a | b)
 
 
 def _seen(sets: Iterable[Shingles]) -> bytearray:
-    """A mark at the slot of every shingle."""
+    """Return the table of slots, with a 1 in the slot of every shingle."""
     marks = bytearray(SLOTS)
     for one in sets:
         for shingle in one:
@@ -85,7 +87,7 @@ def _seen(sets: Iterable[Shingles]) -> bytearray:
 
 
 def _mostly_seen(texts: Iterable[str], marks: bytearray, threshold: float) -> dict[int, Shingles]:
-    """The texts with a share of `threshold` or more of their shingles marked, by number."""
+    """Return the shingles, by number, of texts with at least a `threshold` share of them marked."""
     found = {}
     for number, text in enumerate(texts):
         one = shingles(text)

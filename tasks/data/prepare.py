@@ -1,9 +1,9 @@
-"""From a table of text to token ids that can be trained on: the first stage.
+"""Turn a table of text into token ids for training: the first stage.
 
-Read it top down: rows are staged (ingest.py), given targets by the objective, put into splits
-(splits.py), freed of texts that stand in two splits (deduplicate.py), tokenised with the very
-tokenizer that scoring uses, and written memory-mapped. A profile of the training rows and a
-bag-of-words baseline are measured on the way.
+The steps, top down: stage the rows (ingest.py), encode their targets with the objective, split
+them (splits.py), remove texts that occur in two splits (deduplicate.py), tokenize them with the
+same tokenizer that scoring uses, and write them for memory-mapped reading. Along the way, measure a
+profile of the training rows and a bag-of-words baseline.
 """
 
 from __future__ import annotations
@@ -41,13 +41,14 @@ log = logging.getLogger(__name__)
 
 LIBRARIES = ["datasets", "datasketch", "pyarrow", "scikit-learn", "tokenizers", "transformers"]
 OUT = -1
-"""In place of a split: the row is not used."""
+"""Stands in place of a split number for a row that is not used."""
 
 
 def prepare(recipe: Recipe) -> Artifact:
-    """Make the data set that all later stages read, or find it.
+    """Make the data set that all later stages read, or return the cached one.
 
-    Raises RecipeError, DataError or ModelError for all that can be known to fail before training.
+    Raises RecipeError, DataError or ModelError for every problem that can be detected before
+    training.
     """
     objective = objectives.get(recipe.objective)
     options = _options(objective, recipe)
@@ -138,7 +139,7 @@ def _build(
 
 
 def _options(objective: AnyObjective, recipe: Recipe) -> BaseModel:
-    """The objective's own settings, checked. Raises RecipeError naming the nearest key."""
+    """Return the objective's validated options. Raises RecipeError naming the nearest key."""
     try:
         return objective.OPTIONS.model_validate(recipe.options)
     except ValidationError as problem:
@@ -149,7 +150,7 @@ def _options(objective: AnyObjective, recipe: Recipe) -> BaseModel:
 
 @contextmanager
 def _passing_folder(data: Data) -> Iterator[Path]:
-    """A folder for what a source has to fetch, gone afterwards; what a killed run left goes too."""
+    """Yield a temporary folder for fetched files; also remove the leftovers of a killed run."""
     name = f"fetched-{artifacts.digest_of(data.source.model_dump(mode='json'))}"
     folder = workspace.home() / name
     with workspace.lock(name):
@@ -165,10 +166,10 @@ def _passing_folder(data: Data) -> Iterator[Path]:
 
 
 class _Targets(Mapping[str, list[Any]]):
-    """Role to the values of every usable row, of every split; read only where asked for.
+    """Maps each role to its values in the usable rows of all splits, which are read on access.
 
-    Test rows are among them on purpose: a label that only they have is then found by the
-    objective's `check`, as a label without a training row.
+    Test rows are included on purpose: the objective's `check` then reports a label that only they
+    have as a label without training rows.
     """
 
     def __init__(self, table: pa.Table) -> None:
@@ -191,7 +192,7 @@ class _Targets(Mapping[str, list[Any]]):
 def _encode(
     table: pa.Table, objective: AnyObjective, head: Mapping[str, Any], rejected: Rejected
 ) -> list[Any]:
-    """The target of each row as it is stored, (n,); None where it has none and was rejected."""
+    """Return the stored form of each row's target, (n,); None for a row rejected here."""
     targets: list[Any] = []
     for batch in table.select(["origin", "row", "text", "target"]).to_batches():
         for row in batch.to_pylist():
@@ -213,7 +214,7 @@ def _chosen(targets: list[Any], mask: NDArray[np.bool_]) -> list[Any]:
 
 
 def _split(table: pa.Table, targets: list[Any], source: Source, data: Data) -> NDArray[np.int8]:
-    """The split of each row, (n,): given, or drawn from the training rows; OUT if rejected."""
+    """Return the split of each row, (n,): given, or drawn from the training rows; OUT: rejected."""
     split: NDArray[np.int8] = table.column("origin").to_numpy().copy()
     given = split == splits.TRAIN
     split[given] = splits.draw(
@@ -227,7 +228,7 @@ def _split(table: pa.Table, targets: list[Any], source: Source, data: Data) -> N
 
 
 def _take_out_duplicates(table: pa.Table, split: NDArray[np.int8], data: Data) -> dict[str, int]:
-    """Set rows of a lower split to OUT whose text or group stands in a higher one; count them."""
+    """Set rows to OUT whose text or group is also in a higher split; return the counts by kind."""
     shared = {"group": "cluster"} if data.splits.group else {}
     shared |= {"exact": "hash"} if data.deduplicate.exact else {}
     count = dict.fromkeys([*shared, "exact", "near"], 0)
@@ -247,7 +248,7 @@ def _take_out_duplicates(table: pa.Table, split: NDArray[np.int8], data: Data) -
 
 
 class _Normalised(Iterable[str]):
-    """The normalised texts of some rows, read anew each time they are gone through."""
+    """The normalized texts of some rows, read again on each iteration."""
 
     def __init__(self, table: pa.Table, mask: NDArray[np.bool_]) -> None:
         self._table, self._mask = table, mask
@@ -271,13 +272,13 @@ def _check_none_empty(
         )
 
 
-# --- what is measured on the way ------------------------------------------------------------------
+# --- profile and baseline -------------------------------------------------------------------------
 
 
 def _write_profile(
     file: Path, names: list[str], lengths: Sequence[Lengths], max_length: int
 ) -> None:
-    """profile.json: of the training rows; the other splits' lengths stand under `splits`."""
+    """Write the training rows' profile to `file`, the other splits' lengths under `splits`."""
     train, *others = (one.summary(max_length) for one in lengths)
     shares = {"label_shares": label_shares(names)}
     write_json(file, shares | train | {"splits": dict(zip(NAMES[1:], others, strict=True))})

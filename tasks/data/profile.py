@@ -1,4 +1,4 @@
-"""The training rows in numbers, stored with the model: what drift is later measured against."""
+"""Profile of the training rows, stored with the model as the reference for measuring drift."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 
 def histogram(lengths: NDArray[np.int32], max_length: int) -> dict[str, list[int]]:
-    """Token counts in bins that widen with the length: {"edges": n + 1, "counts": n}.
+    """Count lengths in bins that widen with the length: {"edges": n + 1, "counts": n}.
 
-    A bin holds its lower edge and not its upper one, but for the last, which holds `max_length`.
+    A bin includes its lower edge and excludes its upper one; the last one includes `max_length`.
     """
     edges = [0, 1, 2, 3]
     while edges[-1] < max_length:
-        # 4, 6, 8, 12, 16, 24, ...: two bins to each doubling.
+        # 4, 6, 8, 12, 16, 24, ...: two bins per doubling.
         edges.append(edges[-2] * 2)
     edges = [edge for edge in edges if edge < max_length] + [max_length]
     counts, _ = np.histogram(lengths, bins=edges)
@@ -25,13 +25,13 @@ def histogram(lengths: NDArray[np.int32], max_length: int) -> dict[str, list[int
 
 
 def label_shares(names: Sequence[str]) -> dict[str, float]:
-    """The share of the rows that each label has, most frequent first."""
+    """Return each label's share of the rows, most frequent first."""
     counts = Counter(names)
     return {name: count / len(names) for name, count in counts.most_common()}
 
 
 class Lengths:
-    """Token counts of one split's rows, gathered batch by batch."""
+    """Token counts of one split's rows, collected batch by batch."""
 
     def __init__(self) -> None:
         self._lengths: list[NDArray[np.int32]] = []
@@ -39,12 +39,13 @@ class Lengths:
         self._truncated = 0
 
     def add(self, lengths: NDArray[np.int32], *, unknown: int, truncated: int) -> None:
-        """`unknown`: tokens the vocabulary does not hold; `truncated`: texts cut to the maximum."""
+        """Add a batch. `unknown`: number of unknown tokens; `truncated`: of texts cut short."""
         self._lengths.append(lengths)
         self._unknown += unknown
         self._truncated += truncated
 
     def summary(self, max_length: int) -> dict[str, Any]:
+        """Return rows, tokens, mean length, unknown and truncated rates, and the histogram."""
         lengths = np.concatenate(self._lengths)
         return {
             "rows": len(lengths),
@@ -52,6 +53,6 @@ class Lengths:
             "mean_length": round(float(lengths.mean()), 2),
             "unknown_token_rate": self._unknown / max(int(lengths.sum()), 1),
             "truncated_share": self._truncated / len(lengths),
-            # Texts that are not cut may be longer.
+            # Texts that are not truncated may be longer than `max_length`.
             "length_histogram": histogram(lengths, max(max_length, int(lengths.max()))),
         }

@@ -1,7 +1,7 @@
-"""Which rows train, validate and test: drawn by a hash of the text, or of the row's group.
+"""Split rows into train, validation and test by a hash of the text, or of the row's group.
 
-A row's place depends on its normalised text (or its group) and the salt alone. So it never moves
-when the table grows, and copies of a text (or the rows of a group) are never parted.
+A row's split depends only on its normalized text (or its group) and the salt. So it never moves
+when the table grows, and copies of a text (or the rows of a group) are never separated.
 """
 
 from __future__ import annotations
@@ -15,37 +15,40 @@ from numpy.typing import NDArray
 from headrace.configs.schema import Splits
 
 NAMES = ("train", "validation", "test")
-"""In rising order: a text that stands in two of them is taken out of the lower one."""
+"""The splits in ascending order: a text in two of them is removed from the lower one."""
 TRAIN, VALIDATION, TEST = range(3)
 
 
 def normalise(text: str) -> str:
-    """What counts as the same text: NFKC, case folded, runs of whitespace as one blank."""
+    """Return the form in which equal texts are duplicates.
+
+    NFKC, case folded, and each run of whitespace as one space.
+    """
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def hash64(normalised: str, salt: str = "") -> int:
-    """64 bits of BLAKE2b over salt and text."""
-    # The salt goes in with its length, so that no salt and text can stand for another pair.
+    """Return 64 bits of BLAKE2b over salt and text."""
+    # The salt's length is hashed too, so that no two pairs of salt and text give the same bytes.
     content = f"{len(salt)}:{salt}{normalised}".encode("utf-8", "surrogatepass")
     return int.from_bytes(blake2b(content, digest_size=8).digest(), "little")
 
 
 def belonging(normalised: str, group: str | None) -> str:
-    """The text that decides a row's split and its cluster: its group, or else its own text."""
-    # A text cannot look like a group: normalised texts have no NUL in front of a name.
+    """Return the string that decides a row's split and cluster: its group, or else its text."""
+    # A text cannot be mistaken for a group: a usable text holds no NUL.
     return normalised if group is None or not group.strip() else f"\0group:{group}"
 
 
 def draw(
     hashes: NDArray[np.uint64], splits: Splits, *, validation: bool = True, test: bool = True
 ) -> NDArray[np.int8]:
-    """A split number (index into NAMES) for each salted hash of a text, (n,) → (n,).
+    """Return a split number (index into NAMES) for each salted hash, (n,) → (n,).
 
-    `validation` and `test` say which are drawn at all; the other rows stay in train. Validation
-    takes the low end and test the high end, so that changing one share leaves the other's rows.
+    `validation` and `test`: whether to draw that split; all other rows stay in train. Validation
+    takes the low end and test the high end, so changing one share does not move the other's rows.
     """
-    place = (hashes >> np.uint64(11)) / 2.0**53  # exact, and always under 1
+    place = (hashes >> np.uint64(11)) / 2.0**53  # exact, and always below 1
     drawn = np.full(len(hashes), TRAIN, dtype=np.int8)
     if validation:
         drawn[place < splits.validation] = VALIDATION

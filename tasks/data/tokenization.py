@@ -1,7 +1,7 @@
-"""From texts to token ids on disk: memory-mapped Arrow, written batch by batch.
+"""Tokenize texts to disk: memory-mapped Arrow, written batch by batch.
 
-The ids come from serving's own tokenizer class, reading the tokenizer.json that travels with the
-model: training and scoring cut a text in the same way by construction.
+The ids come from serving's own tokenizer class and the tokenizer.json that is stored with the
+model, so training and scoring tokenize a text identically by construction.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ log = logging.getLogger(__name__)
 
 
 class TokenizedWriter:
-    """The tokenizer of one model: saved, and read back the way scoring reads it."""
+    """The tokenizer of one model, saved and then loaded the way scoring loads it."""
 
     def __init__(
         self, recipe: Recipe, training: Iterable[str], folder: Path, *, whole_texts: bool
     ) -> None:
-        """Save into `folder`/tokenizer the model's own tokenizer, or one trained on the texts.
+        """Save the model's own tokenizer, or one trained on the texts, in `folder`/tokenizer.
 
-        `whole_texts`: they are not cut, and no end token is put behind them.
+        `training`: the texts to train it on, for a model that starts from random weights.
+        `whole_texts`: texts are not truncated, and a trained tokenizer adds no end token.
         """
         model = recipe.model
         if model.source == pretrained.SCRATCH:
@@ -51,15 +52,15 @@ class TokenizedWriter:
         self.max_length = None if whole_texts or self._in_windows else model.max_length
         self._tokens = TextTokenizer(file, self.max_length)
         self._longer = TextTokenizer(file, model.max_length + 1)
-        # GPT-2's stands for the end of the text too, and is then no sign of anything unknown.
+        # GPT-2's unknown token also marks the end of a text, so it is not counted as unknown.
         ends = (tokenizer.eos_token_id, tokenizer.bos_token_id)
         self._unknown = None if tokenizer.unk_token_id in ends else tokenizer.unk_token_id
 
     def cut(self, texts: Sequence[str], seen: Lengths) -> tuple[pa.Array, pa.Array]:
-        """(input_ids, length) of each text; counted in `seen`.
+        """Return (input_ids, length) of each text, and add the lengths to `seen`.
 
-        To be read in windows, texts are stored without the special tokens that each window gets;
-        their length is with those of one.
+        For windows, texts are stored without the special tokens that each window gets; their length
+        includes those of one window.
         """
         if self._in_windows:
             rows: list[Any] = [one.ids for one in self._reader.tokens(texts)]
@@ -89,9 +90,10 @@ def write_splits(
     targets_are_text: bool = False,
     whole_texts: bool = False,
 ) -> list[Lengths]:
-    """Write `tokenizer/`, `train/`, `validation/` and `test/` into `folder`; their lengths.
+    """Write `tokenizer/`, `train/`, `validation/` and `test/` into `folder`; return the lengths.
 
-    `targets_are_text`: a tokenizer is trained on them too. `whole_texts`: see TokenizedWriter.
+    `targets_are_text`: a new tokenizer is trained on the targets too. `whole_texts`: see
+    TokenizedWriter.
     """
     training = texts_of(table, split == TRAIN)
     if targets_are_text:
@@ -113,7 +115,7 @@ def _write(
     seen: Lengths,
     folder: Path,
 ) -> None:
-    """The rows of one split, in the source's order, as a folder for `datasets.load_from_disk`."""
+    """Write the rows of one split, in the source's order, for `datasets.load_from_disk`."""
     import datasets
 
     datasets.disable_progress_bars()

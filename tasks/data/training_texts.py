@@ -1,11 +1,11 @@
-"""Which texts a model has learned from, as hashes that travel with it.
+"""Hashes of the texts that a model has learned from, stored with it.
 
-A model knows its training rows, and its validation rows chose the checkpoint: on test rows among
-them it is better than it is. So a comparison counts them, exactly, whatever split them: shares and
-salt, tables of their own, another column, places in a text.
+A model knows its training rows, and its validation rows chose the checkpoint, so test rows among
+them overstate its quality. A comparison therefore counts these rows exactly, however they were
+split: by shares and salt, tables of their own, another column, or places in a text.
 
-The file holds 64 bits of each distinct normalised text, sorted. Two texts of a million share a
-hash once in ten million models.
+The file holds a 64-bit hash of each distinct normalized text, sorted. With a million texts, fewer
+than one model in ten million has two that share a hash.
 """
 
 from __future__ import annotations
@@ -24,12 +24,15 @@ Hashes = NDArray[np.uint64]
 
 
 def write(folder: Path, hashes: Hashes) -> None:
-    """`hashes` of the texts of all training and validation rows, unsalted, in any order."""
+    """Save the unsalted hashes of all training and validation texts, given in any order."""
     np.save(folder / FILE, np.unique(hashes).astype("<u8"), allow_pickle=False)
 
 
 def read(folder: Path) -> Hashes | None:
-    """The sorted hashes; None for a model made before they were kept."""
+    """Return the sorted hashes; None for a model made before they were stored.
+
+    Raises ModelError for a file that cannot be read or does not hold hashes.
+    """
     file = folder / FILE
     if not file.is_file():
         return None
@@ -43,7 +46,7 @@ def read(folder: Path) -> Hashes | None:
 
 
 def of_test_rows(prepared: Artifact) -> Hashes:
-    """(n,), in the order of the test split."""
+    """Return the hash of each test row, (n,), in the order of the split."""
     from datasets import load_from_disk
 
     rows = load_from_disk(str(prepared.path / "test")).select_columns(["text"])
@@ -51,7 +54,9 @@ def of_test_rows(prepared: Artifact) -> Hashes:
 
 
 def fair(test: Hashes, ours: Hashes, theirs: Hashes) -> NDArray[np.bool_]:
-    """(n,): the test rows that neither model has learned from, or both have, which happens where
-    the recipe leaves duplicates in."""
+    """Return a mask (n,) of the test rows that neither model has learned from, or both have.
+
+    Both can have learned from a test row if the recipe does not remove duplicates.
+    """
     alike: NDArray[np.bool_] = np.isin(test, ours) == np.isin(test, theirs)
     return alike

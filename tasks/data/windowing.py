@@ -1,4 +1,4 @@
-"""What a recipe says of texts that are longer than the model, in serving's words."""
+"""Translate a recipe's settings for texts longer than the model into those of serving."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ from headrace.configs.schema import Recipe
 from headrace.serving.text.windows import LongText, Reader
 from headrace.tasks.objectives import AnyObjective
 
-POOLS = ("mean", "max", "attention")
-"""What there is for any objective whose outputs are numbers."""
 SHARE = 0.75
-"""Of a window, from its start to the start of the next, unless the recipe says it."""
+"""Default stride, as a share of the window."""
 
 
 def of(recipe: Recipe) -> LongText:
-    """As the model's manifest has it, every number filled in."""
+    """Return the settings as the model's manifest stores them, with every number filled in."""
     asked = recipe.long_text
     if not asked.in_windows:
         return LongText()
@@ -26,13 +24,13 @@ def of(recipe: Recipe) -> LongText:
 
 
 def reader(recipe: Recipe, prepared: Path, **how: Any) -> Reader:
-    """What reads this recipe's texts, in training as in scoring."""
+    """Return the Reader of this recipe's texts, as scoring uses it; `how`: its other options."""
     file = prepared / "tokenizer" / "tokenizer.json"
     return Reader(file, max_length=recipe.model.max_length, long_text=of(recipe), **how)
 
 
 def check(recipe: Recipe, objective: AnyObjective) -> None:
-    """Raise RecipeError for windows that cannot be, or that this objective cannot pool."""
+    """Raise RecipeError for impossible windows, or a pool that this objective does not support."""
     asked, found = recipe.long_text, of(recipe)
     if not asked.in_windows:
         return

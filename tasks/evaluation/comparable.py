@@ -1,10 +1,10 @@
-"""Decides if a champion can be compared with a candidate, and on which test rows.
+"""Decide whether a champion can be compared with a candidate, and on which test rows.
 
-A comparison is fair only on rows that the champion has not learned from. Splits go by a hash of the
-text, so with the same salt a row stays where it was however the table grows, and an old training
-row never enters the test set. With another salt, a larger share or a table of its own it may: the
-hashes that a model carries of its training texts say which rows those are. They are left out for
-both models, and where they are most of the test set the comparison is refused.
+A comparison is fair only on rows that the champion has not learned from. Splits are made by a hash
+of the text, so with the same salt a row stays in its split however the table grows, and an old
+training row never enters the test set. With another salt, a larger test share or a separate test
+table it may. Each model carries hashes of its training texts, which identify such rows. They are
+left out for both models. If they are most of the test set, the comparison is refused.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from headrace.tasks.data import training_texts
 from headrace.tasks.runtime.artifacts import Artifact
 
 MIN_FAIR = 0.5
-"""Share of the test rows that must be left; less is another test set than the recipe's."""
+"""Share of the test rows that must remain; with less it is not the recipe's test set anymore."""
 
 
 class Champion(Protocol):
-    """A registered version, as tasks/registry/versions.py hands it over."""
+    """A registered version, as tasks/registry/versions.py returns it."""
 
     @property
     def name(self) -> str: ...
@@ -34,14 +34,14 @@ class Champion(Protocol):
     def version(self) -> str: ...
     @property
     def folder(self) -> Path:
-        """Its model folder."""
+        """The model folder of this version."""
 
 
 def check_comparable(recipe: Recipe, prepared: Artifact, champion: Champion) -> None:
-    """Raise UserError unless this recipe's model can be compared with the champion, on test rows
-    enough that are news to both.
+    """Raise UserError unless this recipe's model can be compared with the champion.
 
-    Costs little, so that a flow may ask before it trains.
+    Both need the same objective, and enough test rows that are fair to both. Cheap, so that a flow
+    can check before it trains.
     """
     found = manifest.read(champion.folder)
     if found.objective != recipe.objective:
@@ -63,8 +63,10 @@ def check_comparable(recipe: Recipe, prepared: Artifact, champion: Champion) -> 
 
 
 def fair_rows(prepared: Artifact, champion: Champion) -> NDArray[np.bool_] | None:
-    """(n,): the test rows on which both models can be compared; None where the champion does not
-    say what it has learned from."""
+    """Return a mask (n,) of the test rows on which both models can be compared.
+
+    None if either model has no hashes of its training texts.
+    """
     ours, theirs = (training_texts.read(one) for one in (prepared.path, champion.folder))
     if ours is None or theirs is None:
         return None
@@ -76,7 +78,7 @@ def _who(champion: Champion) -> str:
 
 
 def _remedy(recipe: Recipe, theirs: manifest.Manifest) -> str:
-    """A line on how the splits are made the champion's again, where a recipe's settings tell."""
+    """Tell which settings, if any, restore the champion's splits, as the start of a sentence."""
     splits, was = recipe.data.splits, theirs.training
     said = []
     if was.get("salt", "") != splits.salt:
@@ -87,9 +89,11 @@ def _remedy(recipe: Recipe, theirs: manifest.Manifest) -> str:
 
 
 def _check_splits(recipe: Recipe, theirs: manifest.Manifest, champion: Champion) -> None:
-    """For a champion without hashes, salt and share tell if rows can have moved. Test rows are
-    the high end of the hashes: a smaller share of them is part of the champion's own test set, a
-    larger one is not."""
+    """Raise UserError if salt and test share allow that rows have moved between splits.
+
+    For a champion without hashes. Test rows are the high end of the hashes: a smaller share of them
+    is part of the champion's own test set, a larger one is not.
+    """
     salt = theirs.training.get("salt", "")
     share = theirs.training.get("test_share", recipe.data.splits.test)
     if salt != recipe.data.splits.salt:

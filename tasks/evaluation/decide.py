@@ -1,7 +1,7 @@
-"""The champion on the candidate's test rows, and the decision that follows.
+"""Run the champion on the candidate's test rows and decide on promotion.
 
-The champion is run anew, through its own exported model, because its stored numbers are of other
-rows. Rows on which that would be unfair (comparable.py) are left out for both models.
+The champion runs again, through its own exported model, because its stored metrics are of other
+rows. Rows on which a comparison would be unfair (comparable.py) are left out for both models.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ if TYPE_CHECKING:
     from headrace.serving.engine.scorer import Scorer
 
 TIMED_ROWS, WRITERS_ROWS = 200, 32
-"""Of models that read, and of those that write."""
+"""Rows that are timed: for encoders, and for generative models."""
 MIN_ROUNDS, MAX_ROUNDS = 5, 50
 TIMED_TOKENS = 50_000
 TIMED_S, ENOUGH_S = 1.0, 30.0
-"""Timing goes on for so long, within those rounds; fewer are enough where they take longer."""
+"""Seconds of timing within those rounds; after `ENOUGH_S`, fewer than `MIN_ROUNDS` suffice."""
 
 
 def decide(
@@ -59,10 +59,11 @@ def decide(
     evaluated: Artifact,
     champion: Champion | Unreadable | None,
 ) -> Artifact:
-    """The stage `decide`: its facts are the Decision as a dict. `None`: there is no champion yet;
-    Unreadable: there is, and nothing can be compared with it.
+    """Run the stage `decide`; its facts are the Decision as a dict.
 
-    Raises UserError for a champion of another kind, or that has learned from most of this test set.
+    `champion`: None if there is none yet; Unreadable if there is one that nothing can be compared
+    with. Raises UserError for a champion of another objective, or one that has learned from most of
+    this test set.
     """
     if champion is not None and not isinstance(champion, Unreadable):
         check_comparable(recipe, prepared, champion)
@@ -114,7 +115,7 @@ def _build(
 
 
 def _over_baseline(evaluated: Artifact) -> tuple[str, Difference] | None:
-    """The metric, and what the candidate gains over the TF-IDF baseline."""
+    """Return the metric, and the candidate's gain over the TF-IDF baseline; None without one."""
     found = evaluated.facts["baseline_difference"]
     return found and (evaluated.facts["baseline_metric"], Difference(**found))
 
@@ -168,7 +169,7 @@ def _with_champion(
 
 
 def _told(decision: Decision, mask: NDArray[np.bool_], champion: Champion) -> Decision:
-    """Add a line about the rows that were left out."""
+    """Add a guard that tells how many rows were left out."""
     n_out = len(mask) - int(mask.sum())
     reason = (
         f"{n_out:,} of {len(mask):,} test rows were left out, being texts that one of the two "
@@ -185,16 +186,16 @@ def _default_size(model: Path) -> int:
 
 
 Pair = tuple[Array, Array, Settings]
-"""The candidate's and the champion's statistics (n, d), and the head they stand in."""
+"""The candidate's and the champion's statistics (n, d), and the head that both refer to."""
 
 
 def _statistics(
     recipe: Recipe, exported: Artifact, rows: TestSet, evaluated: Artifact, theirs: Scorer
 ) -> Pair:
-    """Both models' statistics in a head that has the labels of both.
+    """Return both models' statistics under a head that has the labels of both.
 
-    So a label that the champion does not know is one it always misses, and a decision of it for
-    a label that the candidate does not know is wrong.
+    So the champion always misses a label that it does not know, and is wrong if it predicts a label
+    that the candidate does not know. Raises UserError if the heads cannot be compared.
     """
     objective = objectives.get(recipe.objective)
     head = manifest.read(exported.path / "model").head
@@ -257,7 +258,7 @@ def _slices(
     metric: Metric,
     how: Resampling,
 ) -> list[SliceComparison]:
-    """The two models slice by slice; the small ones are tested as a family (Bonferroni)."""
+    """Compare the two models slice by slice; small slices are tested as a family (Bonferroni)."""
     least = recipe.promote.slices.min_rows if recipe.promote.slices else 0
     found = [
         (column, value, mask, len(np.unique(rows.clusters[mask])) < least)
@@ -286,7 +287,7 @@ def _slices(
 
 
 def lost_labels(objective: AnyObjective, pair: Pair) -> list[str]:
-    """Labels that the champion gave rightly and the candidate gives to no row at all."""
+    """Return labels that the champion predicted correctly and the candidate for no row at all."""
     ours, theirs, head = pair
     counts = objective.by_label(ours.sum(axis=0), head)
     theirs_counts = objective.by_label(theirs.sum(axis=0), head)
@@ -297,7 +298,7 @@ def lost_labels(objective: AnyObjective, pair: Pair) -> list[str]:
 
 
 def in_units(rules: Promote, metric: Metric, slice_metric: Metric) -> Promote:
-    """The rules with limits in the metrics' own units, not as shares of their scales."""
+    """Convert the rules' limits from shares of the metrics' scales to the metrics' own units."""
     slices = rules.slices and rules.slices.model_copy(
         update={"max_drop": rules.slices.max_drop * slice_metric.scale}
     )
@@ -305,13 +306,13 @@ def in_units(rules: Promote, metric: Metric, slice_metric: Metric) -> Promote:
 
 
 def _speeds(ours: Scorer, theirs: Scorer, rows: TestSet) -> tuple[float, float]:
-    """Tokens a second of both, from text to outputs, taking turns on the same rows.
+    """Return tokens per second of both, from text to outputs, in turns on the same rows.
 
-    The fastest round of each counts: what else the machine does only ever adds time. Tokens are
-    counted by the candidate's tokenizer for both: the same text is the same work.
+    The fastest round of each counts: other load on the machine only ever adds time. The candidate's
+    tokenizer counts the tokens for both: the same text is the same work.
     """
     n_rows = TIMED_ROWS if not ours.head.TIMED else WRITERS_ROWS
-    # Texts may be long: as many as short ones have tokens.
+    # Fewer rows if texts are long, so that a round has at most TIMED_TOKENS tokens.
     n_rows = max(1, min(n_rows, int(np.searchsorted(np.cumsum(rows.lengths), TIMED_TOKENS))))
     texts = rows.texts[:n_rows]
     tokens = ours.head.timed_tokens(rows.lengths[:n_rows].tolist())

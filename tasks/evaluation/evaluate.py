@@ -1,8 +1,9 @@
-"""What the model that ships is worth: the exported default variant on the test rows.
+"""Evaluation of the model that ships: the exported default variant on the test rows.
 
-Writes `predictions.parquet` (a row each), its outputs (raw, for a later comparison),
-`metrics.json` (metrics with intervals, slices, the worst rows, and what else the objective has to
-show) and pictures. What only one objective has comes from its module's optional names.
+Writes `predictions.parquet` (one row per test row), the outputs that metrics are computed from (for
+a later comparison), `metrics.json` (metrics with intervals, slices, the worst rows, and further
+results of the objective) and plots. Results that only one objective has come from its optional
+methods (objectives/base.py).
 """
 
 from __future__ import annotations
@@ -32,14 +33,14 @@ from headrace.tasks.runtime import artifacts
 from headrace.tasks.runtime.artifacts import Artifact
 
 WORST = 12
-"""Rows shown that the model is most wrong about."""
+"""Rows shown: those that the model is most wrong about."""
 EXCERPT_CHARS = 240
 
 
 def evaluate(recipe: Recipe, prepared: Artifact, exported: Artifact) -> Artifact:
-    """Score the test rows as a user would, and say how good that is and how sure we are.
+    """Score the test rows as a user would, and measure quality and its uncertainty.
 
-    Raises RecipeError for a metric or slice column that is not there.
+    Raises RecipeError for a metric or slice column that does not exist.
     """
     test_set.check(recipe, prepared.facts["head"])
     return artifacts.make(
@@ -91,7 +92,7 @@ def _build(recipe: Recipe, prepared: Artifact, exported: Artifact, folder: Path)
 def measure(
     recipe: Recipe, prepared: Artifact, head: Mapping[str, Any], rows: TestSet, outputs: Array
 ) -> dict[str, Any]:
-    """All of metrics.json that can be had from targets and outputs (n, ...)."""
+    """Compute the part of metrics.json that needs only targets and outputs (n, ...)."""
     objective = objectives.get(recipe.objective)
     how = test_set.resampling(recipe, rows)
     statistics = objective.statistics(rows.targets, outputs, head)
@@ -100,7 +101,7 @@ def measure(
     intervals = bootstrap(statistics, objective.metrics(head), how)
     details = objective.details(rows.targets, outputs, head, how)
     intervals |= details.pop("metrics", {})
-    # Where the deciding metric says nothing of decisions alone, the slices' does.
+    # The baseline only has decisions. If the deciding metric needs more, use the slices' metric.
     common_name, common = (slice_name, slice_metric) if deciding.ranks else (name, deciding)
     difference = None
     baseline = _baseline_statistics(objective, prepared, rows, head)
@@ -138,7 +139,7 @@ def measure(
 def _baseline_statistics(
     objective: AnyObjective, prepared: Artifact, rows: TestSet, head: Settings
 ) -> Array | None:
-    """The baseline's statistics for the same rows in the same order; None where it has none."""
+    """Return the baseline's statistics for the same rows in the same order; None without one."""
     file = prepared.path / "baseline.parquet"
     if not file.exists():
         return None
@@ -149,11 +150,14 @@ def _baseline_statistics(
 
 
 def _predictions(rows: TestSet, decoded: pa.Table, losses: Array | None) -> pa.Table:
-    """row, target, the head's columns (its first one is the decision), loss, length, kept ones."""
+    """Return the table of predictions.
+
+    Columns: row, target, the head's (the first is the decision), loss, length, and kept ones.
+    """
     columns: dict[str, Any] = {"row": rows.rows, "target": rows.names}
     first, *_ = decoded.column_names
     kind = decoded.schema.field(first).type
-    if kind == pa.list_(pa.string()):  # as targets are called
+    if kind == pa.list_(pa.string()):  # joined like the names of targets
         lists = decoded[first].to_pylist()
         columns["decision"] = [None if one is None else ", ".join(one) for one in lists]
     columns |= {
@@ -169,7 +173,7 @@ def _predictions(rows: TestSet, decoded: pa.Table, losses: Array | None) -> pa.T
 
 
 def _worst(rows: TestSet, table: pa.Table) -> list[dict[str, Any]]:
-    """The wrongly decided rows with the largest loss, with the start of their text."""
+    """Return the wrong rows with the largest loss, with the start of their text."""
     if not {"loss", "decision"} <= set(table.column_names):
         return []
     shown = [

@@ -1,7 +1,7 @@
-"""Whether a candidate replaces the champion: numbers in, a Decision out, nothing else touched.
+"""Decide whether a candidate replaces the champion: numbers in, a Decision out, no side effects.
 
-A Decision carries every number that it rests on and one sentence for each guard, so that a reader
-months later needs neither the models nor the rows to see why it was taken.
+A Decision carries every number that it is based on and one sentence for each guard, so that months
+later a reader sees why it was made without needing the models or the rows.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from headrace.tasks.metrics.paired import Difference
 
 Numbers = dict[str, float | int | str | None]
 SHOWN = 5
-"""Lost labels that a reason names."""
+"""Maximum number of lost labels that a reason names."""
 
 
 @dataclass(frozen=True)
 class ModelMeasurement:
-    """What was measured of one model on the candidate's test rows."""
+    """Measurements of one model on the candidate's test rows."""
 
     value: float
-    """Of the deciding metric."""
+    """Value of the deciding metric."""
     size_bytes: int | None = None
-    """Of the variant that scores by default."""
+    """Size of the default variant."""
     tokens_per_second: float | None = None
-    """Both models timed in one run on the same rows; None where there was nothing to compare."""
+    """Speed, both models timed in one run on the same rows; None if nothing was compared."""
 
 
 @dataclass(frozen=True)
 class SliceComparison:
-    """The two models on the test rows of one slice."""
+    """Comparison of the two models on the test rows of one slice."""
 
     name: str
     """The column, such as `label` or `length`."""
@@ -43,43 +43,43 @@ class SliceComparison:
     champion: float
     difference: Difference
     small: bool = False
-    """So few rows that chance moves it: its interval counts, at the confidence of a family."""
+    """So few rows that chance moves the value: the interval counts, at a family's confidence."""
 
 
 @dataclass(frozen=True)
 class Guard:
-    """One condition: what was asked, what was found."""
+    """One condition for promotion, and the measurement that it was checked against."""
 
     name: str
     passed: bool
     reason: str
     numbers: Numbers
     asked: bool = True
-    """False where the recipe sets no such limit, or there is nothing to hold it against."""
+    """False if the recipe sets no such limit, or there is nothing to check it against."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """The verdict with its reasons. Promotion needs every guard."""
+    """The verdict with its reasons. Promotion requires that every guard passes."""
 
     promote: bool
     rule: str
     metric: str
     rows: int
-    """Test rows behind every number here."""
+    """Test rows that every number here is based on."""
     candidate: ModelMeasurement
     champion: ModelMeasurement | None
     champion_version: str | None
-    """Of the champion that stood when this was decided, also where it could not be compared."""
+    """Version of the champion at the time, even if it could not be compared."""
     difference: Difference | None
-    """Gain over the champion; above 0 the candidate is better."""
+    """Gain over the champion; above 0, the candidate is better."""
     smallest_detectable: float
-    """The smallest true gain that these rows show with 80% probability."""
+    """Smallest true gain that these rows detect with 80% probability."""
     guards: tuple[Guard, ...]
 
     @property
     def reasons(self) -> list[str]:
-        """Of the guards that were asked for."""
+        """Reasons of the guards that were asked for."""
         return [guard.reason for guard in self.guards if guard.asked]
 
     @property
@@ -102,7 +102,7 @@ class Decision:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON; `from_dict` reads it back."""
+        """Return a JSON-compatible dict; `from_dict` reads it back."""
         return {
             **asdict(self),
             "guards": [asdict(guard) for guard in self.guards],
@@ -142,13 +142,13 @@ def decide(
     higher_is_better: bool = True,
     nothing_to_compare: str | None = None,
 ) -> Decision:
-    """Hold the candidate against the recipe's rules: those that need no champion, if there is none.
+    """Check the candidate against the recipe's rules; without a champion, those that need none.
 
-    `baseline`: a metric and the gain over the TF-IDF baseline in it. `lost_labels`: those that the
-    champion gave rightly and the candidate never gives. `unpaired_detectable` (see
-    tasks/metrics/bootstrap.py) stands in where there is no difference to tell it.
-    `nothing_to_compare`: why there is none though a champion stands, whose version is given.
-    Raises ValueError when a champion comes without a difference to it, or the reverse.
+    `baseline`: a metric and the gain over the TF-IDF baseline in it. `lost_labels`: labels that the
+    champion predicted correctly and the candidate never predicts. `unpaired_detectable` (see
+    tasks/metrics/bootstrap.py) is used if there is no difference to take it from.
+    `nothing_to_compare`: the reason for no comparison although there is a champion, whose version
+    is given. Raises ValueError if a champion comes without a difference to it, or the reverse.
     """
     if (champion is None) != (difference is None):
         raise ValueError("a champion needs a difference, and a difference a champion")
@@ -202,7 +202,7 @@ def _difference(rules: Promote, metric: str, found: Difference | None, detectabl
 
 
 def _blind(rules: Promote, why: str) -> Guard:
-    """The gate where nothing can be compared: without a floor a champion is not replaced."""
+    """Return the guard for an unusable champion: without a floor it is not replaced."""
     reason = f"There was nothing to compare with: {why}."
     if rules.min_value is None:
         reason += (

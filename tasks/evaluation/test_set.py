@@ -1,4 +1,4 @@
-"""The test rows of a prepared artifact, and the slices they are looked at by."""
+"""The test rows of a prepared artifact, and their slices."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 NUMBERS, TEXTS = "outputs.npy", "outputs.json"
 MAX_VALUES = 30
-"""Slices of one column of the recipe's, its most frequent values; every label is one."""
+"""Most slices of one of the recipe's columns, by frequency; every label is a slice."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class TestSet:
     texts: list[str]
     targets: list[Any]
     names: list[str]
-    """What a reader calls each target."""
+    """Name of each target, as shown to a reader."""
     lengths: Array
-    """Tokens, as the candidate's tokenizer counts them."""
+    """Tokens of each text, counted by the candidate's tokenizer."""
     kept: dict[str, list[Any]]
     clusters: Array
-    """(n,) the same for copies of one text, or for the rows of one group."""
+    """(n,) cluster ids, equal for copies of one text, or for the rows of one group."""
 
 
 def read(recipe: Recipe, prepared: Artifact) -> TestSet:
@@ -63,7 +63,7 @@ def read(recipe: Recipe, prepared: Artifact) -> TestSet:
 
 
 def chosen(rows: TestSet, mask: Array) -> TestSet:
-    """Some of the rows. `mask`: (n,) of booleans."""
+    """Return some of the rows. `mask`: (n,) booleans."""
     places = np.flatnonzero(mask).tolist()
 
     def of(column: Any) -> Any:
@@ -75,25 +75,28 @@ def chosen(rows: TestSet, mask: Array) -> TestSet:
 
 
 def answers(objective: AnyObjective, scorer: Scorer, texts: Sequence[str]) -> tuple[Any, Any]:
-    """The scorer's outputs for texts, and what the objective's metrics are computed from."""
+    """Return the scorer's outputs for texts, and the inputs of the objective's metrics."""
     outputs = scorer.outputs(texts, **objective.MEASURE)
     return outputs, objective.to_metric_inputs(scorer.head, outputs)
 
 
 def resampling(recipe: Recipe, rows: TestSet) -> Resampling:
-    """How every interval on these rows is drawn."""
+    """Return the resampling for every interval on these rows."""
     how = recipe.evaluate
     return Resampling(how.resamples, how.confidence, rows.clusters)
 
 
 def wrong(objective: AnyObjective, rows: TestSet, head: Mapping[str, Any]) -> Array | None:
-    """The statistics of a model that gets every row wrong; None where the objective knows none."""
+    """Return the statistics of a model that gets every row wrong; None if unknown."""
     outputs = objective.wrong(rows.targets, head)
     return None if outputs is None else objective.statistics(rows.targets, outputs, head)
 
 
 def write_outputs(folder: Path, outputs: Any) -> None:
-    """For `read_outputs`. Texts as JSON: an array has room for the longest in each row."""
+    """Write outputs for `read_outputs`.
+
+    Texts go to JSON: in an array, each would take as much room as the longest.
+    """
     if isinstance(outputs, list):
         artifacts.write_json(folder / TEXTS, outputs)
     else:
@@ -101,14 +104,14 @@ def write_outputs(folder: Path, outputs: Any) -> None:
 
 
 def read_outputs(folder: Path) -> Any:
-    """What the metrics are computed from: numbers (n, ...), or a list of texts."""
+    """Read the inputs of the metrics: numbers (n, ...), or a list of texts."""
     if (folder / TEXTS).exists():
         return json.loads((folder / TEXTS).read_bytes())
     return np.load(folder / NUMBERS, allow_pickle=False)
 
 
 def check(recipe: Recipe, head: Mapping[str, Any]) -> None:
-    """Raise RecipeError for a metric or a slice that evaluation would look for in vain."""
+    """Raise RecipeError for a metric or a slice column that evaluation would not find."""
     selection.deciding_metric(recipe, head)
     for column in recipe.evaluate.slices:
         if column not in recipe.data.keep:
@@ -118,8 +121,11 @@ def check(recipe: Recipe, head: Mapping[str, Any]) -> None:
 
 
 def slices(recipe: Recipe, rows: TestSet) -> Iterator[tuple[str, str, Array]]:
-    """(column, value, mask (n,)): every label, if there are any; length buckets and values of the
-    recipe's own columns of two rows or more, of such a column the most frequent `MAX_VALUES`.
+    """Yield (column, value, mask (n,)) of each slice.
+
+    Every label is a slice, if the objective has labels and two or more occur. Length buckets and
+    values of the recipe's own columns are slices if they have two rows or more; each of these
+    columns gives at most `MAX_VALUES`, the most frequent.
     """
     if objectives.get(recipe.objective).LABELLED and len(set(rows.names)) > 1:
         yield from _by("label", rows.names, sorted(set(rows.names)))
@@ -131,7 +137,7 @@ def slices(recipe: Recipe, rows: TestSet) -> Iterator[tuple[str, str, Array]]:
 
 
 def left_out(recipe: Recipe, rows: TestSet) -> dict[str, int]:
-    """How many values of a column of the recipe's have no slice, where there are such."""
+    """Count the values without a slice, for each of the recipe's columns that has any."""
     n_left = {
         column: len(set(values)) - len(_frequent(values))
         for column, values in _columns(recipe, rows)
@@ -159,7 +165,7 @@ def _by(
 
 
 def length_bucket(tokens: int) -> str:
-    """`1-16`, `17-32`, `33-64`, ...: the same edges in every run, so that runs compare."""
+    """Return `1-16`, `17-32`, `33-64`, ...: the same edges in every run, so that runs compare."""
     top = 16
     while tokens > top:
         top *= 2

@@ -1,6 +1,6 @@
-"""Which tokens look at which: attention maps of one validation row, for the report.
+"""Attention maps of one validation row, for the report: which token attends to which.
 
-Of modeling's models, which give them on request. Imports torch only inside functions.
+Only headrace.modeling's models return maps on request. Imports torch only inside functions.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ import numpy as np
 from headrace.serving.heads import Ids
 
 MAX_TOKENS = 24
-"""Shown of a text."""
+"""Tokens of a text that are shown."""
 DIGITS, CANDIDATES = 4, 100
 
 
 def of(model: Any, rows: Sequence[Ids], tokenizer: Any) -> dict[str, Any] | None:
-    """The names of the tokens that look and of those looked at, and maps (layers, heads, l, s).
+    """Return the tokens that attend, the tokens attended to, and the maps (layers, heads, l, s).
 
-    Of an encoder-decoder, how what it writes looks at its source. None for a model of which there
-    are none to be had.
+    For an encoder-decoder, generated tokens attend to source tokens. None for a model that does
+    not return maps.
     """
     import torch
 
-    if not type(model).__module__.startswith("modeling."):
+    if not type(model).__module__.startswith("headrace.modeling."):
         return None
-    # One that can be read: in pieces of letters, and neither short nor long.
+    # A readable row: tokens in ASCII, and a length near MAX_TOKENS.
     row = min(
         rows[:CANDIDATES],
         key=lambda one: (
@@ -42,7 +42,7 @@ def of(model: Any, rows: Sequence[Ids], tokenizer: Any) -> dict[str, Any] | None
         if model.config.is_encoder_decoder:
             written = model.generate(ids, max_new_tokens=MAX_TOKENS, num_beams=1, do_sample=False)
             given["decoder_input_ids"] = written[:, :-1]
-            looking = written[0, 1:].tolist()  # each token by what it was chosen from
+            looking = written[0, 1:].tolist()  # each position is named after the token it predicts
         found = model(**given, output_attentions=True)
     maps = found.cross_attentions if model.config.is_encoder_decoder else found.attentions
     shares = np.stack([layer[0].float().cpu().numpy() for layer in maps])

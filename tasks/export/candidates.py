@@ -1,7 +1,7 @@
-"""Try the variants: make each, check its parity, and time those that pass on this device.
+"""Try the variants: build each, check its parity, and time those that pass on this device.
 
-What differs between encoders (encoder_harness.py) and generative models (decoder_harness.py) is
-their ExportHarness: which graphs there are, what is compared with PyTorch, what is timed.
+Encoders (encoder_harness.py) and generative models (decoder_harness.py) have different
+ExportHarnesses, which define the graphs, the comparison with PyTorch and the timed passes.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from headrace.tasks.runtime import hardware
 log = logging.getLogger(__name__)
 
 COMPARED_TOKENS = 1_000
-"""Of one pass that only compares two settings of the same graph."""
+"""Tokens of a pass that only compares two settings of the same graph."""
 SLOW_ON_CPU = ("SkipLayerNormFusion",)
-"""onnxruntime's CPU kernel for it took a quarter of int8 MiniLM's time; Add and
-LayerNormalization by themselves took a third of that."""
+"""Fusions that may be slower than none on a CPU. onnxruntime's CPU kernel for this one took a
+quarter of int8 MiniLM's time; separate Add and LayerNormalization took a third of that."""
 
 
 class ExportRefused(RuntimeError):
-    """A graph that must not be missing does not answer as PyTorch does: nothing is registered."""
+    """A required graph does not answer as PyTorch does: nothing is registered."""
 
 
 @dataclass(frozen=True)
 class CandidateResult:
-    """A variant, as far as it came."""
+    """Result of trying one variant, as far as it got."""
 
     name: str
     reason: str | None
-    """Why it was refused; None for one that is kept."""
+    """Why it was refused; None if it is kept."""
     way: str = ""
     verdict: ParityResult | None = None
     variant: manifest.Variant | None = None
@@ -55,32 +55,32 @@ class CandidateResult:
 
 @dataclass(frozen=True)
 class ExportHarness(ABC):
-    """What every variant of a model is made from and measured with."""
+    """Builds and measures the variants of one model: everything that they have in common."""
 
     agreement_of: ClassVar[str] = "rows"
-    """Of what a verdict's agreement is the share."""
+    """Unit of a verdict's agreement: it is a share of rows or of tokens."""
     recipe: Recipe
     device: Device
-    """`cpu` or `cuda`: where the model is to run."""
+    """`cpu` or `cuda`: where the model will run."""
     threads: int
     head: heads.Head
     settings: dict[str, Any]
-    """What the head knows of the model."""
+    """The head's settings for this model."""
     model: Any
-    """PyTorch's, in fp32."""
+    """The PyTorch model, in fp32."""
     validation: Rows
 
     @abstractmethod
     def names(self) -> list[str]:
-        """The variants to make: fp32, which is the reference, and those asked for, each once."""
+        """Return the variants to build: fp32, the reference, and the requested ones, each once."""
 
     @abstractmethod
     def ways(self, variant: str) -> Sequence[BuildMethod]:
-        """The ways to make a variant, the preferred one first."""
+        """Return the ways to build a variant, the preferred one first."""
 
     @abstractmethod
     def make(self, way: BuildMethod, folder: Path) -> Path:
-        """Write the graphs of a variant; the file that the manifest names."""
+        """Write the graphs of a variant; return the file that the manifest names."""
 
     @abstractmethod
     def verdict(self, runner: Runner, way: BuildMethod) -> ParityResult:
@@ -89,34 +89,35 @@ class ExportHarness(ABC):
     @property
     @abstractmethod
     def reference(self) -> float:
-        """PyTorch's own metric on the validation rows."""
+        """PyTorch's metric on the validation rows."""
 
     @property
     @abstractmethod
     def scale(self) -> float:
-        """The number that a way's golden tolerance is a share of."""
+        """The number that a build method's golden tolerance is a share of."""
 
     @abstractmethod
     def passes(self) -> tuple[dict[str, Callable[[], object]], Callable[[Runner], object], int]:
-        """What is timed: PyTorch's passes by name, one of a runner's, and the tokens of each."""
+        """Return the timed passes: PyTorch's by name, a runner's, and the tokens of each."""
 
     @abstractmethod
     def golden_texts(self) -> list[str]:
-        """Validation rows whose outputs travel with the model."""
+        """Return validation texts whose outputs are stored with the model."""
 
 
 def device() -> Device:
-    """`cuda` where both onnxruntime and PyTorch can use it, else `cpu`."""
+    """Return `cuda` if both onnxruntime and PyTorch can use it, else `cpu`."""
     return "cuda" if cuda_lacks() is None and hardware.device() == "cuda" else "cpu"
 
 
-# --- make and judge -------------------------------------------------------------------------------
+# --- build and check ------------------------------------------------------------------------------
 
 
 def try_variant(bench: ExportHarness, name: str, model: Path) -> CandidateResult:
-    """Make a variant in `model`, in the ways there are, until one passes the gate.
+    """Build a variant in `model`, trying each way in order until one passes the parity check.
 
-    Raises ExportRefused when fp32, or the variant the recipe fixes as the default, does not.
+    Raises ExportRefused if fp32, or the variant that the recipe fixes as the default, does not
+    pass.
     """
     reasons: list[str] = []
     for way in bench.ways(name):
@@ -137,7 +138,7 @@ def try_way(bench: ExportHarness, name: str, way: BuildMethod, model: Path) -> C
     started = time.perf_counter()
     try:
         file = bench.make(way, model / name)
-    except Exception as problem:  # an experimental exporter raises anything
+    except Exception as problem:  # an experimental exporter may raise anything
         log.debug("export: %s cannot be made", name, exc_info=True)
         return CandidateResult(
             name, f"cannot be made: {type(problem).__name__}: {problem}", way.name
@@ -167,7 +168,7 @@ def try_way(bench: ExportHarness, name: str, way: BuildMethod, model: Path) -> C
 def _faster_runner(
     bench: ExportHarness, file: Path, provider: str
 ) -> tuple[tuple[str, ...], Runner]:
-    """The optimizers to leave out, and a runner without them: the faster in a short trial."""
+    """Return the optimizers to disable and a runner without them: the faster in a short trial."""
     if provider != PROVIDERS["cpu"]:
         return (), open_runner(bench, file, provider)
     with_all, without = (open_runner(bench, file, provider, off) for off in ((), SLOW_ON_CPU))
@@ -180,13 +181,13 @@ def _faster_runner(
 def open_runner(
     bench: ExportHarness, file: Path, provider: str, disabled_optimizers: Sequence[str] = ()
 ) -> Runner:
-    """As scoring opens it."""
+    """Open a graph's runner as scoring does."""
     return Runner(
         file,
         bench.head,
         provider=provider,
         max_length=bench.recipe.model.max_length,
-        half=False,  # matters to TensorRT alone
+        half=False,  # matters only to TensorRT
         disabled_optimizers=disabled_optimizers,
         **defaults(provider, type(bench.head)),
     )
@@ -196,7 +197,7 @@ def open_runner(
 
 
 def speeds(bench: ExportHarness, tried: Sequence[CandidateResult]) -> dict[str, float]:
-    """Tokens a second of every kept variant, and of PyTorch as `torch fp32`, `torch bf16`."""
+    """Return tokens per second of every kept variant, and of `torch fp32` and `torch bf16`."""
     passes, of_runner, n_tokens = bench.passes()
     for one in tried:
         if one.reason is None and one.runner:

@@ -1,8 +1,9 @@
-"""The bench of models that write: decoder graphs, compared step by step and text by text.
+"""Export harness for generative models: decoder graphs compared step by step and text by text.
 
-PyTorch writes greedily behind real prompts of mixed lengths. A variant has to give the same logits
-along that way, over prefill and steps; in fp32 it has to write the same texts, token for token; and
-the objective's metric may not drop. torch is there wherever this is imported.
+PyTorch generates greedily from real prompts of mixed lengths. A variant must give the same logits
+along those tokens, in prefill and in steps; in fp32 it must generate the same texts, token for
+token; and the objective's metric may not drop beyond the recipe's limit. Requires torch and
+transformers at import time.
 """
 
 from __future__ import annotations
@@ -45,9 +46,9 @@ COMPARED_ROWS = 32
 TIMED_ROWS = 64
 CALIBRATION_TOKENS = 1024
 INT8 = parity.Tolerance(0.5, 0.1)
-"""Agreement and metric bind first: see gate.INT8."""
+"""Agreement and the metric are the tighter limits: see parity.INT8."""
 Graphs = dict[str, Graph]
-"""By file name."""
+"""The graphs of one model, by file name."""
 
 
 @dataclass(frozen=True)
@@ -55,18 +56,18 @@ class WritingBench(candidates.ExportHarness):
     agreement_of = "tokens"
     head: generation.Head
     graphs: Graphs
-    """In fp32."""
+    """The fp32 graphs."""
     calibration: Sequence[Ids]
     prompts: list[Ids]
     written: ReferenceGeneration
     torch_metric: float
     measure: Callable[[Runner], float]
-    """A variant's metric on them."""
+    """Compute a variant's metric on the validation rows."""
     penalised: ReferenceGeneration | None = None
-    """The same as `written` under the recipe's repetition penalty, where it has one."""
+    """Like `written`, with the recipe's repetition penalty; None if it has none."""
 
     def names(self) -> list[str]:
-        # There is nothing left to fuse, and nothing yet that runs on CUDA.
+        # Nothing is left to fuse, and no variant runs on CUDA yet.
         return [one for one in variants.names(self.recipe.export.variants) if one in VARIANTS]
 
     def ways(self, variant: str) -> list[BuildMethod]:
@@ -160,7 +161,7 @@ class WritingBench(candidates.ExportHarness):
         return [self.validation.texts[i] for i in timing.sample_by_length(lengths, GOLDEN_ROWS)]
 
     def _logits(self, runner: Runner) -> Array:
-        """(rows, STEPS, vocabulary) along PyTorch's tokens."""
+        """Return the graph's logits (rows, STEPS, vocabulary) when it is fed PyTorch's tokens."""
         raw, starts, memory = self.head.begin(runner.session, self.prompts)
         decoder = Decoder(raw, len(starts), max(map(len, starts)) + STEPS, memory)
         found = [decoder.start(starts)]
@@ -170,8 +171,11 @@ class WritingBench(candidates.ExportHarness):
         return np.stack(found, axis=1)
 
     def _other_texts(self, runner: Runner) -> list[str]:
-        """How many texts are not PyTorch's, written greedily, and with the recipe's repetition
-        penalty too; where two tokens are as likely, either will do."""
+        """Return the reasons to refuse: how many greedy texts differ from PyTorch's.
+
+        They are compared with the recipe's repetition penalty too, if it has one. Where two tokens
+        are equally likely within the fp32 tolerance, either is accepted.
+        """
         allowed = parity.FP32.largest * self.scale
         found = [_others(runner, self.prompts, self.written, allowed)]
         if self.penalised is not None:
@@ -217,16 +221,16 @@ EXACTLY: dict[str, Any] = {
     "min_new_tokens": STEPS,
     "max_new_tokens": STEPS,
 }
-"""Greedily, whatever the recipe's options: what only chooses tokens is no matter of the graph."""
+"""Greedy decoding, whatever the recipe's options: choosing tokens does not involve the graph."""
 
 
 def prepare_bench(
     recipe: Recipe, prepared: Artifact, trained: Artifact, folder: Path
 ) -> WritingBench:
-    """Load the model, let PyTorch write, export the graphs."""
+    """Load the model, generate the reference texts with PyTorch, and export the graphs."""
     import torch
 
-    where: Device = "cpu"  # its graphs run nowhere else
+    where: Device = "cpu"  # decoder graphs run on the CPU only
     torch.set_num_threads(threads := granted_cores())
     pad_id = torch_reference.pad_id(prepared)
     model = torch_reference.load_model(recipe, prepared, trained, where)
@@ -273,7 +277,7 @@ def prepare_bench(
 
 
 def check_positions(settings: Mapping[str, Any]) -> None:
-    """Raise RecipeError for a model that could not write what its gate compares."""
+    """Raise RecipeError for a model with too few positions for the parity check."""
     if settings["context"] <= STEPS:
         raise RecipeError(
             f"the model has positions for {settings['context']} tokens; its gate compares {STEPS} "
@@ -282,7 +286,7 @@ def check_positions(settings: Mapping[str, Any]) -> None:
 
 
 def settings_of(model: Any) -> dict[str, Any]:
-    """What a head has to know of a model that writes."""
+    """Return the head settings of a generative model: end tokens, context and start token."""
     generation, config = model.generation_config, model.config
     ends = generation.eos_token_id if generation.eos_token_id is not None else config.eos_token_id
     found = {
@@ -302,10 +306,10 @@ def settings_of(model: Any) -> dict[str, Any]:
 
 
 def _prompts(rows: Sequence[Ids], head: heads.Head) -> list[Ids]:
-    """The starts of some rows: of every length, and such that there is room behind them."""
+    """Return the beginnings of rows of every length, with room for STEPS tokens behind each."""
     lengths = np.array([len(row) for row in rows])
     chosen = [rows[i] for i in timing.sample_by_length(lengths, COMPARED_ROWS)]
-    if "start" in head.settings:  # an encoder reads them whole
+    if "start" in head.settings:  # an encoder reads whole rows
         return chosen
     most = head.settings["context"] - STEPS
     shares = np.linspace(0.1, 0.9, len(chosen))
@@ -316,7 +320,11 @@ def _prompts(rows: Sequence[Ids], head: heads.Head) -> list[Ids]:
 
 
 class _Feeds:
-    """Inputs of the graphs for calibration: training rows as they are read, and what is written."""
+    """Calibration inputs of the graphs, from training rows.
+
+    A causal decoder reads the rows themselves; a decoder with an encoder reads the texts that
+    PyTorch generates from them.
+    """
 
     def __init__(self, head: heads.Head, model: Any, graphs: Graphs, rows: Sequence[Ids]) -> None:
         self._head, self._graphs, self._rows = head, graphs, rows

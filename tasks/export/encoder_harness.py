@@ -1,4 +1,4 @@
-"""The bench of models that read: one forward pass from tokens to logits.
+"""Export harness for encoders: one forward pass from tokens to logits.
 
 Imports torch only inside functions.
 """
@@ -36,16 +36,17 @@ from headrace.tasks.runtime.artifacts import Artifact
 
 GOLDEN_ROWS, GOLDEN_WINDOWS = 32, 2
 SETTLING_ROWS = 2_000
-"""Validation rows by which an objective chooses what it settles behind training."""
+"""Validation rows on which an objective calibrates its head after training."""
 CHARS_A_TOKEN = 64
-"""More than they have on average, whatever the language."""
+"""More characters than a token has on average in any language."""
 TIMED_TOKENS: dict[Device, int] = {"cpu": 5_000, "cuda": 100_000}
-"""Of one pass: on 2 cores a second of PyTorch, a quarter of a second of int8 MiniLM."""
+"""Tokens of one timed pass; 5,000 on 2 cores are a second of PyTorch, a quarter of a second of
+int8 MiniLM."""
 
 
 @dataclass(frozen=True)
 class ReadTexts:
-    """What rows' outputs mean to a head: a gate.Texts."""
+    """Interpret the outputs of rows with a head: a parity.OutputAdapter."""
 
     recipe: Recipe
     head: Head
@@ -83,10 +84,10 @@ class ReadTexts:
 @dataclass(frozen=True)
 class ReadingBench(candidates.ExportHarness):
     torch: dict[str, Run]
-    """PyTorch itself: `fp32`, and `bf16` where the hardware has it."""
+    """PyTorch's forward pass by precision: `fp32`, and `bf16` where the hardware supports it."""
     source: variants.Source
     rows: list[Ids]
-    """The validation rows' windows, and one of the maximum length after them."""
+    """Windows of the validation rows, followed by one of the maximum length."""
     judge: parity.ParityCheck
     reader: Reader
 
@@ -101,7 +102,7 @@ class ReadingBench(candidates.ExportHarness):
 
     def verdict(self, runner: Runner, way: variants.BuildMethod) -> ParityResult:
         def outputs(rows: Sequence[Ids]) -> Sequence[Array]:
-            # Of one batch, whatever its size (where no padding can be, in pieces of one length).
+            # One batch of any size; a graph without a mask splits it into rows of one length.
             return runner.run(rows, token_budget=NO_LIMIT)
 
         return self.judge.verdict(
@@ -127,10 +128,11 @@ class ReadingBench(candidates.ExportHarness):
         return torch, lambda runner: runner.run(rows), sum(lengths)
 
     def golden_texts(self) -> list[str]:
-        """Of neighbours in length, the text whose two largest outputs lie farthest apart.
+        """Return, per group of texts of similar length, the one with the largest margin.
 
-        A near tie may fall the other way on another machine though nothing is wrong there. They are
-        run whenever the model is opened: of a long text there are its first windows.
+        The margin is the gap between a text's two largest outputs: a near tie may tip the other way
+        on another machine although nothing is wrong there. The texts run whenever the model is
+        opened, so a long text is cut to its first windows.
         """
         lengths = np.array([one.n_tokens for one in self.validation.documents])
         by_length = timing.sample_by_length(lengths, len(lengths))
@@ -140,7 +142,7 @@ class ReadingBench(candidates.ExportHarness):
         return [self._start(text) for text in chosen]
 
     def _margins(self) -> Iterator[float]:
-        """Of each text's first windows."""
+        """Yield the smallest margin in each text's first windows."""
         outputs, done = self.judge.in_row_order(self.judge.expected), 0
         for document in self.validation.documents:
             first = document.first(GOLDEN_WINDOWS)
@@ -160,9 +162,9 @@ class ReadingBench(candidates.ExportHarness):
 def prepare_bench(
     recipe: Recipe, prepared: Artifact, trained: Artifact, folder: Path
 ) -> ReadingBench:
-    """Load the model, let PyTorch answer, export the plain graph.
+    """Load the model, compute PyTorch's answers, and export the plain graph.
 
-    `folder`: of the exported model; gets the graph that pools windows, where that was learned.
+    `folder`: the exported model's; gets the graph that pools windows, if pooling was learned.
     """
     import torch
 
@@ -213,7 +215,7 @@ def prepare_bench(
 
 
 def _settled(recipe: Recipe, prepared: Artifact, head: Head, run: Run) -> dict[str, Any]:
-    """What the head knows, with what its objective chooses on the validation rows."""
+    """Return the head's settings, calibrated by its objective on the validation rows."""
     objective = objectives.get(recipe.objective)
     if type(objective).calibrate_head is Objective.calibrate_head:
         return dict(head.settings)

@@ -1,9 +1,10 @@
-"""Export: from the trained PyTorch model to a model folder that serving can open.
+"""Export a trained PyTorch model to a model folder that serving can open.
 
-Every ONNX variant has to pass the parity check (parity.py) on validation rows; test rows stay for
-the decision. Those that pass are timed on this device, and the fastest becomes the default. Fails
-closed: without a plain fp32 graph that agrees with PyTorch there is no model folder at all.
-Read in this order: variants.py, parity.py, candidates.py. Imports torch only inside functions.
+Every ONNX variant must pass the parity check (parity.py) on validation rows; test rows are kept for
+the promotion decision. Variants that pass are timed on this device, and the fastest becomes the
+default. The export fails closed: without a plain fp32 graph that agrees with PyTorch, it makes no
+model folder. Read in this order: variants.py, parity.py, candidates.py. Imports torch only inside
+functions.
 """
 
 from __future__ import annotations
@@ -36,15 +37,17 @@ __all__ = ["ExportRefused", "export"]
 TABLE = "variants.json"
 ATTENTION = "attention.json"
 WINDOWS_CHUNK_ROWS = 500
-"""Texts that are read in windows are long."""
+"""Default `chunk_rows` for texts that are read in windows: they are long."""
 
 
 def export(recipe: Recipe, prepared: Artifact, trained: Artifact) -> Artifact:
-    """The model folder (`model/`), the table of all variants tried (variants.json), and how the
-    model's tokens look at each other (attention.json).
+    """Build the artifact of an exported model.
 
-    Raises ExportRefused when fp32, or the variant that the recipe fixes as the default, fails the
-    gate; RecipeError for a metric or a default that cannot be.
+    It has the model folder (`model/`), the table of all variants tried (variants.json) and the
+    attention maps (attention.json).
+
+    Raises ExportRefused if fp32, or the variant that the recipe fixes as the default, fails the
+    parity check; RecipeError for an invalid metric or default.
     """
     check(recipe, prepared)
     return artifacts.make(
@@ -67,7 +70,7 @@ def export(recipe: Recipe, prepared: Artifact, trained: Artifact) -> Artifact:
 
 
 def check(recipe: Recipe, prepared: Artifact) -> None:
-    """Raise RecipeError for a metric or a default that cannot be."""
+    """Raise RecipeError for an invalid metric or default."""
     selection.deciding_metric(recipe, prepared.facts["head"])
     default, asked = recipe.export.default, variants.names(recipe.export.variants)
     if default not in ("fastest", *asked):
@@ -78,7 +81,7 @@ def check(recipe: Recipe, prepared: Artifact) -> None:
 
 
 def _onnxruntime() -> str:
-    """The distribution that brings onnxruntime: one for CUDA, one without."""
+    """Return the distribution that onnxruntime comes from: with CUDA or without."""
     try:
         importlib.metadata.version("onnxruntime-gpu")
     except importlib.metadata.PackageNotFoundError:
@@ -87,7 +90,7 @@ def _onnxruntime() -> str:
 
 
 def _bench_module(recipe: Recipe) -> str:
-    """The module whose `prepare_bench` is for models of this kind."""
+    """Return the module whose `prepare_bench` handles models of this kind."""
     generates = objectives.get(recipe.objective).GENERATES
     return f"{__package__}.{'decoder_harness' if generates else 'encoder_harness'}"
 
@@ -135,7 +138,7 @@ def _attention(bench: ExportHarness, prepared: Artifact) -> dict[str, Any] | Non
 def _manifest(
     bench: ExportHarness, tried: Sequence[CandidateResult], speeds: Mapping[str, float]
 ) -> manifest.Manifest:
-    """All but what is known of the data and of where the model comes from."""
+    """Return the manifest without the data profile and the model's lineage."""
     recipe = bench.recipe
     kept = [
         replace(one.variant, measured={**_measured(one, speeds), "device": bench.device})
@@ -178,7 +181,7 @@ def _lineage(recipe: Recipe, prepared: Artifact, trained: Artifact) -> dict[str,
 
 
 def _write_golden(bench: ExportHarness, model: Path, whole: manifest.Manifest) -> None:
-    """Rows over all lengths with each variant's outputs, computed as the scorer will check them."""
+    """Write texts of all lengths with each variant's outputs, as the scorer will check them."""
     texts = bench.golden_texts()
     golden.write(
         model,
@@ -215,7 +218,7 @@ def _measured(one: CandidateResult, speeds: Mapping[str, float]) -> dict[str, An
 
 
 def _torch_row(bench: ExportHarness, speeds: Mapping[str, float]) -> dict[str, Any]:
-    """PyTorch's own speed (fp32, and bf16 or None) and metric, from the same run."""
+    """Return PyTorch's speed (fp32, and bf16 or None) and metric, from the same run."""
     bf16 = speeds.get("torch bf16")
     return {
         "tokens_per_second": round(speeds["torch fp32"], 1),

@@ -1,9 +1,9 @@
 """The parity check: a graph is kept only if its outputs match PyTorch's on real rows.
 
-Each graph runs the same batches as the PyTorch model: all rows as scoring would put them
-together, short rows beside long ones (so that padding, and with it a wrong mask, shows), single
-rows, and rows of the maximum length. Of texts that are read in windows a row is a window; what the
-windows' outputs become is checked too. Rows in, a ParityResult out; reads and writes nothing.
+Each graph runs the same batches as the PyTorch model: all rows batched as in scoring, short rows
+beside long ones (so that padding, and with it a wrong mask, shows), single rows, and rows of the
+maximum length. If texts are read in windows, a row is a window, and the texts' pooled outputs are
+checked too. Takes rows and gives a ParityResult; reads and writes no files.
 """
 
 from __future__ import annotations
@@ -21,63 +21,68 @@ from headrace.serving.heads import Ids
 from headrace.serving.runtime.batching import plan_batches
 
 Run = Callable[[Sequence[Ids]], Sequence[Array]]
-"""One batch of unpadded rows, each (length,), to the model's output of each, (...)."""
+"""Maps one batch of unpadded rows, each (length,), to the model's output for each, (...)."""
 Outputs = Mapping[str, Sequence[Array]]
-"""By kind of batch, those of all its rows, in the batches' order."""
+"""The outputs of all rows by kind of batch, in the order of the batches."""
 Batches = list[NDArray[np.int64]]
 
 MIXED_ROWS = 7
-"""Rows of a batch of mixed lengths: odd, and unlike the batch the graph was exported with."""
+"""Rows per batch of mixed lengths: odd, and unlike the batch the graph was exported with."""
 MIXED_BATCHES = 10
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far outputs may lie from PyTorch's, as a share of PyTorch's largest output."""
+    """Allowed difference from PyTorch's outputs, as a share of PyTorch's largest output."""
 
     largest: float
-    """Of any one output."""
+    """Limit for every single output."""
     mean: float
-    """Of all outputs of one kind of batch."""
+    """Limit for the mean over all outputs of one kind of batch."""
 
 
 FP32 = Tolerance(1e-4, 1e-5)
-"""The same sums in another order: 1e-6 measured on MiniLM. A weight matrix off by 1% is above."""
+"""Sums in another order: 1e-6 measured on MiniLM. A weight matrix off by 1% exceeds it."""
 TF32 = Tolerance(1e-2, 2e-3)
-"""CUDA multiplies fp32 in TF32, whose 10 bits of mantissa err by 1e-3 a product."""
+"""CUDA multiplies fp32 in TF32: 10 bits of mantissa, an error of 1e-3 per product."""
 FP16 = Tolerance(3e-2, 5e-3)
-"""10 bits of mantissa as well, and every intermediate result rounded to them."""
+"""10 bits of mantissa as in TF32, and every intermediate result is rounded to them."""
 INT8 = Tolerance(0.4, 0.06)
-"""MiniLM on two sets: 0.22 and 0.04 at most, and without a mask 0.57 and 0.08 at least. Agreement
-and metric bind first; this sees a wrong graph whose decisions were lucky."""
+"""MiniLM on two data sets: 0.22 and 0.04 at most, and without a mask 0.57 and 0.08 at least.
+Agreement and the metric are the tighter limits; this catches a wrong graph that decides right by
+luck."""
 
 
 @dataclass(frozen=True)
 class ParityResult:
-    """What the gate measured of one graph; nothing when its outputs could not be compared."""
+    """Parity check of one graph; no measurements if its outputs could not be compared."""
 
     reason: str | None
-    """Why it is refused; None when it passed."""
+    """Why it is refused; None if it passed."""
     agreement: float | None
-    """Share of rows decided as PyTorch decides, over all batches that hold rows to be judged."""
+    """Share of decisions that equal PyTorch's.
+
+    For an encoder, over the texts and the rows of `mixed` batches; for a generative model, over
+    the tokens.
+    """
     metric: float | None
-    """The objective's metric on the rows, batched as for scoring."""
+    """The objective's metric on the rows, batched as in scoring."""
     max_logit_difference: float | None
-    """From PyTorch, over all batches."""
+    """Largest difference from PyTorch, over all batches."""
 
 
 def plan(
     rows: Sequence[Ids], longest: Ids, *, token_budget: int
 ) -> tuple[list[Ids], dict[str, Batches]]:
-    """The rows with `longest` (a row of the maximum length) added, and the batches to compare.
+    """Return the rows with `longest` (of the maximum length) appended, and the batches to compare.
 
-    Batches are arrays of indices into those rows. `scoring` holds every row but the added one
-    just once, in batches of `token_budget` tokens, as a job would run them.
+    Batches are arrays of indices into the returned rows. `scoring` holds every row except the
+    appended one exactly once, in batches of `token_budget` tokens, as a job would run them.
     """
     lengths = [len(row) for row in rows]
     by_length = np.argsort(lengths, kind="stable")
     step = max(1, len(rows) // MIXED_ROWS)
-    # Every step-th row by length: each of these batches spans the shortest to the longest.
+    # Every step-th row by length: each batch ranges from the shortest rows to the longest.
     mixed = [by_length[start::step] for start in range(min(step, MIXED_BATCHES))]
     added = np.array([len(rows)])
     return [*rows, longest], {
@@ -89,7 +94,7 @@ def plan(
 
 
 def run_all(run: Run, rows: Sequence[Ids], batches: Mapping[str, Batches]) -> Outputs:
-    """Outputs of every kind of batch."""
+    """Run every kind of batch and return the outputs."""
     return {
         kind: [output for batch in some for output in run([rows[i] for i in batch])]
         for kind, some in batches.items()
@@ -97,56 +102,56 @@ def run_all(run: Run, rows: Sequence[Ids], batches: Mapping[str, Batches]) -> Ou
 
 
 class OutputAdapter(Protocol):
-    """What rows' outputs mean; the texts are those of which the rows are the windows."""
+    """Interprets the outputs of rows, which are the windows of texts."""
 
     def together(self, outputs: Sequence[Array]) -> Any:
-        """The outputs of all rows, in their order, to those of the texts."""
+        """Turn the outputs of all rows, in row order, into outputs of the texts."""
 
     def alone(self, rows: Sequence[int], outputs: Sequence[Array]) -> Any:
-        """The outputs of some rows, each to that of its window alone."""
+        """Turn the outputs of some rows into outputs of windows, each by itself."""
 
     def decide(self, outputs: Any) -> Sequence[Any]:
-        """Outputs of n texts or windows to n decisions."""
+        """Turn the outputs of n texts or windows into n decisions."""
 
     def agrees(self, decision: Any, other: Any) -> bool:
-        """Whether two decisions are the same."""
+        """True if two decisions are the same."""
 
     def numbers(self, outputs: Any) -> Array:
-        """Outputs to what can be compared."""
+        """Turn outputs into numbers that can be compared."""
 
     def measure(self, outputs: Any) -> float:
-        """Outputs of the texts to the objective's metric."""
+        """Compute the objective's metric from the outputs of the texts."""
 
 
 @dataclass(frozen=True)
 class ParityCheck:
-    """PyTorch's answers, and what may differ from them."""
+    """PyTorch's answers, and the limits for differences from them."""
 
     batches: Mapping[str, Batches]
     expected: Outputs
-    """PyTorch's, as `run_all` gives them."""
+    """PyTorch's outputs, as `run_all` gives them."""
     expected_texts: Any
-    """What PyTorch makes of them."""
+    """PyTorch's outputs of whole texts, made from `expected`."""
     texts: OutputAdapter
-    """How scoring puts windows together."""
+    """Merges windows as scoring does."""
     limits: Gate
     higher_is_better: bool = True
     compares_texts: bool = False
-    """Putting together is a graph too."""
+    """True if windows are pooled by a graph: the outputs of whole texts are compared too."""
 
     @property
     def scale(self) -> float:
-        """PyTorch's largest output: what a tolerance is a share of."""
+        """PyTorch's largest output; tolerances are shares of it."""
         return max(float(np.abs(one).max()) for some in self.expected.values() for one in some)
 
     def in_row_order(self, outputs: Outputs) -> list[Array]:
-        """Outputs of the `scoring` batches."""
+        """Return the outputs of the `scoring` batches in row order."""
         order = np.argsort(np.concatenate(self.batches["scoring"]))
         return [outputs["scoring"][i] for i in order]
 
     @property
     def reference(self) -> float:
-        """PyTorch's own metric."""
+        """PyTorch's metric."""
         return self.texts.measure(self.expected_texts)
 
     def verdict(self, found: Outputs, tolerance: Tolerance) -> ParityResult:
@@ -174,8 +179,8 @@ class ParityCheck:
             )
         metric, reference = self.texts.measure(texts), self.reference
         drop = reference - metric if self.higher_is_better else metric - reference
-        drop = round(drop, 9)  # 1 - 0.95 is a little more than 0.05
-        if not drop <= self.limits.max_metric_drop:  # nor is it where it is no number
+        drop = round(drop, 9)  # in floating point, 1 - 0.95 is a little more than 0.05
+        if not drop <= self.limits.max_metric_drop:  # refuses NaN too
             reasons.append(
                 f"metric {metric:.4f} after PyTorch's {reference:.4f}, a loss of {drop:.4f}; "
                 f"allowed are {self.limits.max_metric_drop:g}"
@@ -203,7 +208,7 @@ def _difference(
         ("largest", float(difference.max()), tolerance.largest),
         ("mean", float(difference.mean()), tolerance.mean),
     ):
-        if not value <= allowed:  # nor is it where it is no number
+        if not value <= allowed:  # refuses NaN too
             return (
                 f"outputs of {kind} batches differ from PyTorch's by {value:.2g} of the "
                 f"largest output ({what}); allowed are {allowed:g}"

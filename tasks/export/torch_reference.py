@@ -1,4 +1,4 @@
-"""PyTorch's own answers: what an exported graph is compared with, and the rows to compare on.
+"""PyTorch's answers, which exported graphs are compared with, and the rows to compare on.
 
 Imports torch, transformers and datasets only inside functions.
 """
@@ -25,12 +25,12 @@ from headrace.tasks.export.parity import Run
 from headrace.tasks.runtime.artifacts import Artifact
 
 MOST_TOKENS = 1_000_000
-"""Of texts that are read in windows: minutes of PyTorch on two cores."""
+"""Limit for texts that are read in windows: minutes of PyTorch on two cores."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of one split, in its order."""
+    """Rows of one split, in the split's order."""
 
     texts: list[str]
     documents: list[Document]
@@ -38,12 +38,12 @@ class Rows:
 
     @property
     def ids(self) -> list[Ids]:
-        """Of every window, (length,): of texts that are read in one, the text's."""
+        """Token ids of every window, each (length,); a text that is not split is one window."""
         return [window for one in self.documents for window in one.windows]
 
 
 def load_model(recipe: Recipe, prepared: Artifact, trained: Artifact, device: str) -> Any:
-    """The trained model for inference in fp32."""
+    """Load the trained model for inference in fp32."""
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
@@ -55,7 +55,7 @@ def load_model(recipe: Recipe, prepared: Artifact, trained: Artifact, device: st
 def load_reader(
     recipe: Recipe, prepared: Artifact, trained: Artifact, device: str
 ) -> tuple[Any, Any]:
-    """The trained model that gives logits of a window, and what pools them where it is a choice."""
+    """Load the trained model of single windows, and its pool; None if windows are not pooled."""
     model = load_model(recipe, prepared, trained, device)
     if not recipe.long_text.in_windows or objectives.get(recipe.objective).TOKEN_LABELS:
         return model, None
@@ -68,7 +68,7 @@ def load_reader(
 
 
 def as_pool(pool: Any) -> Pool | None:
-    """PyTorch's way to pool as serving has it."""
+    """Wrap a PyTorch pool as a serving Pool."""
     import torch
 
     def pooled(outputs: Array) -> Array:
@@ -87,7 +87,7 @@ def in_bf16(model: Any) -> Any:
 
 
 def runner(model: Any, *, pad_id: int) -> Run:
-    """One forward pass of a batch: the logits of each row as float32."""
+    """Return a function that runs one batch: each row's logits as float32."""
     import torch
 
     def run(rows: Sequence[Ids]) -> list[Array]:
@@ -97,13 +97,16 @@ def runner(model: Any, *, pad_id: int) -> Run:
         found = logits.float().cpu().numpy()
         if found.ndim == 2:
             return list(found)
-        return [one[: len(row)] for row, one in zip(rows, found, strict=True)]  # of each token
+        return [one[: len(row)] for row, one in zip(rows, found, strict=True)]  # per token
 
     return run
 
 
 def read_rows(recipe: Recipe, prepared: Artifact, split: str, n_rows: int) -> Rows:
-    """At most `n_rows` rows of a split, of every length; in windows as many as have MOST_TOKENS."""
+    """Read at most `n_rows` rows of a split, of every length.
+
+    Of texts that are read in windows, at most about MOST_TOKENS tokens are read.
+    """
     from datasets import load_from_disk
 
     stored = load_from_disk(str(prepared.path / split)).with_format("arrow")

@@ -1,9 +1,9 @@
 """The ONNX graphs of a model: one function per variant.
 
-PyTorch is exported once, to the plain fp32 graph; every other variant is made from that graph,
-which takes seconds rather than the exporter's ten. What is exported is one forward pass from
-`input_ids` and `attention_mask` to `logits`, all an encoder has; an objective whose graphs are
-others (a generator's decode step) gets its own `plain` here.
+PyTorch is exported once, to the plain fp32 graph; every other variant is built from that graph in
+a few seconds, where the exporter takes ten. The plain graph is one forward pass from `input_ids`
+and `attention_mask` to `logits`, which is all that an encoder has; graphs/decoder_step.py exports
+the graphs of generative models.
 
 Imports torch, transformers and onnx only inside functions.
 """
@@ -27,20 +27,21 @@ log = logging.getLogger(__name__)
 INPUTS = ("input_ids", "attention_mask")
 OUTPUT = "logits"
 INT8_GOLDEN = 0.05
-"""The same integers everywhere, but fp32 between them rounds differently with the instruction set
-and now and then tips one over. Products that saturate would be far above this."""
+"""Golden tolerance of int8. The integers are the same on every machine, but the fp32 between them
+rounds differently by instruction set and now and then tips an integer over. Products that saturate
+would be far above this."""
 GPU: tuple[Device, ...] = ("cuda", "tensorrt")
-"""For graphs of ONNX's own operators: TensorRT knows none of those that fusing puts in."""
+"""Devices for graphs of standard ONNX operators; TensorRT has none of those that fusing adds."""
 CALIBRATION_TOKENS = 1024
 """Tokens of a calibration batch, padding included."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """What variants are made from."""
+    """The inputs that variants are built from."""
 
     graph: Graph
-    """The plain fp32 graph. Copied, never changed."""
+    """The plain fp32 graph; copied, never changed."""
     device: Device
     """`cpu` or `cuda`: where the model will run."""
     calibration: Sequence[Ids]
@@ -50,13 +51,13 @@ class Source:
 
 @dataclass(frozen=True)
 class BuildMethod:
-    """One way to make a variant. A variant with several takes the first that passes the gate."""
+    """One way to build a variant; the first way that passes the parity check is used."""
 
     name: str
     make: Callable[[Any], Any]
-    """Of a bench's source, its graphs: here a Source and a Graph."""
+    """Build the graphs from a harness's source: here a Graph from a Source."""
     devices: tuple[Device, ...]
-    """Devices it may be made for and run on, best first."""
+    """Devices it may be built for and run on, best first."""
     tolerance: parity.Tolerance
     golden: float
     """Share of the largest output by which its golden outputs may differ on another machine."""
@@ -67,12 +68,12 @@ class BuildMethod:
 
 
 def names(asked: Sequence[str]) -> list[str]:
-    """The variants to make: fp32, which is the reference, and those asked for, each once."""
+    """Return the variants to build: fp32, the reference, and the requested ones, each once."""
     return list(dict.fromkeys(["fp32", *asked]))
 
 
 def ways(variant: str, device: Device) -> list[BuildMethod]:
-    """The ways to make a variant, the preferred one first."""
+    """Return the ways to build a variant, the preferred one first."""
     exact = parity.TF32 if device == "cuda" else parity.FP32
     return {
         "fp32": [
@@ -83,9 +84,9 @@ def ways(variant: str, device: Device) -> list[BuildMethod]:
         "fp16_plain": [
             BuildMethod("plain", fp16_plain, GPU, parity.FP16, golden=parity.FP16.largest)
         ],
-        # Static first: its scales are fixed, so that a row's result does not depend on the rows
-        # that happen to share its batch. Weights of 7 bits before 8: as near to PyTorch (what is
-        # lost is lost with the activations), and a quarter faster on CPUs without VNNI.
+        # Static first: its scales are fixed, so a row's result does not depend on the other rows
+        # of its batch. 7-bit weights before 8-bit: as close to PyTorch (the loss comes from the
+        # activations), and a quarter faster on CPUs without VNNI.
         "int8": [
             BuildMethod("static", int8_static, ("cpu",), parity.INT8, golden=INT8_GOLDEN),
             BuildMethod(
@@ -102,8 +103,8 @@ def ways(variant: str, device: Device) -> list[BuildMethod]:
 def plain(model: Any, *, max_length: int) -> Graph:
     """Export a transformers model (in eval mode, fp32) with dynamic batch and length.
 
-    The sample has two rows, and lengths over 1, because torch.export takes a 0 or 1 for a
-    constant; its mask has zeros, because the exporter drops a mask of all ones from the graph.
+    The sample has two rows and lengths over 1, because torch.export takes 0 or 1 for a constant.
+    Its mask has zeros, because the exporter drops a mask of all ones from the graph.
     """
     import torch
     from torch.export import Dim
@@ -126,7 +127,7 @@ def plain(model: Any, *, max_length: int) -> Graph:
 
 
 def pooling(pool: Any) -> Graph:
-    """The graph that makes a text's logits (k,) of its windows' vectors (windows, width)."""
+    """Export the graph from a text's window vectors (windows, width) to its logits (k,)."""
     import torch
     from torch.export import Dim
 
@@ -151,7 +152,7 @@ def plain_copy(source: Source) -> Graph:
 
 
 def fused(source: Source) -> Graph:
-    """onnxruntime's own operators for the device."""
+    """Fuse the graph into onnxruntime's own operators for the device."""
     from transformers.exporters.onnxruntime_fusions import fuse_for_onnxruntime
 
     if source.device == "cpu":
@@ -166,10 +167,10 @@ def fused(source: Source) -> Graph:
 
 
 def cpu_graph(source: Source) -> Graph:
-    """What a CPU runs fastest and computes the same: attention fused, nothing computed in vain.
+    """Return the fastest equivalent graph for a CPU: fused attention, no unused rows.
 
-    Not transformers' fusions for the CPU: they leave the attentions in pieces, and bake in
-    operators that are slower there than what they replace.
+    transformers' fusions for the CPU are not used: they leave attentions unfused, and insert
+    operators that are slower on a CPU than the ones they replace.
     """
     graph = source.graph.clone()
     attention_fusion.fuse(graph)
@@ -178,12 +179,12 @@ def cpu_graph(source: Source) -> Graph:
 
 
 def fp16(source: Source) -> Graph:
-    """Fused for CUDA, weights and arithmetic in half precision; inputs and outputs as they were."""
+    """Fuse for CUDA, with half-precision weights and arithmetic; inputs and outputs stay fp32."""
     return _half(fused(source))
 
 
 def fp16_plain(source: Source) -> Graph:
-    """The same of the plain graph, for TensorRT, which fuses by itself."""
+    """Convert the plain graph to half precision, for TensorRT, which fuses by itself."""
     return _half(source.graph)
 
 
@@ -195,19 +196,19 @@ def _half(graph: Graph) -> Graph:
         proto = convert_float_to_float16(
             onnx_ir.to_proto(graph),
             keep_io_types=True,
-            disable_shape_infer=True,  # the shapes stand there, and it trips over fused operators
+            disable_shape_infer=True,  # it fails on fused operators; the graph has its shapes
         )
     return stripped(onnx_ir.from_proto(proto))
 
 
 def int8_dynamic(source: Source) -> Graph:
-    """int8 weights; activations scaled batch by batch."""
+    """Quantize weights to int8, with activation scales computed for each batch."""
     with quiet():
         return stripped(quantization.dynamic(cpu_graph(source)))
 
 
 def int8_static(source: Source, *, weight_bits: int = 7) -> Graph:
-    """int8 weights; activations scaled as the training rows need."""
+    """Quantize weights to int8, with activation scales calibrated on training rows."""
     graph = cpu_graph(source)
     with quiet():
         feeds = _calibration(source, graph)
@@ -215,15 +216,15 @@ def int8_static(source: Source, *, weight_bits: int = 7) -> Graph:
 
 
 def int8_static_8_bits(source: Source) -> Graph:
-    """int8_static with the finest weights there are, 8 bits for 7."""
+    """Quantize as int8_static does, with the finest weights: 8 bits instead of 7."""
     return int8_static(source, weight_bits=8)
 
 
-# --- their parts ----------------------------------------------------------------------------------
+# --- helpers --------------------------------------------------------------------------------------
 
 
 def _calibration(source: Source, graph: Graph) -> Iterator[dict[str, Ids]]:
-    """The calibration rows as the graph's inputs, in batches."""
+    """Yield batches of calibration rows as inputs of the graph."""
     names = [value.name for value in graph.graph.inputs]
     one_length, lengths = (
         attention_fusion.MASK not in names,

@@ -1,12 +1,12 @@
-"""How sure a number measured on test rows is: bootstrap intervals (Efron and Tibshirani 1993).
+"""Bootstrap confidence intervals of metrics on test rows (Efron and Tibshirani 1993).
 
-Every metric is a function of sums of per-row statistics, so drawing n rows with replacement is
-drawing how often each row counts. Rows with equal statistics are interchangeable: the counts are
-drawn for the distinct ones only, which is the same distribution and far less work (a classifier
-with k labels has at most k² of them, however many rows it was tested on).
+Every metric is a function of sums of per-row statistics, so sampling n rows with replacement is
+sampling how often each row counts. Rows with equal statistics are interchangeable: counts are
+sampled for the distinct rows only, which is the same distribution and far less work (a classifier
+with k labels has at most k² distinct rows, however many rows it was tested on).
 
-Rows that are copies of one text, or of one group, are no independent evidence: they are drawn
-together, as a cluster (Davison and Hinkley 1997, section 3.8).
+Rows that are copies of one text, or belong to one group, are not independent evidence: they are
+sampled together, as a cluster (Davison and Hinkley 1997, section 3.8).
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from headrace.serving.arrays import Array
 from headrace.tasks.metrics.metric import Metric
 
 POWER = 0.8
-"""Chance of showing a difference of the size called the smallest detectable one."""
+"""Probability of showing a difference of the smallest detectable size."""
 BLOCK = 4_000_000
-"""Counts held at once (32 MB)."""
+"""Counts held in memory at a time (32 MB)."""
 
 
 @dataclass(frozen=True)
@@ -38,23 +38,23 @@ class Interval:
 
 @dataclass(frozen=True)
 class Resampling:
-    """How test rows are drawn anew, the same for every number that is measured on them."""
+    """Settings for resampling test rows, the same for every number measured on them."""
 
     resamples: int = 2000
     confidence: float = 0.95
     clusters: Array | None = None
-    """(n_rows,) the cluster of each row; None where every row stands for itself."""
+    """(n_rows,): the cluster of each row; None if every row is its own cluster."""
     seed: int = 0
 
     def among(self, mask: Array) -> Resampling:
-        """The resampling of some of the rows. `mask`: (n_rows,)."""
+        """Return the settings for some of the rows. `mask`: (n_rows,)."""
         return self if self.clusters is None else replace(self, clusters=self.clusters[mask])
 
 
 def bootstrap(
     statistics: Array, metrics: Mapping[str, Metric], how: Resampling
 ) -> dict[str, Interval]:
-    """An interval for each metric. `statistics`: (n_rows, n_statistics), one row or more."""
+    """Return an interval for each metric. `statistics`: (n_rows, n_statistics), n_rows ≥ 1."""
     return {name: _interval(statistics[:, one.columns], one, how) for name, one in metrics.items()}
 
 
@@ -66,29 +66,32 @@ def _interval(statistics: Array, metric: Metric, how: Resampling) -> Interval:
 
 
 def unpaired_detectable(interval: Interval, confidence: float) -> float:
-    """The smallest detectable gain over a model as good as this one that errs on other rows.
+    """Return the smallest detectable gain over an equally good model that errs on other rows.
 
-    What can be said of a test set before there is a second model. Two that err independently
-    differ with √2 times the standard error of one; real ones share errors and need less.
+    It rates a test set before there is a second model. The difference of two models that err
+    independently has √2 times the standard error of one; real models share errors and need less.
     """
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     return detectable(math.sqrt(2) * (interval.high - interval.low) / (2 * z), confidence)
 
 
 def detectable(standard_error: float, confidence: float) -> float:
-    """(z[1 - α/2] + z[power]) · SE: Cohen 1988, the two-sided test of a normal mean."""
+    """Return the smallest detectable difference, (z[1 - α/2] + z[power]) · SE.
+
+    Cohen 1988, the two-sided test of a normal mean.
+    """
     normal = NormalDist()
     return (normal.inv_cdf((1 + confidence) / 2) + normal.inv_cdf(POWER)) * standard_error
 
 
 def percentiles(values: Array, confidence: float) -> tuple[float, float]:
-    """The two-sided interval that holds a share `confidence` of the values."""
+    """Return the two-sided interval that contains a share `confidence` of the values."""
     low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
 
 def cluster_sums(statistics: Array, clusters: Array | None) -> Array:
-    """(n_rows, d) → (n_clusters, d): the statistics of each cluster's rows, added up."""
+    """Add up the statistics of each cluster's rows: (n_rows, d) → (n_clusters, d)."""
     if clusters is None or not len(statistics):
         return statistics
     _, cluster = np.unique(clusters, return_inverse=True)
@@ -101,8 +104,8 @@ def cluster_sums(statistics: Array, clusters: Array | None) -> Array:
 
 
 def distinct(rows: Array) -> tuple[Array, Array]:
-    """The distinct rows of (n, d), (m, d), and how often each stands there, (m,)."""
-    # Whole rows compared as bytes: np.unique(axis=0) does the same 14 times slower.
+    """Return the distinct rows of (n, d) as (m, d), and the count of each, (m,)."""
+    # Rows are compared as bytes: np.unique(axis=0) does the same 14 times slower.
     flat = np.ascontiguousarray(rows)
     as_bytes = flat.view(np.dtype((np.void, flat.itemsize * flat.shape[1]))).ravel()
     _, first, counts = np.unique(as_bytes, return_index=True, return_counts=True)
@@ -110,7 +113,10 @@ def distinct(rows: Array) -> tuple[Array, Array]:
 
 
 def resampled_sums(statistics: Array, how: Resampling) -> Iterator[Array]:
-    """Sums over n rows drawn with replacement, in blocks of (at most `BLOCK` counts, ...)."""
+    """Yield sums over n rows sampled with replacement, (resamples, d), in several blocks.
+
+    A block takes at most `BLOCK` counts, or is a single resample. Raises ValueError for no rows.
+    """
     if not len(statistics):
         raise ValueError("an interval needs one row or more; there are none")
     rows, counts = distinct(statistics)

@@ -1,7 +1,7 @@
-"""What a classifier's probabilities are worth: do they rank rows well, and are they honest?
+"""Quality of a classifier's probabilities: how well they rank rows, and how calibrated they are.
 
-These measures need the rows themselves, not sums over them; of the area under the curve there are
-sums all the same.
+These measures need the rows themselves, not sums over them; only the area under the ROC curve can
+be written as a sum all the same.
 """
 
 from __future__ import annotations
@@ -16,26 +16,27 @@ from headrace.serving.arrays import Array
 from headrace.tasks.metrics.bootstrap import Interval, Resampling
 
 BINS, MIN_BIN_ROWS = 15, 30
-"""Guo et al. 2017 take 15 bins; with few rows in each, chance alone looks like an error."""
+"""Guo et al. 2017 use 15 bins; if a bin has few rows, chance alone looks like an error."""
 RANKINGS = 400
-"""Resamples at most: each one ranks all rows again."""
+"""Most resamples of average precision: each one weights the rankings of all rows anew."""
 BLOCK = 2_000_000
-"""Row weights held at once (16 MB)."""
+"""Row weights held in memory at a time (16 MB)."""
 
 
 def softmax(logits: Array) -> Array:
-    """(n, k) → (n, k) in float64, rows adding up to 1."""
+    """Return the softmax of each row in float64: (n, k) → (n, k), each row adding up to 1."""
     shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
 
 
 def calibration(confidences: Array, hits: Array, *, bins: int | None = None) -> dict[str, Any]:
-    """Expected calibration error, Σ (rows of bin / rows) · |accuracy − confidence| over the bins
-    (Guo et al. 2017, "On Calibration of Modern Neural Networks"), and the bins themselves.
+    """Return the expected calibration error and its bins.
 
-    `confidences` (n,): probability of the decision; `hits` (n,): whether it was right. The bins
-    hold equally many rows each (Nguyen and O'Connor 2015), not equally wide ranges as in Guo et
-    al.: a good model puts most rows into the last of those and leaves the others to chance.
+    The error is Σ (rows of bin / rows) · |accuracy − confidence| over the bins (Guo et al. 2017,
+    "On Calibration of Modern Neural Networks"). `confidences`, (n,): probability of the decision;
+    `hits`, (n,): whether the decision was right. Each bin has the same number of rows (Nguyen and
+    O'Connor 2015), not the same width as in Guo et al.: a good model puts most rows into the last
+    of equally wide bins and leaves the others to chance.
     """
     order = np.argsort(confidences, kind="stable")
     bins = bins or min(BINS, max(1, len(order) // MIN_BIN_ROWS))
@@ -52,7 +53,7 @@ def calibration(confidences: Array, hits: Array, *, bins: int | None = None) -> 
 
 
 def wilson(share: float, n: int, *, confidence: float = 0.95) -> tuple[float, float]:
-    """The score interval of a share of n rows (Wilson 1927)."""
+    """Return the score interval of a share of n rows (Wilson 1927)."""
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
@@ -60,12 +61,13 @@ def wilson(share: float, n: int, *, confidence: float = 0.95) -> tuple[float, fl
 
 
 def auc_terms(targets: Array, probabilities: Array) -> Array:
-    """(n,) numbers whose mean is the area under the ROC curve, one class against the rest, averaged
-    over the classes that have both: NaN where there are none.
+    """Return (n,) numbers whose mean is the area under the ROC curve.
 
-    `targets` (n,) class indices, `probabilities` (n, k). Each number is the area plus the row's
-    influence on it (DeLong et al. 1988: the share of the other side's rows that it is ranked right
-    against), so that rows drawn anew give the area's interval by sums alone.
+    The area is that of one class against the rest, averaged over the classes that have rows on both
+    sides; all numbers are NaN if no class has. `targets`, (n,): class indices; `probabilities`:
+    (n, k). Each number is the area plus the row's influence on it (DeLong et al. 1988: the share of
+    the other side's rows against which the row is ranked correctly), so resampling the rows gives
+    the area's interval by sums alone.
     """
     n, k = probabilities.shape
     classes = [c for c in range(k) if 0 < (targets == c).sum() < n]
@@ -79,7 +81,10 @@ def auc_terms(targets: Array, probabilities: Array) -> Array:
 
 
 def _ranked_right(scores: Array, positive: Array) -> tuple[Array, Array]:
-    """(n,) shares of the negatives below each row and of the positives above it; equals half."""
+    """Return (n,) shares of the negatives below each row and of the positives above it.
+
+    Rows of equal score count half.
+    """
     above, below = np.sort(scores[positive]), np.sort(scores[~positive])
     under, upto = (np.searchsorted(below, scores, side) for side in ("left", "right"))
     to, beyond = (np.searchsorted(above, scores, side) for side in ("left", "right"))
@@ -87,10 +92,11 @@ def _ranked_right(scores: Array, positive: Array) -> tuple[Array, Array]:
 
 
 def average_precision(targets: Array, probabilities: Array, how: Resampling) -> Interval | None:
-    """Σ (recall_i − recall_{i−1}) · precision_i down the ranking of rows, averaged over the labels
-    that some row has; with its percentile bootstrap interval. None when no label does.
+    """Return the average precision with its percentile bootstrap interval.
 
-    `targets` (n, k) of 0 and 1, `probabilities` (n, k).
+    It is Σ (recall_i − recall_{i−1}) · precision_i down the ranking of rows, averaged over the
+    labels that some row has; None if no row has any. `targets`: (n, k) of 0 and 1;
+    `probabilities`: (n, k).
     """
     labels = np.flatnonzero(targets.any(axis=0)).tolist()
     if not labels:
@@ -111,7 +117,10 @@ def average_precision(targets: Array, probabilities: Array, how: Resampling) -> 
 def _mean_precision(
     weights: Array, targets: Array, probabilities: Array, labels: list[int]
 ) -> Array:
-    """(b, n) row weights → (b,). Rows of equal probability are taken together."""
+    """Return the mean average precision, (b,), under row weights, (b, n).
+
+    Rows of equal probability are ranked together; NaN if no label has a row.
+    """
     total, seen = np.zeros(len(weights)), np.zeros(len(weights))
     for label in labels:
         order = np.argsort(-probabilities[:, label], kind="stable")

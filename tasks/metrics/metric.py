@@ -12,20 +12,20 @@ from headrace.serving.arrays import Array
 
 @dataclass(frozen=True)
 class Metric:
-    """A number computed from sums over rows, so that one bootstrap serves them all.
+    """A number computed from sums over rows, so that one bootstrap serves every metric.
 
-    `of(sums)`: per-row statistics summed over the rows, (..., n_statistics) → (...).
+    `of(sums)`: maps per-row statistics summed over the rows, (..., n_statistics), to (...).
     """
 
     of: Callable[[Array], Array]
     higher_is_better: bool = True
     scale: float = 1.0
-    """What a recipe's limits on its losses are shares of: 100 for BLEU."""
+    """Unit of a recipe's limits on losses of this metric: 100 for BLEU, so that 0.01 is a point."""
     columns: slice = field(default_factory=lambda: slice(None))
-    """The statistics that `of` takes; with fewer of them, fewer rows are distinct."""
+    """The statistics that `of` takes; with fewer columns, fewer rows are distinct."""
     ranks: bool = False
-    """It needs more than decisions, so the baseline has none."""
+    """True if the metric needs more than decisions, so the baseline has no value of it."""
 
     def value(self, statistics: Array) -> float:
-        """The metric of some rows. `statistics`: (n_rows, n_statistics)."""
+        """Return the metric of some rows. `statistics`: (n_rows, n_statistics)."""
         return float(self.of(statistics[:, self.columns].sum(axis=0, dtype=np.float64)))

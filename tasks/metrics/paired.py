@@ -1,15 +1,16 @@
-"""Which of two models tested on the same rows is better, and by how much for sure.
+"""Compare two models on the same test rows: which one is better, and by how much for certain.
 
-Three methods look at the same pairs, and the most cautious one counts:
+Three methods use the same pairs, and the most cautious one counts:
 
-* the paired bootstrap (Efron and Tibshirani 1993), which knows the metric as it is;
+* the paired bootstrap (Efron and Tibshirani 1993), which uses the metric as it is;
 * the score bound of a mean difference (Tango 1998), here for any difference a row can make: the
-  bootstrap knows nothing of rows that were not seen, and where few rows differ those decide. With
-  no differing row among n, the loss may still be 4.2 / n times what a missed row costs;
-* the randomization test (Fisher 1935; Noreen 1989): of two equally good models it is a toss of a
-  coin which gave which answer. Exact, where the bootstrap calls a handful of lucky rows a gain.
+  bootstrap knows nothing of unseen rows, and they decide if few rows differ. If none of n rows
+  differs, the loss may still be 4.2 / n times the cost of a missed row;
+* the randomization test (Fisher 1935; Noreen 1989): if two models are equally good, a coin toss
+  decides which of them gave which answer. It is exact, while the bootstrap may call a handful of
+  lucky rows a gain.
 
-docs/benchmarks/decisions.md shows how often they err.
+docs/benchmarks/decisions.md shows their error rates.
 """
 
 from __future__ import annotations
@@ -34,33 +35,35 @@ from headrace.tasks.metrics.bootstrap import (
 from headrace.tasks.metrics.metric import Metric
 
 STRICTER = 0.8
-"""Of the error that an interval may have, what bound and test are held to: neither is exact. The
-coins' own chance moves 2.5% by 0.16 points, and differences that lean to one side the bound as much
-(2.7% for 2.5%, seen with bits per byte)."""
+"""Share of the allowed error that the score bound and the test may use: neither is exact.
+
+The randomness of the coin tosses moves 2.5% by 0.16 points, and skewed differences move the bound
+by as much (2.7% for 2.5%, seen with bits per byte).
+"""
 SWAPS = 10_000
-"""Tosses of all coins, where there are too many to go through every outcome."""
+"""Tosses of all coins, if there are too many to enumerate every outcome."""
 ENUMERATED = 12
-"""Differing clusters up to which every outcome is gone through (4,096)."""
+"""Differing clusters up to which every outcome is enumerated (4,096)."""
 FEW = 20
-"""Differing clusters from which they themselves tell what one can cost, if nothing else does."""
+"""Differing clusters that suffice to show the cost of one, if no `wrong` model shows it."""
 STEPS = 40
-"""Halvings of an interval: to 12 digits."""
+"""Bisections of an interval, which give 12 digits."""
 
 Gain = Callable[[Array], Array]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The candidate's gain over the champion on the same rows; above 0 it is the better one."""
+    """The candidate's gain over the champion on the same rows; above 0, the candidate is better."""
 
     value: float
     low: float
     high: float
     standard_error: float
     smallest_detectable: float
-    """A true gain of this size is shown with 80% probability by so many rows of this kind."""
+    """True gain that this number of such rows would show with a probability of 80%."""
     differing: int | None = None
-    """Rows, or clusters of rows, on which the metric of the two differs."""
+    """Rows, or clusters of rows, on which the metric of the two models differs."""
 
 
 def paired_difference(
@@ -71,17 +74,17 @@ def paired_difference(
     *,
     wrong: Array | None = None,
 ) -> Difference:
-    """The gain of one model over another, both tested on the same rows in the same order.
+    """Return the gain of one model over another, tested on the same rows in the same order.
 
-    `candidate`, `champion`: (n_rows, n_statistics); `wrong`: the same of a model that gets every
-    row wrong, for what a single row can cost. Each resample counts a row equally often for both, so
-    what is easy or hard for the two alike cancels out.
+    `candidate`, `champion`: (n_rows, n_statistics). `wrong`: the statistics of a model that gets
+    every row wrong, which show what a single row can cost. Each resample counts a row equally often
+    for both models, so rows that are easy or hard for both cancel out.
     """
     return Pairs(candidate, champion, metric, how, wrong).difference()
 
 
 class Pairs:
-    """Two models' statistics by cluster of rows, and what each cluster does to their difference."""
+    """Two models' statistics by cluster of rows, and each cluster's effect on their difference."""
 
     def __init__(
         self,
@@ -91,7 +94,7 @@ class Pairs:
         how: Resampling,
         wrong: Array | None = None,
     ) -> None:
-        """The arguments are those of `paired_difference`."""
+        """Take the arguments of `paired_difference`."""
         self._ours, self._theirs = (
             cluster_sums(one[:, metric.columns], how.clusters) for one in (candidate, champion)
         )
@@ -106,21 +109,21 @@ class Pairs:
         self._total = self._both.sum(0, dtype=np.float64)
         self.value = float(self.gain(self._total))
         self._change = np.roll(pairs, width, axis=1) - pairs
-        """What swapping the answers of a cluster does to the sums."""
+        """Change of the sums if the answers of a cluster are swapped."""
         effects = self._n * (self.value - self.gain(self._total + self._change)) / 2
         effects[np.abs(effects) < 1e-9 * metric.scale] = 0.0
         self._effects = effects
         self.differing = int(self._counts[effects != 0].sum())
 
     def gain(self, sums: Array) -> Array:
-        """(..., 2d) sums of candidate and champion → (...)."""
+        """Map the sums of candidate and champion, (..., 2d), to the gain, (...)."""
         width = sums.shape[-1] // 2
         sign = 1.0 if self._metric.higher_is_better else -1.0
         of = self._metric.of
         return np.asarray(sign * (of(sums[..., :width]) - of(sums[..., width:])))
 
     def score_margins(self) -> tuple[float, float]:
-        """How far below and above the value the true difference may lie by the score bound."""
+        """Return how far below and above the value the score bound lets the true difference lie."""
         from scipy.special import stdtrit
 
         quantile = float(stdtrit(max(self._n - 1, 1), 1 - self._tail))
@@ -151,10 +154,10 @@ class Pairs:
         return swap_probability(self._change, self._counts, gain, self._total, self._how.seed)
 
     def _most_lost(self, model: Array) -> float:
-        """The most that getting one more cluster wrong can cost, as an effect on the metric.
+        """Return the most that one more wrong cluster can cost, as an effect on the metric.
 
-        Where nobody can say what a wrong answer looks like: what the rows differ by among
-        themselves, as long as too few differ between the models to tell. `model`: (n, d).
+        If there is no `wrong` model, it is the range of the effects of the rows themselves, or 0 if
+        enough clusters differ between the models to show the cost (`FEW`). `model`: (n, d).
         """
         n, total, of = self._n, model.sum(0, dtype=np.float64), self._metric.of
         scale = self._metric.scale
@@ -175,13 +178,13 @@ class Pairs:
 
 
 def score_margin(effects: Array, counts: Array, most: float, quantile: float) -> float:
-    """How far below the mean of the effects the true mean may lie.
+    """Return how far below the mean of the effects the true mean may lie.
 
-    `effects`: (m,) of a row each, on the metric of all; `counts`: (m,) rows of each; `most`: what
-    one row can cost. The bound is the mean from which the one that was seen lies `quantile`
-    standard errors away, under the likeliest distribution that has it: the effects weighed anew
-    (Owen 1988), with one more, of -`most`, that no row happened to show. For effects of -1, 0 and 1
-    that is Tango's score interval.
+    `effects`, (m,): of one row each on the metric of all rows; `counts`, (m,): rows of each effect;
+    `most`: the most that one row can cost. The bound is the mean that is `quantile` standard errors
+    away from the observed one, under the likeliest distribution that has this mean: the effects are
+    reweighted (Owen 1988), plus an effect of -`most` that no row happened to show. For effects of
+    -1, 0 and 1 that is Tango's score interval.
     """
     n, mean = counts.sum(), float(effects @ counts / counts.sum())
     if not math.isfinite(mean):
@@ -201,9 +204,9 @@ def score_margin(effects: Array, counts: Array, most: float, quantile: float) ->
 
 
 def _spread(distances: Array, shares: Array, most: float) -> float:
-    """The standard deviation under the likeliest distribution in which the distances' mean is 0.
+    """Return the standard deviation under the likeliest distribution whose mean distance is 0.
 
-    Weights shares / (1 + λ · distances), whatever is left of 1 being that of -`most`.
+    The weights are shares / (1 + λ · distances); the rest up to 1 is the weight of -`most`.
     """
 
     def balance(tilt: float) -> float:
@@ -211,7 +214,7 @@ def _spread(distances: Array, shares: Array, most: float) -> float:
 
     tilt = 1 / most
     worst = float(distances.min())
-    # The unseen loss has a weight unless the seen ones can balance the gains by themselves.
+    # The unseen loss has a weight unless the observed losses balance the gains by themselves.
     if worst * tilt <= -1 + 1e-9 or balance(tilt) < 0:
         low, high = 0.0, min(tilt, -1 / worst if worst < 0 else math.inf)
         for _ in range(STEPS):
@@ -227,10 +230,10 @@ def _spread(distances: Array, shares: Array, most: float) -> float:
 
 
 def swap_probability(change: Array, counts: Array, gain: Gain, total: Array, seed: int) -> float:
-    """The chance of so large a gain if a coin decides, row by row, whose answer is whose.
+    """Return the chance of a gain this large if a coin decides, row by row, whose answer is whose.
 
-    `change`: (m, d), what swapping the answers of a row does to the sums `total` (d,); `counts`:
-    (m,) rows of each kind.
+    `change`, (m, d): change of the sums `total`, (d,), if the answers of a row are swapped;
+    `counts`, (m,): rows of each kind.
     """
     differ = change.any(axis=1)
     change, counts = change[differ], counts[differ]

@@ -1,4 +1,4 @@
-"""The transformers config of a model that starts from random weights.
+"""Build the transformers config of a model that starts from random weights.
 
 Imports transformers only inside functions.
 """
@@ -13,9 +13,9 @@ from headrace.configs.schema import Model
 
 
 def of(model: Model, tokenizer: Any) -> Any:
-    """The recipe's fields, and what the tokenizer knows.
+    """Return the config from the recipe's fields and the tokenizer's size and special tokens.
 
-    Raises RecipeError for a type or a field that there is not, and a value that cannot be.
+    Raises RecipeError for an unknown model type or field, or an invalid value.
     """
     from transformers import AutoConfig
 
@@ -32,8 +32,8 @@ def of(model: Model, tokenizer: Any) -> Any:
         config = AutoConfig.for_model(
             scratch.model_type, **{"vocab_size": len(tokenizer), **tokens, **scratch.config}
         )
-    except Exception as problem:  # transformers computes with what was asked
-        reason = str(problem).split("\n")[-1].strip()  # the lines before it say who found it
+    except Exception as problem:  # transformers computes with the given values
+        reason = str(problem).split("\n")[-1].strip()  # earlier lines only name the check
         raise RecipeError(f"model.scratch: no such {scratch.model_type}: {reason}") from problem
     if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
         config.decoder_start_token_id = tokenizer.bos_token_id
@@ -47,7 +47,7 @@ def of(model: Model, tokenizer: Any) -> Any:
 
 
 def _check_names(model_type: str, fields: dict[str, Any]) -> None:
-    """transformers takes any field, and keeps what it does not know."""
+    """Raise RecipeError for an unknown type or field; transformers accepts and keeps any field."""
     from transformers import CONFIG_MAPPING
 
     if model_type not in CONFIG_MAPPING:

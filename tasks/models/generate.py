@@ -1,4 +1,4 @@
-"""What PyTorch writes: the reference of models that write, and their peer in speed.
+"""Generate with PyTorch: the reference of generative models, and their peer in speed.
 
 Imports torch only inside functions.
 """
@@ -16,26 +16,28 @@ from headrace.serving.heads import Ids
 from headrace.serving.runtime.batching import plan_batches
 
 STEPS = 32
-"""Tokens that are compared behind each prompt."""
+"""Tokens that are generated after each prompt and compared."""
 BATCH = 16
-"""Rows that PyTorch writes at a time."""
+"""Rows of the longest prompt that PyTorch generates at a time."""
 
 
 @dataclass(frozen=True)
 class ReferenceGeneration:
-    """What PyTorch wrote greedily behind some prompts."""
+    """Tokens that PyTorch generated greedily after some prompts, and their logits."""
 
     tokens: Array
     """(rows, STEPS), as if there were no end token."""
     logits: Array
-    """(rows, STEPS, vocabulary): those that each token was chosen by."""
+    """(rows, STEPS, vocabulary): the logits that each token was chosen from."""
 
 
 def write(
     model: Any, prompts: Sequence[Ids], *, pad_id: int, repetition_penalty: float = 1.0
 ) -> ReferenceGeneration:
-    """PyTorch's greedy tokens behind prompts, (length,) each, and their logits; with a penalty,
-    the logits behind that."""
+    """Generate greedily after each prompt, (length,); return the tokens and their logits.
+
+    If there is a repetition penalty, the logits include it.
+    """
     penalised = repetition_penalty != 1
     asked = {"repetition_penalty": repetition_penalty, "output_scores": True} if penalised else {}
     tokens, logits = [], []
@@ -59,7 +61,10 @@ def write(
 
 
 def texts(model: Any, prompts: Sequence[Ids], *, pad_id: int, **how: Any) -> list[list[int]]:
-    """PyTorch's tokens behind prompts up to the end."""
+    """Generate after each prompt up to the end token; return the generated tokens.
+
+    `how`: options of transformers' generate(). A row that ends before its batch does is padded.
+    """
     found: list[list[int]] = [[] for _ in prompts]
     for batch in plan_batches([len(one) for one in prompts], token_budget=2_048):
         rows = [prompts[i] for i in batch]
@@ -71,15 +76,18 @@ def texts(model: Any, prompts: Sequence[Ids], *, pad_id: int, **how: Any) -> lis
 
 
 def generated(model: Any, rows: Sequence[Ids], *, pad_id: int, **how: Any) -> Any:
-    """What transformers' generate() makes of one batch, by default greedily; `how` goes to it."""
+    """Run transformers' generate() on one batch; return its result.
+
+    `how`: options of generate(), which is greedy by default.
+    """
     import torch
 
     longest = max(map(len, rows))
     ids = np.full((len(rows), longest), pad_id)
     mask = np.zeros_like(ids)
     for i, row in enumerate(rows):
-        # An encoder's texts are padded behind them, prompts before them: there with a token of
-        # their own, since a repetition penalty counts those that are masked too.
+        # An encoder's texts are padded on the right, prompts on the left. A prompt is padded with
+        # its own first token, because a repetition penalty counts masked tokens too.
         where = (
             slice(0, len(row))
             if model.config.is_encoder_decoder

@@ -1,10 +1,10 @@
-"""Marian's tokenizers as fast ones, for the translation models of OPUS-MT.
+"""Build fast versions of Marian's tokenizers, for the translation models of OPUS-MT.
 
-They come as two SentencePiece models (Kudo and Richardson, 2018), one of each language, and one
-vocabulary that numbers the pieces of both; transformers has only a slow tokenizer for them, and
-that reads no text without a package of its own. Here each becomes a `tokenizers` Unigram over the
-whole vocabulary. It differs from the slow one where that finds an unknown character: a piece of
-the other language is taken if it fits.
+A model has two SentencePiece models (Kudo and Richardson, 2018), one for each language, and one
+vocabulary that numbers the pieces of both. transformers has only a slow tokenizer for them, which
+needs an extra package to tokenize. Here each SentencePiece model becomes a `tokenizers` Unigram
+over the whole vocabulary. It differs from the slow tokenizer where that one finds an unknown
+character: a piece of the other language is used if it fits.
 
 Imports transformers and tokenizers only inside functions.
 """
@@ -18,18 +18,18 @@ from typing import Any
 VOCABULARY, SOURCE, TARGET = "vocab.json", "source.spm", "target.spm"
 UNKNOWN, END, PAD = "<unk>", "</s>", "<pad>"
 FOLDER = "target"
-"""Of the targets' tokenizer, in that of the sources'."""
+"""Folder of the target tokenizer, within the source tokenizer's folder."""
 NEVER = -1e4
-"""The log probability of the other language's pieces: taken only in place of an unknown one."""
+"""Log probability of the other language's pieces: used only in place of an unknown token."""
 MAX_LENGTH = 512
 
 
 def files(place: Path | str, revision: str | None) -> dict[str, Path] | None:
-    """Its files by name, from a folder or the Hub; None for a model that has others."""
+    """Return Marian's tokenizer files by name, from a folder or the Hub; None for other models."""
     from transformers.utils import cached_file
 
     found = {}
-    for name in (SOURCE, TARGET, VOCABULARY):  # most models lack the first: one look is enough
+    for name in (SOURCE, TARGET, VOCABULARY):  # most models lack the first: one request is enough
         file = cached_file(
             place,
             name,
@@ -45,9 +45,10 @@ def files(place: Path | str, revision: str | None) -> dict[str, Path] | None:
 
 
 def load(found: dict[str, Path]) -> Any:
-    """A transformers tokenizer of sources, which also reads outputs; `.target` is that of targets.
+    """Return a transformers tokenizer of sources, whose `.target` is the tokenizer of targets.
 
-    Raises ValueError for files that do not fit each other.
+    The tokenizer of sources also decodes outputs. Raises ValueError if the vocabulary leaves out
+    numbers.
     """
     vocabulary = json.loads(found[VOCABULARY].read_bytes())
     if sorted(vocabulary.values()) != list(range(len(vocabulary))):
@@ -64,7 +65,10 @@ def save(tokenizer: Any, folder: Path) -> None:
 
 
 def of_targets(tokenizer: Any) -> Any:
-    """What reads targets: `tokenizer`, as it was loaded from a folder, or the one kept in there."""
+    """Return the tokenizer of targets for a `tokenizer` that was loaded from a folder.
+
+    It is the one saved within that folder, or else `tokenizer` itself.
+    """
     from transformers import AutoTokenizer
 
     folder = Path(tokenizer.name_or_path) / FOLDER
@@ -100,7 +104,7 @@ def _fast(file: Path, vocabulary: dict[str, int]) -> Any:
         unk_token=UNKNOWN,
         eos_token=END,
         pad_token=PAD,
-        # `>>fra<<`: which language a model of several is to write.
+        # `>>fra<<`: the target language, for a model that has several.
         additional_special_tokens=[one for one in pieces if one.startswith(">>")],
         model_max_length=MAX_LENGTH,
     )

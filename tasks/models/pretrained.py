@@ -1,6 +1,6 @@
-"""Where a recipe's model and tokenizer come from: a Hub id, a folder, or an installed package.
+"""Locate a recipe's model and tokenizer: a Hub id, a folder, or an installed package.
 
-`package:NAME/FOLDER` is a folder that an installed Python package carries: real weights without a
+`package:NAME/FOLDER` is a folder inside an installed Python package: real weights without a
 download. `scratch` has neither weights nor tokenizer; see train_tokenizer.py.
 Imports transformers and huggingface_hub only inside functions.
 """
@@ -22,9 +22,9 @@ SCRATCH = "scratch"
 
 
 def locate(model: Model) -> Path | str:
-    """The model's folder on this machine, or its Hub id: what `from_pretrained` takes.
+    """Return the model's folder on this machine, or its Hub id: an argument for `from_pretrained`.
 
-    Raises ModelError for a package or a folder that is not there. Not for `scratch`.
+    Raises ModelError for a missing package or folder, and for `scratch`.
     """
     if model.source == SCRATCH:
         raise ModelError("model.source: scratch has no folder; its weights are drawn at random")
@@ -37,9 +37,9 @@ def locate(model: Model) -> Path | str:
 
 
 def digest(model: Model) -> dict[str, Any]:
-    """What pins the model: the content of a local one, the commit of one on the Hub. JSON.
+    """Return a JSON object that pins the model: its local content, or its commit on the Hub.
 
-    Raises ModelError where neither can be had.
+    For `scratch` it has the settings. Raises ModelError if the model cannot be found.
     """
     if model.source == SCRATCH:
         return {"scratch": model.scratch.model_dump()}
@@ -51,7 +51,10 @@ def digest(model: Model) -> dict[str, Any]:
 
 
 def load_tokenizer(model: Model) -> Any:
-    """The model's transformers tokenizer. Raises ModelError unless it is a fast one that fits."""
+    """Return the model's transformers tokenizer.
+
+    Raises ModelError if there is none, if it is slow, or if `max_length` exceeds its limit.
+    """
     from transformers import AutoTokenizer
 
     from headrace.tasks.models import marian_tokenizer
@@ -70,7 +73,7 @@ def load_tokenizer(model: Model) -> Any:
         raise ModelError(
             f"model.source: {place} has no tokenizer: {_first_line(problem)}"
         ) from problem
-    # Where there are no files, transformers makes up a tokenizer of the special tokens alone.
+    # If there are no files, transformers makes up a tokenizer of the special tokens alone.
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         raise ModelError(f"model.source: {place} has no tokenizer: its vocabulary is missing")
     if not tokenizer.is_fast:
@@ -78,7 +81,7 @@ def load_tokenizer(model: Model) -> Any:
             f"model.source: {place} has only a slow tokenizer ({type(tokenizer).__name__}); "
             "Headrace needs one that saves a tokenizer.json"
         )
-    # Tokenizers without a limit of their own say 10^30.
+    # Tokenizers that have no limit report 10^30.
     if model.max_length > tokenizer.model_max_length:
         raise ModelError(
             f"model.max_length: {model.max_length} is over the {tokenizer.model_max_length} tokens "
@@ -110,7 +113,7 @@ def _whole(folder: Path, source: str) -> Path:
 
 
 def _commit(hub_id: str, revision: str | None) -> str:
-    """The commit a Hub id stands for now; without a network, the one in the local cache."""
+    """Return the current commit of a Hub id; without a network, the one in the local cache."""
     from huggingface_hub import hf_hub_download
 
     try:

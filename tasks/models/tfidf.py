@@ -1,4 +1,4 @@
-"""The TF-IDF baseline: logistic regression over words and pairs of words."""
+"""The TF-IDF baseline: logistic regression on word unigrams and bigrams."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ Labelled = tuple[Sequence[str], Sequence[int]]
 
 MAX_FEATURES = 200_000
 INVERSE_STRENGTHS = (1.0, 3.0, 10.0, 30.0)
-"""Of the regularisation, scikit-learn's `C`: its default, 1, can cost two points."""
+"""Inverse regularization strengths, scikit-learn's `C`: its default, 1, can cost two points."""
 
 
 def bag_of_words(train: Labelled, validation: Labelled, test: Sequence[str]) -> Array:
-    """The classes, (n_test,), that the best of a few models decides for the test texts."""
+    """Return the predicted classes of the test texts, (n_test,), by the best of a few models.
+
+    The best one has the highest accuracy on the validation texts.
+    """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
@@ -26,10 +29,10 @@ def bag_of_words(train: Labelled, validation: Labelled, test: Sequence[str]) -> 
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, max_features=MAX_FEATURES)
     try:
         features = vectorizer.fit_transform(texts)
-    except ValueError:  # no text holds a word
+    except ValueError:  # no text contains a word
         return np.full(len(test), np.bincount(np.asarray(targets)).argmax())
     seen = vectorizer.transform(held_out)
-    # The products are too small to be worth waking threads for.
+    # The matrix products are too small to be worth waking threads for.
     with threadpool_limits(1):
         models = [
             LogisticRegression(C=strength, max_iter=1000).fit(features, targets)

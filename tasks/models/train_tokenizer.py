@@ -1,8 +1,9 @@
-"""A tokenizer trained on the training texts, for models that start from random weights.
+"""Train a tokenizer on the training texts, for models that start from random weights.
 
-Byte-pair encoding (Sennrich et al. 2016): of lower-cased characters with a mark at each word's
-start for models in BERT's family, of bytes (Radford et al. 2019) for all others. Not WordPiece:
-training it numbers the tokens differently on every run, and the same texts must give the same ids.
+It uses byte-pair encoding (Sennrich et al. 2016): over lower-cased characters with a mark at each
+word's start for models of the BERT family, over bytes (Radford et al. 2019) for all others. Not
+WordPiece, whose training numbers the tokens differently on every run: the same texts must give the
+same ids.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ BYTE_TOKENS = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
 
 
 def train(texts: Iterable[str], model: Model, *, ended: bool = True) -> Any:
-    """A transformers tokenizer of about `model.scratch.vocab_size` tokens.
+    """Train a transformers tokenizer of about `model.scratch.vocab_size` tokens.
 
-    It has more where the single characters (256 bytes) alone are more. `ended`: each text ends with
-    the end token (in BERT's family there is always a frame).
+    It has more if the single characters (256 bytes) alone are more. `ended`: each text ends with
+    the end token (the BERT family always has its special tokens around a text).
     """
     from tokenizers.trainers import BpeTrainer
     from transformers import PreTrainedTokenizerFast
@@ -43,7 +44,7 @@ def train(texts: Iterable[str], model: Model, *, ended: bool = True) -> Any:
     else:
         tokenizer, alphabet = _of_characters() if bert else _of_bytes()
     trainer = BpeTrainer(
-        # With no room for a pair, none is made.
+        # A size of 0 leaves no room for merged pairs.
         vocab_size=0 if single else model.scratch.vocab_size,
         special_tokens=list(tokens.values()),
         initial_alphabet=alphabet,
@@ -58,7 +59,10 @@ def train(texts: Iterable[str], model: Model, *, ended: bool = True) -> Any:
 
 
 def _of_single_characters(unknown: str) -> tuple[Any, list[str]]:
-    """The same, where each character is a token, spaces and line ends too."""
+    """Return (untrained tokenizer, initial alphabet: none). Each character is a token.
+
+    That includes spaces and line ends.
+    """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
     tokenizer = Tokenizer(models.BPE(unk_token=unknown))
@@ -68,7 +72,7 @@ def _of_single_characters(unknown: str) -> tuple[Any, list[str]]:
 
 
 def _of_characters() -> tuple[Any, list[str]]:
-    """(untrained tokenizer, the characters it starts with: those of the texts)."""
+    """Return (untrained tokenizer, initial alphabet: none, so that it is taken from the texts)."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
     tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
@@ -81,12 +85,12 @@ def _of_characters() -> tuple[Any, list[str]]:
 
 
 def _of_bytes() -> tuple[Any, list[str]]:
-    """(untrained tokenizer, the bytes it starts with: all, so that no text has an unknown one)."""
+    """Return (untrained tokenizer, initial alphabet: all bytes, so that none is unknown)."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        # Digits one by one: numbers are alike by what they have in common, not each a word.
+        # Split numbers into digits: similar numbers share tokens, and none is a word of its own.
         [
             pre_tokenizers.Digits(individual_digits=True),
             pre_tokenizers.ByteLevel(add_prefix_space=False),
@@ -97,7 +101,7 @@ def _of_bytes() -> tuple[Any, list[str]]:
 
 
 def _framed(tokenizer: Any, frame: str) -> Any:
-    """Put the special tokens of `frame` around a text, which stands at its {}."""
+    """Return a post-processor that puts the special tokens of `frame` around a text (its {})."""
     from tokenizers import processors
 
     special = [part for part in frame.split() if part != "{}"]

@@ -1,6 +1,6 @@
-"""A model of windows made one of whole texts, in PyTorch: serving/text/pooling.py's twin.
+"""Turn a model of windows into one of whole texts: serving/text/pooling.py's twin in PyTorch.
 
-Imports torch, as only the trainer's process and functions of the export do.
+It imports torch, so only the trainer's process and functions of the export import it.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from torch import Tensor, nn
 
 ATTENTION = "attention"
 FILE = "pooling.safetensors"
-"""Beside the model's own weights, where pooling was learned."""
+"""Weights of a learned pool, in the folder of the model's own weights."""
 WINDOWS_AT_A_TIME = 64
-"""Of a text that is only read: it may be long."""
+"""Windows per pass of the model if there are no gradients: a text may be long."""
 
 
 class AttentionPool(nn.Module):
-    """softmax over the windows of v · tanh(V h) weighs their vectors h; a last layer reads the sum.
+    """Attention over the windows of a text.
 
-    Ilse et al., "Attention-based Deep Multiple Instance Learning" (2018), equation 8.
+    A softmax over the windows of v · tanh(V h) weights their vectors h; a last layer is applied to
+    the sum. Ilse et al., "Attention-based Deep Multiple Instance Learning" (2018), equation 8.
     """
 
     def __init__(self, width: int, n_outputs: int, n_inner: int = 128) -> None:
@@ -33,7 +34,7 @@ class AttentionPool(nn.Module):
         self.last = nn.Linear(width, n_outputs)
 
     def forward(self, vectors_nw: Tensor) -> Tensor:
-        """(windows, width) to (outputs,)"""
+        """Map (windows, width) to (outputs,)."""
         weights_n1 = self.score(self.inner(vectors_nw).tanh()).softmax(0)
         read: Tensor = self.last((weights_n1 * vectors_nw).sum(0))
         return read
@@ -60,12 +61,13 @@ POOLS: dict[str, Callable[[Tensor], Tensor]] = {"mean": mean, "max": largest, "v
 
 
 class DocumentModel(nn.Module):
-    """Gives an output for each text of which it gets the windows."""
+    """A model of whole texts: takes the windows of each text, gives one output per text."""
 
     def __init__(self, model: Any, pool: str, attention: AttentionPool | None = None) -> None:
-        """`model`: a transformers model with logits; `attention`: where that is how to pool.
+        """Wrap `model`, a transformers model with logits.
 
-        Changes a model whose windows' vectors are pooled: its last layer is the pool's then.
+        `attention`: the trained pool if `pool` is "attention"; None: a new one. Attention changes
+        `model`: its last layer is removed, because the pool has a last layer of its own.
         """
         super().__init__()
         self.model = model
@@ -78,8 +80,8 @@ class DocumentModel(nn.Module):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, n_windows: Tensor, **given: Any
     ) -> dict[str, Tensor]:
-        """`n_windows` (texts): how many of the rows are each one's. logits: (texts, k)"""
-        # Without gradients nothing need be kept of windows that are done.
+        """Return {"logits": (texts, k)}. `n_windows`, (texts,): the number of rows of each text."""
+        # Without gradients, no activations are kept, so the windows can run in several passes.
         n_rows = len(input_ids) if torch.is_grad_enabled() else WINDOWS_AT_A_TIME
         pairs = zip(
             torch.split(input_ids, n_rows), torch.split(attention_mask, n_rows), strict=True
@@ -96,9 +98,10 @@ class DocumentModel(nn.Module):
 
 
 def take_last_layer(model: Any) -> tuple[int, int]:
-    """Have a classifier give what its last layer reads: (the width of that, what it made of it).
+    """Remove a classifier's last layer, so that the model returns that layer's input.
 
-    Raises ValueError for a model of which it is not known which layer that is.
+    Returns the input and output widths of the layer. Raises ValueError if the last layer of the
+    model is not known.
     """
     for name in ("classifier.out_proj", "classifier", "score"):
         try:
@@ -116,7 +119,7 @@ def take_last_layer(model: Any) -> tuple[int, int]:
 
 
 def load(model: Any, pool: str, folder: Path) -> DocumentModel:
-    """The trained model of `folder` as one of whole texts."""
+    """Return a trained model of windows as one of whole texts; a learned pool is in `folder`."""
     if pool != ATTENTION:
         return DocumentModel(model, pool)
     weights = load_file(folder / FILE)

@@ -1,7 +1,7 @@
-"""What training needs to know about one kind of problem: one file each, found by its name.
+"""Objectives: one module for each kind of problem, found by name.
 
-base.py says what an objective offers. Adding one means a file here, its twin in serving/heads, and
-a recipe; or, from a package of its own, two entry points (docs/extend.md).
+base.py defines the interface. A new objective is a module here, listed in `BUILT_IN`, its twin in
+serving/heads, and a recipe; or, in a package of its own, two entry points (docs/extend.md).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ AnyObjective = Objective[Any, Any]
 
 BUILT_IN = ("classification", "generation", "multilabel", "tagging", "translation")
 GROUP = "headrace.objectives"
-"""Entry points by which other packages bring theirs: a module with a class `Objective`."""
+"""Entry-point group of other packages. Each entry names a module with a class `Objective`."""
 
 
 def names() -> list[str]:
@@ -26,7 +26,7 @@ def names() -> list[str]:
 
 
 def module_of(name: str) -> str:
-    """The module's full name. Raises RecipeError for an unknown objective."""
+    """Return the module's full name. Raises RecipeError for an unknown objective."""
     modules = _modules()
     if name not in modules:
         raise RecipeError(
@@ -36,7 +36,7 @@ def module_of(name: str) -> str:
 
 
 def code(name: str) -> list[str]:
-    """The modules of an objective and its head, whose code stages depend on."""
+    """Return the modules of an objective and its head; stages depend on their code."""
     return [module_of(name), heads.module_of(name)]
 
 
@@ -48,8 +48,13 @@ def _modules() -> dict[str, str]:
 
 
 def get(name: str) -> AnyObjective:
-    """The objective. Raises RecipeError for one that is unknown or lacks a method."""
-    kind: type[AnyObjective] = importlib.import_module(module_of(name)).Objective
+    """Return the objective. Raises RecipeError if it is unknown or lacks a method."""
+    kind = getattr(importlib.import_module(module_of(name)), "Objective", None)
+    if not (isinstance(kind, type) and issubclass(kind, Objective)):
+        raise RecipeError(
+            f"objective: {name} ({module_of(name)}) has no class Objective that extends "
+            "headrace.tasks.objectives.base.Objective (docs/extend.md)"
+        )
     if lacking := sorted(kind.__abstractmethods__):
         raise RecipeError(
             f"objective: {name} ({kind.__module__}) lacks {', '.join(lacking)} (docs/extend.md)"

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from headrace.tasks.metrics.bootstrap import Resampling
 
 Settings = Mapping[str, Any]
-"""The settings of a head. JSON."""
+"""Settings of a head; can be stored as JSON."""
 Row = Mapping[str, Any]
-"""A row of the training table, by role."""
+"""A row of the training table: role to value."""
 LossFunction = Callable[..., Any]
 """The Trainer's `compute_loss_func`: (outputs, labels, num_items_in_batch) → loss."""
 
@@ -39,13 +39,13 @@ Outputs = TypeVar("Outputs")
 
 @dataclass(frozen=True)
 class TrainingContext:
-    """What training rows can be made with."""
+    """The options, settings and tools that `training_rows` may use."""
 
     options: Any
     head: Settings
     reader: Reader
     tokenizer: Any
-    """transformers' own, as the model has it."""
+    """The model's own transformers tokenizer."""
 
 
 class TestRows(Protocol):
@@ -57,40 +57,45 @@ class TestRows(Protocol):
 
 
 class Objective(ABC, Generic[Target, Outputs]):
-    """One kind of problem. `Target`: as stored in the column `labels`; `Outputs`: of many rows."""
+    """One kind of problem.
+
+    `Target`: a row's target as stored in the column `labels`; `Outputs`: the outputs of many rows.
+    """
 
     COLUMNS: ClassVar[Mapping[str, str]]
-    """Role to a one-line meaning: the columns a training table must have."""
+    """The columns that a training table must have: role to a one-line description."""
     TEXT: ClassVar[str] = "text"
-    """The role that is tokenized; all that scoring needs."""
+    """The role that is tokenized; scoring needs no other column."""
     METRIC: ClassVar[str]
-    """The metric that picks checkpoints and decides, unless the recipe names another."""
+    """The metric for picking checkpoints and for promotion, unless the recipe names another."""
     METRIC_FOR_BEST_MODEL: ClassVar[str | None] = None
-    """Picks checkpoints in place of METRIC; `loss` where a metric would need generated texts."""
+    """The metric for picking checkpoints if not METRIC: `loss` if METRIC needs generated text."""
     OPTIONS: ClassVar[type[BaseModel]]
-    """The recipe's `options`, strict."""
+    """The pydantic model of the recipe's `options`; it rejects unknown keys."""
     LABELLED: ClassVar[bool] = True
-    """Targets are labels, of which there are few: test rows are counted and sliced by them."""
+    """Targets are labels, few in number: training rows are counted and test rows sliced by them."""
     GENERATES: ClassVar[bool] = False
-    """The model generates texts (tasks/export/decoder_harness.py): `reference` is needed."""
+    """The model generates text (tasks/export/decoder_harness.py). Requires `reference`."""
     TARGETS_ARE_TEXT: ClassVar[bool] = False
-    """A tokenizer is trained on the targets too."""
+    """A tokenizer trained from scratch is trained on the targets too."""
     WHOLE_TEXTS: ClassVar[bool] = False
-    """Texts are stored whole, not truncated to the model's length."""
+    """Texts are stored whole instead of truncated to the model's length."""
+    SMOOTHS_LABELS: ClassVar[bool] = True
+    """Its loss takes `train.label_smoothing` into account."""
     TOKEN_LABELS: ClassVar[bool] = False
-    """Labels of a training row are one for each token of its text: `of_batches` is needed."""
+    """A training row has one label for each token of its text. Requires `of_batches`."""
     POOLS: ClassVar[tuple[str, ...]] = ("mean", "max", "attention")
-    """The pools (serving/text/pooling.py) that make sense for its outputs; empty: windows are
-    merged token by token."""
+    """Pools (serving/text/pooling.py) that make sense for its outputs. If empty, windows are merged
+    token by token."""
     MEASURE: ClassVar[Mapping[str, Any]] = {}
-    """Options of the serving head for the outputs that metrics are computed from."""
+    """Options of the serving head for outputs that metrics are computed from."""
     DECODE: ClassVar[Mapping[str, Any]] = {}
     """Options of the serving head for the table of predictions."""
 
     # --- rows -------------------------------------------------------------------------------------
 
     def read_row(self, row: Row) -> Row:
-        """The row with its values parsed; its text is a string. Raises ValueError(reason code)."""
+        """Parse the values of a row; its text becomes a string. Raises ValueError(reason code)."""
         return row
 
     @abstractmethod
@@ -99,11 +104,11 @@ class Objective(ABC, Generic[Target, Outputs]):
 
     @abstractmethod
     def encode_target(self, row: Row, head: Settings) -> Target:
-        """The row's target as it is stored. Raises ValueError(reason code) where there is none."""
+        """Return the row's target as stored. Raises ValueError(reason code) if it has none."""
 
     @abstractmethod
     def decode_target(self, target: Target, head: Settings) -> str:
-        """The target as a reader sees it; also the name of its slice."""
+        """Return the target as shown to a reader; also the name of its slice."""
 
     @abstractmethod
     def check(self, splits: Mapping[str, Sequence[Target]], head: Settings, min_rows: int) -> None:
@@ -115,64 +120,66 @@ class Objective(ABC, Generic[Target, Outputs]):
         validation: tuple[Sequence[str], Sequence[Target]],
         test: Sequence[str],
     ) -> Sequence[Target] | Array | None:
-        """Targets of the test texts, as a simple model predicts them; None: no baseline."""
+        """Return a simple model's predictions for the test texts; None: no baseline."""
         return None
 
     # --- training ---------------------------------------------------------------------------------
 
     @abstractmethod
     def load_model(self, source: Any, head: Settings, **how: Any) -> Any:
-        """A transformers model with the right head. `source`: a folder, a Hub id or a config."""
+        """Load a transformers model with its head. `source`: a folder, a Hub id or a config."""
 
     @abstractmethod
     def loss(
         self, options: Any, targets: Any, head: Settings, label_smoothing: float
     ) -> LossFunction | None:
-        """The Trainer's `compute_loss_func`; None: the model's own loss."""
+        """Return the Trainer's `compute_loss_func`; None: the model's own loss."""
 
     def training_rows(self, stored: Dataset, context: TrainingContext) -> Dataset:
-        """A data set of input_ids, labels and length; by default the stored rows."""
+        """Return a dataset of input_ids, labels and length; by default the stored rows."""
         return stored
 
     def of_batches(self, labels: Any, logits: Any, head: Settings) -> tuple[Any, Outputs]:
-        """Targets and outputs of the validation rows, from what the Trainer collects of batches."""
+        """Convert the Trainer's collected validation batches to targets and outputs."""
         return labels, logits
 
     def calibrate_head(
         self, head: Settings, targets: Sequence[Target], outputs: Outputs
     ) -> Settings:
-        """The head with what is chosen on the validation rows, such as thresholds."""
+        """Return the head with settings chosen on the validation rows, such as thresholds."""
         return head
 
     @final
     def metric_for_best_model(self, asked: str | None) -> str:
-        """The validation metric that picks checkpoints; `asked`: by the recipe."""
+        """Return the validation metric that picks checkpoints. `asked`: the recipe's, if any."""
         return asked or self.METRIC_FOR_BEST_MODEL or self.METRIC
 
     # --- metrics ----------------------------------------------------------------------------------
 
     @abstractmethod
     def metrics(self, head: Settings) -> Mapping[str, Metric]:
-        """The metrics by name, METRIC among them."""
+        """Return the metrics by name, METRIC among them."""
 
     @abstractmethod
     def row_statistics(self, targets: Sequence[Target], outputs: Outputs, head: Settings) -> Array:
-        """The numbers every metric is computed from, (n_rows, n_statistics). Every row has an
-        output; `statistics` sees to that."""
+        """Return the numbers that every metric is computed from, (n_rows, n_statistics).
+
+        Every row has an output; `statistics` ensures that.
+        """
 
     @abstractmethod
     def missed(self, targets: Sequence[Target], head: Settings) -> Array:
-        """The statistics of rows without an output: finite, and as bad as a wrong one."""
+        """Return the statistics of rows without an output: finite, and as bad as if wrong."""
 
     def row_losses(
         self, targets: Sequence[Target], outputs: Outputs, head: Settings
     ) -> Array | None:
-        """(n,) how wrong each row is, to show the worst. Every row has an output."""
+        """Return (n,) how wrong each row is, to show the worst. Every row has an output."""
         return None
 
     @final
     def statistics(self, targets: Sequence[Target], outputs: Outputs, head: Settings) -> Array:
-        """(n_rows, n_statistics); a row without an output is a miss."""
+        """Return the statistics (n_rows, n_statistics); rows without an output count as missed."""
         missing = unanswered(outputs)
         if not missing.any():
             return self.row_statistics(targets, outputs, head)
@@ -185,8 +192,10 @@ class Objective(ABC, Generic[Target, Outputs]):
 
     @final
     def losses(self, targets: Sequence[Target], outputs: Outputs, head: Settings) -> Array | None:
-        """(n,) how wrong each row is, one without an output as wrong as the worst; None where the
-        objective has no `row_losses`."""
+        """Return (n,) how wrong each row is; None if the objective has no `row_losses`.
+
+        A row without an output is as wrong as the worst of the others.
+        """
         if type(self).row_losses is Objective.row_losses:
             return None
         missing, losses = unanswered(outputs), np.zeros(len(targets))
@@ -196,12 +205,15 @@ class Objective(ABC, Generic[Target, Outputs]):
         return losses
 
     def to_metric_inputs(self, head: Head, outputs: Any) -> Outputs:
-        """The serving head's outputs as `statistics` takes them: an array of numbers (n, ...), not
-        finite where there is no answer, or a list with None there."""
+        """Convert the serving head's outputs to the form that `statistics` takes.
+
+        It is an array of numbers (n, ...), not finite where there is no answer, or a list with None
+        there.
+        """
         return outputs  # type: ignore[no-any-return]
 
     def reference(self, model: Any, rows: Sequence[Array], head: Head) -> Outputs:
-        """The same by PyTorch, of rows of token ids."""
+        """Compute the outputs of `to_metric_inputs` with PyTorch, for rows of token ids."""
         raise NotImplementedError(f"{type(self).__module__} generates texts and has no `reference`")
 
     # --- evaluation -------------------------------------------------------------------------------
@@ -209,42 +221,46 @@ class Objective(ABC, Generic[Target, Outputs]):
     def details(
         self, targets: Sequence[Target], outputs: Outputs, head: Settings, how: Resampling
     ) -> dict[str, Any]:
-        """What is no sum over rows: {"metrics": {name: Interval}}, and sections of the report."""
+        """Return results that are not sums over rows.
+
+        They are {"metrics": {name: Interval}}, and sections of the report.
+        """
         return {}
 
     def wrong(self, targets: Sequence[Target], head: Settings) -> Outputs | None:
-        """A wrong output for every row: what a single row can cost. None: that is not known."""
+        """Return a wrong output for every row, to tell what one row can cost; None if unknown."""
         return None
 
     def by_label(self, sums: Array, head: Settings) -> Array | None:
-        """(3, n_labels) how often each label was true, predicted, and both."""
+        """Return (3, n_labels): how often each label was true, predicted, and both."""
         return None
 
     def outputs_of(self, decisions: Sequence[str], head: Settings) -> Outputs | None:
-        """The outputs of something that only decides, such as the baseline."""
+        """Return the outputs of a model that gives decisions only, such as the baseline."""
         return None
 
     def samples(self, scorer: Scorer, rows: TestRows) -> list[dict[str, str]] | None:
-        """[{"given", "written", "reference"}, ...], shown in place of the worst rows."""
+        """Return [{"given", "written", "reference"}, ...], shown instead of the worst rows."""
         return None
 
     def split_prompt(self, text: str) -> tuple[str, str] | None:
-        """(prompt, rest) of a text that is its own target."""
+        """Split a text that is its own target into (prompt, rest); None for other objectives."""
         return None
 
     def common_head(self, head: Settings, other: Settings) -> Settings | None:
-        """Settings under which two models can be compared; None: their heads must be equal."""
+        """Return settings under which two models can be compared; None: heads must be equal."""
         return None
 
     def align(self, outputs: Outputs, head: Settings, common: Settings) -> Outputs:
-        """A model's outputs under the common head."""
+        """Convert a model's outputs to the common head."""
         return outputs
 
 
 def unanswered(outputs: Any) -> Array:
-    """(n,) which outputs are no answers; serving gives those rows the error `model_error`.
+    """Return a mask (n,) of rows without an answer; serving gives them the error `model_error`.
 
-    `outputs`: numbers (n, ...), answers where all of a row are finite, or a list with None.
+    `outputs`: numbers (n, ...), where a row is an answer if all its numbers are finite, or a list
+    with None for no answer.
     """
     if isinstance(outputs, list):
         return np.array([one is None for one in outputs], bool)
@@ -262,8 +278,11 @@ def _answered(targets: Sequence[Any], outputs: Any, missing: Array) -> tuple[lis
 
 
 def load(auto: Any, source: Any, config: Mapping[str, Any], **how: Any) -> Any:
-    """A model by one of transformers' Auto classes: from a folder, a Hub id or (random weights) a
-    config. `config`: fields of its config; `how`: of `from_pretrained`."""
+    """Load a model with one of transformers' Auto classes.
+
+    `source`: a folder, a Hub id or (random weights) a config. `config`: fields to set on the
+    model's config; `how`: arguments of `from_pretrained`.
+    """
     from transformers import PretrainedConfig
 
     from headrace.modeling import models  # noqa: F401  # registers them
@@ -275,7 +294,7 @@ def load(auto: Any, source: Any, config: Mapping[str, Any], **how: Any) -> Any:
 
 
 def config_of(names: Sequence[str]) -> dict[str, Any]:
-    """The fields of transformers' config that name a head's outputs."""
+    """Return the fields of transformers' config that name a head's outputs."""
     return {
         "num_labels": len(names),
         "id2label": dict(enumerate(names)),
@@ -284,10 +303,10 @@ def config_of(names: Sequence[str]) -> dict[str, Any]:
 
 
 def token_loss(label_smoothing: float) -> LossFunction:
-    """Cross-entropy over the tokens that count: the Trainer's `compute_loss_func`.
+    """Return the Trainer's `compute_loss_func`: cross-entropy over tokens with a label.
 
-    `num_items_in_batch` (such tokens of the whole optimizer step) makes accumulated pieces add up
-    to the loss of the undivided batch.
+    Label -100 means none. `num_items_in_batch` (labeled tokens of the whole optimizer step) makes
+    accumulated micro-batches add up to the loss of the undivided batch.
     """
     from torch.nn.functional import cross_entropy
 

@@ -1,4 +1,4 @@
-"""One label a text: cross-entropy training, accuracy, macro F1.
+"""One label per text: cross-entropy training, accuracy, macro F1.
 
 Imports torch and transformers only inside the functions that train.
 """
@@ -23,13 +23,13 @@ from headrace.tasks.objectives.base import LossFunction, Row, Settings, config_o
 
 class Options(Section):
     labels: Distinct[str] | None = None
-    """All allowed labels, in order; every label there is, sorted, by default."""
+    """All allowed labels, in order; by default every label in the rows, sorted."""
     class_weights: Literal["none", "balanced"] = "none"
-    """`balanced`: each class counts the same in the loss, however many rows it has."""
+    """`balanced`: each class has the same weight in the loss, however many rows it has."""
 
 
 class Objective(base.Objective[int, Array]):
-    """One label a text."""
+    """One label per text."""
 
     COLUMNS: ClassVar = {"text": "the text to classify", "label": "its class, a string or a number"}
     METRIC = "accuracy"
@@ -38,12 +38,12 @@ class Objective(base.Objective[int, Array]):
     OPTIONS = Options
 
     def fit_targets(self, rows: Mapping[str, list[Any]], options: Options) -> dict[str, Any]:
-        """{"labels": [...]}: the given labels, or every label there is, sorted."""
+        """Return {"labels": [...]}: the given labels, or all in the rows, sorted."""
         found = {str(label) for label in rows["label"] if not _is_null(label)}
         return {"labels": options.labels or sorted(found)}
 
     def encode_target(self, row: Row, head: Settings) -> int:
-        """The label's index. Raises ValueError with `null_label` or `unknown_label`."""
+        """Return the label's index. Raises ValueError with `null_label` or `unknown_label`."""
         label = row["label"]
         if _is_null(label):
             raise ValueError("null_label")
@@ -53,13 +53,13 @@ class Objective(base.Objective[int, Array]):
             raise ValueError("unknown_label") from None
 
     def decode_target(self, target: int, head: Settings) -> str:
-        """What a reader calls a stored target; also the name of its slice."""
+        """Return the label of a stored target; also the name of its slice."""
         return str(head["labels"][target])
 
     def check(self, splits: Mapping[str, Sequence[int]], head: Settings, min_rows: int) -> None:
-        """Every label has training rows enough, and there are at least two of them.
+        """Check that there are two labels or more, each with enough training rows.
 
-        Raises DataError naming the labels and their counts.
+        Raises DataError that names the labels and their counts.
         """
         labels = head["labels"]
         if len(labels) < 2:
@@ -93,7 +93,7 @@ class Objective(base.Objective[int, Array]):
         validation: tuple[Sequence[str], Sequence[int]],
         test: Sequence[str],
     ) -> Array:
-        """(n_test,) classes of the test texts, as a bag of words decides them."""
+        """Return (n_test,) the classes that a bag-of-words model predicts for the test texts."""
         from headrace.tasks.models.tfidf import bag_of_words
 
         return bag_of_words(train, validation, test)
@@ -108,11 +108,11 @@ class Objective(base.Objective[int, Array]):
         head: Settings,
         label_smoothing: float,
     ) -> LossFunction:
-        """Cross-entropy, weighted by class on request: the Trainer's `compute_loss_func`.
+        """Return the Trainer's `compute_loss_func`: cross-entropy, weighted by class on request.
 
-        `num_items_in_batch` (rows of the whole optimizer step) makes accumulated pieces add up to
-        the loss of the undivided batch. Weights are n / (k · n_c), scaled to average 1 over the
-        rows, as in scikit-learn's `compute_class_weight`.
+        `num_items_in_batch` (rows of the whole optimizer step) makes accumulated micro-batches add
+        up to the loss of the undivided batch. Weights are n / (k · n_c), as in scikit-learn's
+        `compute_class_weight`: they average 1 over the rows.
         """
         import torch
         from torch.nn.functional import cross_entropy
@@ -136,11 +136,11 @@ class Objective(base.Objective[int, Array]):
         return compute
 
     def row_statistics(self, targets: Sequence[int], outputs: Array, head: Settings) -> Array:
-        """(n, 3k + 2): one-hot target, one-hot decision, and their product, class by class; rows,
-        and the terms of the area under the ROC curve.
+        """Return (n, 3k + 2) statistics.
 
-        `outputs`: logits (n, k). A target of -1 (a label this model does not know) is always
-        missed.
+        3k: one-hot true label, one-hot predicted label, and their product; 2: 1 (the row count),
+        and the terms of the area under the ROC curve. `outputs`: logits (n, k). A target of -1 (a
+        label that this model does not know) is always missed.
         """
         k = len(head["labels"])
         predicted = np.eye(k)[np.argmax(outputs, axis=1)]
@@ -150,15 +150,18 @@ class Objective(base.Objective[int, Array]):
         return np.concatenate([true, predicted, true * predicted, ranks], axis=1)
 
     def missed(self, targets: Sequence[int], head: Settings) -> Array:
-        """Nothing was decided, and no class ranked above another that is the row's own."""
+        """Return statistics without a predicted label and with an AUC term of 0."""
         k = len(head["labels"])
         found = self.row_statistics(targets, np.zeros((len(targets), k)), head)
         found[:, k : 3 * k] = found[:, -1:] = 0
         return found
 
     def metrics(self, head: Settings) -> dict[str, Metric]:
-        """accuracy = Σ hits / n; macro F1 = mean over the classes of 2·hits / (true + predicted);
-        AUC (calibration.auc_terms), which is NaN where the rows have one class only."""
+        """Return accuracy, macro F1 and AUC.
+
+        Accuracy = Σ hits / n; macro F1 = mean over the classes of 2·hits / (true + predicted); AUC:
+        see calibration.auc_terms, NaN if the rows have only one class.
+        """
         k = len(head["labels"])
 
         def accuracy(sums: Array) -> Array:
@@ -184,17 +187,23 @@ class Objective(base.Objective[int, Array]):
         return label_counts(sums, head)
 
     def wrong(self, targets: Sequence[int], head: Settings) -> Array:
-        """(n, k) logits that decide each row wrongly: the rarest label, else the next rarest."""
+        """Return (n, k) logits that are wrong for every row.
+
+        They predict the rarest label, or the next rarest where the rarest is true.
+        """
         true, k = np.asarray(targets), len(head["labels"])
         first, *others = np.argsort(np.bincount(true[true >= 0], minlength=k), kind="stable")
         return np.asarray(np.eye(k)[np.where(true == first, others[0] if others else first, first)])
 
-    # --- what evaluation shows beyond the metrics -------------------------------------------------
+    # --- evaluation beyond the metrics ------------------------------------------------------------
 
     def details(
         self, targets: Sequence[int], outputs: Array, head: Settings, how: Resampling
     ) -> dict[str, Any]:
-        """Calibration of the decision's probability, and confusion matrix, of the answered rows."""
+        """Return the confusion matrix and the calibration of the answered rows.
+
+        Calibration is that of the predicted label's probability.
+        """
         answered, k = ~unanswered(outputs), len(head["labels"])
         true, probabilities = np.asarray(targets)[answered], softmax(outputs[answered])
         decided = probabilities.argmax(axis=1)
@@ -209,12 +218,12 @@ class Objective(base.Objective[int, Array]):
         return found
 
     def row_losses(self, targets: Sequence[int], outputs: Array, head: Settings) -> Array:
-        """(n,) cross-entropy in nats: how wrong the model is about each row."""
+        """Return (n,) cross-entropy in nats: how wrong the model is about each row."""
         probabilities = softmax(outputs)[np.arange(len(outputs)), np.asarray(targets)]
         return np.asarray(-np.log(np.maximum(probabilities, np.finfo(np.float64).tiny)))
 
     def outputs_of(self, decisions: Sequence[str], head: Settings) -> Array:
-        """(n, k) outputs of something that only decides, such as the baseline."""
+        """Return one-hot outputs (n, k) for predicted labels, such as the baseline's."""
         index = {label: i for i, label in enumerate(head["labels"])}
         return np.asarray(np.eye(len(index))[[index[decision] for decision in decisions]])
 
@@ -229,7 +238,7 @@ class Objective(base.Objective[int, Array]):
 
 
 def load_classifier(source: Any, head: Settings, **how: Any) -> Any:
-    """A sequence classifier from a folder, a Hub id or (random weights) a transformers config."""
+    """Load a sequence classifier from a folder, a Hub id or (random weights) a config."""
     from transformers import AutoModelForSequenceClassification, PretrainedConfig
 
     config = config_of(head["labels"])
@@ -239,25 +248,28 @@ def load_classifier(source: Any, head: Settings, **how: Any) -> Any:
 
 
 def label_counts(sums: Array, head: Settings) -> Array:
-    """(3, k): how often each label was true, decided, and both."""
+    """Return (3, k): how often each label was true, predicted, and both."""
     k = len(head["labels"])
     return np.asarray(sums[: 3 * k].reshape(3, k))
 
 
 def common_labels(head: Settings, other: Settings) -> dict[str, Any]:
-    """A head with the labels of two models, those of the first one in their places."""
+    """Return a head with the labels of both models; those of the first keep their indices."""
     return {"labels": list(dict.fromkeys([*head["labels"], *other["labels"]]))}
 
 
 def align_logits(outputs: Array, head: Settings, common: Settings) -> Array:
-    """(n, k) → (n, k of the common head): a label this model does not know is never decided."""
-    never = np.finfo(outputs.dtype).min  # finite: what is not is no answer
+    """Map logits (n, k) to (n, k of the common head).
+
+    A label that this model does not know is never predicted.
+    """
+    never = np.finfo(outputs.dtype).min  # finite: a row with others counts as unanswered
     aligned: Array = np.full((len(outputs), len(common["labels"])), never, outputs.dtype)
     aligned[:, [common["labels"].index(label) for label in head["labels"]]] = outputs
     return aligned
 
 
-# --- parts ----------------------------------------------------------------------------------------
+# --- helpers --------------------------------------------------------------------------------------
 
 
 def _is_null(label: Any) -> bool:

@@ -1,6 +1,7 @@
-"""Text that goes on: the next token, over and over; bits per byte and perplexity.
+"""Text generation: next-token prediction, bits per byte and perplexity.
 
-Both count every byte and token of a text, its first ones too: see serving/heads/generation.py.
+Both metrics count every byte and token of a text, the first included: see
+serving/heads/generation.py.
 
 Imports torch and transformers only inside the functions that train.
 """
@@ -37,62 +38,63 @@ SAMPLES, PROMPT_CHARS = 8, 160
 
 class Options(Section):
     concatenate: bool = False
-    """Rows are pieces of one text, one after the other: nothing stands between them. Otherwise each
-    ends with the end token."""
+    """Rows are consecutive pieces of one text, with nothing between them. Otherwise each row ends
+    with the end token."""
     max_new_tokens: int = Field(64, ge=1)
-    """Tokens that scoring writes behind a prompt, at most."""
+    """Maximum number of tokens that scoring generates after a prompt."""
     temperature: float = Field(0.0, ge=0)
-    """Scoring draws tokens at this temperature; 0: takes the likeliest."""
+    """Temperature at which scoring samples tokens; 0: greedy decoding."""
     top_k: int = Field(0, ge=0)
-    """Draw from so many of the likeliest tokens; 0: from all."""
+    """Sample from this many of the most likely tokens; 0: from all."""
     top_p: float = Field(1.0, gt=0, le=1)
-    """Draw from the fewest tokens that have this share of the probability."""
+    """Sample from the smallest set of tokens that has this share of the probability."""
     repetition_penalty: float = Field(1.0, gt=0)
-    """Over 1: tokens that the text already has become less likely."""
+    """Above 1, tokens that are already in the text become less likely."""
     seed: int = 0
-    """Of what is drawn: a prompt goes on in the same way each time."""
+    """Seed of sampling: a prompt gets the same completion each time."""
     stop: list[str] = Field([])
-    """Texts end before the first of these strings."""
+    """Completions end before the first of these strings."""
 
 
 class Objective(base.Objective[int, Array]):
-    """Texts that go on."""
+    """Text generation with a causal language model."""
 
     COLUMNS: ClassVar = {"text": "texts to learn to write"}
     METRIC = "bits_per_byte"
     METRIC_FOR_BEST_MODEL = "loss"
     GENERATES = True
     LABELLED = False
+    SMOOTHS_LABELS = False
     MEASURE: ClassVar = {"likelihood": True}
     WHOLE_TEXTS = True
-    """Rows are cut into blocks for training, so none of them is cut before."""
+    """Training cuts the rows into blocks, so they are not truncated before."""
     OPTIONS = Options
 
     def fit_targets(self, rows: Mapping[str, list[Any]], options: Options) -> dict[str, Any]:
-        """How texts are written; nothing is learned here."""
+        """Return the decoding settings; nothing is learned from the rows."""
         return {
             "concatenate": options.concatenate,
             "decoding": options.model_dump(exclude={"concatenate"}),
         }
 
     def encode_target(self, row: Row, head: Settings) -> int:
-        """The text's bytes: it is its own target, and their number is what a metric needs of it."""
+        """Return the number of bytes: a text is its own target, and metrics need only its size."""
         return len(row["text"].encode())
 
     def decode_target(self, target: int, head: Settings) -> str:
         return ""
 
     def check(self, splits: Mapping[str, Sequence[int]], head: Settings, min_rows: int) -> None:
-        """Any text can be learned from."""
+        """Accept all rows: any text can be learned from."""
 
     def load_model(self, source: Any, head: Settings, **how: Any) -> Any:
-        """A causal language model from a folder, a Hub id or (random weights) a config."""
+        """Load a causal language model from a folder, a Hub id or (random weights) a config."""
         from transformers import AutoModelForCausalLM
 
         return load(AutoModelForCausalLM, source, {}, **how)
 
     def training_rows(self, stored: Dataset, context: TrainingContext) -> Dataset:
-        """Blocks of the reader's length, the last one shorter: texts one after the other."""
+        """Cut concatenated texts into blocks of the reader's length; the last may be shorter."""
         import datasets
         import pyarrow as pa
 
@@ -111,21 +113,24 @@ class Objective(base.Objective[int, Array]):
     def loss(
         self, options: Options, targets: Any, head: Settings, label_smoothing: float
     ) -> LossFunction | None:
-        """The model's own: transformers' causal loss, which moves the labels by one."""
+        """Return None: the model's own causal loss in transformers shifts the labels by one."""
         return None
 
     def row_statistics(self, targets: Sequence[int], outputs: Array, head: Settings) -> Array:
-        """(n, 3): nats and tokens, which are the outputs (n, 2), and bytes."""
+        """Return (n, 3): nats and tokens, which are the outputs (n, 2), and bytes."""
         return np.column_stack([outputs, targets]).astype(np.float64)
 
     def missed(self, targets: Sequence[int], head: Settings) -> Array:
-        """Statistics as if nothing had been predicted: all 256 bytes as likely, each by itself."""
+        """Return statistics as if each byte were a token and all 256 values equally likely."""
         n_bytes = np.asarray(targets, np.float64)
         return np.column_stack([n_bytes * np.log(256), n_bytes, n_bytes])
 
     def metrics(self, head: Settings) -> dict[str, Metric]:
-        """bits per byte = nats / ln 2 / bytes, whatever the tokens; perplexity = exp(nats /
-        tokens)."""
+        """Return bits per byte and perplexity.
+
+        Bits per byte = nats / ln 2 / bytes, whatever the tokenizer; perplexity =
+        exp(nats / tokens).
+        """
 
         def bits_per_byte(sums: Array) -> Array:
             return np.asarray(sums[..., 0] / np.log(2) / np.maximum(sums[..., 2], 1))
@@ -139,11 +144,11 @@ class Objective(base.Objective[int, Array]):
         }
 
     def to_metric_inputs(self, head: Head, outputs: Sequence[Any]) -> Array:
-        """(n, 2): nats and tokens of each text."""
+        """Return (n, 2): nats and tokens of each text."""
         return np.asarray(outputs, dtype=np.float64).reshape(-1, 2)
 
     def reference(self, model: Any, rows: Sequence[Array], head: Head) -> Array:
-        """The same by PyTorch, in the pieces that the serving head reads."""
+        """Compute nats and tokens with PyTorch, in the same pieces as the serving head."""
         import torch
 
         found = np.zeros((len(rows), 2))
@@ -152,7 +157,7 @@ class Objective(base.Objective[int, Array]):
                 piece = torch.from_numpy(tokens).to(model.device)
                 with torch.inference_mode():
                     logits = model(input_ids=piece[None]).logits[0].float()
-                if not n_given:  # there is nothing to predict the first token by
+                if not n_given:  # no context for the first token: all are equally likely
                     logits = torch.cat([torch.zeros_like(logits[:1]), logits])
                 before, following = logits[max(n_given - 1, 0) : -1], piece[n_given:]
                 nats = torch.nn.functional.cross_entropy(before, following, reduction="sum")
@@ -160,7 +165,7 @@ class Objective(base.Objective[int, Array]):
         return found
 
     def samples(self, scorer: Scorer, rows: TestRows) -> list[dict[str, str]]:
-        """The starts of some texts, how the model goes on, and how they do."""
+        """Return the starts of some texts, their generated completions, and their real ones."""
         from headrace.serving.engine.timing import sample_by_length
 
         chosen = [self.split_prompt(rows.texts[i]) for i in sample_by_length(rows.lengths, SAMPLES)]
@@ -171,18 +176,18 @@ class Objective(base.Objective[int, Array]):
         ]
 
     def split_prompt(self, text: str) -> tuple[str, str]:
-        """A prompt, and how the text goes on."""
-        # At a space: a prompt that ends within a word has other tokens than the text.
+        """Split a text into a prompt and the rest."""
+        # Cut at a space: a prompt that ends inside a word has other tokens than the text.
         cut = max(text[:PROMPT_CHARS].rfind(" "), 1)
         return text[:cut], text[cut:]
 
     def common_head(self, head: Settings, other: Settings) -> dict[str, Any]:
-        """Likelihoods mean the same, whatever the tokens."""
+        """Return the head itself: likelihoods are comparable whatever the tokenizer."""
         return dict(head)
 
     def align(self, outputs: Array, head: Settings, common: Settings) -> Array:
         return outputs
 
     def row_losses(self, targets: Sequence[int], outputs: Array, head: Settings) -> Array:
-        """(n,) nats a token."""
+        """Return (n,) nats per token."""
         return np.asarray(outputs[:, 0] / np.maximum(outputs[:, 1], 1))

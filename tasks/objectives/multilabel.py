@@ -1,7 +1,7 @@
-"""Any number of labels a text: binary cross-entropy of each, micro and macro F1.
+"""Any number of labels per text: binary cross-entropy of each, micro and macro F1.
 
-From which probability a label is given is chosen on the validation rows, label by label. Imports
-torch and transformers only inside the functions that train.
+Each label's threshold, the probability from which it is predicted, is chosen on the validation
+rows. Imports torch and transformers only inside the functions that train.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from headrace.tasks.objectives.classification import (
 )
 
 SURE = 30.0
-"""A logit on the far side of any threshold."""
+"""A logit above any threshold; its negative is below any."""
 
 
 class Options(Section):
     labels: Distinct[str] | None = None
-    """All allowed labels, in order; every label there is, sorted, by default."""
+    """All allowed labels, in order; by default every label in the rows, sorted."""
     threshold: float | None = Field(None, gt=0, lt=1)
-    """The probability from which any label is given; chosen for each on the validation rows, for
-    the best F1, by default."""
+    """The probability from which any label is predicted; by default chosen for each label on the
+    validation rows, for the best F1."""
 
 
 class Objective(base.Objective[Sequence[int], Array]):
-    """Any number of labels a text."""
+    """Any number of labels per text."""
 
     COLUMNS: ClassVar = {
         "text": "the text",
@@ -54,7 +54,7 @@ class Objective(base.Objective[Sequence[int], Array]):
     OPTIONS = Options
 
     def read_row(self, row: Row) -> dict[str, Any]:
-        """The labels as a list. Raises ValueError with `null_labels` or `wrong_type`."""
+        """Parse the labels into a list. Raises ValueError with `null_labels` or `wrong_type`."""
         labels = row["labels"]
         if labels is None:
             raise ValueError("null_labels")
@@ -70,13 +70,13 @@ class Objective(base.Objective[Sequence[int], Array]):
         return {"text": row["text"], "labels": [one for one in named if one]}
 
     def fit_targets(self, rows: Mapping[str, list[Any]], options: Options) -> dict[str, Any]:
-        """The given labels, or all labels, sorted; one threshold for all where it is given."""
+        """Return the labels (given, or all in the rows, sorted) and the given threshold for all."""
         labels = options.labels or sorted({label for some in rows["labels"] for label in some})
         given = options.threshold
         return {"labels": labels, "thresholds": [given] * len(labels) if given else None}
 
     def encode_target(self, row: Row, head: Settings) -> list[int]:
-        """(k,) 1 for each label it has. Raises ValueError with the reason code `unknown_label`."""
+        """Return (k,), 1 for each label of the row. Raises ValueError with `unknown_label`."""
         if set(row["labels"]) - set(head["labels"]):
             raise ValueError("unknown_label")
         return [int(label in row["labels"]) for label in head["labels"]]
@@ -87,7 +87,7 @@ class Objective(base.Objective[Sequence[int], Array]):
     def check(
         self, splits: Mapping[str, Sequence[Sequence[int]]], head: Settings, min_rows: int
     ) -> None:
-        """Raises DataError for labels without training rows enough."""
+        """Raise DataError for no labels, or labels with too few training rows."""
         if not head["labels"]:
             raise DataError("multilabel needs labels; no row has one")
         counts = np.sum(splits["train"], axis=0)
@@ -103,7 +103,7 @@ class Objective(base.Objective[Sequence[int], Array]):
             )
 
     def load_model(self, source: Any, head: Settings, **how: Any) -> Any:
-        """A classifier with an output for each label."""
+        """Load a classifier with one output for each label."""
         return load_classifier(source, head, **how)
 
     def loss(
@@ -113,9 +113,10 @@ class Objective(base.Objective[Sequence[int], Array]):
         head: Settings,
         label_smoothing: float,
     ) -> LossFunction:
-        """Binary cross-entropy, mean over rows and labels: the Trainer's `compute_loss_func`.
+        """Return the Trainer's `compute_loss_func`: mean binary cross-entropy.
 
-        `num_items_in_batch` counts the labels of all rows of the optimizer step, given or not.
+        The mean is over rows and labels. `num_items_in_batch` counts every label for every row of
+        the optimizer step, whether the row has it or not.
         """
         from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -131,7 +132,10 @@ class Objective(base.Objective[Sequence[int], Array]):
     def calibrate_head(
         self, head: Settings, targets: Sequence[Sequence[int]], outputs: Array
     ) -> dict[str, Any]:
-        """With the thresholds that give the best F1 of each label on these rows."""
+        """Return the head with each label's best threshold, by F1, on these rows.
+
+        Given thresholds are kept.
+        """
         if head["thresholds"]:
             return dict(head)
         answered = ~unanswered(outputs)
@@ -146,10 +150,11 @@ class Objective(base.Objective[Sequence[int], Array]):
     def row_statistics(
         self, targets: Sequence[Sequence[int]], outputs: Array, head: Settings
     ) -> Array:
-        """(n, 3k + 2): given, decided and both of each label; rows that are all right, and rows.
+        """Return (n, 3k + 2) statistics.
 
-        `outputs`: logits (n, k). `targets`: (n, k), or of the first labels alone: what only another
-        model knows (`common_head`) no row has.
+        3k: each label's true, predicted, and both; 2: whether all labels of the row are right, and
+        1 (the row count). `outputs`: logits (n, k). `targets`: (n, k), or the first labels only: no
+        row has the labels that only another model knows (`common_head`).
         """
         true = np.zeros((len(outputs), len(head["labels"])))
         for row, given in zip(true, targets, strict=True):
@@ -159,15 +164,18 @@ class Objective(base.Objective[Sequence[int], Array]):
         return np.concatenate([true, decided, true * decided, right, np.ones_like(right)], axis=1)
 
     def missed(self, targets: Sequence[Sequence[int]], head: Settings) -> Array:
-        """No label was decided, and that was wrong even where there is none."""
+        """Return statistics without a predicted label; wrong even for a row without labels."""
         k = len(head["labels"])
         found = self.row_statistics(targets, np.zeros((len(targets), k)), head)
         found[:, k:-1] = 0
         return found
 
     def metrics(self, head: Settings) -> dict[str, Metric]:
-        """micro F1 = 2 Σ hits / Σ (given + decided); macro F1: the labels' mean; exact: rows with
-        all labels right."""
+        """Return micro F1, macro F1 and exact.
+
+        Micro F1 = 2 Σ hits / Σ (true + predicted); macro F1: the mean over the labels; exact: the
+        share of rows with all labels right.
+        """
         k = len(head["labels"])
 
         def micro_f1(sums: Array) -> Array:
@@ -186,21 +194,27 @@ class Objective(base.Objective[Sequence[int], Array]):
         return {"micro_f1": Metric(micro_f1), "macro_f1": Metric(macro_f1), "exact": Metric(exact)}
 
     def by_label(self, sums: Array, head: Settings) -> Array:
-        """(3, k): how often each label was true, given, and both."""
+        """Return (3, k): how often each label was true, predicted, and both."""
         return label_counts(sums, head)
 
     def wrong(self, targets: Sequence[Sequence[int]], head: Settings) -> Array:
-        """(n, k) logits that give as many labels as a row has, none of its own where possible."""
-        given = np.roll(np.asarray(targets, np.float64).reshape(len(targets), -1), 1, axis=1)
-        given[~given.any(axis=1), :1] = 1
-        return np.where(given > 0, SURE, -SURE)
+        """Return (n, k) logits that predict as many labels as a row has, none of them its own.
+
+        A row without labels gets the first one. `targets` may be of the first labels alone.
+        """
+        true = np.zeros((len(targets), len(head["labels"])), bool)
+        for row, given in zip(true, targets, strict=True):
+            row[: len(given)] = given
+        rank = np.argsort(np.argsort(true, axis=1, kind="stable"), axis=1)  # its own come last
+        predicted = (rank < np.maximum(true.sum(axis=1), 1)[:, None]) & ~true
+        return np.where(predicted, SURE, -SURE)
 
     def details(
         self, targets: Sequence[Sequence[int]], outputs: Array, head: Settings, how: Resampling
     ) -> dict[str, Any]:
-        """Average precision, whatever the thresholds; the labels one by one.
+        """Return average precision, which needs no thresholds, and a table of the labels.
 
-        A row without an answer is ranked as wrongly as can be.
+        A row without an answer gets the worst possible ranks.
         """
         true, missing = np.asarray(targets).reshape(-1, len(head["labels"])), unanswered(outputs)
         logits = np.where(missing[:, None], 0, outputs)
@@ -227,30 +241,33 @@ class Objective(base.Objective[Sequence[int], Array]):
         }
 
     def common_head(self, head: Settings, other: Settings) -> dict[str, Any]:
-        """A head with the labels of two models, and one threshold for all."""
+        """Return a head with the labels of both models and the default threshold for all."""
         return {**common_labels(head, other), "thresholds": None}
 
     def align(self, outputs: Array, head: Settings, common: Settings) -> Array:
-        """(n, k) → (n, k of the common head), shifted so that each threshold becomes a half."""
+        """Map logits (n, k) to (n, k of the common head), shifted to make each threshold 0.5."""
         thresholds = thresholds_of(head)
         moved = outputs - np.log(thresholds / (1 - thresholds))
         return align_logits(moved, head, common)
 
     def row_losses(self, targets: Sequence[Sequence[int]], outputs: Array, head: Settings) -> Array:
-        """(n,) binary cross-entropy in nats, summed over the labels."""
+        """Return (n,) binary cross-entropy in nats, summed over the labels."""
         true, logits = np.asarray(targets), outputs.astype(np.float64)
         return np.asarray((np.logaddexp(0, logits) - true * logits).sum(axis=1))
 
 
 def best_threshold(true: Array, probabilities: Array) -> float:
-    """Half-way between the two probabilities (n,) between which F1 of `true` (n,) is best."""
+    """Return the midpoint of the two probabilities between which the threshold has the best F1.
+
+    `true`, `probabilities`: (n,).
+    """
     if not len(true):
         return UNDECIDED
     order = np.argsort(-probabilities, kind="stable")
     hits, given = np.cumsum(true[order]), np.arange(1, len(true) + 1)
     f1 = 2 * hits / (given + true.sum())
     ranked = probabilities[order]
-    f1[:-1][ranked[:-1] == ranked[1:]] = 0  # equal ones fall to one side
+    f1[:-1][ranked[:-1] == ranked[1:]] = 0  # equal probabilities stay together
     last = int(f1.argmax())
     if not f1[last]:
         return UNDECIDED

@@ -1,4 +1,4 @@
-"""The metrics of an objective that decide: about promotion, and about slices."""
+"""Selection of an objective's metrics: one decides on promotion, one compares slices."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from headrace.tasks.metrics.metric import Metric
 
 
 def deciding_metric(recipe: Recipe, head: Mapping[str, Any]) -> tuple[str, Metric]:
-    """The metric that promotion goes by. Raises RecipeError for one the objective lacks."""
+    """Return the metric that decides on promotion. Raises RecipeError for an unknown one."""
     objective = objectives.get(recipe.objective)
     name = recipe.promote.metric or objective.METRIC
     known = objective.metrics(head)
@@ -24,10 +24,10 @@ def deciding_metric(recipe: Recipe, head: Mapping[str, Any]) -> tuple[str, Metri
 
 
 def slice_metric(recipe: Recipe, head: Mapping[str, Any]) -> tuple[str, Metric]:
-    """The metric slices are seen by: the objective's own, whatever promotion goes by.
+    """Return the metric that compares slices: the objective's own, whatever promotion uses.
 
-    It has to mean something among rows of one label too, and macro F1, for one, does not. Where
-    there are no labels, promotion's.
+    It must be meaningful for rows of a single label too; macro F1, for one, is not. If targets are
+    not labels, it is promotion's metric.
     """
     objective = objectives.get(recipe.objective)
     if not objective.LABELLED:

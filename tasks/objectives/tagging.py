@@ -1,4 +1,4 @@
-"""Spans in a text, each with a label: cross-entropy over its words' tags, F1 of whole spans.
+"""Labeled spans in a text: cross-entropy over the tags of its words, F1 of whole spans.
 
 A row has a text and its spans, or a list of words and their tags. Imports torch and transformers
 only inside the functions that train.
@@ -42,21 +42,21 @@ if TYPE_CHECKING:
 
 IGNORE_INDEX = -100
 SAMPLES, SAMPLE_CHARS = 10, 1_000
-"""Texts that a report shows, and how much of each."""
+"""Texts that a report shows, and characters shown of each."""
 Span = tuple[int, int, str]
-"""Start, end (the first character behind it), label."""
+"""Start, end (exclusive), label; in characters of the text."""
 
 
 class Options(Section):
     scheme: Literal["BIO", "BILOU"] = "BIO"
-    """How words are tagged: BILOU has tags of its own for a span's last word, and for spans of a
-    single word."""
+    """Tagging scheme of words: BILOU has separate tags for a span's last word and for one-word
+    spans."""
     labels: Distinct[str] | None = None
-    """All allowed labels; every label there is, sorted, by default."""
+    """All allowed labels; by default every label in the rows, sorted."""
 
 
 class Objective(base.Objective[str, Sequence[str | None]]):
-    """Spans of a text, each with a label."""
+    """Labeled spans of a text."""
 
     COLUMNS: ClassVar = {
         "text": "the text, or a list of its words",
@@ -72,7 +72,7 @@ class Objective(base.Objective[str, Sequence[str | None]]):
     # --- rows -------------------------------------------------------------------------------------
 
     def read_row(self, row: Row) -> dict[str, Any]:
-        """A string and spans, whichever way the row has them, written as JSON or not.
+        """Return a text and its spans. The row has these, or words and tags, as JSON or not.
 
         Raises ValueError with the reason code `null_tags`, `wrong_type`, `other_number_of_tags` or
         `unknown_tag`.
@@ -80,7 +80,7 @@ class Objective(base.Objective[str, Sequence[str | None]]):
         words, tags = head_of.words_in(row["text"]), head_of.listed(row["tags"])
         if tags is None:
             raise ValueError("null_tags")
-        if isinstance(tags, dict):  # a list of each field, as data sets of the Hub have them
+        if isinstance(tags, dict):  # one list for each field, as in Hub datasets
             tags = _transposed(tags)
         if not isinstance(tags, list):
             raise ValueError("wrong_type")
@@ -102,15 +102,15 @@ class Objective(base.Objective[str, Sequence[str | None]]):
         return {"text": " ".join(words), "tags": spans}
 
     def fit_targets(self, rows: Mapping[str, list[Any]], options: Options) -> dict[str, Any]:
-        """The labels there are, and the scheme."""
+        """Return the labels (given, or all in the rows, sorted) and the scheme."""
         found = {span["label"] for spans in rows["tags"] for span in spans}
         return {"labels": options.labels or sorted(found), "scheme": options.scheme}
 
     def encode_target(self, row: Row, head: Settings) -> str:
-        """The spans as JSON, [[start, end, label], ...], in order. Raises ValueError(reason code).
+        """Return the sorted spans as JSON, [[start, end, label], ...].
 
-        One that cuts a grapheme is widened to it, as a word that it has a part of is all the
-        span's.
+        A span that cuts a grapheme is widened to include it, just as a span that covers part of a
+        word gets the whole word. Raises ValueError(reason code).
         """
         graphemes, spans = Graphemes(row["text"]), list[Span]()
         for one in row["tags"]:
@@ -131,7 +131,7 @@ class Objective(base.Objective[str, Sequence[str | None]]):
         return target
 
     def check(self, splits: Mapping[str, Sequence[str]], head: Settings, min_rows: int) -> None:
-        """Raises DataError for labels without spans enough in the training rows."""
+        """Raise DataError for no labels, or labels with too few spans in the training rows."""
         labels = head["labels"]
         if not labels:
             raise DataError("tagging needs spans; the rows have none")
@@ -146,7 +146,7 @@ class Objective(base.Objective[str, Sequence[str | None]]):
     # --- training ---------------------------------------------------------------------------------
 
     def load_model(self, source: Any, head: Settings, **how: Any) -> Any:
-        """A token classifier from a folder, a Hub id or (random weights) a transformers config."""
+        """Load a token classifier from a folder, a Hub id or (random weights) a config."""
         from transformers import AutoModelForTokenClassification, PretrainedConfig
 
         tags = head_of.tags_of(head["labels"], head["scheme"])
@@ -155,7 +155,10 @@ class Objective(base.Objective[str, Sequence[str | None]]):
         return load(AutoModelForTokenClassification, source, config_of(tags), **how)
 
     def training_rows(self, stored: Dataset, context: TrainingContext) -> Dataset:
-        """Whole texts' tokens; a word's first one has its tag as label, the others none."""
+        """Return the tokens of whole texts; a word's first token has its tag as label.
+
+        Its other tokens have no label.
+        """
         import datasets
         import pyarrow as pa
 
@@ -178,15 +181,16 @@ class Objective(base.Objective[str, Sequence[str | None]]):
     def loss(
         self, options: Options, targets: Any, head: Settings, label_smoothing: float
     ) -> LossFunction:
-        """Cross-entropy over the tokens that count."""
+        """Return cross-entropy over the first tokens of words."""
         return token_loss(label_smoothing)
 
     def of_batches(
         self, labels: Array, logits: Array, head: Settings
     ) -> tuple[list[str], list[str | None]]:
-        """What the Trainer has of validation rows, as `statistics` takes it, words for characters.
+        """Convert the Trainer's validation batches to the form that `statistics` takes.
 
-        `labels`: (rows, length); `logits`: (rows, length, tags).
+        Spans count words here, not characters. `labels`: (rows, length); `logits`: (rows, length,
+        tags).
         """
         scorer = head_of.Head(head, pad_id=0)
         targets, outputs = list[str](), list[str | None]()
@@ -204,7 +208,7 @@ class Objective(base.Objective[str, Sequence[str | None]]):
     # --- metrics ----------------------------------------------------------------------------------
 
     def to_metric_inputs(self, head: Head, outputs: Sequence[Any]) -> list[str | None]:
-        """The spans of each text, as targets are stored."""
+        """Return the spans of each text in the stored form of targets; None for no answer."""
         found = (head.spans(one) for one in outputs)
         return [
             None
@@ -216,7 +220,7 @@ class Objective(base.Objective[str, Sequence[str | None]]):
     def row_statistics(
         self, targets: Sequence[str], outputs: Sequence[str], head: Settings
     ) -> Array:
-        """(n, 3k): true spans, found ones, and those that are both, label by label."""
+        """Return (n, 3k): true, predicted, and correct spans of each label."""
         place = {label: i for i, label in enumerate(head["labels"])}
         counts = np.zeros((len(targets), 3, len(place)))
         for row, target, output in zip(counts, targets, outputs, strict=True):
@@ -227,13 +231,16 @@ class Objective(base.Objective[str, Sequence[str | None]]):
         return counts.reshape(len(targets), -1)
 
     def missed(self, targets: Sequence[str], head: Settings) -> Array:
-        """No span was found."""
+        """Return statistics without a predicted span."""
         return self.row_statistics(targets, ["[]"] * len(targets), head)
 
     def metrics(self, head: Settings) -> dict[str, Metric]:
-        """Precision, recall and F1 of whole spans, as the CoNLL shared tasks count them (Tjong Kim
-        Sang and De Meulder, 2003): right only with both ends and the label. All labels together;
-        macro F1 is the labels' mean."""
+        """Return precision, recall and F1 of whole spans.
+
+        Counted as in the CoNLL shared tasks (Tjong Kim Sang and De Meulder, 2003): a span is right
+        only if both its ends and its label are. All labels are pooled; macro F1 is the mean over
+        the labels.
+        """
         k = len(head["labels"])
 
         def divided(sums: Array) -> tuple[Array, Array, Array]:
@@ -260,14 +267,14 @@ class Objective(base.Objective[str, Sequence[str | None]]):
         named = {"f1": f1, "precision": precision, "recall": recall, "macro_f1": macro_f1}
         return {name: Metric(one) for name, one in named.items()}
 
-    # --- what evaluation shows --------------------------------------------------------------------
+    # --- evaluation -------------------------------------------------------------------------------
 
     def by_label(self, sums: Array, head: Settings) -> Array:
-        """(3, k): how many spans of each label were true, found, and both."""
+        """Return (3, k): how many spans of each label were true, predicted, and both."""
         return np.asarray(sums.reshape(3, len(head["labels"])))
 
     def wrong(self, targets: Sequence[str], head: Settings) -> list[str]:
-        """Outputs with as many spans as each text has, all with a wrong end."""
+        """Return outputs with as many spans as each text has, all with a wrong end."""
         return [
             json.dumps([[s, end + 1, label] for s, end, label in json.loads(t)]) for t in targets
         ]
@@ -279,7 +286,7 @@ class Objective(base.Objective[str, Sequence[str | None]]):
         head: Settings,
         how: Resampling,
     ) -> dict[str, Any]:
-        """Precision, recall and F1 of each label."""
+        """Return a table with precision, recall and F1 of each label."""
         each = self.row_statistics(targets, [one or "[]" for one in outputs], head)
         sums = self.by_label(each.sum(axis=0), head)
         rows = []
@@ -291,12 +298,12 @@ class Objective(base.Objective[str, Sequence[str | None]]):
         return {"tables": [{"title": "Labels", "columns": columns, "rows": rows}]}
 
     def row_losses(self, targets: Sequence[str], outputs: Sequence[str], head: Settings) -> Array:
-        """(n,) spans that are missing or too many."""
+        """Return (n,) the number of missing and spurious spans."""
         true, found, both = np.split(self.row_statistics(targets, outputs, head), 3, axis=1)
         return np.asarray((true + found - 2 * both).sum(axis=1))
 
     def samples(self, scorer: Scorer, rows: TestRows) -> list[dict[str, str]]:
-        """Some texts with spans, what was found in them, and what should have been."""
+        """Return some texts with spans, their predicted spans, and their true spans."""
         from headrace.serving.engine.timing import sample_by_length
 
         some = [i for i, target in enumerate(rows.targets) if json.loads(target)]
@@ -314,16 +321,16 @@ class Objective(base.Objective[str, Sequence[str | None]]):
         ]
 
     def common_head(self, head: Settings, other: Settings) -> dict[str, Any]:
-        """A head with the labels of two models."""
+        """Return a head with the labels of both models."""
         return {**head, "labels": list(dict.fromkeys([*head["labels"], *other["labels"]]))}
 
     def align(self, outputs: list[str], head: Settings, common: Settings) -> list[str]:
-        """Spans name their labels."""
+        """Return the outputs unchanged: spans name their labels."""
         return outputs
 
 
 def _as_bilou(tag: str) -> str:
-    """BIO and BILOU as they are; E and S of BIOES are L and U. Raises ValueError(reason code)."""
+    """Convert E and S of BIOES to L and U; keep BIO and BILOU. Raises ValueError(reason code)."""
     if tag == head_of.OUTSIDE:
         return tag
     prefix, _, label = tag.partition("-")
@@ -348,9 +355,9 @@ def _known(span: Any) -> dict[str, Any]:
 
 
 def labels_of(text: str, tokens: Tokens, spans: Sequence[Span], tags: Sequence[str]) -> Array:
-    """(n,) the index of each token's tag; IGNORED for those that do not begin a word.
+    """Return (n,) the tag index of each token; IGNORE_INDEX if it does not begin a word.
 
-    A word that a span has only a part of is all the span's.
+    A span that covers part of a word gets the whole word.
     """
     words = head_of.words_of(text, tokens)
     found = np.full(len(tokens), IGNORE_INDEX, np.int32)
@@ -371,6 +378,6 @@ def _of_tags(tags: Sequence[str]) -> str:
 
 
 def marked(text: str, spans: Sequence[Span]) -> str:
-    """The spans of what a sample shows of a text, with their labels."""
+    """List the spans, with labels, in the part of a text that a sample shows."""
     within = [one for one in spans if one[1] <= SAMPLE_CHARS]
     return ", ".join(f"[{text[start:end]}] {label}" for start, end, label in within) or "none"

@@ -1,4 +1,4 @@
-"""Text to text: cross-entropy over the target's tokens, BLEU and chrF.
+"""Translation, text to text: cross-entropy over the target's tokens, BLEU and chrF.
 
 Imports torch and transformers only inside the functions that train.
 """
@@ -38,17 +38,17 @@ SAMPLES = 10
 
 class Options(Section):
     num_beams: int = Field(1, ge=1)
-    """Candidates that scoring keeps of each text; 1: the likeliest token is taken, one by one."""
+    """Candidates that scoring keeps for each text (beam search); 1: greedy decoding."""
     length_penalty: float = 1.0
-    """A candidate's score is its log probability over its tokens to this power."""
+    """A candidate's score is its log probability divided by its token count to this power."""
     max_new_tokens: int = Field(128, ge=1)
-    """Tokens that a target may have when scored."""
+    """Maximum number of tokens that scoring generates for a text."""
     max_target_length: int = Field(128, ge=4)
-    """Tokens a training target is cut to."""
+    """Tokens to which a training target is truncated."""
 
 
 class Objective(base.Objective[str, Sequence[str | None]]):
-    """A text for a text."""
+    """Text to text, such as translation."""
 
     COLUMNS: ClassVar = {"text": "the text to start from", "target": "the text to arrive at"}
     METRIC = "bleu"
@@ -59,7 +59,7 @@ class Objective(base.Objective[str, Sequence[str | None]]):
     OPTIONS = Options
 
     def fit_targets(self, rows: Mapping[str, list[Any]], options: Options) -> dict[str, Any]:
-        """How texts are written; nothing is learned here."""
+        """Return the decoding settings; nothing is learned from the rows."""
         return {
             "decoding": options.model_dump(
                 include={"num_beams", "length_penalty", "max_new_tokens"}
@@ -67,7 +67,7 @@ class Objective(base.Objective[str, Sequence[str | None]]):
         }
 
     def encode_target(self, row: Row, head: Settings) -> str:
-        """The text itself. Raises ValueError with the reason code `null_target` or `wrong_type`."""
+        """Return the text itself. Raises ValueError with `null_target` or `wrong_type`."""
         target = row["target"]
         if target is None or (isinstance(target, str) and not target.strip()):
             raise ValueError("null_target")
@@ -79,20 +79,20 @@ class Objective(base.Objective[str, Sequence[str | None]]):
         return target
 
     def check(self, splits: Mapping[str, Sequence[str]], head: Settings, min_rows: int) -> None:
-        """Raises DataError where all targets are one."""
+        """Raise DataError if all training targets are the same."""
         if len(set(splits["train"])) < 2:
             raise DataError(
                 "translation needs targets that differ; the training rows have only one"
             )
 
     def load_model(self, source: Any, head: Settings, **how: Any) -> Any:
-        """A text-to-text model from a folder, a Hub id or (random weights) a config."""
+        """Load a text-to-text model from a folder, a Hub id or (random weights) a config."""
         from transformers import AutoModelForSeq2SeqLM
 
         return load(AutoModelForSeq2SeqLM, source, {}, **how)
 
     def training_rows(self, stored: Dataset, context: TrainingContext) -> Dataset:
-        """input_ids, labels (the target's tokens) and length (of the longer one) of stored rows."""
+        """Return input_ids, labels (the target's tokens) and length (of the longer of the two)."""
         import datasets
         import pyarrow as pa
 
@@ -115,7 +115,7 @@ class Objective(base.Objective[str, Sequence[str | None]]):
     def loss(
         self, options: Options, targets: Any, head: Settings, label_smoothing: float
     ) -> LossFunction:
-        """Cross-entropy over the tokens that count."""
+        """Return cross-entropy over the target's tokens."""
         return token_loss(label_smoothing)
 
     # --- BLEU and chrF: sums over rows ------------------------------------------------------------
@@ -123,7 +123,7 @@ class Objective(base.Objective[str, Sequence[str | None]]):
     def row_statistics(
         self, targets: Sequence[str], outputs: Sequence[str], head: Settings
     ) -> Array:
-        """(n, 10 + 18): sacrebleu's counts of BLEU and chrF, and 2: exact matches and rows."""
+        """Return (n, 10 + 18 + 2): sacrebleu's counts for BLEU and chrF; exact matches and rows."""
         bleu, chrf = _scorers()
         rows = []
         for target, output in zip(targets, outputs, strict=True):
@@ -135,14 +135,14 @@ class Objective(base.Objective[str, Sequence[str | None]]):
         return np.asarray(rows, dtype=np.float64)
 
     def missed(self, targets: Sequence[str], head: Settings) -> Array:
-        """Nothing was written."""
+        """Return the statistics of empty outputs."""
         return self.row_statistics(targets, [""] * len(targets), head)
 
     def metrics(self, head: Settings) -> dict[str, Metric]:
-        """BLEU (Papineni et al., 2002) and chrF (Popović, 2015) of the corpus, 0 to 100; exact
-        matches, 0 to 1.
+        """Return corpus BLEU and chrF, 0 to 100, and the share of exact matches, 0 to 1.
 
-        As sacrebleu has them (Post, 2018), with the signatures that `details` gives.
+        BLEU (Papineni et al., 2002) and chrF (Popović, 2015) are sacrebleu's (Post, 2018), with the
+        signatures that `details` returns.
         """
         bleu, chrf = _scorers()
 
@@ -170,7 +170,7 @@ class Objective(base.Objective[str, Sequence[str | None]]):
         }
 
     def wrong(self, targets: Sequence[str], head: Settings) -> list[str]:
-        """Texts without a word."""
+        """Return empty texts."""
         return [""] * len(targets)
 
     def details(
@@ -180,19 +180,19 @@ class Objective(base.Objective[str, Sequence[str | None]]):
         head: Settings,
         how: Resampling,
     ) -> dict[str, Any]:
-        """sacrebleu's signatures: what a number must be told with to be compared."""
+        """Return sacrebleu's signatures: scores are comparable only if these are equal."""
         found = {}
         for name, scorer in zip(("bleu", "chrf"), _scorers(), strict=True):
-            scorer.corpus_score(["a text"], [["a text"]])  # it has to see references to count them
+            scorer.corpus_score(["a text"], [["a text"]])  # the signature needs it
             found[name] = str(scorer.get_signature())
         return {"signatures": found}
 
     def to_metric_inputs(self, head: Head, outputs: Sequence[Any]) -> list[str | None]:
-        """The texts; None where the model made none."""
+        """Return the texts; None where the model generated none."""
         return list(head.texts(outputs))
 
     def reference(self, model: Any, rows: Sequence[Array], head: Head) -> list[str]:
-        """The same by PyTorch."""
+        """Generate the texts with PyTorch."""
         from headrace.tasks.models.generate import texts
 
         how = head.decoding()
@@ -207,7 +207,7 @@ class Objective(base.Objective[str, Sequence[str | None]]):
         return [head.text(ids) for ids in made]
 
     def row_losses(self, targets: Sequence[str], outputs: Sequence[str], head: Settings) -> Array:
-        """(n,) 100 less the chrF of each text."""
+        """Return (n,) 100 minus the chrF of each text."""
         _, chrf = _scorers()
         pairs = zip(outputs, targets, strict=True)
         return np.array(
@@ -215,7 +215,7 @@ class Objective(base.Objective[str, Sequence[str | None]]):
         )
 
     def samples(self, scorer: Scorer, rows: TestRows) -> list[dict[str, str]]:
-        """Some rows of every length, what became of them, and what should have."""
+        """Return some rows of every length: text, generated output, and target."""
         from headrace.serving.engine.timing import sample_by_length
 
         chosen = sample_by_length(rows.lengths, SAMPLES)
@@ -227,7 +227,7 @@ class Objective(base.Objective[str, Sequence[str | None]]):
         ]
 
     def common_head(self, head: Settings, other: Settings) -> dict[str, Any]:
-        """Texts mean the same, whatever the tokens."""
+        """Return the head itself: texts are comparable whatever the tokenizer."""
         return dict(head)
 
     def align(self, outputs: list[str], head: Settings, common: Settings) -> list[str]:

@@ -1,1 +1,1 @@
-"""The MLflow registry: register a model, give it an alias, find it again."""
+"""The MLflow registry: register a model, move its aliases, find it again."""

@@ -1,13 +1,14 @@
-"""What happened to a model's aliases, kept on the registered model itself, one tag an entry.
+"""The history of a model's aliases, stored on the registered model itself, one tag per entry.
 
-MLflow's registry knows where an alias points, not where it pointed. Moving an alias and entering
-the move are two calls and no transaction, so a move is
+MLflow's registry knows where an alias points, not where it pointed before. Moving an alias and
+recording the move are two calls, not one transaction, so a move is
 
     intent tag → alias → history tag → intent gone
 
-under a lock. Whoever comes next finds what a killed mover left: an intent whose alias did not move
-is dropped (nothing happened), one whose alias moved is entered. An alias that stands elsewhere than
-its last entry says was moved by another client, and that is entered as `external`.
+under a lock. The next process to open the history repairs what a killed one left: an intent whose
+alias did not move is dropped (nothing happened), an intent whose alias moved is recorded. If an
+alias does not point where its last entry says, another client moved it; that is recorded as
+`external`.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 CHAMPION, CHALLENGER = "champion", "challenger"
 HISTORY = "headrace.history."
 INTENT = "headrace.intent"
-MAX_WHY = 1000
-"""Characters; most databases hold 5,000 in a tag of a registered model."""
+MAX_REASON_CHARS = 1000
+"""Characters of a reason; most databases hold 5,000 in a tag of a registered model."""
 
 Action = Literal["promote", "challenge", "rollback", "external"]
 
@@ -50,7 +51,7 @@ class Entry:
     to_version: str | None
     why: str
     decision: dict[str, Any] | None = None
-    """The decision in short; in full it is a tag of the version."""
+    """The decision in short; a tag of the version holds it in full."""
 
     def line(self) -> str:
         moved = f"{self.from_version or '–'} → {self.to_version or '–'}"
@@ -59,20 +60,23 @@ class Entry:
 
 @contextmanager
 def opened(client: MlflowClient, name: str) -> Iterator[list[Entry]]:
-    """All entries, oldest first, repaired; no other process here moves an alias meanwhile."""
+    """Yield all entries, oldest first, after repairing the history.
+
+    No other process of this workspace moves an alias meanwhile.
+    """
     with workspace.lock(f"registry-{name}"):
         yield _repair(client, name)
 
 
 def standing(entries: Sequence[Entry], alias: str) -> str | None:
-    """Where the last entry left the alias."""
+    """Return the version that the last entry of the alias moved it to."""
     return next((e.to_version for e in reversed(entries) if e.alias == alias), None)
 
 
 def champions(entries: Sequence[Entry]) -> list[str]:
-    """The champions one could go back through, oldest first, the present one last.
+    """Return the champions that a rollback can return to, oldest first, the current one last.
 
-    A rollback takes away what it went back over, so that the next one goes further back.
+    A rollback removes the champions it went back over, so that the next one goes further back.
     """
     stack: list[str] = []
     for entry in entries:
@@ -94,14 +98,14 @@ def move(
     alias: str,
     to: str,
     action: Action,
-    why: str,
+    reason: str,
     decision: Mapping[str, Any] | None = None,
 ) -> Entry:
-    """Move the alias and enter it. The caller has the history `opened`.
+    """Move the alias and record the move. The caller has the history `opened`.
 
-    A kill between any two of the four calls is repaired by whoever opens the history next.
+    After a kill between any two of the four calls, the next `opened` repairs the history.
     """
-    entry = _entry(entries, alias, to, action, why, decision)
+    entry = _entry(entries, alias, to, action, reason, decision)
     key, text = _next_key(_tags(client.get_registered_model(name))), _text(entry)
     client.set_registered_model_tag(name, INTENT, json.dumps({"key": key, "entry": text}))
     client.set_registered_model_alias(name, alias, to)
@@ -111,7 +115,7 @@ def move(
 
 
 def _repair(client: MlflowClient, name: str) -> list[Entry]:
-    """Make the history say where the aliases stand, and return it."""
+    """Bring the history in line with the aliases and return it."""
     model = client.get_registered_model(name)
     tags = _tags(model)
     if INTENT in model.tags:
@@ -138,7 +142,7 @@ def _entry(
     alias: str,
     to: str | None,
     action: Action,
-    why: str,
+    reason: str,
     decision: Mapping[str, Any] | None = None,
 ) -> Entry:
     return Entry(
@@ -148,7 +152,7 @@ def _entry(
         action=action,
         from_version=standing(entries, alias),
         to_version=to,
-        why=mask(why)[:MAX_WHY],
+        why=mask(reason)[:MAX_REASON_CHARS],
         decision=None if decision is None else dict(decision),
     )
 
@@ -158,13 +162,16 @@ def _points_to(model: RegisteredModel, alias: str) -> str | None:
 
 
 def _tags(model: RegisteredModel) -> dict[str, str]:
-    """Entries as stored, by keys that sort by age."""
+    """Return the stored text of each entry by its key; keys sort by age."""
     tags = model.tags.items()
     return {key.removeprefix(HISTORY): text for key, text in tags if key.startswith(HISTORY)}
 
 
 def _next_key(tags: Mapping[str, str]) -> str:
-    """The number orders; the random part keeps movers on two machines (no shared lock) apart."""
+    """Return the key of a new entry: a number for the order, then a random part.
+
+    The random part keeps the entries of two machines, which share no lock, apart.
+    """
     number = 1 + max((int(key.partition("-")[0]) for key in tags), default=0)
     return f"{number:06d}-{secrets.token_hex(3)}"
 

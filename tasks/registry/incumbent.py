@@ -1,4 +1,4 @@
-"""A champion that nothing can be compared with."""
+"""A champion that no candidate can be compared with."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A registered version whose files are gone, damaged, or no model that can be opened."""
+    """A registered version whose files are gone, damaged or not a model that can be opened."""
 
     name: str
     version: str

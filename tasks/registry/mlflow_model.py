@@ -1,10 +1,10 @@
-"""The model as MLflow holds it: logged with all it needs to run alone, loaded back and held
-against what was exported.
+"""The MLflow model: logged with all it needs to run alone, loaded back and checked.
 
-Models-from-code: the file pyfunc_model.py, no pickle. Its artifacts:
+The check compares it with the export. It is logged as models-from-code: the file pyfunc_model.py,
+no pickle. Its artifacts:
 
     artifacts/model     the model folder (serving/engine/manifest.py)
-    artifacts/serving   a copy of the package that scores, with the model's head among its own
+    artifacts/serving   a copy of the serving package, with the model's head among its heads
     artifacts/card      the model card and its pictures
 """
 
@@ -31,18 +31,20 @@ from headrace.tasks.registry import model_store, tracking
 
 CODE = Path(__file__).with_name("pyfunc_model.py")
 LEFT_AT_HOME = ("jobs", "tables")
-"""Rooms of serving that a model does not carry: they score tables."""
+"""Subpackages of serving that a model does not carry: they score tables."""
 SHA256 = "sha256"
-"""In the metadata of MLmodel: what the model holds itself against before it runs."""
+"""Key in MLmodel's metadata: the digest that the model checks itself against before it runs."""
 REQUIRED = ("mlflow", "numpy", "pandas", "pyarrow", "tokenizers")
-"""Needed at run time beside onnxruntime; asked for in the versions the model was checked with."""
+"""Packages needed at run time besides onnxruntime, pinned to the versions the check ran with."""
 TOLERANCE = 1e-5
-"""Largest difference of a number from the export's own: same graph, machine and code, so only
-float32 rounding in batches of other shapes is left."""
+"""Largest absolute difference of a number from the export's.
+
+Graph, machine and code are the same, so only float32 rounding in batches of other shapes is left.
+"""
 
 
 class ModelMismatchError(RuntimeError):
-    """What came back from MLflow is not what was exported."""
+    """The model that came back from MLflow differs from the export."""
 
 
 def log(
@@ -54,9 +56,9 @@ def log(
     metadata: Mapping[str, Any],
     aside: Path,
 ) -> str:
-    """Log the model folder as an MLflow model of the run; returns the logged model's id.
+    """Log the model folder as an MLflow model of the run; return the logged model's id.
 
-    `aside` is an empty folder to work in.
+    `aside`: an empty folder to work in.
     """
     mlflow = imported()
     texts = golden.read(model)[0][:2]
@@ -78,7 +80,7 @@ def log(
 
 
 def copy_serving(folder: Path, objective: str) -> None:
-    """The package that scores; of a head from another package the file goes among the others."""
+    """Copy the serving package to `folder`; add the file of a head from another package."""
     shutil.copytree(
         Path(serving.__file__).parent,
         folder,
@@ -89,16 +91,16 @@ def copy_serving(folder: Path, objective: str) -> None:
         assert spec is not None
         assert spec.origin is not None
         source = Path(spec.origin).read_text(encoding="utf-8")
-        # The copy is imported under a name of its own.
+        # The copy is imported under another name, so absolute imports become relative.
         moved = re.sub(r"^(\s*from )headrace\.serving\b\.?", r"\1..", source, flags=re.MULTILINE)
         (folder / "heads" / f"{objective}.py").write_text(moved, encoding="utf-8")
 
 
 def check(model_id: str, model: Path, *, aside: Path) -> str:
-    """Fetch the logged model into `aside`, load it as MLflow does, and let it answer golden rows.
+    """Download the logged model into `aside`, load it through MLflow and compare golden rows.
 
-    Returns the digest of all that was fetched.
-    Raises ModelMismatchError: such a model must not be registered.
+    Returns the digest of all that was downloaded.
+    Raises ModelMismatchError if files or answers differ: such a model must not be registered.
     """
     mlflow = imported()
     expected = model_store.content_id(model)
@@ -125,28 +127,29 @@ def check(model_id: str, model: Path, *, aside: Path) -> str:
 
 
 def _as_json(column: Any) -> str:
-    """Lists in a column are arrays or lists, as the way they took left them."""
+    """Return a column as JSON, in which a list and a NumPy array look the same."""
     return json.dumps(column.tolist(), default=lambda one: one.tolist())
 
 
 def imported() -> Any:
-    """mlflow with its pyfunc module, whose import warns about type hints of its own."""
+    """Return mlflow with pyfunc imported, minus that import's warnings about its own type hints."""
     import mlflow
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*Any type hint is inferred as AnyType")
         import mlflow.pyfunc
 
-        # It is a lazy module: only a look inside imports it.
+        # The module is lazy: only access to an attribute imports it.
         assert callable(mlflow.pyfunc.log_model)
     return mlflow
 
 
 def signature(scorer: Scorer) -> Any:
-    """One nameless column in, so that a bare list of texts is a request; scored rows out.
+    """Return the signature: one unnamed column in, scored rows out.
 
-    Its type is "any": under "string" MLflow's server turns a null into the text 'None', which
-    would be scored; so it reaches our own check and becomes an error in its row.
+    The column has no name so that a bare list of texts is a request. Its type is "any": for
+    "string", MLflow's server turns a null into the text 'None', which would be scored. This way a
+    null reaches our own check and becomes an error in its row.
     """
     import pyarrow as pa
     from mlflow.models import ModelSignature
@@ -195,7 +198,7 @@ def signature(scorer: Scorer) -> Any:
 
 
 def requirements() -> list[str]:
-    """Exact versions; onnxruntime by platform, as no package of that name is for all of them."""
+    """Return pinned requirements; onnxruntime by platform, because no one package covers all."""
     version = importlib.metadata.version
     try:
         onnxruntime = version("onnxruntime-gpu")

@@ -1,6 +1,7 @@
-"""The model card: what a version is, what it was measured to do, and where it came from.
+"""The model card: what a version is, how well it performed, and where it came from.
 
-After Mitchell et al., "Model Cards for Model Reporting" (2019), in the parts that numbers fill.
+Follows Mitchell et al., "Model Cards for Model Reporting" (2019), in the parts that numbers can
+fill.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from headrace.tasks.runtime.artifacts import Artifact
 
 PICTURES = ("confusion", "calibration")
 LICENCE = re.compile(r"^license: *(\S+)", re.MULTILINE)
-"""In the head of a model's README, as the Hub has it."""
+"""License line in the header of a model's README on the Hugging Face Hub."""
 
 
 def write(folder: Path, recipe: Recipe, made: Sequence[Artifact]) -> str:
-    """README.md and its pictures into `folder`; returns the text.
+    """Write README.md and its pictures to `folder`; return the text.
 
     `made`: the artifacts of prepare, train, export, evaluate and decide.
     """
@@ -40,7 +41,7 @@ def write(folder: Path, recipe: Recipe, made: Sequence[Artifact]) -> str:
 
 
 def text(recipe: Recipe, facts: Mapping[str, Mapping[str, Any]], pictures: Sequence[str]) -> str:
-    """The page as Markdown; `facts` by stage."""
+    """Return the page as Markdown; `facts` by stage."""
     prepared, evaluated = facts["prepare"], facts["evaluate"]
     parts = [
         f"# {recipe.name}",
@@ -123,7 +124,7 @@ def _training(recipe: Recipe, trained: Mapping[str, Any]) -> str:
 
 
 def _weights(recipe: Recipe) -> str:
-    """Where the weights came from and under which licence they stand, as far as can be known."""
+    """Say where the weights came from and under which license, as far as that is known."""
     source = mask(recipe.model.source)
     if source == "scratch":
         return "random at the start, learned from this data alone"

@@ -1,4 +1,4 @@
-"""Registered models by their content: verified where they lie, or copied here and verified."""
+"""Files of registered models: verified in place, or copied to this machine and verified."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from headrace.serving.digests import folder_sha256, tree_sha256
 from headrace.tasks.runtime import workspace
 
 FOLDER = "artifacts/model"
-"""Where our model folder lies inside an MLflow model."""
+"""Path of our model folder inside an MLflow model."""
 META = "registered_model_meta"
-"""What MLflow itself writes into a model that it loads by its name in the registry."""
+"""File that MLflow itself writes into a model that it loads by its registry name."""
 FULL = 64
-"""Hex characters of a whole sha256."""
+"""Hex characters of a full sha256."""
 
 
 def content_id(folder: Path) -> str:
-    """16 hex characters that change with any file of the folder, its name or its content."""
+    """Return 16 hex characters that change with the name or content of any file in the folder."""
     return folder_sha256(folder)[:16]
 
 
 def whole_sha256(mlflow_model: Path) -> str:
-    """sha256, in hex, over all that an MLflow model carries: data, code, card, MLmodel."""
+    """Return the hex sha256 of all that an MLflow model carries: data, code, card, MLmodel."""
     return tree_sha256(mlflow_model, without=[META])
 
 
 def fetch(uri: str, content: str, *, what: str) -> Path:
-    """The model folder of the MLflow model at `uri`: where it lies if that is on this machine, else
-    in a copy in the workspace, by content.
+    """Return the verified model folder of the MLflow model at `uri`.
 
-    `content`: `whole_sha256`, or `content_id` of the model folder, which is all that Headrace 0.1
-    kept. Raises UnusableVersion, naming `what`, when it is gone or its content is not `content`;
-    ModelError when the store does not answer.
+    A model on this machine is used in place; any other is copied into the workspace, into a folder
+    named by its content. `content`: the model's `whole_sha256`, or the `content_id` of its model
+    folder, which is all that Headrace 0.1 kept. Raises UnusableVersion, naming `what`, if the files
+    are gone or do not match `content`; ModelError if the store does not answer.
     """
     inside, digest = (FOLDER, whole_sha256) if len(content) == FULL else ("", content_id)
     place = uri if inside else f"{uri}/{FOLDER}"
@@ -58,15 +58,18 @@ def fetch(uri: str, content: str, *, what: str) -> Path:
 
 
 def remove_local(uri: str) -> None:
-    """Delete the folder at `uri` if it is on this machine; `mlflow gc` is for other stores."""
+    """Delete the folder at `uri` if it is on this machine; other stores need `mlflow gc`."""
     folder = _local(uri)
     if folder is not None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def report_page(uri: str, keep: Path) -> Path:
-    """The page at `uri`: itself if on this machine, else a copy in the folder `keep`, made anew
-    each time, since a run that is run again has another."""
+    """Return the page at `uri` if it is on this machine, else a copy of it in the folder `keep`.
+
+    The copy is made anew on each call, because a repeated run has a new page. Raises ModelError if
+    there is no page.
+    """
     page = _local(uri)
     if page is None:
         keep.mkdir(parents=True, exist_ok=True)
@@ -92,7 +95,7 @@ def _download(uri: str, aside: Path, what: str) -> Path:
 
 
 def _is_gone(uri: str) -> bool:
-    """True if the store answers, and has nothing there."""
+    """True if the store answers and has nothing at `uri`."""
     import mlflow
 
     above, _, name = uri.rpartition("/")
@@ -110,7 +113,7 @@ def _verified(folder: Path, content: str, digest: Callable[[Path], str], what: s
 
 
 def _local(uri: str) -> Path | None:
-    """The path that a file URI or a plain path means; None for anything remote."""
+    """Return the path of a file URI or a plain path; None for anything remote."""
     parts = urllib.parse.urlsplit(uri)
     if parts.scheme == "file":
         return Path(urllib.request.url2pathname(parts.path))

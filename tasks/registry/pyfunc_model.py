@@ -1,9 +1,9 @@
-"""The file that MLflow loads: it turns a registered model into `predict`.
+"""The file that MLflow loads: it gives a registered model its `predict`.
 
-It is copied into every model and must run where nothing else of ours is installed, so it imports
-only mlflow, numpy, pandas and the copy of the serving package that the model carries. That copy is
-imported under a name made from its content: two models with different copies live side by side in
-one process, and neither is this repository's `serving`.
+It is copied into every model and must run on machines without Headrace, so it imports only mlflow,
+numpy, pandas and the copy of the serving package that the model carries. That copy is imported
+under a name made from its content: two models with different copies can live side by side in one
+process, and neither is this repository's `serving`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ _importing = threading.Lock()
 
 
 class Model(PythonModel):  # type: ignore[misc]
-    """Texts in, one row of the head's columns out, `error` where a text could not be scored."""
+    """A pyfunc model: texts in, one row of the head's columns per text out.
+
+    The column `error` says why a text could not be scored.
+    """
 
     def load_context(self, context: Any) -> None:
         verify(Path(context.artifacts["serving"]).parent)
@@ -37,18 +40,18 @@ class Model(PythonModel):  # type: ignore[misc]
         self._folder = Path(context.artifacts["model"])
         self._scorers: dict[tuple[str | None, str], Any] = {}
         self._opening = threading.Lock()
-        # MLflow makes a DataFrame of a request before `predict` sees it, and Arrow's strings refuse
-        # the whole of it for one lone surrogate.
+        # MLflow turns a request into a DataFrame before `predict` sees it, and Arrow's strings
+        # reject the whole request for a single lone surrogate.
         pd.set_option("mode.string_storage", "python")
         self._scorer(None, "auto")
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """Score the only column of `model_input` (MLflow makes one of a list of strings).
+        """Score the only column of `model_input` (MLflow makes one from a list of strings).
 
-        `params`: `variant` (the model's default), `device` (one of DEVICES) and the head's options,
-        such as `probabilities` or `max_new_tokens`. Rows keep their index.
+        `params`: `variant` (by default the model's own), `device` (one of DEVICES) and the head's
+        options, such as `probabilities` or `max_new_tokens`. Rows keep their index.
         """
         params = params or {}
         try:
@@ -77,15 +80,18 @@ class Model(PythonModel):  # type: ignore[misc]
                     self._folder,
                     variant=variant,
                     device=device,
-                    # Spark runs as many tasks as there are cores: each with its own alone.
+                    # Spark runs as many tasks as there are cores, so each uses only its own.
                     workers=task.cpus() if task else None,
                 )
             return self._scorers[variant, device]
 
 
 class NullableTexts(pd.arrays.StringArray):  # type: ignore[misc]
-    """Strings whose nulls are nulls in Spark too: MLflow's `spark_udf` casts the columns of a
-    struct with `astype(np.str_)`, which makes a null the text 'None'."""
+    """Strings whose nulls stay nulls in Spark.
+
+    MLflow's `spark_udf` casts the columns of a struct with `astype(np.str_)`, which would turn a
+    null into the text 'None'.
+    """
 
     def astype(self, dtype: Any, copy: bool = True) -> Any:
         if dtype == np.str_:
@@ -94,26 +100,27 @@ class NullableTexts(pd.arrays.StringArray):  # type: ignore[misc]
 
 
 def _with_nulls(column: pd.Series) -> pd.Series:
-    """The column as it can pass through `spark_udf`, where it has texts."""
+    """Return the column so that nulls among its texts survive `spark_udf`."""
     is_text = any(isinstance(value, str) for value in column)
     return pd.Series(NullableTexts(np.array(column, dtype=object))) if is_text else column
 
 
 def _spark_task() -> Any:
-    """The Spark task that this process is at, or None."""
+    """Return the Spark task that this process is running, or None."""
     spark = sys.modules.get("pyspark.taskcontext")
     return spark.TaskContext.get() if spark else None
 
 
 SHA256 = "sha256"
-"""In the metadata of MLmodel: over this file and all artifacts (serving/digests.py)."""
+"""Key in MLmodel's metadata: the digest of this file and all artifacts (serving/digests.py)."""
 
 
 def verify(artifacts: Path) -> None:
-    """Hold the code and the data that a model carries against its MLmodel, before any of it runs.
+    """Check the code and the data that a model carries against its MLmodel, before any of it runs.
 
-    Raises MlflowException. It tells damage, half a copy, and a change of one of them. Who can write
-    MLmodel and this file too can make them agree: that, the registry notices (docs/scoring.md).
+    Raises MlflowException. Detects damage, an incomplete copy, and an edit of the files or of
+    MLmodel alone. Someone who can edit both, or this file, can get past it; the registry detects
+    that (docs/scoring.md).
     """
     root = artifacts.parent
     expected = (Stored.load(str(root)).metadata or {}).get(SHA256, "")
@@ -128,7 +135,7 @@ def verify(artifacts: Path) -> None:
 
 
 def _tree_sha256(folder: Path) -> str:
-    """The digest of serving/digests.py, whose copy in the model is not to be trusted yet."""
+    """Compute `tree_sha256` of serving/digests.py; the model's copy of it is not trusted yet."""
     whole = hashlib.sha256()
     found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
     for name in sorted(found):
@@ -142,11 +149,12 @@ def _tree_sha256(folder: Path) -> str:
 
 
 def carried(folder: Path) -> Any:
-    """The serving package in `folder`, imported under a name of its own."""
+    """Import the serving package in `folder` under a name of its own, once per process."""
     name = f"headrace_serving_{_digest(folder)}"
     with _importing:
         known = sys.modules.get(name)
-        # MLflow loads remote models from temporary folders: one that is gone cannot be used again.
+        # MLflow loads remote models from temporary folders: a package whose folder is gone cannot
+        # be used again.
         if known is not None and Path(str(known.__file__)).exists():
             return known
         _forget(name)
@@ -160,7 +168,7 @@ def carried(folder: Path) -> Any:
             module = importlib.util.module_from_spec(spec)
             sys.modules[name] = module
             spec.loader.exec_module(module)
-            # All of it now: a model store is no place for bytecode that a later import would leave.
+            # Import all of it now: a later import would leave bytecode in the model store.
             for found in pkgutil.walk_packages([str(folder)], prefix=f"{name}."):
                 importlib.import_module(found.name)
         except BaseException:
@@ -185,11 +193,12 @@ def _digest(folder: Path) -> str:
 
 
 def _texts(model_input: Any, head: Any) -> list[Any]:
-    """The texts in what MLflow's schema check leaves of a request.
+    """Return the texts of a request, as MLflow's schema check passes it on.
 
-    The signature has one nameless column, so that a bare list of strings is a request. Of a wider
-    table MLflow passes on the first column, whatever it holds: refused. A list of strings in a cell
-    is one text where the head reads words; elsewhere {"text": [...]} is a request of several texts.
+    The signature has one unnamed column, so that a bare list of strings is a request. From a wider
+    table, MLflow passes on the first column, whatever it holds; any name but 'text' is refused. A
+    list of strings in a cell is one text if the head reads words; for other heads, {"text": [...]}
+    is a request of several texts.
     """
     if not isinstance(model_input, pd.DataFrame):
         return [model_input] if isinstance(model_input, str) else list(model_input)
@@ -200,21 +209,23 @@ def _texts(model_input: Any, head: Any) -> list[Any]:
         )
     texts = [_plain(value) for value in model_input.iloc[:, 0]]
     reads_words = isinstance(head.text_of(["a", "word"]), str)
-    # {"text": [...]} arrives as one row that holds the whole list, as a text's words do.
+    # {"text": [...]} arrives as one row that holds the whole list, just like the words of one text.
     several = len(texts) == 1 and isinstance(texts[0], list) and not reads_words
     return [_plain(value) for value in texts[0]] if several else texts
 
 
 def _plain(value: Any) -> Any:
-    """A cell without numpy's and pandas' own kinds of lists and nulls."""
+    """Return a cell with a NumPy array as a list and a pandas null as None."""
     if isinstance(value, np.ndarray):
         return value.tolist()
     return None if value is pd.NA or value is pd.NaT else value
 
 
 def _spread(column: Any, places: list[int], n: int) -> pd.Series:
-    """The column's values at `places` of `n` rows, None elsewhere: a server answers in JSON, which
-    has no NaN."""
+    """Return `n` rows with the column's values at `places` and None elsewhere.
+
+    None rather than NaN, because a server answers in JSON, which has no NaN.
+    """
     values = column.to_pandas()
     if len(places) == n and not values.isna().any():
         return values

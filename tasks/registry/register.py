@@ -1,9 +1,9 @@
-"""From an exported model to a version in the registry, all or nothing.
+"""Register an exported model as a version in the registry, all or nothing.
 
-The model is logged, loaded back as a user would load it and held against the export, and only then
-registered, by one call that carries its decision and its digests too. Killed at any instant, the
-registry has the whole version or none. The same command again finds the version by its export's id
-and does what is still missing.
+The model is logged, loaded back as a user would load it and compared with the export. Only then is
+it registered, in one call that also stores its decision and its digests. If the process is killed
+at any point, the registry has the whole version or none. A repeated command finds the version by
+its export's id and does what is still missing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_DESCRIPTION = 5000
-"""Characters that most databases keep of a version's description."""
+"""Characters of a version's description that most databases can store."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Registered:
     name: str
     version: str
     cached: bool
-    """Nothing was left to do: the version was there and its decision carried out."""
+    """True if nothing was left to do: the version existed and its decision was carried out."""
     run_id: str
     model_uri: str
     seconds: float
@@ -46,11 +46,11 @@ class Registered:
 
 @dataclass(frozen=True)
 class Overtaken:
-    """Nothing was moved: another champion stands than the one that the decision compared with."""
+    """No alias was moved: the champion is no longer the one that the decision compared with."""
 
     name: str
     champion: str | None
-    """The version to decide against anew."""
+    """The version that a new decision has to compare with."""
     seconds: float
     cached: bool = False
 
@@ -66,12 +66,12 @@ def register(
     reported: Artifact,
     run_id: str,
 ) -> Registered | Overtaken:
-    """Register the export, store the decision with it, whatever it says, and carry it out.
+    """Register the export with its decision, whatever that says, and carry the decision out.
 
-    Overtaken, where the champion changed since the decision: it has to be taken again.
+    Returns Overtaken if the champion changed since the decision, which then has to be made again.
 
-    Raises mlflow_model.UnfaithfulModel, with nothing registered, when the logged model does not
-    answer as the exported one.
+    Raises mlflow_model.ModelMismatchError, with nothing registered, if the logged model does not
+    answer like the exported one.
     """
     started = time.monotonic()
     client = tracking.connect()
@@ -89,7 +89,7 @@ def register(
         except versions.ChampionChanged as changed:
             passed = round(time.monotonic() - started, 3)
             return Overtaken(recipe.name, changed.champion, passed)
-    # Also where the version was there: it may be of another run, with an older decision.
+    # Also if the version already existed: it may be from another run, with an older decision.
     tracking.log_files(run_id, [reported.path / "report.html"], tracking.REPORT)
     tracking.finish(run_id)
     return Registered(
@@ -140,7 +140,10 @@ def _new_version(
 
 @contextmanager
 def _aside(name: str) -> Iterator[Path]:
-    """A folder of our own (we hold the model's lock), without what a killed call left there."""
+    """Yield an empty scratch folder, ours alone because the caller holds the model's lock.
+
+    Anything that a killed call left there is removed first.
+    """
     folder = workspace.home() / "work" / f"register-{name}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -151,13 +154,13 @@ def _aside(name: str) -> Iterator[Path]:
 
 
 def _registered(client: MlflowClient, name: str, exported: Artifact) -> ModelVersion | None:
-    """The version made of this very export, or None."""
+    """Return the version made from this very export, or None."""
     candidates = versions.versions(client, name).values()
     return next((v for v in candidates if v.tags.get(versions.EXPORTED) == exported.id), None)
 
 
 def _discard_leftovers(client: MlflowClient, run_id: str, tags: dict[str, str]) -> None:
-    """Remove what a killed call logged of this export: nothing refers to it, and it is large."""
+    """Remove the models that a killed call logged for this export: large, and nothing uses them."""
     ((key, value),) = tags.items()
     experiment = client.get_run(run_id).info.experiment_id
     for left in client.search_logged_models([experiment], f"tags.`{key}` = '{value}'"):
@@ -174,7 +177,10 @@ def _as_tag(decided: Artifact) -> str:
 
 
 def _check_still_to_beat(name: str, exported: Artifact, decided: Artifact) -> None:
-    """Before anything is made: what is made tells the decision, in the model's card for one."""
+    """Raise ChampionChanged if the decision is outdated.
+
+    This runs before anything is made, because the decision goes into it, e.g. into the model card.
+    """
     stands = versions.rival_version(name, exported.id)
     if stands != decided.facts["champion_version"]:
         raise versions.ChampionChanged(stands)
@@ -183,7 +189,7 @@ def _check_still_to_beat(name: str, exported: Artifact, decided: Artifact) -> No
 def _store_decision(
     client: MlflowClient, recipe: Recipe, version: ModelVersion, made: list[Artifact]
 ) -> None:
-    """Store it in place of an older one. (The card inside the model stays as registered.)"""
+    """Replace an older decision of the version. (The card inside the model stays as registered.)"""
     decided = next(one for one in made if one.stage == "decide")
     if version.tags.get(versions.DECISION) != _as_tag(decided):
         with _aside(recipe.name) as aside:
@@ -195,8 +201,8 @@ def _store_decision(
 
 
 def _carry_out(version: ModelVersion, decided: Artifact) -> bool:
-    """Move the alias that the decision asks for, once."""
+    """Move the alias that the decision asks for, once; False if that is already done."""
     facts = decided.facts
     short = {name: facts[name] for name in ("promote", "metric")}
     short |= {"digest": decided.digest, "compared_with": facts["champion_version"]}
-    return versions.carry_out(version.name, str(version.version), short, why=facts["summary"])
+    return versions.carry_out(version.name, str(version.version), short, reason=facts["summary"])

@@ -1,4 +1,4 @@
-"""From what a user calls a model to a folder on this machine.
+"""Resolve a user's reference to a model to a folder on this machine.
 
 A plain folder works without mlflow, whose import takes longer than loading a small model.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from headrace.configs.errors import ModelError, UnusableVersion
 from headrace.serving.engine import manifest
@@ -15,26 +16,31 @@ from headrace.tasks.registry import model_store, tracking, versions
 from headrace.tasks.registry.alias_history import CHAMPION
 from headrace.tasks.runtime import workspace
 
+if TYPE_CHECKING:
+    from headrace.serving.engine.scorer import Scorer
+    from headrace.serving.runtime.session import Device
+
 RUN = re.compile(r"(?:runs:/)?([0-9a-f]{32})(?:/.*)?")
 REGISTERED = re.compile(r"models:/([^/@]+)(?:/(\d+)|@([^/@]+))")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 INSIDE = (".", "model", model_store.FOLDER)
-"""Where a model folder lies: in itself, in an export, in a downloaded MLflow model."""
+"""Places of a model folder: the given folder, an export, a downloaded MLflow model."""
 
 
 @dataclass(frozen=True)
 class ResolvedModel:
     folder: Path
     version_label: str
-    """`name/3`, or `folder:` and 8 characters of the content's digest."""
+    """`name/3`, or `folder:` and 8 characters of the content digest."""
 
 
 def resolve(model: str) -> ResolvedModel:
-    """`models:/NAME@ALIAS`, `models:/NAME/VERSION`, `runs:/ID`, a run's id, a folder, or else NAME,
-    which means its champion.
+    """Resolve a reference to a model to its folder on this machine.
 
-    A plain NAME that is both a model folder here and a registered model is an error; a folder that
-    holds no model never hides one. Raises ModelError saying what there is instead.
+    `model`: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, `runs:/ID`, a run's id, a folder, or
+    NAME, which means its champion. A plain NAME that is both a model folder here and a registered
+    model is an error; a folder that holds no model never hides a registered one. Raises ModelError
+    that says what exists instead.
     """
     if model.startswith("models:") or RUN.fullmatch(model):
         return _registered(model)
@@ -54,6 +60,13 @@ def resolve(model: str) -> ResolvedModel:
         f"no model {model!r}: write models:/NAME@champion, models:/NAME/VERSION, the id of a run, "
         "or a folder that exists"
     )
+
+
+def load(model: str, *, variant: str | None = None, device: Device = "auto") -> Scorer:
+    """Open a model by any name that `resolve` takes. Raises ModelError and ServingError."""
+    from headrace.serving.engine.scorer import Scorer
+
+    return Scorer(resolve(model).folder, variant=variant, device=device)
 
 
 def _model_folder(given: Path) -> Path | None:
@@ -84,9 +97,9 @@ def _found(model: str) -> versions.Champion:
 
 
 def report_of(model: str) -> Path:
-    """The report page of a run, or of the run behind a version, on this machine.
+    """Return the report page, on this machine, of a run or of the run behind a version.
 
-    Takes what `resolve` takes, but a folder. Raises ModelError when there is none.
+    Takes what `resolve` takes, except a folder. Raises ModelError if there is no report.
     """
     client = tracking.connect()
     if run := RUN.fullmatch(model):
@@ -98,10 +111,10 @@ def report_of(model: str) -> Path:
 
 
 def _version(model: str) -> tuple[str, str]:
-    """(name, version) of `models:/...` or of what a run registered."""
+    """Return (name, version) of a name, of `models:/...` or of what a run registered last."""
     client = tracking.connect()
     if run := RUN.fullmatch(model):
-        tracking.artifacts_of(run[1])  # says so where there is no such run
+        tracking.artifacts_of(run[1])  # raises if there is no such run
         found = client.search_model_versions(f"run_id='{run[1]}'")
         if not found:
             raise ModelError(f"run {run[1]} registered no model")

@@ -1,7 +1,7 @@
-"""A quick look into a registry in SQLite, for scoring: importing MLflow takes two seconds.
+"""Fast lookup in a registry in SQLite, for scoring: importing MLflow takes two seconds.
 
-Reads MLflow's tables as version 3.17 has them. Where anything is not as expected (another version,
-another kind of store, no such model) the answer is None, and MLflow's own client is asked.
+Reads the tables of MLflow 3.17. If anything is not as expected (another version, another kind of
+store, no such model), the answer is None, and the caller asks MLflow's own client.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ WHERE v.name = :name AND v.current_stage != 'Deleted_Internal'
 
 @dataclass(frozen=True)
 class Stored:
-    """A registered version: where its MLflow model lies, and one of its tags."""
+    """A registered version: the location of its MLflow model, and one of its tags."""
 
     version: str
     place: str
@@ -39,7 +39,7 @@ class Stored:
 
 
 def has(uri: str, name: str) -> bool | None:
-    """True if a model of that name is registered; None where that cannot be told here."""
+    """True if a model of that name is registered; None if this lookup cannot tell."""
     if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
         return False
     found = _asked(uri, "SELECT count(*) FROM registered_models WHERE name = :name", {"name": name})
@@ -49,7 +49,7 @@ def has(uri: str, name: str) -> bool | None:
 def find(
     uri: str, name: str, tag: str, *, version: str | None = None, alias: str | None = None
 ) -> Stored | None:
-    """The version by its number or alias, with the value of its tag `tag`."""
+    """Return a version by its number or alias, with the value of its tag `tag`, or None."""
     asked = {"name": name, "tag": tag, "alias": alias, "version": version and int(version)}
     found = _asked(uri, FIND, asked)
     if found is None or len(found) != 1:

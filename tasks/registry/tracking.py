@@ -1,7 +1,7 @@
-"""MLflow: where it is, and one run for each pipeline.
+"""MLflow tracking: the address of the store, and one run for each pipeline.
 
-Without MLFLOW_TRACKING_URI everything lies in the workspace: `mlflow.db` (SQLite) and
-`mlartifacts/`. Importing mlflow takes about two seconds, so it is imported where it is used; the
+If MLFLOW_TRACKING_URI is not set, everything is in the workspace: `mlflow.db` (SQLite) and
+`mlartifacts/`. Importing mlflow takes about two seconds, so it is imported where it is used. The
 first start of a fresh database takes several seconds more, once.
 """
 
@@ -28,31 +28,32 @@ if TYPE_CHECKING:
     from headrace.configs.schema import Recipe
 
 KEY = "headrace.key"
-"""Tag by which a repeated command finds the run it began."""
+"""Tag by which a repeated command finds the run that it started."""
 REPORT = "report"
 """Folder of a run's artifacts that holds report.html."""
 BATCH = 100
-"""Parameters that MLflow takes in one call."""
+"""Parameters that MLflow accepts in one call."""
 URI = "MLFLOW_TRACKING_URI"
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_UV_AUTO_DETECT": "false",
 }
-"""No news to others, no bars, and no copy of a uv project that lies in the current folder."""
+"""No telemetry, no progress bars, and no copy of a uv project in the current folder."""
 _clients: dict[str, MlflowClient] = {}
 
 
 def uri() -> str:
-    """MLFLOW_TRACKING_URI, else the workspace's own database."""
+    """Return MLFLOW_TRACKING_URI, or the workspace's own database if it is not set."""
     return os.environ.get(URI) or f"sqlite:///{workspace.home() / 'mlflow.db'}"
 
 
 def connect() -> MlflowClient:
-    """A client of `uri()`, which becomes MLflow's own idea of where it is too.
+    """Return a client of `uri()`, and make that MLflow's global address too.
 
     MLflow keeps the address in a global that outlives a change of the environment, and writes it
-    into the environment: set anew each time, and taken out again, so that `uri()` stays true.
+    into the environment. So each call sets it again, and removes it from the environment if the
+    user had not set it, so that `uri()` stays correct.
     """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
@@ -65,7 +66,7 @@ def connect() -> MlflowClient:
         os.environ.pop(URI, None)
     if address not in _clients:
         _check_answers(address)
-        # Two processes that both find a fresh database would both create its tables.
+        # Without the lock, two processes that find a fresh database would both create its tables.
         with workspace.lock("mlflow"), quiet("mlflow.store.db.utils", "alembic"):
             try:
                 _clients[address] = mlflow.MlflowClient(address)
@@ -76,11 +77,11 @@ def connect() -> MlflowClient:
 
 
 ANSWER_S = 10.0
-"""How long a server may take to its first answer."""
+"""Seconds that a server may take to answer for the first time."""
 
 
 def _check_answers(address: str) -> None:
-    """Raises ConnectionError where no server answers; MLflow itself would try for minutes."""
+    """Raise ConnectionError if no server answers; MLflow itself would try for minutes."""
     if not address.startswith(("http://", "https://")):
         return
     import requests
@@ -88,7 +89,7 @@ def _check_answers(address: str) -> None:
     try:
         requests.head(address, timeout=ANSWER_S)
     except requests.exceptions.SSLError:
-        pass  # which certificates are good is MLflow's to know
+        pass  # MLflow decides which certificates are valid
     except (requests.ConnectionError, requests.Timeout) as problem:
         raise ConnectionError(
             f"no MLflow server answers at {address}: start it, or set {URI} to another"
@@ -96,7 +97,7 @@ def _check_answers(address: str) -> None:
 
 
 def run_for(recipe: Recipe, key: str) -> str:
-    """The id of the run of this pipeline: the one begun under the same key, or a new one.
+    """Return the id of this pipeline's run: the one started under the same key, or a new one.
 
     Its parameters are the flattened recipe, in which secrets are still `${env:NAME}`.
     """
@@ -110,7 +111,7 @@ def run_for(recipe: Recipe, key: str) -> str:
         else:
             tags = {KEY: key, "mlflow.user": user(), **_commit()}
             run = client.create_run(experiment, tags=tags, run_name=f"{recipe.name}-{key[:8]}")
-        # A run that was killed young may lack some; those it has can never be changed.
+        # A run that was killed early may lack some; a parameter once set can never be changed.
         missing = {k: v for k, v in flatten(recipe).items() if k not in run.data.params}
         _log_params(client, run.info.run_id, missing)
     return str(run.info.run_id)
@@ -118,7 +119,7 @@ def run_for(recipe: Recipe, key: str) -> str:
 
 @contextmanager
 def run(recipe: Recipe, key: str) -> Iterator[str]:
-    """`run_for`, while the body runs: a body that fails ends the run as FAILED or KILLED."""
+    """Yield the id from `run_for`; if the body raises, end the run as FAILED or KILLED."""
     run_id = run_for(recipe, key)
     try:
         yield run_id
@@ -148,7 +149,7 @@ def log_files(run_id: str, files: Sequence[Path], under: str | None = None) -> N
 
 
 def artifacts_of(run_id: str) -> str:
-    """The URI under which the run's files lie. Raises ModelError when there is no such run."""
+    """Return the URI of the run's artifacts. Raises ModelError if there is no such run."""
     from mlflow import MlflowException
 
     try:
@@ -162,14 +163,14 @@ def artifacts_of(run_id: str) -> str:
 def user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
+    except (KeyError, OSError):  # a container's user may have no name
         return f"uid {os.getuid()}"
 
 
 def flatten(recipe: Recipe) -> dict[str, str]:
-    """`{"train.epochs": "3.0", ...}`; what is not set is left out, lists are JSON.
+    """Return `{"train.epochs": "3.0", ...}`; unset fields are left out, lists are JSON.
 
-    A secret written out is masked; a placeholder stays.
+    A secret given in plain text is masked; a placeholder stays.
     """
     flat: dict[str, str] = {}
 
@@ -194,10 +195,10 @@ def _log_params(client: MlflowClient, run_id: str, params: Mapping[str, str]) ->
 
 
 def _experiment(client: MlflowClient, name: str) -> str:
-    """The id of the model's experiment, made when missing.
+    """Return the id of the model's experiment; create it if it is missing.
 
-    A database names `./mlruns` of the current folder for its artifacts unless told otherwise; a
-    server (any other kind of address) has a place of its own.
+    By default a database puts artifacts into `./mlruns` of the current folder, so a place is given.
+    A server (`http`, `databricks` or `uc`) has a place of its own.
     """
     with workspace.lock("mlflow"):
         found = client.get_experiment_by_name(name)
@@ -215,7 +216,7 @@ def _experiment(client: MlflowClient, name: str) -> str:
 
 
 def _commit() -> dict[str, str]:
-    """The commit of this code as MLflow's own tag; nothing outside a git checkout."""
+    """Return the commit of this code as MLflow's own tag; empty outside a git checkout."""
     where = workspace.CHECKOUT
     if where is None or not (where / ".git").exists():
         return {}
@@ -234,7 +235,7 @@ def _commit() -> dict[str, str]:
 
 @contextmanager
 def quiet(*loggers: str) -> Iterator[None]:
-    """Keep the news of these loggers (creating tables, running upgrades) from the terminal."""
+    """Silence the info messages of these loggers (creating tables, running upgrades)."""
     before = {name: logging.getLogger(name).level for name in loggers}
     for name in loggers:
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,7 +1,7 @@
-"""The model registry: which version is champion, which was before, and the way back.
+"""The model registry: the champion of a model, promotion of a version, and rollback.
 
-Aliases are MLflow's own; who moved them, when and why is kept by alias_history.py. Versions are
-made by register.py alone, which leaves on each the tags that are read here.
+Aliases are MLflow's own; alias_history.py records who moved them, when and why. Only register.py
+makes versions, and sets the tags that are read here.
 """
 
 from __future__ import annotations
@@ -27,19 +27,22 @@ if TYPE_CHECKING:
 
 # Tags of a version.
 CONTENT = "headrace.content"
-"""sha256 of all that it carries, which a reader verifies; of Headrace 0.1, 16 characters of that of
-its model folder. A tag can be edited; so the run that made the version has it too, as the parameter
-`headrace.content.<id of the logged model>`, and MLflow changes no parameter of a run."""
+"""sha256 of all that the version carries; readers verify it.
+
+Versions of Headrace 0.1 have the first 16 characters of the sha256 of their model folder. A tag can
+be edited, so the run that made the version also has the digest, as the parameter
+`headrace.content.<id of the logged model>`: MLflow never changes a parameter of a run.
+"""
 LOGGED = "models:/"
 EXPORTED, EXPORT = "headrace.exported", "headrace.export"
-"""The exported artifact's id (of this very making) and digest (of what determined it)."""
+"""The exported artifact's id (of this very build) and digest (of all that determined it)."""
 DECISION = "headrace.decision"
-"""The Decision in full, as JSON, with the digest of its artifact."""
+"""The full Decision as JSON, with the digest of its artifact."""
 
 
 @dataclass(frozen=True)
 class Champion:
-    """A registered version with its model folder on this machine, verified."""
+    """A registered version with its verified model folder on this machine."""
 
     name: str
     version: str
@@ -51,9 +54,9 @@ class Champion:
 
 
 def champion(name: str) -> Champion | None:
-    """The present champion; None while the model, or a champion of it, does not exist.
+    """Return the current champion; None if the model does not exist or has no champion.
 
-    Raises ModelError when its files are gone or are not those that were registered.
+    Raises ModelError if its files are gone or differ from those that were registered.
     """
     model = _find_model(tracking.connect(), name)
     if model is None or CHAMPION not in model.aliases:
@@ -62,10 +65,10 @@ def champion(name: str) -> Champion | None:
 
 
 def incumbent(name: str, exported: Artifact | None = None) -> Champion | Unreadable | None:
-    """The champion that this export has to beat: never itself.
+    """Return the champion that this export has to beat, never the export itself.
 
-    Where the champion is this very export (the command is run again), it is the one before, so
-    that an unchanged run meets its own decision again instead of losing to itself.
+    If the champion is this very export (the command is run again), return the champion before it,
+    so that an unchanged run gets its own decision again instead of losing to itself.
     """
     version = rival_version(name, exported.id if exported else None)
     if version is None:
@@ -77,7 +80,7 @@ def incumbent(name: str, exported: Artifact | None = None) -> Champion | Unreada
 
 
 def rival_version(name: str, exported_id: str | None) -> str | None:
-    """The number of `incumbent`, whatever state its files are in."""
+    """Return the version number of `incumbent`, whatever state its files are in."""
     client = tracking.connect()
     if _find_model(client, name) is None:
         return None
@@ -100,9 +103,9 @@ def _to_beat(
 
 
 def _opened(name: str, version: str) -> Champion:
-    """`load_version`, of which the manifest can be read too.
+    """Do as `load_version`, and check that the manifest can be read too.
 
-    Raises UnusableVersion; NewerFormatError where another Headrace could read it.
+    Raises UnusableVersion; NewerFormatError if a newer Headrace could read it.
     """
     found = load_version(name, version)
     try:
@@ -115,13 +118,13 @@ def _opened(name: str, version: str) -> Champion:
 
 
 def has(name: str) -> bool:
-    """True if a model of that name is registered, whatever versions it has."""
+    """True if a model of that name is registered, even without versions."""
     known = sqlite_lookup.has(tracking.uri(), name)
     return _find_model(tracking.connect(), name) is not None if known is None else known
 
 
 def history(name: str) -> list[Entry]:
-    """All moves of the model's aliases, oldest first. Raises ModelError when there is no model."""
+    """Return all moves of the model's aliases, oldest first. Raises ModelError without a model."""
     client = tracking.connect()
     _model(client, name)
     with alias_history.opened(client, name) as entries:
@@ -129,9 +132,9 @@ def history(name: str) -> list[Entry]:
 
 
 def load_version(name: str, version: str) -> Champion:
-    """A version with its verified model folder: where it lies if on this machine, else a copy.
+    """Return a version with its verified model folder: in place if on this machine, else a copy.
 
-    Raises ModelError: no such model or version, not one of ours, or damaged.
+    Raises ModelError if the model or version does not exist, is not one of ours, or is damaged.
     """
     client = tracking.connect()
     found = find_version(client, name, version)
@@ -141,7 +144,7 @@ def load_version(name: str, version: str) -> Champion:
 
 
 def lookup_without_mlflow(name: str, version: str | None, alias: str | None) -> Champion | None:
-    """`load_version` without MLflow, whose import takes two seconds; None where that cannot be."""
+    """Do as `load_version` without MLflow, whose import takes two seconds; None if not possible."""
     stored = sqlite_lookup.find(tracking.uri(), name, CONTENT, version=version, alias=alias)
     if stored is None:
         return None
@@ -150,7 +153,10 @@ def lookup_without_mlflow(name: str, version: str | None, alias: str | None) -> 
 
 
 def _verified(name: str, version: str, place: str, content: str, recorded: str | None) -> Path:
-    """The version's model folder. `recorded`: its digest as the run that made it has it."""
+    """Return the version's verified model folder.
+
+    `recorded`: the digest that the run that made the version recorded, or None if unknown.
+    """
     what = f"{name} version {version}"
     if recorded not in (None, content):
         raise UnusableVersion(
@@ -160,7 +166,10 @@ def _verified(name: str, version: str, place: str, content: str, recorded: str |
 
 
 def _recorded(client: MlflowClient, version: ModelVersion) -> str | None:
-    """None for a version of Headrace 0.1, or one whose run was deleted for good."""
+    """Return the digest that the version's run recorded.
+
+    None for a version of Headrace 0.1, or if the run was deleted for good.
+    """
     from mlflow import MlflowException
 
     if not version.run_id or not str(version.source).startswith(LOGGED):
@@ -176,7 +185,7 @@ def _recorded(client: MlflowClient, version: ModelVersion) -> str | None:
 
 
 def find_version(client: MlflowClient, name: str, version: str) -> ModelVersion:
-    """Raises ModelError naming the models, or the versions, that there are."""
+    """Return a version. Raises ModelError that names the existing models or versions."""
     _model(client, name)
     there = versions(client, name)
     if version not in there:
@@ -188,7 +197,7 @@ def find_version(client: MlflowClient, name: str, version: str) -> ModelVersion:
 
 
 def aliased(client: MlflowClient, name: str, alias: str) -> str:
-    """The version under an alias. Raises ModelError naming the aliases that there are."""
+    """Return the version under an alias. Raises ModelError that names the existing aliases."""
     aliases = _model(client, name).aliases
     if alias not in aliases:
         have = ", ".join(f"{k} (version {v})" for k, v in sorted(aliases.items())) or "none"
@@ -198,8 +207,8 @@ def aliased(client: MlflowClient, name: str, alias: str) -> str:
 
 
 def versions(client: MlflowClient, name: str) -> dict[str, ModelVersion]:
-    """Every version of the model by its number; empty when there is no such model."""
-    # A name with a quote in it cannot be one of ours, and would end the filter's string.
+    """Return every version of the model by its number; empty if there is no such model."""
+    # A name that contains a quote cannot be ours, and would end the string in the filter.
     found = [] if "'" in name else client.search_model_versions(f"name='{name}'", MANY)
     return {str(one.version): one for one in found}
 
@@ -211,7 +220,7 @@ MANY = 10_000
 
 
 def ensure(name: str) -> None:
-    """Make the registered model where there is none; it is empty until it has a version."""
+    """Create the registered model, without versions, unless it exists."""
     from mlflow import MlflowException
 
     try:
@@ -221,8 +230,8 @@ def ensure(name: str) -> None:
             raise
 
 
-def promote(name: str, version: str, why: str = "by hand") -> Entry:
-    """Make a version the champion. Raises ModelError when it cannot be, or already is."""
+def promote(name: str, version: str, reason: str = "by hand") -> Entry:
+    """Make a version the champion. Raises ModelError if it cannot be, or already is."""
     client = tracking.connect()
     find_version(client, name, version)
     with alias_history.opened(client, name) as entries:
@@ -230,25 +239,25 @@ def promote(name: str, version: str, why: str = "by hand") -> Entry:
             raise ModelError(f"{name} version {version} is the champion already")
         _opened(name, version)
         return alias_history.move(
-            client, name, entries, alias=CHAMPION, to=version, action="promote", why=why
+            client, name, entries, alias=CHAMPION, to=version, action="promote", reason=reason
         )
 
 
 class ChampionChanged(Exception):
-    """Another champion stands than the one that a decision compared with."""
+    """The champion is no longer the one that a decision compared with."""
 
     def __init__(self, champion: str | None) -> None:
         super().__init__(champion)
         self.champion = champion
 
 
-def carry_out(name: str, version: str, decision: Mapping[str, Any], why: str) -> bool:
-    """Make a version champion, or challenger, as a decision says; False where it is done already.
+def carry_out(name: str, version: str, decision: Mapping[str, Any], reason: str) -> bool:
+    """Make a version champion or challenger, as a decision says; False if that is already done.
 
-    `decision`: `digest`, `promote` and `compared_with`, the champion it was taken over.
-    A decision that stands in the history was carried out, whatever happened since: a version that
-    somebody rolled back stays rolled back when its command is run again.
-    Raises ChampionChanged, with nothing moved, where that is not the version to beat any more.
+    `decision`: `digest`, `promote` and `compared_with`, the champion that it compared with.
+    A decision in the history has been carried out, whatever happened since: a version that somebody
+    rolled back stays rolled back when its command is run again.
+    Raises ChampionChanged, with nothing moved, if `compared_with` is no longer the version to beat.
     """
     client = tracking.connect()
     exported_id = find_version(client, name, version).tags.get(EXPORTED)
@@ -271,17 +280,17 @@ def carry_out(name: str, version: str, decision: Mapping[str, Any], why: str) ->
             alias=alias,
             to=version,
             action=cast(Any, action),
-            why=why,
+            reason=reason,
             decision=decision,
         )
     return True
 
 
-def rollback(name: str, why: str = "by hand") -> Entry:
-    """Give the champion's place back to the one before; again, to the one before that.
+def rollback(name: str, reason: str = "by hand") -> Entry:
+    """Make the previous champion the champion again; a second call goes back one further.
 
-    As an editor's undo: a version that was rolled back is not gone back to. Versions deleted or
-    damaged since are passed over, which the entry says. Raises ModelError when none is left.
+    It works like an editor's undo: it never returns to a version that was rolled back. Versions
+    deleted or damaged since are skipped, and the entry says so. Raises ModelError if none is left.
     """
     client = tracking.connect()
     _model(client, name)
@@ -300,7 +309,7 @@ def rollback(name: str, why: str = "by hand") -> Entry:
                     alias=CHAMPION,
                     to=version,
                     action="rollback",
-                    why="; ".join([why, *_told(passed)]),
+                    reason="; ".join([reason, *_told(passed)]),
                 )
             passed[version] = problem
     raise ModelError(

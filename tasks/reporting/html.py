@@ -1,6 +1,6 @@
-"""HTML pages from the templates in `templates/`, as all of them are made.
+"""Render HTML pages from the templates in `templates/`.
 
-Whatever comes from data, names or recipes is escaped; a field that is missing is an error.
+All values from data, names or recipes are escaped; a missing field is an error.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ def render(
 
 
 def excerpt(text: str, most: int) -> str:
-    """A text on one line, of at most so many characters."""
+    """Return a text on one line, of at most `most` characters."""
     line = " ".join(text[: 10 * most].split())
     return line if len(line) <= most else line[: most - 1] + "…"
 
 
 def digests(template: str) -> dict[str, str]:
-    """Of the files that decide what a page looks like."""
+    """Return the digests of the template files that a page is made from."""
     return {name: file_sha256(FOLDER / name) for name in (BASE, template)}

@@ -1,4 +1,4 @@
-"""The page of a scoring job: what came out, what was rejected, where the time went."""
+"""The report page of a scoring job: results, rejected rows, and time spent."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from headrace.tasks.reporting import html
 
 TEMPLATE = "job_report.html"
 MAX_VALUES = 40
-"""Of a decision column; the rest is counted."""
+"""Values of a decision column that are shown; the others are only counted."""
 
 
 def render(report: Report, described: Manifest, given: Mapping[str, Any]) -> str:
-    """`given`: the arguments of the job."""
+    """Return the page as HTML. `given`: the arguments of the job."""
     watched = heads.get(described.objective).DRIFT_COLUMNS
     return html.render(
         TEMPLATE,
@@ -36,14 +36,14 @@ def render(report: Report, described: Manifest, given: Mapping[str, Any]) -> str
 
 
 def _bars(values: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Each value with its share of the largest, the largest first."""
+    """Return each value with its share of the largest, the largest first."""
     most = max([*values.values(), 1e-9])
     ordered = sorted(values.items(), key=lambda one: -one[1])
     return [{"name": name, "value": value, "share": value / most} for name, value in ordered]
 
 
 def _shares(counts: Mapping[str, int], trained: Mapping[str, float]) -> dict[str, Any]:
-    """Shares of the values, beside those in training where they are known."""
+    """Return the values' shares, beside those in training if they are known."""
     shares = {name: count / max(sum(counts.values()), 1) for name, count in counts.items()}
     names = sorted({*counts, *trained}, key=lambda name: (-counts.get(name, 0), name))
     rows = [

@@ -1,8 +1,8 @@
-"""The pictures of a run, each drawn twice: for a light page and for a dark one.
+"""The plots of a run, each drawn twice: for a light page and for a dark one.
 
-SVG with its text as outlines, so that it looks alike everywhere and asks for no font, and with
-nothing in it that changes from one drawing to the next. One blue carries what is measured and one
-orange what it is held against: told apart with any colour vision, and in grey.
+They are SVG with text as outlines, so that they look the same everywhere and need no font, and they
+are deterministic: drawn again, a plot has the same bytes. Measurements are blue and their reference
+is orange: the two are distinguishable with any color vision, and in gray.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 Picture = dict[str, bytes]
 """Theme (`light`, `dark`) to SVG."""
 FONT = "DejaVu Sans"
-"""Comes with matplotlib."""
+"""Ships with matplotlib."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ LOOKS = {
 
 
 def of_evaluation(found: Mapping[str, Any]) -> dict[str, Picture]:
-    """The pictures that a metrics.json has the numbers for."""
+    """Draw the plots that a metrics.json has numbers for."""
     made = {}
     if "confusion" in found:
         made["confusion"] = confusion(**found["confusion"])
@@ -49,17 +49,20 @@ def of_evaluation(found: Mapping[str, Any]) -> dict[str, Picture]:
 
 
 def write_all(folder: Path, made: Mapping[str, Picture]) -> None:
-    """`NAME-LOOK.svg` for each."""
+    """Write each plot to `NAME-LOOK.svg`, once for each look."""
     for name, picture in made.items():
         for look, svg in picture.items():
             (folder / f"{name}-{look}.svg").write_bytes(svg)
 
 
-# --- the pictures ---------------------------------------------------------------------------------
+# --- the plots ------------------------------------------------------------------------------------
 
 
 def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Picture:
-    """Rows: the truth, columns: the decision. Shade: share of the truth's rows; number: rows."""
+    """Draw a confusion matrix: true labels down, predicted labels across.
+
+    Shade: share of the true label's rows; number: rows.
+    """
     table = np.asarray(counts)
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     k = len(labels)
@@ -81,7 +84,7 @@ def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Picture
                 fontsize=size,
                 color=max(look.paper, look.ink, key=lambda colour: _contrast(colour, cell)),
             )
-            number.set_in_layout(False)  # it lies within the axes: measuring it only takes time
+            number.set_in_layout(False)  # inside the axes: measuring only costs time
         axes.set_xticks(range(k), names, rotation=45 if k > 3 else 0, fontsize=min(9, size + 2))
         if k > 3:
             for tick in axes.get_xticklabels():
@@ -98,7 +101,7 @@ def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Picture
 
 
 def reliability(bins: Sequence[Mapping[str, float]]) -> Picture:
-    """How often decisions of about one confidence are right, with the 95% interval of each bin."""
+    """Draw accuracy by confidence of the decision, with the 95% interval of each bin."""
     confidence = np.array([one["confidence"] for one in bins])
     accuracy = np.array([one["accuracy"] for one in bins])
     below = accuracy - [one["low"] for one in bins]
@@ -124,7 +127,7 @@ def reliability(bins: Sequence[Mapping[str, float]]) -> Picture:
 
 
 def training_curve(events: Sequence[Mapping[str, Any]], metric: str) -> Picture:
-    """Loss of the training batches, and on top the validation metric if it is another, by step."""
+    """Draw losses by step, and above them the validation metric if it is another."""
     losses = [(e["step"], e["loss"]) for e in events if e.get("loss") is not None]
     checked = [(e["step"], e["validation"]) for e in events if e.get("validation")]
     scores = [(step, values[metric]) for step, values in checked if metric in values]
@@ -157,7 +160,7 @@ def training_curve(events: Sequence[Mapping[str, Any]], metric: str) -> Picture:
 
 
 def attention_map(weights: Any, looking: Sequence[str], looked_at: Sequence[str]) -> Picture:
-    """Shares of attention (l, s): who looks, down; who is looked at, across."""
+    """Draw attention weights (l, s): rows are tokens that attend, columns tokens attended to."""
     shares = np.asarray(weights)
     down, across = (
         [tick_name(i, one) for i, one in enumerate(names)] for names in (looking, looked_at)
@@ -175,9 +178,9 @@ def attention_map(weights: Any, looking: Sequence[str], looked_at: Sequence[str]
 
 
 def attention_heads(shares: Any) -> Picture:
-    """All maps (layers, heads, l, s), small: a layer's heads side by side, the first layer on top.
+    """Draw all maps (layers, heads, l, s), small: one row per layer, the first layer on top.
 
-    Each has a scale of its own: what is told apart is where its head looks, not how hard.
+    Each map has its own scale: it shows where its head attends, not how strongly.
     """
     maps = np.asarray(shares)
     n_layers, n_heads, length, width = maps.shape
@@ -210,7 +213,7 @@ def attention_heads(shares: Any) -> Picture:
 
 
 def pattern(table: Any, *, xlabel: str, ylabel: str) -> Picture:
-    """Numbers from -1 to 1, (rows, columns): orange below zero, blue above."""
+    """Draw numbers from -1 to 1, (rows, columns): orange below zero, blue above."""
 
     def draw(axes: Any, look: Theme) -> None:
         ramp = _ramp(look.orange, look.paper, look.blue)
@@ -230,7 +233,7 @@ def curve(values: Sequence[float], *, xlabel: str, ylabel: str) -> Picture:
     return _render(draw, (6.0, 2.8))
 
 
-# --- how they are drawn ---------------------------------------------------------------------------
+# --- drawing --------------------------------------------------------------------------------------
 
 
 def _render(
@@ -256,7 +259,7 @@ def _style(look: Theme) -> dict[str, Any]:
     return {
         "svg.hashsalt": "headrace",
         "svg.fonttype": "path",
-        "text.parse_math": False,  # a label may well hold a dollar sign
+        "text.parse_math": False,  # a label may contain a dollar sign
         "font.family": FONT,
         "font.size": 9,
         "text.color": look.ink,
@@ -278,7 +281,7 @@ def _ramp(*colours: str) -> Any:
 
 
 def _contrast(one: Any, other: Any) -> float:
-    """Contrast ratio of two colours, 1 to 21 (WCAG 2.2)."""
+    """Return the contrast ratio of two colors, 1 to 21 (WCAG 2.2)."""
     from matplotlib.colors import to_rgb
 
     def luminance(colour: Any) -> float:
@@ -291,7 +294,7 @@ def _contrast(one: Any, other: Any) -> float:
 
 
 def tick_name(number: int, label: str, most: int = 16) -> str:
-    """The label cut to a tick's room; `#number` for one in a script the picture's font lacks."""
+    """Cut a label to the room of a tick; `#number` if the font lacks one of its characters."""
     if not set(map(ord, label)) <= _drawable():
         return f"#{number}"
     return label if len(label) <= most else label[: most - 1] + "…"

@@ -1,8 +1,8 @@
-"""One page that tells a run: its data, how it learned, how good it is, and what was decided.
+"""The report page of a run: its data, its training, its quality, and the decision.
 
-The page stands alone: style and pictures are inside it, it asks nothing of any network, and it
-reads on a telephone, on a wide screen, on paper, light or dark. What it shows comes from the
-stages' own files; templates/report.html says how.
+The page is self-contained: style and plots are embedded, and it loads nothing from a network. It is
+readable on a phone, on a wide screen and on paper, light or dark. Its content comes from the
+stages' own files; templates/report.html is the layout.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from headrace.tasks.runtime.artifacts import Artifact
 
 TEMPLATE = "report.html"
 MAX_LABELS = 40
-"""Label shares shown; the rest is counted."""
+"""Label shares shown; the others are only counted."""
 
 
 def report(
@@ -37,7 +37,7 @@ def report(
     evaluated: Artifact,
     decided: Artifact,
 ) -> Artifact:
-    """A folder with `report.html`. Every section draws on what its stage left behind."""
+    """Write a folder with `report.html`. Each section uses the files and facts of its stage."""
     stages = [prepared, trained, exported, evaluated, decided]
     return artifacts.make(
         "report",
@@ -79,13 +79,13 @@ def render(recipe: Recipe, stages: Mapping[str, Artifact]) -> str:
     )
 
 
-# --- what the sections show -----------------------------------------------------------------------
+# --- contents of the sections ---------------------------------------------------------------------
 
 
 def standings(
     found: Mapping[str, Any], baseline: Mapping[str, Any] | None, decision: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The models side by side on the deciding metric, and the scale that holds them all."""
+    """Return the models' values of the deciding metric, and a scale that spans all of them."""
     name = found["metric"]
     rows = [{"who": "this model", **found["metrics"][name]}]
     if decision["champion"]:
@@ -100,7 +100,7 @@ def standings(
 
 
 def slice_scale(slices: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """What holds all slices: 0 to 1 for a share, else up to the next round number."""
+    """Return a scale that spans all slices: 0 to 1 for a share, else 0 to a round number."""
     highest = max((one["high"] for one in slices), default=1.0) or 1.0
     step = 10.0 ** math.floor(math.log10(highest)) if highest > 1 else 1.0
     return {"low": 0.0, "high": math.ceil(round(highest / step, 6)) * step}
@@ -119,7 +119,7 @@ def _data(prepared: Artifact) -> dict[str, Any]:
 
 
 def _lengths(histogram: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """A bar for each bin: height from 0 to 1, and the fewest tokens in it."""
+    """Return a bar for each bin: height from 0 to 1, its rows, and the fewest tokens in it."""
     if not histogram or not any(histogram["counts"]):
         return []
     first = next(i for i, count in enumerate(histogram["counts"]) if count)
@@ -131,7 +131,7 @@ def _lengths(histogram: Mapping[str, Any] | None) -> list[dict[str, Any]]:
 def _pictures(
     recipe: Recipe, stages: Mapping[str, Artifact], found: Mapping[str, Any]
 ) -> dict[str, dict[str, str]]:
-    """Name to {look: data URI}."""
+    """Return the plots: name to {look: data URI}."""
     made = plots.of_evaluation(found)
     events = _events(stages["train"].path / "events.jsonl")
     if events:
@@ -157,7 +157,7 @@ def _events(file: Path) -> list[dict[str, Any]]:
 
 
 def _libraries(stages: Any) -> dict[str, str]:
-    """Name to version of every library that counted towards an artifact."""
+    """Return name and version of every library that an artifact depends on."""
     found: dict[str, str] = {}
     for one in stages:
         found |= _json(one.path / artifacts.RECORD)["libraries"]
@@ -165,12 +165,12 @@ def _libraries(stages: Any) -> dict[str, str]:
 
 
 def recipe_text(recipe: Recipe) -> str:
-    """The recipe's settings beyond the defaults, as YAML, with no secret in it."""
+    """Return the recipe's settings that are not defaults, as YAML, with secrets masked."""
     said = masked(recipe.model_dump(mode="json", exclude_defaults=True))
     return yaml.safe_dump(said, sort_keys=False, allow_unicode=True, width=88)
 
 
-# --- small things ---------------------------------------------------------------------------------
+# --- helpers --------------------------------------------------------------------------------------
 
 
 def _json(file: Path) -> Any:
@@ -183,7 +183,7 @@ def _data_uri(svg: bytes) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`0.4 s`, `83 s`, `12 min`, `3.2 h`."""
+    """Format seconds as `0.4 s`, `83 s`, `12 min` or `3.2 h`."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     if seconds < 120:

@@ -1,1 +1,1 @@
-"""What every stage runs on: artifacts, the workspace, supervised processes, hardware."""
+"""Infrastructure of every stage: artifacts, the workspace, supervised processes, hardware."""

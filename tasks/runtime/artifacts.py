@@ -1,14 +1,14 @@
-"""Artifacts: what one stage hands to the next.
+"""Artifacts: the folders that one stage hands to the next, cached by a hash of their inputs.
 
-An artifact is a folder, written aside and renamed into place, so that an interrupted stage leaves
-nothing that looks finished. Its name is a digest of all that determines it: the stage's config,
-the artifacts it reads, the code and the library versions. `artifact.json` says what it is and
-holds the sha256 of every file; a reader gets the folder only after they were checked.
+A folder is written under a temporary name and renamed into place, so that an interrupted stage
+leaves nothing that looks finished. Its name is a digest of all that determines it: the stage's
+config, the artifacts it reads, the code and the library versions. `artifact.json` describes it and
+holds the sha256 of every file; a reader gets the folder only after these were checked.
 
-    made = artifact.make("prepare", key={...}, inputs=[...], code=[...], build=fill_folder)
+    made = artifacts.make("prepare", key={...}, inputs=[...], code=[...], build=fill_folder)
 
-makes the folder, or finds it whole (`made.cached`). A damaged folder is made again, and because
-its successors know it by the digest of its `artifact.json`, so are they.
+makes the folder, or finds it complete (`made.cached`). A damaged folder is made again. Later
+artifacts refer to it by the digest of its `artifact.json`, so they are made again too.
 """
 
 from __future__ import annotations
@@ -36,24 +36,24 @@ log = logging.getLogger(__name__)
 
 RECORD = "artifact.json"
 OURS = ("headrace.tasks", "headrace.serving", "headrace.modeling", "headrace.configs")
-"""Packages whose code counts towards a stage's version."""
+"""Packages whose code counts toward a stage's digest."""
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A whole, verified folder."""
+    """A complete, verified folder."""
 
     stage: str
     digest: str
-    """Of what determined it: the folder's name."""
+    """Digest of all that determined it; also the folder's name."""
     id: str
-    """Of this very making: the digest of its artifact.json."""
+    """Digest of its artifact.json, which identifies this very build."""
     path: Path
     facts: dict[str, Any]
-    """What the stage says of its result: counts, metrics, names. JSON."""
+    """The stage's summary of its result, as JSON: counts, metrics, names."""
     seconds: float
     cached: bool
-    """Found, not made, by this call."""
+    """True if this call found it rather than made it."""
 
 
 def make(
@@ -67,10 +67,9 @@ def make(
 ) -> Artifact:
     """Find the artifact or make it.
 
-    `key` is JSON; `code` names the stage's modules (what they import of ours is found from
-    there, what is loaded by a name made at run time is not); `libraries` are the distributions
-    whose version matters. `build` fills the empty folder it is given and returns the artifact's
-    facts.
+    `key` is JSON. `code` names the stage's modules; our modules that they import are found from
+    there, except those loaded by a name built at run time. `libraries` are the distributions whose
+    version matters. `build` fills the empty folder it is given and returns the artifact's facts.
     """
     determined_by = _determined_by(key=key, inputs=inputs, code=code, libraries=libraries)
     digest = digest_of({"stage": stage, **determined_by})
@@ -106,13 +105,13 @@ def make(
 
 
 def is_made(stage: str, **determined_by: Any) -> bool:
-    """Whether the folder is there, whole or not: same arguments as `make`, without `build`."""
+    """True if the folder exists, intact or not; takes `make`'s arguments without `build`."""
     name = name_of(stage, **determined_by)
     return (workspace.home() / "artifacts" / stage / name).exists()
 
 
 def name_of(stage: str, **determined_by: Any) -> str:
-    """The digest that `make` would name the artifact by: same arguments, without `build`."""
+    """Return the digest that names the artifact; takes `make`'s arguments without `build`."""
     return digest_of({"stage": stage, **_determined_by(**determined_by)})
 
 
@@ -132,7 +131,7 @@ def _determined_by(
 
 
 def _find(stage: str, digest: str, folder: Path) -> Artifact | None:
-    """The artifact in `folder`, or None; a damaged one is removed, and logged."""
+    """Return the artifact in `folder`, or None. A damaged one is removed, with a warning."""
     if not folder.exists():
         return None
     try:
@@ -176,7 +175,7 @@ def _files(folder: Path) -> list[str]:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what a killed maker of this artifact left aside (we hold its lock)."""
+    """Remove temporary folders that a killed `make` of this artifact left (we hold its lock)."""
     for left in folder.parent.glob(f".{folder.name}-*"):
         shutil.rmtree(left, ignore_errors=True)
 
@@ -185,13 +184,13 @@ def _sweep(folder: Path) -> None:
 
 
 def digest_of(value: Any) -> str:
-    """16 hex characters of the sha256 of a JSON value; keys in any order."""
+    """Return 16 hex characters of the sha256 of a JSON value; the order of keys does not count."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON aside and rename it into place."""
+    """Write JSON to a temporary file and rename it into place."""
     aside = path.with_name(f".{path.name}.tmp")
     aside.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     aside.replace(path)
@@ -199,8 +198,7 @@ def write_json(path: Path, value: Any) -> None:
 
 @cache
 def code_digest(modules: tuple[str, ...]) -> str:
-    """Digest of the code that modules run, `modules_behind` them; comments and docstrings do not
-    count."""
+    """Return the digest of the code of `modules_behind`; comments and docstrings do not count."""
     return digest_of(
         {
             name: ast.dump(_without_docstrings(tree))
@@ -210,10 +208,10 @@ def code_digest(modules: tuple[str, ...]) -> str:
 
 
 def modules_behind(modules: Sequence[str]) -> dict[str, ast.Module]:
-    """The modules and all that they import of ours, or of their own packages, by name.
+    """Return, by name, the modules and all that they import of ours or of their own packages.
 
-    Import statements are followed, wherever they stand. A module that is loaded by a name made at
-    run time has to be among those given.
+    Import statements count wherever they stand. A module that is loaded by a name built at run time
+    must be among those given.
     """
     ours = {*OURS, *(name.split(".")[0] for name in modules if not name.startswith("headrace."))}
     found: dict[str, ast.Module] = {}
@@ -229,7 +227,7 @@ def modules_behind(modules: Sequence[str]) -> dict[str, ast.Module]:
 
 
 def _source(module: str, ours: Collection[str]) -> Path | None:
-    """The file of one of our modules; None for another's, or for a name inside a module."""
+    """Return the file of one of our modules; None for any other module or a name in a module."""
     if not any(f"{module}.".startswith(f"{package}.") for package in ours):
         return None
     try:

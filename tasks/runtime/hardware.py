@@ -1,4 +1,4 @@
-"""What the hardware does natively, and whether memory ran out.
+"""Queries about the hardware: processor, device, native precision, and whether memory ran out.
 
 Imports torch only inside functions.
 """
@@ -13,15 +13,15 @@ from headrace.configs.errors import RecipeError
 
 CGROUP = Path("/sys/fs/cgroup")
 OUT_OF_MEMORY = ("DefaultCPUAllocator", "std::bad_alloc", "out of memory", "ALLOC_FAILED")
-"""What a RuntimeError says where the library that ran out has no class for it."""
+"""Out-of-memory messages of a plain RuntimeError, from libraries without a class for that error."""
 
 
 class RowTooLarge(MemoryError):
-    """Memory does not suffice for one row by itself."""
+    """Memory does not suffice even for a single row."""
 
 
 def processor() -> str:
-    """The processor's own name for itself, as far as the system tells it."""
+    """Return the processor's model name, as far as the system reports it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -31,10 +31,10 @@ def processor() -> str:
 
 
 def oom_kills(cgroup: Path = CGROUP) -> int:
-    """Processes of our control group that the kernel killed for want of memory (0 if unknown).
+    """Count the processes of our control group that the OOM killer ended (0 if unknown).
 
-    Linux promises more memory than there is, so on CPU running out is a SIGKILL rather than an
-    exception. A count that rose tells it from another's kill.
+    Linux overcommits memory, so on CPU running out shows as a SIGKILL rather than an exception. A
+    rise of this count tells it from a kill by someone else.
     """
     for file in (cgroup / "memory.events", cgroup / "memory" / "memory.oom_control"):
         try:
@@ -60,10 +60,10 @@ def device() -> Literal["cuda", "cpu"]:
 
 
 def precision(wanted: Literal["auto", "fp32", "bf16"], device: str) -> Literal["fp32", "bf16"]:
-    """What to multiply in: `auto` is bf16 where the device does it natively, else fp32.
+    """Choose the precision to multiply in: `auto` is bf16 if the device has it natively, else fp32.
 
     On a CPU that means AVX512-BF16 or AMX; emulated bf16 is slower than fp32.
-    Raises RecipeError for bf16 on a GPU that cannot.
+    Raises RecipeError for bf16 on a GPU without native bf16.
     """
     import torch
 

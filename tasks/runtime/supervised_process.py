@@ -1,14 +1,14 @@
-"""Processes that do not outlive the one that started them.
+"""Processes that do not outlive the process that started them.
 
     python -m headrace.tasks.runtime.supervised_process MODULE ARGS...
 
 runs MODULE as `python -m` would, and kills it and all its children as soon as standard input
 closes. The parent holds the other end of that pipe, and the kernel closes it however the parent
 ends, SIGKILL included. Children that inherit the pipe (torchrun's workers, each in a session of
-its own) can be started through this module too and then watch for themselves.
+its own) can be started through this module too and then watch the pipe themselves.
 
-`running(...)` is the parent's side, and how every process of ours is started. It must import
-nothing heavy: the watch has to be on before MODULE spends seconds importing.
+`running(...)` is the parent's side; every process of ours is started by it. This module must import
+nothing heavy: the watch has to start before MODULE spends seconds importing.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ STDIN, STDERR = 0, 2
 KILL_WAIT_S = 10.0
 TRACEBACK = "Traceback (most recent call last):"
 LINES, LINE_CHARS = 50, 300
-"""Of what a process said, remembered and shown."""
+"""Lines of standard error that are kept, and characters of a line that are shown."""
 
 
 class Overheard:
-    """Standard error of a process, passed on to ours and remembered: why it ended."""
+    """Standard error of a process: passed on to ours, its last lines kept to say why it ended."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process, self._said = process, deque[bytes](maxlen=LINES)
@@ -51,7 +51,7 @@ class Overheard:
                 os.write(STDERR, line)
 
     def why(self) -> str:
-        """How it ended: the signal that ended it, or its last words, such as an exception."""
+        """Return why it ended: the signal that ended it, or its last words, e.g. an exception."""
         code = self._process.wait(KILL_WAIT_S)
         if code < 0:
             return f"ended by {signal.Signals(-code).name}: is there enough memory?"
@@ -60,7 +60,7 @@ class Overheard:
 
 
 def last_words(said: bytes) -> str:
-    """Why a process ended: the exception of the first traceback it wrote, or its last line."""
+    """Return why a process ended: the exception of its first traceback, or its last line."""
     lines = [line.rstrip() for line in said.decode(errors="replace").split("\n") if line.strip()]
     start = lines.index(TRACEBACK) + 1 if TRACEBACK in lines else len(lines)
     exception = next((line for line in lines[start:] if not line.startswith(" ")), None)
@@ -76,13 +76,13 @@ def running(
     env: Mapping[str, str] | None = None,
     **popen: Any,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `python -m module args` while the body runs; afterwards it is gone, with its children.
+    """Run `python -m module args` while the body runs, then end it with all its children.
 
-    Asked first (SIGTERM, `patience_s` seconds to end), then killed. It gets a session of its own,
-    so that Ctrl-C in a terminal reaches the parent alone. `popen`: stdout, stderr, env, cwd.
-    Modules are found where they are installed, never in the current folder, whose `tasks.py` or
-    `configs/` are somebody else's; that holds for the processes it starts too.
-    A process forked from this one meanwhile, without exec, would hold the lifeline too.
+    It gets SIGTERM and `patience_s` seconds to end, then it is killed. It has its own session, so
+    that Ctrl-C in a terminal reaches only the parent. `popen`: arguments of Popen, such as stdout,
+    stderr and cwd. Modules are found where they are installed, never in the current folder, whose
+    `tasks.py` or `configs/` is not ours; the same holds for the processes that it starts.
+    A process forked from this one meanwhile, without exec, would also hold the pipe open.
     """
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "headrace.tasks.runtime.supervised_process", module, *args],
@@ -105,7 +105,7 @@ def _stop(process: subprocess.Popen[bytes], patience_s: float) -> None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(patience_s)
     finally:
-        # Also for a process that ended by itself: its orphans hold the pipe, and end here.
+        # Also if the process ended by itself: its orphans watch the pipe, and end here.
         process.stdin.close()
         try:
             process.wait(KILL_WAIT_S)
@@ -115,7 +115,7 @@ def _stop(process: subprocess.Popen[bytes], patience_s: float) -> None:
 
 
 def watch() -> None:
-    """Start to watch standard input; this process and its children die when it closes."""
+    """Start to watch standard input; when it closes, this process and its children are killed."""
     threading.Thread(target=_end_with_parent, name="lifeline", daemon=True).start()
 
 

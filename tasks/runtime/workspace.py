@@ -1,4 +1,4 @@
-"""Where Headrace keeps things: one absolute folder that the current folder has no say in."""
+"""The workspace: one absolute folder for Headrace's files, independent of the current folder."""
 
 from __future__ import annotations
 
@@ -11,15 +11,13 @@ from headrace.configs.errors import UserError
 
 _ROOT = Path(__file__).parents[2]
 CHECKOUT = _ROOT if (_ROOT / "pyproject.toml").is_file() else None
-"""The repository this code runs from; None where it is installed."""
+"""The repository that this code runs from; None if it runs from an installed package."""
 
 
 def home() -> Path:
-    """`HEADRACE_HOME`, else `.headrace/` in the checkout, else in the user's home folder.
+    """Return `HEADRACE_HOME`, else `.headrace/` in the checkout or in the user's home folder.
 
-    Made when missing.
-
-    Raises UserError where it cannot be made.
+    The folder is created if it is missing. Raises UserError if that fails.
     """
     named = os.environ.get("HEADRACE_HOME")
     folder = Path(named).expanduser() if named else (CHECKOUT or Path.home()) / ".headrace"
@@ -34,9 +32,9 @@ def home() -> Path:
 
 
 def lock(name: str, timeout_s: float = -1) -> FileLock:
-    """A lock that dies with its process; waits for ever unless told otherwise.
+    """Return a lock that is released when its process ends; by default it waits forever.
 
-    Raises filelock.Timeout on entry when another process holds it for `timeout_s` seconds.
+    Raises filelock.Timeout on entry if another process holds it for `timeout_s` seconds.
     """
     folder = home() / "locks"
     folder.mkdir(exist_ok=True)

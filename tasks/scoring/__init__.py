@@ -1,1 +1,1 @@
-"""Run scoring jobs: the processes that score, and what happens when one dies."""
+"""Run scoring jobs in processes of their own, and recover when one dies."""

@@ -1,12 +1,13 @@
-"""Scoring on a Ray cluster: the chunks of one job, on every node that is there.
+"""Scoring on a Ray cluster: every node does chunks of one job.
 
-The driver plans the job and holds its lock; one actor on each node has a scorer of its own and does
-chunk after chunk under the same commit protocol (serving/jobs/job.py), so that the output is that
-of one machine. A node that joins gets an actor, one that dies gives its chunks back; an actor that
-died while its node lives had a row that kills (supervisor.py), or gets another chance.
+The driver plans the job and holds its lock. One actor on each node has its own scorer and does
+chunk after chunk under the usual commit protocol (serving/jobs/job.py), so the output equals that
+of a single machine. A node that joins gets an actor. When a node or its actor dies, its chunks go
+back to the queue, and a node that is still alive gets a new actor. A chunk that loses two actors is
+searched for rows that kill the process (supervisor.py).
 
-Input and output have to be where every node reaches them: a shared disk, or an object store. The
-model is sent along.
+Every node must be able to reach input and output: on a shared disk, or in an object store. The
+driver sends the model to the nodes.
 """
 
 from __future__ import annotations
@@ -36,17 +37,17 @@ from headrace.tasks.scoring import supervisor
 log = logging.getLogger(__name__)
 
 POLL_S = 0.5
-"""Between looks for nodes that joined."""
+"""Seconds between checks for nodes that joined."""
 
 
 def run(
     arguments: dict[str, Any], on_progress: Callable[[dict[str, Any]], None] | None = None
 ) -> dict[str, Any]:
-    """Score as `run` of serving/jobs/job.py does, on the cluster of RAY_ADDRESS.
+    """Score like `run` of serving/jobs/job.py, but on the cluster at RAY_ADDRESS.
 
-    Without RAY_ADDRESS a cluster of this one machine is started. `workers`: cores that are asked
-    of each node; by default all it has.
-    Raises what the job raises; UserError without ray; WorkerDied when a chunk cannot be done.
+    If RAY_ADDRESS is not set, a cluster of this one machine is started. The argument `workers`:
+    cores to use on each node, by default all of them.
+    Raises the job's exceptions; UserError if ray is missing; WorkerDied if a chunk cannot be done.
     """
     ray = _ray()
     address = os.environ.get("RAY_ADDRESS")
@@ -70,10 +71,10 @@ def run(
 
 
 def _import_installed() -> Callable[[], None]:
-    """Make a worker take Headrace as it is installed on its node, before anything else.
+    """Return a hook that makes a worker import the Headrace that is installed on its node.
 
-    Ray puts the driver's current folder in front of a worker's path, which may be a checkout of
-    another version. A function in a function, so that it travels by value.
+    Ray puts the driver's current folder first on a worker's path, and that may be a checkout of
+    another version. The hook is a nested function so that it is pickled by value.
     """
 
     def hook() -> None:
@@ -85,7 +86,7 @@ def _import_installed() -> Callable[[], None]:
 
 
 def _ray() -> Any:
-    # The actors claim no GPU of Ray's, and see those of their node all the same.
+    # The actors request no GPU from Ray, but must still see those of their node.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray
@@ -95,7 +96,7 @@ def _ray() -> Any:
 
 
 class _Driver:
-    """Gives out chunks and takes in their records."""
+    """The driver's loop: hands out chunks to the actors and collects their records."""
 
     def __init__(
         self, ray: Any, begun: job.JobRun, arguments: dict[str, Any], counted: job.ProgressTracker
@@ -103,11 +104,11 @@ class _Driver:
         self._ray, self._begun, self._arguments, self._counted = ray, begun, arguments, counted
         self._todo = deque(begun.missing)
         self._deaths: Counter[int] = Counter()
-        """Of actors, by the chunks they were at."""
+        """Deaths of actors, by the chunk they were working on."""
         self._actors: dict[str, Any] = {}
-        """By node."""
+        """The actor of each node."""
         self._refs: dict[Any, tuple[str, int | None]] = {}
-        """What is under way: the node, and the chunk or None for an actor that comes up."""
+        """Pending calls: the node, and the chunk, or None while the actor starts."""
         model = {
             str(file.relative_to(begun.folder)): file.read_bytes()
             for file in sorted(begun.folder.rglob("*"))
@@ -171,7 +172,10 @@ class _Driver:
             self._refs[self._actors[node].do.remote(chunk)] = (node, chunk)
 
     def _bury(self, node: str, chunks: list[int]) -> None:
-        """The actor is dead: its chunks go back, in front."""
+        """Remove a dead actor and put its chunks back at the front of the queue.
+
+        Raises WorkerDied for a chunk that lost too many actors without a row to blame.
+        """
         self._actors.pop(node, None)
         for ref, (other, chunk) in list(self._refs.items()):
             if other == node:
@@ -183,7 +187,7 @@ class _Driver:
         self._todo.extendleft(sorted(chunks, reverse=True))
         self._deaths.update(chunks)
         for chunk in chunks:
-            # Once is bad luck: a node that went. Twice is looked into.
+            # One death may be a lost node; after the second, look for rows that kill.
             if self._deaths[chunk] > 1 and supervisor.quarantine(self._arguments, [chunk]):
                 del self._deaths[chunk]
             if self._deaths[chunk] > supervisor.DEATHS:
@@ -191,13 +195,13 @@ class _Driver:
                     f"{self._deaths[chunk]} workers died at chunk {chunk}, and no single row is "
                     "to blame: is there enough memory?"
                 )
-        for other in self._actors:  # those that had nothing left to do
+        for other in self._actors:  # some had nothing left to do
             for _ in range(LANES - sum(node == other for node, _ in self._refs.values())):
                 self._give(other)
 
 
 class Worker:
-    """An actor: a scorer on one node, `LANES` chunks at a time."""
+    """An actor: a scorer on one node that works on `LANES` chunks at a time."""
 
     def __init__(
         self, model: dict[str, bytes], digest: str, arguments: dict[str, Any], cores: int
@@ -213,10 +217,10 @@ class Worker:
         threading.Thread(target=self._work, kwargs={"model": folder, **at}, daemon=True).start()
 
     def ready(self) -> None:
-        """Is answered when the actor is up."""
+        """Return once the actor is up."""
 
     def do(self, chunk: int) -> Record:
-        """The record of the chunk, once it is committed."""
+        """Return the chunk's record, once it is committed."""
         self._promised[chunk] = Future()
         if self._failed.done():
             self._failed.result()
@@ -230,7 +234,7 @@ class Worker:
 
         try:
             job.work(**at, take=self._todo.get, on_chunk=told)
-        except BaseException as problem:  # noqa: BLE001  # whoever waits for a chunk gets it
+        except BaseException as problem:  # noqa: BLE001  # raised where a chunk is awaited
             self._failed.set_exception(problem)
             for promise in list(self._promised.values()):
                 if not promise.done():

@@ -1,4 +1,4 @@
-"""Score a table with a registered model, a run's model or a folder: find it, then run the job."""
+"""Score a table with a model: find it (registered, of a run, or a folder), then run the job."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ENGINES = {
     "local": "headrace.tasks.scoring.supervisor",
     "ray": "headrace.tasks.scoring.ray_backend",
 }
-"""Where a job's chunks are done: the module with the `run` for it."""
+"""Engines that run a job's chunks, each by the module that has its `run`."""
 PAGE = "_report.html"
 
 
@@ -36,7 +36,7 @@ def score(
 ) -> Report:
     """Score `source` into `output`; `how`: see `arguments`.
 
-    Raises UserError for a model that is not there, ServingError for input that cannot be read.
+    Raises UserError if the model does not exist, ServingError for input that cannot be read.
     """
     if engine not in ENGINES:
         raise UserError(f"no engine {engine!r}; there are {', '.join(ENGINES)}")
@@ -58,10 +58,11 @@ def arguments(
     tune: bool = False,
     **options: Any,
 ) -> dict[str, Any]:
-    """The arguments of a job (serving/jobs/job.py); the model has any name, `options` are the rest.
+    """Return the arguments of a job (serving/jobs/job.py).
 
-    `tune`: measure first how the model runs fastest here. What was measured once is used by every
-    later job that leaves the variant open; a job that was begun goes on as it began.
+    `model`: any reference that `resolve` takes. `options`: the job's other arguments. `tune`: first
+    measure how the model runs fastest on this machine. Every later job that does not name a variant
+    uses that measurement; a job that is resumed keeps the settings it started with.
     """
     note([*_paths(source), str(output)])
     found, paths = resolve(model), _paths(source)
@@ -87,10 +88,10 @@ def arguments(
 
 
 def reported(given: dict[str, Any], told: dict[str, Any]) -> Report:
-    """The report of a job that ended, with its page beside the parts."""
+    """Return the report of a finished job, and write its HTML page next to the parts."""
     from headrace.serving.engine import manifest
     from headrace.serving.jobs.report import (
-        Report,  # with onnxruntime behind it: not before it is needed
+        Report,  # imports onnxruntime, so not before it is needed
     )
     from headrace.tasks.reporting import job_report
 
@@ -103,7 +104,7 @@ def reported(given: dict[str, Any], told: dict[str, Any]) -> Report:
 def bench(
     model: str, source: str | Sequence[str], *, text: str | None = None, device: Any = "auto"
 ) -> Speeds:
-    """Tokens a second of every variant on this machine, on rows of the table; the default first."""
+    """Measure every variant's tokens per second here, on rows of the table; the default first."""
     from headrace.serving.engine.autotune import compare_variants
 
     folder, paths = resolve(model).folder, _paths(source)
@@ -115,7 +116,7 @@ def _paths(source: str | Sequence[str]) -> list[str]:
 
 
 def _sample(folder: Path, paths: Sequence[str], text: str | None) -> list[str]:
-    """The good texts among a table's first rows. Raises InputError where there is none."""
+    """Return the valid texts among a table's first rows. Raises InputError if there are none."""
     from headrace.serving import heads
     from headrace.serving.engine import manifest
     from headrace.serving.errors import InputError

@@ -1,9 +1,9 @@
-"""Scoring that survives its own process: rows that kill it are found and set aside.
+"""Scoring that survives the death of its process: rows that kill it are found and set aside.
 
-A crash inside a native library, or the kernel's answer to memory running out, takes the process
-along. So the job has one of its own, and when that dies the chunks it was at are tried again in
-halves, and halves of halves, until single rows are left. Those are written down in the output
-folder, come out as rows with the error `killed_worker`, and the job goes on.
+A crash inside a native library, or the kernel's out-of-memory killer, ends the whole process. So
+the job runs in a worker process. When that dies, the chunks it was working on are bisected, by
+scoring halves of halves in fresh processes, until single rows are left. These rows are recorded in
+the output folder and come out with the error `killed_worker`, and the job resumes.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ log = logging.getLogger(__name__)
 
 CODE = "killed_worker"
 DEATHS = 3
-"""Times that a job may die for no reason to be found before it is given up."""
+"""Unexplained deaths (no row is to blame) after which a job is given up."""
 
 Arguments = dict[str, Any]
 Events = Iterator[dict[str, Any]]
 
 
 class WorkerDied(RuntimeError):
-    """The scoring process died again and again, and no row is to blame."""
+    """The scoring process died repeatedly, and no row is to blame."""
 
 
 def run(
     arguments: Arguments, on_progress: Callable[[dict[str, Any]], None] | None = None
 ) -> dict[str, Any]:
-    """The report of `headrace.serving.jobs.job.run(**arguments)`, from a process that may die.
+    """Run `headrace.serving.jobs.job.run(**arguments)` in a worker process; return its report.
 
     `on_progress` gets the fields of headrace.serving.jobs.report.Progress.
-    Raises what the job raises, by its kind and text; WorkerDied when nothing helps.
+    Raises the job's exceptions, rebuilt from kind and text; WorkerDied if the worker keeps dying.
     """
     out, job = open_output(arguments["output"]), {"run": {**arguments, "held": True}}
-    with out.held() as lock:  # also between a worker's death and the next one
+    with out.held() as lock:  # also held between one worker's death and the next one's start
         return dict(_until_done(lambda: job, arguments, on_progress, lock=lock)["report"])
 
 
@@ -53,9 +53,9 @@ def work(
     chunks: Sequence[int],
     on_committed: Callable[[int], None] | None = None,
 ) -> None:
-    """Score these chunks of a job that has begun (serving/jobs/job.py), in a process that may die.
+    """Score these chunks of a job that has begun (serving/jobs/job.py), in a worker process.
 
-    Those that are committed stay as they are.
+    Committed chunks stay as they are.
 
     `arguments`: model, paths and output. Raises as `run` does.
     """
@@ -78,7 +78,7 @@ def _until_done(
     on_committed: Callable[[int], None] | None = None,
     lock: int | None = None,
 ) -> dict[str, Any]:
-    """Start a worker with `job()`, and another one when it dies; the event it ended with.
+    """Run `job()` in a worker, and in a new one each time it dies; return the last event.
 
     `lock`: a file handle that the worker inherits.
     """
@@ -110,7 +110,7 @@ def _until_done(
 
 
 def quarantine(arguments: Arguments, chunks: Sequence[int]) -> list[int]:
-    """Find the rows of these chunks that kill a process, and put them into quarantine."""
+    """Find the rows of these chunks that kill a process, quarantine them and return them."""
     out = open_output(arguments["output"])
     plan = out.read(PLAN)
     if plan is None:
@@ -134,7 +134,7 @@ def quarantine(arguments: Arguments, chunks: Sequence[int]) -> list[int]:
 
 
 def bisect_crashes(rows: range, kills: Callable[[range], bool]) -> list[int]:
-    """Those that kill a process by themselves."""
+    """Return the rows that kill a process by themselves, found by bisection."""
     if not rows or not kills(rows):
         return []
     if len(rows) == 1:
@@ -144,9 +144,9 @@ def bisect_crashes(rows: range, kills: Callable[[range], bool]) -> list[int]:
 
 
 def _events(job: dict[str, Any], lock: int | None = None) -> Events:
-    """Yields what the worker tells, and last {"died": why} where it did. Raises what it raised."""
+    """Yield the worker's events, ending in {"died": why} if it died. Raises what it raised."""
     with (
-        _as_file(job) as given,  # of any size, which a command line is not
+        _as_file(job) as given,  # a command line is limited in size
         supervised_process.running(
             "headrace.serving.jobs.worker",
             [f"/dev/fd/{given}"],
@@ -170,7 +170,7 @@ def _events(job: dict[str, Any], lock: int | None = None) -> Events:
 
 @contextlib.contextmanager
 def _as_file(job: dict[str, Any]) -> Iterator[int]:
-    """The handle of a file without a name, which is gone however this process ends."""
+    """Yield the handle of an unnamed file with the job; it vanishes however this process ends."""
     with tempfile.TemporaryFile() as file:
         file.write(json.dumps(job).encode())
         file.flush()

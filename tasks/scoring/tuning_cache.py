@@ -1,7 +1,7 @@
-"""How a model runs fastest on this machine: measured once, remembered in the workspace.
+"""A cache, in the workspace, of the settings that run a model fastest on this machine.
 
-One small file for each content of a model folder, kind of processor, number of cores, version of
-onnxruntime and device asked for: where one of them differs, nothing is remembered.
+One small file for each content of a model folder, processor model, number of cores, version of
+onnxruntime and requested device: if one of them differs, the cached settings do not apply.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ log = logging.getLogger(__name__)
 
 FOLDER = "tuned"
 SAMPLE_ROWS, SAMPLE_CHARS = 2_000, 2_000_000
-"""Rows at the head of a table that are measured with; fewer where texts are long."""
+"""Rows from the start of a table to measure with, or characters, whichever limit comes first."""
 
 
 def load_cached(model: Path, device: str = "auto") -> dict[str, Any]:
-    """The measured variant, workers, threads and token_budget; empty where none was measured."""
+    """Return the measured variant, workers, threads and token_budget; empty if not measured."""
     if not (workspace.home() / FOLDER).is_dir():
-        return {}  # nothing was ever measured: no reason to read the whole model for its digest
+        return {}  # nothing was ever measured: do not read the whole model for its digest
     try:
         return dict(json.loads(_file(model, device).read_bytes())["setting"])
     except (OSError, ValueError, KeyError):
@@ -37,12 +37,12 @@ def load_cached(model: Path, device: str = "auto") -> dict[str, Any]:
 
 
 def measure(model: Path, texts: Sequence[str], device: Any = "auto") -> dict[str, Any]:
-    """Measure on these texts (some seconds) and remember; returns what `recall` will."""
+    """Measure on these texts (some seconds) and cache the result; `load_cached` will return it."""
     from headrace.serving.engine.autotune import fastest
 
     log.info("score: measuring how this model runs fastest here")
     setting = asdict(fastest(model, texts, device=device))
-    del setting["provider"]  # the device says it
+    del setting["provider"]  # the device determines it
     log.info("score: %s", ", ".join(f"{name} {value}" for name, value in setting.items()))
     file = _file(model, device)
     file.parent.mkdir(exist_ok=True)

@@ -1,1 +1,1 @@
-"""Train a model in processes of its own, with checkpoints."""
+"""Train a model in separate processes, with checkpoints."""

@@ -1,6 +1,6 @@
-"""Callbacks of transformers' Trainer: progress for those who watch, and checkpoints.
+"""Callbacks for transformers' Trainer: progress events and checkpoints.
 
-Runs in the trainer's process only.
+Imported only in the training process.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from headrace.tasks.training import checkpoints
 
 
 class Meter:
-    """How fast this training is: real tokens, and the seconds its steps took."""
+    """Throughput of this run: tokens without padding, and the seconds its steps took."""
 
     def __init__(self, world_size: int) -> None:
         self.world_size = world_size
         self.tokens = 0
-        """That this process has trained on, padding left out."""
+        """Tokens that this process has trained on, without padding."""
         self.train_s = 0.0
         """Seconds spent on training steps, not on evaluation or checkpoints."""
 
     def tokens_per_second(self) -> float:
-        """Over all processes, taking the others to do as much as this one."""
+        """Return the throughput over all processes, assuming they process equally many tokens."""
         return self.tokens * self.world_size / max(self.train_s, 1e-9)
 
 
@@ -91,10 +91,10 @@ class Progress(TrainerCallback):  # type: ignore[misc]
 
 
 class Checkpoints(TrainerCallback):  # type: ignore[misc]
-    """Checkpoints by time, beside those that come with evaluations; and one when told to end.
+    """Saves checkpoints by time, in addition to those at evaluations, and one when told to end.
 
-    Each is marked once all of it has been written, by every process, and only then do those before
-    it go, but for the best.
+    A checkpoint is marked once every process has written its part. Only then are the earlier ones
+    removed, except the best.
     """
 
     def __init__(self, minutes: float | None) -> None:
@@ -105,7 +105,7 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
         self.clock = time.monotonic()
 
     def end(self, *_: Any) -> None:
-        """End the process once this step is done and kept: a handler of signals."""
+        """Signal handler: end the process once this step is done and its checkpoint saved."""
         self.told_to_end = True
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -121,13 +121,13 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
             newest = folder / f"checkpoint-{state.global_step}"
             checkpoints.mark(newest)
             checkpoints.keep(folder, newest, state.best_model_checkpoint)
-        self.clock = time.monotonic()  # from its end: slow disks take no larger a share
+        self.clock = time.monotonic()  # counted from its end, so slow disks take no larger share
         if self.told_to_end:
             raise SystemExit(128 + signal.SIGTERM)
 
 
 def _agreed(device: torch.device, *flags: bool) -> list[bool]:
-    """Each flag is set where any process has it set: they take the same way at the same step."""
+    """Return each flag, set if any process has it set, so that all act alike at the same step."""
     if not torch.distributed.is_initialized():
         return list(flags)
     together = torch.tensor(flags, dtype=torch.int32, device=device)

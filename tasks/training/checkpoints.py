@@ -1,7 +1,7 @@
-"""Which checkpoints of a killed training are whole.
+"""Find the complete checkpoints of a killed training run.
 
-The Trainer writes a checkpoint file by file. Once all are there we add `whole.json` with their
-sizes; a folder without it, or with a file of another size, was torn by a kill or a full disk.
+The Trainer writes a checkpoint file by file. Once all are written we add `whole.json` with their
+sizes. A folder without it, or with a file of another size, was cut short by a kill or a full disk.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ MARKER = "whole.json"
 
 
 def mark(checkpoint: Path) -> None:
-    """Say that every file of this checkpoint has been written."""
+    """Mark this checkpoint as complete, once every file of it has been written."""
     write_json(checkpoint / MARKER, _sizes(checkpoint))
 
 
 def is_whole(checkpoint: Path) -> bool:
+    """True if the checkpoint is marked as complete and its files still have their sizes."""
     try:
         expected = json.loads((checkpoint / MARKER).read_bytes())
     except (OSError, ValueError):
@@ -29,13 +30,14 @@ def is_whole(checkpoint: Path) -> bool:
 
 
 def step_of(checkpoint: Path) -> int:
+    """Return the step number in a checkpoint folder's name."""
     return int(checkpoint.name.removeprefix("checkpoint-"))
 
 
 def last_whole(folder: Path) -> Path | None:
-    """The newest checkpoint to go on from: whole, as is the best one it refers to.
+    """Return the last complete checkpoint whose best checkpoint is complete too, or None.
 
-    Removes those that are newer: their steps will be done again, and their files written anew.
+    Removes newer checkpoints: their steps will be repeated and their files written again.
     """
     for checkpoint in sorted(folder.glob("checkpoint-*"), key=step_of, reverse=True):
         if is_whole(checkpoint) and is_whole(_best_of(checkpoint)):
@@ -45,14 +47,14 @@ def last_whole(folder: Path) -> Path | None:
 
 
 def keep(folder: Path, newest: Path, best: str | None) -> None:
-    """Remove all checkpoints but these two, of which the newest is known to be whole."""
+    """Remove all checkpoints but `newest`, which must be complete, and `best`."""
     for checkpoint in folder.glob("checkpoint-*"):
         if checkpoint.name not in (newest.name, Path(best or newest).name):
             shutil.rmtree(checkpoint)
 
 
 def _best_of(checkpoint: Path) -> Path:
-    """The checkpoint with the best metric when this one was written; at first, itself."""
+    """Return the best checkpoint as of this one; this one itself if there is none yet."""
     state = json.loads((checkpoint / "trainer_state.json").read_bytes())
     return Path(state["best_model_checkpoint"] or checkpoint)
 

@@ -1,6 +1,6 @@
-"""Which rows a training step sees, and the tensors they become.
+"""Choose the rows of each training step and collate them into tensors.
 
-Runs in the trainer's process only.
+Imported only in the training process.
 """
 
 from __future__ import annotations
@@ -20,14 +20,13 @@ from headrace.serving.text.tokenizer import Tokens
 from headrace.serving.text.windows import Document, Reader
 
 IGNORE_INDEX = -100
-"""Label of a position that does not count, as torch's cross-entropy has it."""
+"""Label of a position that the loss ignores; the default of torch's cross-entropy."""
 
 
 class Windowed(Dataset[dict[str, Any]]):
-    """Texts in the windows that scoring reads them in: all, or some, drawn anew in each epoch.
+    """Texts in the windows that scoring uses: all of them, or a new sample in each epoch.
 
-    Which are drawn depends on nothing but seed, epoch and row, so that a resumed run draws the
-    same.
+    The sample depends only on seed, epoch and row, so a resumed run draws the same windows.
     """
 
     def __init__(
@@ -39,9 +38,10 @@ class Windowed(Dataset[dict[str, Any]]):
         seed: Callable[[], int] = lambda: 0,
         token_labels: bool = False,
     ) -> None:
-        """`stored`: rows with the `input_ids` of whole texts, without special tokens, and `labels`.
+        """`stored`: rows with `labels` and the `input_ids` of whole texts, without special tokens.
 
-        `most`: windows of a text. `token_labels`: a label for each token, divided like the tokens.
+        `most`: maximum number of windows per text; None: all. `seed`: returns the epoch's seed.
+        `token_labels`: labels are per token and are split into windows like the tokens.
         """
         self._stored = stored.with_format("numpy")
         self._reader, self._most, self.seed = reader, most, seed
@@ -60,11 +60,11 @@ class Windowed(Dataset[dict[str, Any]]):
         return {"windows": [document.windows[one].tolist() for one in chosen], "labels": labels}
 
     def lengths(self) -> list[int]:
-        """Tokens of each text that are read in an epoch."""
+        """Return the number of tokens of each text that an epoch reads."""
         return [self._length(n) for n in self._stored["length"]]
 
     def n_windows(self) -> list[int]:
-        """Of each text."""
+        """Return the number of windows of each text that an epoch reads."""
         return [self._n_windows(n) for n in self._stored["length"]]
 
     def _length(self, n_tokens: int) -> int:
@@ -90,7 +90,10 @@ class Windowed(Dataset[dict[str, Any]]):
 
 
 class SingleWindows(Dataset[dict[str, Any]]):
-    """The same, each window a row: the Trainer takes a batch to have as many outputs as rows."""
+    """A Windowed data set with one row per window.
+
+    The Trainer assumes that a batch has as many outputs as rows.
+    """
 
     def __init__(self, texts: Windowed) -> None:
         self._texts = texts
@@ -110,18 +113,18 @@ class SingleWindows(Dataset[dict[str, Any]]):
         return {name: [values[window]] for name, values in self._read[1].items()}
 
     def lengths(self) -> list[int]:
-        """Tokens of each; windows of one text are equally long."""
+        """Return the number of tokens of each window; windows of one text have equal lengths."""
         n_windows = np.diff(self._first)
         each = np.asarray(self._texts.lengths()) // n_windows
         return np.repeat(each, n_windows).tolist()
 
 
 class Steps(Sampler[list[int]]):
-    """The rows of each optimizer step that are this process's, of similar lengths.
+    """This process's rows of each optimizer step, grouped by similar length.
 
-    They depend on nothing but the seed of the epoch. So a run that was killed sees the rows that it
-    had left (transformers' own sampler draws from the global generator, whose state at the epoch's
-    start is gone by then), and what memory holds at a time changes none of them: see InPieces.
+    They depend only on the epoch's seed. So a killed run resumes with the rows it had left
+    (transformers' own sampler draws from the global generator, whose state at the epoch's start is
+    lost by then), and the amount that fits in memory does not change them: see InPieces.
     """
 
     def __init__(
@@ -133,7 +136,7 @@ class Steps(Sampler[list[int]]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        """`size`: of a step, over all processes, in rows or tokens."""
+        """`size`: rows or tokens per step, over all processes. `seed`: returns the epoch's seed."""
         self.lengths, self.size, self.seed = np.asarray(lengths), size, seed
         self.rank, self.world_size = rank, world_size
 
@@ -145,12 +148,12 @@ class Steps(Sampler[list[int]]):
             yield shares[self.rank]
 
     def of_epoch(self, seed: int) -> Iterator[list[list[int]]]:
-        """The rows of every process, step by step; each process has something to do in each."""
+        """Yield the rows of every process for each step; every process has rows in every step."""
         raise NotImplementedError
 
 
 class RowSteps(Steps):
-    """Steps of as many rows, the last one of those that are left."""
+    """Steps with a fixed number of rows; the last step has the remaining ones."""
 
     def __len__(self) -> int:
         return math.ceil(len(self.lengths) / self.size)
@@ -167,9 +170,9 @@ class RowSteps(Steps):
 
 
 class TokenSteps(Steps):
-    """Steps of as many tokens as fit, padding included; as many steps in every epoch.
+    """Steps filled up to a token budget, padding included; every epoch has equally many steps.
 
-    Which of the rows of one length stand together is drawn, and so is the order of the steps.
+    Rows of equal length are grouped at random, and the steps are in random order.
     """
 
     def __init__(self, lengths: Sequence[int], size: int, **how: Any) -> None:
@@ -191,9 +194,9 @@ class TokenSteps(Steps):
 
 
 class InPieces:
-    """Collates the rows of a step in pieces, none larger than what memory holds at a time.
+    """Collates the rows of a step into pieces (micro-batches) that fit in memory.
 
-    The pieces' gradients add up to the step's; a single row is a piece however long it is.
+    The pieces' gradients add up to the step's. A single row is a piece, however long it is.
     """
 
     def __init__(
@@ -218,16 +221,18 @@ class InPieces:
 
 
 def _n_tokens(row: Mapping[str, Any]) -> int:
-    """Tokens of a row as `lengths` counts them: of text to text, those of the longer side."""
+    """Return the tokens of a row as `lengths` counts them; for text to text, the longer side's."""
     return int(row["length"]) if "length" in row else sum(map(len, row["windows"]))
 
 
 class Collator:
-    """Rows to tensors: input_ids and attention_mask (batch, longest), labels (batch[, longest]),
-    decoder_input_ids of the labels' shape where there is something to make them.
+    """Collates rows into tensors.
 
-    Of texts in windows the rows are the windows; `n_windows` (texts) says how many each text has,
-    and there is a label for each text, unless there is one for each token.
+    input_ids and attention_mask (batch, longest), labels (batch[, longest]), and, if `decoder_ids`
+    is given to make them, decoder_input_ids of the labels' shape.
+
+    For texts in windows the batch's rows are the windows; `n_windows` (texts) counts each text's
+    windows. Labels are then per text, or per token with `token_labels` (and without `n_windows`).
     """
 
     def __init__(
@@ -257,11 +262,12 @@ class Collator:
         }
         if in_windows and not self.token_labels:
             batch["n_windows"] = torch.tensor([len(row["windows"]) for row in rows])
-        if self.decoder_ids:  # a loss of ours takes the labels away before the model sees them
+        if self.decoder_ids:  # with a custom loss the model does not see the labels
             batch["decoder_input_ids"] = self.decoder_ids(labels=batch["labels"])
         return batch
 
 
 def padded(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
+    """Return the rows as one tensor (rows, longest), padded on the right with `value`."""
     longest = max(map(len, rows))
     return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows])

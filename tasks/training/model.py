@@ -1,4 +1,4 @@
-"""The model that is trained: loaded with its head, given adapters, saved."""
+"""Load the model to train with its head, add LoRA adapters, and save it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from headrace.tasks.objectives.base import Settings
 
 
 def load_model(model: Model, objective: AnyObjective, head: Settings, tokenizer: Any) -> Any:
-    """The recipe's model with the objective's head.
+    """Load the recipe's model with the objective's head.
 
-    In fp32 whatever the file's type: small updates would be lost in rounding.
-    Raises RecipeError for a scratch config that no model of that type can have.
+    Always in fp32, whatever the checkpoint's dtype: small updates would be lost in rounding.
+    Raises RecipeError for a scratch config that is invalid for its model type.
     """
     if model.source == SCRATCH:
         return objective.load_model(from_config.of(model, tokenizer), head)
@@ -38,7 +38,7 @@ def load_model(model: Model, objective: AnyObjective, head: Settings, tokenizer:
 
 
 def with_lora(model: Any, lora: Lora) -> Any:
-    """Low-rank adapters on the body's linear layers; the head, which is new, trains whole."""
+    """Add low-rank adapters to the body's linear layers; the new head is trained in full."""
     from peft import LoraConfig, get_peft_model
 
     body = getattr(model, model.base_model_prefix)
@@ -47,7 +47,7 @@ def with_lora(model: Any, lora: Lora) -> Any:
         for name, module in body.named_modules()
         if isinstance(module, torch.nn.Linear | Conv1D)
     ]
-    shared = {id(weight) for weight in body.parameters()}  # a tied output layer is no new head
+    shared = {id(weight) for weight in body.parameters()}  # a tied output layer is not a new head
     heads = [
         name
         for name, child in model.named_children()
@@ -64,7 +64,10 @@ def with_lora(model: Any, lora: Lora) -> Any:
 
 
 def save(model: Any, tokenizer: Path, folder: Path) -> None:
-    """config.json, model.safetensors and the tokenizer's files; adapters merged; no pickle."""
+    """Save config.json, model.safetensors and the tokenizer's files, with adapters merged.
+
+    No file is a pickle. The folder is written under another name and then renamed.
+    """
     whole = model
     if isinstance(model, DocumentModel):
         model = model.model

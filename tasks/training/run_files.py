@@ -1,4 +1,4 @@
-"""The files of a training's work folder, as train.py and its worker processes know them."""
+"""Names of the files in a training run's work folder, shared by train.py and its workers."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ EVENTS = "events.jsonl"
 LOCK = "trainer.lock"
 LOCK_WAIT_S = 30.0
 SAVE_PATIENCE_S = 20.0
-"""For a step to end and its checkpoint to be written, once a training is told to end (Prefect's
-worker kills a cancelled run after 30 s)."""
+"""Time for a step to finish and its checkpoint to be written once training is told to stop
+(Prefect's worker kills a cancelled run after 30 s)."""
 
 
 def outcome_file(work: Path, rank: int) -> Path:
-    """How the process of this rank ended."""
+    """Return the file in which the process of this rank records how it ended."""
     return work / f"outcome-{rank}.json"
 
 
 def outcome_files(work: Path) -> list[Path]:
-    """Those of the processes that have ended and could say how."""
+    """Return the outcome files of the processes that have ended and were able to write one."""
     return sorted(work.glob("outcome-*.json"))

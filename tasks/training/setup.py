@@ -1,6 +1,6 @@
-"""What transformers' Trainer is given: model, rows, batches, settings, callbacks.
+"""Build transformers' Trainer: model, rows, batches, settings, callbacks.
 
-Runs in the trainer's process only; importing it costs seconds.
+Imported only in the training process: the import takes seconds.
 """
 
 from __future__ import annotations
@@ -48,9 +48,10 @@ COLUMNS = ["input_ids", "labels", "length"]
 
 
 def build(recipe: Recipe, prepared: Path, work: Path, *, per_device: int) -> StepTrainer:
-    """A Trainer ready to run; `per_device`: rows or tokens that a device holds at a time.
+    """Return a Trainer that is ready to run.
 
-    Raises RecipeError for a model or precision that cannot be had.
+    `per_device`: rows or tokens that a device holds at a time.
+    Raises RecipeError for a model or precision that is not available.
     """
     device = hardware.device()
     objective = objectives.get(recipe.objective)
@@ -70,7 +71,7 @@ def build(recipe: Recipe, prepared: Path, work: Path, *, per_device: int) -> Ste
     if recipe.model.lora is not None:
         model = with_lora(model, recipe.model.lora)
     if getattr(model.config, "use_cache", False):
-        model.config.use_cache = False  # whole texts are read, none is written
+        model.config.use_cache = False  # training generates nothing
     _check_positions(model, train)
     decoder_ids = getattr(model, "prepare_decoder_input_ids_from_labels", None)
     token_labels = objective.TOKEN_LABELS
@@ -104,7 +105,7 @@ def build(recipe: Recipe, prepared: Path, work: Path, *, per_device: int) -> Ste
             greater_is_better=best_by != "loss" and metrics[best_by].higher_is_better,
         ),
         train_dataset=train.rows,
-        # Sorted, longest first: least padding, and memory that does not suffice shows at once.
+        # Sorted, longest first: least padding, and too little memory shows at once.
         # Stable: windows of one text stay together.
         eval_dataset=Subset(
             validation.rows, np.argsort(-np.asarray(validation.lengths), kind="stable").tolist()
@@ -121,7 +122,7 @@ def build(recipe: Recipe, prepared: Path, work: Path, *, per_device: int) -> Ste
 
 
 def _steps(recipe: Recipe, lengths: list[int]) -> Steps:
-    """The recipe's optimizer steps, as far as they are this process's."""
+    """Return this process's share of the recipe's optimizer steps."""
     train = recipe.train
     kind, size = (
         (RowSteps, train.batch_size)
@@ -133,7 +134,7 @@ def _steps(recipe: Recipe, lengths: list[int]) -> Steps:
 
 
 def _check_positions(model: Any, train: Split) -> None:
-    """Raises RecipeError for rows, such as those of long targets, that the model cannot hold."""
+    """Raise RecipeError if a row, such as one with a long target, exceeds the model's positions."""
     positions = getattr(model.config, "max_position_embeddings", None)
     if positions is None or isinstance(train.rows, Windowed):
         return
@@ -146,12 +147,12 @@ def _check_positions(model: Any, train: Split) -> None:
 
 @dataclass(frozen=True)
 class Split:
-    """The rows that train, or those that training is watched by."""
+    """Training or validation rows."""
 
     rows: Any
-    """As the Collator takes them; memory-mapped where they are what is stored."""
+    """Rows as the Collator takes them; memory-mapped if they are the stored rows themselves."""
     lengths: list[int]
-    """Tokens of each that are read in an epoch."""
+    """Tokens of each row that an epoch reads."""
     labels: Any
 
     @classmethod
@@ -165,6 +166,7 @@ class Split:
         head: Settings,
         tokenizer: Any,
     ) -> Split:
+        """Load a prepared split and convert it to the objective's training rows."""
         stored = datasets.load_from_disk(str(prepared / name))
         reader = windowing.reader(recipe, prepared, offsets=True)
         context = TrainingContext(options, head, reader, tokenizer)
@@ -181,7 +183,7 @@ class Split:
 
 
 def arguments(recipe: Recipe, *, steps_per_epoch: int, **given: Any) -> TrainingArguments:
-    """The recipe in the Trainer's words; `given` is what it does not know."""
+    """Return the recipe as TrainingArguments; `given` holds the fields it does not determine."""
     train = recipe.train
     steps = math.ceil(train.epochs * steps_per_epoch)
     interval = max(1, math.ceil(steps_per_epoch / train.evaluations_per_epoch))
@@ -190,7 +192,7 @@ def arguments(recipe: Recipe, *, steps_per_epoch: int, **given: Any) -> Training
         max_steps=min(steps, train.max_steps or steps),
         learning_rate=train.learning_rate,
         lr_scheduler_type=train.lr_scheduler_type,
-        warmup_steps=train.warmup_steps,  # under 1: a share of all steps
+        warmup_steps=train.warmup_steps,  # below 1: a share of all steps
         weight_decay=train.weight_decay,
         max_grad_norm=train.max_grad_norm,
         optim="adamw_torch_fused",
@@ -200,14 +202,14 @@ def arguments(recipe: Recipe, *, steps_per_epoch: int, **given: Any) -> Training
         eval_steps=interval,
         save_strategy="steps",
         save_steps=interval,
-        save_total_limit=None,  # the Trainer removes one before the next is whole; see Checkpoints
+        save_total_limit=None,  # the Trainer deletes one before the next is done; see Checkpoints
         load_best_model_at_end=True,
-        restore_callback_states_from_checkpoint=True,  # the patience used up so far
+        restore_callback_states_from_checkpoint=True,  # early stopping's patience so far
         logging_steps=0.01,  # of all steps
         logging_first_step=True,
         logging_nan_inf_filter=False,
         remove_unused_columns=False,
-        label_names=["labels"],  # not told by a model of ours
+        label_names=["labels"],  # cannot be inferred from our models
         dataloader_pin_memory=not given["use_cpu"],
         disable_tqdm=True,
         report_to="none",
@@ -217,7 +219,7 @@ def arguments(recipe: Recipe, *, steps_per_epoch: int, **given: Any) -> Training
 def measure(
     objective: AnyObjective, head: Settings, targets: Any, outputs: Any
 ) -> dict[str, float]:
-    """The validation metrics, with the head as it will be when it ships."""
+    """Return the validation metrics, with the head calibrated as it will be when it ships."""
     targets, outputs = objective.of_batches(targets, outputs, head)
     head = objective.calibrate_head(head, targets, outputs)
     statistics = objective.statistics(targets, outputs, head)
@@ -225,7 +227,7 @@ def measure(
 
 
 def facts(trainer: StepTrainer) -> dict[str, Any]:
-    """What the artifact says of this training."""
+    """Return the facts about this training that its artifact records."""
     state, args, steps, pieces = trainer.state, trainer.args, trainer.steps, trainer.pieces
     share = steps.size // steps.world_size
     per_device = int(min(pieces.rows, pieces.tokens, share))

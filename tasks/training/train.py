@@ -1,9 +1,9 @@
-"""Training: starts the trainer in processes of its own, follows it, and keeps what it made.
+"""Train in separate processes: start them, follow their progress and keep the result.
 
-One path for CPU, one GPU, many, and several machines: torchrun starts worker.py, supervised
-(runtime/supervised_process.py), so that it ends when we do. Its folder outlives a crash: the same
-training, started again, resumes from the last complete checkpoint. Imports torch only inside
-functions.
+CPU, one GPU, several GPUs and several machines share one path: torchrun starts worker.py under
+supervision (runtime/supervised_process.py), so that it ends when we do. The work folder survives a
+crash: the same training, started again, resumes from the last complete checkpoint. Imports torch
+only inside functions.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from headrace.tasks.training.run_files import (
     LOCK,
     LOCK_WAIT_S,
     SAVE_PATIENCE_S,
+    outcome_file,
     outcome_files,
 )
 
@@ -44,21 +45,21 @@ POLL_S = 0.2
 LOG = "trainer.log"
 RETRIES = "retries.json"
 TORCHRUN = "torch.distributed.elastic"
-"""In the exception that torchrun ends with when a trainer was killed."""
+"""Part of the exception that torchrun ends with when a trainer was killed."""
 
 OnEvent = Callable[[dict[str, Any]], None]
 
 
 class TrainingFailed(RuntimeError):
-    """The trainer raised: the message has its last line and where the whole log is."""
+    """The trainer raised an error; the message has its last line and the path of the full log."""
 
 
 class TrainerOutOfMemory(TrainingFailed):
-    """Memory did not suffice for one row at a time."""
+    """Memory is not enough even for one row at a time."""
 
 
 class TrainerKilled(TrainingFailed):
-    """The trainer ended without a word. Started again, it goes on from its last checkpoint."""
+    """The trainer ended without an outcome. Started again, it resumes from its last checkpoint."""
 
 
 def train(recipe: Recipe, prepared: Artifact, *, on_event: OnEvent | None = None) -> Artifact:
@@ -66,7 +67,7 @@ def train(recipe: Recipe, prepared: Artifact, *, on_event: OnEvent | None = None
 
     `on_event` is called with every event of this run as it happens: {"step", "max_steps", "epoch",
     "loss", "learning_rate", "grad_norm", "tokens_per_second", "eta_s"} or {..., "validation": {}}.
-    Raises RecipeError, and TrainingFailed or one of its kinds.
+    Raises RecipeError, and TrainingFailed or one of its subclasses.
     """
     check(recipe, prepared)
     determined_by = _determined_by(recipe, prepared)
@@ -84,7 +85,7 @@ def train(recipe: Recipe, prepared: Artifact, *, on_event: OnEvent | None = None
 
 
 def is_done(recipe: Recipe, prepared: Artifact) -> bool:
-    """Whether there is nothing left to train."""
+    """True if this training's artifact already exists."""
     return artifacts.is_made("train", **_determined_by(recipe, prepared))
 
 
@@ -105,7 +106,7 @@ def _determined_by(recipe: Recipe, prepared: Artifact) -> dict[str, Any]:
 
 
 def check(recipe: Recipe, prepared: Artifact) -> None:
-    """Raise RecipeError for what would only show after the trainer's slow start."""
+    """Raise RecipeError for mistakes that would only show after the trainer's slow start."""
     objective = objectives.get(recipe.objective)
     objective.OPTIONS.model_validate(recipe.options)
     allowed = ["loss", *objective.metrics(prepared.facts["head"])]
@@ -115,6 +116,11 @@ def check(recipe: Recipe, prepared: Artifact) -> None:
         raise RecipeError(
             f"train.metric_for_best_model: no metric {recipe.train.metric_for_best_model!r}; "
             f"{recipe.objective} has {', '.join(allowed)}"
+        )
+    if recipe.train.label_smoothing and not objective.SMOOTHS_LABELS:
+        raise RecipeError(
+            f"train.label_smoothing: {recipe.objective} has the model's own loss, which smooths no "
+            f"labels; leave out {recipe.train.label_smoothing:g}"
         )
     launch = recipe.train.launch
     if launch.nodes > 1 and launch.rendezvous is None:
@@ -130,7 +136,10 @@ def check(recipe: Recipe, prepared: Artifact) -> None:
 
 
 def processes(recipe: Recipe) -> int:
-    """Training processes on this machine: as the recipe says, else one for each GPU, else one."""
+    """Return the number of training processes on this machine.
+
+    The recipe's number; with `auto`, one per GPU, or one without a GPU.
+    """
     wanted = recipe.train.launch.processes
     if wanted != "auto":
         return wanted
@@ -140,7 +149,7 @@ def processes(recipe: Recipe) -> int:
 
 
 def size_of_step(recipe: Recipe) -> tuple[int, str]:
-    """What an optimizer step sees: so many rows, or tokens."""
+    """Return the size of an optimizer step over all processes: (number, "rows" or "tokens")."""
     train = recipe.train
     return (
         (train.batch_size, "rows") if train.batch_tokens is None else (train.batch_tokens, "tokens")
@@ -148,14 +157,15 @@ def size_of_step(recipe: Recipe) -> tuple[int, str]:
 
 
 def world_size(recipe: Recipe) -> int:
+    """Return the number of training processes on all machines."""
     return processes(recipe) * recipe.train.launch.nodes
 
 
-# --- one training, in as many attempts as memory asks for ---------------------------------------
+# --- one training, retried in smaller pieces when memory runs out -------------------------------
 
 
 def fit(recipe: Recipe, prepared: Artifact, work: Path, on_event: OnEvent) -> dict[str, Any]:
-    """Train until done, in smaller pieces after running out of memory; returns the facts."""
+    """Train until done, halving the pieces after running out of memory; return the facts."""
     work.mkdir(parents=True, exist_ok=True)
     n, unit = size_of_step(recipe)
     share = n // world_size(recipe)
@@ -182,7 +192,7 @@ def fit(recipe: Recipe, prepared: Artifact, work: Path, on_event: OnEvent) -> di
 def attempt(
     recipe: Recipe, prepared: Artifact, work: Path, *, per_device: int, on_event: OnEvent
 ) -> dict[str, Any]:
-    """Run the trainer once, from the last whole checkpoint; returns its outcome."""
+    """Run the trainer once, from the last complete checkpoint; return its outcome."""
     with _alone(work):
         resume = checkpoints.last_whole(work)
         step = checkpoints.step_of(resume) if resume else 0
@@ -199,7 +209,7 @@ def attempt(
     if resume:
         log.info("train: going on from step %s", step)
     if recipe.train.launch.nodes > 1:
-        # Over there the trainers write nothing but read this folder: it must be a shared one.
+        # The trainers on the other machines read and write this folder, so it must be shared.
         call = ["python", "-m", "torch.distributed.run", *torchrun(recipe, work)]
         log.info("train: waiting for the other machines: %s", " ".join(call))
     events, log_start = _follow(work / EVENTS, on_event), _size(work / LOG)
@@ -225,7 +235,7 @@ def attempt(
 
 
 def torchrun(recipe: Recipe, work: Path) -> list[str]:
-    """The arguments of torchrun: alone on this machine, or meeting others at the rendezvous."""
+    """Return torchrun's arguments: standalone for one machine, else with the rendezvous."""
     launch = recipe.train.launch
     meeting = (
         ["--standalone"]
@@ -249,7 +259,11 @@ def torchrun(recipe: Recipe, work: Path) -> list[str]:
 
 
 def environment(recipe: Recipe) -> dict[str, str]:
-    """Ours, with threads for each process (torchrun's default is one) and no chatter or reports."""
+    """Return the environment of the trainers.
+
+    Ours, with threads for each process (torchrun's default is one) and without progress bars,
+    telemetry or tokenizer threads.
+    """
     threads = recipe.train.threads or max(1, granted_cores() // processes(recipe))
     return {
         **os.environ,
@@ -261,15 +275,18 @@ def environment(recipe: Recipe) -> dict[str, str]:
 
 
 def outcome_of(work: Path, said: bytes) -> dict[str, Any]:
-    """The outcome the processes left at their end: the worst, which explains the others.
+    """Return the worst outcome that the processes left, which explains the others.
 
-    `said`: what they logged, for those that ended without an outcome.
+    `said`: their log, which is searched if they ended without an outcome.
     """
     left = [_read(file) for file in outcome_files(work)]
-    for kind in ("out_of_memory", "failed", "done"):
+    for kind in ("out_of_memory", "failed"):
         for one in left:
             if one and one["outcome"] == kind:
                 return dict(one)
+    first = _read(outcome_file(work, 0))  # it saves the model, so it is the last to be done
+    if first:
+        return dict(first)
     if supervised_process.TRACEBACK.encode() in said and TORCHRUN not in (
         why := supervised_process.last_words(said)
     ):
@@ -278,6 +295,7 @@ def outcome_of(work: Path, said: bytes) -> dict[str, Any]:
 
 
 def failure(outcome: dict[str, Any], work: Path) -> Exception:
+    """Return the exception to raise for an outcome: UserError, or a kind of TrainingFailed."""
     if outcome.get("user"):
         return UserError(outcome["error"])
     message = f"training {outcome['outcome'].replace('_', ' ')}: {outcome['error']}"
@@ -289,7 +307,7 @@ def failure(outcome: dict[str, Any], work: Path) -> Exception:
 
 
 def _without_secrets(recipe: Recipe) -> dict[str, Any]:
-    """The recipe for a trainer, which reads no source."""
+    """Return the recipe for a trainer, with the source's secrets masked: it reads no source."""
     said = recipe.model_dump(mode="json")
     return {**said, "data": {**said["data"], "source": masked(said["data"]["source"])}}
 
@@ -299,7 +317,10 @@ def _without_secrets(recipe: Recipe) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _alone(work: Path) -> Iterator[None]:
-    """Wait until no trainer writes here; that of a killed run needs a moment to notice."""
+    """Wait until no trainer uses the folder; one of a killed run needs a moment to notice.
+
+    Raises TrainingFailed after LOCK_WAIT_S.
+    """
     try:
         with FileLock(work / LOCK, timeout=LOCK_WAIT_S):
             yield
@@ -310,7 +331,7 @@ def _alone(work: Path) -> Iterator[None]:
 
 
 def _forget_events_after(file: Path, step: int) -> None:
-    """Drop the events of steps that will be done again, and a line that was cut short."""
+    """Drop the events of steps that will be repeated, and a line that was cut short."""
     kept = []
     for line in file.read_text("utf-8").splitlines() if file.exists() else []:
         with contextlib.suppress(ValueError):
@@ -322,7 +343,7 @@ def _forget_events_after(file: Path, step: int) -> None:
 
 
 def _follow(file: Path, on_event: OnEvent) -> Callable[[], None]:
-    """Each call reports the whole lines that were added to the file since the last one."""
+    """Return a function that reports the complete lines added to the file since its last call."""
     position = file.stat().st_size
 
     def report() -> None:

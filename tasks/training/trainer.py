@@ -17,10 +17,10 @@ from headrace.tasks.training.datasets import IGNORE_INDEX, InPieces, Steps, Wind
 
 
 class StepTrainer(Trainer):  # type: ignore[misc]
-    """The Trainer with our optimizer steps, computed in pieces, and a count of real tokens.
+    """A Trainer with our optimizer steps, computed in pieces, and a count of unpadded tokens.
 
-    What its data loader gives is a whole step, as a list of pieces. So the number of steps, their
-    learning rates and the place from which a run goes on know nothing of the pieces.
+    Its data loader yields a whole step as a list of pieces (micro-batches). So the number of steps,
+    their learning rates and the step that a run resumes from do not depend on the pieces.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class StepTrainer(Trainer):  # type: ignore[misc]
             self.train_dataset.seed = self.seed_of_epoch
 
     def get_train_dataloader(self) -> Any:
-        # Not prepared by accelerate, which would share the steps out once more.
+        # Not prepared by accelerate, which would divide the steps among the processes again.
         return torch.utils.data.DataLoader(
             self.train_dataset,
             batch_sampler=self.steps,
@@ -53,7 +53,10 @@ class StepTrainer(Trainer):  # type: ignore[misc]
         )
 
     def seed_of_epoch(self) -> int:
-        """Of an epoch: asked when it starts. The factor keeps seeds 0 and 1 apart."""
+        """Return the seed of the current epoch; the factor keeps the epochs of nearby seeds apart.
+
+        Steps calls it when an epoch starts.
+        """
         return int(self.args.seed * 100_003 + int(self.state.epoch or 0))
 
     def _get_eval_sampler(self, eval_dataset: Any) -> SequentialSampler:
@@ -64,15 +67,15 @@ class StepTrainer(Trainer):  # type: ignore[misc]
         return super()._get_num_items_in_batch(pieces, device)
 
     def training_step(self, model: Any, pieces: Any, num_items_in_batch: Any = None) -> Any:
-        """Loss and gradient of a whole step: the sums of its pieces'."""
+        """Compute the loss and gradient of a whole step: the sums over its pieces."""
         loss, n_items = 0.0, [self._n_items(piece) for piece in pieces]
         for place, piece in enumerate(pieces, 1):
             self.meter.tokens += int(piece["attention_mask"].sum())
             if "decoder_input_ids" in piece:
                 self.meter.tokens += int((piece["labels"] != IGNORE_INDEX).sum())
-            # What the Trainer divides a loss by that is a mean over its piece, not over the step.
+            # The Trainer divides a loss by this if it is a mean over the piece, not the step.
             self.current_gradient_accumulation_steps = sum(n_items) / n_items[place - 1]
-            # Processes exchange gradients once a step.
+            # Processes exchange gradients once per step.
             last = place == len(pieces)
             sync = contextlib.nullcontext() if last else self.accelerator.no_sync(model)
             with sync, _row_that_does_not_fit(piece):
@@ -80,7 +83,7 @@ class StepTrainer(Trainer):  # type: ignore[misc]
         return loss
 
     def _n_items(self, piece: Mapping[str, torch.Tensor]) -> int:
-        """How many items a mean loss is the mean of: rows, or tokens."""
+        """Return the number of items, rows or tokens, that a mean loss averages over."""
         labels = piece["labels"][..., 1:] if self._loss_shifts_labels else piece["labels"]
         return max(1, int((labels != IGNORE_INDEX).sum()))
 
@@ -94,7 +97,7 @@ class StepTrainer(Trainer):  # type: ignore[misc]
 
 @contextlib.contextmanager
 def _row_that_does_not_fit(piece: Mapping[str, torch.Tensor]) -> Iterator[None]:
-    """Out of memory with a single row is final: there is no smaller piece."""
+    """Raise RowTooLarge if memory runs out for a single row: there is no smaller piece."""
     try:
         yield
     except Exception as problem:

@@ -1,10 +1,10 @@
-"""The process that trains: train.py starts one for each device, through torchrun.
+"""The training process: train.py starts one per device, through torchrun.
 
     torchrun ... -m headrace.tasks.runtime.supervised_process headrace.tasks.training.worker WORK
 
 reads WORK/job.json and writes into WORK: checkpoints (see checkpoints.py), `events.jsonl`, and at
-the end `model/` and `outcome-RANK.json`. A process without an outcome was killed. setup.py says
-what transformers' Trainer is given.
+the end `model/` and `outcome-RANK.json`. A process that leaves no outcome was killed. setup.py
+builds transformers' Trainer.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from headrace.tasks.training.run_files import JOB, LOCK, LOCK_WAIT_S, outcome_fi
 
 
 def main(work: Path) -> None:
-    """Train as job.json says; rank 0, the only one that writes, holds the folder's lock."""
+    """Train as job.json says. Rank 0 writes events and the model, and holds the folder's lock."""
     rank = int(os.environ.get("RANK", "0"))
     lock = FileLock(work / LOCK, timeout=LOCK_WAIT_S) if rank == 0 else contextlib.nullcontext()
     with lock:
         try:
             facts = run(work, json.loads((work / JOB).read_bytes()))
-        except Exception as problem:  # noqa: BLE001  # told to the parent, whatever it is
+        except Exception as problem:  # noqa: BLE001  # every error is reported to the parent
             sys.stderr.write(mask(traceback.format_exc()))
             write_json(outcome_file(work, rank), outcome_of(problem))
             sys.exit(1)
@@ -42,8 +42,11 @@ def main(work: Path) -> None:
 
 
 def outcome_of(problem: Exception) -> dict[str, Any]:
-    """{"outcome": "out_of_memory" | "failed", "error": one line, "user": the user can mend it,
-    "final": smaller pieces are no help}."""
+    """Return the outcome of a process that raised `problem`.
+
+    {"outcome": "out_of_memory" | "failed", "error": one line, "user": the user can fix it,
+    "final": smaller pieces do not help}
+    """
     line = mask(traceback.format_exception_only(problem)[-1].strip().split("\n")[0])
     return {
         "outcome": "out_of_memory" if is_out_of_memory(problem) else "failed",
@@ -54,7 +57,7 @@ def outcome_of(problem: Exception) -> dict[str, Any]:
 
 
 def run(work: Path, job: dict[str, Any]) -> dict[str, Any]:
-    """Train from scratch or from `job["resume"]`, save the best model, return the facts."""
+    """Train from the start or from `job["resume"]`, save the best model and return the facts."""
     import torch
     import transformers
 

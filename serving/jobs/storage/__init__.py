@@ -1,4 +1,4 @@
-"""Where the output of a job is stored: a folder, or a prefix in an object store."""
+"""Storage of a job's output: a folder, or a prefix in an object store."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .local import OutputFolder
 
 
 def open_output(where: str | Path) -> Output:
-    """The output at a path or a URL; nothing is made there yet."""
+    """Return the output at a path or a URL; nothing is created there yet."""
     if is_url(where):
         from .object_store import ObjectOutput
 

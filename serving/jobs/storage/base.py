@@ -1,15 +1,15 @@
-"""The output of a job: parts, and the small records that make them count.
+"""Output of a job: parts, and the small records that make them count.
 
     part-00000.parquet ...     the rows, one file per chunk (or one per chunk and partition)
-    _commits/00000.json ...    written last: names the chunk's files and their digests
-    _plan.json                 what the job was started with
-    _quarantine.json           rows that killed their process, if there are any
+    _commits/00000.json ...    commit records, written last: the chunk's files and their digests
+    _plan.json                 settings and input that the job was started with
+    _quarantine.json           rows that killed their process, if any
     _report.json, _SUCCESS     written when every chunk is committed
 
-A part without its record, or one that no longer has the digest in it, does not count and is made
-again. Readers of Parquet folders leave out names with a leading `_` or `.`, so the whole folder can
-be read as one table. The protocol needs no more than whole files under names: local.py has them on
-a disk, object_store.py in an object store.
+A part without a commit record, or whose digest differs from its record, does not count and is made
+again. Readers of Parquet folders skip names with a leading `_` or `.`, so the whole folder can be
+read as one table. The protocol only needs whole files under names: local.py provides them on a
+disk, object_store.py in an object store.
 """
 
 from __future__ import annotations
@@ -26,73 +26,73 @@ from ...errors import PlanError
 PLAN, REPORT, SUCCESS, COMMITS, LOCK = "_plan.json", "_report.json", "_SUCCESS", "_commits", ".lock"
 QUARANTINE = "_quarantine.json"
 CONTENTS = "contents"
-"""What a record says of each row; nobody holds it, for it grows with the rows."""
+"""Field of a record with a hash per row; not held in memory, since it grows with the rows."""
 
 Write = Callable[[Path], object]
-"""Makes a file at the path it is given."""
+"""Writes a file at the given path."""
 Record = dict[str, Any]
 
 
 class Output(ABC):
-    """What is the same on every kind of storage. `str()` is what a user would call it."""
+    """Output of a job, on any kind of storage. `str()` is what a user would call it."""
 
     @abstractmethod
     def held(self) -> contextlib.AbstractContextManager[int | None]:
-        """Keep other jobs out, where that can be done; PlanError when one is at work there.
+        """Keep other jobs out, if the storage can. Raises PlanError if one is running there.
 
-        Yields the lock's file handle: a process that inherits it holds the output too.
+        Yields the lock's file handle, or None: a process that inherits it holds the output too.
         """
 
     def check(self) -> None:
-        """Raises PlanError when it is not a scoring job's, or nobody can tell which one's."""
+        """Raises PlanError if the output is not a scoring job's, or its plan is damaged."""
         names = self.names()
         if names and PLAN not in names:
             raise PlanError(
                 f"{self} holds {min(names)} and no {PLAN}: it is not the folder of a scoring job; "
                 "name a new or empty one"
             )
-        if names and self.read(PLAN) is None:  # what were the parts made with?
+        if names and self.read(PLAN) is None:  # nobody knows what made the parts
             raise PlanError(f"{self}/{PLAN} is damaged; give another output folder")
 
     @abstractmethod
     def names(self) -> set[str]:
-        """Of the files and folders in it, hidden ones left out."""
+        """Return the names of the files and folders directly in it, hidden ones left out."""
 
     @abstractmethod
     def files(self) -> Iterator[str]:
-        """The names of all files in it and below, hidden ones too, with `/` between folders."""
+        """Yield the names of all files at any depth, hidden ones too, with `/` between folders."""
 
     @abstractmethod
     def get(self, name: str) -> bytes | None:
-        """A file's content, or None when it is not there."""
+        """Return a file's content, or None if it does not exist."""
 
     @abstractmethod
     def put(self, name: str, write: Write) -> Record:
-        """Have `write` make a file and bring it into place, whole and to stay.
+        """Have `write` make a file and put it into place, complete and durable.
 
-        Returns what tells it from any other content: name, size, sha256, ...
+        Returns a record that identifies its content: name, size, sha256, ...
         """
 
     def create(self, name: str, write: Write) -> Record:
-        """`put` where there is nothing yet. Raises FileExistsError for other content."""
-        return self.put(name, write)  # under a lock there is nobody else
+        """Like `put`, for a new file. Raises FileExistsError if it exists with other content."""
+        return self.put(name, write)  # the lock keeps everybody else out
 
     @abstractmethod
     def remove(self, name: str) -> None:
-        """If it is there."""
+        """Remove a file, if it exists."""
 
     @abstractmethod
     def sweep(self, names: Iterable[str], folders: str | None) -> None:
-        """Remove files, and folders whose names begin with `folders` where they are empty."""
+        """Remove files, and empty folders whose names begin with `folders`."""
 
     @abstractmethod
     def is_whole(self, file: Mapping[str, Any]) -> bool:
-        """Whether the file is there and has the content that `put` told of."""
+        """True if the file exists and has the content that `put` recorded."""
 
     # --- records ----------------------------------------------------------------------------------
 
     def read(self, name: str) -> Record | None:
-        """A JSON record, or None when it is not there or not whole."""
+        """Return a JSON record, or None if it is missing or damaged."""
         try:
             content = json.loads(self.get(name) or b"")
         except ValueError:
@@ -103,11 +103,11 @@ class Output(ABC):
         self.put(name, _as_json(record))
 
     def create_record(self, name: str, record: Mapping[str, Any]) -> None:
-        """Write one that is not there yet. Raises FileExistsError when somebody else's is."""
+        """Write a new record. Raises FileExistsError if it exists with other content."""
         self.create(name, _as_json(record))
 
     def quarantine(self) -> dict[int, str]:
-        """Rows that are not to be scored: row number to reason code."""
+        """Return the rows that must not be scored: row number to reason code."""
         return {int(row): code for row, code in (self.read(QUARANTINE) or {}).items()}
 
     # --- chunks -----------------------------------------------------------------------------------
@@ -115,9 +115,7 @@ class Output(ABC):
     def commit(self, chunk: int, files: Mapping[str, Write], **facts: Any) -> Record:
         """Write a chunk's files, then the record with their digests and the `facts`.
 
-        Returns the record as `committed` does.
-
-        The files are known by their names in the folder.
+        The keys of `files` are names in the folder. Returns the record as `committed` does.
         """
         made = [self.put(name, write) for name, write in files.items()]
         record = {"chunk": chunk, "files": made, **facts}
@@ -125,14 +123,14 @@ class Output(ABC):
         return held(record)
 
     def all_committed(self, n_chunks: int) -> dict[int, Record]:
-        """The records of the chunks that are done."""
+        """Return the records of the committed chunks, by chunk number."""
         found = ((chunk, self.committed(chunk)) for chunk in range(n_chunks))
         return {chunk: record for chunk, record in found if record is not None}
 
     def committed(self, chunk: int) -> Record | None:
-        """The chunk's record when it is there and its files are what it says; else None.
+        """Return the chunk's record if it exists and its files match it, else None.
 
-        Without what it says of each row.
+        The record comes without its hashes of the rows (`CONTENTS`).
         """
         record = self.read(record_name(chunk))
         return held(record) if record and all(map(self.is_whole, record["files"])) else None
@@ -143,11 +141,11 @@ class Output(ABC):
             self.put(SUCCESS, lambda aside: aside.touch())
 
     def finished(self) -> Record | None:
-        """The report of a job that is done, else None."""
+        """Return the report if the job is finished, else None."""
         return self.read(REPORT) if self.get(SUCCESS) is not None else None
 
     def reopen(self) -> None:
-        """The job has something to do (again): it is no success until that is done."""
+        """Remove the success marker: the job has work to do (again)."""
         self.remove(SUCCESS)
 
 
@@ -157,7 +155,7 @@ def _as_json(record: Mapping[str, Any]) -> Write:
 
 
 def held(record: Record) -> Record:
-    """The part of a record that a process keeps in memory."""
+    """Return the part of a record that a process keeps in memory."""
     return {name: value for name, value in record.items() if name != CONTENTS}
 
 

@@ -1,4 +1,4 @@
-"""The output of a job in a folder on a disk."""
+"""Output of a job in a folder on a disk."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .base import LOCK, PLAN, Output, Record, Write
 
 
 class OutputFolder(Output):
-    """On a disk. Everything is written aside, flushed and renamed."""
+    """A folder on a disk. Each file is written under a temporary name, flushed, then renamed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -25,9 +25,9 @@ class OutputFolder(Output):
 
     @contextlib.contextmanager
     def held(self) -> Iterator[int | None]:
-        """Also makes the folder, and leaves none where no job was begun.
+        """Create the folder and lock it; a new folder is removed again if no job was begun in it.
 
-        The lock dies with its process and those that inherited it.
+        The lock ends with its process and those that inherited it.
         """
         if self.path.exists() and not self.path.is_dir():
             raise PlanError(f"the output {self.path} is a file; name a folder for the parts")
@@ -40,7 +40,7 @@ class OutputFolder(Output):
                 f"the output {self.path} cannot be made: {problem.strerror}; name another folder"
             ) from problem
         with file:
-            # The file may have gone with a job that was refused.
+            # A job that was refused may have removed the lock file by now.
             if not _lock(file.fileno()) or not _is_at(lock, file.fileno()):
                 raise PlanError(f"another job is writing to {self.path}; wait for it or stop it")
             try:
@@ -75,7 +75,7 @@ class OutputFolder(Output):
             made = {"name": name, "size": aside.stat().st_size, "sha256": file_sha256(aside)}
             _flush(aside)
         except BaseException:
-            aside.unlink(missing_ok=True)  # on a full disk it takes the room that others need
+            aside.unlink(missing_ok=True)  # on a full disk it takes the space that others need
             raise
         aside.replace(final)
         if sys.platform != "win32":  # Windows has no handle for a folder
@@ -90,7 +90,7 @@ class OutputFolder(Output):
             self.remove(name)
         if folders:
             for one in [one for one in self.path.iterdir() if one.name.startswith(folders)]:
-                with contextlib.suppress(OSError):  # there is something in it
+                with contextlib.suppress(OSError):  # it is not empty
                     one.rmdir()
 
     def is_whole(self, file: Mapping[str, Any]) -> bool:

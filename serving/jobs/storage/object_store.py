@@ -1,8 +1,8 @@
-"""The output of a job in an object store, such as s3://bucket/prefix.
+"""Output of a job in an object store, such as s3://bucket/prefix.
 
-A lock that dies with its process is not to be had there, and not needed: the plan and each commit
-record are put on the condition that there is none yet, so of two jobs at one output the first to
-finish a chunk has it, and the other takes that over.
+An object store has no lock that ends with its process, and none is needed: the plan and each commit
+record are put on the condition that they do not exist yet. If two jobs share an output, the first
+to finish a chunk commits it, and the other takes over its record.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from ...tables.files import File, filesystem_of, unreachable
 from .base import COMMITS, Output, Record, Write, held, record_name
 
 REQUESTS = 16
-"""Records that are looked at at a time."""
+"""Concurrent requests for commit records and removals."""
 
 
 class ObjectOutput(Output):
-    """Every put is one request that happens as a whole or not at all."""
+    """A prefix in an object store. Every put is one request: all or nothing."""
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
@@ -58,7 +58,7 @@ class ObjectOutput(Output):
         return self._put(name, write, mode="create")
 
     def _put(self, name: str, write: Write, *, mode: str) -> Record:
-        """Raises FileExistsError for `create` where there is one with other content."""
+        """Upload a file. Mode `create` raises FileExistsError if it exists with other content."""
         with tempfile.TemporaryDirectory() as folder:
             aside = Path(folder) / Path(name).name
             write(aside)
@@ -66,7 +66,7 @@ class ObjectOutput(Output):
         try:
             self._filesystem.pipe_file(self._path(name), content, mode=mode)
         except FileExistsError:
-            # It may be our own: a request whose answer was lost is sent again.
+            # It may be our own: a request whose response was lost is sent again.
             if self.get(name) != content:
                 raise
         except (FileNotFoundError, PermissionError) as problem:
@@ -96,7 +96,7 @@ class ObjectOutput(Output):
         for name, write in files.items():
             try:
                 made.append(self.create(name, write))
-            except FileExistsError:  # left by a killed job, or another one is at work
+            except FileExistsError:  # left by a killed job, or another one is running
                 if there := self.committed(chunk):
                     return there
                 made.append(self.put(name, write))

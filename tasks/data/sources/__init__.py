@@ -1,8 +1,8 @@
-"""Where rows come from: one file per kind of source, named like it, all giving the same thing.
+"""Sources of rows: one module per kind, named like it, each with an `open_source`.
 
-A `Source` knows what determines its rows (`digest`) before any is read, and gives the rows of
-each split block by block, numbered from 0 in each split. Roles, rejection and splitting are
-prepare.py's business.
+A `Source` knows what determines its rows (`digest`) before any row is read. It yields the rows of
+each split block by block, numbered from 0 in each split. Roles, rejection and splitting are handled
+by prepare.py.
 """
 
 from __future__ import annotations
@@ -22,26 +22,28 @@ __all__ = ["Block", "Rows", "Source", "first_line", "open_source"]
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of one given split."""
+    """The rows of one split that the source provides."""
 
     columns: list[str]
-    """Every column there is."""
+    """All columns of the split."""
     read: Callable[[], Iterator[Block]]
 
 
 @dataclass(frozen=True)
 class Source:
+    """The rows of a table, by split."""
+
     digest: dict[str, Any]
-    """What determines the rows: content, commit or versions. JSON; no paths and no secrets."""
+    """JSON that determines the rows: content, commit or versions; no paths and no secrets."""
     splits: Mapping[str, Rows]
-    """`train`, and `validation` and `test` where they are given."""
+    """`train`, and `validation` and `test` if the source provides them."""
 
 
 def open_source(section: SourceSection, columns: list[str], folder: Path) -> Source:
-    """Find the rows, by the `open_source` of the kind's own module.
+    """Open the source with the `open_source` of its kind's module.
 
-    `columns`: those wanted; `folder`: for what has to be fetched first.
-    Raises DataError when there is no such table, data set, database or package.
+    `columns`: the columns to read; `folder`: for data that has to be fetched first.
+    Raises DataError if there is no such table, data set, database or package.
     """
     note(section.model_dump(mode="json"))
     module = importlib.import_module(module_of(section))
@@ -49,11 +51,11 @@ def open_source(section: SourceSection, columns: list[str], folder: Path) -> Sou
 
 
 def module_of(section: SourceSection) -> str:
-    """The full name of the module that knows this kind of source."""
+    """Return the full name of the module for this kind of source."""
     return f"{__name__}.{section.kind}"
 
 
 def first_line(problem: object) -> str:
-    """The first line of a message that says something, without secrets."""
+    """Return the first non-blank line of an error's message, without secrets."""
     lines = [line.strip() for line in str(problem).splitlines()]
     return mask(next(filter(None, lines), type(problem).__name__))

@@ -1,9 +1,9 @@
-"""Dates as people write them in many languages, with the same dates in ISO 8601: made, not found.
+"""Synthetic dates, written in many languages and in ISO 8601.
 
-The patterns and the names of months and days come from Unicode's CLDR, in the package babel. A
-date is drawn, a locale and a form are drawn, and babel writes it. Forms without the month's name
-are left out: 03/04/2005 is another day in another country; those with the day of the week too: a
-model would have to learn seven names more of each language, which say nothing.
+The patterns and the names of months come from Unicode's CLDR, in the package babel. A date, a
+locale and a form are drawn, and babel formats the date. Forms without the month's name are left
+out, because 03/04/2005 is a different day in different countries. So are forms with the day of the
+week: a model would have to learn seven more names per language, which carry no information.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ Form = tuple[str, str]
 
 
 def open_source(source: DatesSource, columns: Sequence[str] = (), folder: object = None) -> Source:
-    """Columns `source`, `target`, `locale` and `seen`: whether training has the locale too.
+    """Open a source with columns `source`, `target`, `locale` and `seen`.
 
-    Validation and test are other draws; a `unseen` share of the test rows is in locales that only
-    they have. Raises DataError without babel.
+    `seen`: whether training has the locale too. Validation and test are drawn separately; a share
+    `unseen` of the test rows is in locales that only they have. Raises DataError without babel.
     """
     try:
         digest = {**source.model_dump(mode="json"), "babel": importlib.metadata.version("babel")}
@@ -68,7 +68,7 @@ def _written(day: date, locale: str, form: str) -> str:
 
 
 def _forms() -> list[Form]:
-    """All that tell a date by the month's name and a year in full, each text once."""
+    """Return the forms with the month's name and a four-digit year, without those that repeat."""
     from babel import Locale
     from babel.localedata import locale_identifiers
 
@@ -81,7 +81,7 @@ def _forms() -> list[Form]:
             if "MMM" not in pattern or "yy" in pattern.replace("yyyy", ""):
                 continue
             texts = tuple(_written(day, identifier, form) for day in sample)
-            # en_IE writes as en_GB does: a locale that only repeats others is no unseen one.
+            # en_IE writes dates like en_GB: a locale that only repeats another is not unseen.
             if len(set(texts)) == len(sample):
                 found.setdefault(texts, (identifier, form))
     return list(found.values())

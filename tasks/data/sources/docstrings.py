@@ -1,7 +1,7 @@
-"""Docstrings of installed Python packages: real text on every machine, nothing downloaded.
+"""Docstrings of installed Python packages: real text on every machine, without a download.
 
-The files are parsed, never imported. Each package gives a bounded sample, taken from its files in
-an order that a hash of their names sets: spread over the package, and the same every time.
+The files are parsed, never imported. Each package provides a bounded sample, taken from its files
+in the order of a hash of their names, so it is spread over the package and the same every time.
 """
 
 from __future__ import annotations
@@ -27,30 +27,36 @@ from headrace.tasks.data.splits import normalise
 
 COLUMNS = ["text", "label", "kind"]
 MIN_CHARS = 40
-"""A shorter text says too little about where it comes from."""
+"""Minimum characters of a text; a shorter one says too little about its package."""
 MASK = "package"
 TESTS = {"test", "tests"}
 PER_FILE = 4
-"""Texts taken from a file before all other files had their turn: neighbours are much alike."""
+"""Texts taken from a file before all other files have had a turn: neighbors are very similar."""
 SMALL_BYTES = 40_000
-"""Larger files are parsed last: they cost more time for each text."""
+"""Size above which files are parsed last, because they take more time per text."""
 PARAGRAPH_END = re.compile(r"\n\s*\n")
 SENTENCE = re.compile(r".+?[.!?](?=\s|$)")
 Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 class Row(NamedTuple):
+    """A docstring, the package it comes from and the kind of object that it documents."""
+
     text: str
     label: str
-    """The package."""
+    """Name of the package."""
     kind: str
-    """What is documented: module, class or function."""
+    """Kind of the documented object: module, class or function."""
 
 
 def open_source(
     source: DocstringsSource, columns: Sequence[str] = (), folder: object = None
 ) -> Source:
-    """Columns `text`, `label`, `kind`. Raises DataError for a package that is not installed."""
+    """Open a source with columns `text`, `label` and `kind`, all in the training split.
+
+    Raises DataError for a package that is not installed and, when read, for one without usable
+    docstrings.
+    """
     places = {name: _place_of(name) for name in source.packages}
     digest = {
         "kind": source.kind,
@@ -70,7 +76,7 @@ def open_source(
         for package, sample in zip(places, samples, strict=True):
             if not sample:
                 raise DataError(f"data.source.packages: {package!r} has no docstring to learn from")
-        # One of each package in turn, so that the first rows of the table are a fair table too.
+        # One row of each package in turn, so that the first rows are a balanced table too.
         rows = [row for turn in zip_longest(*samples) for row in turn if row is not None]
         columns = dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
         yield Block(0, columns, [None] * len(rows))
@@ -81,7 +87,7 @@ def open_source(
 def _texts(
     package: str, files: list[Path], form: str, names: re.Pattern[str], seen: set[str]
 ) -> Iterator[Row]:
-    """Texts that no package gave before, one by one: files are parsed only as far as needed."""
+    """Yield texts that are not in `seen` yet; files are parsed only as they are needed."""
     left = []
     for file in files:
         taken = 0
@@ -101,17 +107,17 @@ def _texts(
 
 
 def first_sentence(docstring: str) -> str:
-    """Up to the first full stop of the first paragraph, on one line."""
+    """Return the first sentence of the first paragraph, on one line."""
     paragraph = " ".join(PARAGRAPH_END.split(docstring.strip(), maxsplit=1)[0].split())
     found = SENTENCE.match(paragraph)
     return found[0] if found else paragraph
 
 
 def _docstrings(file: Path) -> Iterator[tuple[str, str]]:
-    """(kind, docstring) of a file, outermost first; none of a file that is not Python 3."""
+    """Yield (kind, docstring) of a file, outermost first; nothing if it is not Python 3."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # other people's escapes are none of our business
+            warnings.simplefilter("ignore")  # such as invalid escapes in others' code
             tree = ast.parse(file.read_bytes())
     except (SyntaxError, ValueError, RecursionError):
         return
@@ -122,7 +128,7 @@ def _docstrings(file: Path) -> Iterator[tuple[str, str]]:
 
 
 def _documented(node: Documented) -> Iterator[Documented]:
-    """The node and the classes and functions in its body, without a look at expressions."""
+    """Yield the node and, recursively, the classes and functions directly in its body."""
     yield node
     for child in node.body:
         if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
@@ -130,7 +136,7 @@ def _documented(node: Documented) -> Iterator[Documented]:
 
 
 def _place_of(package: str) -> Path:
-    """The package's folder, or its file where it is a single module."""
+    """Return the package's folder, or its file if it is a single module."""
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None or spec.origin is None or not Path(spec.origin).exists():
         raise DataError(
@@ -141,7 +147,7 @@ def _place_of(package: str) -> Path:
 
 
 def _files(at: Path) -> list[Path]:
-    """The package's Python files without its tests: small ones first, by their names' hashes."""
+    """Return the package's Python files without tests: small ones first, by a hash of the name."""
     if at.is_file():
         return [at]
 
@@ -156,13 +162,13 @@ def _files(at: Path) -> list[Path]:
 
 
 def _version(package: str) -> str:
-    """The distribution's version; Python's own for the standard library."""
+    """Return the distribution's version; Python's own for the standard library."""
     if package in sys.stdlib_module_names:
         return f"python {platform.python_version()}"
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        # The distribution has another name, which takes a second to find.
+        # The distribution has another name; looking it up takes a second.
         names = importlib.metadata.packages_distributions().get(package, [])
         return ", ".join(
             f"{name} {importlib.metadata.version(name)}" for name in sorted(set(names))

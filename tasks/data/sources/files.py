@@ -1,4 +1,4 @@
-"""Tables in files: on this machine, or fetched from any URL that fsspec reaches."""
+"""Tables in files on this machine, or fetched from any URL that fsspec supports."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ MAGIC = re.compile(r"[*?\[]")
 
 
 def open_source(source: FilesSource, columns: list[str], folder: Path) -> Source:
-    """The tables of each given split; what has a URL is first fetched into `folder`.
+    """Open the tables of each given split; files behind a URL are first fetched into `folder`.
 
-    A file that is named twice, by whatever names, is read once.
+    A file that is listed twice, under any names, is read once.
 
     Raises DataError for a missing, unreadable or empty file.
     """
@@ -39,7 +39,7 @@ def open_source(source: FilesSource, columns: list[str], folder: Path) -> Source
             splits[name] = Rows(column_names(files[0]), partial(_read, files, columns))
         except InputError as problem:
             raise DataError(f"data.source.{name}: {problem}") from problem
-        # Content and format count; where the file lies does not.
+        # Content and format are part of the digest; the file's location is not.
         digest[name] = [[format_of(file), file.stamp()[1]] for file in files]
     how = {"kind": source.kind, "max_row_bytes": source.max_row_bytes}
     return Source({**how, **digest}, splits)
@@ -53,9 +53,10 @@ def _read(files: list[File], columns: list[str]) -> Iterator[Block]:
 
 
 def _fetch(url: str, folder: Path, seen: set[str]) -> list[Path]:
-    """Download a file, a glob or a folder; the files in the order of their remote names.
+    """Download a file, a glob or a folder; return the files, ordered by their remote names.
 
-    `seen`: those that were fetched before, and are not again.
+    `seen`: remote files fetched so far, which are skipped. Raises DataError if the download fails
+    or no file matches.
     """
     import fsspec
 
@@ -71,14 +72,14 @@ def _fetch(url: str, folder: Path, seen: set[str]) -> list[Path]:
             if (known := str(filesystem.unstrip_protocol(name))) in seen:
                 continue
             seen.add(known)
-            # A number keeps files of one name in different folders apart, and in order.
+            # The number keeps files with the same name apart, and all files in order.
             number = len(list(folder.iterdir()))
             local = folder / f"{number:06}-{name.rsplit('/', 1)[-1]}"
             filesystem.get_file(name, str(local))
             found.append(local)
     except RecipeError:
         raise
-    except Exception as problem:  # noqa: BLE001  # every file system has errors of its own
+    except Exception as problem:  # noqa: BLE001  # every file system raises its own errors
         reason = f"{type(problem).__name__}: {first_line(problem)}"
         raise DataError(f"{url} cannot be fetched: {reason}") from None
     if not remote:

@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face Hub, through `datasets` and its cache."""
+"""Data sets of the Hugging Face Hub, loaded by `datasets` with its cache."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ BLOCK_ROWS = 10_000
 
 
 def open_source(source: HubSource, columns: list[str], folder: object = None) -> Source:
-    """The data set's splits, downloaded where the cache does not have them.
+    """Open the data set's splits; they are downloaded if they are not in the cache.
 
-    Raises DataError for a data set, configuration, revision or split that cannot be had.
+    Raises DataError for a data set, configuration, revision or split that cannot be loaded.
     """
     given = {name: getattr(source, name) for name in ("train", "validation", "test")}
     tables = {name: _load(source, split) for name, split in given.items() if split}
@@ -46,13 +46,16 @@ def _load(source: HubSource, split: str) -> Any:
 
 
 def _revision(table: Any) -> list[str]:
-    """What pins a loaded split: the URLs of its files, which hold the Hub's commit."""
+    """Return values that pin a loaded split: its name and its files' URLs, with the Hub's commit.
+
+    The data set's fingerprint stands in for the URLs if there are none.
+    """
     checksums = table.info.download_checksums or {}
     return [str(table.split), *(sorted(checksums) or [table._fingerprint])]
 
 
 def _read(table: Any, columns: list[str]) -> Iterator[Block]:
-    """Classes come as the names the data set gives them; a class of -1 is a missing label."""
+    """Yield the rows, with the data set's names for classes; a class of -1 is a missing label."""
     chosen = table.select_columns(columns)
     for first in range(0, len(chosen), BLOCK_ROWS):
         block = chosen[first : first + BLOCK_ROWS]
@@ -62,7 +65,10 @@ def _read(table: Any, columns: list[str]) -> Iterator[Block]:
 
 
 def _named(value: Any, kind: Any) -> Any:
-    """`kind`: the data set's feature, or those of a list's elements and a struct's fields."""
+    """Return the value with names for classes, also in lists and structs.
+
+    `kind`: the data set's feature for this value.
+    """
     if hasattr(kind, "int2str"):
         return None if value is None or value < 0 else kind.int2str(value)
     if isinstance(value, list):

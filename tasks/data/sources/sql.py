@@ -1,7 +1,7 @@
-"""One SQL query against any database SQLAlchemy reaches.
+"""One SQL query against any database that SQLAlchemy supports.
 
-The answer is read in pieces from the server and put aside in a file, because only its rows can
-tell whether anything changed since the last run.
+The result is read from the server in blocks and stored in a file, because only the rows show
+whether anything has changed since the last run.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ BLOCK_ROWS = 10_000
 
 
 def open_source(source: SqlSource, columns: list[str], folder: Path) -> Source:
-    """Run the query and keep its rows in `folder`; everything it changed is rolled back.
+    """Run the query and store its rows in `folder`; anything it changes is rolled back.
 
-    Raises DataError without the URL's secrets: wrong URL, missing driver, failing query.
+    Raises DataError, without the URL's secrets, for a wrong URL, a missing driver or a failing
+    query.
     """
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
@@ -38,8 +39,8 @@ def open_source(source: SqlSource, columns: list[str], folder: Path) -> Source:
         reason = first_line(problem)
         raise DataError(f"data.source.url: {reason}; is the driver installed?") from None
     except (SQLAlchemyError, ValueError, TypeError, LookupError, RuntimeError) as problem:
-        # Drivers have errors of their own: a port that is no number, an unknown argument.
-        # `orig` is the driver's own error, without the statement and its links.
+        # Drivers raise errors of their own: for a port that is not a number, an unknown argument.
+        # `orig` is the driver's error, without SQLAlchemy's statement and links.
         reason = first_line(getattr(problem, "orig", None) or problem)
         raise DataError(f"data.source: the query failed: {reason}") from None
     digest = {"kind": source.kind, "columns": columns, "rows": file_sha256(file)}
@@ -47,7 +48,7 @@ def open_source(source: SqlSource, columns: list[str], folder: Path) -> Source:
 
 
 def _fetch(url: str, query: str, file: Path) -> list[str]:
-    """Write the answer as JSON lines, one list a row, a piece in memory at a time: its columns."""
+    """Write the result as JSON lines, one list per row, block by block; return its columns."""
     import sqlalchemy
 
     engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
@@ -71,7 +72,7 @@ def _read(file: Path, columns: list[str]) -> Iterator[Block]:
 
 
 def _plain(value: Any) -> Any:
-    """Bytes as text (what is no UTF-8 is found out later, row by row); dates and such as text."""
+    """Convert bytes, dates and such to text; invalid UTF-8 is detected later, row by row."""
     if isinstance(value, bytes | memoryview):
         return bytes(value).decode("utf-8", "surrogateescape")
     return str(value)

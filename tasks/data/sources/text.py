@@ -1,8 +1,8 @@
-"""Plain text, such as a book: pieces of it in their order, the last ones for validation and test.
+"""Plain text, such as a book, cut into pieces in order; the last ones are validation and test.
 
-Put together again, the pieces are the text to the character. They are cut before they are shared
-out: under other shares, or when the text goes on, they are the same pieces, so that a model that
-was trained on them can be told by their hashes.
+Joined again, the pieces are exactly the text. They are cut before they are split: with other
+shares, or when the text is continued, the pieces stay the same, so their hashes still show what a
+model was trained on.
 """
 
 from __future__ import annotations
@@ -23,9 +23,12 @@ BLOCK_ROWS = 1_000
 
 
 def open_source(source: TextSource, columns: Sequence[str] = (), folder: object = None) -> Source:
-    """The column `text`. Raises DataError for a file that is missing, empty or not UTF-8."""
+    """Open a source with the column `text`.
+
+    Raises DataError for a file that is missing, empty or not UTF-8.
+    """
     given = [source.files] if isinstance(source.files, str) else source.files
-    # By its real path: a file that is named twice is read once.
+    # Keyed by real path, so a file that is listed twice is read once.
     found = {path.resolve(): path for one in given for path in _found(one)}
     whole = "".join(map(_read, found.values()))
     pieces = _cut(whole, source.chunk_chars)
@@ -53,7 +56,7 @@ def _found(given: str) -> list[Path]:
 
 def _read(path: Path) -> str:
     try:
-        # newline: as it stands there, so that the pieces are what the file has.
+        # newline="" keeps line ends as they are, so the pieces have exactly the file's text.
         with path.open(encoding="utf-8", newline="") as file:
             text = file.read()
     except UnicodeDecodeError as problem:
@@ -72,7 +75,7 @@ def _blocks(pieces: Sequence[str]) -> Iterator[Block]:
 
 
 def _cut(text: str, size: int) -> list[str]:
-    """Pieces enough for three splits."""
+    """Return the text in pieces, of a smaller size if there would be too few for three splits."""
     pieces = list(_pieces(text, size))
     while len(pieces) < 3 and size > 1:
         size //= 2
@@ -81,14 +84,14 @@ def _cut(text: str, size: int) -> list[str]:
 
 
 def _first_from(pieces: Sequence[str], place: float, n_left: int) -> int:
-    """The piece whose start is next to a place in the text, with so many behind it at least."""
+    """Return the piece that starts nearest to `place` and leaves `n_left` pieces from there on."""
     starts = [0, *accumulate(map(len, pieces))]
     nearest = min(range(len(starts)), key=lambda i: abs(starts[i] - place))
     return max(0, min(nearest, len(pieces) - n_left))
 
 
 def _pieces(text: str, size: int) -> Iterator[str]:
-    """At most `size` characters, up to the end of a line where there is one in the second half."""
+    """Yield pieces of at most `size` characters, cut at a line end in their second half if any."""
     start = 0
     while start < len(text):
         end = min(start + size, len(text))

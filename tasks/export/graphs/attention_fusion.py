@@ -1,9 +1,9 @@
-"""One onnxruntime operator in place of the dozen that an exported attention is made of.
+"""Fuse the dozen operators of an exported attention into one onnxruntime operator.
 
-PyTorch's scaled_dot_product_attention leaves the exporter as reshapes, transposes, scalings, two
+The exporter turns PyTorch's scaled_dot_product_attention into reshapes, transposes, scalings, two
 products, a mask, a softmax and a guard for rows that are all padding. onnxruntime's
-MultiHeadAttention (com.microsoft) does the same with fewer copies; and where a batch holds rows of
-one length only there is nothing to mask, and it takes its flash attention
+MultiHeadAttention (com.microsoft) computes the same with fewer copies. If all rows of a batch have
+one length, there is nothing to mask and it uses flash attention
 (Dao et al., "FlashAttention", 2022).
 
 Imports onnx_ir only inside functions.
@@ -19,15 +19,16 @@ Value = Any
 """An onnx_ir.Value."""
 MASK = "attention_mask"
 PROBED_TOKENS = 1024
-"""Of a text that shows whether scores are shifted by more than padding: beyond any window."""
+"""Length of the text that shows if more than padding shifts the scores: above any window."""
 
 
 def fuse(graph: Graph) -> int:
-    """Fuse every attention of an encoder's graph, in place; returns how many there were.
+    """Fuse every attention of an encoder's graph, in place; return how many there were.
 
-    Without a mask, for batches of rows of one length: then `attention_mask` leaves the graph's
-    inputs. A graph that needs it for something else keeps it, and its attentions the mask. Where
-    more than padding is added to the scores, such as distances or windows, that is kept.
+    The fused attentions have no mask, and `attention_mask` leaves the graph's inputs: the rows of
+    a batch then have one length. A graph that needs the mask for something else keeps it as an
+    input, and in its attentions too. A bias that adds more than padding to the scores, such as
+    distances or windows, is kept.
     """
     import onnx_ir as ir
     from onnx_ir.passes.common import RemoveUnusedNodesPass
@@ -62,7 +63,7 @@ def fuse(graph: Graph) -> int:
 
 
 def _is_padding(graph: Graph, bias: Value) -> bool:
-    """Whether what is added to the scores is nothing for texts without padding."""
+    """True if the bias of the scores is zero for texts without padding."""
     import numpy as np
     import onnx_ir as ir
     import onnxruntime as ort
@@ -80,10 +81,10 @@ def _is_padding(graph: Graph, bias: Value) -> bool:
 
 
 def _attention(softmax: Any) -> tuple[Value, Value, Value, int, Value, Value] | None:
-    """Query, key and value, each (batch, length, width), the heads, the output like them, and what
-    is added to the scores.
+    """Return the parts of the attention that a softmax belongs to; None if there is no attention.
 
-    None for a softmax that is no attention's.
+    These are query, key and value, each (batch, length, width), the number of heads, the output of
+    the same shape, and the bias of the scores.
     """
     scores = _made_by(softmax.inputs[0], "Add")
     product = scores and _made_by(scores.inputs[0], "MatMul")
@@ -122,7 +123,7 @@ def _fused(query: Value, key: Value, value: Value, heads: int, output: Value) ->
 
 
 def _take_sizes_from_ids(graph: Graph) -> None:
-    """The mask's shape is the ids' own: asked of those, it does not keep the mask in use."""
+    """Read sizes from the ids, whose shape is the mask's, so that they do not keep it in use."""
     ids, mask = (
         next(value for value in graph.graph.inputs if value.name == name)
         for name in ("input_ids", MASK)
@@ -138,13 +139,13 @@ def _made_by(value: Value | None, op_type: str) -> Any:
 
 
 def _used_by(value: Value, op_type: str) -> Any:
-    """The only node that uses the value, if it is such a one."""
+    """Return the only node that uses the value if it has this type, else None."""
     users = [node for node, _ in value.uses()]
     return users[0] if len(users) == 1 and users[0].op_type == op_type else None
 
 
 def _before(value: Value | None, *op_types: str) -> Value | None:
-    """What went into a row of nodes, from the last of them back, by their first inputs."""
+    """Return the value before a chain of nodes, listed from the last one back by first inputs."""
     for op_type in op_types:
         node = _made_by(value, op_type)
         if node is None:

@@ -1,10 +1,9 @@
-"""The graphs of a model that writes: one decoding step, and an encoder where it has one.
+"""Export the graphs of a generative model: one decoding step, and the encoder if it has one.
 
-Its self-attention works on a cache in place (kv_cache.py): one graph reads prompts of any length
-and writes tokens one by one. What the inputs and outputs mean is said in
-serving/generation/decoder.py.
+Self-attention updates a cache in place (kv_cache.py): one graph reads prompts of any length and
+generates tokens one by one. serving/generation/decoder.py documents the inputs and outputs.
 
-Imports transformers' models only inside functions; torch is there wherever this is imported.
+Requires torch and transformers at import time.
 """
 
 from __future__ import annotations
@@ -34,20 +33,20 @@ from headrace.tasks.export.graphs.kv_cache import (
 
 DECODER, ENCODER = "decoder.onnx", "encoder.onnx"
 MASK_VALUE = -1e9
-"""Added to a score, it leaves no weight."""
+"""Added to a score, it makes the attention weight zero."""
 STEP = ("input_ids", "position_ids", "wanted", "last", "keys")
 
 
 def graphs_of(model: Any) -> dict[str, Graph]:
-    """By file name, the graphs of a causal or text-to-text model in eval mode, fp32.
+    """Return the graphs, by file name, of a causal or text-to-text model in eval mode, fp32.
 
-    Raises ValueError for a model whose attention cannot be put into them.
+    Raises ValueError for a model whose attention cannot be exported this way.
     """
     with quiet():
         with attending(model, NAME):
             graphs = {DECODER: _decoder(model)}
         if model.config.is_encoder_decoder:
-            with attending(model, "eager"):  # T5's encoder cannot be traced with the fused one
+            with attending(model, "eager"):  # T5's encoder cannot be traced with fused attention
                 graphs[ENCODER] = _encoder(model)
         return graphs
 
@@ -57,19 +56,19 @@ def graphs_of(model: Any) -> dict[str, Graph]:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What one step of a decoder sees."""
+    """Inputs of one decoding step."""
 
     ids_bl: Tensor
     at_bl: Tensor
     keys_s: Tensor
     cache: InPlaceKVCache
     real_bt: Tensor | None
-    """Of the source, where there is one."""
+    """The source's padding mask (1 for tokens); None if there is no source."""
     source: Sequence[Pair]
 
 
 class _Step(nn.Module):
-    """A decoder's forward pass with what a graph can have as its inputs."""
+    """A decoder's forward pass with arguments that can be inputs of a graph."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -86,8 +85,11 @@ class _Step(nn.Module):
         real_bt: Tensor | None = None,
         cross: Sequence[Pair] = (),
     ) -> tuple[Tensor, list[Tensor]]:
-        """`cross`: of each layer, keys (b, h, d, t), as a product with queries takes them, and
-        values (b, h, t, d) of the source."""
+        """Return the logits of the wanted positions, and the updated keys and values by layer.
+
+        `cross`: the source's keys (b, h, d, t), laid out for the product with queries, and values
+        (b, h, t, d) of each layer.
+        """
         cache = InPlaceKVCache(past, at_bl, last_b, keys_s)
         source = [(k_bhdt.transpose(2, 3), v_bhtd) for k_bhdt, v_bhtd in cross]
 
@@ -104,12 +106,12 @@ class _Step(nn.Module):
         return logits_bkv, [one for _, pair in sorted(cache.present.items()) for one in pair]
 
     def logits(self, step: Inputs) -> Tensor:
-        """By the model's own output layer, which gets the wanted positions alone."""
+        """Return the logits of the model's output layer, which gets only the wanted positions."""
         raise NotImplementedError
 
 
 class _OurStep(_Step):
-    """Of modeling's models."""
+    """One step of a headrace.modeling model."""
 
     def logits(self, step: Inputs) -> Tensor:
         stack = self.model.decoder
@@ -125,7 +127,7 @@ class _OurStep(_Step):
         memory = None
         if step.real_bt is not None:
             memory = Memory(
-                x_bsw=step.real_bt,  # its keys and values are there
+                x_bsw=step.real_bt,  # a placeholder: keys and values are cached
                 mask=padding_mask(step.real_bt),
                 cache=_Kept(step.source, None),
             )
@@ -134,7 +136,7 @@ class _OurStep(_Step):
 
 
 class _TheirStep(_Step):
-    """Of transformers' models."""
+    """One step of a transformers model."""
 
     def logits(self, step: Inputs) -> Tensor:
         if step.real_bt is None:
@@ -150,7 +152,7 @@ class _TheirStep(_Step):
                 encoder_outputs=(step.source[0][1].transpose(1, 2).flatten(2),),  # for its length
                 attention_mask=padding_mask(step.real_bt),
                 decoder_input_ids=step.ids_bl,
-                # Of four axes, it is taken as it is; who attends in place needs none.
+                # A mask of four axes is used as it is; in-place attention needs none.
                 decoder_attention_mask=torch.zeros(1, 1, 1, 1, dtype=torch.bool),
                 past_key_values=_Kept(step.source, step.cache),
                 use_cache=True,
@@ -160,7 +162,7 @@ class _TheirStep(_Step):
 
 @contextmanager
 def _distances_from(decoder: nn.Module, at_bl: Tensor, keys_s: Tensor) -> Iterator[None]:
-    """T5 shifts scores by distances from one place for all rows; here from each row's own."""
+    """Make T5 bias scores by distances from each row's own positions, not one for all rows."""
     distance_bls = keys_s[None, None] - at_bl[:, :, None]
     shifting: list[Any] = [
         one for one in decoder.modules() if getattr(one, "has_relative_attention_bias", False)
@@ -178,11 +180,11 @@ def _distances_from(decoder: nn.Module, at_bl: Tensor, keys_s: Tensor) -> Iterat
         yield
     finally:
         for one in shifting:
-            del one.compute_bias  # the class has its own
+            del one.compute_bias  # restores the method of the class
 
 
 class _Kept(EncoderDecoderCache):  # type: ignore[misc]
-    """The source's keys and values, made by the encoder's graph, and a text's own."""
+    """A cache of the source's keys and values, from the encoder's graph, and of the text's own."""
 
     def __init__(self, source: Sequence[Pair], own: InPlaceKVCache | None) -> None:
         self.is_updated = dict.fromkeys(range(len(source)), True)
@@ -198,7 +200,7 @@ class _Kept(EncoderDecoderCache):  # type: ignore[misc]
 def _decoder(model: Any) -> Graph:
     step = (_OurStep if isinstance(model, OURS) else _TheirStep)(model).eval()
     shape = cache_shape(model)
-    b, length, t, c = 3, 4, 5, 16  # no size twice, and none 1: torch.export takes 1 for a constant
+    b, length, t, c = 3, 4, 5, 16  # all differ, none is 1: torch.export takes 1 for a constant
     ids = torch.ones(b, length, dtype=torch.int64)
     at = torch.arange(length).repeat(b, 1)
     wanted = torch.tensor([[0, 3]] * b)
@@ -216,7 +218,7 @@ def _decoder(model: Any) -> Graph:
         real = torch.ones(b, t, dtype=torch.int64)
         real[0, 3:] = 0
         heads, width = shape.cross_heads, shape.cross_width
-        # A tensor of its own for each: one that comes twice becomes one input.
+        # Separate tensors: one that is passed twice would become a single input.
         cross = [
             (torch.zeros(b, heads, width, t), torch.zeros(b, heads, t, width))
             for _ in range(shape.layers)
@@ -228,7 +230,7 @@ def _decoder(model: Any) -> Graph:
 
 
 def cache_shape(model: Any) -> Any:
-    """Layers, heads and width of a head: of a text's own keys and of the source's."""
+    """Return the layers, heads and head width of a text's own keys and of the source's."""
     config = model.config
 
     def of(*names: str) -> Any:
@@ -250,7 +252,7 @@ def cache_shape(model: Any) -> Any:
 
 
 class _Encoding(nn.Module):
-    """A text as what the decoder's cross-attention looks at."""
+    """Encode a text into the keys and values of each cross-attention of the decoder."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -266,7 +268,7 @@ class _Encoding(nn.Module):
 
 
 def _cross_attentions(model: Any) -> list[nn.Module]:
-    """Of the decoder's layers, under whatever name they have it."""
+    """Return the cross-attention of each decoder layer, whichever of its names it has."""
     decoder = model.get_decoder() if hasattr(model, "get_decoder") else model.decoder
     found = []
     for name, module in decoder.named_modules():
@@ -276,7 +278,7 @@ def _cross_attentions(model: Any) -> list[nn.Module]:
 
 
 def _keys_and_values(attention: Any, x_btw: Tensor) -> Pair:
-    """Keys (b, h, d, t) and values (b, h, t, d)."""
+    """Return keys (b, h, d, t) and values (b, h, t, d)."""
     if hasattr(attention, "keys_and_values"):
         k_bhtd, v_bhtd = attention.keys_and_values(x_btw)
         return k_bhtd.transpose(2, 3), v_bhtd
@@ -288,7 +290,7 @@ def _keys_and_values(attention: Any, x_btw: Tensor) -> Pair:
 
 def _encoder(model: Any) -> Graph:
     real = torch.ones(2, 5, dtype=torch.int64)
-    real[0, 3:] = 0  # a mask of all ones would not be asked for
+    real[0, 3:] = 0  # the exporter drops a mask of all ones
     two = {0: Dim.AUTO, 1: Dim.AUTO}
     names = ["input_ids", "attention_mask"]
     outputs = list(_names("cross", cache_shape(model).layers))

@@ -1,4 +1,4 @@
-"""An ONNX graph in memory: made without chatter, stripped, saved."""
+"""Export an ONNX graph quietly, strip it and save it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ log = logging.getLogger(__name__)
 Graph = Any
 """An onnx_ir.Model."""
 INLINE_BYTES = 1_500_000_000
-"""Larger weights go into a file of their own: protobuf ends at 2 GB."""
+"""If the weights exceed this, they go into a separate file: protobuf is limited to 2 GB."""
 
 
 def stripped(graph: Graph) -> Graph:
-    """Without the notes that tell where on this machine the model's code lies."""
+    """Remove the metadata that tells where the model's code lies on this machine, in place."""
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
     ClearMetadataAndDocStringPass()(graph)
@@ -27,7 +27,7 @@ def stripped(graph: Graph) -> Graph:
 
 
 def save(graph: Graph, folder: Path, name: str = "model.onnx") -> str:
-    """Write a graph's file, the weights inside it where they fit; returns its name."""
+    """Save a graph, with the weights inside its file if they fit; return the file's name."""
     import onnx_ir
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -39,13 +39,13 @@ def save(graph: Graph, folder: Path, name: str = "model.onnx") -> str:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the exporter's chatter from the terminal; what goes wrong still raises.
+    """Keep the exporter's output off the terminal; errors still raise.
 
-    It prints its progress, logs that optional packages are missing and that versions are newer
-    than those it was tested with, and calls a deprecated function of torch.
+    The exporter prints its progress, logs that optional packages are missing and that versions are
+    newer than those it was tested with, and calls a deprecated function of torch.
     """
     loggers = [logging.getLogger(name) for name in ("transformers", "torch.onnx", "onnxruntime")]
-    # Signature warnings come from a logger of their own, quantization's from the root.
+    # Signature warnings come from a separate logger, those of quantization from the root logger.
     loggers += [logging.getLogger("torch.onnx._internal.exporter._registration"), logging.root]
     levels = [one.level for one in loggers]
     printed = io.StringIO()

@@ -1,8 +1,9 @@
 """Self-attention of a decoding step, as onnxruntime's GroupQueryAttention.
 
-It puts keys and values into a cache in place, at a position of its own for each row, and looks at
-what is there. It gets into a graph while PyTorch is traced: transformers' models look up by a name
-how they attend, modeling's are told with their view. torch is there wherever this is imported.
+It writes keys and values into a cache in place, at each row's own position, and attends to the
+cache. It enters a graph while PyTorch is traced: transformers' models look up their attention
+function by name, headrace.modeling's get it in their SelfAttentionContext. Requires torch and
+transformers at import time.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from transformers import AttentionInterface
 from headrace.modeling.models import DecoderForCausalLM, EncoderDecoderForSeq2SeqLM
 
 NAME = "headrace_in_place"
-"""Among transformers' ways to attend."""
+"""Name of this attention among transformers' attention implementations."""
 OURS = (DecoderForCausalLM, EncoderDecoderForSeq2SeqLM)
 Pair = tuple[Tensor, Tensor]
 """Keys and values of one layer."""
 
 
 class InPlaceKVCache:
-    """Stands where transformers have a Cache while a step is traced."""
+    """Replaces a transformers Cache while a step is traced."""
 
     is_compileable = False
 
@@ -36,30 +37,30 @@ class InPlaceKVCache:
         self.present: dict[int, Pair] = {}
 
     def get_seq_length(self, layer: int = 0) -> Any:
-        """The place where these tokens begin, (b, 1).
+        """Return the position where these tokens begin, (b, 1).
 
-        Models that are given no positions count them from it.
+        A model that gets no positions counts them from here.
         """
         return self._at_bl[:, :1]
 
     def update(self, k: Tensor, v: Tensor, layer: int, *_: Any, **__: Any) -> Pair:
-        """The new ones as they are: who attends next puts them in their places."""
+        """Return the new keys and values unchanged; the next `attend` puts them into the cache."""
         self._layer = layer
         return k, v
 
     @property
     def is_next(self) -> bool:
-        """Whether who attends next looks at the text itself, not at a source."""
+        """True if the next attention is to the text itself, not to a source."""
         return self._layer is not None
 
     def attend(
         self, q_bhld: Tensor, k_bhld: Tensor, v_bhld: Tensor, bias: Tensor | None, scale: float
     ) -> Tensor:
-        """(b, h, l, d). `bias` is added to the scores: (b, h, l, s)."""
+        """Return the result (b, h, l, d). `bias`, (b, h, l, s), is added to the scores."""
         assert self._layer is not None
         (b, h, length, d), n_kv = q_bhld.shape, k_bhld.shape[1]
         key, value = self._past[self._layer]
-        # Turning queries and keys is the model's work, so there are no tables of sines.
+        # The model itself rotates queries and keys, so the operator gets no sine tables.
         behind = () if bias is None else (None, None, None, bias)
         y_blw, new_key, new_value = torch.onnx.ops.symbolic_multi_out(
             "com.microsoft::GroupQueryAttention",
@@ -81,12 +82,12 @@ class InPlaceKVCache:
 
 
 _traced: list[InPlaceKVCache] = []
-"""The cache of the step that is traced now; transformers pass none to who attends."""
+"""The cache of the step being traced; transformers does not pass it to attention functions."""
 
 
 @contextmanager
 def traced(cache: InPlaceKVCache) -> Iterator[InPlaceKVCache]:
-    """While a step is traced with this cache."""
+    """Use this cache while a step is traced."""
     _traced.append(cache)
     try:
         yield cache
@@ -104,7 +105,7 @@ def _in_transformers(
     position_bias: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """What transformers' attention layers call: (b, l, h, d)."""
+    """Attention function that transformers' layers call; returns (b, l, h, d) and no weights."""
     scale = q_bhld.shape[-1] ** -0.5 if scaling is None else scaling
     if _traced and _traced[-1].is_next:
         y_bhld = _traced[-1].attend(q_bhld, k_bhsd, v_bhsd, position_bias, scale)
@@ -117,7 +118,10 @@ def _in_transformers(
 
 @contextmanager
 def attending(model: Any, how: str) -> Iterator[None]:
-    """While a graph is made of a model of transformers'."""
+    """Give a transformers model the attention implementation `how` while a graph is exported.
+
+    Models of headrace.modeling stay as they are.
+    """
     if isinstance(model, OURS):
         yield
         return

@@ -1,7 +1,7 @@
-"""int8 graphs for a CPU: weights with a scale per output channel, activations in one of two ways.
+"""Int8 graphs for a CPU: weight scales per output channel, activations dynamic or static.
 
-onnxruntime's own quantizers, and after the static one three steps of ours: what is added to a
-product stays fp32, GELU takes its tanh form, and a product is one operator with the bias inside.
+The quantizers are onnxruntime's. Three steps of ours follow static quantization: residuals stay
+fp32, GELU takes its tanh form, and a product and its bias become one operator.
 
 Imports onnx and onnx_ir only inside functions.
 """
@@ -24,7 +24,7 @@ PRODUCTS = ("MatMul", "Gemm")
 
 
 def dynamic(graph: Graph) -> Graph:
-    """Activations scaled batch by batch as they come."""
+    """Quantize a graph with activation scales computed for each batch."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with _quantizing(graph) as (proto, nodes, file):
@@ -41,10 +41,10 @@ def dynamic(graph: Graph) -> Graph:
 
 
 def static(graph: Graph, feeds: Iterable[Feed], *, weight_bits: int = 7) -> Graph:
-    """Activations scaled once and for all, as these inputs need it.
+    """Quantize a graph with fixed activation scales, calibrated on these inputs.
 
-    Weights of 7 bits cannot saturate on any CPU, so that each may use its fastest product; those of
-    8 bits are slower where serving has to see to that (serving/runtime/saturation.py).
+    7-bit weights cannot saturate on any CPU, so each CPU may use its fastest kernel; 8-bit weights
+    are slower where serving has to prevent saturation (serving/runtime/saturation.py).
     """
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
@@ -60,8 +60,8 @@ def static(graph: Graph, feeds: Iterable[Feed], *, weight_bits: int = 7) -> Grap
             weight_type=QuantType.QInt8,
             op_types_to_quantize=list(PRODUCTS),
             nodes_to_quantize=nodes,
-            # A product's result stays fp32: rounding it as well costs accuracy and saves nothing,
-            # for what follows (bias, softmax, normalisation) computes in fp32.
+            # A product's result stays fp32: rounding it too costs accuracy and saves nothing,
+            # because the next operator (bias, softmax, normalization) computes in fp32.
             extra_options={"OpTypesToExcludeOutputQuantization": list(PRODUCTS), **_untyped()},
         )
         made = _loaded(file)
@@ -72,7 +72,7 @@ def static(graph: Graph, feeds: Iterable[Feed], *, weight_bits: int = 7) -> Grap
 
 
 class _Calibration:
-    """Inputs for onnxruntime's calibrator, which asks for one after the other."""
+    """Inputs for onnxruntime's calibrator, which requests them one at a time."""
 
     def __init__(self, feeds: Iterable[Feed]) -> None:
         self._feeds = iter(feeds)
@@ -82,7 +82,10 @@ class _Calibration:
 
 
 def _untyped() -> dict[str, int]:
-    """onnx cannot infer the types behind onnxruntime's own operators; here they are all fp32."""
+    """Return options that make fp32 the default type.
+
+    onnx cannot infer the output types of onnxruntime's own operators; here all of them are fp32.
+    """
     from onnx import TensorProto
 
     return {"DefaultTensorType": TensorProto.FLOAT}
@@ -90,12 +93,12 @@ def _untyped() -> dict[str, int]:
 
 @contextlib.contextmanager
 def _quantizing(graph: Graph) -> Iterator[tuple[Any, list[str], Path]]:
-    """The graph as onnxruntime's quantizers take it, the products with weights, and a file."""
+    """Yield the graph as a proto, the names of its products with weights, and an output file."""
     import onnx_ir
 
     proto = onnx_ir.to_proto(graph)
     weights = {tensor.name for tensor in proto.graph.initializer}
-    # They transpose Gemm weights in place, and trip over the shapes noted before.
+    # The quantizers transpose Gemm weights in place, and fail on shapes recorded before that.
     kept = [info for info in proto.graph.value_info if info.name not in weights]
     del proto.graph.value_info[:]
     proto.graph.value_info.extend(kept)
@@ -120,10 +123,10 @@ def _loaded(file: Path) -> Graph:
 
 
 def _keep_residuals(graph: Graph) -> None:
-    """What goes into a product as int8 goes into everything else as it was.
+    """Keep residuals in fp32: only products read a value's int8 form.
 
-    The quantizer adds it to the product's result after a way through int8 and back, which costs a
-    pass and accuracy.
+    The quantizer converts it to int8 and back before it is added to the product's result, which
+    costs a pass and accuracy.
     """
     from onnx_ir.passes.common import RemoveUnusedNodesPass
 
@@ -139,7 +142,10 @@ def _keep_residuals(graph: Graph) -> None:
 
 
 def _use_tanh_gelu(graph: Graph) -> None:
-    """GELU by tanh (Hendrycks and Gimpel, 2016, section 2): off by less than int8 rounds."""
+    """Use GELU's tanh form (Hendrycks and Gimpel, 2016, section 2).
+
+    Its error is smaller than int8 rounding.
+    """
     for node in graph.graph:
         if node.op_type == "Gelu" and not node.domain:
             node.op_type, node.domain = "FastGelu", "com.microsoft"
@@ -147,10 +153,10 @@ def _use_tanh_gelu(graph: Graph) -> None:
 
 
 def _join_products(graph: Graph) -> None:
-    """Dequantize, MatMul and Add become one MatMulIntegerToFloat (com.microsoft).
+    """Fuse dequantization, MatMul and Add into one MatMulIntegerToFloat (com.microsoft).
 
-    onnxruntime does so itself when it loads the graph, but for the bias: that stays an Add of its
-    own, and costs a pass over every product.
+    onnxruntime does this itself when it loads the graph, except for the bias, which remains a
+    separate Add and costs a pass over every product.
     """
     import onnx_ir as ir
     from onnx_ir.passes.common import RemoveUnusedNodesPass
@@ -171,7 +177,7 @@ def _join_products(graph: Graph) -> None:
         )
         old, new = last.outputs[0], joined.outputs[0]
         new.dtype, new.shape = old.dtype, old.shape
-        # Of two values one can have the name, and an output of the graph is known by it.
+        # Names are unique and identify the outputs of the graph: the new value takes the old one's.
         new.name, old.name = old.name, f"{old.name}_apart"
         graph.graph.insert_before(last, joined)
         old.replace_all_uses_with(new, replace_graph_outputs=True)
@@ -186,7 +192,7 @@ def _dequantized(value: Any) -> Any:
 
 
 def _bias_of(product: Any) -> tuple[Any, Any]:
-    """The Add of a bias that is all a product's result goes into, and the bias; or itself, None."""
+    """Return the Add of a bias that alone uses the product, and the bias; else (product, None)."""
     users = [node for node, _ in product.outputs[0].uses()]
     if len(users) == 1 and users[0].op_type == "Add":
         for value in users[0].inputs:

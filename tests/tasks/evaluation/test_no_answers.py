@@ -156,6 +156,13 @@ def test_an_objective_without_a_method_is_told_which(monkeypatch: pytest.MonkeyP
         objectives.get("regression")
 
 
+def test_an_objective_of_another_base_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module(objectives.module_of("regression"))
+    monkeypatch.setattr(module, "Objective", object)
+    with pytest.raises(RecipeError, match=r"regression \(.*\) has no class Objective that extends"):
+        objectives.get("regression")
+
+
 def test_nobody_goes_around_it() -> None:
     """Metrics are computed by `statistics` and `losses`, which know rows without an answer."""
     for file in [*(ROOT / "tasks").rglob("*.py"), *(ROOT / "flows").rglob("*.py")]:

@@ -123,3 +123,14 @@ def test_a_label_that_only_the_champion_knows_no_row_has() -> None:
     found = {name: float(one.of(sums)) for name, one in MULTILABEL.metrics(common).items()}
     assert found["micro_f1"] == pytest.approx(4 / 5)
     assert found["exact"] == 0.5
+
+
+def test_a_wrong_output_has_none_of_a_rows_labels_whichever_another_model_knows() -> None:
+    head = {"labels": ["a", "b"], "thresholds": [0.4, 0.6]}
+    common = MULTILABEL.common_head(head, {"labels": ["b", "c", "d"], "thresholds": [0.5] * 3})
+    targets = [[1, 0], [0, 1], [1, 1], [0, 0]]
+    wrong = MULTILABEL.wrong(targets, common)
+    assert (wrong > 0).sum(axis=1).tolist() == [1, 1, 2, 1]
+    assert MULTILABEL.statistics(targets, wrong, common)[:, 8:13].sum() == 0, "no hit, no row right"
+    every = MULTILABEL.wrong([[1, 1]], head)
+    assert MULTILABEL.statistics([[1, 1]], every, head)[:, 4:7].sum() == 0

@@ -30,7 +30,7 @@ def moves(entries: list[Entry]) -> list[tuple[str, str | None, str | None]]:
 
 
 def test_a_promotion_moves_the_alias_and_is_entered(name: str) -> None:
-    entry = versions.promote(name, "2", why="better")
+    entry = versions.promote(name, "2", reason="better")
     assert versions.history(name) == [entry]
     assert (entry.alias, entry.action) == ("champion", "promote")
     assert (entry.from_version, entry.to_version) == (None, "2")
@@ -46,7 +46,7 @@ def test_a_promotion_moves_the_alias_and_is_entered(name: str) -> None:
 
 
 def test_a_reason_is_kept_without_the_secrets_in_it(name: str) -> None:
-    entry = versions.promote(name, "1", why="as https://me:hunter2@host/?sig=abc123 says")
+    entry = versions.promote(name, "1", reason="as https://me:hunter2@host/?sig=abc123 says")
     assert entry.why == "as https://me:***@host/?sig=*** says"
     kept = " ".join(tracking.connect().get_registered_model(name).tags.values())
     assert entry.why in kept
@@ -57,7 +57,7 @@ def test_a_reason_is_kept_without_the_secrets_in_it(name: str) -> None:
 def test_rollback_goes_back_one_further_each_time_then_refuses(name: str) -> None:
     for version in ("1", "2", "3"):
         versions.promote(name, version)
-    assert versions.rollback(name, why="slow").to_version == "2"
+    assert versions.rollback(name, reason="slow").to_version == "2"
     assert versions.rollback(name).to_version == "1"
     with pytest.raises(ModelError, match=f"no earlier champion.*headrace promote {name} VERSION"):
         versions.rollback(name)
@@ -88,7 +88,7 @@ def test_moves_of_another_client_are_entered_once(name: str) -> None:
     assert versions.rollback(name).to_version == "1"
     client.delete_registered_model_alias(name, "champion")
     assert versions.champion(name) is None
-    assert versions.rollback(name, why="it was lost").to_version == "1"
+    assert versions.rollback(name, reason="it was lost").to_version == "1"
     assert moves(versions.history(name))[3:] == [("external", "1", None), ("rollback", None, "1")]
 
 
@@ -218,7 +218,7 @@ def by_another_client(name: str) -> None:
 
 
 def by_a_decision(name: str) -> None:
-    assert versions.carry_out(name, "2", decision("of 2", over="1"), why="better")
+    assert versions.carry_out(name, "2", decision("of 2", over="1"), reason="better")
 
 
 def by_deletion(name: str) -> None:
@@ -249,7 +249,7 @@ def test_a_decision_is_not_carried_out_over_a_champion_it_never_met(
     change(name)
     before = versions.history(name)
     with pytest.raises(versions.ChampionChanged) as changed:
-        versions.carry_out(name, "3", met, why="over 1")
+        versions.carry_out(name, "3", met, reason="over 1")
     assert changed.value.champion == stands
     assert versions.history(name) == before
 
@@ -268,7 +268,7 @@ def test_decisions_carried_out_at_the_same_time_leave_one_champion(name: str) ->
 
     def carried_out(version: str) -> bool:
         try:
-            return versions.carry_out(name, version, decision(version, over="1"), why="over 1")
+            return versions.carry_out(name, version, decision(version, over="1"), reason="over 1")
         except versions.ChampionChanged:
             return False
 
@@ -343,7 +343,7 @@ def test_rollback_passes_over_a_damaged_version_and_says_so(
     for version in ("1", "2", "3"):
         versions.promote(apart, version)
     damage(apart, "2")
-    entry = versions.rollback(apart, why="too slow")
+    entry = versions.rollback(apart, reason="too slow")
     assert (entry.from_version, entry.to_version) == ("3", "1")
     assert entry.why.startswith("too slow; passed over version 2: ")
     assert said in entry.why

@@ -2,6 +2,8 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ import torch
 from headrace.configs.errors import RecipeError, UserError
 from headrace.tasks.training import train, worker
 from headrace.tasks.training.train import TrainerOutOfMemory
+from tests.toy import tiny_recipe
 
 
 @pytest.mark.parametrize(
@@ -45,6 +48,21 @@ def test_the_process_that_ran_out_of_memory_explains_the_others(tmp_path: Path) 
     assert train.outcome_of(tmp_path, b"") == failed
     (tmp_path / "outcome-1.json").write_text(json.dumps(full))
     assert train.outcome_of(tmp_path, b"") == full
+
+
+def test_no_training_is_done_before_the_process_that_saves_the_model_is(tmp_path: Path) -> None:
+    (tmp_path / "outcome-1.json").write_text(json.dumps({"outcome": "done", "facts": {"rank": 1}}))
+    assert train.outcome_of(tmp_path, b"")["outcome"] == "killed"
+    done = {"outcome": "done", "facts": {"rank": 0}}
+    (tmp_path / "outcome-0.json").write_text(json.dumps(done))
+    assert train.outcome_of(tmp_path, b"") == done
+
+
+def test_label_smoothing_is_refused_where_the_loss_is_the_models_own(tmp_path: Path) -> None:
+    recipe = tiny_recipe(tmp_path / "t.csv", objective="generation", train={"label_smoothing": 0.1})
+    prepared: Any = SimpleNamespace(facts={"head": {}})
+    with pytest.raises(RecipeError, match=r"train.label_smoothing: generation .* leave out 0.1"):
+        train.check(recipe, prepared)
 
 
 def test_events_after_the_checkpoint_are_forgotten(tmp_path: Path) -> None:
