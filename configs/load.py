@@ -49,9 +49,9 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     except ValueError as problem:
         raise RecipeError(f"{file} cannot be read: {_one_line(problem)}") from problem
     if not isinstance(content, dict):
-        found = "nothing" if content is None else type(content).__name__
+        kind = "nothing" if content is None else type(content).__name__
         raise RecipeError(
-            f"{file} is no recipe: a mapping of sections, not {found}; "
+            f"{file} is no recipe: a mapping of sections, not {kind}; "
             "`headrace init TABLE -o RECIPE` writes one"
         )
     _absolute_paths(content, file.resolve().parent)
@@ -61,9 +61,9 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     try:
         return Recipe.model_validate(content)
     except ValidationError as problem:
-        overridden = {override.partition("=")[0].strip() for override in overrides}
-        said = explain(file, problem, Recipe, content, overridden)
-        raise RecipeError("\n".join(said)) from None
+        overridden_keys = {override.partition("=")[0].strip() for override in overrides}
+        lines = explain(file, problem, Recipe, content, overridden_keys)
+        raise RecipeError("\n".join(lines)) from None
 
 
 MAX_VALUES = 100_000
@@ -93,24 +93,24 @@ def parsed(text: str) -> Any:
         raise ValueError(_one_line(problem) or type(problem).__name__) from problem
     todo, n_values = [content], 0
     while todo:
-        one = todo.pop()
+        value = todo.pop()
         n_values += 1
         if n_values > MAX_VALUES:
             raise ValueError(f"more than {MAX_VALUES:,} values; are there aliases of aliases?")
-        if isinstance(one, dict):
-            todo += one.values()
-        elif isinstance(one, list | tuple | set):
-            todo += one
+        if isinstance(value, dict):
+            todo += value.values()
+        elif isinstance(value, list | tuple | set):
+            todo += value
     return content
 
 
-def values_of(given: Sequence[str]) -> dict[str, Any]:
+def values_of(arguments: Sequence[str]) -> dict[str, Any]:
     """Parse `NAME=VALUE` arguments as YAML, with 1e-3 as a number. Raises RecipeError."""
     content: dict[str, Any] = {}
-    for one in given:
-        if "=" not in one:
-            raise RecipeError(f"option {one!r}: write it as NAME=VALUE")
-        key, value = _parsed(one)
+    for argument in arguments:
+        if "=" not in argument:
+            raise RecipeError(f"option {argument!r}: write it as NAME=VALUE")
+        key, value = _parsed(argument)
         is_number = isinstance(value, str) and EXPONENT.fullmatch(value)
         content[key] = float(value) if is_number else value
     return content
@@ -144,11 +144,11 @@ def _absolute_paths(content: dict[str, Any], base: Path) -> None:
     source = data.get("source") if isinstance(data, dict) else None
     if isinstance(source, dict):
         for key in PATHS.get(str(source.get("kind")), ()):
-            given = source.get(key)
-            if isinstance(given, str):
-                source[key] = _absolute(given, base)
-            elif isinstance(given, list):
-                source[key] = [_absolute(one, base) for one in given]
+            value = source.get(key)
+            if isinstance(value, str):
+                source[key] = _absolute(value, base)
+            elif isinstance(value, list):
+                source[key] = [_absolute(path, base) for path in value]
     if isinstance(model, dict) and str(model.get("source", "")).startswith("."):
         model["source"] = _absolute(model["source"], base)
 
@@ -167,25 +167,27 @@ def explain(
     problem: ValidationError,
     model: type[BaseModel],
     content: Any,
-    overridden: Collection[str] = (),
+    overridden_keys: Collection[str] = (),
 ) -> list[str]:
     """Return one line per key: file, key, what is wrong, and the nearest allowed key.
 
-    `content`: the validated values. `overridden`: keys or sections that are not from the file.
+    `content`: the validated values. `overridden_keys`: keys or sections that are not from the file.
     """
-    found: dict[str, list[str]] = {}
+    messages: dict[str, list[str]] = {}
     values: dict[str, str] = {}
     for error in problem.errors():
         place = ".".join(_place(content, error))
-        found.setdefault(place, []).append(_what_is_wrong(error, place, model))
+        messages.setdefault(place, []).append(_what_is_wrong(error, place, model))
         if error["type"] not in ("extra_forbidden", "missing"):
-            shown = error["input"] if isinstance(error["input"], str | int | float | bool) else None
-            values[place] = "" if shown is None else f" (it is {excerpt(repr(shown))})"
+            shown_value = (
+                error["input"] if isinstance(error["input"], str | int | float | bool) else None
+            )
+            values[place] = "" if shown_value is None else f" (it is {excerpt(repr(shown_value))})"
     lines = []
-    for place, said in found.items():
-        here = any(f"{place}.".startswith(f"{key}.") for key in overridden)
-        where = "override" if here else file
-        lines.append(f"{where}: {' or '.join(dict.fromkeys(said))}{values.get(place, '')}")
+    for place, reasons in messages.items():
+        is_overridden = any(f"{place}.".startswith(f"{key}.") for key in overridden_keys)
+        origin = "override" if is_overridden else file
+        lines.append(f"{origin}: {' or '.join(dict.fromkeys(reasons))}{values.get(place, '')}")
     return lines
 
 
@@ -195,9 +197,9 @@ def excerpt(text: str) -> str:
 
 def _place(content: Any, error: Mapping[str, Any]) -> list[str]:
     """Return the key's path, without the parts that pydantic adds to name members of a union."""
-    *above, last = error["loc"] or ("",)
+    *parents, last = error["loc"] or ("",)
     parts = []
-    for part in above:
+    for part in parents:
         if _has(content, part):
             parts.append(str(part))
             content = content[part]
@@ -216,8 +218,8 @@ def _what_is_wrong(error: Mapping[str, Any], key: str, model: type[BaseModel]) -
     if error["type"] == "extra_forbidden":
         allowed = _allowed_keys(model, [str(part) for part in error["loc"][:-1]])
         last = str(error["loc"][-1])
-        near = difflib.get_close_matches(last, allowed, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(allowed)}"
+        matches = difflib.get_close_matches(last, allowed, n=1, cutoff=0.5)
+        hint = f"did you mean {matches[0]!r}?" if matches else f"allowed: {', '.join(allowed)}"
         if RENAMED.get(last) in allowed:
             hint = f"it is called {RENAMED[last]!r} now"
         return f"unknown key {excerpt(repr(key))}; {hint}"
@@ -231,15 +233,15 @@ def _allowed_keys(model: type[BaseModel], path: Sequence[str]) -> list[str]:
     """Return the field names of the section at `path`; unions and defaults are looked through."""
     sections: list[type[BaseModel]] = [model]
     for part in path:
-        found: list[type[BaseModel]] = []
+        subsections: list[type[BaseModel]] = []
         for section in sections:
             if part in section.model_fields:
-                found += _models_in(section.model_fields[part].annotation)
+                subsections += _models_in(section.model_fields[part].annotation)
             elif "kind" in section.model_fields and part in get_args(
                 section.model_fields["kind"].annotation
             ):
-                found.append(section)
-        sections = found
+                subsections.append(section)
+        sections = subsections
     return sorted({name for section in sections for name in section.model_fields})
 
 

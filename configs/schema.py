@@ -24,14 +24,14 @@ class Section(BaseModel):
     def _check_numbers(cls, value: Any) -> Any:
         todo = [value]
         while todo:
-            one = todo.pop()
-            if isinstance(one, dict):
-                todo += one.values()
-            elif isinstance(one, list):
-                todo += one
-            elif isinstance(one, int) and abs(one) >= 2**63:
+            item = todo.pop()
+            if isinstance(item, dict):
+                todo += item.values()
+            elif isinstance(item, list):
+                todo += item
+            elif isinstance(item, int) and abs(item) >= 2**63:
                 raise ValueError("numbers have to be under 2^63")
-            elif isinstance(one, float) and not math.isfinite(one):
+            elif isinstance(item, float) and not math.isfinite(item):
                 raise ValueError("numbers have to be finite")
         return value
 

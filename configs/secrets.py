@@ -125,16 +125,16 @@ def resolve(text: str) -> str:
     return PLACEHOLDER.sub(value, text)
 
 
-def note(given: Any) -> None:
+def note(content: Any) -> None:
     """Remember the secrets in the URLs and settings that a user gave, in any JSON value.
 
     Libraries quote them in pieces, without the context by which `mask` would find them.
     """
-    for text in _strings(given):
+    for text in _strings(content):
         for start, end, _ in _placed(text):
             _remember(text[start:end])
-        if whole := re.fullmatch(rf"(?s)(?:.*::)?({_SCHEME})([^/:]*):(.+)@[^@]*", text):
-            scheme, user, password = whole.groups()
+        if match := re.fullmatch(rf"(?s)(?:.*::)?({_SCHEME})([^/:]*):(.+)@[^@]*", text):
+            scheme, user, password = match.groups()
             if PORT.match(password) and scheme[:-3] not in NO_PORTS:
                 continue
             if NOTHING.fullmatch(password):
@@ -149,13 +149,13 @@ def note(given: Any) -> None:
 
 def mask(text: str) -> str:
     """Return the text with each secret replaced, by `***` or by its placeholder if it has one."""
-    spans = sorted([*_literal(text), *_placed(text)], key=lambda one: (one[0], -one[1]))
-    parts, at = [], 0
-    for start, end, shown in spans:
-        if start >= at:
-            parts += [text[at:start], shown]
-        at = max(at, end)
-    return "".join([*parts, text[at:]])
+    spans = sorted([*_literal(text), *_placed(text)], key=lambda span: (span[0], -span[1]))
+    parts, position = [], 0
+    for start, end, replacement in spans:
+        if start >= position:
+            parts += [text[position:start], replacement]
+        position = max(position, end)
+    return "".join([*parts, text[position:]])
 
 
 def concealed(override: str) -> str:
@@ -182,7 +182,7 @@ def masked(value: Any) -> Any:
             key: HIDDEN if _names_secret(key) and _is_value(inner) else masked(inner)
             for key, inner in value.items()
         }
-    return [masked(one) for one in value] if isinstance(value, list | tuple) else value
+    return [masked(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def mask_exception(problem: BaseException) -> None:
@@ -190,18 +190,18 @@ def mask_exception(problem: BaseException) -> None:
     seen: set[int] = set()
     todo: list[BaseException | None] = [problem]
     while todo:
-        one = todo.pop()
-        if one is None or id(one) in seen:
+        exception = todo.pop()
+        if exception is None or id(exception) in seen:
             continue
-        seen.add(id(one))
-        todo += [one.__cause__, one.__context__]
-        if mask(str(one)) == str(one) and mask(repr(one)) == repr(one):
+        seen.add(id(exception))
+        todo += [exception.__cause__, exception.__context__]
+        if mask(str(exception)) == str(exception) and mask(repr(exception)) == repr(exception):
             continue
-        one.args = tuple(masked(list(one.args)))
-        named = ("filename", "filename2", "strerror") if isinstance(one, OSError) else ()
-        for name in (*named, *vars(one)):
-            if isinstance(text := getattr(one, name, None), str):
-                setattr(one, name, mask(text))
+        exception.args = tuple(masked(list(exception.args)))
+        attributes = ("filename", "filename2", "strerror") if isinstance(exception, OSError) else ()
+        for name in (*attributes, *vars(exception)):
+            if isinstance(text := getattr(exception, name, None), str):
+                setattr(exception, name, mask(text))
 
 
 def masking(call: Callable[P, R]) -> Callable[P, R]:
@@ -222,20 +222,22 @@ def guard() -> None:
     """Mask all logs, warnings and uncaught exceptions of this process."""
     if getattr(logging.getLogRecordFactory(), "masks", False):
         return
-    make, show = logging.getLogRecordFactory(), warnings.formatwarning
+    make_record, format_warning = logging.getLogRecordFactory(), warnings.formatwarning
 
     def record(*args: Any, **kwargs: Any) -> logging.LogRecord:
-        made = make(*args, **kwargs)
-        if type(made) is logging.LogRecord:
-            made.__class__ = MaskedRecord
-        if isinstance(made.exc_info, tuple) and made.exc_info[1] is not None:
+        log_record = make_record(*args, **kwargs)
+        if type(log_record) is logging.LogRecord:
+            log_record.__class__ = MaskedRecord
+        if isinstance(log_record.exc_info, tuple) and log_record.exc_info[1] is not None:
             # A formatter uses this text if it is set.
-            made.exc_text = mask("".join(traceback.format_exception(made.exc_info[1])).rstrip())
-        return made
+            log_record.exc_text = mask(
+                "".join(traceback.format_exception(log_record.exc_info[1])).rstrip()
+            )
+        return log_record
 
     record.masks = True  # type: ignore[attr-defined]
     logging.setLogRecordFactory(record)
-    warnings.formatwarning = lambda *args, **kwargs: mask(show(*args, **kwargs))
+    warnings.formatwarning = lambda *args, **kwargs: mask(format_warning(*args, **kwargs))
     sys.excepthook = _die
 
 
@@ -244,8 +246,8 @@ class MaskedRecord(logging.LogRecord):
         return mask(super().getMessage())
 
 
-def _die(kind: type[BaseException], problem: BaseException, where: TracebackType | None) -> None:
-    sys.stderr.write(mask("".join(traceback.format_exception(kind, problem, where))))
+def _die(kind: type[BaseException], problem: BaseException, trace: TracebackType | None) -> None:
+    sys.stderr.write(mask("".join(traceback.format_exception(kind, problem, trace))))
 
 
 # --- finding them ---------------------------------------------------------------------------------
@@ -264,44 +266,44 @@ def _placed(text: str) -> Iterator[Span]:
             yield start, start + end, HIDDEN
     for pattern in PLACES:
         for match in pattern.finditer(text):
-            name = next(name for name, found in match.groupdict().items() if found and name != "q")
+            name = next(name for name, value in match.groupdict().items() if value and name != "q")
             if not NOTHING.fullmatch(match[name].strip()):
                 yield *match.span(name), HIDDEN
 
 
 def _literal(text: str) -> Iterator[Span]:
     """Yield the known secrets, in any context."""
-    for secret, shown in (_of_environment() | _known).items():
+    for secret, replacement in (_of_environment() | _known).items():
         start = text.find(secret)
         while start >= 0:
-            yield start, start + len(secret), shown
+            yield start, start + len(secret), replacement
             start = text.find(secret, start + 1)
 
 
 def _of_environment() -> dict[str, str]:
-    found = dict[str, str]()
+    replacements = dict[str, str]()
     for name, value in os.environ.items():
         if len(value) >= MIN_VARIABLE and VARIABLE.fullmatch(name):
-            found |= dict.fromkeys(_written(value), f"${{env:{name}}}")
+            replacements |= dict.fromkeys(_written(value), f"${{env:{name}}}")
         elif "://" in value and "@" in value:
             for start, end, _ in _placed(value):
                 if end - start >= MIN_VARIABLE:
-                    found |= dict.fromkeys(_written(value[start:end]), HIDDEN)
-    return found
+                    replacements |= dict.fromkeys(_written(value[start:end]), HIDDEN)
+    return replacements
 
 
-def _remember(secret: str, shown: str = HIDDEN) -> None:
+def _remember(secret: str, replacement: str = HIDDEN) -> None:
     if len(secret) >= MIN_KNOWN and not PLACEHOLDER.search(secret):
         for text in _written(secret):
-            _known.setdefault(text, shown)
+            _known.setdefault(text, replacement)
 
 
 def _written(secret: str) -> set[str]:
     """Return the forms in which a secret is written: percent-encoded, as JSON, as a Python repr."""
     plain = unquote(secret)
-    ways = {secret, plain, quote(plain), quote(plain, safe="")}
-    ways |= {json.dumps(way)[1:-1] for way in ways} | {repr(way)[1:-1] for way in ways}
-    return {way for way in ways if len(way) >= MIN_KNOWN}
+    forms = {secret, plain, quote(plain), quote(plain, safe="")}
+    forms |= {json.dumps(form)[1:-1] for form in forms} | {repr(form)[1:-1] for form in forms}
+    return {form for form in forms if len(form) >= MIN_KNOWN}
 
 
 def _strings(value: Any) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Draws the guide's pictures from what the guide's own code computes: `make pictures`."""
+"""Draw the pictures of transformers.md from what its own code computes: `make pictures`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GUIDE = Path(__file__).parent / "transformers.md"
 
 
 def said() -> dict[str, Any]:
-    """The names that the guide's first four chapters leave behind."""
+    """Run the code of the guide's first four sections and return the names it defines."""
     text = GUIDE.read_text(encoding="utf-8").partition("\n## 5.")[0]
     names: dict[str, Any] = {}
     for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):

@@ -17,17 +17,17 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO
 
 from headrace.configs import secrets
 from headrace.configs.errors import UserError, is_wrong_name
+from headrace.flows.arguments import parser
 from headrace.serving.errors import ServingError
 
 if TYPE_CHECKING:
     from headrace.serving.jobs.report import Report
 
 os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # read when huggingface_hub is imported
-ABOUT = "Fine-tune text models on a schedule and score a lot of text cheaply."
 DONE, FAILED, WRONG_USAGE, REFUSED, REJECTED = range(5)
 LOGGER = "headrace"
 CHATTY = ("huggingface_hub", "datasets")
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def call(argv: Sequence[str] | None = None) -> tuple[int, Any]:
     """Run one command line, print its result, and return the exit code with the --json object."""
     secrets.note(sys.argv[1:] if argv is None else list(argv))
-    arguments = parser().parse_args(argv)
+    arguments = parser(COMMANDS).parse_args(argv)
     _log_to_stderr(logging.DEBUG if arguments.debug else logging.INFO)
     try:
         code, value, text = arguments.run(arguments)
@@ -93,15 +93,6 @@ def _log_to_stderr(level: int) -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def _silence_prefect(*, unless: bool) -> None:
-    """Stop Prefect from printing each failure with its traceback.
-
-    We print one line instead, and the API still gets the whole traceback.
-    """
-    if not unless:
-        logging.getLogger("prefect").propagate = False
-
-
 # --- commands -------------------------------------------------------------------------------------
 
 
@@ -137,33 +128,15 @@ def check(arguments: argparse.Namespace) -> Result:
 
 
 def train(arguments: argparse.Namespace) -> Result:
-    from headrace.configs.load import load
-    from headrace.flows.prefect_server import prefect_api
+    from headrace.flows import run
 
-    load(arguments.recipe, arguments.overrides)  # reports a typo before anything starts
-    with prefect_api(verbose=arguments.debug):
-        from headrace.flows import summary
-        from headrace.flows.training import training
+    outcome = run.train(arguments.recipe, *arguments.overrides, verbose=arguments.debug)
+    from headrace.flows import summary
 
-        _silence_prefect(unless=arguments.debug)
-        recipe = str(Path(arguments.recipe).resolve())
-        # Prefect stores the parameters of a flow run.
-        overrides = [secrets.concealed(one) for one in arguments.overrides]
-        outcome = cast(summary.Outcome, training(recipe, overrides))
     value = dataclasses.asdict(outcome)
     return (DONE if outcome.promoted else REFUSED), value, summary.text(outcome)
 
 
-JOBS_OWN = (
-    "source",
-    "on_progress",
-    "model_version",
-    "text_column",
-    "token_budget",
-    "workers",
-    "threads",
-)
-"""Arguments of a job that --option may not set, like those of the command line itself."""
 OPTIONS = (
     "device", "engine", "format", "partition_by", "chunk_rows", "retry_rejected", "max_rejected",
     "tune", "probabilities", "max_row_bytes", "csv_safe",
@@ -172,6 +145,7 @@ OPTIONS = (
 
 def score(arguments: argparse.Namespace) -> Result:
     from headrace.flows import due
+    from headrace.serving.jobs.spec import FIELDS
     from headrace.tasks.scoring.score import PAGE
 
     arguments.output = due.today(arguments.output)
@@ -180,8 +154,8 @@ def score(arguments: argparse.Namespace) -> Result:
         from headrace.configs.load import values_of
 
         asked = values_of(arguments.option)
-        for name in asked.keys() & {*vars(arguments), *JOBS_OWN}:
-            raise UserError(f"--option {name}: not of the model, but of the job")
+        for name in asked.keys() & {*vars(arguments), *FIELDS, "source", "on_progress"}:
+            raise UserError(f"--option {name} is a job setting; use its own flag")
         options |= asked
     given = {
         "model": arguments.model,
@@ -194,7 +168,7 @@ def score(arguments: argparse.Namespace) -> Result:
     }
     # Importing Prefect takes seconds: only if its API is set, to show the run there.
     in_prefect = "PREFECT_API_URL" in os.environ
-    report = _scored_as_flow(given, arguments) if in_prefect else _scored(**given)
+    report = _scored_as_flow(given, arguments) if in_prefect else _scored(given)
     code = REJECTED if report.too_many_rejected else DONE
     page = f"{arguments.output.rstrip('/')}/{PAGE}"
     for problem in report.unreadable.values():
@@ -203,24 +177,24 @@ def score(arguments: argparse.Namespace) -> Result:
     return code, {**report.to_dict(), "page": page}, f"{report.text()}\n{page}"
 
 
-def _scored(options: dict[str, Any], **given: Any) -> Report:
-    from headrace.flows import progress
-    from headrace.tasks.scoring.score import score as run
+def _scored(given: dict[str, Any]) -> Report:
+    from headrace.flows import run
 
-    with progress.of_scoring() as on_progress:
-        return run(**given, **options, on_progress=on_progress)
+    options = given.pop("options")
+    return run.score(**given, **options)
 
 
 def _scored_as_flow(given: dict[str, Any], arguments: argparse.Namespace) -> Report:
     from headrace.flows.prefect_server import prefect_api
 
     with prefect_api(verbose=arguments.debug):
+        from headrace.flows.run import silence_prefect
         from headrace.flows.scoring import LEFT_OUT, scoring
         from headrace.serving.jobs.report import Report
         from headrace.serving.jobs.storage import open_output
         from headrace.serving.jobs.storage.base import REPORT
 
-        _silence_prefect(unless=arguments.debug)
+        silence_prefect(unless=arguments.debug)
         state = scoring(**given, return_state=True)
         if state.is_failed() and LEFT_OUT not in str(state.message):
             state.result()  # raises the error
@@ -273,167 +247,19 @@ def report(arguments: argparse.Namespace) -> Result:
     return DONE, {"report": str(page)}, str(page)
 
 
-# --- arguments ------------------------------------------------------------------------------------
+def completion(arguments: argparse.Namespace) -> Result:
+    import shtab
+
+    script = shtab.complete(parser(COMMANDS), arguments.shell)
+    return DONE, {"script": script}, script
 
 
-class Once(argparse.Action):
-    """Action that refuses an option given twice; argparse would silently keep the last value."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,
-    ) -> None:
-        given = vars(namespace).setdefault("given_options", set())
-        if option_string and self.dest in given:
-            parser.error(f"{option_string} may be given once")
-        given.add(self.dest)
-        setattr(namespace, self.dest, values)
-
-
-class Parser(argparse.ArgumentParser):
-    def __init__(self, **how: Any) -> None:
-        super().__init__(**how)
-        self.register("action", None, Once)
-
-    def error(self, message: str) -> NoReturn:
-        super().error(secrets.mask(message))
-
-
-def parser() -> argparse.ArgumentParser:
-    top = Parser(prog="headrace", description=ABOUT)
-    commands = top.add_subparsers(required=True, metavar="COMMAND")
-
-    def command(run: Callable[[argparse.Namespace], Result], about: str) -> Any:
-        one = commands.add_parser(run.__name__, help=about, description=about)
-        one.set_defaults(run=run)
-        one.add_argument("--json", action="store_true", help="print one JSON object")
-        one.add_argument("--debug", action="store_true", help="show tracebacks and detail")
-        return one
-
-    one = command(init, "look at a table and write a recipe for it")
-    one.add_argument("table", metavar="TABLE", help="CSV, JSON lines or Parquet")
-    one.add_argument("--text", metavar="COL", help="the column of texts; guessed by default")
-    one.add_argument("--label", metavar="COL", help="the column of labels; guessed by default")
-    one.add_argument("--test", metavar="TABLE", help="a table of test rows")
-    one.add_argument("--name", help="the model's name; by default the table's")
-    one.add_argument(
-        "-o", "--output", metavar="RECIPE", help="where to write it; by default NAME.yaml"
+COMMANDS: dict[str, Callable[[argparse.Namespace], Result]] = {
+    command.__name__: command
+    for command in (
+        init, check, train, bench, score, report, history, promote, rollback, completion,
     )
-
-    for run, about in (
-        (check, "check a recipe and its data, without training"),
-        (train, "run the whole pipeline to a registered version and a decision"),
-    ):
-        one = command(run, about)
-        one.add_argument("recipe", metavar="RECIPE", help="a YAML file")
-        one.add_argument(
-            "overrides",
-            metavar="section.key=value",
-            nargs="*",
-            default=[],
-            help="values to change, if any",
-        )
-
-    def model_and_input(one: Any) -> None:
-        one.add_argument(
-            "model",
-            metavar="MODEL",
-            help="NAME (its champion), models:/NAME@ALIAS, models:/NAME/3, a run id or a folder",
-        )
-        one.add_argument(
-            "input",
-            metavar="INPUT",
-            nargs="+",
-            help="files, folders, globs or s3:// URLs: CSV, JSON lines, Parquet, Arrow",
-        )
-        one.add_argument(
-            "--text", metavar="COL", help="the column of texts; by default as it was in training"
-        )
-        one.add_argument("--device", choices=["auto", "cpu", "cuda", "tensorrt"], default="auto")
-
-    model_and_input(command(bench, "how fast each variant of a model runs on this machine"))
-    one = command(score, "score a table into a folder of parts")
-    model_and_input(one)
-    one.add_argument(
-        "output", metavar="OUTPUT", help="a folder or URL; {date}: today; run again to resume"
-    )
-    one.add_argument(
-        "--tune", action="store_true", help="measure first how the model runs fastest here"
-    )
-    one.add_argument(
-        "--keep",
-        metavar="COL",
-        default=[],
-        action="append",
-        help="a column to carry along; may be given several times",
-    )
-    one.add_argument(
-        "--variant", metavar="V", help="fp32, fused, int8, fp16; by default the model's choice"
-    )
-    one.add_argument(
-        "--partition-by",
-        metavar="COL",
-        help="a folder for each value of a column of the output, such as label",
-    )
-    one.add_argument(
-        "--retry-rejected",
-        action="store_true",
-        help="of a finished job, score only the rows that had an error, from the mended input",
-    )
-    one.add_argument(
-        "--engine",
-        choices=["local", "ray"],
-        default="local",
-        help="ray: the cluster of RAY_ADDRESS",
-    )
-    one.add_argument("--format", choices=["parquet", "csv", "jsonl"], default="parquet")
-    one.add_argument(
-        "--probabilities", action="store_true", help="all probabilities, in the order of the labels"
-    )
-    one.add_argument(
-        "--option",
-        metavar="NAME=VALUE",
-        default=[],
-        action="append",
-        help="of the model's kind, such as temperature=0.8; may be given several times",
-    )
-    one.add_argument(
-        "--chunk-rows", type=int, metavar="N", help="rows per commit; by default the model's"
-    )
-    one.add_argument(
-        "--max-rejected",
-        type=float,
-        metavar="SHARE",
-        help="above it the exit code is 4; by default the model's",
-    )
-
-    one.add_argument(
-        "--max-row-bytes",
-        type=int,
-        metavar="N",
-        help="a longer row of the input is one with an error; by default the model's",
-    )
-    one.add_argument(
-        "--csv-safe",
-        action=argparse.BooleanOptionalAction,
-        help="with --format csv: mark cells that a spreadsheet would run; by default the model's",
-    )
-
-    command(history, "what happened to a model's aliases").add_argument("name", metavar="NAME")
-    one = command(promote, "make a version the champion")
-    one.add_argument("name", metavar="NAME")
-    one.add_argument("version", metavar="VERSION")
-    one.add_argument("--why", default="by hand", help="goes into the history")
-    one = command(rollback, "make the previous champion champion again")
-    one.add_argument("name", metavar="NAME")
-    one.add_argument("--why", default="by hand", help="goes into the history")
-    command(report, "open the report of a run").add_argument(
-        "run_or_model", metavar="RUN", help="a run id, NAME (its champion) or models:/NAME/3"
-    )
-    return top
+}  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -53,13 +53,13 @@ def write_held_out(recipe: Path, prepared: Path, table: Path, n_rows: int | None
     from headrace.configs.load import load
     from headrace.tasks import objectives
 
-    said, head = load(recipe), json.loads((prepared / "head.json").read_bytes())
-    objective = objectives.get(said.objective)
+    settings, head = load(recipe), json.loads((prepared / "head.json").read_bytes())
+    objective = objectives.get(settings.objective)
     table.parent.mkdir(exist_ok=True)
     aside = table.with_suffix(".tmp")
     with aside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow([said.data.columns.get("text", "text"), "expected"])
+        writer.writerow([settings.data.columns.get("text", "text"), "expected"])
         for row in islice(load_from_disk(str(prepared / "test")), n_rows):
             text, expected = row["text"], objective.decode_target(row["labels"], head)
             writer.writerow(objective.split_prompt(text) or [text, expected])
@@ -71,9 +71,9 @@ def some_rows(table: Path, output: Path) -> str:
     import pyarrow.parquet as pq
 
     with table.open(newline="", encoding="utf-8") as file:
-        given = [row[0] for row in islice(csv.reader(file), 1, SHOWN + 1)]
-    made = pq.read_table(output).column(2).to_pylist()  # after `row` and the kept column
-    pairs = zip(given, made, strict=False)
+        texts = [row[0] for row in islice(csv.reader(file), 1, SHOWN + 1)]
+    answers = pq.read_table(output).column(2).to_pylist()  # after `row` and the kept column
+    pairs = zip(texts, answers, strict=False)
     return "\n".join(
         f"  {excerpt(text, SHOWN_CHARS)}  →  {excerpt(str(answer), SHOWN_CHARS)}"
         for text, answer in pairs

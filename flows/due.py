@@ -39,8 +39,8 @@ def of_this_run(output: str) -> str:
     with get_client(sync_client=True) as client:
         run = client.read_flow_run(runtime.flow_run.root_flow_run_id)
         zone, source = zone_of(run, client)
-    due = run.expected_start_time or datetime.now().astimezone()
-    return _filled_in(output, due.astimezone(zone), source)
+    due_time = run.expected_start_time or datetime.now().astimezone()
+    return _filled_in(output, due_time.astimezone(zone), source)
 
 
 def zone_of(run: FlowRun, client: Any) -> tuple[tzinfo | None, str]:
@@ -52,18 +52,22 @@ def zone_of(run: FlowRun, client: Any) -> tuple[tzinfo | None, str]:
     if run.deployment_id is None:
         return None, "this machine's time zone"
     schedules = client.read_deployment_schedules(run.deployment_id)
-    mine = [one for one in schedules if run.created_by and one.id == run.created_by.id]
-    zones = {one.schedule.timezone or UNNAMED for one in mine or schedules}
+    creators = [
+        schedule for schedule in schedules if run.created_by and schedule.id == run.created_by.id
+    ]
+    zones = {schedule.schedule.timezone or UNNAMED for schedule in creators or schedules}
     if len(zones) == 1:
         (name,) = zones
-        return ZoneInfo(name), f"{name}, as the {'schedule' if mine else 'deployment'} has it"
-    why = f"the deployment has {', '.join(sorted(zones))}" if zones else "no schedule has another"
-    return None, f"this machine's time zone: {why}"
+        return ZoneInfo(name), f"{name}, as the {'schedule' if creators else 'deployment'} has it"
+    reason = (
+        f"the deployment has {', '.join(sorted(zones))}" if zones else "no schedule has another"
+    )
+    return None, f"this machine's time zone: {reason}"
 
 
-def _filled_in(output: str, due: datetime, source: str) -> str:
+def _filled_in(output: str, due_time: datetime, source: str) -> str:
     if DATE not in output:
         return output
-    day = f"{due:%Y-%m-%d}"
+    day = f"{due_time:%Y-%m-%d}"
     log.info("score: %s is %s, the day in %s", DATE, day, source)
     return output.replace(DATE, day)

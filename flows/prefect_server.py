@@ -112,7 +112,7 @@ def wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)
-    said = log.read_bytes()
-    print(mask(said[-2000:].decode(errors="replace")), file=sys.stderr)
-    why = supervised_process.last_words(said) or f"no answer in {START_TIMEOUT_S} s"
-    raise RuntimeError(f"the Prefect server did not start: {mask(why)}; its log: {log}")
+    output = log.read_bytes()
+    print(mask(output[-2000:].decode(errors="replace")), file=sys.stderr)
+    reason = supervised_process.last_words(output) or f"no answer in {START_TIMEOUT_S} s"
+    raise RuntimeError(f"the Prefect server did not start: {mask(reason)}; its log: {log}")

@@ -38,15 +38,15 @@ class Throttle:
 def bar(title: str, unit: str) -> Iterator[Callable[[int, int, str], None]]:
     """Yield `advance(done, total, note)`, which updates a bar or logs lines."""
     if not sys.stderr.isatty():
-        first: tuple[int, float] | None = None
+        start: tuple[int, float] | None = None
 
         def say(done: int, total: int, note: str) -> None:
-            nonlocal first
+            nonlocal start
             now = time.monotonic()
-            first = first or (done, now)  # loading, or an earlier run, came before
-            made, seconds = done - first[0], now - first[1]
-            left = timedelta(seconds=round(seconds * (total - done) / max(made, 1)))
-            ending = f", {left} left" if made and done < total else ""
+            start = start or (done, now)  # loading, or an earlier run, came before
+            n_done, seconds = done - start[0], now - start[1]
+            time_left = timedelta(seconds=round(seconds * (total - done) / max(n_done, 1)))
+            ending = f", {time_left} left" if n_done and done < total else ""
             log.info("%s: %s of %s %s, %s%s", title, f"{done:,}", f"{total:,}", unit, note, ending)
 
         yield Throttle(say, LINE_EVERY_S)
@@ -59,9 +59,9 @@ def bar(title: str, unit: str) -> Iterator[Callable[[int, int, str], None]]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
-        task = shown.add_task(title, total=None, note="")
-        yield lambda done, total, note: shown.update(task, completed=done, total=total, note=note)
+    with Progress(*columns, console=Console(stderr=True), transient=True) as display:
+        task = display.add_task(title, total=None, note="")
+        yield lambda done, total, note: display.update(task, completed=done, total=total, note=note)
 
 
 class PrefectArtifact:
@@ -83,8 +83,8 @@ class PrefectArtifact:
         if self._id:
             update_progress_artifact(artifact_id=self._id, progress=percent)
         else:
-            made = create_progress_artifact(progress=percent, description=self._description)
-            self._id = made if isinstance(made, UUID) else UUID(str(made))
+            artifact_id = create_progress_artifact(progress=percent, description=self._description)
+            self._id = artifact_id if isinstance(artifact_id, UUID) else UUID(str(artifact_id))
 
 
 @contextmanager
@@ -93,7 +93,7 @@ def of_training(run_id: str) -> Iterator[Callable[[Event], None]]:
     from headrace.tasks.registry import tracking
 
     artifact = PrefectArtifact("Training")
-    latest: dict[str, str] = {}
+    notes: dict[str, str] = {}
     with bar("train", "steps") as advance:
 
         def on_event(event: Event) -> None:
@@ -110,10 +110,10 @@ def of_training(run_id: str) -> Iterator[Callable[[Event], None]]:
             if total := event.get("max_steps"):
                 # Keep the latest of each kind: a line that is throttled must not lose a validation.
                 if "validation" in event:
-                    latest["validation"] = f"validation {numbers_in_words(event['validation'])}"
+                    notes["validation"] = f"validation {numbers_in_words(event['validation'])}"
                 else:
-                    latest["loss"] = numbers_in_words({"loss": event["loss"]})
-                advance(event["step"], total, "; ".join(latest.values()))
+                    notes["loss"] = numbers_in_words({"loss": event["loss"]})
+                advance(event["step"], total, "; ".join(notes.values()))
                 artifact.paced(event["step"] / total)
 
         yield on_event
@@ -125,19 +125,19 @@ def numbers_in_words(numbers: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.3f}" for name, value in numbers.items())
 
 
-def scoring_note(now: dict[str, Any], seconds: float) -> str:
+def scoring_note(fields: dict[str, Any], seconds: float) -> str:
     """Format speed, padding, rejected rows, and the share of the time that each step takes."""
     notes = [
-        f"{now['rows_now'] / seconds:,.0f} rows/s",
-        f"{now['tokens'] / seconds:,.0f} tokens/s",
+        f"{fields['rows_now'] / seconds:,.0f} rows/s",
+        f"{fields['tokens'] / seconds:,.0f} tokens/s",
     ]
-    if now["padded_tokens"]:
-        notes.append(f"{1 - now['tokens'] / now['padded_tokens']:.0%} padding")
-    if now["errors"]:
-        notes.append(f"{now['errors']:,} rejected")
-    total = sum(now["steps_s"].values())
-    steps = sorted(now["steps_s"].items(), key=lambda one: -one[1])
-    shares = [f"{name} {took / total:.0%}" for name, took in steps if took > total / 100]
+    if fields["padded_tokens"]:
+        notes.append(f"{1 - fields['tokens'] / fields['padded_tokens']:.0%} padding")
+    if fields["errors"]:
+        notes.append(f"{fields['errors']:,} rejected")
+    total = sum(fields["steps_s"].values())
+    steps = sorted(fields["steps_s"].items(), key=lambda item: -item[1])
+    shares = [f"{name} {step_s / total:.0%}" for name, step_s in steps if step_s > total / 100]
     return "; ".join(", ".join(part) for part in (notes, shares) if part)
 
 
@@ -151,10 +151,12 @@ def of_scoring(*, to_prefect: bool = False) -> Iterator[Callable[[dict[str, Any]
     started = time.monotonic()
     with bar("score", "rows") as advance:
 
-        def on_progress(now: dict[str, Any]) -> None:
-            advance(now["rows"], now["n_rows"], scoring_note(now, time.monotonic() - started))
+        def on_progress(fields: dict[str, Any]) -> None:
+            advance(
+                fields["rows"], fields["n_rows"], scoring_note(fields, time.monotonic() - started)
+            )
             if artifact:
-                artifact.paced(now["rows"] / max(now["n_rows"], 1))
+                artifact.paced(fields["rows"] / max(fields["n_rows"], 1))
 
         yield on_progress
         if artifact:

@@ -16,8 +16,9 @@ from headrace.configs import secrets
 from headrace.configs.errors import is_wrong_name
 from headrace.flows import due, progress
 from headrace.serving.jobs import job
+from headrace.serving.jobs.spec import JobSpec
 from headrace.tasks.scoring import supervisor
-from headrace.tasks.scoring.score import arguments, reported, score
+from headrace.tasks.scoring.score import reported, score, spec_of
 
 LEFT_OUT = "input files were left out"
 
@@ -43,7 +44,7 @@ def scoring(
     Ends Completed, with the name `Rejected` if too many rows had an error; Failed if input files
     could not be read (the others are scored).
     """
-    given = {
+    settings = {
         "model": model,
         "source": source,
         "output": due.of_this_run(output),
@@ -53,8 +54,8 @@ def scoring(
         **(options or {}),
     }
     # Rejected rows are few: one process does them.
-    alone = fan_out == 1 or given.get("retry_rejected")
-    report = run_job(given) if alone else run_shares(given, fan_out)
+    alone = fan_out == 1 or settings.get("retry_rejected")
+    report = run_job(settings) if alone else run_shares(settings, fan_out)
     create_table_artifact(
         key="scoring-job",
         table=[{"what": key, "value": secrets.mask(str(value))} for key, value in report.items()],
@@ -86,27 +87,27 @@ RETRIED: dict[str, Any] = {
 
 @task(name="score", **RETRIED)
 @secrets.masking
-def run_job(given: dict[str, Any]) -> dict[str, Any]:
+def run_job(settings: dict[str, Any]) -> dict[str, Any]:
     with progress.of_scoring(to_prefect=True) as on_progress:
-        return score(**given, on_progress=on_progress).to_dict()
+        return score(**settings, on_progress=on_progress).to_dict()
 
 
 @task(name="score chunks", **RETRIED)
 @secrets.masking
-def run_share(given: dict[str, Any], chunks: Sequence[int]) -> None:
-    supervisor.work(given, chunks)
+def run_share(spec: JobSpec, chunks: Sequence[int]) -> None:
+    supervisor.work(spec, chunks)
 
 
-def run_shares(given: dict[str, Any], fan_out: int) -> dict[str, Any]:
+def run_shares(settings: dict[str, Any], fan_out: int) -> dict[str, Any]:
     """Run the job in `fan_out` shares; this process plans it and holds the output's lock."""
-    planned = arguments(**given)
-    with job.begun(**planned) as begun:
+    spec = spec_of(**settings)
+    with job.begun(spec) as begun:
         missing = begun.to_share()
         ends = [len(missing) * i // fan_out for i in range(fan_out + 1)]
         shares = [missing[start:end] for start, end in pairwise(ends)]
-        runs = [run_share.submit(planned, chunks) for chunks in shares if chunks]
+        runs = [run_share.submit(spec, chunks) for chunks in shares if chunks]
         wait(runs)
         for run in runs:
             run.result()
         begun.done = begun.out.all_committed(begun.plan.n_chunks)
-        return reported(planned, begun.finish().to_dict()).to_dict()
+        return reported(spec, begun.finish().to_dict()).to_dict()

@@ -42,8 +42,8 @@ class Outcome:
     stages: list[dict[str, Any]]
 
 
-def outcome(recipe: Recipe, made: Sequence[Artifact], registered: Registered) -> Outcome:
-    by_stage = {artifact.stage: artifact for artifact in made}
+def outcome(recipe: Recipe, artifacts: Sequence[Artifact], registered: Registered) -> Outcome:
+    by_stage = {artifact.stage: artifact for artifact in artifacts}
     decision = by_stage["decide"].facts
     evaluation = by_stage["evaluate"].facts
     return Outcome(
@@ -64,13 +64,13 @@ def outcome(recipe: Recipe, made: Sequence[Artifact], registered: Registered) ->
         run_id=registered.run_id,
         stages=[
             {
-                "stage": one.stage,
-                "digest": one.digest,
-                "cached": one.cached,
-                "seconds": one.seconds,
-                "folder": str(one.path),
+                "stage": artifact.stage,
+                "digest": artifact.digest,
+                "cached": artifact.cached,
+                "seconds": artifact.seconds,
+                "folder": str(artifact.path),
             }
-            for one in made
+            for artifact in artifacts
         ]
         + [{"stage": "register", "cached": registered.cached}],
     )
@@ -81,12 +81,12 @@ def outcome(recipe: Recipe, made: Sequence[Artifact], registered: Registered) ->
 
 def line(stage: str, result: Any) -> str:
     """Format `train     1 min 23 s   validation accuracy 0.745 at step 294 ...`, or `cached`."""
-    took = "cached" if result.cached else duration(result.seconds)
-    return f"{stage:<9} {took:>9}   {LINES[stage](result)}"
+    time_text = "cached" if result.cached else duration(result.seconds)
+    return f"{stage:<9} {time_text:>9}   {LINES[stage](result)}"
 
 
-def _prepared(made: Artifact) -> str:
-    rows, facts = made.facts["rows"], made.facts
+def _prepared(artifact: Artifact) -> str:
+    rows, facts = artifact.facts["rows"], artifact.facts
     rejected = ", ".join(f"{n:,} {reason}" for reason, n in facts["rejected"].items())
     duplicates = sum(facts["duplicates"].values())
     return (
@@ -96,8 +96,8 @@ def _prepared(made: Artifact) -> str:
     )
 
 
-def _trained(made: Artifact) -> str:
-    facts, best = made.facts, made.facts["best"]
+def _trained(artifact: Artifact) -> str:
+    facts, best = artifact.facts, artifact.facts["best"]
     return (
         f"validation {best['metric']} {best['value']:.3f} at step {best['step']} of "
         f"{facts['steps']}, {facts['precision']} on {facts['device']}, "
@@ -105,34 +105,34 @@ def _trained(made: Artifact) -> str:
     )
 
 
-def _exported(made: Artifact) -> str:
-    shown = [
+def _exported(artifact: Artifact) -> str:
+    variants = [
         f"{v['name']} {v['tokens_per_second']:,.0f} tokens/s"
         if v["status"] == "kept"
         else f"{v['name']} refused"
-        for v in made.facts["variants"]
+        for v in artifact.facts["variants"]
     ]
-    return f"{', '.join(shown)}; default {made.facts['default']}"
+    return f"{', '.join(variants)}; default {artifact.facts['default']}"
 
 
-def _evaluated(made: Artifact) -> str:
-    facts = made.facts
+def _evaluated(artifact: Artifact) -> str:
+    facts = artifact.facts
     return f"test {facts['metric']} {interval(facts)}"
 
 
-def _decided(made: Artifact) -> str:
-    return str(made.facts["summary"])
+def _decided(artifact: Artifact) -> str:
+    return str(artifact.facts["summary"])
 
 
-def _reported(made: Artifact) -> str:
-    return str(made.path / "report.html")
+def _reported(artifact: Artifact) -> str:
+    return str(artifact.path / "report.html")
 
 
-def _registered(made: Registered | Overtaken) -> str:
-    if isinstance(made, Overtaken):
-        now = f"version {made.champion}" if made.champion else "gone"
-        return f"the champion of {made.name} is {now} now: deciding again"
-    return f"{made.name} version {made.version}"
+def _registered(registration: Registered | Overtaken) -> str:
+    if isinstance(registration, Overtaken):
+        champion = f"version {registration.champion}" if registration.champion else "gone"
+        return f"the champion of {registration.name} is {champion} now: deciding again"
+    return f"{registration.name} version {registration.version}"
 
 
 LINES: Mapping[str, Callable[[Any], str]] = {
@@ -153,9 +153,9 @@ def of_check(recipe: Recipe, prepared: Artifact) -> list[str]:
     """Format what `headrace check` adds: the baseline to beat, and the number of training steps."""
     lines = []
     baseline = prepared.facts["baseline"] or {}
-    for name, of in baseline.items():
-        if isinstance(of, dict):
-            lines.append(f"  TF-IDF baseline {name} {interval(of)}")
+    for name, estimate in baseline.items():
+        if isinstance(estimate, dict):
+            lines.append(f"  TF-IDF baseline {name} {interval(estimate)}")
     train = recipe.train
     size, unit = size_of_step(recipe)
     steps = math.ceil(_n_trained_on(recipe, prepared) / size) * train.epochs
@@ -190,16 +190,16 @@ def verdict(outcome: Outcome) -> str:
     return f"refused; {'the champion stays' if outcome.had_champion else 'there is no champion'}"
 
 
-def interval(of: Mapping[str, float]) -> str:
+def interval(estimate: Mapping[str, float]) -> str:
     """Format `0.745 (0.716 to 0.773)`."""
-    return f"{of['value']:.3f} ({of['low']:.3f} to {of['high']:.3f})"
+    return f"{estimate['value']:.3f} ({estimate['low']:.3f} to {estimate['high']:.3f})"
 
 
-def winner(over_baseline: Mapping[str, float]) -> str:
+def winner(gain: Mapping[str, float]) -> str:
     """Say which is better, the model or a bag of words; loudly if it is the bag of words."""
-    if over_baseline["high"] < 0:
+    if gain["high"] < 0:
         return "TF-IDF WINS: a bag of words does better on these rows"
-    if over_baseline["low"] > 0:
+    if gain["low"] > 0:
         return "the model wins"
     return "neither is shown to be better"
 
@@ -212,10 +212,10 @@ def duration(seconds: float) -> str:
 
 def text(outcome: Outcome) -> str:
     """Format the result of a run, on one screen."""
-    measured = outcome.metrics[outcome.metric]
+    estimate = outcome.metrics[outcome.metric]
     lines = [
         f"{outcome.name} version {outcome.version}",
-        f"  {outcome.metric:<10} {interval(measured)}",
+        f"  {outcome.metric:<10} {interval(estimate)}",
     ]
     if outcome.baseline and outcome.metric in outcome.baseline:
         lines.append(f"  {'TF-IDF':<10} {interval(outcome.baseline[outcome.metric])}")
@@ -223,15 +223,15 @@ def text(outcome: Outcome) -> str:
         gain = outcome.baseline_difference
         lines.append(f"  {'over it':<10} {interval(gain)}: {winner(gain)}")
     for variant in outcome.variants:
-        chosen = "  ← default" if variant["name"] == outcome.default_variant else ""
+        marker = "  ← default" if variant["name"] == outcome.default_variant else ""
         if variant["status"] == "kept":
-            told = (
+            note = (
                 f"{variant['tokens_per_second']:>8,.0f} tokens/s, agrees with PyTorch on "
                 f"{variant['agreement']:.1%} of {variant.get('agreement_of', 'rows')}"
             )
         else:
-            told = f"refused: {variant['reason']}"
-        lines.append(f"  {variant['name']:<10} {told}{chosen}")
+            note = f"refused: {variant['reason']}"
+        lines.append(f"  {variant['name']:<10} {note}{marker}")
     lines.append(f"  {verdict(outcome)}")
     lines += [f"    {reason}" for reason in outcome.reasons]
     lines.append(f"  report     {outcome.report}")

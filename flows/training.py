@@ -88,12 +88,12 @@ def check_end(recipe: Recipe, prepared: Artifact) -> None:
     preflight.check(recipe, prepared)
     champion = versions.incumbent(recipe.name)
     if isinstance(champion, Unreadable):
-        needs = (
+        requirement = (
             ""
             if recipe.promote.min_value is not None
             else ", and promoted only with promote.min_value"
         )
-        log.warning("%s: the new model will be measured alone%s", champion.told, needs)
+        log.warning("%s: the new model will be measured alone%s", champion.told, requirement)
     elif champion is not None:
         check_comparable(recipe, prepared, champion)
 
@@ -153,8 +153,8 @@ def is_transient(problem: BaseException) -> bool:
 
     if isinstance(problem, MlflowException):
         return problem.error_code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")
-    lasting = isinstance(problem, FileNotFoundError) or is_wrong_name(problem)
-    return isinstance(problem, OSError) and not lasting
+    is_permanent = isinstance(problem, FileNotFoundError) or is_wrong_name(problem)
+    return isinstance(problem, OSError) and not is_permanent
 
 
 def pipeline_key(recipe: Recipe, prepared: Artifact) -> str:

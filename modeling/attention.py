@@ -33,8 +33,8 @@ def attention(
     """
     scores_bhls = q_bhld @ k_bhsd.transpose(-2, -1) / math.sqrt(k_bhsd.shape[-1])
     if mask is not None:
-        allowed = mask.dtype == torch.bool
-        scores_bhls = scores_bhls.masked_fill(~mask, -math.inf) if allowed else scores_bhls + mask
+        is_bool = mask.dtype == torch.bool
+        scores_bhls = scores_bhls.masked_fill(~mask, -math.inf) if is_bool else scores_bhls + mask
     blind_bhl1 = scores_bhls.isneginf().all(-1, keepdim=True)
     weights_bhls = scores_bhls.softmax(-1).masked_fill(blind_bhl1, 0)
     return weights_bhls @ v_bhsd, weights_bhls

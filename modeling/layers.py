@@ -178,8 +178,8 @@ class Layer(nn.Module):
         if cache is None:
             return self.cross_attention.keys_and_values(memory.x_bsw)
         if cache.is_updated.get(self.index):
-            kept = cache.cross_attention_cache.layers[self.index]
-            return kept.keys, kept.values
-        made = self.cross_attention.keys_and_values(memory.x_bsw)
+            layer = cache.cross_attention_cache.layers[self.index]
+            return layer.keys, layer.values
+        keys_and_values = self.cross_attention.keys_and_values(memory.x_bsw)
         cache.is_updated[self.index] = True
-        return cache.cross_attention_cache.update(*made, self.index)
+        return cache.cross_attention_cache.update(*keys_and_values, self.index)

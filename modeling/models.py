@@ -89,7 +89,7 @@ class _EncoderModel(_Model):
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
         output_attentions: bool = False,
-        **given: Any,
+        **options: Any,
     ) -> ModelOutput:
         maps: list[Tensor] | None = [] if output_attentions else None
         logits = self.classifier(self.dropout(self.classified(input_ids, attention_mask, maps)))
@@ -100,9 +100,9 @@ class _EncoderModel(_Model):
         """Return transformers' own loss, whose argument order differs between kinds of model."""
         raise NotImplementedError
 
-    def classified(self, *given: Any) -> Tensor:
+    def classified(self, *inputs: Any) -> Tensor:
         """Return the vectors to classify: one per token (b, l, w), or one per text (b, w)."""
-        x_blw: Tensor = self.encoder(*given)
+        x_blw: Tensor = self.encoder(*inputs)
         return x_blw
 
 
@@ -114,8 +114,8 @@ class EncoderForSequenceClassification(_EncoderModel):
     def loss(self, labels: Tensor, logits: Tensor) -> Tensor:
         return self.loss_function(labels, logits, self.config)
 
-    def classified(self, *given: Any) -> Tensor:
-        return super().classified(*given)[:, 0]
+    def classified(self, *inputs: Any) -> Tensor:
+        return super().classified(*inputs)[:, 0]
 
 
 class EncoderForTokenClassification(_EncoderModel):
@@ -158,7 +158,7 @@ class DecoderForCausalLM(_Model, GenerationMixin):  # type: ignore[misc]
         use_cache: bool | None = None,
         output_attentions: bool = False,
         logits_to_keep: int = 0,
-        **given: Any,
+        **options: Any,
     ) -> CausalLMOutputWithPast:
         """`labels` are the ids themselves; the loss shifts them to the next position."""
         if past_key_values is None and use_cache and labels is None:
@@ -168,7 +168,7 @@ class DecoderForCausalLM(_Model, GenerationMixin):  # type: ignore[misc]
         logits = self.lm_head(x_blw[:, -logits_to_keep:])
         loss = None
         if labels is not None:
-            loss = self.loss_function(logits, labels, vocab_size=self.config.vocab_size, **given)
+            loss = self.loss_function(logits, labels, vocab_size=self.config.vocab_size, **options)
         return CausalLMOutputWithPast(
             loss=loss, logits=logits, past_key_values=past_key_values, attentions=_tuple(maps)
         )
@@ -190,7 +190,7 @@ class _EncoderHalf(_Model):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         output_attentions: bool = False,
-        **given: Any,
+        **options: Any,
     ) -> BaseModelOutput:
         maps: list[Tensor] | None = [] if output_attentions else None
         x_bsw = self.stack(input_ids, attention_mask, maps)
@@ -245,7 +245,7 @@ class EncoderDecoderForSeq2SeqLM(_Model, GenerationMixin):  # type: ignore[misc]
         use_cache: bool | None = None,
         output_attentions: bool = False,
         num_items_in_batch: Tensor | int | None = None,
-        **given: Any,
+        **options: Any,
     ) -> Seq2SeqLMOutput:
         """`labels` are the ids of the target, with IGNORE_INDEX for padding.
 
@@ -260,10 +260,12 @@ class EncoderDecoderForSeq2SeqLM(_Model, GenerationMixin):  # type: ignore[misc]
                 DynamicCache(config=self.config), DynamicCache(config=self.config)
             )
         maps: list[Tensor] | None = [] if output_attentions else None
-        cross: list[Tensor] | None = [] if output_attentions else None
+        cross_maps: list[Tensor] | None = [] if output_attentions else None
         x_bsw = encoder_outputs[0]
         real_bs = x_bsw.new_ones(x_bsw.shape[:2]) if attention_mask is None else attention_mask
-        memory = Memory(x_bsw=x_bsw, mask=padding_mask(real_bs), cache=past_key_values, maps=cross)
+        memory = Memory(
+            x_bsw=x_bsw, mask=padding_mask(real_bs), cache=past_key_values, maps=cross_maps
+        )
         x_blw = self.decoder(
             decoder_input_ids,
             decoder_attention_mask,
@@ -286,7 +288,7 @@ class EncoderDecoderForSeq2SeqLM(_Model, GenerationMixin):  # type: ignore[misc]
             logits=logits,
             past_key_values=past_key_values,
             decoder_attentions=_tuple(maps),
-            cross_attentions=_tuple(cross),
+            cross_attentions=_tuple(cross_maps),
             encoder_last_hidden_state=x_bsw,
             encoder_attentions=getattr(encoder_outputs, "attentions", None),
         )

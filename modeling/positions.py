@@ -123,10 +123,10 @@ def slopes(n_heads: int) -> Tensor:
     above, as in the authors' code.
     """
     power = 2 ** int(math.log2(n_heads))
-    found = 2.0 ** (-8 / power * torch.arange(1, power + 1))
+    rates = 2.0 ** (-8 / power * torch.arange(1, power + 1))
     if power == n_heads:
-        return found
-    return torch.cat([found, slopes(2 * power)[::2][: n_heads - power]])
+        return rates
+    return torch.cat([rates, slopes(2 * power)[::2][: n_heads - power]])
 
 
 class Alibi(Positions):

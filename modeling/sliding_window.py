@@ -72,45 +72,45 @@ class LocalAttention:
     def _near(self, q_bhld: Tensor, k_bhld: Tensor, v_bhld: Tensor, dropout: float) -> Tensor:
         """Let each position attend to its neighborhood and to the global positions."""
         length, c = q_bhld.shape[2], self.reach.window
-        over = -length % c
-        at_bl, real_bl = (F.pad(one, (0, over)) for one in (self.at_bl, self.real_bl.bool()))
-        at_bkn, real_bkn = (torch.cat(_neighbours(one, c), 2) for one in (at_bl, real_bl))
-        k_parts, v_parts = (_neighbours(F.pad(one, (0, 0, 0, over)), c) for one in (k_bhld, v_bhld))
+        n_extra = -length % c
+        at_bl, real_bl = (F.pad(x, (0, n_extra)) for x in (self.at_bl, self.real_bl.bool()))
+        at_bkn, real_bkn = (torch.cat(_neighbours(x, c), 2) for x in (at_bl, real_bl))
+        k_parts, v_parts = (_neighbours(F.pad(x, (0, 0, 0, n_extra)), c) for x in (k_bhld, v_bhld))
         at_bqn = _blocks(at_bl, c)
         queries, keys = at_bqn[..., :, None], at_bkn[..., None, :]
-        seen = self.reach.allows(queries, keys) & real_bkn[..., None, :]
+        block_mask = self.reach.allows(queries, keys) & real_bkn[..., None, :]
         if self.reach.n_global:
             # Global keys are appended to the three blocks, and must not be counted twice.
-            seen = seen & (keys >= self.reach.n_global)
-            where_bg, real_bg = self._global_positions()
-            at_g = torch.arange(where_bg.shape[1], device=at_bl.device)
-            globally = self.reach.allows(queries, at_g) & real_bg[:, None, None, :]
-            seen = torch.cat([seen, globally], -1)
+            block_mask = block_mask & (keys >= self.reach.n_global)
+            indices_bg, real_bg = self._global_positions()
+            at_g = torch.arange(indices_bg.shape[1], device=at_bl.device)
+            global_mask = self.reach.allows(queries, at_g) & real_bg[:, None, None, :]
+            block_mask = torch.cat([block_mask, global_mask], -1)
             n_blocks = at_bqn.shape[1]
             for parts, x in ((k_parts, k_bhld), (v_parts, v_bhld)):
-                parts.append(_rows(x, where_bg)[:, :, None].expand(-1, -1, n_blocks, -1, -1))
+                parts.append(_rows(x, indices_bg)[:, :, None].expand(-1, -1, n_blocks, -1, -1))
             at_bkn = torch.cat([at_bkn, at_g.expand(*at_bkn.shape[:2], -1)], -1)
         bias = self.positions.bias(at_bqn.flatten(0, 1), at_bkn.flatten(0, 1))
-        mask = seen.flatten(0, 1)[:, None]
-        q_bhnqd = _blocks(F.pad(q_bhld, (0, 0, 0, over)), c)
+        mask = block_mask.flatten(0, 1)[:, None]
+        q_bhnqd = _blocks(F.pad(q_bhld, (0, 0, 0, n_extra)), c)
         k_bhnkd, v_bhnkd = (torch.cat(parts, 3) for parts in (k_parts, v_parts))
         q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (q_bhnqd, k_bhnkd, v_bhnkd))
-        barred = mask if bias is None else torch.where(mask, bias, -torch.inf)
-        found = fused_attention(q, k, v, barred, dropout=dropout)
-        blocks = found.view(len(q_bhld), -1, *found.shape[1:]).transpose(1, 2)
+        attn_mask = mask if bias is None else torch.where(mask, bias, -torch.inf)
+        output = fused_attention(q, k, v, attn_mask, dropout=dropout)
+        blocks = output.view(len(q_bhld), -1, *output.shape[1:]).transpose(1, 2)
         return blocks.flatten(2, 3)[:, :, :length]
 
     def _with_global_rows(
         self, x_bhld: Tensor, q_bhld: Tensor, k_bhld: Tensor, v_bhld: Tensor, dropout: float
     ) -> Tensor:
         """Let the global positions attend to all others: few rows, each as long as the text."""
-        where_bg, there_bg = self._global_positions()
-        at_bg = self.at_bl.gather(1, where_bg)
-        allowed = self.reach.allows(at_bg[:, :, None], self.at_bl[:, None, :])
-        mask = (allowed & self.real_bl.bool()[:, None, :])[:, None]
+        indices_bg, exists_bg = self._global_positions()
+        at_bg = self.at_bl.gather(1, indices_bg)
+        reach_mask = self.reach.allows(at_bg[:, :, None], self.at_bl[:, None, :])
+        mask = (reach_mask & self.real_bl.bool()[:, None, :])[:, None]
         bias = self.positions.bias(at_bg, self.at_bl)
         rows = fused_attention(
-            _rows(q_bhld, where_bg),
+            _rows(q_bhld, indices_bg),
             k_bhld,
             v_bhld,
             mask if bias is None else torch.where(mask, bias, -torch.inf),
@@ -118,8 +118,8 @@ class LocalAttention:
         )
         # Global positions that a short text lacks go to an extra position, which is cut off.
         length = x_bhld.shape[2]
-        into_bg = torch.where(there_bg, where_bg, length)
-        index = into_bg[:, None, :, None].expand(-1, rows.shape[1], -1, rows.shape[3])
+        targets_bg = torch.where(exists_bg, indices_bg, length)
+        index = targets_bg[:, None, :, None].expand(-1, rows.shape[1], -1, rows.shape[3])
         return F.pad(x_bhld, (0, 0, 0, 1)).scatter(2, index, rows)[:, :, :length]
 
     def _global_positions(self) -> tuple[Tensor, Tensor]:
@@ -127,14 +127,14 @@ class LocalAttention:
         length = self.at_bl.shape[1]
         first_b1 = self.real_bl.long().argmax(1, keepdim=True)
         steps = torch.arange(min(self.reach.n_global, length), device=self.at_bl.device)
-        where_bg = (first_b1 + steps).clamp(max=length - 1)
-        there = (first_b1 + steps < length) & self.real_bl.bool().gather(1, where_bg)
-        return where_bg, there
+        indices_bg = (first_b1 + steps).clamp(max=length - 1)
+        exists_bg = (first_b1 + steps < length) & self.real_bl.bool().gather(1, indices_bg)
+        return indices_bg, exists_bg
 
 
-def _rows(x_bhld: Tensor, where_bg: Tensor) -> Tensor:
+def _rows(x_bhld: Tensor, indices_bg: Tensor) -> Tensor:
     """Select positions of each row: (b, h, g, d)."""
-    index = where_bg[:, None, :, None].expand(-1, x_bhld.shape[1], -1, x_bhld.shape[3])
+    index = indices_bg[:, None, :, None].expand(-1, x_bhld.shape[1], -1, x_bhld.shape[3])
     return x_bhld.gather(2, index)
 
 
@@ -150,7 +150,7 @@ def _neighbours(x: Tensor, c: int) -> list[Tensor]:
     Each is cut like `_blocks`: (b, l) to (b, n, c), (b, h, l, d) to (b, h, n, c, d).
     """
     axis = 1 if x.ndim == 2 else 2
-    around = (c, c) if x.ndim == 2 else (0, 0, c, c)
-    blocks = _blocks(F.pad(x, around), c)
+    padding = (c, c) if x.ndim == 2 else (0, 0, c, c)
+    blocks = _blocks(F.pad(x, padding), c)
     n = blocks.shape[axis] - 2
     return [blocks.narrow(axis, step, n) for step in range(3)]

@@ -90,8 +90,8 @@ class Stack(nn.Module):
         at_bl = at_bs[:, -n_queries:]
         mask = padding_mask(real_bs)
         if self.reach is not None:
-            whole = n_queries == real_bs.shape[1]
-            if whole and maps is None and not torch.compiler.is_exporting():
+            is_whole = n_queries == real_bs.shape[1]
+            if is_whole and maps is None and not torch.compiler.is_exporting():
                 attend = LocalAttention(self.reach, at_bl, real_bs, self.positions)
                 return SelfAttentionContext(at_bl=at_bl, mask=mask, attend=attend)
             mask = mask & self.reach.allows(at_bl[:, None, :, None], at_bs[:, None, None, :])

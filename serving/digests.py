@@ -20,18 +20,19 @@ def folder_stamps(folder: Path) -> list[tuple[Any, ...]]:
     No file is read.
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    found = ((path, path.stat()) for path in files)
+    stats = ((path, path.stat()) for path in files)
     return [
-        (str(path), at.st_ino, at.st_size, at.st_mtime_ns, at.st_ctime_ns) for path, at in found
+        (str(path), stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+        for path, stat in stats
     ]
 
 
 def folder_sha256(folder: Path) -> str:
     """Return the sha256, in hex, of the relative names and contents of all files beneath."""
-    whole = hashlib.sha256()
+    digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        whole.update(f"{path.relative_to(folder).as_posix()}\0{file_sha256(path)}\n".encode())
-    return whole.hexdigest()
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{file_sha256(path)}\n".encode())
+    return digest.hexdigest()
 
 
 def tree_sha256(folder: Path, *, without: Sequence[str] = ()) -> str:
@@ -41,19 +42,19 @@ def tree_sha256(folder: Path, *, without: Sequence[str] = ()) -> str:
 
     `without`: names directly in the folder that do not count.
     """
-    whole = hashlib.sha256()
-    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
-    for name in sorted(found.keys() - set(without)):
-        if found[name].is_file():
-            whole.update(f"{name}\0{file_sha256(found[name])}\n".encode())
-        elif found[name].is_symlink():
-            whole.update(f"{name}\0link\n".encode())
-    return whole.hexdigest()
+    digest = hashlib.sha256()
+    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
+    for name in sorted(paths.keys() - set(without)):
+        if paths[name].is_file():
+            digest.update(f"{name}\0{file_sha256(paths[name])}\n".encode())
+        elif paths[name].is_symlink():
+            digest.update(f"{name}\0link\n".encode())
+    return digest.hexdigest()
 
 
 def carried_sha256(code: Path, parts: Mapping[str, Path]) -> str:
     """Return the sha256, in hex, of a code file and the named trees that a model carries."""
-    whole = hashlib.sha256(code.read_bytes())
+    digest = hashlib.sha256(code.read_bytes())
     for name in sorted(parts):
-        whole.update(f"{name}\0{tree_sha256(parts[name])}\n".encode())
-    return whole.hexdigest()
+        digest.update(f"{name}\0{tree_sha256(parts[name])}\n".encode())
+    return digest.hexdigest()

@@ -39,20 +39,20 @@ def check_folder(folder: Path) -> None:
 
     The folder itself may be a link, and links within it are fine.
     """
-    root, names, linked = folder.resolve(), Counter[tuple[int, int]](), dict[Path, int]()
+    root, names, link_counts = folder.resolve(), Counter[tuple[int, int]](), dict[Path, int]()
     for path in sorted(folder.rglob("*")):
         if path.is_symlink() and not path.resolve().is_relative_to(root):
             raise _link_out(folder, path)
-        found = path.lstat()
-        if stat.S_ISREG(found.st_mode):
-            names[found.st_dev, found.st_ino] += 1
-            if found.st_nlink > 1:
-                linked[path] = found.st_nlink
-        elif not stat.S_ISDIR(found.st_mode) and not stat.S_ISLNK(found.st_mode):
+        status = path.lstat()
+        if stat.S_ISREG(status.st_mode):
+            names[status.st_dev, status.st_ino] += 1
+            if status.st_nlink > 1:
+                link_counts[path] = status.st_nlink
+        elif not stat.S_ISDIR(status.st_mode) and not stat.S_ISLNK(status.st_mode):
             raise ModelFolderError(f"{path} is no plain file: a model folder holds nothing else")
-    for path, count in linked.items():
-        found = path.lstat()
-        if names[found.st_dev, found.st_ino] < count:
+    for path, count in link_counts.items():
+        status = path.lstat()
+        if names[status.st_dev, status.st_ino] < count:
             raise _link_out(folder, path)
 
 

@@ -81,5 +81,5 @@ def _check_writing(recipe: Recipe, prepared: Artifact, model: Any) -> None:
     settings = {**prepared.facts["head"], **decoder_harness.settings_of(model)}
     decoder_harness.check_positions(settings)
     tokenizer = TextTokenizer(prepared.path / "tokenizer/tokenizer.json", recipe.model.max_length)
-    made: Any = heads.get(recipe.objective)(settings, pad_id=0, tokenizer=tokenizer)
-    made.decoding()
+    head: Any = heads.get(recipe.objective)(settings, pad_id=0, tokenizer=tokenizer)
+    head.decoding()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +34,22 @@ def test_every_block_runs(guide: str) -> None:
         exec(compile("\n" * line + block[1], str(DOCS / guide), "exec"), said)
 
 
-@pytest.mark.parametrize("guide", GUIDES)
+def test_the_guide_to_python_runs_as_a_program(tmp_path: Path) -> None:
+    """In a process of its own, as Prefect reads the server's address when it is imported."""
+    program = tmp_path / "guide.py"
+    program.write_text("\n".join(block[1] for block in blocks("python.md")), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, str(program)],
+        cwd=tmp_path,
+        env={**os.environ, "HEADRACE_HOME": str(tmp_path / "home")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Promoted" in done.stdout
+
+
+@pytest.mark.parametrize("guide", [*GUIDES, "python.md"])
 def test_links_lead_somewhere(guide: str) -> None:
     links = re.findall(r"\]\((\.\./[^)#]+)\)", (DOCS / guide).read_text(encoding="utf-8"))
     assert links

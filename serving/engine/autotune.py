@@ -49,27 +49,27 @@ def compare_variants(folder: Path, texts: Sequence[str], *, device: Device = "au
 
     The model's own default comes first. Raises ProviderError when the device can run no variant.
     """
-    described = manifest.read(folder)
-    allowed = providers_for(device)
-    ordered = sorted(described.variants, key=lambda one: one.name != described.default)
+    description = manifest.read(folder)
+    providers = providers_for(device)
+    variants = sorted(description.variants, key=lambda variant: variant.name != description.default)
     settings = [
-        Setting(one.name, provider, **defaults(provider, heads.get(described.objective)))
-        for one in ordered
-        if (provider := next((p for p in allowed if p in one.providers), None))
+        Setting(variant.name, provider, **defaults(provider, heads.get(description.objective)))
+        for variant in variants
+        if (provider := next((p for p in providers if p in variant.providers), None))
     ]
     if not settings:
-        raise ProviderError(f"nothing in this model runs on {' or '.join(allowed)}")
+        raise ProviderError(f"nothing in this model runs on {' or '.join(providers)}")
     return _speeds(folder, _rows(folder, texts, settings[0]), settings)
 
 
 def fastest(folder: Path, texts: Sequence[str], *, device: Device = "auto") -> Setting:
     """Choose the variant first, then its token budget, then threads instead of workers."""
-    default, *_ = found = compare_variants(folder, texts, device=device)
-    best = _better(default, found)
+    default, *_ = speeds = compare_variants(folder, texts, device=device)
+    best = _better(default, speeds)
     rows = _rows(folder, texts, default)
-    budgets = [round(times * best.token_budget) for times in BUDGETS]
-    found = _speeds(folder, rows, [best, *(replace(best, token_budget=n) for n in budgets)])
-    best = _better(best, found)
+    budgets = [round(factor * best.token_budget) for factor in BUDGETS]
+    speeds = _speeds(folder, rows, [best, *(replace(best, token_budget=n) for n in budgets)])
+    best = _better(best, speeds)
     if best.workers > 1:
         in_threads = replace(best, workers=1, threads=best.workers)
         best = _better(best, _speeds(folder, rows, [best, in_threads]))
@@ -77,23 +77,26 @@ def fastest(folder: Path, texts: Sequence[str], *, device: Device = "auto") -> S
 
 
 def _better(present: Setting, speeds: Speeds) -> Setting:
-    best = max(speeds, key=lambda one: speeds[one])
+    best = max(speeds, key=lambda setting: speeds[setting])
     return best if speeds[best] > WORTH_IT * speeds[present] else present
 
 
 def _rows(folder: Path, texts: Sequence[str], setting: Setting) -> list[Ids]:
-    opened = _opened(folder, setting)
-    rows = [row for one in opened.read(texts) for row in one.windows if len(row)]
+    scorer = _opened(folder, setting)
+    rows = [row for document in scorer.read(texts) for row in document.windows if len(row)]
     # Generating one token costs more than encoding many.
-    return timing.sample(rows, n_tokens=TOKENS if not opened.head.TIMED else WRITERS_TOKENS)
+    return timing.sample(rows, n_tokens=TOKENS if not scorer.head.TIMED else WRITERS_TOKENS)
 
 
 def _speeds(folder: Path, rows: list[Ids], settings: Sequence[Setting]) -> Speeds:
     head = heads.get(manifest.read(folder).objective)
-    passes = {one: partial(_opened(folder, one).runner.run, rows, **head.TIMED) for one in settings}
+    passes = {
+        setting: partial(_opened(folder, setting).runner.run, rows, **head.TIMED)
+        for setting in settings
+    }
     return timing.tokens_per_second(passes, n_tokens=head.timed_tokens(map(len, rows)))
 
 
 def _opened(folder: Path, setting: Setting) -> Scorer:
-    how = asdict(setting)
-    return Scorer(folder, device=device_of(how.pop("provider")), check=False, **how)
+    options = asdict(setting)
+    return Scorer(folder, device=device_of(options.pop("provider")), check=False, **options)

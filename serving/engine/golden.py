@@ -32,9 +32,9 @@ def write(folder: Path, texts: Sequence[str], outputs: Mapping[str, Array]) -> N
 
     `outputs`: each variant's outputs (n, ...), as `Scorer.golden(texts)` returns them.
     """
-    listed = {name: np.asarray(rows).tolist() for name, rows in outputs.items()}
+    lists = {name: np.asarray(rows).tolist() for name, rows in outputs.items()}
     aside = folder / f".{FILE}.tmp"
-    content = json.dumps({"texts": list(texts), "outputs": listed}, ensure_ascii=False)
+    content = json.dumps({"texts": list(texts), "outputs": lists}, ensure_ascii=False)
     aside.write_text(content + "\n", encoding="utf-8")
     aside.replace(folder / FILE)
 
@@ -52,18 +52,18 @@ def read(folder: Path) -> tuple[list[str], dict[str, Array]]:
 
 
 def difference(
-    expected: Array, found: Array, *, tolerance: float, largest_decides: bool = True
+    expected: Array, actual: Array, *, tolerance: float, largest_decides: bool = True
 ) -> str | None:
     """Describe how the outputs differ; None if they are equal within the tolerance.
 
     `largest_decides`: the index of a row's largest number is its decision and must also be equal.
     """
-    if expected.shape != found.shape:
-        return f"shape {found.shape} instead of {expected.shape}"
-    largest = float(np.abs(expected - found).max(initial=0.0))
+    if expected.shape != actual.shape:
+        return f"shape {actual.shape} instead of {expected.shape}"
+    largest = float(np.abs(expected - actual).max(initial=0.0))
     if not largest <= tolerance:  # not `>`, so that a NaN counts as different
         return f"outputs differ by {largest:.3g}, allowed are {tolerance:.3g}"
     if not largest_decides:
         return None
-    other = int((expected.argmax(axis=-1) != found.argmax(axis=-1)).sum())
-    return f"{other} of {len(expected)} decisions differ" if other else None
+    n_other = int((expected.argmax(axis=-1) != actual.argmax(axis=-1)).sum())
+    return f"{n_other} of {len(expected)} decisions differ" if n_other else None

@@ -67,12 +67,12 @@ class Manifest:
     format: int = FORMAT
 
     def variant(self, name: str) -> Variant:
-        for one in self.variants:
-            if one.name == name:
-                return one
-        have = ", ".join(v.name for v in self.variants)
-        why = f" ({self.dropped[name]})" if name in self.dropped else ""
-        raise ModelFolderError(f"no variant {name!r} in this model{why}; it has {have}")
+        for variant in self.variants:
+            if variant.name == name:
+                return variant
+        names = ", ".join(v.name for v in self.variants)
+        reason = f" ({self.dropped[name]})" if name in self.dropped else ""
+        raise ModelFolderError(f"no variant {name!r} in this model{reason}; it has {names}")
 
 
 def write(folder: Path, manifest: Manifest) -> None:
@@ -94,13 +94,13 @@ def read(folder: Path) -> Manifest:
     model_files.check_folder(folder)
     try:
         content = json.loads(model_files.read_bytes(file))
-        found = int(content["format"])
-        if found > FORMAT:
+        version = int(content["format"])
+        if version > FORMAT:
             raise NewerFormatError(
-                f"{folder} is of model format {found}; this Headrace reads up to {FORMAT}: "
+                f"{folder} is of model format {version}; this Headrace reads up to {FORMAT}: "
                 "update it"
             )
-        variants = tuple(_variant(folder, one) for one in content.pop("variants"))
+        variants = tuple(_variant(folder, fields) for fields in content.pop("variants"))
         return Manifest(**content, variants=variants)
     except ModelFolderError:
         raise
@@ -108,7 +108,7 @@ def read(folder: Path) -> Manifest:
         raise ModelFolderError(f"{file} cannot be read: {problem}") from problem
 
 
-def _variant(folder: Path, said: dict[str, Any]) -> Variant:
-    lists = {name: tuple(said[name]) for name in ("providers", "disabled_optimizers")}
-    model_files.check_name(folder, said["file"], said_by=FILE)
-    return Variant(**{**said, **lists})
+def _variant(folder: Path, fields: dict[str, Any]) -> Variant:
+    lists = {name: tuple(fields[name]) for name in ("providers", "disabled_optimizers")}
+    model_files.check_name(folder, fields["file"], said_by=FILE)
+    return Variant(**{**fields, **lists})

@@ -110,19 +110,19 @@ class Runner:
     ) -> list[Any]:
         """Run the rows and return the head's output of each, in order."""
         outputs: list[Any] = [None] * len(rows)
-        for done in self.start(rows, token_budget=token_budget, **options).batches():
-            for index, output in zip(done.rows, done.outputs, strict=True):
+        for batch in self.start(rows, token_budget=token_budget, **options).batches():
+            for index, output in zip(batch.rows, batch.outputs, strict=True):
                 outputs[index] = output
         return outputs
 
     def _run(self, rows: Sequence[Ids], options: Mapping[str, Any]) -> Sequence[Any]:
-        session, started = self._idle.get(), time.monotonic()
+        session, start = self._idle.get(), time.monotonic()
         try:
             return self._head.run(session, rows, **options)
         finally:
             self._idle.put(session)
             with self._counting:
-                self.busy_s += time.monotonic() - started
+                self.busy_s += time.monotonic() - start
 
 
 @dataclass(frozen=True)
@@ -159,13 +159,13 @@ class PendingBatches:
             self._batches.reverse()
             while self._batches:
                 batch, future = self._batches[-1]
-                found = future.result()
+                outputs = future.result()
                 self._batches.pop()
                 rows = [row for i in batch if (row := self._rows[i]) is not None]
                 for i in batch:
                     self._rows[i] = None
-                padded = math.prod(self._shapes.of(rows))
-                yield Batch(batch, found, sum(map(len, rows)), padded)
+                padded_tokens = math.prod(self._shapes.of(rows))
+                yield Batch(batch, outputs, sum(map(len, rows)), padded_tokens)
         except BaseException:
             self.cancel()
             raise

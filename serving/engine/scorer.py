@@ -101,31 +101,31 @@ class Scorer:
             tokenizer=self.reader.tokenizer,
             pool=open_pool(long_text, self.folder),
         )
-        how = {"workers": workers, "threads": threads, "token_budget": token_budget}
-        self._open(self._candidates(variant, device), how, check=check)
+        options = {"workers": workers, "threads": threads, "token_budget": token_budget}
+        self._open(self._candidates(variant, device), options, check=check)
 
     def _candidates(self, name: str | None, device: Device) -> list[tuple[manifest.Variant, str]]:
         """Variants to try, each with its provider; the wanted one first."""
-        wanted = self.manifest.variant(name or self.manifest.default)
-        others = [] if name else [v for v in self.manifest.variants if v != wanted]
-        allowed = providers_for(device)
+        choice = self.manifest.variant(name or self.manifest.default)
+        others = [] if name else [v for v in self.manifest.variants if v != choice]
+        device_providers = providers_for(device)
         candidates = []
-        for variant in [wanted, *others]:
-            provider = next((p for p in allowed if p in variant.providers), None)
+        for variant in [choice, *others]:
+            provider = next((p for p in device_providers if p in variant.providers), None)
             if provider:
                 candidates.append((variant, provider))
         if not candidates:
-            made_for = {v.name: ", ".join(v.providers) for v in [wanted, *others]}
+            providers_of = {v.name: ", ".join(v.providers) for v in [choice, *others]}
             raise ProviderError(
-                f"nothing in this model runs on {' or '.join(allowed)}: it has "
-                + "; ".join(f"{v} for {providers}" for v, providers in made_for.items())
+                f"nothing in this model runs on {' or '.join(device_providers)}: it has "
+                + "; ".join(f"{v} for {providers}" for v, providers in providers_of.items())
             )
         return candidates
 
     def _open(
         self,
         candidates: list[tuple[manifest.Variant, str]],
-        how: dict[str, int | None],
+        options: dict[str, int | None],
         *,
         check: bool,
     ) -> None:
@@ -144,7 +144,7 @@ class Scorer:
                 disabled_optimizers=variant.disabled_optimizers,
                 **(
                     defaults(provider, type(self.head))
-                    | {name: n for name, n in how.items() if n is not None}
+                    | {name: n for name, n in options.items() if n is not None}
                 ),
             )
             problem = self._golden_difference() if check else None
@@ -157,11 +157,11 @@ class Scorer:
         texts, outputs = golden.read(self.folder)
         if self.variant.name not in outputs:
             return f"{golden.FILE} has no outputs of it"
-        found = self.golden(texts)
+        actual = self.golden(texts)
         expected = outputs[self.variant.name]
         return golden.difference(
             expected,
-            found,
+            actual,
             tolerance=self.variant.tolerance,
             largest_decides=self.head.LARGEST_DECIDES,
         )
@@ -189,12 +189,14 @@ class Scorer:
         A text without any token, not even a special one, gets the error `empty_text`: the model
         would have no input.
         """
-        good = [i for i, code in enumerate(errors) if code is None]
-        read = dict(zip(good, self.read([texts[i] for i in good], **options), strict=True))
-        for i in [i for i, one in read.items() if one.n_tokens == 0]:
+        indices = [i for i, code in enumerate(errors) if code is None]
+        documents = dict(
+            zip(indices, self.read([texts[i] for i in indices], **options), strict=True)
+        )
+        for i in [i for i, document in documents.items() if document.n_tokens == 0]:
             errors[i] = "empty_text"
-            del read[i]
-        return read
+            del documents[i]
+        return documents
 
     def start(
         self,
@@ -206,13 +208,15 @@ class Scorer:
     ) -> PendingDocuments:
         """Queue all documents for the workers; `collect` takes their outputs."""
         rows = [window for document in documents for window in document.windows]
-        running = self.runner.start(rows, token_budget=token_budget, **options)
-        return PendingDocuments(documents, running, self.head, located=windows)
+        batches = self.runner.start(rows, token_budget=token_budget, **options)
+        return PendingDocuments(documents, batches, self.head, located=windows)
 
     def collect(self, outputs: Sequence[Any]) -> Any:
         """Combine all documents' outputs: for classification into logits (n, k) float32."""
-        if any(isinstance(one, WindowOutputs) for one in outputs):
-            return CollectedOutputs(self.head.collect([one.output for one in outputs]), outputs)
+        if any(isinstance(output, WindowOutputs) for output in outputs):
+            return CollectedOutputs(
+                self.head.collect([output.output for output in outputs]), outputs
+            )
         return self.head.collect(outputs)
 
     def outputs(
@@ -228,34 +232,41 @@ class Scorer:
         `windows`: add a column with the start and end (in characters) of each of a text's windows
         and the decision for that window alone.
         """
-        own = self.head.fields(**options)
+        head_fields = self.head.fields(**options)
         if not windows:
-            return own
+            return head_fields
         places = [pa.field(name, pa.int32()) for name in ("start", "end")]
-        return [*own, pa.field(WINDOWS, pa.list_(pa.struct([*places, *self.head.fields()])))]
+        return [
+            *head_fields,
+            pa.field(WINDOWS, pa.list_(pa.struct([*places, *self.head.fields()]))),
+        ]
 
     def decode(self, outputs: Any, *, windows: bool = False, **options: Any) -> pa.Table:
         """Turn collected outputs into the columns of scored rows, the decision first."""
-        of_texts = outputs.outputs if isinstance(outputs, CollectedOutputs) else outputs
-        columns = self.head.columns(of_texts, **options)
+        text_outputs = outputs.outputs if isinstance(outputs, CollectedOutputs) else outputs
+        columns = self.head.columns(text_outputs, **options)
         if windows:
-            located = outputs.located if isinstance(outputs, CollectedOutputs) else []
-            columns.append(self._of_windows(located))
+            window_outputs = outputs.located if isinstance(outputs, CollectedOutputs) else []
+            columns.append(self._of_windows(window_outputs))
         schema = pa.schema(self.fields(windows=windows, **options))
         return pa.Table.from_arrays(columns, schema=schema)
 
-    def _of_windows(self, located: Sequence[WindowOutputs]) -> pa.Array:
-        each = self.head.alone([output for one in located for output in one.windows])
+    def _of_windows(self, outputs: Sequence[WindowOutputs]) -> pa.Array:
+        window_outputs = self.head.alone(
+            [window for output in outputs for window in output.windows]
+        )
         names = [field.name for field in self.head.fields()]
-        decided = zip(*(column.to_pylist() for column in self.head.columns(each)), strict=True)
-        found = [
+        decisions = zip(
+            *(column.to_pylist() for column in self.head.columns(window_outputs)), strict=True
+        )
+        values = [
             [
-                {"start": start, "end": end, **dict(zip(names, next(decided), strict=True))}
-                for start, end in one.places
+                {"start": start, "end": end, **dict(zip(names, next(decisions), strict=True))}
+                for start, end in output.places
             ]
-            for one in located
+            for output in outputs
         ]
-        return pa.array(found, self.fields(windows=True)[-1].type)
+        return pa.array(values, self.fields(windows=True)[-1].type)
 
     def score(self, texts: Sequence[str], **options: Any) -> pa.Table:
         """Score a few texts, one row each; for tables see jobs/job.py."""
@@ -266,16 +277,16 @@ class Scorer:
     ) -> tuple[pa.Table, list[int], list[str | None]]:
         """Score the values that are texts; return their rows, indices, and each value's error."""
         errors = [problem(self.head.text_of(value)) for value in values]
-        read = self.read_good(values, errors, **options)
-        outputs = self.start([*read.values()], **options).outputs()
-        decided = self.decode(self.collect(outputs), **options)
-        mark_undecided(errors, [*read], decided)
-        return decided, [*read], errors
+        documents = self.read_good(values, errors, **options)
+        outputs = self.start([*documents.values()], **options).outputs()
+        table = self.decode(self.collect(outputs), **options)
+        mark_undecided(errors, [*documents], table)
+        return table, [*documents], errors
 
 
-def mark_undecided(errors: list[str | None], places: Sequence[int], decided: pa.Table) -> None:
+def mark_undecided(errors: list[str | None], places: Sequence[int], table: pa.Table) -> None:
     """Set the error `model_error` for rows without a decision; `places`: the rows' indices."""
-    for i, decision in zip(places, decided.column(0), strict=True):
+    for i, decision in zip(places, table.column(0), strict=True):
         if not decision.is_valid:
             errors[i] = "model_error"
 
@@ -286,48 +297,48 @@ class PendingDocuments:
     def __init__(
         self,
         documents: Sequence[Document],
-        running: PendingBatches,
+        batches: PendingBatches,
         head: Head,
         *,
         located: bool = False,
     ) -> None:
         """`located`: each output is a WindowOutputs."""
         # The token ids are not kept: a text may be long.
-        self._documents: list[Document | None] = [one.without_ids() for one in documents]
-        self._running, self._head, self._located = running, head, located
+        self._documents: list[Document | None] = [document.without_ids() for document in documents]
+        self._running, self._head, self._located = batches, head, located
 
     def outputs(self, on_batch: OnBatch | None = None) -> list[Any]:
         """Wait for all documents and return the head's output of each, in order.
 
         A document's windows need not share a batch; they are joined when the last one is finished.
         """
-        counts = [len(one.windows) for one in self._documents if one is not None]
+        counts = [len(document.windows) for document in self._documents if document is not None]
         owners = np.repeat(np.arange(len(counts)), counts)
         firsts = np.cumsum([0, *counts])
-        missing = np.array(counts)
-        of_windows: list[Any] = [None] * len(owners)
-        found: list[Any] = [None] * len(self._documents)
+        n_missing = np.array(counts)
+        window_outputs: list[Any] = [None] * len(owners)
+        outputs: list[Any] = [None] * len(self._documents)
         for batch in self._running.batches():
             n_done = 0
             for row, output in zip(batch.rows, batch.outputs, strict=True):
                 i = owners[row]
-                of_windows[row] = output
-                missing[i] -= 1
-                if not missing[i]:
-                    here = slice(firsts[i], firsts[i + 1])
+                window_outputs[row] = output
+                n_missing[i] -= 1
+                if not n_missing[i]:
+                    span = slice(firsts[i], firsts[i + 1])
                     document, self._documents[i] = self._documents[i], None
                     assert document is not None
-                    found[i] = self._joined(document, of_windows[here])
-                    of_windows[here] = [None] * (firsts[i + 1] - firsts[i])
+                    outputs[i] = self._joined(document, window_outputs[span])
+                    window_outputs[span] = [None] * (firsts[i + 1] - firsts[i])
                     n_done += 1
             if on_batch:
-                written = self._head.written(batch.outputs)
-                on_batch(n_done, batch.tokens + written, batch.padded_tokens + written)
-        return found
+                n_written = self._head.written(batch.outputs)
+                on_batch(n_done, batch.tokens + n_written, batch.padded_tokens + n_written)
+        return outputs
 
     def _joined(self, document: Document, outputs: Sequence[Any]) -> Any:
-        joined = self._head.join(document, outputs)
-        return WindowOutputs(joined, outputs, document.places()) if self._located else joined
+        output = self._head.join(document, outputs)
+        return WindowOutputs(output, outputs, document.places()) if self._located else output
 
     def cancel(self) -> None:
         self._running.cancel()

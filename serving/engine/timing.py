@@ -27,16 +27,16 @@ def tokens_per_second(
 ) -> dict[Name, float]:
     """Measure each one's tokens per second, padding not counted; a pass has `n_tokens` tokens."""
     seconds: dict[Name, list[float]] = {name: [] for name in passes}
-    started = time.perf_counter()
+    start = time.perf_counter()
     for number in range(WARM_UP + PASSES):
-        if number > WARM_UP and time.perf_counter() - started > ENOUGH_S:
+        if number > WARM_UP and time.perf_counter() - start > ENOUGH_S:
             break
         for name, run in passes.items():
-            begun = time.perf_counter()
+            pass_start = time.perf_counter()
             run()
             if number >= WARM_UP:
-                seconds[name].append(time.perf_counter() - begun)
-    return {name: n_tokens / statistics.median(each) for name, each in seconds.items()}
+                seconds[name].append(time.perf_counter() - pass_start)
+    return {name: n_tokens / statistics.median(times) for name, times in seconds.items()}
 
 
 def sample(rows: Sequence[Ids], *, n_tokens: int) -> list[Ids]:

@@ -25,7 +25,7 @@ NEVER = -1e9
 def search(
     session: ort.InferenceSession,
     prompts: Sequence[Ids],
-    how: Decoding,
+    decoding: Decoding,
     *,
     ends: Sequence[int],
     text: Text,
@@ -35,57 +35,61 @@ def search(
 
     For the arguments see `continuous_batching.complete`.
     """
-    n, beams = len(prompts), how.num_beams
+    n, beams = len(prompts), decoding.num_beams
     if not n:
         return []
-    lengths = np.array([len(one) for one in prompts])
+    lengths = np.array([len(prompt) for prompt in prompts])
     decoder = Decoder(
         session,
         n * beams,
-        int(lengths.max()) + how.max_new_tokens,
-        {name: np.repeat(given, beams, axis=0) for name, given in (memory or {}).items()},
+        int(lengths.max()) + decoding.max_new_tokens,
+        {name: np.repeat(array, beams, axis=0) for name, array in (memory or {}).items()},
     )
-    repeated = [prompt for prompt in prompts for _ in range(beams)]
-    ending = Ending(how, frozenset(ends), text)
+    beam_prompts = [prompt for prompt in prompts for _ in range(beams)]
+    ending = Ending(decoding, frozenset(ends), text)
     texts = [_Beams(prompt, ending) for prompt in prompts]
-    logits = decoder.start(repeated)
-    at = np.repeat(lengths, beams)
-    for step in range(how.max_new_tokens):
+    logits = decoder.start(beam_prompts)
+    positions = np.repeat(lengths, beams)
+    for step in range(decoding.max_new_tokens):
         if step:
             # A text that ended at the first step has no ids; which token it gets does not matter.
-            newest = np.array([ids[-1] if ids else 0 for one in texts for ids in one.ids])
-            logits = decoder.step(newest, at)
-            at = at + 1
+            tokens = np.array(
+                [ids[-1] if ids else 0 for candidates in texts for ids in candidates.ids]
+            )
+            logits = decoder.step(tokens, positions)
+            positions = positions + 1
         logits = logits.reshape(len(texts), beams, -1)
-        parents = np.concatenate([i * beams + one.take(logits[i]) for i, one in enumerate(texts)])
-        if all(one.done for one in texts):
+        parents = np.concatenate(
+            [i * beams + candidates.take(logits[i]) for i, candidates in enumerate(texts)]
+        )
+        if all(candidates.done for candidates in texts):
             break
-        decoder.reorder(parents, int(at.max()))
-    return [one.best() for one in texts]
+        decoder.reorder(parents, int(positions.max()))
+    return [candidates.best() for candidates in texts]
 
 
 class _Beams:
     """The candidates of one text."""
 
     def __init__(self, prompt: Ids, ending: Ending) -> None:
-        how = ending.how
-        self._prompt, self._how, self._ends = prompt.tolist(), how, sorted(ending.ends)
+        decoding = ending.how
+        self._prompt, self._how, self._ends = prompt.tolist(), decoding, sorted(ending.ends)
         self._ending = ending
-        self.ids: list[list[int]] = [[] for _ in range(how.num_beams)]
+        self.ids: list[list[int]] = [[] for _ in range(decoding.num_beams)]
         # All candidates are equal at first, so only one may continue.
-        self._scores = np.full(how.num_beams, NEVER)
+        self._scores = np.full(decoding.num_beams, NEVER)
         self._scores[0] = 0.0
         self._ended: list[tuple[float, Completion]] = []
         self.done = self._broken = False
 
     def take(self, logits: Array) -> Ids:
         """Extend the candidates by logits (beams, vocabulary); return each new one's parent."""
-        stay = np.arange(self._how.num_beams)
+        parents = np.arange(self._how.num_beams)
         if self.done:
-            return stay
+            return parents
         if not np.isfinite(logits).all():
             self.done = self._broken = True
-            return stay
+            return parents
         scores = log_probabilities(logits.astype(np.float32)).astype(np.float64)
         if self._how.repetition_penalty != 1:
             seen = np.zeros(scores.shape, bool)
@@ -125,10 +129,10 @@ class _Beams:
         return np.array(parents)
 
     def _end(self, ids: list[int], score: float, reason: str) -> None:
-        ranked = score / len(ids) ** self._how.length_penalty
-        kept = ids[:-1] if reason == END_TOKEN else ids
-        self._ended.append((ranked, Completion(kept, reason, ranked)))
-        self._ended.sort(key=lambda one: -one[0])
+        final_score = score / len(ids) ** self._how.length_penalty
+        kept_ids = ids[:-1] if reason == END_TOKEN else ids
+        self._ended.append((final_score, Completion(kept_ids, reason, final_score)))
+        self._ended.sort(key=lambda pair: -pair[0])
         del self._ended[self._how.num_beams :]
 
     def _can_improve(self, n_tokens: int) -> bool:

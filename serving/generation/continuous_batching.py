@@ -59,7 +59,7 @@ class Ending:
         """Return why a text of these tokens ends, None if it goes on; `token` is the last one."""
         if token in self.ends:
             return END_TOKEN
-        if self.how.stop and any(one in self._tail(ids) for one in self.how.stop):
+        if self.how.stop and any(stop in self._tail(ids) for stop in self.how.stop):
             return STOP_STRING
         return MAX_TOKENS if len(ids) == self.how.max_new_tokens else None
 
@@ -68,35 +68,35 @@ class Ending:
 
         Each token has a byte or more.
         """
-        longest = max(len(one.encode()) for one in self.how.stop)
+        longest = max(len(stop.encode()) for stop in self.how.stop)
         return self.text(ids[-longest - 3 :])  # 3: the other bytes of a first character
 
 
 class _Row:
     """A row that is being generated."""
 
-    def __init__(self, prompt: Ids, how: Decoding, made: Completion) -> None:
-        self.at, self.made = len(prompt), made
-        self.random = random_numbers(how.seed, prompt) if how.temperature else None
+    def __init__(self, prompt: Ids, decoding: Decoding, completion: Completion) -> None:
+        self.at, self.made = len(prompt), completion
+        self.random = random_numbers(decoding.seed, prompt) if decoding.temperature else None
 
     @property
     def newest(self) -> int:
         return self.made.ids[-1]
 
-    def take(self, token: int, score: float, ended: Ending) -> bool:
+    def take(self, token: int, score: float, ending: Ending) -> bool:
         """Add one token; True if it is the last."""
-        ids, made = self.made.ids, self.made
-        made.score += score
-        made.reason = ended([*ids, token], token)
-        if made.reason != END_TOKEN:
+        ids, completion = self.made.ids, self.made
+        completion.score += score
+        completion.reason = ending([*ids, token], token)
+        if completion.reason != END_TOKEN:
             ids.append(token)
-        return made.reason is not None
+        return completion.reason is not None
 
 
 def complete(
     session: ort.InferenceSession,
     prompts: Sequence[Ids],
-    how: Decoding,
+    decoding: Decoding,
     *,
     ends: Sequence[int],
     text: Text,
@@ -111,7 +111,7 @@ def complete(
     a tenth of a small model's step.
     """
     completing = _Completing(
-        session, prompts, how, frozenset(ends), text, memory or {}, scored, n_slots
+        session, prompts, decoding, frozenset(ends), text, memory or {}, scored, n_slots
     )
     while completing.is_under_way:
         completing.go_on()
@@ -125,22 +125,22 @@ class _Completing:
         self,
         session: ort.InferenceSession,
         prompts: Sequence[Ids],
-        how: Decoding,
+        decoding: Decoding,
         ends: frozenset[int],
         text: Text,
         memory: Mapping[str, Array],
         scored: bool,
         n_slots: int,
     ) -> None:
-        self._prompts, self._how, self._ends = prompts, how, ends
-        self._ended = Ending(how, ends, text)
+        self._prompts, self._how, self._ends = prompts, decoding, ends
+        self._ended = Ending(decoding, ends, text)
         self._scored, self._memory, self._n_slots = scored, memory, min(n_slots, len(prompts))
         longest = max(map(len, prompts), default=0)
         self._decoder = Decoder(
             session,
             self._n_slots,
-            longest + how.max_new_tokens,
-            {name: np.empty_like(given[: self._n_slots]) for name, given in memory.items()},
+            longest + decoding.max_new_tokens,
+            {name: np.empty_like(array[: self._n_slots]) for name, array in memory.items()},
         )
         self._waiting = deque(range(len(prompts)))
         self._rows: list[_Row] = []
@@ -158,8 +158,8 @@ class _Completing:
             self._start(free)
         if self._rows:
             ids = np.array([row.newest for row in self._rows])
-            at = np.array([row.at for row in self._rows])
-            logits = self._decoder.step(ids, at)
+            positions = np.array([row.at for row in self._rows])
+            logits = self._decoder.step(ids, positions)
             for row in self._rows:
                 row.at += 1
             self._take(0, logits)
@@ -170,7 +170,9 @@ class _Completing:
         indices = [self._waiting.popleft() for _ in range(min(n_rows, len(self._waiting)))]
         prompts = [self._prompts[i] for i in indices]
         self._rows += [_Row(self._prompts[i], self._how, self.made[i]) for i in indices]
-        self._decoder.remember(place, {name: one[indices] for name, one in self._memory.items()})
+        self._decoder.remember(
+            place, {name: array[indices] for name, array in self._memory.items()}
+        )
         logits = self._decoder.start(prompts, place)
         if self._how.repetition_penalty != 1:
             if self._seen is None:
@@ -189,10 +191,10 @@ class _Completing:
             seen = self._seen[place : place + len(rows)]
             penalise(logits, seen, self._how.repetition_penalty)
         if self._how.min_new_tokens and self._ends:
-            early = [
+            early_rows = [
                 i for i, row in enumerate(rows) if len(row.made.ids) < self._how.min_new_tokens
             ]
-            logits[np.ix_(early, sorted(self._ends))] = -np.inf
+            logits[np.ix_(early_rows, sorted(self._ends))] = -np.inf
         generators = [row.random for row in rows if row.random is not None]
         tokens = choose(logits, self._how, generators)
         scores = log_probability_of(tokens, logits) if self._scored else np.zeros(len(rows))

@@ -42,12 +42,12 @@ class Decoder:
     ) -> None:
         """`memory`: inputs that are the same at every step, each (n_rows, ...)."""
         self._session, self._memory = session, dict(memory or {})
-        self._names = {one.name for one in session.get_inputs()}
+        self._names = {node.name for node in session.get_inputs()}
         self._past: dict[str, Array] = {}
-        for one in session.get_inputs():
-            if one.name.startswith(PAST):
-                _, heads, _, width = one.shape
-                self._past[one.name] = np.zeros((n_rows, heads, capacity, width), np.float32)
+        for node in session.get_inputs():
+            if node.name.startswith(PAST):
+                _, heads, _, width = node.shape
+                self._past[node.name] = np.zeros((n_rows, heads, capacity, width), np.float32)
         self._bound: tuple[range, Any] | None = None
 
     def start(self, rows: Sequence[Ids], place: int = 0) -> Array:
@@ -57,8 +57,8 @@ class Decoder:
         """
         logits, start = [], 0
         for stop in _ends([len(row) for row in rows]):
-            some = rows[start:stop]
-            logits.append(self.read(some, [[len(row) - 1] for row in some], place + start)[:, 0])
+            group = rows[start:stop]
+            logits.append(self.read(group, [[len(row) - 1] for row in group], place + start)[:, 0])
             start = stop
         return logits[0] if len(logits) == 1 else np.concatenate(logits)
 
@@ -68,31 +68,33 @@ class Decoder:
 
     def remember(self, place: int, memory: Mapping[str, Array]) -> None:
         """Set the memory of the rows from `place` on, to which they attend at every step."""
-        for name, given in memory.items():
-            self._memory[name][place : place + len(given)] = given
+        for name, array in memory.items():
+            self._memory[name][place : place + len(array)] = array
 
-    def step(self, ids: Ids, at: Ids) -> Array:
+    def step(self, ids: Ids, positions: Ids) -> Array:
         """Run one more token of the rows in the first n places; return logits (n, vocabulary).
 
-        `ids`: the tokens, (n,). `at`: their positions (n,), equal to the number of tokens that each
+        `ids`: the tokens, (n,). `positions`: theirs, (n,), equal to the number of tokens that each
         row had before.
         """
-        feeds = _feeds(ids[:, None], at[:, None], np.zeros((len(ids), 1), np.int64), at)
+        feeds = _feeds(
+            ids[:, None], positions[:, None], np.zeros((len(ids), 1), np.int64), positions
+        )
         return self._run(feeds, 0)[:, 0]
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copy a row of `length` tokens, with its memory, to another place."""
         for cache in self._past.values():
             cache[target, :, :length] = cache[source, :, :length]
-        for given in self._memory.values():
-            given[target] = given[source]
+        for array in self._memory.values():
+            array[target] = array[source]
 
     def reorder(self, parents: Ids, length: int) -> None:
         """Make every row i a copy of row parents[i]: the cached tokens, not the memory."""
-        changed = np.flatnonzero(parents != np.arange(len(parents)))
-        if len(changed):
+        changed_rows = np.flatnonzero(parents != np.arange(len(parents)))
+        if len(changed_rows):
             for cache in self._past.values():
-                cache[changed, :, :length] = cache[parents[changed], :, :length]
+                cache[changed_rows, :, :length] = cache[parents[changed_rows], :, :length]
 
     def _run(self, feeds: Mapping[str, Array], place: int) -> Array:
         binding = self._binding(range(place, place + len(feeds["input_ids"])))
@@ -112,8 +114,8 @@ class Decoder:
                 value = ort.OrtValue.ortvalue_from_numpy(cache[rows])  # no copy
                 binding.bind_ortvalue_input(name, value)
                 binding.bind_ortvalue_output(name.replace(PAST, PRESENT), value)
-            for name, given in self._memory.items():
-                binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(given[rows]))
+            for name, array in self._memory.items():
+                binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array[rows]))
             self._bound = places, binding
         return self._bound[1]
 
@@ -135,14 +137,14 @@ def reading(rows: Sequence[Ids], wanted: Sequence[Sequence[int]]) -> dict[str, A
     ids = np.zeros((len(rows), int(last.max()) + 1), np.int64)
     for i, row in enumerate(rows):
         ids[i, : len(row)] = row
-    at = np.tile(np.arange(ids.shape[1]), (len(rows), 1))
-    return _feeds(ids, at, np.asarray(wanted, np.int64), last)
+    positions = np.tile(np.arange(ids.shape[1]), (len(rows), 1))
+    return _feeds(ids, positions, np.asarray(wanted, np.int64), last)
 
 
-def _feeds(ids: Ids, at: Ids, wanted: Ids, last: Array) -> dict[str, Array]:
+def _feeds(ids: Ids, positions: Ids, wanted: Ids, last: Array) -> dict[str, Array]:
     return {
         "input_ids": np.ascontiguousarray(ids),
-        "position_ids": np.ascontiguousarray(at),
+        "position_ids": np.ascontiguousarray(positions),
         "wanted": np.ascontiguousarray(wanted),
         "last": last.astype(np.int32),
         "keys": np.arange(int(last.max()) + 1),

@@ -56,14 +56,14 @@ class Decoding:
     def __post_init__(self) -> None:
         if isinstance(self.stop, str):
             object.__setattr__(self, "stop", (self.stop,))
-        for one in fields(self):
-            kind, accepted = KINDS[type(one.default)]
-            value = getattr(self, one.name)
-            if not isinstance(value, accepted) or isinstance(value, bool):
-                raise InputError(f"{one.name} must be {kind}, not {value!r}")
+        for field in fields(self):
+            kind, base_type = KINDS[type(field.default)]
+            value = getattr(self, field.name)
+            if not isinstance(value, base_type) or isinstance(value, bool):
+                raise InputError(f"{field.name} must be {kind}, not {value!r}")
             if isinstance(value, Real) and not math.isfinite(value):
-                raise InputError(f"{one.name} must be finite, not {value}")
-        if not all(isinstance(one, str) and one for one in self.stop):
+                raise InputError(f"{field.name} must be finite, not {value}")
+        if not all(isinstance(stop, str) and stop for stop in self.stop):
             kind, _ = KINDS[tuple]
             raise InputError(f"stop must be {kind}, and none of them empty, not {self.stop!r}")
         for name, value, rule, holds in (
@@ -96,28 +96,28 @@ def random_numbers(seed: int, prompt: Ids) -> np.random.Generator:
     return np.random.Generator(np.random.Philox([seed, int.from_bytes(digest[:8], "little")]))
 
 
-def choose(logits: Array, how: Decoding, generators: Sequence[np.random.Generator]) -> Ids:
+def choose(logits: Array, decoding: Decoding, generators: Sequence[np.random.Generator]) -> Ids:
     """Choose a token for each row of logits (n, vocabulary); return the tokens, (n,)."""
-    if not how.temperature:
+    if not decoding.temperature:
         return np.asarray(logits.argmax(axis=-1))
-    drawn = np.array([one.random() for one in generators])
-    return np.array([_draw(row, how, u) for row, u in zip(logits, drawn, strict=True)])
+    numbers = np.array([generator.random() for generator in generators])
+    return np.array([_draw(row, decoding, u) for row, u in zip(logits, numbers, strict=True)])
 
 
-def _draw(logits: Array, how: Decoding, u: float) -> int:
+def _draw(logits: Array, decoding: Decoding, u: float) -> int:
     """Return the token at which the kept probabilities, summed largest first, pass a share u."""
     n_tokens = len(logits)
-    n_first = min(how.top_k or n_tokens, n_tokens)
-    if not how.top_k and how.top_p < 1:
+    n_first = min(decoding.top_k or n_tokens, n_tokens)
+    if not decoding.top_k and decoding.top_p < 1:
         n_first = min(LIKELIEST, n_tokens)
     with np.errstate(over="ignore"):  # a low temperature overflows to minus infinity
-        powers = np.exp((logits.astype(np.float64) - logits.max()) / how.temperature)
+        powers = np.exp((logits.astype(np.float64) - logits.max()) / decoding.temperature)
     while True:
         tokens = _largest(powers, n_first)
         sums = powers[tokens].cumsum()
         # The share refers to the probability left after top_k, as in transformers.
-        share = how.top_p * (sums[-1] if how.top_k else powers.sum())
-        if n_first == n_tokens or how.top_k or sums[-1] >= share:
+        share = decoding.top_p * (sums[-1] if decoding.top_k else powers.sum())
+        if n_first == n_tokens or decoding.top_k or sums[-1] >= share:
             break
         n_first = n_tokens
     # The fewest tokens that reach the share, including the one that passes it.

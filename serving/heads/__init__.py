@@ -84,11 +84,11 @@ class Head:
 
         `pools`: the model splits long texts into windows and pools their outputs.
         """
-        known = cls._known(pools=pools)
+        option_names = cls._known(pools=pools)
         for name, value in options.items():
-            if name not in known:
-                have = f"it has {', '.join(known)}" if known else "it has none"
-                raise InputError(f"this model has no option {name!r}; {have}")
+            if name not in option_names:
+                hint = f"it has {', '.join(option_names)}" if option_names else "it has none"
+                raise InputError(f"this model has no option {name!r}; {hint}")
             if name in (*cls.FLAGS, WINDOWS) and not isinstance(value, bool):
                 raise InputError(f"{name} must be true or false, not {value!r}")
 
@@ -182,11 +182,11 @@ def module_of(name: str) -> str:
     """Return the full name of an objective's module. Raises ModelFolderError if there is none."""
     if name in names():
         return f"{__name__}.{name}"
-    others = importlib.metadata.entry_points(group=GROUP)
-    if name in others.names:
-        return others[name].value
-    have = ", ".join([*names(), *others.names])
-    raise ModelFolderError(f"no head for the objective {name!r}; this Headrace has {have}")
+    entries = importlib.metadata.entry_points(group=GROUP)
+    if name in entries.names:
+        return entries[name].value
+    all_names = ", ".join([*names(), *entries.names])
+    raise ModelFolderError(f"no head for the objective {name!r}; this Headrace has {all_names}")
 
 
 def get(name: str) -> type[Head]:

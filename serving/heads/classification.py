@@ -29,8 +29,8 @@ class Head(Base):
         """Run token ids, each (length,); return the logits (k,) of each row."""
         ids, mask = pad(rows, pad_id=self.pad_id, shapes=session.shapes)
         feeds = {"input_ids": ids, "attention_mask": mask}
-        wanted = session.inputs  # a graph for rows of one length has no mask
-        (logits,) = session.run(["logits"], {name: feeds[name] for name in wanted})
+        input_names = session.inputs  # a graph for rows of one length has no mask
+        (logits,) = session.run(["logits"], {name: feeds[name] for name in input_names})
         return list(np.asarray(logits, dtype=np.float32)[: len(rows)])
 
     def collect(self, outputs: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
@@ -39,9 +39,9 @@ class Head(Base):
         return np.reshape(np.asarray(outputs, np.float32), shape)
 
     def fields(self, *, probabilities: bool = False, **options: Any) -> list[pa.Field]:
-        always = [pa.field("label", pa.string()), pa.field("probability", pa.float32())]
-        every = pa.field("probabilities", pa.list_(pa.float32()))
-        return [*always, every] if probabilities else always
+        label_fields = [pa.field("label", pa.string()), pa.field("probability", pa.float32())]
+        probabilities_field = pa.field("probabilities", pa.list_(pa.float32()))
+        return [*label_fields, probabilities_field] if probabilities else label_fields
 
     def columns(
         self, outputs: NDArray[np.float32], *, probabilities: bool = False, **options: Any
@@ -52,14 +52,14 @@ class Head(Base):
         shares = softmax(np.where(undecided[:, None], 0.0, outputs.astype(np.float64)))
         decision = shares.argmax(axis=1)
         best = shares.max(axis=1).astype(np.float32)
-        made = [
+        columns = [
             pa.array(labels[decision], pa.string(), mask=undecided),
             pa.array(best, pa.float32(), mask=undecided),
         ]
         if probabilities:
             rows = [None if bad else row for row, bad in zip(shares, undecided, strict=True)]
-            made.append(pa.array(rows, pa.list_(pa.float32())))
-        return made
+            columns.append(pa.array(rows, pa.list_(pa.float32())))
+        return columns
 
 
 def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:

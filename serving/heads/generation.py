@@ -31,7 +31,7 @@ from ..text.windows import Document
 from . import Head as Base
 from . import Ids
 
-DECODING = tuple(one.name for one in fields_of(Decoding))
+DECODING = tuple(field.name for field in fields_of(Decoding))
 LOGITS = 2**24
 """Logits that go through the softmax at a time: 64 MB."""
 TRUNCATED = pa.field("truncated", pa.bool_())
@@ -39,7 +39,7 @@ TRUNCATED = pa.field("truncated", pa.bool_())
 
 def truncated(outputs: Sequence[Completion]) -> pa.Array:
     """Return the column `truncated`: whether the model did not get all of a text."""
-    return pa.array([one.truncated if one.reason else None for one in outputs], pa.bool_())
+    return pa.array([output.truncated if output.reason else None for output in outputs], pa.bool_())
 
 
 RENAMED = {"beams": "num_beams"}
@@ -70,17 +70,17 @@ class Head(Base):
 
     def decoding(self, **options: Any) -> Decoding:
         """Merge the caller's options into the model's defaults. Raises InputError for bad ones."""
-        asked = {name: options[name] for name in DECODING if options.get(name) is not None}
-        stored = self.settings.get("decoding", {}).items()
-        own = {RENAMED.get(name, name): value for name, value in stored}
-        how = Decoding(**own | asked)
-        most = self.settings["context"] - len(self.frame[0])
-        if how.max_new_tokens >= most:
+        overrides = {name: options[name] for name in DECODING if options.get(name) is not None}
+        items = self.settings.get("decoding", {}).items()
+        defaults = {RENAMED.get(name, name): value for name, value in items}
+        decoding = Decoding(**defaults | overrides)
+        limit = self.settings["context"] - len(self.frame[0])
+        if decoding.max_new_tokens >= limit:
             raise InputError(
-                f"max_new_tokens must be under {most}, the tokens that the model has positions "
-                f"for, not {how.max_new_tokens}"
+                f"max_new_tokens must be under {limit}, the tokens that the model has positions "
+                f"for, not {decoding.max_new_tokens}"
             )
-        return how
+        return decoding
 
     @cached_property
     def frame(self) -> tuple[list[int], list[int]]:
@@ -91,8 +91,8 @@ class Head(Base):
         return likelihood
 
     def max_growth(self, *, likelihood: bool = False, **options: Any) -> int:
-        how = self.decoding(**options)
-        return 0 if likelihood else how.max_new_tokens * how.num_beams
+        decoding = self.decoding(**options)
+        return 0 if likelihood else decoding.max_new_tokens * decoding.num_beams
 
     def begin(
         self, session: Any, rows: Sequence[Ids]
@@ -116,12 +116,12 @@ class Head(Base):
         """
         if likelihood:
             return [self._likelihood(session, row, bare=bare) for row in rows]
-        how = self.decoding(**options)
-        room = self.settings["context"] - how.max_new_tokens
-        made = self.write(session, [self._end_of(row, room) for row in rows], how)
-        for row, one in zip(rows, made, strict=True):
-            one.truncated = len(row) > room
-        return made
+        decoding = self.decoding(**options)
+        room = self.settings["context"] - decoding.max_new_tokens
+        completions = self.write(session, [self._end_of(row, room) for row in rows], decoding)
+        for row, completion in zip(rows, completions, strict=True):
+            completion.truncated = len(row) > room
+        return completions
 
     def _end_of(self, row: Ids, room: int) -> Ids:
         """Cut a prompt to its last tokens, keeping the special tokens in front."""
@@ -131,18 +131,22 @@ class Head(Base):
         return np.concatenate([row[:n_front], row[len(row) - room + n_front :]])
 
     def join(self, document: Document, outputs: Sequence[Any]) -> Any:
-        (one,) = outputs
-        if isinstance(one, Completion):
-            one.truncated = one.truncated or document.truncated
-        return one
+        (output,) = outputs
+        if isinstance(output, Completion):
+            output.truncated = output.truncated or document.truncated
+        return output
 
-    def write(self, session: Any, rows: Sequence[Ids], how: Decoding) -> list[Completion]:
+    def write(self, session: Any, rows: Sequence[Ids], decoding: Decoding) -> list[Completion]:
         raw, starts, memory = self.begin(session, rows)
         ends = self.settings["ends"]
-        if how.num_beams > 1:
-            return beam_search.search(raw, starts, how, ends=ends, text=self.text, memory=memory)
+        if decoding.num_beams > 1:
+            return beam_search.search(
+                raw, starts, decoding, ends=ends, text=self.text, memory=memory
+            )
         scored = memory is not None
-        return complete(raw, starts, how, ends=ends, text=self.text, memory=memory, scored=scored)
+        return complete(
+            raw, starts, decoding, ends=ends, text=self.text, memory=memory, scored=scored
+        )
 
     def text(self, ids: Sequence[int]) -> str:
         assert self.tokenizer is not None
@@ -150,7 +154,7 @@ class Head(Base):
 
     def written(self, outputs: Sequence[Any]) -> int:
         """Return the number of generated tokens, end tokens included."""
-        return sum(one.n_tokens for one in outputs if isinstance(one, Completion))
+        return sum(output.n_tokens for output in outputs if isinstance(output, Completion))
 
     def collect(self, outputs: Sequence[Any]) -> Any:
         return list(outputs)
@@ -171,10 +175,10 @@ class Head(Base):
         self, outputs: Sequence[Any], *, likelihood: bool = False, **options: Any
     ) -> list[pa.Array]:
         if likelihood:
-            nats = [one if np.isfinite(one) else None for one, _ in outputs]
+            nats = [value if np.isfinite(value) else None for value, _ in outputs]
             return [pa.array(nats, pa.float64()), pa.array([n for _, n in outputs], pa.int32())]
-        reasons = [one.reason for one in outputs]
-        lengths = [len(one.ids) if one.reason else None for one in outputs]
+        reasons = [output.reason for output in outputs]
+        lengths = [len(output.ids) if output.reason else None for output in outputs]
         texts = self.texts(outputs, **options)
         return [
             pa.array(texts, pa.string()),
@@ -186,15 +190,17 @@ class Head(Base):
     def texts(self, outputs: Sequence[Completion], **options: Any) -> list[str | None]:
         """Decode each completion up to its first stop string; None if a logit was not finite."""
         stops = self.decoding(**options).stop
-        return [self._cut(one, stops) if one.reason else None for one in outputs]
+        return [self._cut(output, stops) if output.reason else None for output in outputs]
 
-    def _cut(self, one: Completion, stops: Sequence[str]) -> str:
-        text = self.text(one.ids)
-        if one.reason != STOP_STRING:
+    def _cut(self, completion: Completion, stops: Sequence[str]) -> str:
+        text = self.text(completion.ids)
+        if completion.reason != STOP_STRING:
             return text
         # Ending decodes only the last tokens, which alone can give another text than with all the
         # others: the stop string may be absent here.
-        return text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=None)]
+        return text[
+            : min((place for stop in stops if (place := text.find(stop)) >= 0), default=None)
+        ]
 
     def pieces(self, row: Ids, *, bare: bool = False) -> Iterator[tuple[Ids, int]]:
         """Split a text's tokens into pieces that fit the model's context.
@@ -205,9 +211,9 @@ class Head(Base):
         """
         context, n_front, n_given = self.settings["context"], 0, 1
         if not bare:
-            front, behind = self.frame
+            front, back = self.frame
             n_front = n_given = len(front)
-            row = row[: len(row) - len(behind)]  # they encode no byte of the text
+            row = row[: len(row) - len(back)]  # they encode no byte of the text
             if not front and self.settings["ends"]:
                 row, n_given = np.concatenate([self.settings["ends"][:1], row]), 1
         yield row[:context], n_given
@@ -223,12 +229,16 @@ class Head(Base):
                 continue
             n_tokens += len(piece) - n_given
             first = max(n_given, 1)
-            read, following = piece[: max(len(piece) - 1, 1)], piece[first:]
-            decoder = Decoder(session.raw, 1, len(read))
-            logits = decoder.read([read], [range(first - 1, len(read))])[0]
+            inputs, targets = piece[: max(len(piece) - 1, 1)], piece[first:]
+            decoder = Decoder(session.raw, 1, len(inputs))
+            logits = decoder.read([inputs], [range(first - 1, len(inputs))])[0]
             if not n_given:
                 nats += float(np.log(logits.shape[1]))
-            for start in range(0, len(following), most := max(1, LOGITS // logits.shape[1])):
-                some, next_ones = (one[start : start + most] for one in (logits, following))
-                nats -= float(log_probabilities(some)[np.arange(len(some)), next_ones].sum())
+            for start in range(0, len(targets), step := max(1, LOGITS // logits.shape[1])):
+                logits_part, targets_part = (
+                    array[start : start + step] for array in (logits, targets)
+                )
+                nats -= float(
+                    log_probabilities(logits_part)[np.arange(len(logits_part)), targets_part].sum()
+                )
         return nats, n_tokens

@@ -26,9 +26,9 @@ class Head(Classification):
     LARGEST_DECIDES: ClassVar[bool] = False
 
     def fields(self, *, probabilities: bool = False, **options: Any) -> list[pa.Field]:
-        always = [pa.field("labels", pa.list_(pa.string()))]
-        every = pa.field("probabilities", pa.list_(pa.float32()))
-        return [*always, every] if probabilities else always
+        label_fields = [pa.field("labels", pa.list_(pa.string()))]
+        probabilities_field = pa.field("probabilities", pa.list_(pa.float32()))
+        return [*label_fields, probabilities_field] if probabilities else label_fields
 
     def columns(
         self, outputs: NDArray[np.float32], *, probabilities: bool = False, **options: Any
@@ -37,15 +37,15 @@ class Head(Classification):
         names = np.asarray(self.settings["labels"], dtype=object)
         decided: NDArray[np.bool_] = np.asarray(np.isfinite(outputs).all(axis=1))
         shares, thresholds = sigmoid(outputs), thresholds_of(self.settings)
-        chosen = [
+        labels = [
             names[row >= thresholds].tolist() if good else None
             for row, good in zip(shares, decided, strict=True)
         ]
-        made = [pa.array(chosen, pa.list_(pa.string()))]
+        columns = [pa.array(labels, pa.list_(pa.string()))]
         if probabilities:
             rows = [row if good else None for row, good in zip(shares, decided, strict=True)]
-            made.append(pa.array(rows, pa.list_(pa.float32())))
-        return made
+            columns.append(pa.array(rows, pa.list_(pa.float32())))
+        return columns
 
 
 def thresholds_of(settings: Mapping[str, Any]) -> NDArray[np.float64]:

@@ -94,7 +94,7 @@ def words_of(text: str, tokens: Tokens) -> Words:
             ends[-1] = max(ends[-1], end)
         last, _ = graphemes.whole(ends[-1] - 1, ends[-1])
         is_letter = text[last].isalnum()  # the letter counts, not the marks on it
-    return Words(*(np.array(one, np.int64) for one in (firsts, starts, ends)))
+    return Words(*(np.array(indices, np.int64) for indices in (firsts, starts, ends)))
 
 
 def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
@@ -148,18 +148,18 @@ class Head(Base):
         ids, mask = pad(rows, pad_id=self.pad_id, shapes=session.shapes)
         feeds = {"input_ids": ids, "attention_mask": mask}
         (logits,) = session.run(["logits"], {name: feeds[name] for name in session.inputs})
-        return [one[: len(row)] for row, one in zip(rows, logits, strict=False)]
+        return [row_logits[: len(row)] for row, row_logits in zip(rows, logits, strict=False)]
 
     def join(self, document: Document, outputs: Sequence[Array]) -> Tagged:
         tokens = document.tokens
         assert tokens is not None
         logits = document.of_tokens(outputs)
         first = document.starts[0]
-        read = slice(first, first + len(logits))
+        part = slice(first, first + len(logits))
         assert tokens.offsets is not None
         assert tokens.begins is not None
-        seen = Tokens(tokens.ids[read], tokens.offsets[read], tokens.begins[read])
-        words = words_of(document.text, seen)
+        seen_tokens = Tokens(tokens.ids[part], tokens.offsets[part], tokens.begins[part])
+        words = words_of(document.text, seen_tokens)
         return Tagged(document.text, words, np.asarray(logits[words.tokens], np.float32))
 
     def collect(self, outputs: Sequence[Tagged]) -> list[Tagged]:
@@ -167,7 +167,7 @@ class Head(Base):
 
     def numbers(self, outputs: Sequence[Tagged]) -> Array:
         """Return the logits of all words, (n, tags)."""
-        return np.concatenate([one.logits for one in outputs])
+        return np.concatenate([output.logits for output in outputs])
 
     def agrees(self, decision: Any, other: Any) -> bool:
         places = ("label", "start", "end")
@@ -181,46 +181,46 @@ class Head(Base):
         return [pa.field("spans", pa.list_(SPAN))]
 
     def columns(self, outputs: Sequence[Tagged], **options: Any) -> list[pa.Array]:
-        return [pa.array([self.spans(one) for one in outputs], pa.list_(SPAN))]
+        return [pa.array([self.spans(output) for output in outputs], pa.list_(SPAN))]
 
-    def spans(self, one: Tagged) -> list[dict[str, Any]] | None:
+    def spans(self, output: Tagged) -> list[dict[str, Any]] | None:
         """Return the spans of a text, None if a logit is not finite."""
-        if not np.isfinite(one.logits).all():
+        if not np.isfinite(output.logits).all():
             return None
-        logs = log_softmax(one.logits.astype(np.float64))
-        chosen = self.valid(logs)
-        found = []
-        for label, first, last in spans_of([self.tags[tag] for tag in chosen]):
-            here = np.arange(first, last + 1)
-            start, end = int(one.words.starts[first]), int(one.words.ends[last])
-            probability = round(float(np.exp(logs[here, chosen[here]]).mean()), 6)
-            found.append(
+        logs = log_softmax(output.logits.astype(np.float64))
+        tags = self.valid(logs)
+        spans = []
+        for label, first, last in spans_of([self.tags[tag] for tag in tags]):
+            indices = np.arange(first, last + 1)
+            start, end = int(output.words.starts[first]), int(output.words.ends[last])
+            probability = round(float(np.exp(logs[indices, tags[indices]]).mean()), 6)
+            spans.append(
                 {
                     "label": label,
-                    "text": one.text[start:end],
+                    "text": output.text[start:end],
                     "start": start,
                     "end": end,
                     "probability": probability,
                 }
             )
-        return found
+        return spans
 
     def valid(self, logs: Array) -> Array:
         """Return the likeliest valid tags, (n,), given log probabilities (n, tags)."""
-        chosen: Array = logs.argmax(axis=1)
-        if self._is_valid(chosen):
-            return chosen
-        barred = np.where(self._allowed, 0.0, -np.inf)
-        best = logs[0] + barred[0]  # as if after O
-        before = np.empty(logs.shape, np.int64)
+        tags: Array = logs.argmax(axis=1)
+        if self._is_valid(tags):
+            return tags
+        penalties = np.where(self._allowed, 0.0, -np.inf)
+        best = logs[0] + penalties[0]  # as if after O
+        predecessors = np.empty(logs.shape, np.int64)
         for i in range(1, len(logs)):
-            through = best[:, None] + barred
-            before[i] = through.argmax(axis=0)
-            best = through.max(axis=0) + logs[i]
-        chosen[-1] = np.where(self._ends, best, -np.inf).argmax()
+            scores = best[:, None] + penalties
+            predecessors[i] = scores.argmax(axis=0)
+            best = scores.max(axis=0) + logs[i]
+        tags[-1] = np.where(self._ends, best, -np.inf).argmax()
         for i in range(len(logs) - 1, 0, -1):
-            chosen[i - 1] = before[i, chosen[i]]
-        return chosen
+            tags[i - 1] = predecessors[i, tags[i]]
+        return tags
 
     def _is_valid(self, tags: Array) -> bool:
         if not len(tags):
@@ -231,9 +231,9 @@ class Head(Base):
 
 def words_in(value: Any) -> list[str] | None:
     """Return the words if the value is a list of strings, or JSON for one; else None."""
-    found = listed(value)
-    is_one = isinstance(found, list) and all(isinstance(one, str) for one in found)
-    return found if is_one else None
+    words = listed(value)
+    are_words = isinstance(words, list) and all(isinstance(word, str) for word in words)
+    return words if are_words else None
 
 
 def listed(value: Any) -> Any:
@@ -254,14 +254,14 @@ def spans_of(tags: Sequence[str]) -> Iterator[tuple[str, int, int]]:
     """
     start, label = None, ""
     for i, tag in enumerate([*tags, OUTSIDE]):
-        prefix, _, own = tag.partition("-")
+        prefix, _, tag_label = tag.partition("-")
         before = tags[i - 1].partition("-")[0] if i else OUTSIDE
-        inside = prefix in "IL" and own == label and before in ("B", "I")
+        inside = prefix in "IL" and tag_label == label and before in ("B", "I")
         if start is not None and not inside:
             yield label, start, i - 1
             start, label = None, ""
         if prefix != OUTSIDE and not inside:
-            start, label = i, own
+            start, label = i, tag_label
 
 
 def log_softmax(logits: Array) -> Array:

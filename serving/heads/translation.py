@@ -61,27 +61,27 @@ class Head(Writing):
     ) -> tuple[Any, list[Ids], Mapping[str, Array] | None]:
         ids, mask = pad(rows, pad_id=self.pad_id)
         names = session.encoder.outputs
-        found = session.encoder.run(names, {"input_ids": ids, "attention_mask": mask})
-        memory = {**dict(zip(names, found, strict=True)), "source_mask": mask}
+        outputs = session.encoder.run(names, {"input_ids": ids, "attention_mask": mask})
+        memory = {**dict(zip(names, outputs, strict=True)), "source_mask": mask}
         return session.decoder.raw, [np.array([self.settings["start"]])] * len(rows), memory
 
     def run(self, session: Sessions, rows: Sequence[Ids], **options: Any) -> Sequence[Completion]:
-        how = self.decoding(**options)
-        made = self.write(session, rows, how)
-        if how.num_beams == 1:  # beam search has already divided its scores
-            for one in made:
-                one.score /= max(one.n_tokens, 1) ** how.length_penalty
-        return made
+        decoding = self.decoding(**options)
+        completions = self.write(session, rows, decoding)
+        if decoding.num_beams == 1:  # beam search has already divided its scores
+            for completion in completions:
+                completion.score /= max(completion.n_tokens, 1) ** decoding.length_penalty
+        return completions
 
     def numbers(self, outputs: Sequence[Completion]) -> NDArray[np.float64]:
         """Return the scores, (n, 1)."""
-        return np.array([[one.score] for one in outputs])
+        return np.array([[output.score] for output in outputs])
 
     def fields(self, **options: Any) -> list[pa.Field]:
         self.decoding(**options)
         return [pa.field("output", pa.string()), pa.field("score", pa.float32()), TRUNCATED]
 
     def columns(self, outputs: Sequence[Completion], **options: Any) -> list[pa.Array]:
-        scores = [one.score if one.reason else None for one in outputs]
+        scores = [output.score if output.reason else None for output in outputs]
         texts = self.texts(outputs, **options)
         return [pa.array(texts, pa.string()), pa.array(scores, pa.float32()), truncated(outputs)]

@@ -70,7 +70,7 @@ class BlockReader:
         """Take all of the plan's files. Raises PlanError if their names are not the plan's."""
         check_names(plan, files)
         self._plan, self._files, self._head = plan, plan.readable(files), head
-        self._known = [one for one in plan.input if "problem" not in one]
+        self._known = [entry for entry in plan.input if "problem" not in entry]
         self._checked: set[int] = set()
         """Indexes of the files whose content was checked against the plan."""
         self._columns = list(dict.fromkeys([plan.text_column, *plan.keep]))
@@ -109,22 +109,22 @@ class BlockReader:
             text_of=self._head.text_of,
             block_rows=self._plan.chunk_rows,
             first_row=first_row,
-            skip=first_row - sum(int(one["rows"]) for one in self._known[:file]),
+            skip=first_row - sum(int(entry["rows"]) for entry in self._known[:file]),
         )
 
-    def _check(self, first: int, last: int) -> None:
+    def _check(self, first_file: int, last_file: int) -> None:
         """Check the content of these files against the plan, once each."""
-        for file in range(first, last + 1):
+        for file in range(first_file, last_file + 1):
             if file not in self._checked:
                 check_content(self._files[file], self._known[file])
                 self._checked.add(file)
 
     def _file_of(self, row: int) -> int:
         """Return the index of the file that a row is in."""
-        for file, known in enumerate(self._known):
-            if row < known["rows"]:
+        for file, entry in enumerate(self._known):
+            if row < entry["rows"]:
                 return file
-            row -= known["rows"]
+            row -= entry["rows"]
         return len(self._known) - 1
 
 
@@ -143,21 +143,21 @@ def tokenised(
     block.
     """
     all_rows = range(block.first_row, block.first_row + len(block))
-    kept = [i for i, row in enumerate(all_rows) if only is None or row in only]
-    columns = {name: [values[i] for i in kept] for name, values in block.columns.items()}
-    errors = [block.errors[i] for i in kept]
+    positions = [i for i, row in enumerate(all_rows) if only is None or row in only]
+    columns = {name: [values[i] for i in positions] for name, values in block.columns.items()}
+    errors = [block.errors[i] for i in positions]
     texts = columns[plan.text_column]
-    read = scorer.read_good(texts, errors, **plan.options)
-    rows, documents = [all_rows[i] for i in kept], [*read.values()]
+    document_at = scorer.read_good(texts, errors, **plan.options)
+    rows, documents = [all_rows[i] for i in positions], [*document_at.values()]
     chunk = Chunk(
         number,
         rows,
         {name: columns[name] for name in plan.keep},
         errors,
-        good=list(read),
-        lengths=[one.n_tokens for one in documents],
-        contents=[content_of(columns, i, rows) for i in read],
-        windows=[[len(window) for window in one.windows] for one in documents],
+        good=list(document_at),
+        lengths=[document.n_tokens for document in documents],
+        contents=[content_of(columns, i, rows) for i in document_at],
+        windows=[[len(window) for window in document.windows] for document in documents],
     )
     return chunk, documents
 
@@ -169,28 +169,28 @@ def scored(
 
     `outputs`: what the workers returned for the chunk's documents.
     """
-    decided = scorer.decode(scorer.collect(outputs), **plan.options)
+    decisions = scorer.decode(scorer.collect(outputs), **plan.options)
     errors = list(chunk.errors)
-    mark_undecided(errors, chunk.good, decided)
-    table = _table(chunk, decided, errors, plan, types)
-    windows = [n for each in chunk.windows for n in each]
+    mark_undecided(errors, chunk.good, decisions)
+    table = _table(chunk, decisions, errors, plan, types)
+    windows = [n for lengths in chunk.windows for n in lengths]
     batches = scorer.runner.batches(windows, **plan.options)
-    padded = padded_tokens(windows, batches, scorer.runner.shapes)
-    failed = [place for place, i in enumerate(chunk.good) if errors[i] is not None]
-    failed_tokens = sum(sum(chunk.windows[place]) for place in failed)
-    written = scorer.head.written
+    n_padded = padded_tokens(windows, batches, scorer.runner.shapes)
+    failures = [place for place, i in enumerate(chunk.good) if errors[i] is not None]
+    failed_tokens = sum(sum(chunk.windows[place]) for place in failures)
+    count_written = scorer.head.written
     profile = scorer.manifest.profile
     facts = chunk_facts(
         errors,
-        run_facts(chunk.lengths, sum(windows), padded, written(outputs), profile),
+        run_facts(chunk.lengths, sum(windows), n_padded, count_written(outputs), profile),
         run_facts(
-            [chunk.lengths[place] for place in failed],
+            [chunk.lengths[place] for place in failures],
             failed_tokens,
             failed_tokens,  # padding spent on them stays counted
-            written([outputs[place] for place in failed]),
+            count_written([outputs[place] for place in failures]),
             profile,
         ),
-        {name: decided.column(name).to_pylist() for name in scorer.head.DRIFT_COLUMNS},
+        {name: decisions.column(name).to_pylist() for name in scorer.head.DRIFT_COLUMNS},
     )
     contents = [0] * len(chunk)
     for i, content in zip(chunk.good, chunk.contents, strict=True):
@@ -213,16 +213,16 @@ def content_of(columns: Mapping[str, Sequence[Any]], position: int, rows: Sequen
 
     A text is hashed in pieces, since it may be long.
     """
-    found = crc32(str(rows[position]).encode())
+    checksum = crc32(str(rows[position]).encode())
     for name in sorted(columns):
         value = columns[name][position]
         is_text = isinstance(value, str)
-        found = crc32(b"text" if is_text else b"other", found)
+        checksum = crc32(b"text" if is_text else b"other", checksum)
         text = value if is_text else _repr(value)
         for start in range(0, len(text), PIECE_CHARS):
             piece = text[start : start + PIECE_CHARS]
-            found = crc32(piece.encode("utf-8", "surrogatepass"), found)
-    return found
+            checksum = crc32(piece.encode("utf-8", "surrogatepass"), checksum)
+    return checksum
 
 
 def _repr(value: Any) -> str:
@@ -231,7 +231,7 @@ def _repr(value: Any) -> str:
 
 def _table(
     chunk: Chunk,
-    decided: pa.Table,
+    decisions: pa.Table,
     errors: Sequence[str | None],
     plan: Plan,
     types: Types,
@@ -239,26 +239,26 @@ def _table(
     """Return row, kept columns, the head's columns, error, model_version, for every input row."""
     n = len(chunk)
     positions = {i: position for position, i in enumerate(chunk.good)}
-    spread = decided.take(pa.array([positions.get(i) for i in range(n)], pa.int64()))
-    names = output_names(plan.keep, spread.column_names)
+    head_table = decisions.take(pa.array([positions.get(i) for i in range(n)], pa.int64()))
+    names = output_names(plan.keep, head_table.column_names)
     columns = {"row": pa.array(chunk.rows, pa.int64())}
     for name in plan.keep:
         columns[names[name]] = _kept(chunk.columns[name], types[name])
-    columns |= {name: spread.column(name) for name in spread.column_names}
+    columns |= {name: head_table.column(name) for name in head_table.column_names}
     columns["error"] = pa.array(errors, pa.string())
     columns["model_version"] = pa.array([plan.model_version] * n, pa.string())
     return pa.table(columns)
 
 
-def output_names(keep: Sequence[str], own: Sequence[str]) -> dict[str, str]:
+def output_names(keep: Sequence[str], own_names: Sequence[str]) -> dict[str, str]:
     """Return each kept column's name in the output: `input_...` if its own is taken."""
-    taken, names = {"row", *own, "error", "model_version"}, {}
+    used_names, names = {"row", *own_names, "error", "model_version"}, {}
     for name in keep:
-        free = name
-        while free in taken:
-            free = f"input_{free}"
-        taken.add(free)
-        names[name] = free
+        free_name = name
+        while free_name in used_names:
+            free_name = f"input_{free_name}"
+        used_names.add(free_name)
+        names[name] = free_name
     return names
 
 
@@ -285,8 +285,8 @@ def by_file(number: int, table: pa.Table, plan: Plan) -> dict[str, pa.Table]:
         return {name: table}
     values = pa.array(writers.as_texts(table[plan.partition_by]), pa.string())
     rest, files = table.drop_columns(plan.partition_by), {}
-    for value in sorted(set(values.to_pylist()), key=lambda one: (one is None, one or "")):
-        chosen = pc.is_null(values) if value is None else pc.equal(values, value)
+    for value in sorted(set(values.to_pylist()), key=lambda text: (text is None, text or "")):
+        mask = pc.is_null(values) if value is None else pc.equal(values, value)
         folder = HIVE_NULL if value is None else quote(value, safe=" ")
-        files[f"{plan.partition_by}={folder}/{name}"] = rest.filter(chosen)
+        files[f"{plan.partition_by}={folder}/{name}"] = rest.filter(mask)
     return files

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,7 @@ from ..engine import manifest
 from ..engine.manifest import Manifest
 from ..engine.scorer import Scorer
 from ..errors import PlanError
-from ..runtime.session import PROVIDERS, Device
-from ..tables import writers
+from ..runtime.session import PROVIDERS
 from ..tables.files import File
 from ..tables.readers import Paths, find_files
 from ..text.windows import long_text_of
@@ -34,143 +33,109 @@ from .chunks import BlockReader, set_aside, tokenised
 from .pipeline import ChunkPipeline, OnChunk, Take
 from .plan import Plan
 from .report import Progress, Report, report_of
+from .spec import JobSpec
 from .storage import open_output
 from .storage.base import PLAN, QUARANTINE, Output, Record
 
-__all__ = ["JobRun", "Progress", "Report", "begun", "run", "try_rows", "work"]
+__all__ = ["JobRun", "Progress", "Report", "begun", "run", "score_table", "try_rows", "work"]
 
 OnProgress = Callable[[Progress], None]
 
 
 def run(
-    model: str | Path,
-    paths: Paths,
-    output: str | Path,
+    spec: JobSpec,
     *,
     on_progress: OnProgress | None = None,
     on_chunk: OnChunk | None = None,
-    **how: Any,
+    held: bool = False,
 ) -> Report:
-    """Score every row of the input into `output`; chunks already committed there stay as they are.
+    """Score every row of the input; chunks already committed in the output stay as they are.
 
-    `how`: see `begun`, which also lists the errors raised.
+    Raises what `begun` raises.
     """
-    with begun(model, paths, output, **how) as job:
-        counted = ProgressTracker(job, on_progress)
+    with begun(spec, held=held) as job:
+        tracker = ProgressTracker(job, on_progress)
 
-        def told(number: int, record: Record | None) -> None:
-            counted.on_chunk(number, record)
+        def tell(number: int, record: Record | None) -> None:
+            tracker.on_chunk(number, record)
             if on_chunk:
                 on_chunk(number, record)
 
         if job.missing:
             todo = iter(job.missing)
-            job.lanes = job.opened()
-            job.lanes.run(lambda: next(todo, None), told, counted.on_batch, rejected=job.rejected)
+            job.pipeline = job.opened()
+            job.pipeline.run(
+                lambda: next(todo, None), tell, tracker.on_batch, rejected=job.rejected
+            )
         return job.finish()
 
 
-@contextlib.contextmanager
-def begun(
+def score_table(
     model: str | Path,
     paths: Paths,
     output: str | Path,
     *,
-    text_column: str | None = None,
-    keep: Sequence[str] = (),
-    model_version: str | None = None,
-    variant: str | None = None,
-    device: Device = "auto",
-    workers: int | None = None,
-    threads: int | None = None,
-    token_budget: int | None = None,
-    format: str = "parquet",
-    partition_by: str | None = None,
-    chunk_rows: int | None = None,
-    max_rejected: float | None = None,
-    max_row_bytes: int | None = None,
-    csv_safe: bool | None = None,
-    retry_rejected: bool = False,
-    held: bool = False,
-    **options: Any,
-) -> Iterator[JobRun]:
-    """Begin a job, or resume the one in `output`; on a disk, the output is locked meanwhile.
+    on_progress: OnProgress | None = None,
+    **settings: Any,
+) -> Report:
+    """Score tables into the folder `output` in this process; `settings`: see JobSpec.of.
 
-    `model`: a model folder. `paths`, `output`: on a disk, or URLs. `options`: the head's, such as
-    `probabilities=True`. `text_column`, `chunk_rows` and `max_rejected` are the model's own by
-    default, and so are `max_row_bytes` (a longer row has an error) and `csv_safe` (in CSV parts,
-    cells that a spreadsheet would run are marked). `max_rejected` only sets a field of the Report.
-    `partition_by`: a column of the output with a folder for each of its values. `retry_rejected`:
-    redo those finished rows that had an error; the input may have changed in these rows. `held`:
-    the caller has the output's lock.
+    Raises what `begun` raises.
+    """
+    return run(JobSpec.of(model, paths, output, **settings), on_progress=on_progress)
+
+
+@contextlib.contextmanager
+def begun(spec: JobSpec, *, held: bool = False) -> Iterator[JobRun]:
+    """Begin a job, or resume the one in its output; on a disk, the output is locked meanwhile.
+
+    `held`: the caller has the output's lock.
     Raises InputError for tables that cannot be read, PlanError if the output holds another job,
     or one that is running, ModelFolderError and ProviderError as Scorer does.
     """
     started = time.monotonic()
-    folder, out, files = Path(model), open_output(output), find_files(paths)
-    start.check_numbers(chunk_rows, workers, threads, token_budget, max_row_bytes, max_rejected)
+    folder, out, files = Path(spec.model), open_output(spec.output), find_files(spec.paths)
     described = manifest.read(folder)
-    # None and False mean not asked for; 0 is a value.
-    options = {name: one for name, one in options.items() if one is not None and one is not False}
-    kind = heads.get(described.objective)
-    in_windows = long_text_of(described.long_text).in_windows
-    kind.check(options, pools=in_windows)
-    text_column = text_column or described.score.get("text_column", "text")
-    writers.get(format)
-    format = start.output_format(format, csv_safe, described.score)
-    start.check_apart(output, paths)
-    columns = list(dict.fromkeys([text_column, *keep]))
-    problems = plans.problems(files, columns)
-    asked: dict[str, Any] = {
-        "model_version": model_version or folder.name,
-        "text_column": text_column,
-        "keep": list(dict.fromkeys(keep)),
-        "options": options,
-        "output_format": format,
-        "partition_by": partition_by,
-        "chunk_rows": chunk_rows,
-        "variant": variant,
-        "workers": workers,
-        "threads": threads,
-        "token_budget": token_budget,
-    }
+    head = heads.get(described.objective)
+    head.check(spec.options, pools=long_text_of(described.long_text).in_windows)
+    asked = start.asked(spec, described)
+    start.check_apart(spec.output, spec.paths)
+    problems = plans.problems(files, list(dict.fromkeys([asked["text_column"], *spec.keep])))
     with contextlib.nullcontext() if held else out.held():
         out.check()
-        frozen = plans.read(out.read(PLAN))
-        if retry_rejected and frozen is None:
+        plan = plans.read(out.read(PLAN))
+        if spec.retry_rejected and plan is None:
             raise PlanError(f"no job has begun at {out}: retry_rejected has nothing to do again")
-        limit = start.max_row_bytes(max_row_bytes, described.score, frozen)
+        limit = start.max_row_bytes(spec.max_row_bytes, described.score, plan)
         files = [replace(file, max_row_bytes=limit) for file in files]
         asked |= {
             "max_row_bytes": limit,
-            "input": plans.fingerprint(files, problems, frozen),
+            "input": plans.fingerprint(files, problems, plan),
             "onnxruntime": ort.__version__,
         }
-        scorer = mended = None
+        scorer = changed = None
         with start.still(folder):
             asked["model"] = folder_sha256(folder)
-            if frozen is None:
-                frozen, scorer = start.new_plan(folder, device, asked)
+            if plan is None:
+                plan, scorer = start.new_plan(folder, spec.device, asked)
         if scorer:
             try:
-                out.create_record(PLAN, asdict(frozen))
+                out.create_record(PLAN, asdict(plan))
             except FileExistsError:
                 raise PlanError(f"another job has just begun at {out}; run this again") from None
         else:
-            if retry_rejected:
-                mended = redo_rejected.with_new_input(frozen, asked.pop("input"))
-            plans.check_same(frozen, **asked, provider=PROVIDERS.get(device))
-        done = out.all_committed(frozen.n_chunks)
-        again = redo_rejected.find(out, done, frozen) if frozen.retrying or mended else {}
-        if mended and mended != frozen:
-            redo_rejected.check_others(out, BlockReader(files, mended, kind), done, again)
-            frozen = mended
+            if spec.retry_rejected:
+                changed = redo_rejected.with_new_input(plan, asked.pop("input"))
+            plans.check_same(plan, **asked, provider=PROVIDERS.get(spec.device))
+        done = out.all_committed(plan.n_chunks)
+        rejected = redo_rejected.find(out, done, plan) if plan.retrying or changed else {}
+        if changed and changed != plan:
+            redo_rejected.check_others(out, BlockReader(files, changed, head), done, rejected)
+            plan = changed
             # A quarantined row, which killed a process, is a rejected row too.
             out.remove(QUARANTINE)
-            out.write(PLAN, asdict(frozen))
-        job = JobRun(
-            folder, files, out, described, frozen, done, again, scorer, started, max_rejected
-        )
+            out.write(PLAN, asdict(plan))
+        job = JobRun(spec, folder, files, out, described, plan, done, rejected, scorer, started)
         if job.missing:
             out.reopen()
         yield job
@@ -180,6 +145,7 @@ def begun(
 class JobRun:
     """A job in progress, for the process that holds it."""
 
+    spec: JobSpec
     folder: Path
     files: list[File]
     out: Output
@@ -191,8 +157,7 @@ class JobRun:
     """Rejected rows of committed chunks, which are to be done again."""
     scorer: Scorer | None
     started: float
-    max_rejected: float | None
-    lanes: ChunkPipeline | None = None
+    pipeline: ChunkPipeline | None = None
     """Pipeline of this process, if it does chunks itself."""
     earlier: list[Record] = field(init=False)
     """Records from before this run; those of chunks with rejected rows cover the other rows."""
@@ -210,7 +175,7 @@ class JobRun:
 
     @property
     def steps_s(self) -> dict[str, float]:
-        return self.lanes.steps_s if self.lanes else {}
+        return self.pipeline.steps_s if self.pipeline else {}
 
     def to_share(self) -> list[int]:
         """Return `missing`, for other processes to do.
@@ -242,7 +207,7 @@ class JobRun:
             records,
             self.described,
             earlier=self.earlier,
-            max_rejected=self.max_rejected,
+            max_rejected=self.spec.max_rejected,
             seconds=time.monotonic() - self.started,
             steps_s=self.steps_s,
             last=self.out.finished(),
@@ -289,37 +254,32 @@ class ProgressTracker:
             self.on_batch(unscored, 0, 0)  # rows that were in no batch
 
 
-def work(
-    model: str | Path,
-    paths: Paths,
-    output: str | Path,
-    take: Take,
-    on_chunk: OnChunk,
-    workers: int | None = None,
-) -> dict[str, float]:
-    """Do chunks of a job that another process has begun; return the seconds spent in each step.
+def work(spec: JobSpec, take: Take, on_chunk: OnChunk) -> dict[str, float]:
+    """Score chunks of a job that another process has begun; return the seconds of each step.
 
-    `workers`: for this machine, which need not be the one the job was planned on; their number does
-    not affect the bytes.
-    Raises PlanError if there is no such job, or its model, input or onnxruntime is another one.
+    Of `spec`, model, paths, output and workers count: the plan has the rest. Its workers are those
+    of this machine, which need not be the one the job was planned on.
+    Raises PlanError if there is no such job, or if model, input or onnxruntime differ from its.
     """
-    out = open_output(output)
+    out = open_output(spec.output)
     plan = start.planned(out)
-    files = find_files(paths, plan.max_row_bytes)
-    lanes = ChunkPipeline(start.opened(Path(model), plan, files, workers=workers), plan, out)
-    lanes.run(take, on_chunk, lambda *batch: None)
-    return lanes.steps_s
+    files = find_files(spec.paths, plan.max_row_bytes)
+    opened = start.opened(Path(spec.model), plan, files, workers=spec.workers)
+    pipeline = ChunkPipeline(opened, plan, out)
+    pipeline.run(take, on_chunk, lambda *batch: None)
+    return pipeline.steps_s
 
 
-def try_rows(model: str | Path, paths: Paths, output: str | Path, rows: range) -> None:
-    """Score some rows of a job that was begun and keep nothing, to see whether they can be scored.
+def try_rows(spec: JobSpec, rows: range) -> None:
+    """Score some rows of a job that has begun and keep nothing, to see whether they can be scored.
 
-    `rows` must lie within one chunk of the job's plan. Raises PlanError as `work` does.
+    `rows` lie within one chunk of the job's plan. Raises PlanError as `work` does.
     """
-    out = open_output(output)
+    out = open_output(spec.output)
     plan = start.planned(out)
     number = rows.start // plan.chunk_rows
-    opened = start.opened(Path(model), plan, find_files(paths, plan.max_row_bytes))
+    files = find_files(spec.paths, plan.max_row_bytes)
+    opened = start.opened(Path(spec.model), plan, files)
     scorer, block = opened.scorer, opened.reader.read(number)
     set_aside(block, out.quarantine())
     _, documents = tokenised(number, block, plan, scorer, only=rows)

@@ -26,11 +26,11 @@ def remove(out: Output, plan: Plan, records: Iterable[Record]) -> list[str]:
 
     `records`: of all chunks.
     """
-    named = {file["name"] for record in records for file in record["files"]}
-    unnamed = [name for name in out.files() if name not in named]
-    ours = {name for name in unnamed if is_of_job(name, plan)}
-    out.sweep(sorted(ours), plan.partition_by and f"{plan.partition_by}=")
-    return sorted(name for name in unnamed if name not in ours and is_visible(name))
+    recorded_names = {file["name"] for record in records for file in record["files"]}
+    other_names = [name for name in out.files() if name not in recorded_names]
+    job_names = {name for name in other_names if is_of_job(name, plan)}
+    out.sweep(sorted(job_names), plan.partition_by and f"{plan.partition_by}=")
+    return sorted(name for name in other_names if name not in job_names and is_visible(name))
 
 
 def is_of_job(name: str, plan: Plan) -> bool:
@@ -53,4 +53,4 @@ def is_of_job(name: str, plan: Plan) -> bool:
 
 def is_visible(name: str) -> bool:
     """True unless readers of a folder as one table skip the name: a leading `.` or `_`."""
-    return not any(one.startswith((".", "_")) for one in name.split("/"))
+    return not any(part.startswith((".", "_")) for part in name.split("/"))

@@ -75,23 +75,23 @@ class ChunkPipeline:
                 call(*args)
 
         def lane() -> None:
-            while at_work := self._begin(take, partial(tell, on_chunk), rejected):
-                chunk, reading = at_work
-                again = rejected.get(chunk.number)
-                record = self._end(chunk, reading, partial(tell, on_batch), again)
+            while work := self._begin(take, partial(tell, on_chunk), rejected):
+                chunk, pending_documents = work
+                retry = rejected.get(chunk.number)
+                record = self._end(chunk, pending_documents, partial(tell, on_batch), retry)
                 tell(on_chunk, chunk.number, record)
 
         ended: SimpleQueue[BaseException | None] = SimpleQueue()
 
         def guarded() -> None:
-            found = None
+            error = None
             try:
                 lane()
             except BaseException as problem:  # noqa: BLE001  # it is raised below
-                found = problem
+                error = problem
             self._release()
-            ended.put(found)
-            del found  # else it and its traceback, which holds this frame, keep each other alive
+            ended.put(error)
+            del error  # else it and its traceback, which holds this frame, keep each other alive
 
         for number in range(LANES):
             # Daemons: the process can end even while `take` waits for a chunk.
@@ -123,29 +123,29 @@ class ChunkPipeline:
                 block = self._reader.read(number)
             set_aside(block, self._out.quarantine())  # the quarantine may have grown
             with self._step("tokenise"):
-                only = rejected[number].rows if number in rejected else None
-                chunk, documents = tokenised(number, block, self._plan, self._scorer, only)
-            reading = self._scorer.start(documents, **self._plan.options)
-            self._at_work.add(reading)
-            return chunk, reading
+                rows = rejected[number].rows if number in rejected else None
+                chunk, documents = tokenised(number, block, self._plan, self._scorer, rows)
+            pending_documents = self._scorer.start(documents, **self._plan.options)
+            self._at_work.add(pending_documents)
+            return chunk, pending_documents
 
     def _end(
         self,
         chunk: Chunk,
-        reading: PendingDocuments,
+        pending_documents: PendingDocuments,
         on_batch: OnBatch,
-        again: redo_rejected.Rejected | None,
+        retry: redo_rejected.Rejected | None,
     ) -> Record:
         try:
-            outputs = reading.outputs(on_batch)
+            outputs = pending_documents.outputs(on_batch)
         finally:
-            self._at_work.discard(reading)
+            self._at_work.discard(pending_documents)
         with self._step("decode"):
             table, facts = scored(chunk, outputs, self._scorer, self._plan, self._types)
             tables = by_file(chunk.number, table, self._plan)
         with self._step("write"):
-            if again:
-                return redo_rejected.commit(self._out, again, tables, facts, self._plan)
+            if retry:
+                return redo_rejected.commit(self._out, retry, tables, facts, self._plan)
             write = writers.get(self._plan.output_format).write
             files = {name: partial(write, part) for name, part in tables.items()}
             return self._out.commit(chunk.number, files, **facts)
@@ -166,14 +166,14 @@ class ChunkPipeline:
         """Begin no more chunks, and drop the batches that no worker has begun."""
         with self._state:
             self._stopped = True
-        for reading in list(self._at_work):
-            reading.cancel()
+        for pending_documents in list(self._at_work):
+            pending_documents.cancel()
 
     @contextmanager
     def _step(self, name: str) -> Iterator[None]:
-        started = time.monotonic()
+        start_s = time.monotonic()
         try:
             yield
         finally:
             with self._telling:
-                self._steps_s[name] += time.monotonic() - started
+                self._steps_s[name] += time.monotonic() - start_s

@@ -20,7 +20,7 @@ from ..tables.files import File, names_below
 from ..tables.readers import column_names, count_rows
 from .storage.base import PLAN
 
-FORMAT = 5
+FORMAT = 6
 MAX_CHUNKS = 100_000  # part names have five digits and must sort into row order
 ANOTHER_JOB = "this output folder belongs to another job"
 ANOTHER_FOLDER = "give another output folder, or empty this one to start anew"
@@ -81,7 +81,7 @@ class Plan:
     def readable(self, files: Sequence[File]) -> list[File]:
         """Return the plan's files without those that cannot be read."""
         pairs = zip(files, self.input, strict=True)
-        return [file for file, known in pairs if "problem" not in known]
+        return [file for file, entry in pairs if "problem" not in entry]
 
     @property
     def n_chunks(self) -> int:
@@ -94,60 +94,60 @@ def read(record: Mapping[str, Any] | None) -> Plan | None:
     if record is None:
         return None
     if record.get("format") != FORMAT or set(record) != set(Plan.__dataclass_fields__):
-        raise PlanError(f"{PLAN} is of another Headrace; {ANOTHER_FOLDER}")
+        raise PlanError(f"{PLAN} was written by an incompatible Headrace version; {ANOTHER_FOLDER}")
     return Plan(**record)
 
 
-def check_same(plan: Plan, **asked: Any) -> None:
+def check_same(plan: Plan, **settings: Any) -> None:
     """Raises PlanError naming the first field that differs from the plan; None asks for nothing."""
-    frozen = asdict(plan)
-    for name, value in asked.items():
-        if value is None or value == frozen[name]:
+    plan_settings = asdict(plan)
+    for name, value in settings.items():
+        if value is None or value == plan_settings[name]:
             continue
         if name == "input":
-            said = _input_change(frozen[name], value)
+            change = _input_change(plan_settings[name], value)
         elif name == "model":
-            said = "the model's files are not the ones it was started with"
+            change = "the model's files are not the ones it was started with"
         else:
-            said = f"{name} was {frozen[name]!r} and is now {value!r}"
-        raise PlanError(f"{ANOTHER_JOB}: {said}; {ANOTHER_FOLDER}")
+            change = f"{name} was {plan_settings[name]!r} and is now {value!r}"
+        raise PlanError(f"{ANOTHER_JOB}: {change}; {ANOTHER_FOLDER}")
 
 
 def check_names(plan: Plan, files: Sequence[File]) -> None:
     """Raises PlanError if the names of these files are not the plan's."""
-    before, now = [one["name"] for one in plan.input], names_below(files)
-    if before != now:
-        raise PlanError(f"{ANOTHER_JOB}: {_names_change(before, now)}; {ANOTHER_FOLDER}")
+    names, names_now = [entry["name"] for entry in plan.input], names_below(files)
+    if names != names_now:
+        raise PlanError(f"{ANOTHER_JOB}: {_names_change(names, names_now)}; {ANOTHER_FOLDER}")
 
 
-def check_content(file: File, known: Mapping[str, Any]) -> None:
+def check_content(file: File, entry: Mapping[str, Any]) -> None:
     """Raises PlanError if the content of a plan's file has changed, InputError if it is gone."""
     try:
-        same = file.stamp() == (known["size"], known["digest"])
+        is_same = file.stamp() == (entry["size"], entry["digest"])
     except FileNotFoundError as problem:
         raise InputError(f"{file} does not exist") from problem
-    if not same:
-        raise PlanError(f"{ANOTHER_JOB}: {_content_changed(known['name'])}; {ANOTHER_FOLDER}")
+    if not is_same:
+        raise PlanError(f"{ANOTHER_JOB}: {_content_changed(entry['name'])}; {ANOTHER_FOLDER}")
 
 
-def _input_change(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> str:
-    names, names_now = [f["name"] for f in before], [f["name"] for f in now]
+def _input_change(entries: list[dict[str, Any]], entries_now: list[dict[str, Any]]) -> str:
+    names, names_now = [f["name"] for f in entries], [f["name"] for f in entries_now]
     if names != names_now:
         return _names_change(names, names_now)
-    changed = next(b["name"] for b, n in zip(before, now, strict=True) if b != n)
-    return f"{_content_changed(changed)} (--retry-rejected, where only rejected rows were mended)"
+    name = next(b["name"] for b, n in zip(entries, entries_now, strict=True) if b != n)
+    return f"{_content_changed(name)} (--retry-rejected, where only rejected rows were mended)"
 
 
 def _content_changed(name: str) -> str:
     return f"the content of its input {name} has changed"
 
 
-def _names_change(before: Sequence[str], now: Sequence[str]) -> str:
-    if max(len(before), len(now)) <= FEW_FILES:
-        return f"its input was {', '.join(before)} and is now {', '.join(now)}"
-    new, gone = sorted({*now} - {*before}), sorted({*before} - {*now})
-    one = f"{new[0]} is new" if new else f"{gone[0]} is gone" if gone else "in another order"
-    return f"its input was {len(before):,} files and is now {len(now):,}: {one}"
+def _names_change(names: Sequence[str], names_now: Sequence[str]) -> str:
+    if max(len(names), len(names_now)) <= FEW_FILES:
+        return f"its input was {', '.join(names)} and is now {', '.join(names_now)}"
+    new, gone = sorted({*names_now} - {*names}), sorted({*names} - {*names_now})
+    example = f"{new[0]} is new" if new else f"{gone[0]} is gone" if gone else "in another order"
+    return f"its input was {len(names):,} files and is now {len(names_now):,}: {example}"
 
 
 def problems(files: Sequence[File], columns: Sequence[str]) -> dict[File, str]:
@@ -155,13 +155,13 @@ def problems(files: Sequence[File], columns: Sequence[str]) -> dict[File, str]:
 
     Raises InputError if that is so of every file.
     """
-    found = {}
+    reasons = {}
     for file in files:
         try:
             check_columns(file, columns, column_names(file))
         except InputError as problem:
-            found[file] = str(problem)
-    return _not_all(found, files)
+            reasons[file] = str(problem)
+    return _not_all(reasons, files)
 
 
 def fingerprint(
@@ -171,22 +171,24 @@ def fingerprint(
 
     Raises InputError if no file can be read to its end.
     """
-    known = {(file["name"], file["digest"]): file for file in (plan.input if plan else [])}
-    found, bad = [], dict(known_problems)
+    plan_entries = {(file["name"], file["digest"]): file for file in (plan.input if plan else [])}
+    entries, reasons = [], dict(known_problems)
     for file, name in zip(files, names_below(files), strict=True):
         try:
             size, digest = file.stamp()
-            counted = known.get((name, digest), {})
-            rows = 0 if file in bad else counted.get("rows")
+            plan_entry = plan_entries.get((name, digest), {})
+            rows = 0 if file in reasons else plan_entry.get("rows")
             rows = count_rows(file) if rows is None else rows
-            if "problem" in counted:
-                bad[file] = counted["problem"]
+            if "problem" in plan_entry:
+                reasons[file] = plan_entry["problem"]
         except (InputError, FileNotFoundError, PermissionError) as problem:
-            rows, bad[file] = 0, str(problem)
-        said = {"problem": bad[file]} if file in bad else {}
-        found.append({"name": name, "size": size, "digest": digest, "rows": rows, **said})
-    _not_all(bad, files)
-    return found
+            rows, reasons[file] = 0, str(problem)
+        problem_field = {"problem": reasons[file]} if file in reasons else {}
+        entries.append(
+            {"name": name, "size": size, "digest": digest, "rows": rows, **problem_field}
+        )
+    _not_all(reasons, files)
+    return entries
 
 
 def _not_all(problems: dict[File, str], files: Sequence[File]) -> dict[File, str]:

@@ -34,31 +34,29 @@ class Rejected:
     """Row numbers of the rejected rows in the table."""
 
 
-def with_new_input(plan: Plan, now: list[dict[str, Any]]) -> Plan:
+def with_new_input(plan: Plan, entries: list[dict[str, Any]]) -> Plan:
     """Return the plan with the current input. Raises PlanError if rows came, went or moved."""
-    before = [(file["name"], file["rows"]) for file in plan.input]
-    if [(file["name"], file["rows"]) for file in now] != before:
-        changed = next(
+    old_counts = [(file["name"], file["rows"]) for file in plan.input]
+    if [(file["name"], file["rows"]) for file in entries] != old_counts:
+        change = next(
             (f"{b[0]} had {b[1]:,} rows and {n['name']} has {n['rows']:,}"
-             for b, n in zip(before, now, strict=False) if b != (n["name"], n["rows"])),
-            f"there were {len(before)} files and are {len(now)}",
+             for b, n in zip(old_counts, entries, strict=False) if b != (n["name"], n["rows"])),
+            f"there were {len(old_counts)} files and are {len(entries)}",
         )  # fmt: skip
-        raise PlanError(
-            f"rows can be done again only where they stood: {changed}; {ANOTHER_FOLDER}"
-        )
-    return replace(plan, input=now, retrying=True)
+        raise PlanError(f"rows can be done again only where they stood: {change}; {ANOTHER_FOLDER}")
+    return replace(plan, input=entries, retrying=True)
 
 
 def find(out: Output, done: Mapping[int, Record], plan: Plan) -> dict[int, Rejected]:
     """Return the rejected rows of each chunk that has some."""
-    rejected = writers.get(plan.output_format).rejected
-    found = {}
+    find_rejected = writers.get(plan.output_format).rejected
+    rejected = {}
     for chunk, record in done.items():
         if record["errors"]:
             contents = (out.get(file["name"]) or b"" for file in record["files"])
-            rows = {row for content in contents for row in rejected(content)}
-            found[chunk] = Rejected(without_rejected(record, len(rows)), rows)
-    return found
+            rows = {row for content in contents for row in find_rejected(content)}
+            rejected[chunk] = Rejected(without_rejected(record, len(rows)), rows)
+    return rejected
 
 
 def check_others(
@@ -71,10 +69,10 @@ def check_others(
     for chunk in sorted(done):
         block = reader.read(chunk)
         rows = range(block.first_row, block.first_row + len(block))
-        again = rejected[chunk].rows if chunk in rejected else ()
-        known = _contents(out, chunk)
+        retry_rows = rejected[chunk].rows if chunk in rejected else ()
+        contents = _contents(out, chunk)
         for i, row in enumerate(rows):
-            if row not in again and content_of(block.columns, i, rows) != known[i]:
+            if row not in retry_rows and content_of(block.columns, i, rows) != contents[i]:
                 raise PlanError(
                     f"rows can be done again only where they stood: row {row:,} has a prediction "
                     "and has changed or moved since; mend nothing but the rejected rows, or "
@@ -84,7 +82,7 @@ def check_others(
 
 def commit(
     out: Output,
-    before: Rejected,
+    rejected: Rejected,
     tables: Mapping[str, pa.Table],
     facts: Mapping[str, Any],
     plan: Plan,
@@ -94,21 +92,23 @@ def commit(
     `tables`: the new rows by file name. If a partition has lost all its rows, the record no longer
     names its file, and leftovers.py removes it.
     """
-    form, chunk = writers.get(plan.output_format), before.record["chunk"]
-    there = {file["name"]: out.get(file["name"]) or b"" for file in before.record["files"]}
-    nothing = next(iter(tables.values())).slice(0, 0)
+    form, chunk = writers.get(plan.output_format), rejected.record["chunk"]
+    old_files = {file["name"]: out.get(file["name"]) or b"" for file in rejected.record["files"]}
+    empty_table = next(iter(tables.values())).slice(0, 0)
     files = {}
-    for name in dict.fromkeys([*there, *tables]):
-        old, new = there.get(name), tables.get(name, nothing)
+    for name in dict.fromkeys([*old_files, *tables]):
+        old, new = old_files.get(name), tables.get(name, empty_table)
         if old and not len(new) and len(form.rejected(old)) == count_rows(File(f"{out}/{name}")):
             continue
-        files[name] = partial(form.replace, old, before.rows, new)
+        files[name] = partial(form.replace, old, rejected.rows, new)
     contents = _contents(out, chunk)
-    first_row = before.record["first_row"]
-    contents[[row - first_row for row in sorted(before.rows)]] = unpacked_contents(facts[CONTENTS])
-    kept = {CONTENTS: packed_contents(contents), **merged(before.record, facts)}
+    first_row = rejected.record["first_row"]
+    contents[[row - first_row for row in sorted(rejected.rows)]] = unpacked_contents(
+        facts[CONTENTS]
+    )
+    new_facts = {CONTENTS: packed_contents(contents), **merged(rejected.record, facts)}
     out.remove(record_name(chunk))
-    return out.commit(chunk, files, **kept)
+    return out.commit(chunk, files, **new_facts)
 
 
 def _contents(out: Output, chunk: int) -> Any:

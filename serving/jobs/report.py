@@ -109,10 +109,10 @@ class Report:
         if self.written_tokens:
             lines.append(f"{self.tokens:,} tokens read, {self.written_tokens:,} written")
         if self.errors:
-            listed = ", ".join(f"{n:,} {code}" for code, n in self.errors.items())
+            reasons = ", ".join(f"{n:,} {code}" for code, n in self.errors.items())
             limit = f", more than the {self.max_rejected:.1%} allowed"
-            said = f"{self.rejected_share:.1%} of the rows have no prediction: {listed}"
-            lines.append(said + (limit if self.too_many_rejected else ""))
+            line = f"{self.rejected_share:.1%} of the rows have no prediction: {reasons}"
+            lines.append(line + (limit if self.too_many_rejected else ""))
         for name, index in self.drift.items():
             if index > DRIFTED and self.rows >= ENOUGH_FOR_DRIFT:
                 lines.append(
@@ -120,9 +120,9 @@ class Report:
                     f"(population stability index {index:.2f})"
                 )
         if self.other_files:
-            several = f", one of {len(self.other_files)} such" if len(self.other_files) > 1 else ""
+            note = f", one of {len(self.other_files)} such" if len(self.other_files) > 1 else ""
             lines.append(
-                f"the output also holds {self.other_files[0]}{several}, which is not this job's; "
+                f"the output also holds {self.other_files[0]}{note}, which is not this job's; "
                 "a reader of the folder may take it for rows"
             )
         return "\n".join(lines)
@@ -131,7 +131,7 @@ class Report:
 def report_of(
     plan: Plan,
     records: Sequence[Mapping[str, Any]],
-    described: Manifest,
+    manifest: Manifest,
     *,
     earlier: Sequence[Mapping[str, Any]],
     max_rejected: float | None,
@@ -145,33 +145,33 @@ def report_of(
     `earlier`: the records that existed before this run. `last`: the report of the finished job; its
     speed is kept if this run had nothing to do. `max_rejected`: None takes the model's own.
     """
-    rows, tokens, written, padded = (_sum(records, name) for name in COUNTS)
+    rows, tokens, written_tokens, padded_tokens = (_sum(records, name) for name in COUNTS)
     rows_now, *tokens_now = (_sum(records, name) - _sum(earlier, name) for name in COUNTS[:3])
     speed: dict[str, Any] = {
         "seconds": round(seconds, 3),
         "tokens_per_second": round(sum(tokens_now) / seconds, 1),
         "rows_per_second": round(rows_now / seconds, 1),
-        "steps_s": {name: round(took, 3) for name, took in steps_s.items()},
+        "steps_s": {name: round(step_s, 3) for name, step_s in steps_s.items()},
     }
     if last and not rows_now:
         speed = {name: last[name] for name in speed}
     if max_rejected is None:
-        max_rejected = float(described.score.get("max_rejected", MAX_REJECTED))
+        max_rejected = float(manifest.score.get("max_rejected", MAX_REJECTED))
     errors = _add(record["errors"] for record in records)
-    head = heads.get(described.objective)
-    rejected = sum(errors.values()) / max(rows, 1)
+    head = heads.get(manifest.objective)
+    rejected_share = sum(errors.values()) / max(rows, 1)
     return Report(
         rows=rows,
         rows_now=rows_now,
         errors=errors,
-        rejected_share=rejected,
+        rejected_share=rejected_share,
         max_rejected=max_rejected,
-        too_many_rejected=rejected > max_rejected,
+        too_many_rejected=rejected_share > max_rejected,
         tokens=tokens,
-        written_tokens=written,
-        padding_share=1 - tokens / max(padded, 1) if padded else 0.0,
+        written_tokens=written_tokens,
+        padding_share=1 - tokens / max(padded_tokens, 1) if padded_tokens else 0.0,
         decisions={name: _decisions(records, name) for name in head.DRIFT_COLUMNS},
-        drift=_drift(records, described.profile, head),
+        drift=_drift(records, manifest.profile, head),
         model_version=plan.model_version,
         variant=plan.variant,
         provider=plan.provider,
@@ -214,19 +214,19 @@ def run_facts(
 
 def chunk_facts(
     errors: Iterable[str | None],
-    ran: Mapping[str, Any],
-    failed: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    failed_facts: Mapping[str, Any],
     decisions: Mapping[str, Iterable[Any]],
 ) -> dict[str, Any]:
     """Return the facts that a chunk's record keeps, so that the report needs no rows.
 
-    `ran`: `run_facts` of all its texts that went through the model; `failed`: of those among them
-    that got an error all the same. `decisions`: values of the head's watched columns.
+    `facts`: `run_facts` of all its texts that went through the model; `failed_facts`: of those
+    among them that got an error all the same. `decisions`: values of the head's watched columns.
     """
     return {
         "errors": _count(code for code in errors if code is not None),
-        **ran,
-        "failed": failed,
+        **facts,
+        "failed": failed_facts,
         "decisions": {
             name: _count(str(value) for value in values if value is not None)
             for name, values in decisions.items()
@@ -236,24 +236,26 @@ def chunk_facts(
 
 def without_rejected(record: Mapping[str, Any], n_rows: int) -> dict[str, Any]:
     """Return the record as if the chunk had never had its `n_rows` rejected rows."""
-    failed = record["failed"]
-    counts = {name: record[name] - failed[name] for name in RAN}
-    lengths = [a - b for a, b in zip(record["lengths"], failed["lengths"], strict=True)]
+    failed_facts = record["failed"]
+    counts = {name: record[name] - failed_facts[name] for name in RAN}
+    lengths = [a - b for a, b in zip(record["lengths"], failed_facts["lengths"], strict=True)]
     rest = {"rows": record["rows"] - n_rows, "errors": {}, "lengths": lengths}
     return {**record, **counts, **rest}
 
 
-def merged(before: Mapping[str, Any], again: Mapping[str, Any]) -> dict[str, Any]:
+def merged(good_facts: Mapping[str, Any], retry_facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return the facts of a chunk's good rows plus those of its rejected rows, done again."""
     return {
-        "first_row": before["first_row"],
-        **{name: before[name] + again[name] for name in ("rows", *RAN)},
-        "lengths": [a + b for a, b in zip(before["lengths"], again["lengths"], strict=True)],
-        "errors": again["errors"],
-        "failed": again["failed"],
+        "first_row": good_facts["first_row"],
+        **{name: good_facts[name] + retry_facts[name] for name in ("rows", *RAN)},
+        "lengths": [
+            a + b for a, b in zip(good_facts["lengths"], retry_facts["lengths"], strict=True)
+        ],
+        "errors": retry_facts["errors"],
+        "failed": retry_facts["failed"],
         "decisions": {
-            name: _add([before["decisions"].get(name, {}), counts])
-            for name, counts in again["decisions"].items()
+            name: _add([good_facts["decisions"].get(name, {}), counts])
+            for name, counts in retry_facts["decisions"].items()
         },
     }
 
@@ -262,10 +264,10 @@ def _count(values: Iterable[str]) -> dict[str, int]:
     return dict(sorted(Counter(values).items()))
 
 
-def _add(many: Iterable[Mapping[str, int]]) -> dict[str, int]:
+def _add(all_counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     total: Counter[str] = Counter()
-    for one in many:
-        total.update(one)
+    for counts in all_counts:
+        total.update(counts)
     return dict(sorted(total.items()))
 
 
@@ -285,20 +287,20 @@ def _drift(
 
     The length is left out if it does not mean the same as in training.
     """
-    found = {}
+    indexes = {}
     expected = profile.get("length_histogram", {}).get("counts", [])
     lengths = np.sum([record["lengths"] for record in records], axis=0)
     if head.LIKE_TRAINING and np.sum(expected) and np.sum(lengths):
-        found["length"] = stability_index(expected, lengths)
+        indexes["length"] = stability_index(expected, lengths)
     for column, key in head.DRIFT_COLUMNS.items():
         shares = profile.get(key, {})
         counts = _decisions(records, column)
         names = sorted({*shares, *counts})
         if shares and counts:
-            found[column] = stability_index(
+            indexes[column] = stability_index(
                 [shares.get(name, 0) for name in names], [counts.get(name, 0) for name in names]
             )
-    return found
+    return indexes
 
 
 def _decisions(records: Sequence[Mapping[str, Any]], column: str) -> dict[str, int]:
@@ -306,8 +308,10 @@ def _decisions(records: Sequence[Mapping[str, Any]], column: str) -> dict[str, i
 
 
 def stability_index(
-    expected: Sequence[float] | NDArray[Any], found: Sequence[float] | NDArray[Any]
+    expected: Sequence[float] | NDArray[Any], observed: Sequence[float] | NDArray[Any]
 ) -> float:
     """Return the population stability index Σ (q - p) ln(q / p) of two sets of counts or shares."""
-    p, q = (np.maximum(np.asarray(x, float) / np.sum(x), SMALLEST_SHARE) for x in (expected, found))
+    p, q = (
+        np.maximum(np.asarray(x, float) / np.sum(x), SMALLEST_SHARE) for x in (expected, observed)
+    )
     return float(np.sum((q - p) * np.log(q / p)))

@@ -14,29 +14,41 @@ from typing import Any
 import onnxruntime as ort
 
 from ..digests import folder_sha256, folder_stamps
+from ..engine.manifest import Manifest
 from ..engine.scorer import Scorer
 from ..errors import InputError, PlanError
 from ..runtime.session import Device, device_of
+from ..tables import writers
 from ..tables.files import MAX_ROW_BYTES, File, is_url
 from ..tables.readers import Paths, column_types
 from . import plan as plans
 from .chunks import BlockReader, Types, output_names
 from .plan import Plan
+from .spec import JobSpec
 from .storage.base import PLAN, Output
 
 CHUNK_ROWS = 10_000
 
 
-def check_numbers(*counts_then_share: float | None) -> None:
-    """Raises InputError for a count below 1, or a share of rows that is not from 0 to 1."""
-    *counts, share = counts_then_share
-    for name, count in zip(
-        ("chunk_rows", "workers", "threads", "token_budget", "max_row_bytes"), counts, strict=True
-    ):
-        if count is not None and count < 1:
-            raise InputError(f"{name} must be 1 or more, not {count}")
-    if share is not None and not 0 <= share <= 1:
-        raise InputError(f"max_rejected is a share of the rows, from 0 to 1, not {share}")
+def asked(spec: JobSpec, described: Manifest) -> dict[str, Any]:
+    """The fields of a plan that the caller asks for; None where the plan or the model decides.
+
+    Raises InputError for a format that does not exist, or has no safe form.
+    """
+    writers.get(spec.format)
+    return {
+        "model_version": spec.model_version or Path(spec.model).name,
+        "text_column": spec.text_column or described.score.get("text_column", "text"),
+        "keep": list(spec.keep),
+        "options": dict(spec.options),
+        "output_format": output_format(spec.format, spec.csv_safe, described.score),
+        "partition_by": spec.partition_by,
+        "chunk_rows": spec.chunk_rows,
+        "variant": spec.variant,
+        "workers": spec.workers,
+        "threads": spec.threads,
+        "token_budget": spec.token_budget,
+    }
 
 
 def max_row_bytes(asked: int | None, score: Mapping[str, Any], plan: Plan | None) -> int:

@@ -1,10 +1,10 @@
 """A scoring job in a process of its own: `python -m headrace.serving.jobs.worker JOB`.
 
-JOB is a file with a JSON object: `{"run": {...}}` with the arguments of job.run, `{"work": {...}}`
-with those of job.work and a list of `chunks`, or `{"try": {...}}` with those of job.try_rows. The
-process writes events to standard output, one JSON object per line: `progress`, `begun` and
-`committed` chunks, and last a `report`, `done`, or an `error`. A process that ends without one of
-these last three died, and its parent knows from the events which chunks it was working on.
+JOB is a file with a JSON object: `{"run": {"spec", "held"}}`, `{"work": {"spec", "chunks"}}` or
+`{"try": {"spec", "rows"}}`, for the functions of job.py; a spec is a JobSpec (spec.py). The process
+writes events to standard output, one JSON object per line: `progress`, `begun` and `committed`
+chunks, and last a `report`, `done`, or an `error`. A process that ends without one of these last
+three died, and its parent knows from the events which chunks it was working on.
 """
 
 from __future__ import annotations
@@ -56,17 +56,21 @@ def main(job: Path) -> None:
     teller = EventWriter()
     try:
         from . import job as jobs
+        from .spec import JobSpec
 
-        ((call, arguments),) = json.loads(job.read_bytes()).items()
+        ((call, asked),) = json.loads(job.read_bytes()).items()
+        spec = JobSpec.from_json(asked["spec"])
         if call == "run":
-            report = jobs.run(**arguments, on_progress=teller.progress, on_chunk=teller.chunk)
+            report = jobs.run(
+                spec, on_progress=teller.progress, on_chunk=teller.chunk, held=asked["held"]
+            )
             teller.tell(report=report.to_dict())
         elif call == "work":
-            todo = iter(arguments.pop("chunks"))
-            jobs.work(**arguments, take=lambda: next(todo, None), on_chunk=teller.chunk)
+            todo = iter(asked["chunks"])
+            jobs.work(spec, take=lambda: next(todo, None), on_chunk=teller.chunk)
             teller.tell(done=True)
         else:
-            jobs.try_rows(**{**arguments, "rows": range(*arguments["rows"])})
+            jobs.try_rows(spec, range(*asked["rows"]))
             teller.tell(done=True)
     except Exception as problem:  # noqa: BLE001  # the parent has to know of any error
         teller.tell(

@@ -34,8 +34,8 @@ class Shapes:
         """Return the length to which rows of at most `longest` tokens are padded."""
         if self.length_step == 1:
             return longest
-        stepped = -(-longest // self.length_step) * self.length_step
-        return max(longest, min(stepped, self.max_length))
+        multiple = -(-longest // self.length_step) * self.length_step
+        return max(longest, min(multiple, self.max_length))
 
     def rows(self, n_rows: int) -> int:
         """Return the number of rows to which a batch of `n_rows` is filled up."""
@@ -78,8 +78,8 @@ def plan_batches(
         too_small, enough = 0, token_budget
         while enough - too_small > 1:
             middle = (too_small + enough) // 2
-            if len(found := cut(middle)) <= n_batches:
-                enough, spans = middle, found
+            if len(new_spans := cut(middle)) <= n_batches:
+                enough, spans = middle, new_spans
             else:
                 too_small = middle
     return [order[start:stop] for start, stop in spans]

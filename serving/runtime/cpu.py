@@ -20,10 +20,10 @@ def _quotas_v2(root: Path) -> list[float]:
     Each is in a file cpu.max: `max 100000` (no quota) or `150000 100000` (1.5 cores).
     """
     try:
-        own = Path("/proc/self/cgroup").read_text(encoding="utf-8").split("::", 1)[1].strip()
+        name = Path("/proc/self/cgroup").read_text(encoding="utf-8").split("::", 1)[1].strip()
     except (OSError, IndexError):
-        own = "/"
-    group = root / own.lstrip("/")
+        name = "/"
+    group = root / name.lstrip("/")
     quotas = []
     for folder in (group, *group.parents):
         if not folder.is_relative_to(root):

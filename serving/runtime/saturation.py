@@ -33,5 +33,5 @@ def saturates() -> bool:
     session = ort.InferenceSession(PRODUCT, options, providers=["CPUExecutionProvider"])
     rows = np.full((1, N), LARGEST, np.uint8)
     weights = np.full((N, 1), LARGEST_WEIGHT, np.int8)
-    (found,) = session.run(["c"], {"a": rows, "b": weights})
-    return int(found[0, 0]) != N * LARGEST * LARGEST_WEIGHT
+    (product,) = session.run(["c"], {"a": rows, "b": weights})
+    return int(product[0, 0]) != N * LARGEST * LARGEST_WEIGHT

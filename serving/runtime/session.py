@@ -67,8 +67,8 @@ class Session:
     """
 
     def __init__(self, session: ort.InferenceSession, shapes: Shapes) -> None:
-        self.inputs = [one.name for one in session.get_inputs()]
-        self.outputs = [one.name for one in session.get_outputs()]
+        self.inputs = [node.name for node in session.get_inputs()]
+        self.outputs = [node.name for node in session.get_outputs()]
         self.providers = list(session.get_providers())
         self.shapes = shapes
         # A mask allows padding. A decoder has positions, and needs neither a mask nor one length.
@@ -78,8 +78,8 @@ class Session:
     def run(self, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
         """Return the named outputs. Several threads may call this at a time."""
         if self._on_cpu:
-            found: list[Array] = self.raw.run(outputs, feeds)
-            return found
+            arrays: list[Array] = self.raw.run(outputs, feeds)
+            return arrays
         return run_bound(self.raw, outputs, feeds, memory="cuda")
 
 
@@ -101,8 +101,8 @@ def run_bound(
     for name in outputs:
         binding.bind_output(name, memory)
     session.run_with_iobinding(binding)
-    found: list[Array] = binding.copy_outputs_to_cpu()
-    return found
+    arrays: list[Array] = binding.copy_outputs_to_cpu()
+    return arrays
 
 
 def open_session(
@@ -127,11 +127,11 @@ def open_session(
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     ort.disable_telemetry_events()
     try:
-        with _asked(graph, device, max_length=max_length, half=half) as asked:
+        with _asked(graph, device, max_length=max_length, half=half) as providers:
             session = ort.InferenceSession(
                 graph,
                 options,
-                providers=asked,
+                providers=providers,
                 disabled_optimizers=list(disabled_optimizers),
                 enable_fallback=0,  # onnxruntime's own, which would use another provider
             )
@@ -140,7 +140,7 @@ def open_session(
     except (EPFail, RuntimeError) as problem:
         raise ProviderError(f"{provider} cannot run {graph}: {problem}") from problem
     _check_given(session, provider)
-    has_mask = "attention_mask" in [one.name for one in session.get_inputs()]
+    has_mask = "attention_mask" in [node.name for node in session.get_inputs()]
     return Session(session, shapes_for(device, max_length=max_length, has_mask=has_mask))
 
 
@@ -177,28 +177,30 @@ def _asked(graph: Path, device: Device, *, max_length: int, half: bool) -> Itera
         raise ProviderError(f"device {device} cannot be had: {problem}")
     shapes = shapes_for(device, max_length=max_length)
     with tensorrt.engine_folder(graph, shapes) as folder:
-        own = tensorrt.options(_inputs(graph), shapes, half=half, folder=folder)
-        yield [(PROVIDERS[device], own), cuda, PROVIDERS["cpu"]]
+        trt_options = tensorrt.options(_inputs(graph), shapes, half=half, folder=folder)
+        yield [(PROVIDERS[device], trt_options), cuda, PROVIDERS["cpu"]]
 
 
 def _inputs(graph: Path) -> list[str]:
     options = _options(threads=1)
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(graph, options, providers=[PROVIDERS["cpu"]])
-    return [one.name for one in session.get_inputs()]
+    return [node.name for node in session.get_inputs()]
 
 
 def _check_given(session: ort.InferenceSession, provider: str) -> None:
     """Raise ProviderError if the requested provider is missing or runs no part of the graph."""
-    given = session.get_providers()
-    if given[0] != provider:
-        why = lacks(device_of(provider)) or "it does not say why"
-        raise ProviderError(f"asked for {provider}, onnxruntime gave {given[0]}: {why}")
+    providers = session.get_providers()
+    if providers[0] != provider:
+        reason = lacks(device_of(provider)) or "it does not say why"
+        raise ProviderError(f"asked for {provider}, onnxruntime gave {providers[0]}: {reason}")
     if provider == PROVIDERS["cpu"]:
         return
-    taken = {one.ep_name for one in session.get_provider_graph_assignment_info()}
-    if provider not in taken:
-        raise ProviderError(f"{provider} took no part of the graph, but {', '.join(sorted(taken))}")
+    takers = {subgraph.ep_name for subgraph in session.get_provider_graph_assignment_info()}
+    if provider not in takers:
+        raise ProviderError(
+            f"{provider} took no part of the graph, but {', '.join(sorted(takers))}"
+        )
 
 
 def device_of(provider: str) -> Device:
@@ -241,7 +243,7 @@ def cuda_lacks() -> str | None:
     n_devices = ctypes.c_int(0)
     if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(n_devices)) or not n_devices.value:
         return "the NVIDIA driver shows no GPU to this process"
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
+    with contextlib.redirect_stdout(io.StringIO()) as output:
         ort.preload_dlls()  # finds the CUDA and cuDNN libraries in site-packages
-    failed = [line for line in printed.getvalue().splitlines() if line.startswith("Failed")]
-    return f"{failed[0]}; install onnxruntime-gpu[cuda,cudnn]" if failed else None
+    failures = [line for line in output.getvalue().splitlines() if line.startswith("Failed")]
+    return f"{failures[0]}; install onnxruntime-gpu[cuda,cudnn]" if failures else None

@@ -75,8 +75,8 @@ def options(inputs: Sequence[str], shapes: Shapes, *, half: bool, folder: Path) 
         "trt_timing_cache_enable": "True",
         "trt_timing_cache_path": str(folder),
         **{
-            f"trt_profile_{which}_shapes": ",".join(f"{name}:{n}x{m}" for name in inputs)
-            for which, (n, m) in ranges.items()
+            f"trt_profile_{bound}_shapes": ",".join(f"{name}:{n}x{m}" for name in inputs)
+            for bound, (n, m) in ranges.items()
         },
     }
 
@@ -88,9 +88,9 @@ def engine_folder(graph: Path, shapes: Shapes) -> Iterator[Path]:
     The folder is named by a hash of the model's content, because onnxruntime names an engine by the
     structure of its graph alone: a retrained model would get the engine of the previous one.
     """
-    made_with = f"onnxruntime{ort.__version__}-tensorrt{_version()}"
-    for_shapes = f"{shapes.max_rows}x{shapes.max_length}"
-    folder = cache_folder() / f"{folder_sha256(graph.parent)[:16]}-{for_shapes}-{made_with}"
+    versions = f"onnxruntime{ort.__version__}-tensorrt{_version()}"
+    shape = f"{shapes.max_rows}x{shapes.max_length}"
+    folder = cache_folder() / f"{folder_sha256(graph.parent)[:16]}-{shape}-{versions}"
     if folder.exists():
         yield folder
         return
@@ -109,8 +109,8 @@ def cache_folder() -> Path:
 
     It is in `HEADRACE_CACHE`, else in the user's own cache.
     """
-    named = os.environ.get("HEADRACE_CACHE")
-    return Path(named or "~/.cache/headrace").expanduser() / "tensorrt"
+    folder = os.environ.get("HEADRACE_CACHE")
+    return Path(folder or "~/.cache/headrace").expanduser() / "tensorrt"
 
 
 def _version() -> int:

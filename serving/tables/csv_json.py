@@ -41,22 +41,22 @@ NAMES_SHOWN, NAME_CHARS = 20, 60
 OBJECTS_LOOKED_AT = 1000
 
 
-def check_columns(path: File, columns: Sequence[str], there: Sequence[str]) -> None:
+def check_columns(path: File, columns: Sequence[str], names: Sequence[str]) -> None:
     """Raises InputError for a column that is missing (naming the nearest) or occurs twice."""
     for name in columns:
-        if there.count(name) > 1:
-            raise InputError(f"{path} has {there.count(name)} columns {name!r}; rename all but one")
-        if name not in there:
-            near = difflib.get_close_matches(name, there, n=1)
-            hint = f"; did you mean {near[0]!r}? It has " if near else "; it has "
-            raise InputError(f"{path} has no column {name!r}{hint}{_listed(there)}")
+        if names.count(name) > 1:
+            raise InputError(f"{path} has {names.count(name)} columns {name!r}; rename all but one")
+        if name not in names:
+            matches = difflib.get_close_matches(name, names, n=1)
+            hint = f"; did you mean {matches[0]!r}? It has " if matches else "; it has "
+            raise InputError(f"{path} has no column {name!r}{hint}{_listed(names)}")
 
 
 def _listed(names: Sequence[str]) -> str:
     """Return the names, shortened: a header can be any garbage, and as long as the file."""
-    shown = [repr(name)[:NAME_CHARS] for name in names[:NAMES_SHOWN]]
-    more = [f"{len(names) - NAMES_SHOWN:,} more"] if len(names) > NAMES_SHOWN else []
-    return ", ".join(shown + more) or "none"
+    labels = [repr(name)[:NAME_CHARS] for name in names[:NAMES_SHOWN]]
+    remainder = [f"{len(names) - NAMES_SHOWN:,} more"] if len(names) > NAMES_SHOWN else []
+    return ", ".join(labels + remainder) or "none"
 
 
 @contextmanager
@@ -108,12 +108,12 @@ def _problem(value: Any) -> str | None:
         if isinstance(value, ReasonCode):
             return value
         return None if is_unicode(value) else "invalid_utf8"
-    within = [value]
+    parts = [value]
     for _ in range(MAX_NESTING):
-        within = [part for one in within for part in _parts(one)]
-        if not within:
+        parts = [part for parent in parts for part in _parts(parent)]
+        if not parts:
             return None
-        for part in within:
+        for part in parts:
             if isinstance(part, ReasonCode):
                 return part
             if isinstance(part, str) and not is_unicode(part):
@@ -147,14 +147,14 @@ def csv_rows(path: File, columns: Sequence[str], delimiter: str) -> Iterator[Row
         records = _csv_records(file, delimiter, path.max_row_bytes)
         header = _header(records, path)
         check_columns(path, columns, header)
-        wanted = [header.index(name) for name in columns]
+        places = [header.index(name) for name in columns]
         for record in records:
             if isinstance(record, str):
-                yield [None] * len(wanted), record
+                yield [None] * len(places), record
             elif len(record) != len(header):
-                yield [None] * len(wanted), "wrong_field_count"
+                yield [None] * len(places), "wrong_field_count"
             else:
-                yield clean([record[i] for i in wanted])
+                yield clean([record[i] for i in places])
 
 
 def _header(records: Iterator[Record], path: File) -> list[str]:
@@ -281,24 +281,24 @@ def json_count(path: File) -> int:
 def json_rows(path: File, columns: Sequence[str]) -> Iterator[Row]:
     with _open(path) as file:
         objects = _json_objects(file, path)
-        first = _first(objects, columns)
-        if any(isinstance(one, dict) for one in first):
-            check_columns(path, columns, _keys(first))
-        for one in itertools.chain(_taken(first), objects):
-            if isinstance(one, str):
-                yield [None] * len(columns), one
+        first_objects = _first(objects, columns)
+        if any(isinstance(item, dict) for item in first_objects):
+            check_columns(path, columns, _keys(first_objects))
+        for item in itertools.chain(_taken(first_objects), objects):
+            if isinstance(item, str):
+                yield [None] * len(columns), item
             else:
-                yield clean([one.get(name) for name in columns])
+                yield clean([item.get(name) for name in columns])
 
 
 def _first(objects: Iterator[Object], columns: Sequence[str]) -> deque[Object]:
     """Return only as many objects as it takes to see all columns, since objects may be large."""
-    first, missing = deque[Object](), set(columns)
-    for one in itertools.islice(objects, OBJECTS_LOOKED_AT):
-        first.append(one)
-        if isinstance(one, dict) and not (missing := missing - one.keys()):
+    first_objects, missing = deque[Object](), set(columns)
+    for item in itertools.islice(objects, OBJECTS_LOOKED_AT):
+        first_objects.append(item)
+        if isinstance(item, dict) and not (missing := missing - item.keys()):
             break
-    return first
+    return first_objects
 
 
 def _taken(objects: deque[Object]) -> Iterator[Object]:
@@ -358,15 +358,15 @@ def _int(text: str) -> float:
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return the object; a repeated key's value is a `ReasonCode`: either could be meant."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    members = dict(pairs)
+    if len(members) < len(pairs):
         counts = Counter(key for key, _ in pairs)
-        found |= {key: ReasonCode("invalid_json") for key, count in counts.items() if count > 1}
-    return found
+        members |= {key: ReasonCode("invalid_json") for key, count in counts.items() if count > 1}
+    return members
 
 
 _decode = json.JSONDecoder(object_pairs_hook=_object, parse_float=_float, parse_int=_int).decode
 
 
 def _keys(objects: Iterable[Object]) -> list[str]:
-    return list(dict.fromkeys(key for one in objects if isinstance(one, dict) for key in one))
+    return list(dict.fromkeys(key for item in objects if isinstance(item, dict) for key in item))

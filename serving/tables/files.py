@@ -50,8 +50,8 @@ class File:
     def __str__(self) -> str:
         if not is_url(self.where):
             return self.where
-        named = CREDENTIALS.sub("", self.where)
-        return named.partition("?")[0] if named.startswith(HTTP) else named
+        address = CREDENTIALS.sub("", self.where)
+        return address.partition("?")[0] if address.startswith(HTTP) else address
 
     @property
     def name(self) -> str:
@@ -60,8 +60,8 @@ class File:
     @property
     def partitions(self) -> dict[str, str | None]:
         """Columns given by the path, as in `day=2026-01-31/part-0.parquet`: always text."""
-        named = [one.partition("=") for one in Path(str(self)).parts[:-1] if "=" in one]
-        values = {unquote(name): unquote(value) for name, _, value in named}
+        pairs = [folder.partition("=") for folder in Path(str(self)).parts[:-1] if "=" in folder]
+        values = {unquote(name): unquote(value) for name, _, value in pairs}
         return {name: None if value == HIVE_NULL else value for name, value in values.items()}
 
     def open(self) -> IO[bytes]:
@@ -86,8 +86,8 @@ class File:
             return Path(self.where).stat().st_size, file_sha256(Path(self.where))
         filesystem, path = filesystem_of(self.where)
         info = filesystem.info(path)
-        changing = info.get("ETag") or info.get("Last-Modified") or filesystem.ukey(path)
-        return int(info["size"]), str(changing).strip('"')
+        tag = info.get("ETag") or info.get("Last-Modified") or filesystem.ukey(path)
+        return int(info["size"]), str(tag).strip('"')
 
 
 def names_below(files: Sequence[File]) -> list[str]:
@@ -129,21 +129,21 @@ def filesystem_of(url: str) -> tuple[Any, str]:
 # --- which files ----------------------------------------------------------------------------------
 
 
-def expand(given: str | Path, is_table: Callable[[str], bool]) -> list[File]:
+def expand(source: str | Path, is_table: Callable[[str], bool]) -> list[File]:
     """Return the files that a path, glob, folder or URL names, sorted.
 
     `is_table`: tells by its name whether a file in a folder is meant. Names that start with `.` or
     `_` never are. Raises InputError if there are no files.
     """
-    if is_url(given):
-        return _expand_url(str(given), is_table)
-    path = Path(given)
+    if is_url(source):
+        return _expand_url(str(source), is_table)
+    path = Path(source)
     if path.is_file():
         return [File(str(path))]
     if path.is_dir():
-        below = sorted(file for file in path.rglob("*") if file.is_file())
-        found = [file for file in below if _is_meant(file.relative_to(path).parts, is_table)]
-        return _some([str(file) for file in found], f"{path} holds no table")
+        paths = sorted(file for file in path.rglob("*") if file.is_file())
+        tables = [file for file in paths if _is_meant(file.relative_to(path).parts, is_table)]
+        return _some([str(file) for file in tables], f"{path} holds no table")
     if glob.has_magic(str(path)):
         # Path.glob takes no absolute pattern.
         matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))  # noqa: PTH207
@@ -158,19 +158,24 @@ def _expand_url(url: str, is_table: Callable[[str], bool]) -> list[File]:
     with unreachable(url):
         if url.startswith(HTTP):
             _look(filesystem, path)
-            found = [path]
+            paths = [path]
         elif glob.has_magic(path):
-            found = [one for one in filesystem.glob(path) if filesystem.isfile(one)]
+            paths = [
+                file_path for file_path in filesystem.glob(path) if filesystem.isfile(file_path)
+            ]
         elif filesystem.isfile(path):
-            found = [path]
+            paths = [path]
         else:
             root = path.rstrip("/") + "/"
-            found = [
-                one
-                for one in filesystem.find(path)
-                if _is_meant(tuple(one.removeprefix(root).split("/")), is_table)
+            paths = [
+                file_path
+                for file_path in filesystem.find(path)
+                if _is_meant(tuple(file_path.removeprefix(root).split("/")), is_table)
             ]
-    return _some([filesystem.unstrip_protocol(one) for one in sorted(found)], f"no table at {url}")
+    return _some(
+        [filesystem.unstrip_protocol(file_path) for file_path in sorted(paths)],
+        f"no table at {url}",
+    )
 
 
 def _look(filesystem: Any, path: str) -> None:
@@ -179,11 +184,11 @@ def _look(filesystem: Any, path: str) -> None:
         filesystem.info(path)
     except FileNotFoundError as problem:
         # fsspec raises this for any failure; the cause tells more.
-        found = problem.__cause__
-        if found is None or isinstance(found, FileNotFoundError):
+        cause = problem.__cause__
+        if cause is None or isinstance(cause, FileNotFoundError):
             raise FileNotFoundError("the server has no such file") from problem
-        status = getattr(found, "status", None)
-        raise OSError(f"the server answers {status}" if status else str(found)) from problem
+        status = getattr(cause, "status", None)
+        raise OSError(f"the server answers {status}" if status else str(cause)) from problem
 
 
 @contextmanager
@@ -204,10 +209,10 @@ def _is_meant(parts: tuple[str, ...], is_table: Callable[[str], bool]) -> bool:
     return is_table(parts[-1]) and not any(part.startswith((".", "_")) for part in parts)
 
 
-def _some(found: list[str], otherwise: str) -> list[File]:
-    if not found:
-        raise InputError(otherwise)
-    return [File(one) for one in found]
+def _some(paths: list[str], message: str) -> list[File]:
+    if not paths:
+        raise InputError(message)
+    return [File(path) for path in paths]
 
 
 # --- compression ----------------------------------------------------------------------------------

@@ -41,11 +41,11 @@ def parquet_schema(path: File) -> pa.Schema:
 def parquet_count(path: File) -> int:
     with _parquet(path) as table:
         footer = table.metadata
-        in_groups = sum(footer.row_group(group).num_rows for group in range(footer.num_row_groups))
-        if in_groups != footer.num_rows:
+        group_rows = sum(footer.row_group(group).num_rows for group in range(footer.num_row_groups))
+        if group_rows != footer.num_rows:
             raise InputError(
                 f"{path} cannot be read: its footer says {footer.num_rows:,} rows, and "
-                f"{in_groups:,} in its row groups"
+                f"{group_rows:,} in its row groups"
             )
         return int(footer.num_rows)
 
@@ -55,10 +55,10 @@ def parquet_rows(path: File, columns: Sequence[str]) -> Iterator[Row]:
     with _parquet(path) as table:
         check_columns(path, columns, table.schema_arrow.names)
         for group in range(table.num_row_groups):
-            left = table.metadata.row_group(group).num_rows
+            rows_left = table.metadata.row_group(group).num_rows
             n_rows = _batch_size(table.metadata.row_group(group))
             batches = table.iter_batches(n_rows, row_groups=[group], columns=list(columns))
-            while left > 0:
+            while rows_left > 0:
                 try:
                     batch = next(batches, None)
                 except (OSError, pa.ArrowException) as problem:
@@ -66,9 +66,9 @@ def parquet_rows(path: File, columns: Sequence[str]) -> Iterator[Row]:
                         raise  # the disk's fault, not the file's
                     batch = None
                 if batch is None:
-                    yield from _unreadable(left, columns)
+                    yield from _unreadable(rows_left, columns)
                     break
-                left -= len(batch)
+                rows_left -= len(batch)
                 yield from _batch_rows(batch, columns, path.max_row_bytes)
 
 
@@ -223,11 +223,11 @@ def _values(array: pa.Array) -> list[Any]:
         decode = _decoded if array.type in _BINARY else _bytes_or_text
         return [decode(value) for value in array.view(_as_binary(array.type)).to_pylist()]
     if readable_type(array.type) != array.type:
-        return [one if one.is_valid else None for one in array]
+        return [scalar if scalar.is_valid else None for scalar in array]
     try:
         return list(array.to_pylist())
     except NOT_IN_PYTHON:
-        return [_value(one) for one in array]
+        return [_value(scalar) for scalar in array]
 
 
 def _value(scalar: pa.Scalar) -> Any:

@@ -133,12 +133,12 @@ def read_table(
     first row after them has the number `first_row`.
     Raises InputError for a missing column or a file that cannot be read to its end.
     """
-    everything = itertools.chain.from_iterable(_rows(file, columns) for file in find_files(paths))
-    source = itertools.islice(everything, skip, None)
+    rows = itertools.chain.from_iterable(_rows(file, columns) for file in find_files(paths))
+    source = itertools.islice(rows, skip, None)
     while batch := list(itertools.islice(source, block_rows)):
         values = zip(*(row for row, _ in batch), strict=True)
-        named = dict(zip(columns, map(list, values), strict=True))
-        block = Block(first_row, named, [code for _, code in batch])
+        column_values = dict(zip(columns, map(list, values), strict=True))
+        block = Block(first_row, column_values, [code for _, code in batch])
         for name in text:
             _check_text(map(text_of, block.columns[name]), block.errors)
         yield block
@@ -153,8 +153,8 @@ def _check_text(values: Iterable[Any], errors: list[str | None]) -> None:
 def column_names(path: str | Path | File) -> list[str]:
     """Return a file's columns, then those of its path. Raises InputError as `read_table` does."""
     file = _file(path)
-    own = _own_names(file)
-    return [*own, *(name for name in file.partitions if name not in own)]
+    names = _own_names(file)
+    return [*names, *(name for name in file.partitions if name not in names)]
 
 
 def count_rows(path: str | Path | File) -> int:
@@ -174,9 +174,9 @@ def column_types(paths: Paths | Sequence[File], columns: Sequence[str]) -> dict[
     kinds: dict[str, set[pa.DataType]] = {name: set() for name in columns}
     for file in find_files(paths):
         csv_json.check_columns(file, columns, column_names(file))
-        found = _types(file, columns)
+        types = _types(file, columns)
         for name in columns:
-            kinds[name].add(found.get(name, pa.string()))
+            kinds[name].add(types.get(name, pa.string()))
     return {name: kind.pop() if len(kind) == 1 else pa.string() for name, kind in kinds.items()}
 
 
@@ -185,8 +185,8 @@ def _types(file: File, columns: Sequence[str]) -> dict[str, pa.DataType]:
     if read is None:
         return {}
     with _broken_is_input_error(file):
-        asked = (field for field in read(file) if field.name in columns)
-        return {field.name: parquet_arrow.arrow_type(field.type) for field in asked}
+        fields = (field for field in read(file) if field.name in columns)
+        return {field.name: parquet_arrow.arrow_type(field.type) for field in fields}
 
 
 def as_text(value: Any) -> str | None:
@@ -213,25 +213,25 @@ def _as_json(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_as_json, value))}]"
     if isinstance(value, dict):
-        pairs = (f"{_as_json(str(key))}: {_as_json(one)}" for key, one in value.items())
+        pairs = (f"{_as_json(str(key))}: {_as_json(item)}" for key, item in value.items())
         return f"{{{', '.join(pairs)}}}"
     return json.dumps(value, ensure_ascii=False, default=as_text)
 
 
 def _rows(file: File, columns: Sequence[str]) -> Iterator[csv_json.Row]:
     """Yield a file's rows, with the columns given by its path in their places."""
-    known = file.partitions
-    own = _own_names(file) if known else columns
-    stored = [name for name in columns if name in own or name not in known]
-    places = [stored.index(name) if name in stored else None for name in columns]
-    constants = [known.get(name) for name in columns]
+    partitions = file.partitions
+    own_names = _own_names(file) if partitions else columns
+    file_columns = [name for name in columns if name in own_names or name not in partitions]
+    places = [file_columns.index(name) if name in file_columns else None for name in columns]
+    constants = [partitions.get(name) for name in columns]
     with _broken_is_input_error(file):
         # Rows come from the file, so at least one of its own columns is read.
-        found = FORMATS[format_of(file)].rows(file, stored or own[:1])
-        if stored == list(columns):
-            yield from found
+        rows = FORMATS[format_of(file)].rows(file, file_columns or own_names[:1])
+        if file_columns == list(columns):
+            yield from rows
             return
-        for values, code in found:
+        for values, code in rows:
             row = [
                 constant if place is None else values[place]
                 for place, constant in zip(places, constants, strict=True)
@@ -272,21 +272,22 @@ def find_files(
     left out. `max_row_bytes`: size limit of their rows; `File`s come unchanged.
     Raises InputError for a path without a file and for an unknown ending.
     """
-    given = [paths] if isinstance(paths, str | Path) else paths
-    found: list[File] = []
-    for one in given:
-        if isinstance(one, File):
-            found.append(one)
+    sources = [paths] if isinstance(paths, str | Path) else paths
+    tables: list[File] = []
+    for source in sources:
+        if isinstance(source, File):
+            tables.append(source)
         else:
-            found += [
-                replace(it, max_row_bytes=max_row_bytes) for it in files.expand(one, _is_table)
+            tables += [
+                replace(file, max_row_bytes=max_row_bytes)
+                for file in files.expand(source, _is_table)
             ]
-    if not found:
+    if not tables:
         raise InputError("no input: give at least one file, folder or glob")
-    for file in found:
+    for file in tables:
         format_of(file)
     first_names: dict[str, File] = {}
-    for file in found:
+    for file in tables:
         first_names.setdefault(files.identity(file), file)
     return list(first_names.values())
 
@@ -294,25 +295,25 @@ def find_files(
 def format_of(path: str | Path | File) -> str:
     """Return the key in `FORMATS`, by the file's ending. Raises InputError for unknown endings."""
     file = _file(path)
-    if found := _format_by_name(file.name):
-        return found
-    endings = ", ".join(ending for one in FORMATS.values() for ending in one.endings)
+    if key := _format_by_name(file.name):
+        return key
+    endings = ", ".join(ending for form in FORMATS.values() for ending in form.endings)
     raise InputError(f"{file}: unknown ending; a table ends in {endings}")
 
 
 def _format_by_name(name: str) -> str | None:
-    packed = files.packed(name)
-    name = name.lower().removesuffix(packed)
-    for form, how in FORMATS.items():
-        if name.endswith(how.endings) and not (packed and how.schema):
-            return form
+    compression = files.packed(name)
+    name = name.lower().removesuffix(compression)
+    for key, form in FORMATS.items():
+        if name.endswith(form.endings) and not (compression and form.schema):
+            return key
     return None
 
 
 def _is_table(name: str) -> bool:
     # In a folder, a .json file is more likely a record of something than a table.
-    plain = name.lower().removesuffix(files.packed(name))
-    return _format_by_name(name) is not None and not plain.endswith(".json")
+    plain_name = name.lower().removesuffix(files.packed(name))
+    return _format_by_name(name) is not None and not plain_name.endswith(".json")
 
 
 def _file(path: str | Path | File) -> File:

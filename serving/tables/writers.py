@@ -54,8 +54,10 @@ MAX_STATISTIC_BYTES = 4096
 
 
 def write_parquet(table: pa.Table, path: Path) -> None:
-    long = [name for name in table.column_names if _is_long(table[name])]
-    statistics = [name for name in table.column_names if name not in long] if long else True
+    long_columns = [name for name in table.column_names if _is_long(table[name])]
+    statistics = (
+        [name for name in table.column_names if name not in long_columns] if long_columns else True
+    )
     pq.write_table(table, path, compression="zstd", write_statistics=statistics)
 
 
@@ -67,19 +69,21 @@ def _is_long(column: pa.ChunkedArray) -> bool:
 
 def _rejected_parquet(content: bytes) -> dict[int, str]:
     with pq.ParquetFile(pa.BufferReader(content)) as part:
-        found = part.read(columns=["row", "error"])
-    bad = found.filter(pc.is_valid(found["error"]))
-    return dict(zip(bad["row"].to_pylist(), bad["error"].to_pylist(), strict=True))
+        table = part.read(columns=["row", "error"])
+    bad_rows = table.filter(pc.is_valid(table["error"]))
+    return dict(zip(bad_rows["row"].to_pylist(), bad_rows["error"].to_pylist(), strict=True))
 
 
 def _replace_parquet(
-    content: bytes | None, out: Collection[int], table: pa.Table, path: Path
+    content: bytes | None, row_numbers: Collection[int], table: pa.Table, path: Path
 ) -> None:
     if content is not None:
         with pq.ParquetFile(pa.BufferReader(content)) as part:
-            old = part.read()
-        stays = pc.invert(pc.is_in(old["row"], value_set=pa.array(list(out), pa.int64())))
-        table = pa.concat_tables([old.filter(stays), table.cast(old.schema)])
+            old_table = part.read()
+        mask = pc.invert(
+            pc.is_in(old_table["row"], value_set=pa.array(list(row_numbers), pa.int64()))
+        )
+        table = pa.concat_tables([old_table.filter(mask), table.cast(old_table.schema)])
     write_parquet(table.sort_by("row").combine_chunks(), path)
 
 
@@ -107,8 +111,8 @@ def write_csv_safe(table: pa.Table, path: Path) -> None:
 
 def _csv(table: pa.Table, *, header: bool) -> bytes:
     columns = [_as_csv(column) for column in table.columns]
-    plain, sink = pa.table(columns, names=table.column_names), pa.BufferOutputStream()
-    pacsv.write_csv(plain, sink, pacsv.WriteOptions(include_header=header))
+    plain_table, sink = pa.table(columns, names=table.column_names), pa.BufferOutputStream()
+    pacsv.write_csv(plain_table, sink, pacsv.WriteOptions(include_header=header))
     return bytes(sink.getvalue())
 
 
@@ -145,8 +149,8 @@ def _marked(table: pa.Table) -> pa.Table:
 
 
 def _mark(text: str) -> str:
-    first = unicodedata.normalize("NFKC", text.lstrip(UNSEEN)[:1])
-    is_run = text[:1] in BLANK or first in FORMULA
+    first_char = unicodedata.normalize("NFKC", text.lstrip(UNSEEN)[:1])
+    is_run = text[:1] in BLANK or first_char in FORMULA
     return MARK + text if is_run or text.startswith(MARK) else text
 
 
@@ -158,8 +162,8 @@ def _csv_lines(content: bytes) -> Iterator[tuple[int, bytes]]:
         n_quotes += line.count(b'"')
         if n_quotes % 2 == 0 and line.endswith(b"\n"):
             if not is_header:
-                whole = b"".join(record)
-                yield int(whole.partition(b",")[0]), whole
+                record_bytes = b"".join(record)
+                yield int(record_bytes.partition(b",")[0]), record_bytes
             record, n_quotes, is_header = [], 0, False
 
 
@@ -170,17 +174,21 @@ def _rejected_csv(content: bytes) -> dict[int, str]:
     return {int(record[row]): record[error] for record in records if record[error]}
 
 
-def _replace_csv(content: bytes | None, out: Collection[int], table: pa.Table, path: Path) -> None:
-    new = _csv(table, header=True)
-    header = new[: len(new) - sum(len(line) for _, line in _csv_lines(new))]
-    old = [(row, line) for row, line in _csv_lines(content or b"") if row not in out]
-    path.write_bytes(header + b"".join(line for _, line in sorted([*old, *_csv_lines(new)])))
+def _replace_csv(
+    content: bytes | None, row_numbers: Collection[int], table: pa.Table, path: Path
+) -> None:
+    new_csv = _csv(table, header=True)
+    header = new_csv[: len(new_csv) - sum(len(line) for _, line in _csv_lines(new_csv))]
+    old_lines = [(row, line) for row, line in _csv_lines(content or b"") if row not in row_numbers]
+    path.write_bytes(
+        header + b"".join(line for _, line in sorted([*old_lines, *_csv_lines(new_csv)]))
+    )
 
 
 def _replace_csv_safe(
-    content: bytes | None, out: Collection[int], table: pa.Table, path: Path
+    content: bytes | None, row_numbers: Collection[int], table: pa.Table, path: Path
 ) -> None:
-    _replace_csv(content, out, _marked(table), path)
+    _replace_csv(content, row_numbers, _marked(table), path)
 
 
 def write_jsonl(table: pa.Table, path: Path) -> None:
@@ -189,22 +197,24 @@ def write_jsonl(table: pa.Table, path: Path) -> None:
 
 def _json_lines(table: pa.Table) -> list[str]:
     columns = [_plain(column) for column in table.columns]
-    named = (dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True))
-    return [json.dumps(one, ensure_ascii=False, default=as_text) + "\n" for one in named]
+    records = (
+        dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)
+    )
+    return [json.dumps(record, ensure_ascii=False, default=as_text) + "\n" for record in records]
 
 
 def _rejected_jsonl(content: bytes) -> dict[int, str]:
-    found = map(json.loads, content.splitlines())
-    return {one["row"]: one["error"] for one in found if one["error"] is not None}
+    records = map(json.loads, content.splitlines())
+    return {record["row"]: record["error"] for record in records if record["error"] is not None}
 
 
 def _replace_jsonl(
-    content: bytes | None, out: Collection[int], table: pa.Table, path: Path
+    content: bytes | None, row_numbers: Collection[int], table: pa.Table, path: Path
 ) -> None:
     lines = _json_lines(table)
     # As bytes: str.splitlines also splits at U+2028 and the like, which JSON leaves as they are.
-    old = (line.decode() for line in (content or b"").splitlines(keepends=True))
-    lines += [line for line in old if json.loads(line)["row"] not in out]
+    old_lines = (line.decode() for line in (content or b"").splitlines(keepends=True))
+    lines += [line for line in old_lines if json.loads(line)["row"] not in row_numbers]
     lines.sort(key=lambda line: int(json.loads(line)["row"]))
     path.write_text("".join(lines), encoding="utf-8", newline="\n")
 

@@ -60,13 +60,13 @@ def _clusters(text: str, start: int, stop: int) -> Iterator[tuple[int, int]]:
     size, first = CHUNK, start
     while start < stop:
         end = min(start + size, stop)
-        found = [start + place for _, (place, _) in _splitter().pre_tokenize_str(text[start:end])]
+        places = [start + place for _, (place, _) in _splitter().pre_tokenize_str(text[start:end])]
         if end < stop:  # the last cluster may continue after the chunk
-            end = found.pop()
-            if not found:
+            end = places.pop()
+            if not places:
                 size *= 2
                 continue
-        for place in found:
+        for place in places:
             if place > first and not _conjoined(text, first, place):
                 yield first, place
                 first = place

@@ -104,24 +104,24 @@ class TextTokenizer:
     def frame(self) -> tuple[list[int], list[int]]:
         """The special tokens before and after a text."""
         with panics_told(self._file):
-            framed = self._tokenizer.encode("a")
-        mask = framed.special_tokens_mask
+            encoding = self._tokenizer.encode("a")
+        mask = encoding.special_tokens_mask
         first, last = mask.index(0), len(mask) - mask[::-1].index(0)
-        return framed.ids[:first], framed.ids[last:]
+        return encoding.ids[:first], encoding.ids[last:]
 
     def encode(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
         """Return the ids of each text, special tokens included: arrays (length,), length ≥ 0."""
-        read = [self._enough(text) for text in texts]
-        found = [encoding.ids for encoding in self._encode(read)]
+        prefixes = [self._enough(text) for text in texts]
+        id_lists = [encoding.ids for encoding in self._encode(prefixes)]
         if self.max_length is not None:
-            short = [
+            indices = [
                 i
                 for i, text in enumerate(texts)
-                if len(read[i]) < len(text) and len(found[i]) < self.max_length
+                if len(prefixes[i]) < len(text) and len(id_lists[i]) < self.max_length
             ]
-            for i, encoding in zip(short, self._encode([texts[i] for i in short]), strict=True):
-                found[i] = encoding.ids
-        return [np.asarray(ids, dtype=np.int64) for ids in found]
+            for i, encoding in zip(indices, self._encode([texts[i] for i in indices]), strict=True):
+                id_lists[i] = encoding.ids
+        return [np.asarray(ids, dtype=np.int64) for ids in id_lists]
 
     def _encode(self, texts: Sequence[str]) -> list[Encoding]:
         with panics_told(self._file):
@@ -131,8 +131,10 @@ class TextTokenizer:
         """Return the start of a text that most likely has all tokens that truncation keeps."""
         if self.max_length is None or self._keeps_end:
             return text
-        most = self.max_length * CHARS_FOR_A_TOKEN
-        return text[: _boundary(text, most)] if len(text) > most and self._divides else text
+        max_chars = self.max_length * CHARS_FOR_A_TOKEN
+        return (
+            text[: _boundary(text, max_chars)] if len(text) > max_chars and self._divides else text
+        )
 
     def whole(self, texts: Sequence[str], *, offsets: bool = False) -> Iterator[Tokens]:
         """Yield all tokens of each text. Requires a tokenizer that does not truncate.
@@ -141,29 +143,29 @@ class TextTokenizer:
         """
         assert self.max_length is None
         parts = ((i, part) for i, text in enumerate(texts) for part in self._segments(text))
-        done, found = 0, list[Tokens]()
+        n_done, tokens = 0, list[Tokens]()
         for batch in _batches(parts):
             pieces = [piece for _, (_, piece) in batch]
             encode = self._tokenizer.encode_batch if offsets else self._tokenizer.encode_batch_fast
             with panics_told(self._file):
                 encodings = encode(pieces, add_special_tokens=False)
             for (i, (start, _)), encoding in zip(batch, encodings, strict=True):
-                while done < i:
-                    text, found = _joined(found), []  # releases its parts: it may be long
+                while n_done < i:
+                    text, tokens = _joined(tokens), []  # releases its parts: it may be long
                     yield text
-                    done += 1
-                found.append(_tokens(encoding, start, offsets=offsets))
-        while done < len(texts):
-            text, found = _joined(found), []
+                    n_done += 1
+                tokens.append(_tokens(encoding, start, offsets=offsets))
+        while n_done < len(texts):
+            text, tokens = _joined(tokens), []
             yield text
-            done += 1
+            n_done += 1
 
     def _segments(self, text: str) -> Iterator[tuple[int, str]]:
         """Yield (start, piece) of a text's pieces; tokenizing them gives the text's own tokens."""
         start = 0
         while start < len(text) or start == 0:
-            long = len(text) - start > SEGMENT_CHARS and self._divides
-            stop = _boundary(text, start + SEGMENT_CHARS) if long else len(text)
+            is_long = len(text) - start > SEGMENT_CHARS and self._divides
+            stop = _boundary(text, start + SEGMENT_CHARS) if is_long else len(text)
             yield start, text[start:stop]
             start = max(stop, 1)
 
@@ -194,32 +196,32 @@ def divides_between_words(tokenizer: dict[str, Any]) -> bool:
 
     `tokenizer`: the content of tokenizer.json.
     """
-    dividing, normalizing = (
-        {one["type"]: one for one in _parts(tokenizer[name], inner)}
-        for name, inner in (("pre_tokenizer", "pretokenizers"), ("normalizer", "normalizers"))
+    pre_tokenizers, normalizers = (
+        {part["type"]: part for part in _parts(tokenizer[name], list_name)}
+        for name, list_name in (("pre_tokenizer", "pretokenizers"), ("normalizer", "normalizers"))
     )
-    if not dividing.get("ByteLevel", {}).get("use_regex", True):
+    if not pre_tokenizers.get("ByteLevel", {}).get("use_regex", True):
         return False
-    if not dividing.get("Metaspace", {}).get("split", True):
+    if not pre_tokenizers.get("Metaspace", {}).get("split", True):
         return False
     return bool(
-        DIVIDE_AT_SPACES & set(dividing)
-        and set(dividing) <= DIVIDE_AT_SPACES | DIVIDE_FURTHER
-        and set(normalizing) <= WORD_BY_WORD
-        and not any(re.search(r"\s", one["content"]) for one in tokenizer["added_tokens"])
+        DIVIDE_AT_SPACES & set(pre_tokenizers)
+        and set(pre_tokenizers) <= DIVIDE_AT_SPACES | DIVIDE_FURTHER
+        and set(normalizers) <= WORD_BY_WORD
+        and not any(re.search(r"\s", token["content"]) for token in tokenizer["added_tokens"])
     )
 
 
-def _parts(one: dict[str, Any] | None, inner: str) -> list[dict[str, Any]]:
-    if one is None:
+def _parts(component: dict[str, Any] | None, list_name: str) -> list[dict[str, Any]]:
+    if component is None:
         return []
-    return list(one[inner]) if one["type"] == "Sequence" else [one]
+    return list(component[list_name]) if component["type"] == "Sequence" else [component]
 
 
 def _boundary(text: str, start: int) -> int:
     """Return the first position from `start` on where a text can be split, or else its end."""
-    found = BETWEEN_WORDS.search(text, start)
-    return found.start() if found else len(text)
+    match = BETWEEN_WORDS.search(text, start)
+    return match.start() if match else len(text)
 
 
 def _batches(
@@ -248,9 +250,9 @@ def _tokens(encoding: Encoding, start: int, *, offsets: bool) -> Tokens:
 def _joined(parts: Sequence[Tokens]) -> Tokens:
     if len(parts) == 1:
         return parts[0]
-    ids = np.concatenate([one.ids for one in parts])
+    ids = np.concatenate([part.ids for part in parts])
     if parts[0].offsets is None:
         return Tokens(ids)
-    offsets = np.concatenate([one.offsets for one in parts if one.offsets is not None])
-    begins = np.concatenate([one.begins for one in parts if one.begins is not None])
+    offsets = np.concatenate([part.offsets for part in parts if part.offsets is not None])
+    begins = np.concatenate([part.begins for part in parts if part.begins is not None])
     return Tokens(ids, offsets, begins)

@@ -79,26 +79,26 @@ class Document:
         """Return the (start, end) in characters of each window, widened to whole graphemes."""
         assert self.tokens is not None
         assert self.tokens.offsets is not None
-        graphemes, found = Graphemes(self.text), []
+        graphemes, spans = Graphemes(self.text), []
         for start, window in zip(self.starts, self.windows, strict=True):
-            of_tokens = self.tokens.offsets[start : start + len(window) - sum(self.n_special)]
-            whole = (int(of_tokens[0, 0]), int(of_tokens[-1, 1])) if len(of_tokens) else (0, 0)
-            found.append(graphemes.whole(*whole))
-        return found
+            offsets = self.tokens.offsets[start : start + len(window) - sum(self.n_special)]
+            span = (int(offsets[0, 0]), int(offsets[-1, 1])) if len(offsets) else (0, 0)
+            spans.append(graphemes.whole(*span))
+        return spans
 
     def of_tokens(self, outputs: Sequence[NDArray[Any]]) -> NDArray[Any]:
         """Return the outputs (n, ...) of the tokens in windows, from the windows' (length, ...).
 
         A token in several windows takes the output of the window whose edges are farthest from it.
         """
-        parts, done = [], self.starts[0]
+        parts, previous_stop = [], self.starts[0]
         for i, (start, window) in enumerate(zip(self.starts, self.windows, strict=True)):
             stop = start + len(window) - sum(self.n_special)
             if i + 1 < len(self.starts):  # half of the overlap with the next window
                 stop = (self.starts[i + 1] + stop + 1) // 2
             first = self.n_special[0] - start
-            parts.append(outputs[i][first + done : first + stop])
-            done = stop
+            parts.append(outputs[i][first + previous_stop : first + stop])
+            previous_stop = stop
         return np.concatenate(parts)
 
 
@@ -155,10 +155,10 @@ class Reader:
             return [Document([ids]) for ids in self._whole.encode(texts)]
         offsets = offsets or self._offsets
         if self.long_text.in_windows or offsets:
-            read = zip(self._whole.whole(texts, offsets=offsets), texts, strict=True)
-            return [self.divided(tokens, text) for tokens, text in read]
-        cut = zip(self._cutting.encode(texts), texts, strict=True)
-        return [Document([ids], truncated=self._is_cut(ids, text)) for ids, text in cut]
+            tokens_and_texts = zip(self._whole.whole(texts, offsets=offsets), texts, strict=True)
+            return [self.divided(tokens, text) for tokens, text in tokens_and_texts]
+        ids_and_texts = zip(self._cutting.encode(texts), texts, strict=True)
+        return [Document([ids], truncated=self._is_cut(ids, text)) for ids, text in ids_and_texts]
 
     def divided(self, tokens: Tokens, text: str = "") -> Document:
         """Return a text's tokens as a document, split into the model's windows."""
@@ -209,11 +209,12 @@ def window_starts(n_tokens: int, room: int, stride: int) -> list[int]:
 def long_text_of(content: Mapping[str, Any]) -> LongText:
     """Return the LongText of a manifest's `long_text`. Raises ModelFolderError if it is invalid."""
     try:
-        found = LongText(**content)
+        long_text = LongText(**content)
     except TypeError as problem:
         raise ModelFolderError(f"the manifest's long_text cannot be read: {problem}") from problem
-    if found.in_windows and not 0 < found.stride <= found.window:
+    if long_text.in_windows and not 0 < long_text.stride <= long_text.window:
         raise ModelFolderError(
-            f"the manifest's long_text has windows of {found.window} tokens every {found.stride}"
+            f"the manifest's long_text has windows of {long_text.window} tokens "
+            f"every {long_text.stride}"
         )
-    return found
+    return long_text

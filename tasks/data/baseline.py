@@ -30,7 +30,7 @@ MAX_ROWS = 50_000
 def measure(
     objective: AnyObjective,
     head: dict[str, Any],
-    how: Evaluate,
+    evaluate: Evaluate,
     *,
     train: Any,
     validation: Any,
@@ -45,22 +45,23 @@ def measure(
     """
     if type(objective).baseline is Objective.baseline:
         return None
-    started = time.monotonic()
+    start = time.monotonic()
     # Evenly spaced over the table, which may be sorted by label.
-    fitted_on = train.select(np.linspace(0, len(train) - 1, min(len(train), MAX_ROWS), dtype=int))
-    decisions = objective.baseline(_texts(fitted_on), _texts(validation), test["text"][:])
+    fit_rows = train.select(np.linspace(0, len(train) - 1, min(len(train), MAX_ROWS), dtype=int))
+    decisions = objective.baseline(_texts(fit_rows), _texts(validation), test["text"][:])
+    assert decisions is not None
     names = [objective.decode_target(decision, head) for decision in decisions]
     outputs = objective.outputs_of(names, head)
     clusters = test.with_format("arrow")[:]["cluster"].to_numpy()
     intervals = bootstrap(
         objective.statistics(test["labels"][:], outputs, head),
-        {name: one for name, one in objective.metrics(head).items() if not one.ranks},
-        Resampling(how.resamples, how.confidence, clusters),
+        {name: metric for name, metric in objective.metrics(head).items() if not metric.ranks},
+        Resampling(evaluate.resamples, evaluate.confidence, clusters),
     )
     facts = {name: asdict(interval) for name, interval in intervals.items()} | {
-        "train_rows": len(fitted_on),
+        "train_rows": len(fit_rows),
         "test_rows": len(test),
-        "seconds": round(time.monotonic() - started, 3),
+        "seconds": round(time.monotonic() - start, 3),
     }
     write_json(folder / "baseline.json", facts)
     pq.write_table(

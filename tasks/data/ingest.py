@@ -52,8 +52,8 @@ class Rejected:
     """(split, row, reason code, detail); `row` is the source's row number."""
 
     def add(self, split: str, row: int, reason: str, detail: object = None) -> None:
-        shown = None if detail is None else _utf8(str(detail)[:DETAIL_CHARS])
-        self.rows.append((split, row, reason, shown))
+        excerpt = None if detail is None else _utf8(str(detail)[:DETAIL_CHARS])
+        self.rows.append((split, row, reason, excerpt))
 
     def counts(self) -> dict[str, int]:
         """Return the number of rows by reason code, most frequent first."""
@@ -62,9 +62,9 @@ class Rejected:
     def check(self, limit: float) -> None:
         """Raise DataError if more than `limit` (a share) of the rows read were rejected."""
         if len(self.rows) > limit * self.read:
-            each = ", ".join(f"{count:,} {reason}" for reason, count in self.counts().items())
+            reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.counts().items())
             raise DataError(
-                f"{len(self.rows):,} of {self.read:,} rows cannot be used: {each}; "
+                f"{len(self.rows):,} of {self.read:,} rows cannot be used: {reasons}; "
                 f"fix them, or raise data.limits.rejected above {limit:g}"
             )
 
@@ -89,9 +89,9 @@ def columns_of(data: Data, objective: AnyObjective) -> dict[str, str]:
     """
     for name in data.keep:
         if name in OURS:
-            taken = ", ".join(OURS)
+            own_names = ", ".join(OURS)
             raise RecipeError(
-                f"data.keep: {name!r} is one of prepare's own columns, {taken}; rename it"
+                f"data.keep: {name!r} is one of prepare's own columns, {own_names}; rename it"
             )
     for role in data.columns:
         if role not in objective.COLUMNS:
@@ -126,12 +126,12 @@ def stage(
     )
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         for name, rows in source.splits.items():
-            before = rejected.read
+            n_before = rejected.read
             for block in _first_rows(rows.read(), data.limits.max_rows):
-                usable = _usable(block, name, data, roles, objective, rejected)
-                for batch in _batches(usable):
+                usable_rows = _usable(block, name, data, roles, objective, rejected)
+                for batch in _batches(usable_rows):
                     writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema))
-            if rejected.read == before:
+            if rejected.read == n_before:
                 raise DataError(f"data.source.{name} has no rows")
     return pa.ipc.open_file(pa.memory_map(str(file))).read_all(), rejected
 
@@ -152,21 +152,21 @@ def texts_of(table: pa.Table, mask: NDArray[np.bool_]) -> Iterator[str]:
     """Yield the texts of the rows that `mask` (n,) selects, one block in memory at a time."""
     start = 0
     for batch in table.select(["text"]).to_batches():
-        chosen = mask[start : start + len(batch)]
-        yield from batch.filter(pa.array(chosen))["text"].to_pylist()
+        batch_mask = mask[start : start + len(batch)]
+        yield from batch.filter(pa.array(batch_mask))["text"].to_pylist()
         start += len(batch)
 
 
 def _check_columns(split: str, rows: Rows, roles: Mapping[str, str], data: Data) -> None:
-    asked = [(column, f"data.columns.{role}") for role, column in roles.items()]
-    asked += [(column, "data.keep") for column in data.keep]
-    asked += [(column, "data.splits.group") for column in [data.splits.group] if column]
-    for column, key in asked:
+    column_keys = [(column, f"data.columns.{role}") for role, column in roles.items()]
+    column_keys += [(column, "data.keep") for column in data.keep]
+    column_keys += [(column, "data.splits.group") for column in [data.splits.group] if column]
+    for column, key in column_keys:
         if column not in rows.columns:
-            near = difflib.get_close_matches(column, rows.columns, n=1)
-            hint = f"did you mean {near[0]!r}? It has" if near else "it has"
-            there = ", ".join(rows.columns)
-            raise DataError(f"{key}: the {split} rows have no column {column!r}; {hint} {there}")
+            matches = difflib.get_close_matches(column, rows.columns, n=1)
+            hint = f"did you mean {matches[0]!r}? It has" if matches else "it has"
+            columns = ", ".join(rows.columns)
+            raise DataError(f"{key}: the {split} rows have no column {column!r}; {hint} {columns}")
         if (count := rows.columns.count(column)) > 1:
             raise DataError(
                 f"{key}: the {split} rows have {count} columns {column!r}; rename all but one"
@@ -176,12 +176,12 @@ def _check_columns(split: str, rows: Rows, roles: Mapping[str, str], data: Data)
 def _first_rows(blocks: Iterator[Block], limit: int | None) -> Iterator[Block]:
     """Yield the blocks up to, but not including, row number `limit`."""
     for block in blocks:
-        left = len(block) if limit is None else limit - block.first_row
-        if left <= 0:
+        n_left = len(block) if limit is None else limit - block.first_row
+        if n_left <= 0:
             return
-        if left < len(block):
-            cut = {name: values[:left] for name, values in block.columns.items()}
-            block = Block(block.first_row, cut, block.errors[:left])
+        if n_left < len(block):
+            columns = {name: values[:n_left] for name, values in block.columns.items()}
+            block = Block(block.first_row, columns, block.errors[:n_left])
         yield block
 
 
@@ -197,27 +197,27 @@ def _usable(
     rejected.read += len(block)
     text = objective.TEXT
     values = {role: block.columns[column] for role, column in roles.items()}
-    kept = [(KEPT + name, block.columns[name]) for name in data.keep]
+    kept_columns = [(KEPT + name, block.columns[name]) for name in data.keep]
     groups = block.columns[data.splits.group] if data.splits.group else None
     for i, error in enumerate(block.errors):
-        row, found = (
+        row, fields = (
             block.first_row + i,
             {role: _known(column[i]) for role, column in values.items()},
         )
         try:
             if error:
                 raise ValueError(error)
-            if any(isinstance(value, bytes) for value in found.values()):
+            if any(isinstance(value, bytes) for value in fields.values()):
                 raise ValueError("invalid_utf8")
-            found = dict(objective.read_row(found))
+            fields = dict(objective.read_row(fields))
             # csv_json.py checks this in files; other sources, and JSON in a text, hold any value.
-            _, error = clean([*found.values(), *(column[i] for _, column in kept)])
+            _, error = clean([*fields.values(), *(column[i] for _, column in kept_columns)])
             if error:
                 raise ValueError(error)
-            value = found.pop(text)
+            value = fields.pop(text)
             if reason := _unusable(value, data.limits.max_chars):
                 raise ValueError(reason)
-            others = {name: _as_kept(column[i]) for name, column in kept}
+            kept_values = {name: _as_kept(column[i]) for name, column in kept_columns}
             owner = belonging(normalise(value), None if groups is None else _as_kept(groups[i]))
         except ValueError as reason:
             detail = f"{len(value):,} characters" if str(reason) == "too_long" else None
@@ -227,11 +227,11 @@ def _usable(
             "origin": NAMES.index(split),
             "row": row,
             "text": value,
-            "target": json.dumps(found, default=str),
+            "target": json.dumps(fields, default=str),
             "hash": hash64(normalise(value)),
             "cluster": hash64(owner),
             "place": hash64(owner, data.splits.salt),
-            **others,
+            **kept_values,
         }
 
 

@@ -55,10 +55,10 @@ def prepare(recipe: Recipe) -> Artifact:
     windowing.check(recipe, objective)
     roles = columns_of(recipe.data, objective)
     group = [recipe.data.splits.group] if recipe.data.splits.group else []
-    wanted = list(dict.fromkeys([*roles.values(), *recipe.data.keep, *group]))
+    columns = list(dict.fromkeys([*roles.values(), *recipe.data.keep, *group]))
     model = pretrained.digest(recipe.model)
-    with _passing_folder(recipe.data) as fetched:
-        source = open_source(recipe.data.source, wanted, fetched)
+    with _passing_folder(recipe.data) as temp_folder:
+        source = open_source(recipe.data.source, columns, temp_folder)
 
         def build(folder: Path) -> dict[str, Any]:
             return _build(recipe, objective, options, roles, source, folder)
@@ -89,8 +89,8 @@ def _build(
     folder: Path,
 ) -> dict[str, Any]:
     data = recipe.data
-    staged = folder / ".staged.arrow"
-    table, rejected = stage(source, data, roles, objective, staged)
+    staged_file = folder / ".staged.arrow"
+    table, rejected = stage(source, data, roles, objective, staged_file)
     rejected.check(data.limits.rejected)
 
     head = objective.fit_targets(_Targets(table), options)
@@ -119,14 +119,14 @@ def _build(
         targets_are_text=objective.TARGETS_ARE_TEXT,
         whole_texts=objective.WHOLE_TEXTS,
     )
-    learned = (split == splits.TRAIN) | (split == splits.VALIDATION)
-    training_texts.write(folder, table.column("hash").to_numpy()[learned])
+    training_mask = (split == splits.TRAIN) | (split == splits.VALIDATION)
+    training_texts.write(folder, table.column("hash").to_numpy()[training_mask])
     del table
-    staged.unlink()
+    staged_file.unlink()
 
     write_json(folder / "head.json", head)
-    chosen = _chosen(targets, split == splits.TRAIN) if objective.LABELLED else []
-    names = [objective.decode_target(one, head) for one in chosen]
+    train_targets = _chosen(targets, split == splits.TRAIN) if objective.LABELLED else []
+    names = [objective.decode_target(target, head) for target in train_targets]
     _write_profile(folder / "profile.json", names, lengths, recipe.model.max_length)
     return {
         "rows": rows,
@@ -200,8 +200,8 @@ def _encode(
             try:
                 target = objective.encode_target({**roles, objective.TEXT: row["text"]}, head)
             except ValueError as reason:
-                target, shown = None, ", ".join(map(str, roles.values()))
-                rejected.add(NAMES[row["origin"]], row["row"], str(reason), shown)
+                target, detail = None, ", ".join(map(str, roles.values()))
+                rejected.add(NAMES[row["origin"]], row["row"], str(reason), detail)
             targets.append(target)
     return targets
 
@@ -216,9 +216,9 @@ def _chosen(targets: list[Any], mask: NDArray[np.bool_]) -> list[Any]:
 def _split(table: pa.Table, targets: list[Any], source: Source, data: Data) -> NDArray[np.int8]:
     """Return the split of each row, (n,): given, or drawn from the training rows; OUT: rejected."""
     split: NDArray[np.int8] = table.column("origin").to_numpy().copy()
-    given = split == splits.TRAIN
-    split[given] = splits.draw(
-        table.column("place").to_numpy()[given],
+    train_mask = split == splits.TRAIN
+    split[train_mask] = splits.draw(
+        table.column("place").to_numpy()[train_mask],
         data.splits,
         validation="validation" not in source.splits,
         test="test" not in source.splits,
@@ -229,21 +229,21 @@ def _split(table: pa.Table, targets: list[Any], source: Source, data: Data) -> N
 
 def _take_out_duplicates(table: pa.Table, split: NDArray[np.int8], data: Data) -> dict[str, int]:
     """Set rows to OUT whose text or group is also in a higher split; return the counts by kind."""
-    shared = {"group": "cluster"} if data.splits.group else {}
-    shared |= {"exact": "hash"} if data.deduplicate.exact else {}
-    count = dict.fromkeys([*shared, "exact", "near"], 0)
+    key_columns = {"group": "cluster"} if data.splits.group else {}
+    key_columns |= {"exact": "hash"} if data.deduplicate.exact else {}
+    count = dict.fromkeys([*key_columns, "exact", "near"], 0)
     for lower in (splits.VALIDATION, splits.TRAIN):
-        for kind, column in shared.items():
+        for kind, column in key_columns.items():
             hashes = table.column(column).to_numpy()
-            twice = (split == lower) & np.isin(hashes, hashes[split > lower])
-            split[twice] = OUT
-            count[kind] += int(twice.sum())
+            copy_mask = (split == lower) & np.isin(hashes, hashes[split > lower])
+            split[copy_mask] = OUT
+            count[kind] += int(copy_mask.sum())
         if data.deduplicate.near:
             texts, others = (_Normalised(table, m) for m in (split == lower, split > lower))
-            found = near_duplicates(texts, others, data.deduplicate.threshold)
-            near = np.flatnonzero(split == lower)[found]
-            split[near] = OUT
-            count["near"] += len(near)
+            numbers = near_duplicates(texts, others, data.deduplicate.threshold)
+            near_rows = np.flatnonzero(split == lower)[numbers]
+            split[near_rows] = OUT
+            count["near"] += len(near_rows)
     return count
 
 
@@ -264,8 +264,12 @@ def _check_none_empty(
         if count:
             continue
         if name in source.splits:
-            why = f"{len(rejected.rows)} rows were rejected, {sum(duplicates.values())} duplicates"
-            raise DataError(f"no {name} row is left: {why}; see data.limits and data.deduplicate")
+            reasons = (
+                f"{len(rejected.rows)} rows were rejected, {sum(duplicates.values())} duplicates"
+            )
+            raise DataError(
+                f"no {name} row is left: {reasons}; see data.limits and data.deduplicate"
+            )
         raise DataError(
             f"no {name} row was drawn from {rejected.read:,} rows: give more rows, raise "
             f"data.splits.{name}, or give {name} rows of their own as data.source.{name}"
@@ -279,7 +283,7 @@ def _write_profile(
     file: Path, names: list[str], lengths: Sequence[Lengths], max_length: int
 ) -> None:
     """Write the training rows' profile to `file`, the other splits' lengths under `splits`."""
-    train, *others = (one.summary(max_length) for one in lengths)
+    train, *others = (split_lengths.summary(max_length) for split_lengths in lengths)
     shares = {"label_shares": label_shares(names)}
     write_json(file, shares | train | {"splits": dict(zip(NAMES[1:], others, strict=True))})
 

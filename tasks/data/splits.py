@@ -49,9 +49,9 @@ def draw(
     takes the low end and test the high end, so changing one share does not move the other's rows.
     """
     place = (hashes >> np.uint64(11)) / 2.0**53  # exact, and always below 1
-    drawn = np.full(len(hashes), TRAIN, dtype=np.int8)
+    numbers = np.full(len(hashes), TRAIN, dtype=np.int8)
     if validation:
-        drawn[place < splits.validation] = VALIDATION
+        numbers[place < splits.validation] = VALIDATION
     if test:
-        drawn[place >= 1 - splits.test] = TEST
-    return drawn
+        numbers[place >= 1 - splits.test] = TEST
+    return numbers

@@ -31,18 +31,18 @@ class TokenizedWriter:
     """The tokenizer of one model, saved and then loaded the way scoring loads it."""
 
     def __init__(
-        self, recipe: Recipe, training: Iterable[str], folder: Path, *, whole_texts: bool
+        self, recipe: Recipe, training_texts: Iterable[str], folder: Path, *, whole_texts: bool
     ) -> None:
         """Save the model's own tokenizer, or one trained on the texts, in `folder`/tokenizer.
 
-        `training`: the texts to train it on, for a model that starts from random weights.
+        `training_texts`: the texts to train it on, for a model that starts from random weights.
         `whole_texts`: texts are not truncated, and a trained tokenizer adds no end token.
         """
         model = recipe.model
         if model.source == pretrained.SCRATCH:
             from headrace.tasks.models import train_tokenizer
 
-            tokenizer = train_tokenizer.train(training, model, ended=not whole_texts)
+            tokenizer = train_tokenizer.train(training_texts, model, ended=not whole_texts)
         else:
             tokenizer = pretrained.load_tokenizer(model)
         marian_tokenizer.save(tokenizer, folder / "tokenizer")
@@ -56,25 +56,25 @@ class TokenizedWriter:
         ends = (tokenizer.eos_token_id, tokenizer.bos_token_id)
         self._unknown = None if tokenizer.unk_token_id in ends else tokenizer.unk_token_id
 
-    def cut(self, texts: Sequence[str], seen: Lengths) -> tuple[pa.Array, pa.Array]:
-        """Return (input_ids, length) of each text, and add the lengths to `seen`.
+    def cut(self, texts: Sequence[str], split_lengths: Lengths) -> tuple[pa.Array, pa.Array]:
+        """Return (input_ids, length) of each text, and add the lengths to `split_lengths`.
 
         For windows, texts are stored without the special tokens that each window gets; their length
         includes those of one window.
         """
         if self._in_windows:
-            rows: list[Any] = [one.ids for one in self._reader.tokens(texts)]
+            rows: list[Any] = [tokens.ids for tokens in self._reader.tokens(texts)]
             n_special = sum(map(len, self._reader.frame))
         else:
             rows, n_special = list(self._tokens.encode(texts)), 0
         lengths = np.array([len(row) + n_special for row in rows], dtype=np.int32)
         ids = np.concatenate(rows).astype(np.int32)
         limit = self.max_length or 0
-        full = [texts[i] for i in np.flatnonzero(lengths == limit).tolist() if limit]
-        seen.add(
+        full_texts = [texts[i] for i in np.flatnonzero(lengths == limit).tolist() if limit]
+        split_lengths.add(
             lengths,
             unknown=int((ids == self._unknown).sum()) if self._unknown is not None else 0,
-            truncated=sum(len(row) == limit + 1 for row in self._longer.encode(full)),
+            truncated=sum(len(row) == limit + 1 for row in self._longer.encode(full_texts)),
         )
         offsets = np.concatenate([[0], np.cumsum(lengths - n_special)]).astype(np.int32)
         return pa.ListArray.from_arrays(pa.array(offsets), pa.array(ids)), pa.array(lengths)
@@ -95,16 +95,18 @@ def write_splits(
     `targets_are_text`: a new tokenizer is trained on the targets too. `whole_texts`: see
     TokenizedWriter.
     """
-    training = texts_of(table, split == TRAIN)
+    training_texts = texts_of(table, split == TRAIN)
     if targets_are_text:
-        training = chain(training, (targets[i] for i in np.flatnonzero(split == TRAIN).tolist()))
-    cutter = TokenizedWriter(recipe, training, folder, whole_texts=whole_texts)
-    found = []
+        training_texts = chain(
+            training_texts, (targets[i] for i in np.flatnonzero(split == TRAIN).tolist())
+        )
+    cutter = TokenizedWriter(recipe, training_texts, folder, whole_texts=whole_texts)
+    lengths = []
     for number, name in enumerate(NAMES):
-        seen = Lengths()
-        _write(table, targets, split == number, cutter, seen, folder / name)
-        found.append(seen)
-    return found
+        split_lengths = Lengths()
+        _write(table, targets, split == number, cutter, split_lengths, folder / name)
+        lengths.append(split_lengths)
+    return lengths
 
 
 def _write(
@@ -112,28 +114,30 @@ def _write(
     targets: Sequence[Any],
     mask: NDArray[np.bool_],
     cutter: TokenizedWriter,
-    seen: Lengths,
+    split_lengths: Lengths,
     folder: Path,
 ) -> None:
     """Write the rows of one split, in the source's order, for `datasets.load_from_disk`."""
     import datasets
 
     datasets.disable_progress_bars()
-    kept = {name: name.removeprefix(KEPT) for name in table.column_names if name.startswith(KEPT)}
+    kept_names = {
+        name: name.removeprefix(KEPT) for name in table.column_names if name.startswith(KEPT)
+    }
     kind = pa.infer_type([targets[i] for i in np.flatnonzero(mask)[:1000].tolist()])
     kinds = (pa.int64(), pa.string(), pa.list_(pa.int32()), pa.int32(), kind, pa.uint64())
-    own = list(zip(OURS, kinds, strict=True))
-    schema = pa.schema(own + [(name, pa.string()) for name in kept.values()])
+    own_columns = list(zip(OURS, kinds, strict=True))
+    schema = pa.schema(own_columns + [(name, pa.string()) for name in kept_names.values()])
     aside, start = folder.with_suffix(".arrow"), 0
     with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
         for batch in table.to_batches():
-            chosen = mask[start : start + len(batch)]
-            if chosen.any():
-                rows = batch.filter(pa.array(chosen))
-                labels = [targets[start + i] for i in np.flatnonzero(chosen).tolist()]
-                ids, lengths = cutter.cut(rows["text"].to_pylist(), seen)
+            batch_mask = mask[start : start + len(batch)]
+            if batch_mask.any():
+                rows = batch.filter(pa.array(batch_mask))
+                labels = [targets[start + i] for i in np.flatnonzero(batch_mask).tolist()]
+                ids, lengths = cutter.cut(rows["text"].to_pylist(), split_lengths)
                 arrays = [rows["row"], rows["text"], ids, lengths, pa.array(labels, kind)]
-                arrays += [rows["cluster"], *(rows[name] for name in kept)]
+                arrays += [rows["cluster"], *(rows[name] for name in kept_names)]
                 writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
             start += len(batch)
     datasets.Dataset.from_file(str(aside)).save_to_disk(folder)

@@ -37,12 +37,12 @@ def read(folder: Path) -> Hashes | None:
     if not file.is_file():
         return None
     try:
-        found = np.load(file, allow_pickle=False)
+        hashes = np.load(file, allow_pickle=False)
     except (OSError, ValueError) as problem:
         raise ModelError(f"{file} cannot be read: {problem}") from problem
-    if found.dtype != np.dtype("<u8") or found.ndim != 1:
-        raise ModelError(f"{file} holds {found.dtype} {found.shape}, not hashes of texts")
-    return np.asarray(found, np.uint64)
+    if hashes.dtype != np.dtype("<u8") or hashes.ndim != 1:
+        raise ModelError(f"{file} holds {hashes.dtype} {hashes.shape}, not hashes of texts")
+    return np.asarray(hashes, np.uint64)
 
 
 def of_test_rows(prepared: Artifact) -> Hashes:
@@ -58,5 +58,5 @@ def fair(test: Hashes, ours: Hashes, theirs: Hashes) -> NDArray[np.bool_]:
 
     Both can have learned from a test row if the recipe does not remove duplicates.
     """
-    alike: NDArray[np.bool_] = np.isin(test, ours) == np.isin(test, theirs)
-    return alike
+    mask: NDArray[np.bool_] = np.isin(test, ours) == np.isin(test, theirs)
+    return mask

@@ -16,50 +16,50 @@ SHARE = 0.75
 
 def of(recipe: Recipe) -> LongText:
     """Return the settings as the model's manifest stores them, with every number filled in."""
-    asked = recipe.long_text
-    if not asked.in_windows:
+    section = recipe.long_text
+    if not section.in_windows:
         return LongText()
-    window = asked.window or recipe.model.max_length
-    return LongText(asked.strategy, window, asked.stride or round(SHARE * window), asked.pool)
+    window = section.window or recipe.model.max_length
+    return LongText(section.strategy, window, section.stride or round(SHARE * window), section.pool)
 
 
-def reader(recipe: Recipe, prepared: Path, **how: Any) -> Reader:
-    """Return the Reader of this recipe's texts, as scoring uses it; `how`: its other options."""
+def reader(recipe: Recipe, prepared: Path, **kwargs: Any) -> Reader:
+    """Return the Reader of this recipe's texts, as scoring uses it; `kwargs`: its other options."""
     file = prepared / "tokenizer" / "tokenizer.json"
-    return Reader(file, max_length=recipe.model.max_length, long_text=of(recipe), **how)
+    return Reader(file, max_length=recipe.model.max_length, long_text=of(recipe), **kwargs)
 
 
 def check(recipe: Recipe, objective: AnyObjective) -> None:
     """Raise RecipeError for impossible windows, or a pool that this objective does not support."""
-    asked, found = recipe.long_text, of(recipe)
-    if not asked.in_windows:
+    section, settings = recipe.long_text, of(recipe)
+    if not section.in_windows:
         return
     pools = objective.POOLS
     if objective.GENERATES:
         raise RecipeError(
             f"long_text.strategy: {recipe.objective} cannot read a text in windows; take truncate"
         )
-    if not pools and asked.pool != type(asked)().pool:
+    if not pools and section.pool != type(section)().pool:
         raise RecipeError(
             f"long_text.pool: {recipe.objective} puts windows together token by token; leave out "
-            f"{asked.pool}"
+            f"{section.pool}"
         )
-    if pools and asked.pool not in pools:
+    if pools and section.pool not in pools:
         raise RecipeError(
-            f"long_text.pool: {recipe.objective} has no {asked.pool}; it has {', '.join(pools)}"
+            f"long_text.pool: {recipe.objective} has no {section.pool}; it has {', '.join(pools)}"
         )
-    if asked.pool == "attention" and recipe.model.lora is not None:
+    if section.pool == "attention" and recipe.model.lora is not None:
         raise RecipeError(
             "long_text.pool: attention takes the place of the last layer, which model.lora keeps; "
             "take mean, or leave out model.lora"
         )
-    if found.window > recipe.model.max_length:
+    if settings.window > recipe.model.max_length:
         raise RecipeError(
-            f"long_text.window: {found.window} tokens are more than model.max_length, "
+            f"long_text.window: {settings.window} tokens are more than model.max_length, "
             f"{recipe.model.max_length}; lower the one or raise the other"
         )
-    if found.stride > found.window:
+    if settings.stride > settings.window:
         raise RecipeError(
-            f"long_text.stride: windows of {found.window} tokens every {found.stride} would leave "
-            f"out what is between them; take {found.window} or less"
+            f"long_text.stride: windows of {settings.window} tokens every {settings.stride} would "
+            f"leave out what is between them; take {settings.window} or less"
         )

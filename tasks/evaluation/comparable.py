@@ -43,21 +43,21 @@ def check_comparable(recipe: Recipe, prepared: Artifact, champion: Champion) -> 
     Both need the same objective, and enough test rows that are fair to both. Cheap, so that a flow
     can check before it trains.
     """
-    found = manifest.read(champion.folder)
-    if found.objective != recipe.objective:
+    their_manifest = manifest.read(champion.folder)
+    if their_manifest.objective != recipe.objective:
         raise UserError(
-            f"{_who(champion)} is a {found.objective} model, this recipe makes a "
+            f"{_who(champion)} is a {their_manifest.objective} model, this recipe makes a "
             f"{recipe.objective} one: they cannot be compared; register under another name"
         )
     mask = fair_rows(prepared, champion)
     if mask is None:
-        _check_splits(recipe, found, champion)
+        _check_splits(recipe, their_manifest, champion)
     elif mask.sum() < MIN_FAIR * len(mask):
         n_unfair = len(mask) - int(mask.sum())
         raise UserError(
             f"{n_unfair:,} of {len(mask):,} test rows are texts that {_who(champion)} has learned "
             f"from and this recipe's model has not, or the reverse: what is left is no fair test "
-            f"of both; {_remedy(recipe, found)}give test rows that are news to both "
+            f"of both; {_remedy(recipe, their_manifest)}give test rows that are news to both "
             "(data.source.test), or register under another name"
         )
 
@@ -67,35 +67,37 @@ def fair_rows(prepared: Artifact, champion: Champion) -> NDArray[np.bool_] | Non
 
     None if either model has no hashes of its training texts.
     """
-    ours, theirs = (training_texts.read(one) for one in (prepared.path, champion.folder))
-    if ours is None or theirs is None:
+    our_hashes, their_hashes = (
+        training_texts.read(folder) for folder in (prepared.path, champion.folder)
+    )
+    if our_hashes is None or their_hashes is None:
         return None
-    return training_texts.fair(training_texts.of_test_rows(prepared), ours, theirs)
+    return training_texts.fair(training_texts.of_test_rows(prepared), our_hashes, their_hashes)
 
 
 def _who(champion: Champion) -> str:
     return f"champion {champion.name} version {champion.version}"
 
 
-def _remedy(recipe: Recipe, theirs: manifest.Manifest) -> str:
+def _remedy(recipe: Recipe, their_manifest: manifest.Manifest) -> str:
     """Tell which settings, if any, restore the champion's splits, as the start of a sentence."""
-    splits, was = recipe.data.splits, theirs.training
-    said = []
-    if was.get("salt", "") != splits.salt:
-        said.append(f"set data.splits.salt to {was.get('salt', '')!r}")
-    if splits.test > was.get("test_share", splits.test):
-        said.append(f"set data.splits.test to {was['test_share']:g} or less")
-    return "".join(f"{one}, " for one in said)
+    splits, their_training = recipe.data.splits, their_manifest.training
+    remedies = []
+    if their_training.get("salt", "") != splits.salt:
+        remedies.append(f"set data.splits.salt to {their_training.get('salt', '')!r}")
+    if splits.test > their_training.get("test_share", splits.test):
+        remedies.append(f"set data.splits.test to {their_training['test_share']:g} or less")
+    return "".join(f"{remedy}, " for remedy in remedies)
 
 
-def _check_splits(recipe: Recipe, theirs: manifest.Manifest, champion: Champion) -> None:
+def _check_splits(recipe: Recipe, their_manifest: manifest.Manifest, champion: Champion) -> None:
     """Raise UserError if salt and test share allow that rows have moved between splits.
 
     For a champion without hashes. Test rows are the high end of the hashes: a smaller share of them
     is part of the champion's own test set, a larger one is not.
     """
-    salt = theirs.training.get("salt", "")
-    share = theirs.training.get("test_share", recipe.data.splits.test)
+    salt = their_manifest.training.get("salt", "")
+    share = their_manifest.training.get("test_share", recipe.data.splits.test)
     if salt != recipe.data.splits.salt:
         raise UserError(
             f"{_who(champion)} was split with salt {salt!r}, this recipe has "

@@ -116,8 +116,8 @@ def _build(
 
 def _over_baseline(evaluated: Artifact) -> tuple[str, Difference] | None:
     """Return the metric, and the candidate's gain over the TF-IDF baseline; None without one."""
-    found = evaluated.facts["baseline_difference"]
-    return found and (evaluated.facts["baseline_metric"], Difference(**found))
+    difference = evaluated.facts["baseline_difference"]
+    return difference and (evaluated.facts["baseline_metric"], Difference(**difference))
 
 
 def _without_champion(
@@ -155,13 +155,13 @@ def _with_champion(
     from headrace.serving.engine.scorer import Scorer
 
     rows = test_set.read(recipe, prepared)
-    theirs = Scorer(champion.folder)
-    pair = _statistics(recipe, exported, rows, evaluated, theirs)
+    their_scorer = Scorer(champion.folder)
+    pair = _statistics(recipe, exported, rows, evaluated, their_scorer)
     mask = fair_rows(prepared, champion)
     if mask is not None and not mask.all():
         pair = (pair[0][mask], pair[1][mask], pair[2])
         rows = test_set.chosen(rows, mask)
-    speeds = _speeds(Scorer(exported.path / "model"), theirs, rows)
+    speeds = _speeds(Scorer(exported.path / "model"), their_scorer, rows)
     sizes = _default_size(exported.path / "model"), _default_size(champion.folder)
     baseline = _over_baseline(evaluated)
     decision = _decide(recipe, rows, pair, speeds, sizes, champion.version, baseline)
@@ -181,8 +181,8 @@ def _told(decision: Decision, mask: NDArray[np.bool_], champion: Champion) -> De
 
 
 def _default_size(model: Path) -> int:
-    found = manifest.read(model)
-    return found.variant(found.default).size_bytes
+    model_manifest = manifest.read(model)
+    return model_manifest.variant(model_manifest.default).size_bytes
 
 
 Pair = tuple[Array, Array, Settings]
@@ -190,7 +190,7 @@ Pair = tuple[Array, Array, Settings]
 
 
 def _statistics(
-    recipe: Recipe, exported: Artifact, rows: TestSet, evaluated: Artifact, theirs: Scorer
+    recipe: Recipe, exported: Artifact, rows: TestSet, evaluated: Artifact, their_scorer: Scorer
 ) -> Pair:
     """Return both models' statistics under a head that has the labels of both.
 
@@ -199,24 +199,24 @@ def _statistics(
     """
     objective = objectives.get(recipe.objective)
     head = manifest.read(exported.path / "model").head
-    ours = test_set.read_outputs(evaluated.path)
-    _, other = test_set.answers(objective, theirs, rows.texts)
-    others_head = theirs.manifest.head
-    common = objective.common_head(head, others_head)
-    if common is not None:
-        ours = objective.align(ours, head, common)
-        other = objective.align(other, others_head, common)
-    elif others_head != head:
+    our_outputs = test_set.read_outputs(evaluated.path)
+    _, their_outputs = test_set.answers(objective, their_scorer, rows.texts)
+    their_head = their_scorer.manifest.head
+    common_head = objective.common_head(head, their_head)
+    if common_head is not None:
+        our_outputs = objective.align(our_outputs, head, common_head)
+        their_outputs = objective.align(their_outputs, their_head, common_head)
+    elif their_head != head:
         raise UserError(
             "the champion's outputs mean something else than this model's; register under "
             "another name"
         )
     else:
-        common = head
+        common_head = head
     return (
-        objective.statistics(rows.targets, ours, common),
-        objective.statistics(rows.targets, other, common),
-        common,
+        objective.statistics(rows.targets, our_outputs, common_head),
+        objective.statistics(rows.targets, their_outputs, common_head),
+        common_head,
     )
 
 
@@ -229,22 +229,26 @@ def _decide(
     version: str,
     baseline: tuple[str, Difference] | None,
 ) -> Decision:
-    ours, theirs, head = pair
+    our_statistics, their_statistics, head = pair
     objective = objectives.get(recipe.objective)
     name, metric = selection.deciding_metric(recipe, head)
     slice_name, slice_metric = selection.slice_metric(recipe, head)
     wrong = test_set.wrong(objective, rows, head)
-    how = test_set.resampling(recipe, rows)
+    resampling = test_set.resampling(recipe, rows)
     return promotion_rules.decide(
         in_units(recipe.promote, metric, slice_metric),
         metric=name,
-        rows=len(ours),
-        candidate=ModelMeasurement(metric.value(ours), sizes[0], speeds[0]),
-        champion=ModelMeasurement(metric.value(theirs), sizes[1], speeds[1]),
+        rows=len(our_statistics),
+        candidate=ModelMeasurement(metric.value(our_statistics), sizes[0], speeds[0]),
+        champion=ModelMeasurement(metric.value(their_statistics), sizes[1], speeds[1]),
         champion_version=version,
-        difference=paired_difference(ours, theirs, metric, how, wrong=wrong),
+        difference=paired_difference(
+            our_statistics, their_statistics, metric, resampling, wrong=wrong
+        ),
         baseline=baseline,
-        slices=_slices(recipe, rows, (ours, theirs, wrong), slice_metric, how),
+        slices=_slices(
+            recipe, rows, (our_statistics, their_statistics, wrong), slice_metric, resampling
+        ),
         slice_metric=slice_name,
         lost_labels=lost_labels(objective, pair),
         higher_is_better=metric.higher_is_better,
@@ -256,45 +260,51 @@ def _slices(
     rows: TestSet,
     statistics: tuple[Array, Array, Array | None],
     metric: Metric,
-    how: Resampling,
+    resampling: Resampling,
 ) -> list[SliceComparison]:
     """Compare the two models slice by slice; small slices are tested as a family (Bonferroni)."""
-    least = recipe.promote.slices.min_rows if recipe.promote.slices else 0
-    found = [
-        (column, value, mask, len(np.unique(rows.clusters[mask])) < least)
+    min_rows = recipe.promote.slices.min_rows if recipe.promote.slices else 0
+    slices = [
+        (column, value, mask, len(np.unique(rows.clusters[mask])) < min_rows)
         for column, value, mask in test_set.slices(recipe, rows)
     ]
-    n_small = sum(small for *_, small in found)
-    for_small = replace(how, confidence=1 - (1 - how.confidence) / max(n_small, 1))
-    gains = []
-    for column, value, mask, small in found:
-        ours, theirs, wrong = (None if one is None else one[mask] for one in statistics)
-        assert ours is not None
-        assert theirs is not None
-        drawn = (for_small if small else how).among(mask)
-        gains.append(
+    n_small = sum(small for *_, small in slices)
+    small_resampling = replace(
+        resampling, confidence=1 - (1 - resampling.confidence) / max(n_small, 1)
+    )
+    comparisons = []
+    for column, value, mask, small in slices:
+        our_statistics, their_statistics, wrong = (
+            None if array is None else array[mask] for array in statistics
+        )
+        assert our_statistics is not None
+        assert their_statistics is not None
+        slice_resampling = (small_resampling if small else resampling).among(mask)
+        comparisons.append(
             SliceComparison(
                 name=column,
                 value=value,
                 rows=int(mask.sum()),
-                candidate=metric.value(ours),
-                champion=metric.value(theirs),
-                difference=paired_difference(ours, theirs, metric, drawn, wrong=wrong),
+                candidate=metric.value(our_statistics),
+                champion=metric.value(their_statistics),
+                difference=paired_difference(
+                    our_statistics, their_statistics, metric, slice_resampling, wrong=wrong
+                ),
                 small=small,
             )
         )
-    return gains
+    return comparisons
 
 
 def lost_labels(objective: AnyObjective, pair: Pair) -> list[str]:
     """Return labels that the champion predicted correctly and the candidate for no row at all."""
-    ours, theirs, head = pair
-    counts = objective.by_label(ours.sum(axis=0), head)
-    theirs_counts = objective.by_label(theirs.sum(axis=0), head)
-    if counts is None or theirs_counts is None:
+    our_statistics, their_statistics, head = pair
+    our_counts = objective.by_label(our_statistics.sum(axis=0), head)
+    their_counts = objective.by_label(their_statistics.sum(axis=0), head)
+    if our_counts is None or their_counts is None:
         return []
-    (_, given, _), (_, _, right) = counts, theirs_counts
-    return [head["labels"][i] for i in np.flatnonzero((given == 0) & (right > 0))]
+    (_, n_given, _), (_, _, n_right) = our_counts, their_counts
+    return [head["labels"][i] for i in np.flatnonzero((n_given == 0) & (n_right > 0))]
 
 
 def in_units(rules: Promote, metric: Metric, slice_metric: Metric) -> Promote:
@@ -305,26 +315,26 @@ def in_units(rules: Promote, metric: Metric, slice_metric: Metric) -> Promote:
     return rules.model_copy(update={"margin": rules.margin * metric.scale, "slices": slices})
 
 
-def _speeds(ours: Scorer, theirs: Scorer, rows: TestSet) -> tuple[float, float]:
+def _speeds(our_scorer: Scorer, their_scorer: Scorer, rows: TestSet) -> tuple[float, float]:
     """Return tokens per second of both, from text to outputs, in turns on the same rows.
 
     The fastest round of each counts: other load on the machine only ever adds time. The candidate's
     tokenizer counts the tokens for both: the same text is the same work.
     """
-    n_rows = TIMED_ROWS if not ours.head.TIMED else WRITERS_ROWS
+    n_rows = TIMED_ROWS if not our_scorer.head.TIMED else WRITERS_ROWS
     # Fewer rows if texts are long, so that a round has at most TIMED_TOKENS tokens.
     n_rows = max(1, min(n_rows, int(np.searchsorted(np.cumsum(rows.lengths), TIMED_TOKENS))))
     texts = rows.texts[:n_rows]
-    tokens = ours.head.timed_tokens(rows.lengths[:n_rows].tolist())
+    tokens = our_scorer.head.timed_tokens(rows.lengths[:n_rows].tolist())
     times: list[tuple[float, float]] = []
     started = time.perf_counter()
-    passed = 0.0
+    elapsed_s = 0.0
     while not times or (
-        passed < (ENOUGH_S if len(times) < MIN_ROUNDS else TIMED_S) and len(times) < MAX_ROUNDS
+        elapsed_s < (ENOUGH_S if len(times) < MIN_ROUNDS else TIMED_S) and len(times) < MAX_ROUNDS
     ):
-        times.append((_timed(ours, texts), _timed(theirs, texts)))
-        passed = time.perf_counter() - started
-    our_s, their_s = (min(taken) for taken in zip(*times, strict=True))
+        times.append((_timed(our_scorer, texts), _timed(their_scorer, texts)))
+        elapsed_s = time.perf_counter() - started
+    our_s, their_s = (min(seconds) for seconds in zip(*times, strict=True))
     return tokens / our_s, tokens / their_s
 
 

@@ -64,28 +64,28 @@ def _build(recipe: Recipe, prepared: Artifact, exported: Artifact, folder: Path)
     rows = test_set.read(recipe, prepared)
     scorer = Scorer(exported.path / "model")
     objective, head = objectives.get(recipe.objective), scorer.manifest.head
-    raw, outputs = test_set.answers(objective, scorer, rows.texts)
-    found = measure(recipe, prepared, head, rows, outputs)
-    decoded = scorer.decode(raw, **objective.MEASURE, **objective.DECODE)
+    raw_outputs, outputs = test_set.answers(objective, scorer, rows.texts)
+    results = measure(recipe, prepared, head, rows, outputs)
+    decoded_table = scorer.decode(raw_outputs, **objective.MEASURE, **objective.DECODE)
     losses = objective.losses(rows.targets, outputs, head)
-    table = _predictions(rows, decoded, losses)
+    table = _predictions(rows, decoded_table, losses)
     samples = objective.samples(scorer, rows)
-    found |= {"worst": _worst(rows, table)} if samples is None else {"samples": samples}
-    found["variant"] = scorer.variant.name
+    results |= {"worst": _worst(rows, table)} if samples is None else {"samples": samples}
+    results["variant"] = scorer.variant.name
 
     test_set.write_outputs(folder, outputs)
     pq.write_table(table, folder / "predictions.parquet")
-    artifacts.write_json(folder / "metrics.json", found)
-    plots.write_all(folder, plots.of_evaluation(found))
-    deciding = found["metrics"][found["metric"]]
+    artifacts.write_json(folder / "metrics.json", results)
+    plots.write_all(folder, plots.of_evaluation(results))
+    interval = results["metrics"][results["metric"]]
     return {
-        "metric": found["metric"],
-        **deciding,
-        "rows": found["rows"],
-        "metrics": found["metrics"],
-        "clusters": found["clusters"],
-        "baseline_metric": found["baseline_metric"],
-        "baseline_difference": found["baseline_difference"],
+        "metric": results["metric"],
+        **interval,
+        "rows": results["rows"],
+        "metrics": results["metrics"],
+        "clusters": results["clusters"],
+        "baseline_metric": results["baseline_metric"],
+        "baseline_difference": results["baseline_difference"],
     }
 
 
@@ -94,20 +94,20 @@ def measure(
 ) -> dict[str, Any]:
     """Compute the part of metrics.json that needs only targets and outputs (n, ...)."""
     objective = objectives.get(recipe.objective)
-    how = test_set.resampling(recipe, rows)
+    resampling = test_set.resampling(recipe, rows)
     statistics = objective.statistics(rows.targets, outputs, head)
-    name, deciding = selection.deciding_metric(recipe, head)
+    name, metric = selection.deciding_metric(recipe, head)
     slice_name, slice_metric = selection.slice_metric(recipe, head)
-    intervals = bootstrap(statistics, objective.metrics(head), how)
-    details = objective.details(rows.targets, outputs, head, how)
+    intervals = bootstrap(statistics, objective.metrics(head), resampling)
+    details = objective.details(rows.targets, outputs, head, resampling)
     intervals |= details.pop("metrics", {})
     # The baseline only has decisions. If the deciding metric needs more, use the slices' metric.
-    common_name, common = (slice_name, slice_metric) if deciding.ranks else (name, deciding)
+    common_name, common_metric = (slice_name, slice_metric) if metric.ranks else (name, metric)
     difference = None
     baseline = _baseline_statistics(objective, prepared, rows, head)
     if baseline is not None:
         wrong = test_set.wrong(objective, rows, head)
-        difference = paired_difference(statistics, baseline, common, how, wrong=wrong)
+        difference = paired_difference(statistics, baseline, common_metric, resampling, wrong=wrong)
     return {
         "metric": name,
         "rows": len(rows.rows),
@@ -127,7 +127,9 @@ def measure(
                 "name": column,
                 "of": value,
                 "rows": int(mask.sum()),
-                **asdict(bootstrap(statistics[mask], {"": slice_metric}, how.among(mask))[""]),
+                **asdict(
+                    bootstrap(statistics[mask], {"": slice_metric}, resampling.among(mask))[""]
+                ),
             }
             for column, value, mask in test_set.slices(recipe, rows)
         ],
@@ -149,20 +151,20 @@ def _baseline_statistics(
     return None if outputs is None else objective.statistics(rows.targets, outputs, head)
 
 
-def _predictions(rows: TestSet, decoded: pa.Table, losses: Array | None) -> pa.Table:
+def _predictions(rows: TestSet, decoded_table: pa.Table, losses: Array | None) -> pa.Table:
     """Return the table of predictions.
 
     Columns: row, target, the head's (the first is the decision), loss, length, and kept ones.
     """
     columns: dict[str, Any] = {"row": rows.rows, "target": rows.names}
-    first, *_ = decoded.column_names
-    kind = decoded.schema.field(first).type
+    first_column, *_ = decoded_table.column_names
+    kind = decoded_table.schema.field(first_column).type
     if kind == pa.list_(pa.string()):  # joined like the names of targets
-        lists = decoded[first].to_pylist()
-        columns["decision"] = [None if one is None else ", ".join(one) for one in lists]
+        lists = decoded_table[first_column].to_pylist()
+        columns["decision"] = [None if items is None else ", ".join(items) for items in lists]
     columns |= {
-        "decision" if name == first and kind == pa.string() else name: decoded[name]
-        for name in decoded.column_names
+        "decision" if name == first_column and kind == pa.string() else name: decoded_table[name]
+        for name in decoded_table.column_names
     }
     if losses is not None:
         columns["loss"] = losses
@@ -176,18 +178,18 @@ def _worst(rows: TestSet, table: pa.Table) -> list[dict[str, Any]]:
     """Return the wrong rows with the largest loss, with the start of their text."""
     if not {"loss", "decision"} <= set(table.column_names):
         return []
-    shown = [
+    columns = [
         name
         for name in ("row", "target", "decision", "probability", "loss")
         if name in table.column_names
     ]
     order = np.argsort(-table["loss"].to_numpy(), kind="stable")
     decisions = np.asarray(table["decision"].to_pylist(), dtype=object)
-    wrong = order[(decisions != np.asarray(rows.names, dtype=object))[order]][:WORST]
+    wrong_rows = order[(decisions != np.asarray(rows.names, dtype=object))[order]][:WORST]
     return [
         {
-            **{name: table[name][i].as_py() for name in shown},
+            **{name: table[name][i].as_py() for name in columns},
             "text": html.excerpt(rows.texts[i], EXCERPT_CHARS),
         }
-        for i in wrong.tolist()
+        for i in wrong_rows.tolist()
     ]

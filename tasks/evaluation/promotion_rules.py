@@ -112,15 +112,15 @@ class Decision:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Decision:
-        own = {name: content[name] for name in cls.__dataclass_fields__}
-        champion, difference = own["champion"], own["difference"]
+        fields = {name: content[name] for name in cls.__dataclass_fields__}
+        champion, difference = fields["champion"], fields["difference"]
         return cls(
             **{
-                **own,
-                "candidate": ModelMeasurement(**own["candidate"]),
+                **fields,
+                "candidate": ModelMeasurement(**fields["candidate"]),
                 "champion": None if champion is None else ModelMeasurement(**champion),
                 "difference": None if difference is None else Difference(**difference),
-                "guards": tuple(Guard(**guard) for guard in own["guards"]),
+                "guards": tuple(Guard(**guard) for guard in fields["guards"]),
             }
         )
 
@@ -152,9 +152,9 @@ def decide(
     """
     if (champion is None) != (difference is None):
         raise ValueError("a champion needs a difference, and a difference a champion")
-    detectable = difference.smallest_detectable if difference else unpaired_detectable
+    smallest_detectable = difference.smallest_detectable if difference else unpaired_detectable
     guards = [
-        _difference(rules, metric, difference, detectable)
+        _difference(rules, metric, difference, smallest_detectable)
         if nothing_to_compare is None
         else _blind(rules, nothing_to_compare),
         _baseline(rules, baseline),
@@ -173,7 +173,7 @@ def decide(
         champion=champion,
         champion_version=champion_version,
         difference=difference,
-        smallest_detectable=detectable,
+        smallest_detectable=smallest_detectable,
         guards=tuple(guards),
     )
 
@@ -182,28 +182,30 @@ def decide(
 # Every comparison is written so that a NaN fails it.
 
 
-def _difference(rules: Promote, metric: str, found: Difference | None, detectable: float) -> Guard:
+def _difference(
+    rules: Promote, metric: str, difference: Difference | None, smallest_detectable: float
+) -> Guard:
     margin = 0.0 if rules.rule == "better" else rules.margin
-    if found is None:
+    if difference is None:
         reason = (
             "There is no champion to compare with yet; over one these rows could show a gain of "
-            f"{detectable:.4f} or more."
+            f"{smallest_detectable:.4f} or more."
         )
-        numbers: Numbers = {"margin": margin, "smallest_detectable": detectable}
+        numbers: Numbers = {"margin": margin, "smallest_detectable": smallest_detectable}
         return Guard("difference", True, reason, numbers)
-    passed = found.low > -margin
-    needed = "above 0" if rules.rule == "better" else f"above {-margin:g}"
+    passed = difference.low > -margin
+    bound = "above 0" if rules.rule == "better" else f"above {-margin:g}"
     reason = (
-        f"The interval of the gain in {metric} must lie {needed}: "
-        f"{found.value:+.4f} ({found.low:+.4f} to {found.high:+.4f}); "
-        f"these rows could show a gain of {found.smallest_detectable:.4f}."
+        f"The interval of the gain in {metric} must lie {bound}: "
+        f"{difference.value:+.4f} ({difference.low:+.4f} to {difference.high:+.4f}); "
+        f"these rows could show a gain of {difference.smallest_detectable:.4f}."
     )
-    return Guard("difference", passed, reason, {"margin": margin, **asdict(found)})
+    return Guard("difference", passed, reason, {"margin": margin, **asdict(difference)})
 
 
-def _blind(rules: Promote, why: str) -> Guard:
+def _blind(rules: Promote, cause: str) -> Guard:
     """Return the guard for an unusable champion: without a floor it is not replaced."""
-    reason = f"There was nothing to compare with: {why}."
+    reason = f"There was nothing to compare with: {cause}."
     if rules.min_value is None:
         reason += (
             " To promote without a comparison, set promote.min_value, or make a usable version the "
@@ -212,21 +214,21 @@ def _blind(rules: Promote, why: str) -> Guard:
     return Guard("difference", rules.min_value is not None, reason, {"floor": rules.min_value})
 
 
-def _baseline(rules: Promote, found: tuple[str, Difference] | None) -> Guard:
-    if found is None:
+def _baseline(rules: Promote, baseline: tuple[str, Difference] | None) -> Guard:
+    if baseline is None:
         reason = "There is no TF-IDF baseline to compare with."
         return Guard("baseline", True, reason, {}, asked=False)
-    metric, gain = found
+    metric, gain = baseline
     numbers: Numbers = {"metric": metric, **asdict(gain)}
-    below = not gain.high >= 0
-    won = "The TF-IDF baseline is better" if below else "It is not shown to beat TF-IDF"
+    is_below = not gain.high >= 0
+    verdict = "The TF-IDF baseline is better" if is_below else "It is not shown to beat TF-IDF"
     if gain.low > 0:
-        won = "It beats the TF-IDF baseline"
-    reason = f"{won}: {metric} {gain.value:+.4f} ({gain.low:+.4f} to {gain.high:+.4f})."
-    if below:
-        ignored = rules.baseline == "ignore"
-        reason += f" promote.baseline: ignore {'lets' if ignored else 'would let'} it pass."
-    return Guard("baseline", not below or rules.baseline == "ignore", reason, numbers)
+        verdict = "It beats the TF-IDF baseline"
+    reason = f"{verdict}: {metric} {gain.value:+.4f} ({gain.low:+.4f} to {gain.high:+.4f})."
+    if is_below:
+        is_ignored = rules.baseline == "ignore"
+        reason += f" promote.baseline: ignore {'lets' if is_ignored else 'would let'} it pass."
+    return Guard("baseline", not is_below or rules.baseline == "ignore", reason, numbers)
 
 
 def _floor(
@@ -237,75 +239,87 @@ def _floor(
         is_number = not math.isnan(candidate.value)
         reason = f"No floor was asked for; {metric} is {candidate.value:.4f}."
         return Guard("floor", is_number, reason, numbers, asked=not is_number)
-    reached = (
+    is_reached = (
         candidate.value >= rules.min_value
         if higher_is_better
         else candidate.value <= rules.min_value
     )
     bound = "at least" if higher_is_better else "at most"
     reason = f"The floor asks for {metric} of {bound} {rules.min_value:g}: {candidate.value:.4f}."
-    return Guard("floor", reached, reason, numbers)
+    return Guard("floor", is_reached, reason, numbers)
 
 
 def _slices(rules: Promote, metric: str, slices: Sequence[SliceComparison]) -> Guard:
     if rules.slices is None:
         return Guard("slices", True, "No limit on slices was asked for.", {}, asked=False)
-    limit, n_small = rules.slices.max_drop, sum(one.small for one in slices)
+    limit, n_small = rules.slices.max_drop, sum(comparison.small for comparison in slices)
     numbers: Numbers = {"limit": limit, "min_rows": rules.slices.min_rows}
     numbers |= {"compared": len(slices), "small": n_small}
     if not slices:
         reason = "There are no slices to compare by."
         return Guard("slices", True, reason, numbers, asked=False)
 
-    def best_case(one: SliceComparison) -> float:
-        return one.difference.high if one.small else one.difference.value
+    def best_case(comparison: SliceComparison) -> float:
+        return comparison.difference.high if comparison.small else comparison.difference.value
 
-    failed = [one for one in slices if not best_case(one) >= -limit]
-    worst = min(failed or slices, key=best_case)
+    failures = [comparison for comparison in slices if not best_case(comparison) >= -limit]
+    worst = min(failures or slices, key=best_case)
     change = worst.difference
-    numbers |= {"slice": f"{worst.name}={worst.value}", "rows": worst.rows, "failed": len(failed)}
+    numbers |= {"slice": f"{worst.name}={worst.value}", "rows": worst.rows, "failed": len(failures)}
     numbers |= {"found": 0.0 - change.value, "low": change.low, "high": change.high}
     reason = (
         f"No slice may lose over {limit:g} {metric}: of {len(slices)} ({n_small} small ones by "
-        f"their intervals) {len(failed) or 'none'} did; the worst is {worst.name}={worst.value} "
+        f"their intervals) {len(failures) or 'none'} did; the worst is {worst.name}={worst.value} "
         f"({worst.rows} rows) with {change.value:+.4f} ({change.low:+.4f} to {change.high:+.4f})."
     )
-    return Guard("slices", not failed, reason, numbers)
+    return Guard("slices", not failures, reason, numbers)
 
 
-def _labels(rules: Promote, lost: Sequence[str], slices: Sequence[SliceComparison]) -> Guard:
-    asked = rules.slices is not None and bool(slices)
-    if not lost:
+def _labels(rules: Promote, lost_labels: Sequence[str], slices: Sequence[SliceComparison]) -> Guard:
+    is_asked = rules.slices is not None and bool(slices)
+    if not lost_labels:
         reason = "Every label that the champion gave rightly is still given."
         return Guard("labels", True, reason, {"lost": 0}, asked=False)
-    shown = ", ".join(repr(one) for one in lost[:SHOWN]) + (", …" if len(lost) > SHOWN else "")
-    reason = f"Labels that the champion gave rightly and the candidate gives to no row: {shown}."
-    return Guard("labels", not asked, reason, {"lost": len(lost), "first": lost[0]}, asked=asked)
+    names = ", ".join(repr(label) for label in lost_labels[:SHOWN]) + (
+        ", …" if len(lost_labels) > SHOWN else ""
+    )
+    reason = f"Labels that the champion gave rightly and the candidate gives to no row: {names}."
+    return Guard(
+        "labels",
+        not is_asked,
+        reason,
+        {"lost": len(lost_labels), "first": lost_labels[0]},
+        asked=is_asked,
+    )
 
 
 def _latency(
     rules: Promote, candidate: ModelMeasurement, champion: ModelMeasurement | None
 ) -> Guard:
-    ours = candidate.tokens_per_second
-    theirs = champion.tokens_per_second if champion else None
-    ratio = theirs / ours if ours and theirs else None
+    our_speed = candidate.tokens_per_second
+    their_speed = champion.tokens_per_second if champion else None
+    ratio = their_speed / our_speed if our_speed and their_speed else None
     numbers: Numbers = {
         "limit": rules.max_latency_ratio,
         "found": ratio,
-        "candidate_tokens_per_second": ours,
-        "champion_tokens_per_second": theirs,
+        "candidate_tokens_per_second": our_speed,
+        "champion_tokens_per_second": their_speed,
     }
-    speeds = f"{ours:,.0f} and {theirs:,.0f} tokens a second" if ours and theirs else ""
+    speeds = (
+        f"{our_speed:,.0f} and {their_speed:,.0f} tokens a second"
+        if our_speed and their_speed
+        else ""
+    )
     if champion is None:
         reason = "There is no champion to be timed against."
         return Guard("latency", True, reason, numbers, asked=False)
     if rules.max_latency_ratio is None:
         reason = "No limit on latency was asked for" + (f" ({speeds})." if speeds else ".")
         return Guard("latency", True, reason, numbers, asked=False)
-    asked = f"Time per token may be at most {rules.max_latency_ratio:g} times the champion's"
+    condition = f"Time per token may be at most {rules.max_latency_ratio:g} times the champion's"
     if ratio is None:
-        return Guard("latency", False, f"{asked}, and was not measured.", numbers)
-    reason = f"{asked}: {ratio:.2f} times ({speeds})."
+        return Guard("latency", False, f"{condition}, and was not measured.", numbers)
+    reason = f"{condition}: {ratio:.2f} times ({speeds})."
     return Guard("latency", ratio <= rules.max_latency_ratio, reason, numbers)
 
 
@@ -314,11 +328,11 @@ def _size(rules: Promote, candidate: ModelMeasurement) -> Guard:
     numbers: Numbers = {"limit_mb": rules.max_size_mb}
     numbers["found_mb"] = size_mb
     if rules.max_size_mb is None:
-        found = "" if size_mb is None else f" ({size_mb:.1f} MB)"
-        reason = f"No limit on size was asked for{found}."
+        size_note = "" if size_mb is None else f" ({size_mb:.1f} MB)"
+        reason = f"No limit on size was asked for{size_note}."
         return Guard("size", True, reason, numbers, asked=False)
-    asked = f"The default variant may have at most {rules.max_size_mb:g} MB"
+    condition = f"The default variant may have at most {rules.max_size_mb:g} MB"
     if size_mb is None:
-        return Guard("size", False, f"{asked}, and its size is not known.", numbers)
-    reason = f"{asked}: it has {size_mb:.1f} MB."
+        return Guard("size", False, f"{condition}, and its size is not known.", numbers)
+    reason = f"{condition}: it has {size_mb:.1f} MB."
     return Guard("size", size_mb <= rules.max_size_mb, reason, numbers)

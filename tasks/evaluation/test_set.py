@@ -82,8 +82,8 @@ def answers(objective: AnyObjective, scorer: Scorer, texts: Sequence[str]) -> tu
 
 def resampling(recipe: Recipe, rows: TestSet) -> Resampling:
     """Return the resampling for every interval on these rows."""
-    how = recipe.evaluate
-    return Resampling(how.resamples, how.confidence, rows.clusters)
+    settings = recipe.evaluate
+    return Resampling(settings.resamples, settings.confidence, rows.clusters)
 
 
 def wrong(objective: AnyObjective, rows: TestSet, head: Mapping[str, Any]) -> Array | None:
@@ -130,8 +130,10 @@ def slices(recipe: Recipe, rows: TestSet) -> Iterator[tuple[str, str, Array]]:
     if objectives.get(recipe.objective).LABELLED and len(set(rows.names)) > 1:
         yield from _by("label", rows.names, sorted(set(rows.names)))
     buckets = [length_bucket(int(length)) for length in rows.lengths]
-    shown = [bucket for bucket in set(buckets) if buckets.count(bucket) > 1]
-    yield from _by("length", buckets, sorted(shown, key=lambda one: int(one.split("-")[0])))
+    frequent_buckets = [bucket for bucket in set(buckets) if buckets.count(bucket) > 1]
+    yield from _by(
+        "length", buckets, sorted(frequent_buckets, key=lambda bucket: int(bucket.split("-")[0]))
+    )
     for column, values in _columns(recipe, rows):
         yield from _by(column, values, sorted(_frequent(values)))
 
@@ -147,7 +149,7 @@ def left_out(recipe: Recipe, rows: TestSet) -> dict[str, int]:
 
 def _columns(recipe: Recipe, rows: TestSet) -> Iterator[tuple[str, list[str]]]:
     for column in recipe.evaluate.slices:
-        yield column, ["(null)" if one is None else str(one) for one in rows.kept[column]]
+        yield column, ["(null)" if value is None else str(value) for value in rows.kept[column]]
 
 
 def _frequent(values: Sequence[str]) -> list[str]:
@@ -157,10 +159,10 @@ def _frequent(values: Sequence[str]) -> list[str]:
 
 
 def _by(
-    column: str, values: Sequence[str], shown: Sequence[str]
+    column: str, values: Sequence[str], slice_values: Sequence[str]
 ) -> Iterator[tuple[str, str, Array]]:
     all_values = np.asarray(values, dtype=object)
-    for value in shown:
+    for value in slice_values:
         yield column, value, all_values == value
 
 

@@ -30,24 +30,24 @@ def of(model: Any, rows: Sequence[Ids], tokenizer: Any) -> dict[str, Any] | None
     # A readable row: tokens in ASCII, and a length near MAX_TOKENS.
     row = min(
         rows[:CANDIDATES],
-        key=lambda one: (
-            sum(not tokenizer.decode([token]).isascii() for token in one[:MAX_TOKENS].tolist()),
-            abs(len(one) - MAX_TOKENS),
+        key=lambda tokens: (
+            sum(not tokenizer.decode([token]).isascii() for token in tokens[:MAX_TOKENS].tolist()),
+            abs(len(tokens) - MAX_TOKENS),
         ),
     )[:MAX_TOKENS]
     ids = torch.from_numpy(row)[None].to(model.device)
-    given: dict[str, Any] = {"input_ids": ids}
-    looking = looked_at = row.tolist()
+    inputs: dict[str, Any] = {"input_ids": ids}
+    queries = keys = row.tolist()
     with torch.inference_mode():
         if model.config.is_encoder_decoder:
-            written = model.generate(ids, max_new_tokens=MAX_TOKENS, num_beams=1, do_sample=False)
-            given["decoder_input_ids"] = written[:, :-1]
-            looking = written[0, 1:].tolist()  # each position is named after the token it predicts
-        found = model(**given, output_attentions=True)
-    maps = found.cross_attentions if model.config.is_encoder_decoder else found.attentions
+            target = model.generate(ids, max_new_tokens=MAX_TOKENS, num_beams=1, do_sample=False)
+            inputs["decoder_input_ids"] = target[:, :-1]
+            queries = target[0, 1:].tolist()  # each position is named after the token it predicts
+        output = model(**inputs, output_attentions=True)
+    maps = output.cross_attentions if model.config.is_encoder_decoder else output.attentions
     shares = np.stack([layer[0].float().cpu().numpy() for layer in maps])
     return {
-        "looking": [tokenizer.decode([one]) for one in looking],
-        "looked_at": [tokenizer.decode([one]) for one in looked_at],
+        "looking": [tokenizer.decode([token_id]) for token_id in queries],
+        "looked_at": [tokenizer.decode([token_id]) for token_id in keys],
         "shares": shares.round(DIGITS).tolist(),
     }

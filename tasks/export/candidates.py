@@ -121,21 +121,21 @@ def try_variant(bench: ExportHarness, name: str, model: Path) -> CandidateResult
     """
     reasons: list[str] = []
     for way in bench.ways(name):
-        tried = try_way(bench, name, way, model)
-        if tried.reason is None:
-            return tried
-        log.warning("export: %s (%s) is refused: %s", name, way.name, tried.reason)
+        result = try_way(bench, name, way, model)
+        if result.reason is None:
+            return result
+        log.warning("export: %s (%s) is refused: %s", name, way.name, result.reason)
         shutil.rmtree(model / name, ignore_errors=True)
-        reasons.append(tried.reason if way.name == name else f"{way.name}: {tried.reason}")
+        reasons.append(result.reason if way.name == name else f"{way.name}: {result.reason}")
     if name in ("fp32", bench.recipe.export.default):
         raise ExportRefused(f"nothing is exported, for {name} is refused: {'; '.join(reasons)}")
-    return replace(tried, reason="; ".join(reasons), variant=None, runner=None)
+    return replace(result, reason="; ".join(reasons), variant=None, runner=None)
 
 
 def try_way(bench: ExportHarness, name: str, way: BuildMethod, model: Path) -> CandidateResult:
     if bench.device == "cpu" and "cpu" not in way.devices:
         return CandidateResult(name, "needs a CUDA device")
-    started = time.perf_counter()
+    start = time.perf_counter()
     try:
         file = bench.make(way, model / name)
     except Exception as problem:  # an experimental exporter may raise anything
@@ -143,24 +143,24 @@ def try_way(bench: ExportHarness, name: str, way: BuildMethod, model: Path) -> C
         return CandidateResult(
             name, f"cannot be made: {type(problem).__name__}: {problem}", way.name
         )
-    made = time.perf_counter()
+    build_end = time.perf_counter()
     provider = PROVIDERS[bench.device if bench.device in way.devices else way.devices[0]]
-    disabled, runner = _faster_runner(bench, file, provider)
+    disabled_optimizers, runner = _faster_runner(bench, file, provider)
     verdict = bench.verdict(runner, way)
     log.info(
         "export: %s (%s) made in %.1f s, judged in %.1f s",
         name,
         way.name,
-        made - started,
-        time.perf_counter() - made,
+        build_end - start,
+        time.perf_counter() - build_end,
     )
     variant = manifest.Variant(
         name=name,
         file=file.relative_to(model).as_posix(),
         providers=way.providers,
-        disabled_optimizers=disabled,
+        disabled_optimizers=disabled_optimizers,
         tolerance=way.golden * bench.scale,
-        size_bytes=sum(one.stat().st_size for one in file.parent.iterdir()),
+        size_bytes=sum(part.stat().st_size for part in file.parent.iterdir()),
     )
     return CandidateResult(name, verdict.reason, way.name, verdict, variant, runner)
 
@@ -171,11 +171,13 @@ def _faster_runner(
     """Return the optimizers to disable and a runner without them: the faster in a short trial."""
     if provider != PROVIDERS["cpu"]:
         return (), open_runner(bench, file, provider)
-    with_all, without = (open_runner(bench, file, provider, off) for off in ((), SLOW_ON_CPU))
+    full_runner, lean_runner = (
+        open_runner(bench, file, provider, optimizers) for optimizers in ((), SLOW_ON_CPU)
+    )
     rows = timing.sample(bench.validation.ids, n_tokens=COMPARED_TOKENS)
-    passes = {"with": partial(with_all.run, rows), "without": partial(without.run, rows)}
+    passes = {"with": partial(full_runner.run, rows), "without": partial(lean_runner.run, rows)}
     speeds = timing.tokens_per_second(passes, n_tokens=sum(map(len, rows)))
-    return (SLOW_ON_CPU, without) if speeds["without"] > speeds["with"] else ((), with_all)
+    return (SLOW_ON_CPU, lean_runner) if speeds["without"] > speeds["with"] else ((), full_runner)
 
 
 def open_runner(
@@ -196,10 +198,10 @@ def open_runner(
 # --- time -----------------------------------------------------------------------------------------
 
 
-def speeds(bench: ExportHarness, tried: Sequence[CandidateResult]) -> dict[str, float]:
+def speeds(bench: ExportHarness, results: Sequence[CandidateResult]) -> dict[str, float]:
     """Return tokens per second of every kept variant, and of `torch fp32` and `torch bf16`."""
     passes, of_runner, n_tokens = bench.passes()
-    for one in tried:
-        if one.reason is None and one.runner:
-            passes[one.name] = partial(of_runner, one.runner)
+    for result in results:
+        if result.reason is None and result.runner:
+            passes[result.name] = partial(of_runner, result.runner)
     return timing.tokens_per_second(passes, n_tokens=n_tokens)

@@ -68,7 +68,7 @@ class WritingBench(candidates.ExportHarness):
 
     def names(self) -> list[str]:
         # Nothing is left to fuse, and no variant runs on CUDA yet.
-        return [one for one in variants.names(self.recipe.export.variants) if one in VARIANTS]
+        return [name for name in variants.names(self.recipe.export.variants) if name in VARIANTS]
 
     def ways(self, variant: str) -> list[BuildMethod]:
         ways = {
@@ -88,26 +88,26 @@ class WritingBench(candidates.ExportHarness):
         return ways[variant]
 
     def make(self, way: BuildMethod, folder: Path) -> Path:
-        made: Graphs = way.make(self.graphs)
-        for name, graph in made.items():
+        graphs: Graphs = way.make(self.graphs)
+        for name, graph in graphs.items():
             save(graph, folder, name)
-        return folder / next(iter(made))
+        return folder / next(iter(graphs))
 
     def verdict(self, runner: Runner, way: BuildMethod) -> ParityResult:
         logits = self._logits(runner)
         reasons = []
-        for whose, found in (("the graph's", logits), ("PyTorch's", self.written.logits)):
-            if not np.isfinite(found).all():
-                return ParityResult(f"some of {whose} logits are not finite", None, None, None)
+        for owner, values in (("the graph's", logits), ("PyTorch's", self.written.logits)):
+            if not np.isfinite(values).all():
+                return ParityResult(f"some of {owner} logits are not finite", None, None, None)
         difference = np.abs(logits - self.written.logits) / self.scale
-        for what, value, allowed in (
+        for kind, value, limit in (
             ("largest", difference.max(), way.tolerance.largest),
             ("mean", difference.mean(), way.tolerance.mean),
         ):
-            if not value <= allowed:
+            if not value <= limit:
                 reasons.append(
-                    f"logits differ from PyTorch's by {value:.2g} of the largest one ({what}); "
-                    f"allowed are {allowed:g}"
+                    f"logits differ from PyTorch's by {value:.2g} of the largest one ({kind}); "
+                    f"allowed are {limit:g}"
                 )
         agreement = float((logits.argmax(-1) == self.written.logits.argmax(-1)).mean())
         limits = self.recipe.export.gate
@@ -119,16 +119,18 @@ class WritingBench(candidates.ExportHarness):
         if way.tolerance == parity.FP32:
             reasons += self._other_texts(runner)
         metric = self.measure(runner)
-        _, deciding = selection.deciding_metric(self.recipe, self.settings)
-        drop = self.reference - metric if deciding.higher_is_better else metric - self.reference
-        allowed_drop = limits.max_metric_drop * deciding.scale
-        if not round(drop, 9) <= allowed_drop:
+        _, deciding_metric = selection.deciding_metric(self.recipe, self.settings)
+        drop = (
+            self.reference - metric if deciding_metric.higher_is_better else metric - self.reference
+        )
+        max_drop = limits.max_metric_drop * deciding_metric.scale
+        if not round(drop, 9) <= max_drop:
             reasons.append(
                 f"metric {metric:.4f} after PyTorch's {self.reference:.4f}, a loss of {drop:.4f}; "
-                f"allowed are {allowed_drop:g}"
+                f"allowed are {max_drop:g}"
             )
-        largest = float(np.abs(logits - self.written.logits).max())
-        return ParityResult("; ".join(reasons) or None, agreement, metric, largest)
+        max_difference = float(np.abs(logits - self.written.logits).max())
+        return ParityResult("; ".join(reasons) or None, agreement, metric, max_difference)
 
     @property
     def reference(self) -> float:
@@ -162,13 +164,13 @@ class WritingBench(candidates.ExportHarness):
 
     def _logits(self, runner: Runner) -> Array:
         """Return the graph's logits (rows, STEPS, vocabulary) when it is fed PyTorch's tokens."""
-        raw, starts, memory = self.head.begin(runner.session, self.prompts)
-        decoder = Decoder(raw, len(starts), max(map(len, starts)) + STEPS, memory)
-        found = [decoder.start(starts)]
-        at = np.array([len(one) for one in starts])
+        session, starts, memory = self.head.begin(runner.session, self.prompts)
+        decoder = Decoder(session, len(starts), max(map(len, starts)) + STEPS, memory)
+        logits = [decoder.start(starts)]
+        positions = np.array([len(start) for start in starts])
         for step in range(STEPS - 1):
-            found.append(decoder.step(self.written.tokens[:, step], at + step))
-        return np.stack(found, axis=1)
+            logits.append(decoder.step(self.written.tokens[:, step], positions + step))
+        return np.stack(logits, axis=1)
 
     def _other_texts(self, runner: Runner) -> list[str]:
         """Return the reasons to refuse: how many greedy texts differ from PyTorch's.
@@ -176,14 +178,14 @@ class WritingBench(candidates.ExportHarness):
         They are compared with the recipe's repetition penalty too, if it has one. Where two tokens
         are equally likely within the fp32 tolerance, either is accepted.
         """
-        allowed = parity.FP32.largest * self.scale
-        found = [_others(runner, self.prompts, self.written, allowed)]
+        tolerance = parity.FP32.largest * self.scale
+        reasons = [_others(runner, self.prompts, self.written, tolerance)]
         if self.penalised is not None:
             penalty = self.head.decoding().repetition_penalty
-            allowed *= max(penalty, 1 / penalty)
-            how = {"repetition_penalty": penalty}
-            found.append(_others(runner, self.prompts, self.penalised, allowed, **how))
-        return [one for one in found if one]
+            tolerance *= max(penalty, 1 / penalty)
+            options = {"repetition_penalty": penalty}
+            reasons.append(_others(runner, self.prompts, self.penalised, tolerance, **options))
+        return [reason for reason in reasons if reason]
 
     def _int8_static(self, graphs: Graphs, *, weight_bits: int = 7) -> Graphs:
         feeds = _Feeds(self.head, self.model, graphs, self.calibration)
@@ -200,20 +202,24 @@ def _int8_dynamic(graphs: Graphs) -> Graphs:
 
 
 def _others(
-    runner: Runner, prompts: Sequence[Ids], theirs: ReferenceGeneration, allowed: float, **how: Any
+    runner: Runner,
+    prompts: Sequence[Ids],
+    reference: ReferenceGeneration,
+    tolerance: float,
+    **options: Any,
 ) -> str | None:
     n_other = 0
-    for i, made in enumerate(runner.run(prompts, **{**EXACTLY, **how})):
-        if made.reason is None:
+    for i, completion in enumerate(runner.run(prompts, **{**EXACTLY, **options})):
+        if completion.reason is None:
             return "some of the graph's logits are not finite while it writes"
-        other = np.flatnonzero(np.array(made.ids) != theirs.tokens[i])
-        if len(other):
-            first = other[0]
-            logits = theirs.logits[i, first]
-            gap = logits[theirs.tokens[i, first]] - logits[made.ids[first]]
-            n_other += not gap <= allowed
-    said = "".join(f", with {name} {value:g}" for name, value in how.items())
-    return f"{n_other} of {len(prompts)} texts are not PyTorch's{said}" if n_other else None
+        differences = np.flatnonzero(np.array(completion.ids) != reference.tokens[i])
+        if len(differences):
+            step = differences[0]
+            logits = reference.logits[i, step]
+            gap = logits[reference.tokens[i, step]] - logits[completion.ids[step]]
+            n_other += not gap <= tolerance
+    suffix = "".join(f", with {name} {value:g}" for name, value in options.items())
+    return f"{n_other} of {len(prompts)} texts are not PyTorch's{suffix}" if n_other else None
 
 
 EXACTLY: dict[str, Any] = {
@@ -230,10 +236,10 @@ def prepare_bench(
     """Load the model, generate the reference texts with PyTorch, and export the graphs."""
     import torch
 
-    where: Device = "cpu"  # decoder graphs run on the CPU only
+    device: Device = "cpu"  # decoder graphs run on the CPU only
     torch.set_num_threads(threads := granted_cores())
     pad_id = torch_reference.pad_id(prepared)
-    model = torch_reference.load_model(recipe, prepared, trained, where)
+    model = torch_reference.load_model(recipe, prepared, trained, device)
     settings = {**prepared.facts["head"], **settings_of(model)}
     check_positions(settings)
     tokenizer = TextTokenizer(prepared.path / "tokenizer/tokenizer.json", recipe.model.max_length)
@@ -251,14 +257,14 @@ def prepare_bench(
         return metric_of(objective.to_metric_inputs(head, outputs))
 
     prompts = _prompts(validation.ids, head)
-    written = write(model, prompts, pad_id=pad_id)
+    reference = write(model, prompts, pad_id=pad_id)
     penalty = head.decoding().repetition_penalty
-    penalised = None
+    penalised_reference = None
     if penalty != 1:
-        penalised = write(model, prompts, pad_id=pad_id, repetition_penalty=penalty)
+        penalised_reference = write(model, prompts, pad_id=pad_id, repetition_penalty=penalty)
     return WritingBench(
         recipe,
-        where,
+        device,
         threads,
         head,
         settings,
@@ -269,10 +275,10 @@ def prepare_bench(
             recipe, prepared, "train", recipe.export.calibration_rows
         ).ids,
         prompts=prompts,
-        written=written,
+        written=reference,
         torch_metric=metric_of(objective.reference(model, validation.ids, head)),
         measure=measure,
-        penalised=penalised,
+        penalised=penalised_reference,
     )
 
 
@@ -289,7 +295,7 @@ def settings_of(model: Any) -> dict[str, Any]:
     """Return the head settings of a generative model: end tokens, context and start token."""
     generation, config = model.generation_config, model.config
     ends = generation.eos_token_id if generation.eos_token_id is not None else config.eos_token_id
-    found = {
+    settings = {
         "ends": [] if ends is None else ends if isinstance(ends, list) else [ends],
         "context": next(
             (
@@ -301,21 +307,21 @@ def settings_of(model: Any) -> dict[str, Any]:
         ),
     }
     if config.is_encoder_decoder:
-        found["start"] = config.decoder_start_token_id
-    return found
+        settings["start"] = config.decoder_start_token_id
+    return settings
 
 
 def _prompts(rows: Sequence[Ids], head: heads.Head) -> list[Ids]:
     """Return the beginnings of rows of every length, with room for STEPS tokens behind each."""
     lengths = np.array([len(row) for row in rows])
-    chosen = [rows[i] for i in timing.sample_by_length(lengths, COMPARED_ROWS)]
+    sample = [rows[i] for i in timing.sample_by_length(lengths, COMPARED_ROWS)]
     if "start" in head.settings:  # an encoder reads whole rows
-        return chosen
-    most = head.settings["context"] - STEPS
-    shares = np.linspace(0.1, 0.9, len(chosen))
+        return sample
+    max_tokens = head.settings["context"] - STEPS
+    shares = np.linspace(0.1, 0.9, len(sample))
     return [
-        row[: max(1, min(most, round(len(row) * share)))]
-        for row, share in zip(chosen, shares, strict=True)
+        row[: max(1, min(max_tokens, round(len(row) * share)))]
+        for row, share in zip(sample, shares, strict=True)
     ]
 
 
@@ -331,8 +337,8 @@ class _Feeds:
         self._texts = [row[: head.settings["context"]] for row in rows]
         if model.config.is_encoder_decoder:
             start = head.settings["start"]
-            made = texts(model, rows, pad_id=head.pad_id, max_new_tokens=STEPS)
-            self._texts = [np.array([start, *one]) for one in made]
+            outputs = texts(model, rows, pad_id=head.pad_id, max_new_tokens=STEPS)
+            self._texts = [np.array([start, *ids]) for ids in outputs]
 
     def of(self, name: str) -> Iterator[Mapping[str, Array]]:
         inputs = self._graphs[name].graph.inputs
@@ -349,11 +355,11 @@ class _Feeds:
             if decoder_step.ENCODER in self._graphs:
                 feeds |= {**self._encoded(source), "source_mask": mask}
             shape = feeds["input_ids"].shape
-            for one in inputs:
-                if one.name.startswith(PAST):
-                    _, heads_, _, width = one.shape
-                    feeds[one.name] = np.zeros((shape[0], heads_, shape[1], width), np.float32)
-            yield {one.name: feeds[one.name] for one in inputs}
+            for value in inputs:
+                if value.name.startswith(PAST):
+                    _, heads_, _, width = value.shape
+                    feeds[value.name] = np.zeros((shape[0], heads_, shape[1], width), np.float32)
+            yield {value.name: feeds[value.name] for value in inputs}
 
     @cached_property
     def _encoder(self) -> Any:
@@ -364,5 +370,5 @@ class _Feeds:
         return ort.InferenceSession(onnx_ir.to_proto(graph).SerializeToString())
 
     def _encoded(self, source: Mapping[str, Array]) -> dict[str, Array]:
-        names = [one.name for one in self._encoder.get_outputs()]
+        names = [output.name for output in self._encoder.get_outputs()]
         return dict(zip(names, self._encoder.run(names, dict(source)), strict=True))

@@ -53,15 +53,19 @@ class ReadTexts:
     rows: torch_reference.Rows
 
     def together(self, outputs: Sequence[Array]) -> Any:
-        done, found = 0, []
+        start, texts = 0, []
         for document in self.rows.documents:
             n_windows = len(document.windows)
-            found.append(self.head.join(document, outputs[done : done + n_windows]))
-            done += n_windows
-        return self.head.collect(found)
+            texts.append(self.head.join(document, outputs[start : start + n_windows]))
+            start += n_windows
+        return self.head.collect(texts)
 
     def alone(self, rows: Sequence[int], outputs: Sequence[Array]) -> Any:
-        windows = [one.only(i) for one in self.rows.documents for i in range(len(one.windows))]
+        windows = [
+            document.only(i)
+            for document in self.rows.documents
+            for i in range(len(document.windows))
+        ]
         pairs = zip(rows, outputs, strict=True)
         return self.head.collect([self.head.join(windows[row], [output]) for row, output in pairs])
 
@@ -120,8 +124,8 @@ class ReadingBench(candidates.ExportHarness):
     def passes(self) -> tuple[dict[str, Callable[[], object]], Callable[[Runner], object], int]:
         rows = timing.sample(self.validation.ids, n_tokens=TIMED_TOKENS[self.device])
         lengths, budget = [len(row) for row in rows], self.head.TOKEN_BUDGETS[self.device]
-        planned = plan_batches(lengths, token_budget=budget)
-        batches = [[rows[i] for i in batch] for batch in planned]
+        plan = plan_batches(lengths, token_budget=budget)
+        batches = [[rows[i] for i in batch] for batch in plan]
         torch: dict[str, Callable[[], object]] = {
             f"torch {name}": partial(_each, run, batches) for name, run in self.torch.items()
         }
@@ -134,23 +138,23 @@ class ReadingBench(candidates.ExportHarness):
         on another machine although nothing is wrong there. The texts run whenever the model is
         opened, so a long text is cut to its first windows.
         """
-        lengths = np.array([one.n_tokens for one in self.validation.documents])
+        lengths = np.array([document.n_tokens for document in self.validation.documents])
         by_length = timing.sample_by_length(lengths, len(lengths))
         margin = np.array(list(self._margins()))
         groups = np.array_split(by_length, min(GOLDEN_ROWS, len(by_length)))
-        chosen = [self.validation.texts[group[margin[group].argmax()]] for group in groups]
-        return [self._start(text) for text in chosen]
+        texts = [self.validation.texts[group[margin[group].argmax()]] for group in groups]
+        return [self._start(text) for text in texts]
 
     def _margins(self) -> Iterator[float]:
         """Yield the smallest margin in each text's first windows."""
-        outputs, done = self.judge.in_row_order(self.judge.expected), 0
+        outputs, start = self.judge.in_row_order(self.judge.expected), 0
         for document in self.validation.documents:
-            first = document.first(GOLDEN_WINDOWS)
-            one = self.head.join(first, outputs[done : done + len(first.windows)])
-            numbers = np.sort(self.judge.texts.numbers(self.head.collect([one])), axis=-1)
+            excerpt = document.first(GOLDEN_WINDOWS)
+            output = self.head.join(excerpt, outputs[start : start + len(excerpt.windows)])
+            numbers = np.sort(self.judge.texts.numbers(self.head.collect([output])), axis=-1)
             margins = numbers[..., -1] - numbers[..., :-1].max(-1, initial=-np.inf)
             yield float(margins.min(initial=np.inf))
-            done += len(document.windows)
+            start += len(document.windows)
 
     def _start(self, text: str) -> str:
         (document,) = self.reader.read([text], offsets=True)
@@ -168,16 +172,16 @@ def prepare_bench(
     """
     import torch
 
-    where, threads = candidates.device(), granted_cores()
+    device, threads = candidates.device(), granted_cores()
     torch.set_num_threads(threads)
     settings, pad_id = prepared.facts["head"], torch_reference.pad_id(prepared)
-    model, torch_pool = torch_reference.load_reader(recipe, prepared, trained, where)
+    model, torch_pool = torch_reference.load_reader(recipe, prepared, trained, device)
     compares_texts = isinstance(torch_pool, torch.nn.Module)
     if compares_texts:
         save(variants.pooling(torch_pool), folder, FILE)
     kind, in_windows = heads.get(recipe.objective), windowing.of(recipe)
     runs = {"fp32": torch_reference.runner(model, pad_id=pad_id)}
-    if hardware.precision("auto", where) == "bf16":
+    if hardware.precision("auto", device) == "bf16":
         runs["bf16"] = torch_reference.runner(torch_reference.in_bf16(model), pad_id=pad_id)
 
     torch_head = kind(settings, pad_id=pad_id, pool=torch_reference.as_pool(torch_pool))
@@ -187,8 +191,10 @@ def prepare_bench(
     validation = torch_reference.read_rows(recipe, prepared, "validation", recipe.export.gate.rows)
     reader = windowing.reader(recipe, prepared.path)
     n_chars = CHARS_A_TOKEN * recipe.model.max_length
-    longest = reader.read([" ".join(validation.texts)[:n_chars]])[0].windows[0]
-    rows, batches = parity.plan(validation.ids, longest, token_budget=head.TOKEN_BUDGETS[where])
+    longest_row = reader.read([" ".join(validation.texts)[:n_chars]])[0].windows[0]
+    rows, batches = parity.plan(
+        validation.ids, longest_row, token_budget=head.TOKEN_BUDGETS[device]
+    )
     _, metric = selection.deciding_metric(recipe, settings)
     drop = recipe.export.gate.max_metric_drop * metric.scale
     expected = parity.run_all(runs["fp32"], rows, batches)
@@ -201,16 +207,18 @@ def prepare_bench(
         higher_is_better=metric.higher_is_better,
         compares_texts=compares_texts,
     )
-    theirs = ReadTexts(recipe, torch_head, validation).together(judge.in_row_order(expected))
+    expected_texts = ReadTexts(recipe, torch_head, validation).together(
+        judge.in_row_order(expected)
+    )
     source = variants.Source(
         graph=variants.plain(model, max_length=recipe.model.max_length),
-        device=where,
+        device=device,
         calibration=_calibration(recipe, prepared),
         pad_id=pad_id,
     )
     return ReadingBench(
-        recipe, where, threads, head, settings, model, validation, runs, source, rows,
-        replace(judge, expected_texts=theirs), reader,
+        recipe, device, threads, head, settings, model, validation, runs, source, rows,
+        replace(judge, expected_texts=expected_texts), reader,
     )  # fmt: skip
 
 
@@ -220,11 +228,11 @@ def _settled(recipe: Recipe, prepared: Artifact, head: Head, run: Run) -> dict[s
     if type(objective).calibrate_head is Objective.calibrate_head:
         return dict(head.settings)
     rows = torch_reference.read_rows(recipe, prepared, "validation", SETTLING_ROWS)
-    batches = plan_batches([len(one) for one in rows.ids], token_budget=head.TOKEN_BUDGETS["cpu"])
+    batches = plan_batches([len(row) for row in rows.ids], token_budget=head.TOKEN_BUDGETS["cpu"])
     outputs = parity.run_all(run, rows.ids, {"scoring": batches})["scoring"]
-    in_order = [outputs[i] for i in np.argsort(np.concatenate(batches))]
-    together = ReadTexts(recipe, head, rows).together(in_order)
-    return dict(objective.calibrate_head(head.settings, rows.targets, together))
+    row_outputs = [outputs[i] for i in np.argsort(np.concatenate(batches))]
+    texts = ReadTexts(recipe, head, rows).together(row_outputs)
+    return dict(objective.calibrate_head(head.settings, rows.targets, texts))
 
 
 def _calibration(recipe: Recipe, prepared: Artifact) -> list[Ids]:

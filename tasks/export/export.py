@@ -72,10 +72,10 @@ def export(recipe: Recipe, prepared: Artifact, trained: Artifact) -> Artifact:
 def check(recipe: Recipe, prepared: Artifact) -> None:
     """Raise RecipeError for an invalid metric or default."""
     selection.deciding_metric(recipe, prepared.facts["head"])
-    default, asked = recipe.export.default, variants.names(recipe.export.variants)
-    if default not in ("fastest", *asked):
+    default, names = recipe.export.default, variants.names(recipe.export.variants)
+    if default not in ("fastest", *names):
         raise RecipeError(
-            f"export.default: {default} is not among export.variants ({', '.join(asked)}); "
+            f"export.default: {default} is not among export.variants ({', '.join(names)}); "
             "add it there"
         )
 
@@ -102,23 +102,25 @@ def _build(recipe: Recipe, prepared: Artifact, trained: Artifact, folder: Path) 
     bench = module.prepare_bench(recipe, prepared, trained, model)
     shutil.copy(prepared.path / "tokenizer" / "tokenizer.json", model)
     shutil.copy(prepared.path / training_texts.FILE, model)
-    tried = [candidates.try_variant(bench, name, model) for name in bench.names()]
-    speeds = candidates.speeds(bench, tried)
-    whole = replace(
-        _manifest(bench, tried, speeds),
+    results = [candidates.try_variant(bench, name, model) for name in bench.names()]
+    speeds = candidates.speeds(bench, results)
+    model_manifest = replace(
+        _manifest(bench, results, speeds),
         profile=json.loads((prepared.path / "profile.json").read_bytes()),
         training=_lineage(recipe, prepared, trained),
     )
-    manifest.write(model, whole)
-    _write_golden(bench, model, whole)
+    manifest.write(model, model_manifest)
+    _write_golden(bench, model, model_manifest)
     table = {
-        "default": whole.default,
+        "default": model_manifest.default,
         "device": bench.device,
         "threads": bench.threads,
         "rows": len(bench.validation.ids),
         "metric": selection.deciding_metric(recipe, bench.settings)[0],
         "torch": _torch_row(bench, speeds),
-        "variants": [{**_row(one, speeds), "agreement_of": bench.agreement_of} for one in tried],
+        "variants": [
+            {**_row(result, speeds), "agreement_of": bench.agreement_of} for result in results
+        ],
     }
     artifacts.write_json(folder / TABLE, table)
     artifacts.write_json(folder / ATTENTION, _attention(bench, prepared))
@@ -136,27 +138,27 @@ def _attention(bench: ExportHarness, prepared: Artifact) -> dict[str, Any] | Non
 
 
 def _manifest(
-    bench: ExportHarness, tried: Sequence[CandidateResult], speeds: Mapping[str, float]
+    bench: ExportHarness, results: Sequence[CandidateResult], speeds: Mapping[str, float]
 ) -> manifest.Manifest:
     """Return the manifest without the data profile and the model's lineage."""
     recipe = bench.recipe
-    kept = [
-        replace(one.variant, measured={**_measured(one, speeds), "device": bench.device})
-        for one in tried
-        if one.variant
+    kept_variants = [
+        replace(result.variant, measured={**_measured(result, speeds), "device": bench.device})
+        for result in results
+        if result.variant
     ]
-    kept.sort(key=lambda variant: -speeds[variant.name])
-    fixed = recipe.export.default
+    kept_variants.sort(key=lambda variant: -speeds[variant.name])
+    default = recipe.export.default
     return manifest.Manifest(
         objective=recipe.objective,
         max_length=recipe.model.max_length,
         pad_id=bench.head.pad_id,
-        default=kept[0].name if fixed == "fastest" else fixed,
-        variants=tuple(kept),
+        default=kept_variants[0].name if default == "fastest" else default,
+        variants=tuple(kept_variants),
         head=bench.settings,
         long_text=asdict(windowing.of(recipe)),
         score=_scoring_defaults(recipe),
-        dropped={one.name: one.reason for one in tried if one.reason},
+        dropped={result.name: result.reason for result in results if result.reason},
     )
 
 
@@ -180,7 +182,7 @@ def _lineage(recipe: Recipe, prepared: Artifact, trained: Artifact) -> dict[str,
     }
 
 
-def _write_golden(bench: ExportHarness, model: Path, whole: manifest.Manifest) -> None:
+def _write_golden(bench: ExportHarness, model: Path, model_manifest: manifest.Manifest) -> None:
     """Write texts of all lengths with each variant's outputs, as the scorer will check them."""
     texts = bench.golden_texts()
     golden.write(
@@ -188,7 +190,7 @@ def _write_golden(bench: ExportHarness, model: Path, whole: manifest.Manifest) -
         texts,
         {
             variant.name: Scorer(model, variant=variant.name, check=False).golden(texts)
-            for variant in whole.variants
+            for variant in model_manifest.variants
         },
     )
 
@@ -196,24 +198,24 @@ def _write_golden(bench: ExportHarness, model: Path, whole: manifest.Manifest) -
 # --- the table ------------------------------------------------------------------------------------
 
 
-def _row(one: CandidateResult, speeds: Mapping[str, float]) -> dict[str, Any]:
+def _row(result: CandidateResult, speeds: Mapping[str, float]) -> dict[str, Any]:
     return {
-        "name": one.name,
-        "status": "refused" if one.reason else "kept",
-        "reason": one.reason,
-        "size_bytes": one.variant.size_bytes if one.variant else None,
-        "disabled_optimizers": list(one.variant.disabled_optimizers) if one.variant else [],
-        **_measured(one, speeds),
+        "name": result.name,
+        "status": "refused" if result.reason else "kept",
+        "reason": result.reason,
+        "size_bytes": result.variant.size_bytes if result.variant else None,
+        "disabled_optimizers": list(result.variant.disabled_optimizers) if result.variant else [],
+        **_measured(result, speeds),
     }
 
 
-def _measured(one: CandidateResult, speeds: Mapping[str, float]) -> dict[str, Any]:
+def _measured(result: CandidateResult, speeds: Mapping[str, float]) -> dict[str, Any]:
     return {
-        "way": one.way,
-        "tokens_per_second": round(speeds[one.name], 1) if one.name in speeds else None,
-        "agreement": one.verdict.agreement if one.verdict else None,
-        "metric": one.verdict.metric if one.verdict else None,
-        "max_logit_difference": one.verdict.max_logit_difference if one.verdict else None,
+        "way": result.way,
+        "tokens_per_second": round(speeds[result.name], 1) if result.name in speeds else None,
+        "agreement": result.verdict.agreement if result.verdict else None,
+        "metric": result.verdict.metric if result.verdict else None,
+        "max_logit_difference": result.verdict.max_logit_difference if result.verdict else None,
     }
 
 

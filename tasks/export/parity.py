@@ -72,9 +72,9 @@ class ParityResult:
 
 
 def plan(
-    rows: Sequence[Ids], longest: Ids, *, token_budget: int
+    rows: Sequence[Ids], long_row: Ids, *, token_budget: int
 ) -> tuple[list[Ids], dict[str, Batches]]:
-    """Return the rows with `longest` (of the maximum length) appended, and the batches to compare.
+    """Return the rows with `long_row` (of the maximum length) appended, and the batches to compare.
 
     Batches are arrays of indices into the returned rows. `scoring` holds every row except the
     appended one exactly once, in batches of `token_budget` tokens, as a job would run them.
@@ -83,21 +83,21 @@ def plan(
     by_length = np.argsort(lengths, kind="stable")
     step = max(1, len(rows) // MIXED_ROWS)
     # Every step-th row by length: each batch ranges from the shortest rows to the longest.
-    mixed = [by_length[start::step] for start in range(min(step, MIXED_BATCHES))]
-    added = np.array([len(rows)])
-    return [*rows, longest], {
+    mixed_batches = [by_length[start::step] for start in range(min(step, MIXED_BATCHES))]
+    last_index = np.array([len(rows)])
+    return [*rows, long_row], {
         "scoring": plan_batches(lengths, token_budget=token_budget),
-        "mixed": mixed,
+        "mixed": mixed_batches,
         "single": [by_length[:1], by_length[len(rows) // 2][None], by_length[-1:]],
-        "longest": [added, np.concatenate([added, by_length[: MIXED_ROWS - 1]])],
+        "longest": [last_index, np.concatenate([last_index, by_length[: MIXED_ROWS - 1]])],
     }
 
 
 def run_all(run: Run, rows: Sequence[Ids], batches: Mapping[str, Batches]) -> Outputs:
     """Run every kind of batch and return the outputs."""
     return {
-        kind: [output for batch in some for output in run([rows[i] for i in batch])]
-        for kind, some in batches.items()
+        kind: [output for batch in kind_batches for output in run([rows[i] for i in batch])]
+        for kind, kind_batches in batches.items()
     }
 
 
@@ -142,7 +142,9 @@ class ParityCheck:
     @property
     def scale(self) -> float:
         """PyTorch's largest output; tolerances are shares of it."""
-        return max(float(np.abs(one).max()) for some in self.expected.values() for one in some)
+        return max(
+            float(np.abs(output).max()) for outputs in self.expected.values() for output in outputs
+        )
 
     def in_row_order(self, outputs: Outputs) -> list[Array]:
         """Return the outputs of the `scoring` batches in row order."""
@@ -154,24 +156,24 @@ class ParityCheck:
         """PyTorch's metric."""
         return self.texts.measure(self.expected_texts)
 
-    def verdict(self, found: Outputs, tolerance: Tolerance) -> ParityResult:
+    def verdict(self, outputs: Outputs, tolerance: Tolerance) -> ParityResult:
         """Compare a graph's outputs with PyTorch's."""
-        for kind, outputs in self.expected.items():
-            if problem := _incomparable(outputs, found[kind], kind):
+        for kind, expected in self.expected.items():
+            if problem := _incomparable(expected, outputs[kind], kind):
                 return ParityResult(problem, None, None, None)
-        pairs = {kind: (_flat(self.expected[kind]), _flat(found[kind])) for kind in self.expected}
-        texts = self.texts.together(self.in_row_order(found))
+        pairs = {kind: (_flat(self.expected[kind]), _flat(outputs[kind])) for kind in self.expected}
+        texts = self.texts.together(self.in_row_order(outputs))
         reasons = [
             problem
             for kind, (theirs, ours) in pairs.items()
             if (problem := _difference(theirs, ours, kind, self.scale, tolerance))
         ]
         if self.compares_texts:
-            wanted, pooled = map(self.texts.numbers, (self.expected_texts, texts))
-            scale = float(np.abs(wanted).max())
-            if problem := _difference(wanted, pooled, "whole texts'", scale, tolerance):
+            expected_numbers, numbers = map(self.texts.numbers, (self.expected_texts, texts))
+            scale = float(np.abs(expected_numbers).max())
+            if problem := _difference(expected_numbers, numbers, "whole texts'", scale, tolerance):
                 reasons.append(problem)
-        agreement = self._agreement(found, texts)
+        agreement = self._agreement(outputs, texts)
         if not agreement >= self.limits.min_agreement:
             reasons.append(
                 f"decides as PyTorch on {agreement:.2%} of rows, "
@@ -185,46 +187,46 @@ class ParityCheck:
                 f"metric {metric:.4f} after PyTorch's {reference:.4f}, a loss of {drop:.4f}; "
                 f"allowed are {self.limits.max_metric_drop:g}"
             )
-        largest = max(float(np.abs(ours - theirs).max()) for theirs, ours in pairs.values())
-        return ParityResult("; ".join(reasons) or None, agreement, metric, largest)
+        max_difference = max(float(np.abs(ours - theirs).max()) for theirs, ours in pairs.values())
+        return ParityResult("; ".join(reasons) or None, agreement, metric, max_difference)
 
-    def _agreement(self, found: Outputs, texts: Any) -> float:
+    def _agreement(self, outputs: Outputs, texts: Any) -> float:
         decide, agrees = self.texts.decide, self.texts.agrees
-        mixed = np.concatenate(self.batches["mixed"]).tolist()
-        alone = (self.texts.alone(mixed, one["mixed"]) for one in (found, self.expected))
-        same = [
+        mixed_rows = np.concatenate(self.batches["mixed"]).tolist()
+        windows = (self.texts.alone(mixed_rows, side["mixed"]) for side in (outputs, self.expected))
+        matches = [
             agrees(ours, theirs)
-            for some, others in ((texts, self.expected_texts), tuple(alone))
-            for ours, theirs in zip(decide(some), decide(others), strict=True)
+            for answers, references in ((texts, self.expected_texts), tuple(windows))
+            for ours, theirs in zip(decide(answers), decide(references), strict=True)
         ]
-        return sum(same) / len(same)
+        return sum(matches) / len(matches)
 
 
 def _difference(
-    expected: Array, found: Array, kind: str, scale: float, tolerance: Tolerance
+    expected: Array, outputs: Array, kind: str, scale: float, tolerance: Tolerance
 ) -> str | None:
-    difference = np.abs(found - expected) / scale
-    for what, value, allowed in (
+    difference = np.abs(outputs - expected) / scale
+    for statistic, value, limit in (
         ("largest", float(difference.max()), tolerance.largest),
         ("mean", float(difference.mean()), tolerance.mean),
     ):
-        if not value <= allowed:  # refuses NaN too
+        if not value <= limit:  # refuses NaN too
             return (
                 f"outputs of {kind} batches differ from PyTorch's by {value:.2g} of the "
-                f"largest output ({what}); allowed are {allowed:g}"
+                f"largest output ({statistic}); allowed are {limit:g}"
             )
     return None
 
 
 def _flat(outputs: Sequence[Array]) -> Array:
-    return np.concatenate([np.ravel(one) for one in outputs])
+    return np.concatenate([np.ravel(output) for output in outputs])
 
 
-def _incomparable(expected: Sequence[Array], found: Sequence[Array], kind: str) -> str | None:
-    for theirs, ours in zip(expected, found, strict=True):
+def _incomparable(expected: Sequence[Array], outputs: Sequence[Array], kind: str) -> str | None:
+    for theirs, ours in zip(expected, outputs, strict=True):
         if ours.shape != theirs.shape:
             return f"outputs of {kind} batches have shape {ours.shape}, PyTorch's {theirs.shape}"
-    for whose, outputs in (("the graph's", found), ("PyTorch's", expected)):
-        if broken := int((~np.isfinite(_flat(outputs))).sum()):
-            return f"{broken} of {whose} outputs of {kind} batches are not finite"
+    for owner, values in (("the graph's", outputs), ("PyTorch's", expected)):
+        if n_broken := int((~np.isfinite(_flat(values))).sum()):
+            return f"{n_broken} of {owner} outputs of {kind} batches are not finite"
     return None

@@ -39,7 +39,7 @@ class Rows:
     @property
     def ids(self) -> list[Ids]:
         """Token ids of every window, each (length,); a text that is not split is one window."""
-        return [window for one in self.documents for window in one.windows]
+        return [window for document in self.documents for window in document.windows]
 
 
 def load_model(recipe: Recipe, prepared: Artifact, trained: Artifact, device: str) -> Any:
@@ -61,10 +61,10 @@ def load_reader(
         return model, None
     from headrace.tasks.models import window_pooling
 
-    whole = (
+    document_model = (
         window_pooling.load(model, recipe.long_text.pool, trained.path / "model").eval().to(device)
     )
-    return whole.model, whole.pool
+    return document_model.model, document_model.pool
 
 
 def as_pool(pool: Any) -> Pool | None:
@@ -91,13 +91,13 @@ def runner(model: Any, *, pad_id: int) -> Run:
     import torch
 
     def run(rows: Sequence[Ids]) -> list[Array]:
-        ids, mask = (torch.from_numpy(one).to(model.device) for one in pad(rows, pad_id=pad_id))
+        ids, mask = (torch.from_numpy(array).to(model.device) for array in pad(rows, pad_id=pad_id))
         with torch.inference_mode():
             logits = model(input_ids=ids, attention_mask=mask).logits
-        found = logits.float().cpu().numpy()
-        if found.ndim == 2:
-            return list(found)
-        return [one[: len(row)] for row, one in zip(rows, found, strict=True)]  # per token
+        outputs = logits.float().cpu().numpy()
+        if outputs.ndim == 2:
+            return list(outputs)
+        return [output[: len(row)] for row, output in zip(rows, outputs, strict=True)]  # per token
 
     return run
 
@@ -109,19 +109,21 @@ def read_rows(recipe: Recipe, prepared: Artifact, split: str, n_rows: int) -> Ro
     """
     from datasets import load_from_disk
 
-    stored = load_from_disk(str(prepared.path / split)).with_format("arrow")
-    lengths = np.asarray(stored[:]["length"])
-    chosen = np.sort(sample_by_length(lengths, n_rows))
-    if recipe.long_text.in_windows and (total := lengths[chosen].sum()) > MOST_TOKENS:
-        chosen = np.sort(sample_by_length(lengths, max(1, int(len(chosen) * MOST_TOKENS / total))))
-    table = stored[chosen]
+    dataset = load_from_disk(str(prepared.path / split)).with_format("arrow")
+    lengths = np.asarray(dataset[:]["length"])
+    indices = np.sort(sample_by_length(lengths, n_rows))
+    if recipe.long_text.in_windows and (total := lengths[indices].sum()) > MOST_TOKENS:
+        indices = np.sort(
+            sample_by_length(lengths, max(1, int(len(indices) * MOST_TOKENS / total)))
+        )
+    table = dataset[indices]
     texts = table["text"].to_pylist()
     offsets = heads.get(recipe.objective).OFFSETS
     if recipe.long_text.in_windows or offsets:
         documents = windowing.reader(recipe, prepared.path, offsets=offsets).read(texts)
     else:
-        stored = table["input_ids"].to_pylist()
-        documents = [Document([np.asarray(ids, dtype=np.int64)]) for ids in stored]
+        id_lists = table["input_ids"].to_pylist()
+        documents = [Document([np.asarray(ids, dtype=np.int64)]) for ids in id_lists]
     return Rows(texts, documents, targets=table["labels"].to_pylist())
 
 

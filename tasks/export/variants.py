@@ -67,19 +67,19 @@ class BuildMethod:
         return tuple(PROVIDERS[device] for device in self.devices)
 
 
-def names(asked: Sequence[str]) -> list[str]:
+def names(variants: Sequence[str]) -> list[str]:
     """Return the variants to build: fp32, the reference, and the requested ones, each once."""
-    return list(dict.fromkeys(["fp32", *asked]))
+    return list(dict.fromkeys(["fp32", *variants]))
 
 
 def ways(variant: str, device: Device) -> list[BuildMethod]:
     """Return the ways to build a variant, the preferred one first."""
-    exact = parity.TF32 if device == "cuda" else parity.FP32
+    tolerance = parity.TF32 if device == "cuda" else parity.FP32
     return {
         "fp32": [
-            BuildMethod("plain", plain_copy, (*GPU, "cpu"), exact, golden=parity.TF32.largest)
+            BuildMethod("plain", plain_copy, (*GPU, "cpu"), tolerance, golden=parity.TF32.largest)
         ],
-        "fused": [BuildMethod("fused", fused, (device,), exact, golden=exact.largest)],
+        "fused": [BuildMethod("fused", fused, (device,), tolerance, golden=tolerance.largest)],
         "fp16": [BuildMethod("fp16", fp16, ("cuda",), parity.FP16, golden=parity.FP16.largest)],
         "fp16_plain": [
             BuildMethod("plain", fp16_plain, GPU, parity.FP16, golden=parity.FP16.largest)

@@ -52,17 +52,20 @@ class Resampling:
 
 
 def bootstrap(
-    statistics: Array, metrics: Mapping[str, Metric], how: Resampling
+    statistics: Array, metrics: Mapping[str, Metric], resampling: Resampling
 ) -> dict[str, Interval]:
     """Return an interval for each metric. `statistics`: (n_rows, n_statistics), n_rows ≥ 1."""
-    return {name: _interval(statistics[:, one.columns], one, how) for name, one in metrics.items()}
+    return {
+        name: _interval(statistics[:, metric.columns], metric, resampling)
+        for name, metric in metrics.items()
+    }
 
 
-def _interval(statistics: Array, metric: Metric, how: Resampling) -> Interval:
-    clusters = cluster_sums(statistics, how.clusters)
-    values = metric.of(np.concatenate(list(resampled_sums(clusters, how))))
+def _interval(statistics: Array, metric: Metric, resampling: Resampling) -> Interval:
+    clusters = cluster_sums(statistics, resampling.clusters)
+    values = metric.of(np.concatenate(list(resampled_sums(clusters, resampling))))
     total = clusters.sum(0, dtype=np.float64)
-    return Interval(float(metric.of(total)), *percentiles(values, how.confidence))
+    return Interval(float(metric.of(total)), *percentiles(values, resampling.confidence))
 
 
 def unpaired_detectable(interval: Interval, confidence: float) -> float:
@@ -108,11 +111,11 @@ def distinct(rows: Array) -> tuple[Array, Array]:
     # Rows are compared as bytes: np.unique(axis=0) does the same 14 times slower.
     flat = np.ascontiguousarray(rows)
     as_bytes = flat.view(np.dtype((np.void, flat.itemsize * flat.shape[1]))).ravel()
-    _, first, counts = np.unique(as_bytes, return_index=True, return_counts=True)
-    return flat[first], counts
+    _, indices, counts = np.unique(as_bytes, return_index=True, return_counts=True)
+    return flat[indices], counts
 
 
-def resampled_sums(statistics: Array, how: Resampling) -> Iterator[Array]:
+def resampled_sums(statistics: Array, resampling: Resampling) -> Iterator[Array]:
     """Yield sums over n rows sampled with replacement, (resamples, d), in several blocks.
 
     A block takes at most `BLOCK` counts, or is a single resample. Raises ValueError for no rows.
@@ -120,9 +123,9 @@ def resampled_sums(statistics: Array, how: Resampling) -> Iterator[Array]:
     if not len(statistics):
         raise ValueError("an interval needs one row or more; there are none")
     rows, counts = distinct(statistics)
-    rng = np.random.default_rng(how.seed)
+    rng = np.random.default_rng(resampling.seed)
     n = len(statistics)
     block = max(1, BLOCK // len(rows))
-    for done in range(0, how.resamples, block):
-        size = min(block, how.resamples - done)
+    for n_done in range(0, resampling.resamples, block):
+        size = min(block, resampling.resamples - n_done)
         yield rng.multinomial(n, counts / n, size=size).astype(np.float64) @ rows

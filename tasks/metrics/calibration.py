@@ -25,8 +25,8 @@ BLOCK = 2_000_000
 
 def softmax(logits: Array) -> Array:
     """Return the softmax of each row in float64: (n, k) → (n, k), each row adding up to 1."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
+    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
 
 
 def calibration(confidences: Array, hits: Array, *, bins: int | None = None) -> dict[str, Any]:
@@ -40,16 +40,16 @@ def calibration(confidences: Array, hits: Array, *, bins: int | None = None) -> 
     """
     order = np.argsort(confidences, kind="stable")
     bins = bins or min(BINS, max(1, len(order) // MIN_BIN_ROWS))
-    found, error = [], 0.0
+    bin_facts, error = [], 0.0
     for rows in np.array_split(order, bins):
         confidence, accuracy = float(confidences[rows].mean()), float(hits[rows].mean())
         low, high = wilson(accuracy, len(rows))
         error += len(rows) / len(order) * abs(accuracy - confidence)
-        found.append(
+        bin_facts.append(
             {"rows": len(rows), "confidence": confidence, "accuracy": accuracy}
             | {"low": low, "high": high}
         )
-    return {"error": error, "binning": "equal mass", "bins": found}
+    return {"error": error, "binning": "equal mass", "bins": bin_facts}
 
 
 def wilson(share: float, n: int, *, confidence: float = 0.95) -> tuple[float, float]:
@@ -85,13 +85,15 @@ def _ranked_right(scores: Array, positive: Array) -> tuple[Array, Array]:
 
     Rows of equal score count half.
     """
-    above, below = np.sort(scores[positive]), np.sort(scores[~positive])
-    under, upto = (np.searchsorted(below, scores, side) for side in ("left", "right"))
-    to, beyond = (np.searchsorted(above, scores, side) for side in ("left", "right"))
-    return (under + upto) / (2 * len(below)), 1 - (to + beyond) / (2 * len(above))
+    pos, neg = np.sort(scores[positive]), np.sort(scores[~positive])
+    neg_below, neg_upto = (np.searchsorted(neg, scores, side) for side in ("left", "right"))
+    pos_below, pos_upto = (np.searchsorted(pos, scores, side) for side in ("left", "right"))
+    return (neg_below + neg_upto) / (2 * len(neg)), 1 - (pos_below + pos_upto) / (2 * len(pos))
 
 
-def average_precision(targets: Array, probabilities: Array, how: Resampling) -> Interval | None:
+def average_precision(
+    targets: Array, probabilities: Array, resampling: Resampling
+) -> Interval | None:
     """Return the average precision with its percentile bootstrap interval.
 
     It is Σ (recall_i − recall_{i−1}) · precision_i down the ranking of rows, averaged over the
@@ -101,17 +103,17 @@ def average_precision(targets: Array, probabilities: Array, how: Resampling) -> 
     labels = np.flatnonzero(targets.any(axis=0)).tolist()
     if not labels:
         return None
-    clusters = np.arange(len(targets)) if how.clusters is None else how.clusters
+    clusters = np.arange(len(targets)) if resampling.clusters is None else resampling.clusters
     _, cluster = np.unique(clusters, return_inverse=True)
     n = int(cluster.max()) + 1
-    rng, drawn = np.random.default_rng(how.seed), []
-    for size in _blocks(min(how.resamples, RANKINGS), max(1, BLOCK // len(targets))):
+    rng, precisions = np.random.default_rng(resampling.seed), []
+    for size in _blocks(min(resampling.resamples, RANKINGS), max(1, BLOCK // len(targets))):
         counts = rng.multinomial(n, np.full(n, 1 / n), size=size).astype(np.float64)
-        drawn.append(_mean_precision(counts[:, cluster], targets, probabilities, labels))
-    tail = (1 - how.confidence) / 2
-    low, high = np.nanquantile(np.concatenate(drawn), [tail, 1 - tail])
-    whole = _mean_precision(np.ones((1, len(targets))), targets, probabilities, labels)
-    return Interval(float(whole[0]), float(low), float(high))
+        precisions.append(_mean_precision(counts[:, cluster], targets, probabilities, labels))
+    tail = (1 - resampling.confidence) / 2
+    low, high = np.nanquantile(np.concatenate(precisions), [tail, 1 - tail])
+    values = _mean_precision(np.ones((1, len(targets))), targets, probabilities, labels)
+    return Interval(float(values[0]), float(low), float(high))
 
 
 def _mean_precision(
@@ -121,20 +123,20 @@ def _mean_precision(
 
     Rows of equal probability are ranked together; NaN if no label has a row.
     """
-    total, seen = np.zeros(len(weights)), np.zeros(len(weights))
+    total, n_labels = np.zeros(len(weights)), np.zeros(len(weights))
     for label in labels:
         order = np.argsort(-probabilities[:, label], kind="stable")
         scores, positive = probabilities[order, label], targets[order, label] == 1
         starts = np.flatnonzero(np.r_[True, scores[1:] != scores[:-1]])
         counts = weights[:, order]
         hits = np.add.reduceat(counts * positive, starts, axis=1)
-        ranked = np.add.reduceat(counts, starts, axis=1).cumsum(axis=1)
+        n_ranked = np.add.reduceat(counts, starts, axis=1).cumsum(axis=1)
         all_hits = hits.sum(axis=1)
-        precision = hits.cumsum(axis=1) / np.maximum(ranked, 1)
+        precision = hits.cumsum(axis=1) / np.maximum(n_ranked, 1)
         total += (hits * precision).sum(axis=1) / np.maximum(all_hits, 1)
-        seen += all_hits > 0
-    return np.asarray(np.where(seen > 0, total / np.maximum(seen, 1), np.nan))
+        n_labels += all_hits > 0
+    return np.asarray(np.where(n_labels > 0, total / np.maximum(n_labels, 1), np.nan))
 
 
 def _blocks(total: int, size: int) -> list[int]:
-    return [min(size, total - done) for done in range(0, total, size)]
+    return [min(size, total - n_done) for n_done in range(0, total, size)]

@@ -70,7 +70,7 @@ def paired_difference(
     candidate: Array,
     champion: Array,
     metric: Metric,
-    how: Resampling,
+    resampling: Resampling,
     *,
     wrong: Array | None = None,
 ) -> Difference:
@@ -80,7 +80,7 @@ def paired_difference(
     every row wrong, which show what a single row can cost. Each resample counts a row equally often
     for both models, so rows that are easy or hard for both cancel out.
     """
-    return Pairs(candidate, champion, metric, how, wrong).difference()
+    return Pairs(candidate, champion, metric, resampling, wrong).difference()
 
 
 class Pairs:
@@ -91,18 +91,19 @@ class Pairs:
         candidate: Array,
         champion: Array,
         metric: Metric,
-        how: Resampling,
+        resampling: Resampling,
         wrong: Array | None = None,
     ) -> None:
         """Take the arguments of `paired_difference`."""
         self._ours, self._theirs = (
-            cluster_sums(one[:, metric.columns], how.clusters) for one in (candidate, champion)
+            cluster_sums(statistics[:, metric.columns], resampling.clusters)
+            for statistics in (candidate, champion)
         )
         self._wrong = (
-            None if wrong is None else cluster_sums(wrong[:, metric.columns], how.clusters)
+            None if wrong is None else cluster_sums(wrong[:, metric.columns], resampling.clusters)
         )
-        self._metric, self._how = metric, how
-        self._tail = STRICTER * (1 - how.confidence) / 2
+        self._metric, self._how = metric, resampling
+        self._tail = STRICTER * (1 - resampling.confidence) / 2
         self._n, width = self._ours.shape
         self._both = np.concatenate([self._ours, self._theirs], axis=1)
         pairs, self._counts = distinct(self._both)
@@ -142,13 +143,13 @@ class Pairs:
             low = 0.0
         if high < 0 and self._luck(lambda sums: -self.gain(sums)) > self._tail:
             high = 0.0
-        error, differing = float(gains.std(ddof=1)), self.differing
-        needed = math.ceil(-math.log2(self._tail))
+        error, n_differing = float(gains.std(ddof=1)), self.differing
+        n_needed = math.ceil(-math.log2(self._tail))
         size = self._metric.scale
-        if differing:
-            size = float(np.abs(self._effects) @ self._counts) / differing
-        shown = detectable(error, self._how.confidence), needed * size / self._n
-        return Difference(self.value, low, high, error, max(shown), differing)
+        if n_differing:
+            size = float(np.abs(self._effects) @ self._counts) / n_differing
+        limits = detectable(error, self._how.confidence), n_needed * size / self._n
+        return Difference(self.value, low, high, error, max(limits), n_differing)
 
     def _luck(self, gain: Gain) -> float:
         return swap_probability(self._change, self._counts, gain, self._total, self._how.seed)
@@ -164,66 +165,66 @@ class Pairs:
         if self._wrong is not None:
             sign = 1.0 if self._metric.higher_is_better else -1.0
             rows, _ = distinct(self._wrong - model)
-            found = n * sign * (of(total) - of(total + rows))
-            return float(np.max(found, initial=0.0)) or scale
+            losses = n * sign * (of(total) - of(total + rows))
+            return float(np.max(losses, initial=0.0)) or scale
         if self.differing >= FEW or n == 1:
             return 0.0
         rows, _ = distinct(model)
         with np.errstate(all="ignore"):
-            found = n * (of(total) - of(total - rows))
-        return max(float(np.ptp(found)), scale) if np.isfinite(found).all() else scale
+            effects = n * (of(total) - of(total - rows))
+        return max(float(np.ptp(effects)), scale) if np.isfinite(effects).all() else scale
 
 
 # --- the score bound ------------------------------------------------------------------------------
 
 
-def score_margin(effects: Array, counts: Array, most: float, quantile: float) -> float:
+def score_margin(effects: Array, counts: Array, max_cost: float, quantile: float) -> float:
     """Return how far below the mean of the effects the true mean may lie.
 
     `effects`, (m,): of one row each on the metric of all rows; `counts`, (m,): rows of each effect;
-    `most`: the most that one row can cost. The bound is the mean that is `quantile` standard errors
-    away from the observed one, under the likeliest distribution that has this mean: the effects are
-    reweighted (Owen 1988), plus an effect of -`most` that no row happened to show. For effects of
-    -1, 0 and 1 that is Tango's score interval.
+    `max_cost`: the most that one row can cost. The bound is the mean that is `quantile` standard
+    errors away from the observed one, under the likeliest distribution that has this mean: the
+    effects are reweighted (Owen 1988), plus an effect of -`max_cost` that no row happened to show.
+    For effects of -1, 0 and 1 that is Tango's score interval.
     """
     n, mean = counts.sum(), float(effects @ counts / counts.sum())
     if not math.isfinite(mean):
         return math.nan
-    most = max(most, float(np.abs(effects).max()))
-    if mean <= -most:
+    max_cost = max(max_cost, float(np.abs(effects).max()))
+    if mean <= -max_cost:
         return 0.0
-    below, above = -most, mean
+    low, high = -max_cost, mean
     for _ in range(STEPS):
-        middle = (below + above) / 2
-        spread = _spread(effects - middle, counts / n, most + middle)
+        middle = (low + high) / 2
+        spread = _spread(effects - middle, counts / n, max_cost + middle)
         if (mean - middle) * math.sqrt(n) > quantile * spread:
-            below = middle
+            low = middle
         else:
-            above = middle
-    return mean - below
+            high = middle
+    return mean - low
 
 
-def _spread(distances: Array, shares: Array, most: float) -> float:
+def _spread(distances: Array, shares: Array, max_cost: float) -> float:
     """Return the standard deviation under the likeliest distribution whose mean distance is 0.
 
-    The weights are shares / (1 + λ · distances); the rest up to 1 is the weight of -`most`.
+    The weights are shares / (1 + λ · distances); the rest up to 1 is the weight of -`max_cost`.
     """
 
     def balance(tilt: float) -> float:
         return float((shares * distances / (1 + tilt * distances)).sum())
 
-    tilt = 1 / most
-    worst = float(distances.min())
+    tilt = 1 / max_cost
+    min_distance = float(distances.min())
     # The unseen loss has a weight unless the observed losses balance the gains by themselves.
-    if worst * tilt <= -1 + 1e-9 or balance(tilt) < 0:
-        low, high = 0.0, min(tilt, -1 / worst if worst < 0 else math.inf)
+    if min_distance * tilt <= -1 + 1e-9 or balance(tilt) < 0:
+        low, high = 0.0, min(tilt, -1 / min_distance if min_distance < 0 else math.inf)
         for _ in range(STEPS):
             middle = (low + high) / 2
             low, high = (middle, high) if balance(middle) > 0 else (low, middle)
         tilt = low
     weights = shares / (1 + tilt * distances)
-    unseen = max(0.0, 1 - float(weights.sum()))
-    return math.sqrt(float(weights @ distances**2) + unseen * most**2)
+    unseen_weight = max(0.0, 1 - float(weights.sum()))
+    return math.sqrt(float(weights @ distances**2) + unseen_weight * max_cost**2)
 
 
 # --- the randomization test -----------------------------------------------------------------------
@@ -235,16 +236,16 @@ def swap_probability(change: Array, counts: Array, gain: Gain, total: Array, see
     `change`, (m, d): change of the sums `total`, (d,), if the answers of a row are swapped;
     `counts`, (m,): rows of each kind.
     """
-    differ = change.any(axis=1)
-    change, counts = change[differ], counts[differ]
-    least = float(gain(total)) - 1e-9
+    mask = change.any(axis=1)
+    change, counts = change[mask], counts[mask]
+    min_gain = float(gain(total)) - 1e-9
     if counts.sum() <= ENUMERATED:
-        single = np.repeat(change, counts, axis=0)
-        coins = np.array(list(product((0.0, 1.0), repeat=len(single))))
-        return float(np.mean(gain(total + coins @ single) >= least))
+        row_changes = np.repeat(change, counts, axis=0)
+        coins = np.array(list(product((0.0, 1.0), repeat=len(row_changes))))
+        return float(np.mean(gain(total + coins @ row_changes) >= min_gain))
     rng = np.random.default_rng(seed)
-    as_large, block = 0, max(1, BLOCK // len(change))
-    for done in range(0, SWAPS, block):
-        tossed = rng.binomial(counts, 0.5, size=(min(block, SWAPS - done), len(counts)))
-        as_large += int((gain(total + tossed.astype(np.float64) @ change) >= least).sum())
-    return (1 + as_large) / (1 + SWAPS)
+    n_as_large, block = 0, max(1, BLOCK // len(change))
+    for n_done in range(0, SWAPS, block):
+        n_swaps = rng.binomial(counts, 0.5, size=(min(block, SWAPS - n_done), len(counts)))
+        n_as_large += int((gain(total + n_swaps.astype(np.float64) @ change) >= min_gain).sum())
+    return (1 + n_as_large) / (1 + SWAPS)

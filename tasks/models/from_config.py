@@ -51,13 +51,17 @@ def _check_names(model_type: str, fields: dict[str, Any]) -> None:
     from transformers import CONFIG_MAPPING
 
     if model_type not in CONFIG_MAPPING:
-        near = difflib.get_close_matches(model_type, list(CONFIG_MAPPING.keys()), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else "it is one of transformers', such as bert"
+        matches = difflib.get_close_matches(model_type, list(CONFIG_MAPPING.keys()), n=1)
+        hint = (
+            f"did you mean {matches[0]!r}?"
+            if matches
+            else "it is one of transformers', such as bert"
+        )
         raise RecipeError(f"model.scratch.model_type: no model type {model_type!r}; {hint}")
     kind = CONFIG_MAPPING[model_type]
-    known = {*kind().to_dict(), *kind.attribute_map}
+    known_fields = {*kind().to_dict(), *kind.attribute_map}
     for name in fields:
-        if name not in known:
-            near = difflib.get_close_matches(name, sorted(known), n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"see {kind.__name__}"
+        if name not in known_fields:
+            matches = difflib.get_close_matches(name, sorted(known_fields), n=1)
+            hint = f"did you mean {matches[0]!r}?" if matches else f"see {kind.__name__}"
             raise RecipeError(f"model.scratch.config: {model_type} has no {name!r}; {hint}")

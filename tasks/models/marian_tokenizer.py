@@ -28,7 +28,7 @@ def files(place: Path | str, revision: str | None) -> dict[str, Path] | None:
     """Return Marian's tokenizer files by name, from a folder or the Hub; None for other models."""
     from transformers.utils import cached_file
 
-    found = {}
+    paths = {}
     for name in (SOURCE, TARGET, VOCABULARY):  # most models lack the first: one request is enough
         file = cached_file(
             place,
@@ -40,20 +40,20 @@ def files(place: Path | str, revision: str | None) -> dict[str, Path] | None:
         )
         if file is None:
             return None
-        found[name] = Path(file)
-    return found
+        paths[name] = Path(file)
+    return paths
 
 
-def load(found: dict[str, Path]) -> Any:
+def load(paths: dict[str, Path]) -> Any:
     """Return a transformers tokenizer of sources, whose `.target` is the tokenizer of targets.
 
     The tokenizer of sources also decodes outputs. Raises ValueError if the vocabulary leaves out
     numbers.
     """
-    vocabulary = json.loads(found[VOCABULARY].read_bytes())
+    vocabulary = json.loads(paths[VOCABULARY].read_bytes())
     if sorted(vocabulary.values()) != list(range(len(vocabulary))):
         raise ValueError(f"{VOCABULARY} leaves out numbers")
-    tokenizer, target = (_fast(found[name], vocabulary) for name in (SOURCE, TARGET))
+    tokenizer, target = (_fast(paths[name], vocabulary) for name in (SOURCE, TARGET))
     tokenizer.target = target
     return tokenizer
 
@@ -81,9 +81,11 @@ def _fast(file: Path, vocabulary: dict[str, int]) -> Any:
     from transformers import PreTrainedTokenizerFast
     from transformers.convert_slow_tokenizer import import_protobuf
 
-    described = import_protobuf().ModelProto()
-    described.ParseFromString(file.read_bytes())
-    scores = {one.piece: one.score for one in described.pieces if one.type == one.NORMAL}
+    model_proto = import_protobuf().ModelProto()
+    model_proto.ParseFromString(file.read_bytes())
+    scores = {
+        piece.piece: piece.score for piece in model_proto.pieces if piece.type == piece.NORMAL
+    }
     pieces = sorted(vocabulary, key=lambda name: vocabulary[name])
     tokenizer = Tokenizer(
         models.Unigram(
@@ -91,7 +93,7 @@ def _fast(file: Path, vocabulary: dict[str, int]) -> Any:
         )
     )
     spaces = [normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")]
-    if characters := described.normalizer_spec.precompiled_charsmap:
+    if characters := model_proto.normalizer_spec.precompiled_charsmap:
         spaces.insert(0, normalizers.Precompiled(characters))
     tokenizer.normalizer = normalizers.Sequence(spaces)
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
@@ -105,6 +107,6 @@ def _fast(file: Path, vocabulary: dict[str, int]) -> Any:
         eos_token=END,
         pad_token=PAD,
         # `>>fra<<`: the target language, for a model that has several.
-        additional_special_tokens=[one for one in pieces if one.startswith(">>")],
+        additional_special_tokens=[piece for piece in pieces if piece.startswith(">>")],
         model_max_length=MAX_LENGTH,
     )

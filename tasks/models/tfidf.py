@@ -25,18 +25,20 @@ def bag_of_words(train: Labelled, validation: Labelled, test: Sequence[str]) -> 
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
 
-    (texts, targets), (held_out, expected) = train, validation
+    (texts, targets), (held_out_texts, held_out_targets) = train, validation
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, max_features=MAX_FEATURES)
     try:
         features = vectorizer.fit_transform(texts)
     except ValueError:  # no text contains a word
         return np.full(len(test), np.bincount(np.asarray(targets)).argmax())
-    seen = vectorizer.transform(held_out)
+    held_out_features = vectorizer.transform(held_out_texts)
     # The matrix products are too small to be worth waking threads for.
     with threadpool_limits(1):
         models = [
             LogisticRegression(C=strength, max_iter=1000).fit(features, targets)
             for strength in INVERSE_STRENGTHS
         ]
-        best = max(models, key=lambda model: float(model.score(seen, expected)))
+        best = max(
+            models, key=lambda model: float(model.score(held_out_features, held_out_targets))
+        )
         return np.asarray(best.predict(vectorizer.transform(test)))

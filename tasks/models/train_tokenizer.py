@@ -104,8 +104,8 @@ def _framed(tokenizer: Any, frame: str) -> Any:
     """Return a post-processor that puts the special tokens of `frame` around a text (its {})."""
     from tokenizers import processors
 
-    special = [part for part in frame.split() if part != "{}"]
+    names = [part for part in frame.split() if part != "{}"]
     return processors.TemplateProcessing(
         single=frame.format("$A"),
-        special_tokens=[(name, tokenizer.token_to_id(name)) for name in special],
+        special_tokens=[(name, tokenizer.token_to_id(name)) for name in names],
     )

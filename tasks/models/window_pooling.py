@@ -36,8 +36,8 @@ class AttentionPool(nn.Module):
     def forward(self, vectors_nw: Tensor) -> Tensor:
         """Map (windows, width) to (outputs,)."""
         weights_n1 = self.score(self.inner(vectors_nw).tanh()).softmax(0)
-        read: Tensor = self.last((weights_n1 * vectors_nw).sum(0))
-        return read
+        outputs_k: Tensor = self.last((weights_n1 * vectors_nw).sum(0))
+        return outputs_k
 
 
 def mean(outputs_nk: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ class DocumentModel(nn.Module):
             self.pool = POOLS[pool]
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, n_windows: Tensor, **given: Any
+        self, input_ids: Tensor, attention_mask: Tensor, n_windows: Tensor, **kwargs: Any
     ) -> dict[str, Tensor]:
         """Return {"logits": (texts, k)}. `n_windows`, (texts,): the number of rows of each text."""
         # Without gradients, no activations are kept, so the windows can run in several passes.
@@ -109,8 +109,8 @@ def take_last_layer(model: Any) -> tuple[int, int]:
         except AttributeError:
             continue
         if isinstance(layer, nn.Linear):
-            parent, _, own = name.rpartition(".")
-            setattr(model.get_submodule(parent), own, nn.Identity())
+            parent, _, attribute = name.rpartition(".")
+            setattr(model.get_submodule(parent), attribute, nn.Identity())
             return layer.in_features, layer.out_features
     raise ValueError(
         f"long_text.pool: attention needs to know the last layer of {type(model).__name__}, "

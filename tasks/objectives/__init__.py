@@ -41,8 +41,8 @@ def code(name: str) -> list[str]:
 
 
 def _modules() -> dict[str, str]:
-    others = importlib.metadata.entry_points(group=GROUP)
-    return {one.name: one.value for one in others} | {
+    entry_points = importlib.metadata.entry_points(group=GROUP)
+    return {entry_point.name: entry_point.value for entry_point in entry_points} | {
         name: f"{__name__}.{name}" for name in BUILT_IN
     }
 
@@ -55,8 +55,8 @@ def get(name: str) -> AnyObjective:
             f"objective: {name} ({module_of(name)}) has no class Objective that extends "
             "headrace.tasks.objectives.base.Objective (docs/extend.md)"
         )
-    if lacking := sorted(kind.__abstractmethods__):
+    if methods := sorted(kind.__abstractmethods__):
         raise RecipeError(
-            f"objective: {name} ({kind.__module__}) lacks {', '.join(lacking)} (docs/extend.md)"
+            f"objective: {name} ({kind.__module__}) lacks {', '.join(methods)} (docs/extend.md)"
         )
     return kind()

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from headrace.serving.engine.scorer import Scorer
-    from headrace.serving.heads import Head
     from headrace.tasks.metrics.bootstrap import Resampling
 
 Settings = Mapping[str, Any]
@@ -51,9 +50,12 @@ class TrainingContext:
 class TestRows(Protocol):
     """The rows that a report's samples are chosen from (tasks/evaluation/test_set.py)."""
 
-    texts: list[str]
-    targets: list[Any]
-    lengths: Array
+    @property
+    def texts(self) -> list[str]: ...
+    @property
+    def targets(self) -> list[Any]: ...
+    @property
+    def lengths(self) -> Array: ...
 
 
 class Objective(ABC, Generic[Target, Outputs]):
@@ -183,12 +185,12 @@ class Objective(ABC, Generic[Target, Outputs]):
         missing = unanswered(outputs)
         if not missing.any():
             return self.row_statistics(targets, outputs, head)
-        of_missing = self.missed([targets[i] for i in np.flatnonzero(missing).tolist()], head)
-        whole = np.empty((len(missing), of_missing.shape[1]))
-        whole[missing] = of_missing
+        missed_rows = self.missed([targets[i] for i in np.flatnonzero(missing).tolist()], head)
+        rows = np.empty((len(missing), missed_rows.shape[1]))
+        rows[missing] = missed_rows
         if not missing.all():
-            whole[~missing] = self.row_statistics(*_answered(targets, outputs, missing), head)
-        return whole
+            rows[~missing] = self.row_statistics(*_answered(targets, outputs, missing), head)
+        return rows
 
     @final
     def losses(self, targets: Sequence[Target], outputs: Outputs, head: Settings) -> Array | None:
@@ -204,7 +206,7 @@ class Objective(ABC, Generic[Target, Outputs]):
             losses[missing] = losses[~missing].max()
         return losses
 
-    def to_metric_inputs(self, head: Head, outputs: Any) -> Outputs:
+    def to_metric_inputs(self, head: Any, outputs: Any) -> Outputs:
         """Convert the serving head's outputs to the form that `statistics` takes.
 
         It is an array of numbers (n, ...), not finite where there is no answer, or a list with None
@@ -212,7 +214,7 @@ class Objective(ABC, Generic[Target, Outputs]):
         """
         return outputs  # type: ignore[no-any-return]
 
-    def reference(self, model: Any, rows: Sequence[Array], head: Head) -> Outputs:
+    def reference(self, model: Any, rows: Sequence[Array], head: Any) -> Outputs:
         """Compute the outputs of `to_metric_inputs` with PyTorch, for rows of token ids."""
         raise NotImplementedError(f"{type(self).__module__} generates texts and has no `reference`")
 
@@ -263,25 +265,27 @@ def unanswered(outputs: Any) -> Array:
     with None for no answer.
     """
     if isinstance(outputs, list):
-        return np.array([one is None for one in outputs], bool)
+        return np.array([output is None for output in outputs], bool)
     numbers = np.asarray(outputs, np.float64)
     return np.logical_not(np.isfinite(numbers.reshape(len(numbers), -1)).all(axis=1))
 
 
 def _answered(targets: Sequence[Any], outputs: Any, missing: Array) -> tuple[list[Any], Any]:
-    kept = np.flatnonzero(~missing).tolist()
-    some = [outputs[i] for i in kept] if isinstance(outputs, list) else np.asarray(outputs)[kept]
-    return [targets[i] for i in kept], some
+    indices = np.flatnonzero(~missing).tolist()
+    answers = (
+        [outputs[i] for i in indices] if isinstance(outputs, list) else np.asarray(outputs)[indices]
+    )
+    return [targets[i] for i in indices], answers
 
 
 # --- for objectives to use ------------------------------------------------------------------------
 
 
-def load(auto: Any, source: Any, config: Mapping[str, Any], **how: Any) -> Any:
+def load(auto: Any, source: Any, config: Mapping[str, Any], **options: Any) -> Any:
     """Load a model with one of transformers' Auto classes.
 
     `source`: a folder, a Hub id or (random weights) a config. `config`: fields to set on the
-    model's config; `how`: arguments of `from_pretrained`.
+    model's config; `options`: arguments of `from_pretrained`.
     """
     from transformers import PretrainedConfig
 
@@ -290,7 +294,7 @@ def load(auto: Any, source: Any, config: Mapping[str, Any], **how: Any) -> Any:
     if isinstance(source, PretrainedConfig):
         source.update(config)
         return auto.from_config(source)
-    return auto.from_pretrained(source, **config, **how)
+    return auto.from_pretrained(source, **config, **options)
 
 
 def config_of(names: Sequence[str]) -> dict[str, Any]:
@@ -317,7 +321,7 @@ def token_loss(label_smoothing: float) -> LossFunction:
             label_smoothing=label_smoothing,
             reduction="sum",
         )
-        counted = (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
-        return total / counted
+        n_items = (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
+        return total / n_items
 
     return compute

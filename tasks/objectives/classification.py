@@ -39,8 +39,8 @@ class Objective(base.Objective[int, Array]):
 
     def fit_targets(self, rows: Mapping[str, list[Any]], options: Options) -> dict[str, Any]:
         """Return {"labels": [...]}: the given labels, or all in the rows, sorted."""
-        found = {str(label) for label in rows["label"] if not _is_null(label)}
-        return {"labels": options.labels or sorted(found)}
+        labels = {str(label) for label in rows["label"] if not _is_null(label)}
+        return {"labels": options.labels or sorted(labels)}
 
     def encode_target(self, row: Row, head: Settings) -> int:
         """Return the label's index. Raises ValueError with `null_label` or `unknown_label`."""
@@ -65,26 +65,26 @@ class Objective(base.Objective[int, Array]):
         if len(labels) < 2:
             raise DataError(f"classification needs two labels or more; the rows have {labels}")
         counts = {name: Counter(targets) for name, targets in splits.items()}
-        unseen = [
+        unseen_labels = [
             f"{label!r} ({counts[name][i]} in {name})"
             for i, label in enumerate(labels)
             for name in ("validation", "test")
             if counts[name][i] and not counts["train"][i]
         ]
-        if unseen:
+        if unseen_labels:
             raise DataError(
-                f"labels without a training row: {_listed(unseen)}; "
+                f"labels without a training row: {_listed(unseen_labels)}; "
                 "add training rows for them, or name in options.labels those to keep"
             )
-        few = [
+        rare_labels = [
             f"{label!r} has {counts['train'][i]}"
             for i, label in enumerate(labels)
             if counts["train"][i] < min_rows
         ]
-        if few:
+        if rare_labels:
             raise DataError(
-                f"fewer than {min_rows} training rows for a label: {_listed(few)}; add rows, "
-                "merge labels, or lower data.limits.min_rows_per_label"
+                f"fewer than {min_rows} training rows for a label: {_listed(rare_labels)}; "
+                "add rows, merge labels, or lower data.limits.min_rows_per_label"
             )
 
     def baseline(
@@ -144,17 +144,17 @@ class Objective(base.Objective[int, Array]):
         """
         k = len(head["labels"])
         predicted = np.eye(k)[np.argmax(outputs, axis=1)]
-        known = np.asarray(targets)
-        true = np.where(known[:, None] >= 0, np.eye(k)[np.maximum(known, 0)], 0.0)
-        ranks = np.column_stack([np.ones(len(outputs)), auc_terms(known, softmax(outputs))])
+        class_ids = np.asarray(targets)
+        true = np.where(class_ids[:, None] >= 0, np.eye(k)[np.maximum(class_ids, 0)], 0.0)
+        ranks = np.column_stack([np.ones(len(outputs)), auc_terms(class_ids, softmax(outputs))])
         return np.concatenate([true, predicted, true * predicted, ranks], axis=1)
 
     def missed(self, targets: Sequence[int], head: Settings) -> Array:
         """Return statistics without a predicted label and with an AUC term of 0."""
         k = len(head["labels"])
-        found = self.row_statistics(targets, np.zeros((len(targets), k)), head)
-        found[:, k : 3 * k] = found[:, -1:] = 0
-        return found
+        statistics = self.row_statistics(targets, np.zeros((len(targets), k)), head)
+        statistics[:, k : 3 * k] = statistics[:, -1:] = 0
+        return statistics
 
     def metrics(self, head: Settings) -> dict[str, Metric]:
         """Return accuracy, macro F1 and AUC.
@@ -168,10 +168,10 @@ class Objective(base.Objective[int, Array]):
             return np.asarray(sums[..., 2 * k : 3 * k].sum(-1) / np.maximum(sums[..., 3 * k], 1))
 
         def macro_f1(sums: Array) -> Array:
-            both = sums[..., :k] + sums[..., k : 2 * k]
-            f1 = 2 * sums[..., 2 * k : 3 * k] / np.maximum(both, 1)
-            seen = both > 0
-            return np.asarray((f1 * seen).sum(-1) / np.maximum(seen.sum(-1), 1))
+            totals = sums[..., :k] + sums[..., k : 2 * k]
+            f1 = 2 * sums[..., 2 * k : 3 * k] / np.maximum(totals, 1)
+            mask = totals > 0
+            return np.asarray((f1 * mask).sum(-1) / np.maximum(mask.sum(-1), 1))
 
         def auc(sums: Array) -> Array:
             return np.clip(sums[..., -1] / np.maximum(sums[..., -2], 1), 0, 1)
@@ -192,8 +192,10 @@ class Objective(base.Objective[int, Array]):
         They predict the rarest label, or the next rarest where the rarest is true.
         """
         true, k = np.asarray(targets), len(head["labels"])
-        first, *others = np.argsort(np.bincount(true[true >= 0], minlength=k), kind="stable")
-        return np.asarray(np.eye(k)[np.where(true == first, others[0] if others else first, first)])
+        rarest, *others = np.argsort(np.bincount(true[true >= 0], minlength=k), kind="stable")
+        return np.asarray(
+            np.eye(k)[np.where(true == rarest, others[0] if others else rarest, rarest)]
+        )
 
     # --- evaluation beyond the metrics ------------------------------------------------------------
 
@@ -206,16 +208,16 @@ class Objective(base.Objective[int, Array]):
         """
         answered, k = ~unanswered(outputs), len(head["labels"])
         true, probabilities = np.asarray(targets)[answered], softmax(outputs[answered])
-        decided = probabilities.argmax(axis=1)
-        found: dict[str, Any] = {
+        decisions = probabilities.argmax(axis=1)
+        sections: dict[str, Any] = {
             "confusion": {
                 "labels": list(head["labels"]),
-                "counts": np.bincount(true * k + decided, minlength=k * k).reshape(k, k).tolist(),
+                "counts": np.bincount(true * k + decisions, minlength=k * k).reshape(k, k).tolist(),
             },
         }
         if len(true):
-            found["calibration"] = calibration(probabilities.max(axis=1), decided == true)
-        return found
+            sections["calibration"] = calibration(probabilities.max(axis=1), decisions == true)
+        return sections
 
     def row_losses(self, targets: Sequence[int], outputs: Array, head: Settings) -> Array:
         """Return (n,) cross-entropy in nats: how wrong the model is about each row."""
@@ -237,14 +239,14 @@ class Objective(base.Objective[int, Array]):
 # --- for objectives with the same labels ----------------------------------------------------------
 
 
-def load_classifier(source: Any, head: Settings, **how: Any) -> Any:
+def load_classifier(source: Any, head: Settings, **options: Any) -> Any:
     """Load a sequence classifier from a folder, a Hub id or (random weights) a config."""
     from transformers import AutoModelForSequenceClassification, PretrainedConfig
 
     config = config_of(head["labels"])
     if not isinstance(source, PretrainedConfig):
-        how["ignore_mismatched_sizes"] = True
-    return load(AutoModelForSequenceClassification, source, config, **how)
+        options["ignore_mismatched_sizes"] = True
+    return load(AutoModelForSequenceClassification, source, config, **options)
 
 
 def label_counts(sums: Array, head: Settings) -> Array:
@@ -263,8 +265,8 @@ def align_logits(outputs: Array, head: Settings, common: Settings) -> Array:
 
     A label that this model does not know is never predicted.
     """
-    never = np.finfo(outputs.dtype).min  # finite: a row with others counts as unanswered
-    aligned: Array = np.full((len(outputs), len(common["labels"])), never, outputs.dtype)
+    min_logit = np.finfo(outputs.dtype).min  # finite: a row with others counts as unanswered
+    aligned: Array = np.full((len(outputs), len(common["labels"])), min_logit, outputs.dtype)
     aligned[:, [common["labels"].index(label) for label in head["labels"]]] = outputs
     return aligned
 
@@ -276,6 +278,6 @@ def _is_null(label: Any) -> bool:
     return label is None or not str(label).strip()
 
 
-def _listed(labels: list[str], most: int = 5) -> str:
-    more = f" and {len(labels) - most} more" if len(labels) > most else ""
-    return ", ".join(labels[:most]) + more
+def _listed(labels: list[str], limit: int = 5) -> str:
+    suffix = f" and {len(labels) - limit} more" if len(labels) > limit else ""
+    return ", ".join(labels[:limit]) + suffix

@@ -9,7 +9,7 @@ Imports torch and transformers only inside the functions that train.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 from pydantic import Field
@@ -151,42 +151,41 @@ class Objective(base.Objective[int, Array]):
         """Compute nats and tokens with PyTorch, in the same pieces as the serving head."""
         import torch
 
-        found = np.zeros((len(rows), 2))
-        for row, sums in zip(rows, found, strict=True):
+        totals = np.zeros((len(rows), 2))
+        for row, sums in zip(rows, totals, strict=True):
             for tokens, n_given in head.pieces(row):
                 piece = torch.from_numpy(tokens).to(model.device)
                 with torch.inference_mode():
                     logits = model(input_ids=piece[None]).logits[0].float()
                 if not n_given:  # no context for the first token: all are equally likely
                     logits = torch.cat([torch.zeros_like(logits[:1]), logits])
-                before, following = logits[max(n_given - 1, 0) : -1], piece[n_given:]
-                nats = torch.nn.functional.cross_entropy(before, following, reduction="sum")
-                sums += float(nats), len(following)
-        return found
+                predictions, next_tokens = logits[max(n_given - 1, 0) : -1], piece[n_given:]
+                nats = torch.nn.functional.cross_entropy(predictions, next_tokens, reduction="sum")
+                sums += float(nats), len(next_tokens)
+        return totals
 
     def samples(self, scorer: Scorer, rows: TestRows) -> list[dict[str, str]]:
         """Return the starts of some texts, their generated completions, and their real ones."""
         from headrace.serving.engine.timing import sample_by_length
 
-        chosen = [self.split_prompt(rows.texts[i]) for i in sample_by_length(rows.lengths, SAMPLES)]
-        written = scorer.head.texts(scorer.outputs([prompt for prompt, _ in chosen]))
+        pairs = [self.split_prompt(rows.texts[i]) for i in sample_by_length(rows.lengths, SAMPLES)]
+        completions = cast("Head", scorer.head).texts(
+            scorer.outputs([prompt for prompt, _ in pairs])
+        )
         return [
-            {"given": prompt, "written": made or "", "reference": rest[:PROMPT_CHARS]}
-            for (prompt, rest), made in zip(chosen, written, strict=True)
+            {"given": prompt, "written": completion or "", "reference": rest[:PROMPT_CHARS]}
+            for (prompt, rest), completion in zip(pairs, completions, strict=True)
         ]
 
     def split_prompt(self, text: str) -> tuple[str, str]:
         """Split a text into a prompt and the rest."""
         # Cut at a space: a prompt that ends inside a word has other tokens than the text.
-        cut = max(text[:PROMPT_CHARS].rfind(" "), 1)
-        return text[:cut], text[cut:]
+        end = max(text[:PROMPT_CHARS].rfind(" "), 1)
+        return text[:end], text[end:]
 
     def common_head(self, head: Settings, other: Settings) -> dict[str, Any]:
         """Return the head itself: likelihoods are comparable whatever the tokenizer."""
         return dict(head)
-
-    def align(self, outputs: Array, head: Settings, common: Settings) -> Array:
-        return outputs
 
     def row_losses(self, targets: Sequence[int], outputs: Array, head: Settings) -> Array:
         """Return (n,) nats per token."""

@@ -59,21 +59,25 @@ class Objective(base.Objective[Sequence[int], Array]):
         if labels is None:
             raise ValueError("null_labels")
         if isinstance(labels, str):
-            listed = labels.lstrip().startswith("[")
+            is_json = labels.lstrip().startswith("[")
             try:
-                labels = json.loads(labels) if listed else labels.split(",")
+                labels = json.loads(labels) if is_json else labels.split(",")
             except ValueError:
                 raise ValueError("wrong_type") from None
-        if not isinstance(labels, list) or not all(isinstance(one, str | int) for one in labels):
+        if not isinstance(labels, list) or not all(
+            isinstance(label, str | int) for label in labels
+        ):
             raise ValueError("wrong_type")
-        named = [str(one).strip() for one in labels]
-        return {"text": row["text"], "labels": [one for one in named if one]}
+        names = [str(label).strip() for label in labels]
+        return {"text": row["text"], "labels": [name for name in names if name]}
 
     def fit_targets(self, rows: Mapping[str, list[Any]], options: Options) -> dict[str, Any]:
         """Return the labels (given, or all in the rows, sorted) and the given threshold for all."""
-        labels = options.labels or sorted({label for some in rows["labels"] for label in some})
-        given = options.threshold
-        return {"labels": labels, "thresholds": [given] * len(labels) if given else None}
+        labels = options.labels or sorted(
+            {label for row_labels in rows["labels"] for label in row_labels}
+        )
+        threshold = options.threshold
+        return {"labels": labels, "thresholds": [threshold] * len(labels) if threshold else None}
 
     def encode_target(self, row: Row, head: Settings) -> list[int]:
         """Return (k,), 1 for each label of the row. Raises ValueError with `unknown_label`."""
@@ -91,15 +95,16 @@ class Objective(base.Objective[Sequence[int], Array]):
         if not head["labels"]:
             raise DataError("multilabel needs labels; no row has one")
         counts = np.sum(splits["train"], axis=0)
-        few = [
+        rare_labels = [
             f"{label!r} has {count}"
             for label, count in zip(head["labels"], counts, strict=True)
             if count < min_rows
         ]
-        if few:
+        if rare_labels:
             raise DataError(
-                f"fewer than {min_rows} training rows for a label: {', '.join(few)}; add rows, "
-                "name in options.labels those to keep, or lower data.limits.min_rows_per_label"
+                f"fewer than {min_rows} training rows for a label: {', '.join(rare_labels)}; "
+                "add rows, name in options.labels those to keep, or lower "
+                "data.limits.min_rows_per_label"
             )
 
     def load_model(self, source: Any, head: Settings, **how: Any) -> Any:
@@ -121,9 +126,9 @@ class Objective(base.Objective[Sequence[int], Array]):
         from torch.nn.functional import binary_cross_entropy_with_logits
 
         def compute(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
-            wanted = labels.float() * (1 - label_smoothing) + label_smoothing / 2
+            soft_labels = labels.float() * (1 - label_smoothing) + label_smoothing / 2
             total = binary_cross_entropy_with_logits(
-                outputs["logits"].float(), wanted, reduction="sum"
+                outputs["logits"].float(), soft_labels, reduction="sum"
             )
             return total / (labels.numel() if num_items_in_batch is None else num_items_in_batch)
 
@@ -143,7 +148,7 @@ class Objective(base.Objective[Sequence[int], Array]):
         return {
             **head,
             "thresholds": [
-                best_threshold(*one) for one in zip(true.T, probabilities.T, strict=True)
+                best_threshold(*pair) for pair in zip(true.T, probabilities.T, strict=True)
             ],
         }
 
@@ -157,18 +162,20 @@ class Objective(base.Objective[Sequence[int], Array]):
         row has the labels that only another model knows (`common_head`).
         """
         true = np.zeros((len(outputs), len(head["labels"])))
-        for row, given in zip(true, targets, strict=True):
-            row[: len(given)] = given
-        decided = (sigmoid(outputs) >= thresholds_of(head)).astype(np.float64)
-        right = (true == decided).all(axis=1, keepdims=True)
-        return np.concatenate([true, decided, true * decided, right, np.ones_like(right)], axis=1)
+        for row, target in zip(true, targets, strict=True):
+            row[: len(target)] = target
+        predictions = (sigmoid(outputs) >= thresholds_of(head)).astype(np.float64)
+        exact = (true == predictions).all(axis=1, keepdims=True)
+        return np.concatenate(
+            [true, predictions, true * predictions, exact, np.ones_like(exact)], axis=1
+        )
 
     def missed(self, targets: Sequence[Sequence[int]], head: Settings) -> Array:
         """Return statistics without a predicted label; wrong even for a row without labels."""
         k = len(head["labels"])
-        found = self.row_statistics(targets, np.zeros((len(targets), k)), head)
-        found[:, k:-1] = 0
-        return found
+        statistics = self.row_statistics(targets, np.zeros((len(targets), k)), head)
+        statistics[:, k:-1] = 0
+        return statistics
 
     def metrics(self, head: Settings) -> dict[str, Metric]:
         """Return micro F1, macro F1 and exact.
@@ -183,10 +190,10 @@ class Objective(base.Objective[Sequence[int], Array]):
             return np.asarray(2 * hits / np.maximum(sums[..., : 2 * k].sum(-1), 1))
 
         def macro_f1(sums: Array) -> Array:
-            both = sums[..., :k] + sums[..., k : 2 * k]
-            f1 = 2 * sums[..., 2 * k : 3 * k] / np.maximum(both, 1)
-            seen = both > 0
-            return np.asarray((f1 * seen).sum(-1) / np.maximum(seen.sum(-1), 1))
+            totals = sums[..., :k] + sums[..., k : 2 * k]
+            f1 = 2 * sums[..., 2 * k : 3 * k] / np.maximum(totals, 1)
+            mask = totals > 0
+            return np.asarray((f1 * mask).sum(-1) / np.maximum(mask.sum(-1), 1))
 
         def exact(sums: Array) -> Array:
             return np.asarray(sums[..., -2] / np.maximum(sums[..., -1], 1))
@@ -203,8 +210,8 @@ class Objective(base.Objective[Sequence[int], Array]):
         A row without labels gets the first one. `targets` may be of the first labels alone.
         """
         true = np.zeros((len(targets), len(head["labels"])), bool)
-        for row, given in zip(true, targets, strict=True):
-            row[: len(given)] = given
+        for row, target in zip(true, targets, strict=True):
+            row[: len(target)] = target
         rank = np.argsort(np.argsort(true, axis=1, kind="stable"), axis=1)  # its own come last
         predicted = (rank < np.maximum(true.sum(axis=1), 1)[:, None]) & ~true
         return np.where(predicted, SURE, -SURE)
@@ -219,24 +226,24 @@ class Objective(base.Objective[Sequence[int], Array]):
         true, missing = np.asarray(targets).reshape(-1, len(head["labels"])), unanswered(outputs)
         logits = np.where(missing[:, None], 0, outputs)
         probabilities = np.where(missing[:, None], 1 - true, sigmoid(logits))
-        found = average_precision(true, probabilities, how)
-        each = self.row_statistics(targets, logits, head)
-        each[missing] = self.missed(true[missing], head)
-        sums = self.by_label(each.sum(axis=0), head)
+        interval = average_precision(true, probabilities, how)
+        statistics = self.row_statistics(targets, logits, head)
+        statistics[missing] = self.missed(true[missing].tolist(), head)
+        sums = self.by_label(statistics.sum(axis=0), head)
         rows = [
             [
                 label,
                 round(float(threshold), 4),
-                round(2 * both / max(given + decided, 1), 4),
-                int(given),
+                round(2 * n_both / max(n_true + n_predicted, 1), 4),
+                int(n_true),
             ]
-            for label, threshold, given, decided, both in zip(
+            for label, threshold, n_true, n_predicted, n_both in zip(
                 head["labels"], thresholds_of(head), *sums, strict=True
             )
         ]
         columns = ["label", "threshold", "F1", "rows"]
         return {
-            "metrics": {} if found is None else {"average_precision": found},
+            "metrics": {} if interval is None else {"average_precision": interval},
             "tables": [{"title": "Labels", "columns": columns, "rows": rows}],
         }
 
@@ -247,8 +254,8 @@ class Objective(base.Objective[Sequence[int], Array]):
     def align(self, outputs: Array, head: Settings, common: Settings) -> Array:
         """Map logits (n, k) to (n, k of the common head), shifted to make each threshold 0.5."""
         thresholds = thresholds_of(head)
-        moved = outputs - np.log(thresholds / (1 - thresholds))
-        return align_logits(moved, head, common)
+        logits = outputs - np.log(thresholds / (1 - thresholds))
+        return align_logits(logits, head, common)
 
     def row_losses(self, targets: Sequence[Sequence[int]], outputs: Array, head: Settings) -> Array:
         """Return (n,) binary cross-entropy in nats, summed over the labels."""
@@ -264,12 +271,12 @@ def best_threshold(true: Array, probabilities: Array) -> float:
     if not len(true):
         return UNDECIDED
     order = np.argsort(-probabilities, kind="stable")
-    hits, given = np.cumsum(true[order]), np.arange(1, len(true) + 1)
-    f1 = 2 * hits / (given + true.sum())
-    ranked = probabilities[order]
-    f1[:-1][ranked[:-1] == ranked[1:]] = 0  # equal probabilities stay together
+    hits, n_predicted = np.cumsum(true[order]), np.arange(1, len(true) + 1)
+    f1 = 2 * hits / (n_predicted + true.sum())
+    ranking = probabilities[order]
+    f1[:-1][ranking[:-1] == ranking[1:]] = 0  # equal probabilities stay together
     last = int(f1.argmax())
     if not f1[last]:
         return UNDECIDED
-    below = ranked[last + 1] if last + 1 < len(ranked) else 0.0
-    return float((ranked[last] + below) / 2)
+    next_probability = ranking[last + 1] if last + 1 < len(ranking) else 0.0
+    return float((ranking[last] + next_probability) / 2)

@@ -15,12 +15,13 @@ def deciding_metric(recipe: Recipe, head: Mapping[str, Any]) -> tuple[str, Metri
     """Return the metric that decides on promotion. Raises RecipeError for an unknown one."""
     objective = objectives.get(recipe.objective)
     name = recipe.promote.metric or objective.METRIC
-    known = objective.metrics(head)
-    if name not in known:
+    metrics = objective.metrics(head)
+    if name not in metrics:
         raise RecipeError(
-            f"promote.metric: {recipe.objective} has no metric {name!r}; it has {', '.join(known)}"
+            f"promote.metric: {recipe.objective} has no metric {name!r}; it has "
+            f"{', '.join(metrics)}"
         )
-    return name, known[name]
+    return name, metrics[name]
 
 
 def slice_metric(recipe: Recipe, head: Mapping[str, Any]) -> tuple[str, Metric]:

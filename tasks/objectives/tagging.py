@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
 
@@ -55,7 +55,7 @@ class Options(Section):
     """All allowed labels; by default every label in the rows, sorted."""
 
 
-class Objective(base.Objective[str, Sequence[str | None]]):
+class Objective(base.Objective[str, Sequence[Any]]):
     """Labeled spans of a text."""
 
     COLUMNS: ClassVar = {
@@ -85,8 +85,8 @@ class Objective(base.Objective[str, Sequence[str | None]]):
         if not isinstance(tags, list):
             raise ValueError("wrong_type")
         if words is None:
-            return {"text": row["text"], "tags": [_known(one) for one in tags]}
-        if not all(isinstance(one, str) for one in tags):
+            return {"text": row["text"], "tags": [_known(span) for span in tags]}
+        if not all(isinstance(tag, str) for tag in tags):
             raise ValueError("wrong_type")
         if len(words) != len(tags):
             raise ValueError("other_number_of_tags")
@@ -103,8 +103,8 @@ class Objective(base.Objective[str, Sequence[str | None]]):
 
     def fit_targets(self, rows: Mapping[str, list[Any]], options: Options) -> dict[str, Any]:
         """Return the labels (given, or all in the rows, sorted) and the scheme."""
-        found = {span["label"] for spans in rows["tags"] for span in spans}
-        return {"labels": options.labels or sorted(found), "scheme": options.scheme}
+        labels = {span["label"] for spans in rows["tags"] for span in spans}
+        return {"labels": options.labels or sorted(labels), "scheme": options.scheme}
 
     def encode_target(self, row: Row, head: Settings) -> str:
         """Return the sorted spans as JSON, [[start, end, label], ...].
@@ -113,18 +113,18 @@ class Objective(base.Objective[str, Sequence[str | None]]):
         word gets the whole word. Raises ValueError(reason code).
         """
         graphemes, spans = Graphemes(row["text"]), list[Span]()
-        for one in row["tags"]:
-            if not 0 <= one["start"] < one["end"] <= len(row["text"]):
+        for span in row["tags"]:
+            if not 0 <= span["start"] < span["end"] <= len(row["text"]):
                 raise ValueError("span_outside_the_text")
-            spans.append((*graphemes.whole(one["start"], one["end"]), one["label"]))
+            spans.append((*graphemes.whole(span["start"], span["end"]), span["label"]))
         spans.sort()
-        done = 0
+        last_end = 0
         for start, end, label in spans:
-            if start < done:
+            if start < last_end:
                 raise ValueError("spans_overlap")
             if label not in head["labels"]:
                 raise ValueError("unknown_label")
-            done = end
+            last_end = end
         return json.dumps(spans, ensure_ascii=False)
 
     def decode_target(self, target: str, head: Settings) -> str:
@@ -136,11 +136,14 @@ class Objective(base.Objective[str, Sequence[str | None]]):
         if not labels:
             raise DataError("tagging needs spans; the rows have none")
         counts = Counter(label for target in splits["train"] for *_, label in json.loads(target))
-        few = [f"{label!r} has {counts[label]}" for label in labels if counts[label] < min_rows]
-        if few:
+        rare_labels = [
+            f"{label!r} has {counts[label]}" for label in labels if counts[label] < min_rows
+        ]
+        if rare_labels:
             raise DataError(
-                f"fewer than {min_rows} training spans of a label: {', '.join(few)}; add rows, "
-                "name in options.labels those to keep, or lower data.limits.min_rows_per_label"
+                f"fewer than {min_rows} training spans of a label: {', '.join(rare_labels)}; "
+                "add rows, name in options.labels those to keep, or lower "
+                "data.limits.min_rows_per_label"
             )
 
     # --- training ---------------------------------------------------------------------------------
@@ -165,16 +168,16 @@ class Objective(base.Objective[str, Sequence[str | None]]):
         table = stored.with_format("arrow")[:]
         texts, targets = table["text"].to_pylist(), table["labels"].to_pylist()
         tags = head_of.tags_of(context.head["labels"], context.head["scheme"])
-        read = list(context.reader.tokens(texts))
+        token_lists = list(context.reader.tokens(texts))
         labels = [
             labels_of(text, tokens, json.loads(target), tags)
-            for text, tokens, target in zip(texts, read, targets, strict=True)
+            for text, tokens, target in zip(texts, token_lists, targets, strict=True)
         ]
         n_special = sum(map(len, context.reader.frame))
         columns = {
-            "input_ids": pa.array([one.ids for one in read], pa.list_(pa.int32())),
+            "input_ids": pa.array([tokens.ids for tokens in token_lists], pa.list_(pa.int32())),
             "labels": pa.array(labels, pa.list_(pa.int32())),
-            "length": pa.array([len(one) + n_special for one in read], pa.int32()),
+            "length": pa.array([len(tokens) + n_special for tokens in token_lists], pa.int32()),
         }
         return datasets.Dataset(pa.table(columns))
 
@@ -194,27 +197,27 @@ class Objective(base.Objective[str, Sequence[str | None]]):
         """
         scorer = head_of.Head(head, pad_id=0)
         targets, outputs = list[str](), list[str | None]()
-        for expected, found in zip(labels, logits, strict=True):
-            words = expected != IGNORE_INDEX
-            targets.append(_of_tags([scorer.tags[tag] for tag in expected[words]]))
-            logits_of_words = found[words].astype(np.float64)
+        for row_labels, row_logits in zip(labels, logits, strict=True):
+            words = row_labels != IGNORE_INDEX
+            targets.append(_of_tags([scorer.tags[tag] for tag in row_labels[words]]))
+            logits_of_words = row_logits[words].astype(np.float64)
             if not np.isfinite(logits_of_words).all():
                 outputs.append(None)
                 continue
-            chosen = scorer.valid(head_of.log_softmax(logits_of_words))
-            outputs.append(_of_tags([scorer.tags[tag] for tag in chosen]))
+            tags = scorer.valid(head_of.log_softmax(logits_of_words))
+            outputs.append(_of_tags([scorer.tags[tag] for tag in tags]))
         return targets, outputs
 
     # --- metrics ----------------------------------------------------------------------------------
 
     def to_metric_inputs(self, head: Head, outputs: Sequence[Any]) -> list[str | None]:
         """Return the spans of each text in the stored form of targets; None for no answer."""
-        found = (head.spans(one) for one in outputs)
+        span_lists = (head.spans(output) for output in outputs)
         return [
             None
             if spans is None
             else json.dumps([[s["start"], s["end"], s["label"]] for s in spans])
-            for spans in found
+            for spans in span_lists
         ]
 
     def row_statistics(
@@ -224,10 +227,12 @@ class Objective(base.Objective[str, Sequence[str | None]]):
         place = {label: i for i, label in enumerate(head["labels"])}
         counts = np.zeros((len(targets), 3, len(place)))
         for row, target, output in zip(counts, targets, outputs, strict=True):
-            true, found = ({tuple(one) for one in json.loads(text)} for text in (target, output))
-            for some, spans in zip(row, (true, found, true & found), strict=True):
+            true, predicted = (
+                {tuple(span) for span in json.loads(text)} for text in (target, output)
+            )
+            for label_counts, spans in zip(row, (true, predicted, true & predicted), strict=True):
                 for *_, label in spans:
-                    some[place[label]] += 1
+                    label_counts[place[label]] += 1
         return counts.reshape(len(targets), -1)
 
     def missed(self, targets: Sequence[str], head: Settings) -> Array:
@@ -247,25 +252,25 @@ class Objective(base.Objective[str, Sequence[str | None]]):
             return sums[..., :k], sums[..., k : 2 * k], sums[..., 2 * k :]
 
         def precision(sums: Array) -> Array:
-            _, found, both = divided(sums)
-            return np.asarray(both.sum(-1) / np.maximum(found.sum(-1), 1))
+            _, predicted, both = divided(sums)
+            return np.asarray(both.sum(-1) / np.maximum(predicted.sum(-1), 1))
 
         def recall(sums: Array) -> Array:
             true, _, both = divided(sums)
             return np.asarray(both.sum(-1) / np.maximum(true.sum(-1), 1))
 
         def f1(sums: Array) -> Array:
-            true, found, both = divided(sums)
-            return np.asarray(2 * both.sum(-1) / np.maximum((true + found).sum(-1), 1))
+            true, predicted, both = divided(sums)
+            return np.asarray(2 * both.sum(-1) / np.maximum((true + predicted).sum(-1), 1))
 
         def macro_f1(sums: Array) -> Array:
-            true, found, both = divided(sums)
-            seen = true + found > 0
-            of_label = 2 * both / np.maximum(true + found, 1)
-            return np.asarray((of_label * seen).sum(-1) / np.maximum(seen.sum(-1), 1))
+            true, predicted, both = divided(sums)
+            mask = true + predicted > 0
+            label_f1 = 2 * both / np.maximum(true + predicted, 1)
+            return np.asarray((label_f1 * mask).sum(-1) / np.maximum(mask.sum(-1), 1))
 
-        named = {"f1": f1, "precision": precision, "recall": recall, "macro_f1": macro_f1}
-        return {name: Metric(one) for name, one in named.items()}
+        functions = {"f1": f1, "precision": precision, "recall": recall, "macro_f1": macro_f1}
+        return {name: Metric(function) for name, function in functions.items()}
 
     # --- evaluation -------------------------------------------------------------------------------
 
@@ -287,46 +292,42 @@ class Objective(base.Objective[str, Sequence[str | None]]):
         how: Resampling,
     ) -> dict[str, Any]:
         """Return a table with precision, recall and F1 of each label."""
-        each = self.row_statistics(targets, [one or "[]" for one in outputs], head)
-        sums = self.by_label(each.sum(axis=0), head)
+        statistics = self.row_statistics(targets, [output or "[]" for output in outputs], head)
+        sums = self.by_label(statistics.sum(axis=0), head)
         rows = []
-        for label, true, found, both in zip(head["labels"], *sums, strict=True):
-            precision, recall = both / max(found, 1), both / max(true, 1)
-            f1 = 2 * both / max(true + found, 1)
-            rows.append([label, *(round(one, 4) for one in (precision, recall, f1)), int(true)])
+        for label, true, predicted, both in zip(head["labels"], *sums, strict=True):
+            precision, recall = both / max(predicted, 1), both / max(true, 1)
+            f1 = 2 * both / max(true + predicted, 1)
+            rows.append([label, *(round(score, 4) for score in (precision, recall, f1)), int(true)])
         columns = ["label", "precision", "recall", "F1", "spans"]
         return {"tables": [{"title": "Labels", "columns": columns, "rows": rows}]}
 
     def row_losses(self, targets: Sequence[str], outputs: Sequence[str], head: Settings) -> Array:
         """Return (n,) the number of missing and spurious spans."""
-        true, found, both = np.split(self.row_statistics(targets, outputs, head), 3, axis=1)
-        return np.asarray((true + found - 2 * both).sum(axis=1))
+        true, predicted, both = np.split(self.row_statistics(targets, outputs, head), 3, axis=1)
+        return np.asarray((true + predicted - 2 * both).sum(axis=1))
 
     def samples(self, scorer: Scorer, rows: TestRows) -> list[dict[str, str]]:
         """Return some texts with spans, their predicted spans, and their true spans."""
         from headrace.serving.engine.timing import sample_by_length
 
-        some = [i for i, target in enumerate(rows.targets) if json.loads(target)]
-        lengths = np.array([rows.lengths[i] for i in some])
-        chosen = [some[i] for i in sample_by_length(lengths, SAMPLES)] if some else []
-        texts = [rows.texts[i] for i in chosen]
-        found = self.to_metric_inputs(scorer.head, scorer.outputs(texts))
+        candidates = [i for i, target in enumerate(rows.targets) if json.loads(target)]
+        lengths = np.array([rows.lengths[i] for i in candidates])
+        indices = [candidates[i] for i in sample_by_length(lengths, SAMPLES)] if candidates else []
+        texts = [rows.texts[i] for i in indices]
+        outputs = self.to_metric_inputs(cast("Head", scorer.head), scorer.outputs(texts))
         return [
             {
                 "given": excerpt(text, SAMPLE_CHARS),
                 "written": marked(text, json.loads(output or "[]")),
                 "reference": marked(text, json.loads(rows.targets[i])),
             }
-            for text, output, i in zip(texts, found, chosen, strict=True)
+            for text, output, i in zip(texts, outputs, indices, strict=True)
         ]
 
     def common_head(self, head: Settings, other: Settings) -> dict[str, Any]:
         """Return a head with the labels of both models."""
         return {**head, "labels": list(dict.fromkeys([*head["labels"], *other["labels"]]))}
-
-    def align(self, outputs: list[str], head: Settings, common: Settings) -> list[str]:
-        """Return the outputs unchanged: spans name their labels."""
-        return outputs
 
 
 def _as_bilou(tag: str) -> str:
@@ -341,17 +342,19 @@ def _as_bilou(tag: str) -> str:
 
 def _transposed(fields: Mapping[str, Any]) -> list[dict[str, Any]]:
     try:
-        return [dict(zip(fields, one, strict=True)) for one in zip(*fields.values(), strict=True)]
+        return [
+            dict(zip(fields, values, strict=True)) for values in zip(*fields.values(), strict=True)
+        ]
     except (TypeError, ValueError):
         raise ValueError("wrong_type") from None
 
 
 def _known(span: Any) -> dict[str, Any]:
     try:
-        found = {"start": int(span["start"]), "end": int(span["end"]), "label": str(span["label"])}
+        fields = {"start": int(span["start"]), "end": int(span["end"]), "label": str(span["label"])}
     except (TypeError, KeyError, ValueError):
         raise ValueError("wrong_type") from None
-    return found
+    return fields
 
 
 def labels_of(text: str, tokens: Tokens, spans: Sequence[Span], tags: Sequence[str]) -> Array:
@@ -360,16 +363,16 @@ def labels_of(text: str, tokens: Tokens, spans: Sequence[Span], tags: Sequence[s
     A span that covers part of a word gets the whole word.
     """
     words = head_of.words_of(text, tokens)
-    found = np.full(len(tokens), IGNORE_INDEX, np.int32)
-    found[words.tokens] = tags.index(head_of.OUTSIDE)
+    labels = np.full(len(tokens), IGNORE_INDEX, np.int32)
+    labels[words.tokens] = tags.index(head_of.OUTSIDE)
     for start, end, label in spans:
-        inside = words.tokens[(words.starts < end) & (words.ends > start)]
-        for place, token in enumerate(inside):
+        span_tokens = words.tokens[(words.starts < end) & (words.ends > start)]
+        for place, token in enumerate(span_tokens):
             prefix = "B" if place == 0 else "I"
-            if f"U-{label}" in tags and place == len(inside) - 1:
+            if f"U-{label}" in tags and place == len(span_tokens) - 1:
                 prefix = "U" if place == 0 else "L"
-            found[token] = tags.index(f"{prefix}-{label}")
-    return found
+            labels[token] = tags.index(f"{prefix}-{label}")
+    return labels
 
 
 def _of_tags(tags: Sequence[str]) -> str:
@@ -379,5 +382,5 @@ def _of_tags(tags: Sequence[str]) -> str:
 
 def marked(text: str, spans: Sequence[Span]) -> str:
     """List the spans, with labels, in the part of a text that a sample shows."""
-    within = [one for one in spans if one[1] <= SAMPLE_CHARS]
-    return ", ".join(f"[{text[start:end]}] {label}" for start, end, label in within) or "none"
+    first_spans = [span for span in spans if span[1] <= SAMPLE_CHARS]
+    return ", ".join(f"[{text[start:end]}] {label}" for start, end, label in first_spans) or "none"

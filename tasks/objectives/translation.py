@@ -6,7 +6,7 @@ Imports torch and transformers only inside the functions that train.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 from pydantic import Field
@@ -47,7 +47,7 @@ class Options(Section):
     """Tokens to which a training target is truncated."""
 
 
-class Objective(base.Objective[str, Sequence[str | None]]):
+class Objective(base.Objective[str, Sequence[Any]]):
     """Text to text, such as translation."""
 
     COLUMNS: ClassVar = {"text": "the text to start from", "target": "the text to arrive at"}
@@ -104,7 +104,7 @@ class Objective(base.Objective[str, Sequence[str | None]]):
             truncation=True,
             max_length=context.options.max_target_length,
         )["input_ids"]
-        lengths = np.maximum(table["length"].to_numpy(), [len(one) for one in targets])
+        lengths = np.maximum(table["length"].to_numpy(), [len(target) for target in targets])
         columns = {
             "input_ids": table["input_ids"],
             "labels": pa.array(targets, pa.list_(pa.int32())),
@@ -127,11 +127,11 @@ class Objective(base.Objective[str, Sequence[str | None]]):
         bleu, chrf = _scorers()
         rows = []
         for target, output in zip(targets, outputs, strict=True):
-            found = [
+            counts = [
                 *bleu._extract_corpus_statistics([output], [[target]])[0],
                 *chrf._extract_corpus_statistics([output], [[target]])[0],
             ]
-            rows.append([*found, float(output == target), 1.0])
+            rows.append([*counts, float(output == target), 1.0])
         return np.asarray(rows, dtype=np.float64)
 
     def missed(self, targets: Sequence[str], head: Settings) -> Array:
@@ -149,18 +149,20 @@ class Objective(base.Objective[str, Sequence[str | None]]):
         def each(compute: Callable[[Array], float]) -> Callable[[Array], Array]:
             def of(sums: Array) -> Array:
                 flat = np.asarray(sums).reshape(-1, sums.shape[-1])
-                return np.array([compute(one) for one in flat]).reshape(sums.shape[:-1])
+                return np.array([compute(row) for row in flat]).reshape(sums.shape[:-1])
 
             return of
 
         n_bleu = 2 + 2 * bleu.max_ngram_order
 
         def bleu_of(sums: Array) -> float:
-            return float(bleu._compute_score_from_stats([int(one) for one in sums[:n_bleu]]).score)
+            return float(
+                bleu._compute_score_from_stats([int(count) for count in sums[:n_bleu]]).score
+            )
 
         def chrf_of(sums: Array) -> float:
             return float(
-                chrf._compute_score_from_stats([int(one) for one in sums[n_bleu:-2]]).score
+                chrf._compute_score_from_stats([int(count) for count in sums[n_bleu:-2]]).score
             )
 
         return {
@@ -181,11 +183,11 @@ class Objective(base.Objective[str, Sequence[str | None]]):
         how: Resampling,
     ) -> dict[str, Any]:
         """Return sacrebleu's signatures: scores are comparable only if these are equal."""
-        found = {}
+        signatures = {}
         for name, scorer in zip(("bleu", "chrf"), _scorers(), strict=True):
             scorer.corpus_score(["a text"], [["a text"]])  # the signature needs it
-            found[name] = str(scorer.get_signature())
-        return {"signatures": found}
+            signatures[name] = str(scorer.get_signature())
+        return {"signatures": signatures}
 
     def to_metric_inputs(self, head: Head, outputs: Sequence[Any]) -> list[str | None]:
         """Return the texts; None where the model generated none."""
@@ -195,16 +197,16 @@ class Objective(base.Objective[str, Sequence[str | None]]):
         """Generate the texts with PyTorch."""
         from headrace.tasks.models.generate import texts
 
-        how = head.decoding()
-        made = texts(
+        decoding = head.decoding()
+        outputs = texts(
             model,
             rows,
             pad_id=head.pad_id,
-            max_new_tokens=how.max_new_tokens,
-            num_beams=how.num_beams,
-            length_penalty=how.length_penalty,
+            max_new_tokens=decoding.max_new_tokens,
+            num_beams=decoding.num_beams,
+            length_penalty=decoding.length_penalty,
         )
-        return [head.text(ids) for ids in made]
+        return [head.text(ids) for ids in outputs]
 
     def row_losses(self, targets: Sequence[str], outputs: Sequence[str], head: Settings) -> Array:
         """Return (n,) 100 minus the chrF of each text."""
@@ -218,20 +220,17 @@ class Objective(base.Objective[str, Sequence[str | None]]):
         """Return some rows of every length: text, generated output, and target."""
         from headrace.serving.engine.timing import sample_by_length
 
-        chosen = sample_by_length(rows.lengths, SAMPLES)
-        given = [rows.texts[i] for i in chosen]
-        written = self.to_metric_inputs(scorer.head, scorer.outputs(given))
+        indices = sample_by_length(rows.lengths, SAMPLES)
+        texts = [rows.texts[i] for i in indices]
+        outputs = self.to_metric_inputs(cast("Head", scorer.head), scorer.outputs(texts))
         return [
-            {"given": text, "written": made or "", "reference": rows.targets[i]}
-            for text, made, i in zip(given, written, chosen, strict=True)
+            {"given": text, "written": output or "", "reference": rows.targets[i]}
+            for text, output, i in zip(texts, outputs, indices, strict=True)
         ]
 
     def common_head(self, head: Settings, other: Settings) -> dict[str, Any]:
         """Return the head itself: texts are comparable whatever the tokenizer."""
         return dict(head)
-
-    def align(self, outputs: list[str], head: Settings, common: Settings) -> list[str]:
-        return outputs
 
 
 def _scorers() -> tuple[Any, Any]:

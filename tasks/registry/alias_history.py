@@ -54,8 +54,8 @@ class Entry:
     """The decision in short; a tag of the version holds it in full."""
 
     def line(self) -> str:
-        moved = f"{self.from_version or '–'} → {self.to_version or '–'}"
-        return f"{self.at}  {self.alias:<10} {moved:>9}  {self.action:<9} {self.who}: {self.why}"
+        change = f"{self.from_version or '–'} → {self.to_version or '–'}"
+        return f"{self.at}  {self.alias:<10} {change:>9}  {self.action:<9} {self.who}: {self.why}"
 
 
 @contextmanager
@@ -120,16 +120,16 @@ def _repair(client: MlflowClient, name: str) -> list[Entry]:
     tags = _tags(model)
     if INTENT in model.tags:
         intent = json.loads(model.tags[INTENT])
-        meant = _parsed(intent["entry"])
-        if _points_to(model, meant.alias) == meant.to_version:
+        intended_entry = _parsed(intent["entry"])
+        if _points_to(model, intended_entry.alias) == intended_entry.to_version:
             client.set_registered_model_tag(name, HISTORY + intent["key"], intent["entry"])
             tags[intent["key"]] = intent["entry"]
         client.delete_registered_model_tag(name, INTENT)
     entries = [_parsed(tags[key]) for key in sorted(tags)]
     for alias in (CHAMPION, CHALLENGER):
-        found = _points_to(model, alias)
-        if found != standing(entries, alias):
-            entry = _entry(entries, alias, found, "external", "moved by another client")
+        version = _points_to(model, alias)
+        if version != standing(entries, alias):
+            entry = _entry(entries, alias, version, "external", "moved by another client")
             key, text = _next_key(tags), _text(entry)
             client.set_registered_model_tag(name, HISTORY + key, text)
             tags[key] = text
@@ -140,7 +140,7 @@ def _repair(client: MlflowClient, name: str) -> list[Entry]:
 def _entry(
     entries: Sequence[Entry],
     alias: str,
-    to: str | None,
+    to_version: str | None,
     action: Action,
     reason: str,
     decision: Mapping[str, Any] | None = None,
@@ -151,7 +151,7 @@ def _entry(
         alias=alias,
         action=action,
         from_version=standing(entries, alias),
-        to_version=to,
+        to_version=to_version,
         why=mask(reason)[:MAX_REASON_CHARS],
         decision=None if decision is None else dict(decision),
     )

@@ -64,19 +64,19 @@ def log(
     texts = golden.read(model)[0][:2]
     code = aside / "serving"
     copy_serving(code, manifest.read(model).objective)
-    carried = {"model": model, "serving": code, "card": card}
+    folders = {"model": model, "serving": code, "card": card}
     with tracking.quiet("mlflow"), mlflow.start_run(run_id=run_id):
-        logged = mlflow.pyfunc.log_model(
+        logged_model = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(CODE),
-            artifacts={name: str(folder) for name, folder in carried.items()},
+            artifacts={name: str(folder) for name, folder in folders.items()},
             signature=signature(Scorer(model, check=False)),
             input_example=texts,
             pip_requirements=requirements(),
-            metadata={**metadata, SHA256: carried_sha256(CODE, carried)},
+            metadata={**metadata, SHA256: carried_sha256(CODE, folders)},
             tags=dict(tags),
         )
-    return str(logged.model_id)
+    return str(logged_model.model_id)
 
 
 def copy_serving(folder: Path, objective: str) -> None:
@@ -92,8 +92,10 @@ def copy_serving(folder: Path, objective: str) -> None:
         assert spec.origin is not None
         source = Path(spec.origin).read_text(encoding="utf-8")
         # The copy is imported under another name, so absolute imports become relative.
-        moved = re.sub(r"^(\s*from )headrace\.serving\b\.?", r"\1..", source, flags=re.MULTILINE)
-        (folder / "heads" / f"{objective}.py").write_text(moved, encoding="utf-8")
+        relative_source = re.sub(
+            r"^(\s*from )headrace\.serving\b\.?", r"\1..", source, flags=re.MULTILINE
+        )
+        (folder / "heads" / f"{objective}.py").write_text(relative_source, encoding="utf-8")
 
 
 def check(model_id: str, model: Path, *, aside: Path) -> str:
@@ -103,32 +105,32 @@ def check(model_id: str, model: Path, *, aside: Path) -> str:
     Raises ModelMismatchError if files or answers differ: such a model must not be registered.
     """
     mlflow = imported()
-    expected = model_store.content_id(model)
+    expected_id = model_store.content_id(model)
     texts = golden.read(model)[0]
-    fetched = mlflow.artifacts.download_artifacts(
+    download = mlflow.artifacts.download_artifacts(
         artifact_uri=f"models:/{model_id}", dst_path=str(aside)
     )
-    if model_store.content_id(Path(fetched) / model_store.FOLDER) != expected:
+    if model_store.content_id(Path(download) / model_store.FOLDER) != expected_id:
         raise ModelMismatchError(f"model {model_id}: its files changed on the way to the store")
-    whole = model_store.whole_sha256(Path(fetched))
-    answers = mlflow.pyfunc.load_model(fetched).predict(texts)
-    wanted = Scorer(model).score(texts).to_pandas()
-    for column in wanted.columns:
-        ours, theirs = wanted[column], answers[column]
-        if ours.dtype.kind == "f":
-            same = np.allclose(ours, theirs, rtol=0, atol=TOLERANCE, equal_nan=True)
+    digest = model_store.whole_sha256(Path(download))
+    answers = mlflow.pyfunc.load_model(download).predict(texts)
+    expected_table = Scorer(model).score(texts).to_pandas()
+    for column in expected_table.columns:
+        our_values, their_values = expected_table[column], answers[column]
+        if our_values.dtype.kind == "f":
+            is_same = np.allclose(our_values, their_values, rtol=0, atol=TOLERANCE, equal_nan=True)
         else:
-            same = _as_json(ours) == _as_json(theirs)
-        if not same:
+            is_same = _as_json(our_values) == _as_json(their_values)
+        if not is_same:
             raise ModelMismatchError(
                 f"model {model_id}: {column} of golden rows differs when loaded"
             )
-    return whole
+    return digest
 
 
 def _as_json(column: Any) -> str:
     """Return a column as JSON, in which a list and a NumPy array look the same."""
-    return json.dumps(column.tolist(), default=lambda one: one.tolist())
+    return json.dumps(column.tolist(), default=lambda value: value.tolist())
 
 
 def imported() -> Any:
@@ -166,16 +168,18 @@ def signature(scorer: Scorer) -> Any:
     def column(field: pa.Field) -> ColSpec:
         return ColSpec(kind(field.type), field.name, required=False)
 
-    def kind(of: pa.DataType) -> Any:
-        if pa.types.is_list(of):
-            return Array(kind(of.value_type))
-        if pa.types.is_struct(of):
-            return Object([Property(one.name, kind(one.type), required=False) for one in of])
-        if pa.types.is_boolean(of):
+    def kind(arrow_type: pa.DataType) -> Any:
+        if pa.types.is_list(arrow_type):
+            return Array(kind(arrow_type.value_type))
+        if pa.types.is_struct(arrow_type):
+            return Object(
+                [Property(field.name, kind(field.type), required=False) for field in arrow_type]
+            )
+        if pa.types.is_boolean(arrow_type):
             return DataType.boolean
-        if pa.types.is_floating(of):
-            return DataType.float if of.bit_width == 32 else DataType.double
-        return DataType.long if pa.types.is_integer(of) else DataType.string
+        if pa.types.is_floating(arrow_type):
+            return DataType.float if arrow_type.bit_width == 32 else DataType.double
+        return DataType.long if pa.types.is_integer(arrow_type) else DataType.string
 
     def param(name: str, default: Any) -> ParamSpec:
         if isinstance(default, list | tuple):

@@ -23,19 +23,19 @@ LICENCE = re.compile(r"^license: *(\S+)", re.MULTILINE)
 """License line in the header of a model's README on the Hugging Face Hub."""
 
 
-def write(folder: Path, recipe: Recipe, made: Sequence[Artifact]) -> str:
+def write(folder: Path, recipe: Recipe, artifacts: Sequence[Artifact]) -> str:
     """Write README.md and its pictures to `folder`; return the text.
 
-    `made`: the artifacts of prepare, train, export, evaluate and decide.
+    `artifacts`: those of prepare, train, export, evaluate and decide.
     """
-    by_stage = {one.stage: one for one in made}
-    shown = []
+    by_stage = {artifact.stage: artifact for artifact in artifacts}
+    pictures = []
     for name in PICTURES:
         picture = by_stage["evaluate"].path / f"{name}-light.svg"
         if picture.exists():
             shutil.copy(picture, folder / picture.name)
-            shown.append(f"![{name}]({picture.name})")
-    page = text(recipe, {stage: one.facts for stage, one in by_stage.items()}, shown)
+            pictures.append(f"![{name}]({picture.name})")
+    page = text(recipe, {stage: artifact.facts for stage, artifact in by_stage.items()}, pictures)
     (folder / "README.md").write_text(page, encoding="utf-8")
     return page
 
@@ -65,16 +65,16 @@ def text(recipe: Recipe, facts: Mapping[str, Mapping[str, Any]], pictures: Seque
 
 def _use(recipe: Recipe, prepared: Mapping[str, Any]) -> str:
     labels = prepared["head"].get("labels", [])
-    what = f"{recipe.objective} of texts like those it was trained on"
+    purpose = f"{recipe.objective} of texts like those it was trained on"
     if labels:
         names = ", ".join(map(str, labels[:30])) + (", …" if len(labels) > 30 else "")
-        what += f", into {len(labels)} labels: {names}"
+        purpose += f", into {len(labels)} labels: {names}"
     window = windowing.of(recipe)
-    read = f"cut to {recipe.model.max_length} tokens"
+    treatment = f"cut to {recipe.model.max_length} tokens"
     if window.in_windows:
-        read = f"read in windows of {window.window} tokens, a new one every {window.stride}"
+        treatment = f"read in windows of {window.window} tokens, a new one every {window.stride}"
     return (
-        f"For {what}. A text is {read}. It was measured on the "
+        f"For {purpose}. A text is {treatment}. It was measured on the "
         "test rows below and on nothing else: texts of another kind, language or time need a "
         "measurement of their own, and every text gets an answer, also one that fits no label."
     )
@@ -82,23 +82,25 @@ def _use(recipe: Recipe, prepared: Mapping[str, Any]) -> str:
 
 def _metrics(evaluated: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> str:
     lines = ["| metric | this model | TF-IDF and logistic regression |", "|---|---|---|"]
-    for name, found in evaluated["metrics"].items():
-        theirs = (baseline or {}).get(name)
-        lines.append(f"| {name} | {_interval(found)} | {_interval(theirs) if theirs else '–'} |")
-    rows = f"{evaluated['rows']:,} test rows; brackets are bootstrap intervals."
-    return "\n".join(lines) + f"\n\n{rows}"
+    for name, value in evaluated["metrics"].items():
+        reference = (baseline or {}).get(name)
+        lines.append(
+            f"| {name} | {_interval(value)} | {_interval(reference) if reference else '–'} |"
+        )
+    note = f"{evaluated['rows']:,} test rows; brackets are bootstrap intervals."
+    return "\n".join(lines) + f"\n\n{note}"
 
 
 def _variants(exported: Mapping[str, Any]) -> str:
     lines = ["| variant | tokens/s | agreement with PyTorch | MB | |", "|---|---|---|---|---|"]
-    for one in exported["variants"]:
-        if one["status"] != "kept":
-            lines.append(f"| {one['name']} | | | | refused: {one['reason']} |")
+    for variant in exported["variants"]:
+        if variant["status"] != "kept":
+            lines.append(f"| {variant['name']} | | | | refused: {variant['reason']} |")
             continue
-        note = "default" if one["name"] == exported["default"] else ""
+        note = "default" if variant["name"] == exported["default"] else ""
         lines.append(
-            f"| {one['name']} | {one['tokens_per_second']:,.0f} | {one['agreement']:.2%} "
-            f"| {one['size_bytes'] / 1e6:.1f} | {note} |"
+            f"| {variant['name']} | {variant['tokens_per_second']:,.0f} "
+            f"| {variant['agreement']:.2%} | {variant['size_bytes'] / 1e6:.1f} | {note} |"
         )
     return "\n".join(lines)
 
@@ -130,12 +132,12 @@ def _weights(recipe: Recipe) -> str:
         return "random at the start, learned from this data alone"
     revision = f" at {recipe.model.revision}" if recipe.model.revision else ""
     place = pretrained.locate(recipe.model)
-    about = place / "README.md" if isinstance(place, Path) else None
-    found = about and about.exists() and LICENCE.search(about.read_text(encoding="utf-8"))
-    return f"{source}{revision}; licence: {found[1] if found else 'see its source'}"
+    readme = place / "README.md" if isinstance(place, Path) else None
+    match = readme and readme.exists() and LICENCE.search(readme.read_text(encoding="utf-8"))
+    return f"{source}{revision}; licence: {match[1] if match else 'see its source'}"
 
 
-def _interval(found: Any) -> str:
-    if isinstance(found, Mapping):
-        return f"{found['value']:.4f} [{found['low']:.4f}, {found['high']:.4f}]"
-    return f"{found:.4f}"
+def _interval(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"{value['value']:.4f} [{value['low']:.4f}, {value['high']:.4f}]"
+    return f"{value:.4f}"

@@ -39,22 +39,22 @@ def fetch(uri: str, content: str, *, what: str) -> Path:
     folder, which is all that Headrace 0.1 kept. Raises UnusableVersion, naming `what`, if the files
     are gone or do not match `content`; ModelError if the store does not answer.
     """
-    inside, digest = (FOLDER, whole_sha256) if len(content) == FULL else ("", content_id)
-    place = uri if inside else f"{uri}/{FOLDER}"
+    subfolder, digest = (FOLDER, whole_sha256) if len(content) == FULL else ("", content_id)
+    place = uri if subfolder else f"{uri}/{FOLDER}"
     folder = _local(place)
     if folder is not None:
         if not folder.is_dir():
             raise UnusableVersion(f"{what}: its files are gone ({folder})")
-        return _verified(folder, content, digest, what) / inside
+        return _verified(folder, content, digest, what) / subfolder
     folder = workspace.home() / "models" / content
     with workspace.lock(f"model-{content}"):
         if not folder.exists() or digest(folder) != content:
             shutil.rmtree(folder, ignore_errors=True)
             folder.parent.mkdir(exist_ok=True)
             with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as aside:
-                got = _download(place, Path(aside), what)
-                _verified(got, content, digest, what).rename(folder)
-    return folder / inside
+                download = _download(place, Path(aside), what)
+                _verified(download, content, digest, what).rename(folder)
+    return folder / subfolder
 
 
 def remove_local(uri: str) -> None:
@@ -64,18 +64,18 @@ def remove_local(uri: str) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def report_page(uri: str, keep: Path) -> Path:
-    """Return the page at `uri` if it is on this machine, else a copy of it in the folder `keep`.
+def report_page(uri: str, folder: Path) -> Path:
+    """Return the page at `uri` if it is on this machine, else a copy of it in `folder`.
 
     The copy is made anew on each call, because a repeated run has a new page. Raises ModelError if
     there is no page.
     """
     page = _local(uri)
     if page is None:
-        keep.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=keep, prefix=".") as aside:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".") as aside:
             try:
-                page = _download(uri, Path(aside), "the report").replace(keep / "report.html")
+                page = _download(uri, Path(aside), "the report").replace(folder / "report.html")
             except UnusableVersion:
                 page = None
     if page is None or not page.is_file():
@@ -98,12 +98,12 @@ def _is_gone(uri: str) -> bool:
     """True if the store answers and has nothing at `uri`."""
     import mlflow
 
-    above, _, name = uri.rpartition("/")
+    parent, _, name = uri.rpartition("/")
     try:
-        there = mlflow.artifacts.list_artifacts(artifact_uri=above)
+        entries = mlflow.artifacts.list_artifacts(artifact_uri=parent)
     except (OSError, mlflow.MlflowException):
         return False
-    return name not in [Path(one.path).name for one in there]
+    return name not in [Path(entry.path).name for entry in entries]
 
 
 def _verified(folder: Path, content: str, digest: Callable[[Path], str], what: str) -> Path:

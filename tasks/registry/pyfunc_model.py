@@ -58,10 +58,10 @@ class Model(PythonModel):  # type: ignore[misc]
             scorer = self._scorer(params.get("variant") or None, params.get("device") or "auto")
             texts = _texts(model_input, scorer.head)
             options = {name: params[name] for name in scorer.head.options if name in params}
-            scored, good, errors = scorer.answer(texts, **options)
+            table, places, errors = scorer.answer(texts, **options)
         except self._serving.errors.ServingError as problem:
             raise MlflowException.invalid_parameter_value(str(problem)) from problem
-        columns = {name: _spread(scored[name], good, len(texts)) for name in scored.column_names}
+        columns = {name: _spread(table[name], places, len(texts)) for name in table.column_names}
         frame = pd.DataFrame({**columns, "error": pd.Series(errors, dtype=object)})
         if _spark_task():
             frame = frame.apply(_with_nulls)
@@ -124,10 +124,10 @@ def verify(artifacts: Path) -> None:
     """
     root = artifacts.parent
     expected = (Stored.load(str(root)).metadata or {}).get(SHA256, "")
-    found = hashlib.sha256((root / "pyfunc_model.py").read_bytes())
+    digest = hashlib.sha256((root / "pyfunc_model.py").read_bytes())
     for path in sorted(artifacts.iterdir()):
-        found.update(f"{path.name}\0{_tree_sha256(path)}\n".encode())
-    if found.hexdigest() != expected:
+        digest.update(f"{path.name}\0{_tree_sha256(path)}\n".encode())
+    if digest.hexdigest() != expected:
         raise MlflowException(
             f"{root} is damaged: its files are not those that were registered; fetch it again, or "
             "take another version"
@@ -136,27 +136,27 @@ def verify(artifacts: Path) -> None:
 
 def _tree_sha256(folder: Path) -> str:
     """Compute `tree_sha256` of serving/digests.py; the model's copy of it is not trusted yet."""
-    whole = hashlib.sha256()
-    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
-    for name in sorted(found):
-        if found[name].is_file():
-            with found[name].open("rb") as file:
+    digest = hashlib.sha256()
+    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
+    for name in sorted(paths):
+        if paths[name].is_file():
+            with paths[name].open("rb") as file:
                 content = hashlib.file_digest(file, "sha256").hexdigest()
-            whole.update(f"{name}\0{content}\n".encode())
-        elif found[name].is_symlink():
-            whole.update(f"{name}\0link\n".encode())
-    return whole.hexdigest()
+            digest.update(f"{name}\0{content}\n".encode())
+        elif paths[name].is_symlink():
+            digest.update(f"{name}\0link\n".encode())
+    return digest.hexdigest()
 
 
 def carried(folder: Path) -> Any:
     """Import the serving package in `folder` under a name of its own, once per process."""
     name = f"headrace_serving_{_digest(folder)}"
     with _importing:
-        known = sys.modules.get(name)
+        old_module = sys.modules.get(name)
         # MLflow loads remote models from temporary folders: a package whose folder is gone cannot
         # be used again.
-        if known is not None and Path(str(known.__file__)).exists():
-            return known
+        if old_module is not None and Path(str(old_module.__file__)).exists():
+            return old_module
         _forget(name)
         spec = importlib.util.spec_from_file_location(
             name, folder / "__init__.py", submodule_search_locations=[str(folder)]
@@ -169,8 +169,8 @@ def carried(folder: Path) -> Any:
             sys.modules[name] = module
             spec.loader.exec_module(module)
             # Import all of it now: a later import would leave bytecode in the model store.
-            for found in pkgutil.walk_packages([str(folder)], prefix=f"{name}."):
-                importlib.import_module(found.name)
+            for submodule in pkgutil.walk_packages([str(folder)], prefix=f"{name}."):
+                importlib.import_module(submodule.name)
         except BaseException:
             _forget(name)
             raise
@@ -180,7 +180,7 @@ def carried(folder: Path) -> Any:
 
 
 def _forget(package: str) -> None:
-    for name in [one for one in sys.modules if one.partition(".")[0] == package]:
+    for name in [module for module in sys.modules if module.partition(".")[0] == package]:
         del sys.modules[name]
 
 
@@ -210,8 +210,8 @@ def _texts(model_input: Any, head: Any) -> list[Any]:
     texts = [_plain(value) for value in model_input.iloc[:, 0]]
     reads_words = isinstance(head.text_of(["a", "word"]), str)
     # {"text": [...]} arrives as one row that holds the whole list, just like the words of one text.
-    several = len(texts) == 1 and isinstance(texts[0], list) and not reads_words
-    return [_plain(value) for value in texts[0]] if several else texts
+    is_batch = len(texts) == 1 and isinstance(texts[0], list) and not reads_words
+    return [_plain(value) for value in texts[0]] if is_batch else texts
 
 
 def _plain(value: Any) -> Any:
@@ -229,9 +229,9 @@ def _spread(column: Any, places: list[int], n: int) -> pd.Series:
     values = column.to_pandas()
     if len(places) == n and not values.isna().any():
         return values
-    spread = pd.Series([None] * n, dtype=object)
-    spread.iloc[places] = values.astype(object).where(values.notna(), None)
-    return spread
+    series = pd.Series([None] * n, dtype=object)
+    series.iloc[places] = values.astype(object).where(values.notna(), None)
+    return series
 
 
 set_model(Model())

@@ -75,27 +75,27 @@ def register(
     """
     started = time.monotonic()
     client = tracking.connect()
-    made = [prepared, trained, exported, evaluated, decided]
+    artifacts = [prepared, trained, exported, evaluated, decided]
     with workspace.lock(f"register-{recipe.name}"):
         try:
             version = _registered(client, recipe.name, exported)
             cached = version is not None
             if version is None:
                 _check_still_to_beat(recipe.name, exported, decided)
-                version = _new_version(client, recipe, made, run_id)
+                version = _new_version(client, recipe, artifacts, run_id)
             else:
-                _store_decision(client, recipe, version, made)
-            moved = _carry_out(version, decided)
-        except versions.ChampionChanged as changed:
-            passed = round(time.monotonic() - started, 3)
-            return Overtaken(recipe.name, changed.champion, passed)
+                _store_decision(client, recipe, version, artifacts)
+            has_moved = _carry_out(version, decided)
+        except versions.ChampionChanged as problem:
+            seconds = round(time.monotonic() - started, 3)
+            return Overtaken(recipe.name, problem.champion, seconds)
     # Also if the version already existed: it may be from another run, with an older decision.
     tracking.log_files(run_id, [reported.path / "report.html"], tracking.REPORT)
     tracking.finish(run_id)
     return Registered(
         name=recipe.name,
         version=str(version.version),
-        cached=cached and not moved,
+        cached=cached and not has_moved,
         run_id=run_id,
         model_uri=f"models:/{recipe.name}/{version.version}",
         seconds=round(time.monotonic() - started, 3),
@@ -103,24 +103,24 @@ def register(
 
 
 def _new_version(
-    client: MlflowClient, recipe: Recipe, made: list[Artifact], run_id: str
+    client: MlflowClient, recipe: Recipe, artifacts: list[Artifact], run_id: str
 ) -> ModelVersion:
-    exported = next(one for one in made if one.stage == "export")
-    decided = next(one for one in made if one.stage == "decide")
+    exported = next(artifact for artifact in artifacts if artifact.stage == "export")
+    decided = next(artifact for artifact in artifacts if artifact.stage == "decide")
     tags = {versions.EXPORTED: exported.id}
     _discard_leftovers(client, run_id, tags)
     model = exported.path / "model"
     with _aside(recipe.name) as aside:
-        about, back = aside / "card", aside / "back"
-        about.mkdir()
-        back.mkdir()
-        page = model_card.write(about, recipe, made)
+        card_folder, check_folder = aside / "card", aside / "back"
+        card_folder.mkdir()
+        check_folder.mkdir()
+        page = model_card.write(card_folder, recipe, artifacts)
         metadata = {"recipe": recipe.name, "objective": recipe.objective, **tags}
         model_id = mlflow_model.log(
-            model, about, run_id=run_id, tags=tags, metadata=metadata, aside=aside
+            model, card_folder, run_id=run_id, tags=tags, metadata=metadata, aside=aside
         )
-        sha256 = mlflow_model.check(model_id, model, aside=back)
-        tracking.log_files(run_id, sorted(about.iterdir()), "card")
+        sha256 = mlflow_model.check(model_id, model, aside=check_folder)
+        tracking.log_files(run_id, sorted(card_folder.iterdir()), "card")
     versions.ensure(recipe.name)
     client.log_param(run_id, f"{versions.CONTENT}.{model_id}", sha256)
     return client.create_model_version(
@@ -163,10 +163,10 @@ def _discard_leftovers(client: MlflowClient, run_id: str, tags: dict[str, str]) 
     """Remove the models that a killed call logged for this export: large, and nothing uses them."""
     ((key, value),) = tags.items()
     experiment = client.get_run(run_id).info.experiment_id
-    for left in client.search_logged_models([experiment], f"tags.`{key}` = '{value}'"):
-        log.info("register: removing model %s of an interrupted run", left.model_id)
-        client.delete_logged_model(left.model_id)
-        model_store.remove_local(left.artifact_location)
+    for model in client.search_logged_models([experiment], f"tags.`{key}` = '{value}'"):
+        log.info("register: removing model %s of an interrupted run", model.model_id)
+        client.delete_logged_model(model.model_id)
+        model_store.remove_local(model.artifact_location)
 
 
 # --- the decision ---------------------------------------------------------------------------------
@@ -181,19 +181,19 @@ def _check_still_to_beat(name: str, exported: Artifact, decided: Artifact) -> No
 
     This runs before anything is made, because the decision goes into it, e.g. into the model card.
     """
-    stands = versions.rival_version(name, exported.id)
-    if stands != decided.facts["champion_version"]:
-        raise versions.ChampionChanged(stands)
+    rival = versions.rival_version(name, exported.id)
+    if rival != decided.facts["champion_version"]:
+        raise versions.ChampionChanged(rival)
 
 
 def _store_decision(
-    client: MlflowClient, recipe: Recipe, version: ModelVersion, made: list[Artifact]
+    client: MlflowClient, recipe: Recipe, version: ModelVersion, artifacts: list[Artifact]
 ) -> None:
     """Replace an older decision of the version. (The card inside the model stays as registered.)"""
-    decided = next(one for one in made if one.stage == "decide")
+    decided = next(artifact for artifact in artifacts if artifact.stage == "decide")
     if version.tags.get(versions.DECISION) != _as_tag(decided):
         with _aside(recipe.name) as aside:
-            page = model_card.write(aside, recipe, made)
+            page = model_card.write(aside, recipe, artifacts)
         client.update_model_version(version.name, version.version, page[:MAX_DESCRIPTION])
         client.set_model_version_tag(
             version.name, version.version, versions.DECISION, _as_tag(decided)
@@ -203,6 +203,6 @@ def _store_decision(
 def _carry_out(version: ModelVersion, decided: Artifact) -> bool:
     """Move the alias that the decision asks for, once; False if that is already done."""
     facts = decided.facts
-    short = {name: facts[name] for name in ("promote", "metric")}
-    short |= {"digest": decided.digest, "compared_with": facts["champion_version"]}
-    return versions.carry_out(version.name, str(version.version), short, reason=facts["summary"])
+    decision = {name: facts[name] for name in ("promote", "metric")}
+    decision |= {"digest": decided.digest, "compared_with": facts["champion_version"]}
+    return versions.carry_out(version.name, str(version.version), decision, reason=facts["summary"])

@@ -69,8 +69,8 @@ def load(model: str, *, variant: str | None = None, device: Device = "auto") -> 
     return Scorer(resolve(model).folder, variant=variant, device=device)
 
 
-def _model_folder(given: Path) -> Path | None:
-    for place in (given / inside for inside in INSIDE):
+def _model_folder(folder: Path) -> Path | None:
+    for place in (folder / subfolder for subfolder in INSIDE):
         if (place / manifest.FILE).is_file():
             return place.resolve()
     return None
@@ -78,21 +78,21 @@ def _model_folder(given: Path) -> Path | None:
 
 def _registered(model: str) -> ResolvedModel:
     try:
-        found = _found(model)
+        version = _found(model)
     except UnusableVersion as problem:
-        named = REGISTERED.fullmatch(model)
-        name = named[1] if named else model
+        match = REGISTERED.fullmatch(model)
+        name = match[1] if match else model
         raise UnusableVersion(
             f"{problem}; `headrace history {name}` shows the versions, `headrace rollback {name}` "
             f"makes the champion before champion again, `headrace promote {name} VERSION` another"
         ) from problem
-    return ResolvedModel(found.folder, f"{found.name}/{found.version}")
+    return ResolvedModel(version.folder, f"{version.name}/{version.version}")
 
 
 def _found(model: str) -> versions.Champion:
-    named = REGISTERED.fullmatch(model) or REGISTERED.fullmatch(f"models:/{model}@{CHAMPION}")
-    if named and (found := versions.lookup_without_mlflow(*named.groups())):
-        return found
+    match = REGISTERED.fullmatch(model) or REGISTERED.fullmatch(f"models:/{model}@{CHAMPION}")
+    if match and (version := versions.lookup_without_mlflow(*match.groups())):
+        return version
     return versions.load_version(*_version(model))
 
 
@@ -115,15 +115,15 @@ def _version(model: str) -> tuple[str, str]:
     client = tracking.connect()
     if run := RUN.fullmatch(model):
         tracking.artifacts_of(run[1])  # raises if there is no such run
-        found = client.search_model_versions(f"run_id='{run[1]}'")
-        if not found:
+        model_versions = client.search_model_versions(f"run_id='{run[1]}'")
+        if not model_versions:
             raise ModelError(f"run {run[1]} registered no model")
-        newest = max(found, key=lambda one: int(one.version))
+        newest = max(model_versions, key=lambda model_version: int(model_version.version))
         return newest.name, str(newest.version)
     if NAME.fullmatch(model):
         return model, versions.aliased(client, model, CHAMPION)
-    named = REGISTERED.fullmatch(model)
-    if named is None:
+    match = REGISTERED.fullmatch(model)
+    if match is None:
         raise ModelError(f"{model!r}: write models:/NAME@champion or models:/NAME/VERSION")
-    name, version, alias = named.groups()
+    name, version, alias = match.groups()
     return name, version or versions.aliased(client, name, alias)

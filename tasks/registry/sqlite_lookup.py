@@ -42,19 +42,19 @@ def has(uri: str, name: str) -> bool | None:
     """True if a model of that name is registered; None if this lookup cannot tell."""
     if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
         return False
-    found = _asked(uri, "SELECT count(*) FROM registered_models WHERE name = :name", {"name": name})
-    return None if found is None else bool(found[0][0])
+    rows = _asked(uri, "SELECT count(*) FROM registered_models WHERE name = :name", {"name": name})
+    return None if rows is None else bool(rows[0][0])
 
 
 def find(
     uri: str, name: str, tag: str, *, version: str | None = None, alias: str | None = None
 ) -> Stored | None:
     """Return a version by its number or alias, with the value of its tag `tag`, or None."""
-    asked = {"name": name, "tag": tag, "alias": alias, "version": version and int(version)}
-    found = _asked(uri, FIND, asked)
-    if found is None or len(found) != 1:
+    parameters = {"name": name, "tag": tag, "alias": alias, "version": version and int(version)}
+    rows = _asked(uri, FIND, parameters)
+    if rows is None or len(rows) != 1:
         return None
-    number, place, value, recorded = found[0]
+    number, place, value, recorded = rows[0]
     return Stored(str(number), str(place), str(value), recorded)
 
 

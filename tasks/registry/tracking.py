@@ -60,9 +60,9 @@ def connect() -> MlflowClient:
     import mlflow
     from sqlalchemy.exc import SQLAlchemyError
 
-    named, address = os.environ.get(URI), uri()
+    user_uri, address = os.environ.get(URI), uri()
     mlflow.set_tracking_uri(address)
-    if named is None:
+    if user_uri is None:
         os.environ.pop(URI, None)
     if address not in _clients:
         _check_answers(address)
@@ -104,16 +104,16 @@ def run_for(recipe: Recipe, key: str) -> str:
     client = connect()
     with workspace.lock(f"run-{key}"):
         experiment = _experiment(client, recipe.name)
-        found = client.search_runs([experiment], f"tags.`{KEY}` = '{key}'", max_results=1)
-        if found:
-            run = found[0]
+        runs = client.search_runs([experiment], f"tags.`{KEY}` = '{key}'", max_results=1)
+        if runs:
+            run = runs[0]
             client.update_run(run.info.run_id, status="RUNNING")
         else:
             tags = {KEY: key, "mlflow.user": user(), **_commit()}
             run = client.create_run(experiment, tags=tags, run_name=f"{recipe.name}-{key[:8]}")
         # A run that was killed early may lack some; a parameter once set can never be changed.
-        missing = {k: v for k, v in flatten(recipe).items() if k not in run.data.params}
-        _log_params(client, run.info.run_id, missing)
+        missing_params = {k: v for k, v in flatten(recipe).items() if k not in run.data.params}
+        _log_params(client, run.info.run_id, missing_params)
     return str(run.info.run_id)
 
 
@@ -172,7 +172,7 @@ def flatten(recipe: Recipe) -> dict[str, str]:
 
     A secret given in plain text is masked; a placeholder stays.
     """
-    flat: dict[str, str] = {}
+    params: dict[str, str] = {}
 
     def walk(prefix: str, value: Any) -> None:
         if isinstance(value, dict):
@@ -180,18 +180,18 @@ def flatten(recipe: Recipe) -> dict[str, str]:
                 walk(f"{prefix}.{name}" if prefix else name, inner)
         elif value is not None:
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            flat[prefix] = text
+            params[prefix] = text
 
     walk("", secrets.masked(recipe.model_dump(mode="json")))
-    return flat
+    return params
 
 
 def _log_params(client: MlflowClient, run_id: str, params: Mapping[str, str]) -> None:
     from mlflow.entities import Param
 
-    named = [Param(key, value) for key, value in params.items()]
-    for start in range(0, len(named), BATCH):
-        client.log_batch(run_id, params=named[start : start + BATCH])
+    entities = [Param(key, value) for key, value in params.items()]
+    for start in range(0, len(entities), BATCH):
+        client.log_batch(run_id, params=entities[start : start + BATCH])
 
 
 def _experiment(client: MlflowClient, name: str) -> str:
@@ -201,28 +201,28 @@ def _experiment(client: MlflowClient, name: str) -> str:
     A server (`http`, `databricks` or `uc`) has a place of its own.
     """
     with workspace.lock("mlflow"):
-        found = client.get_experiment_by_name(name)
-        if found is None:
+        experiment = client.get_experiment_by_name(name)
+        if experiment is None:
             place = None
             if not uri().startswith(("http", "databricks", "uc")):
                 place = (workspace.home() / "mlartifacts" / name).as_uri()
             return str(client.create_experiment(name, artifact_location=place))
-    if found.lifecycle_stage == "deleted":
+    if experiment.lifecycle_stage == "deleted":
         raise UserError(
             f"MLflow's experiment {name!r} was deleted; bring it back with `mlflow experiments "
-            f"restore -x {found.experiment_id}` or give the recipe another name"
+            f"restore -x {experiment.experiment_id}` or give the recipe another name"
         )
-    return str(found.experiment_id)
+    return str(experiment.experiment_id)
 
 
 def _commit() -> dict[str, str]:
     """Return the commit of this code as MLflow's own tag; empty outside a git checkout."""
-    where = workspace.CHECKOUT
-    if where is None or not (where / ".git").exists():
+    checkout = workspace.CHECKOUT
+    if checkout is None or not (checkout / ".git").exists():
         return {}
     try:
-        said = subprocess.run(
-            ["git", "-C", str(where), "rev-parse", "HEAD"],
+        result = subprocess.run(
+            ["git", "-C", str(checkout), "rev-parse", "HEAD"],
             capture_output=True,
             text=True,
             timeout=10,
@@ -230,17 +230,17 @@ def _commit() -> dict[str, str]:
         )
     except (OSError, subprocess.SubprocessError):
         return {}
-    return {"mlflow.source.git.commit": said.stdout.strip()}
+    return {"mlflow.source.git.commit": result.stdout.strip()}
 
 
 @contextmanager
 def quiet(*loggers: str) -> Iterator[None]:
     """Silence the info messages of these loggers (creating tables, running upgrades)."""
-    before = {name: logging.getLogger(name).level for name in loggers}
+    levels = {name: logging.getLogger(name).level for name in loggers}
     for name in loggers:
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
         yield
     finally:
-        for name, level in before.items():
+        for name, level in levels.items():
             logging.getLogger(name).setLevel(level)

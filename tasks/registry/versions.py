@@ -93,10 +93,10 @@ def _to_beat(
 ) -> str | None:
     if alias_history.standing(entries, CHAMPION) is None:
         return None
-    there = versions(client, name)
+    by_number = versions(client, name)
     for version in reversed(alias_history.champions(entries)):
-        if version in there and not (
-            exported_id and there[version].tags.get(EXPORTED) == exported_id
+        if version in by_number and not (
+            exported_id and by_number[version].tags.get(EXPORTED) == exported_id
         ):
             return version
     return None
@@ -107,20 +107,20 @@ def _opened(name: str, version: str) -> Champion:
 
     Raises UnusableVersion; NewerFormatError if a newer Headrace could read it.
     """
-    found = load_version(name, version)
+    model_version = load_version(name, version)
     try:
-        manifest.read(found.folder)
+        manifest.read(model_version.folder)
     except NewerFormatError:
         raise
     except ModelFolderError as problem:
         raise UnusableVersion(f"{name} version {version}: {problem}") from problem
-    return found
+    return model_version
 
 
 def has(name: str) -> bool:
     """True if a model of that name is registered, even without versions."""
-    known = sqlite_lookup.has(tracking.uri(), name)
-    return _find_model(tracking.connect(), name) is not None if known is None else known
+    is_known = sqlite_lookup.has(tracking.uri(), name)
+    return _find_model(tracking.connect(), name) is not None if is_known is None else is_known
 
 
 def history(name: str) -> list[Entry]:
@@ -137,28 +137,30 @@ def load_version(name: str, version: str) -> Champion:
     Raises ModelError if the model or version does not exist, is not one of ours, or is damaged.
     """
     client = tracking.connect()
-    found = find_version(client, name, version)
+    model_version = find_version(client, name, version)
     place = client.get_model_version_download_uri(name, version)
-    folder = _verified(name, version, place, found.tags[CONTENT], _recorded(client, found))
-    return Champion(name, version, folder, found.run_id or "")
+    folder = _verified(
+        name, version, place, model_version.tags[CONTENT], _recorded(client, model_version)
+    )
+    return Champion(name, version, folder, model_version.run_id or "")
 
 
 def lookup_without_mlflow(name: str, version: str | None, alias: str | None) -> Champion | None:
     """Do as `load_version` without MLflow, whose import takes two seconds; None if not possible."""
-    stored = sqlite_lookup.find(tracking.uri(), name, CONTENT, version=version, alias=alias)
-    if stored is None:
+    row = sqlite_lookup.find(tracking.uri(), name, CONTENT, version=version, alias=alias)
+    if row is None:
         return None
-    folder = _verified(name, stored.version, stored.place, stored.tag, stored.recorded)
-    return Champion(name, stored.version, folder, "")
+    folder = _verified(name, row.version, row.place, row.tag, row.recorded)
+    return Champion(name, row.version, folder, "")
 
 
-def _verified(name: str, version: str, place: str, content: str, recorded: str | None) -> Path:
+def _verified(name: str, version: str, place: str, content: str, run_digest: str | None) -> Path:
     """Return the version's verified model folder.
 
-    `recorded`: the digest that the run that made the version recorded, or None if unknown.
+    `run_digest`: the digest that the run that made the version recorded, or None if unknown.
     """
     what = f"{name} version {version}"
-    if recorded not in (None, content):
+    if run_digest not in (None, content):
         raise UnusableVersion(
             f"{what}: its tag {CONTENT} was edited: it is not the digest that its run recorded"
         )
@@ -180,37 +182,37 @@ def _recorded(client: MlflowClient, version: ModelVersion) -> str | None:
         if problem.error_code == "RESOURCE_DOES_NOT_EXIST":
             return None
         raise
-    found: str | None = params.get(f"{CONTENT}.{version.source.removeprefix(LOGGED)}")
-    return found
+    digest: str | None = params.get(f"{CONTENT}.{version.source.removeprefix(LOGGED)}")
+    return digest
 
 
 def find_version(client: MlflowClient, name: str, version: str) -> ModelVersion:
     """Return a version. Raises ModelError that names the existing models or versions."""
     _model(client, name)
-    there = versions(client, name)
-    if version not in there:
-        have = ", ".join(sorted(there, key=int)) or "none"
-        raise ModelError(f"{name} has no version {version}; there are: {have}")
-    if CONTENT not in there[version].tags:
+    by_number = versions(client, name)
+    if version not in by_number:
+        numbers = ", ".join(sorted(by_number, key=int)) or "none"
+        raise ModelError(f"{name} has no version {version}; there are: {numbers}")
+    if CONTENT not in by_number[version].tags:
         raise UnusableVersion(f"{name} version {version} was not registered by headrace")
-    return there[version]
+    return by_number[version]
 
 
 def aliased(client: MlflowClient, name: str, alias: str) -> str:
     """Return the version under an alias. Raises ModelError that names the existing aliases."""
     aliases = _model(client, name).aliases
     if alias not in aliases:
-        have = ", ".join(f"{k} (version {v})" for k, v in sorted(aliases.items())) or "none"
-        way = f"; headrace promote {name} VERSION sets it" if alias == CHAMPION else ""
-        raise ModelError(f"{name} has no alias {alias!r}; there are: {have}{way}")
+        listing = ", ".join(f"{k} (version {v})" for k, v in sorted(aliases.items())) or "none"
+        hint = f"; headrace promote {name} VERSION sets it" if alias == CHAMPION else ""
+        raise ModelError(f"{name} has no alias {alias!r}; there are: {listing}{hint}")
     return str(aliases[alias])
 
 
 def versions(client: MlflowClient, name: str) -> dict[str, ModelVersion]:
     """Return every version of the model by its number; empty if there is no such model."""
     # A name that contains a quote cannot be ours, and would end the string in the filter.
-    found = [] if "'" in name else client.search_model_versions(f"name='{name}'", MANY)
-    return {str(one.version): one for one in found}
+    model_versions = [] if "'" in name else client.search_model_versions(f"name='{name}'", MANY)
+    return {str(version.version): version for version in model_versions}
 
 
 MANY = 10_000
@@ -264,13 +266,14 @@ def carry_out(name: str, version: str, decision: Mapping[str, Any], reason: str)
     alias, action = (CHAMPION, "promote") if decision["promote"] else (CHALLENGER, "challenge")
     with alias_history.opened(client, name) as entries:
         if any(
-            one.to_version == version and (one.decision or {}).get("digest") == decision["digest"]
-            for one in entries
+            entry.to_version == version
+            and (entry.decision or {}).get("digest") == decision["digest"]
+            for entry in entries
         ):
             return False
-        stands = _to_beat(client, name, entries, exported_id)
-        if stands != decision["compared_with"]:
-            raise ChampionChanged(stands)
+        rival = _to_beat(client, name, entries, exported_id)
+        if rival != decision["compared_with"]:
+            raise ChampionChanged(rival)
         if alias_history.standing(entries, alias) == version:
             return False
         alias_history.move(
@@ -295,12 +298,12 @@ def rollback(name: str, reason: str = "by hand") -> Entry:
     client = tracking.connect()
     _model(client, name)
     with alias_history.opened(client, name) as entries:
-        there, passed = versions(client, name), dict[str, str]()
-        standing = alias_history.standing(entries, CHAMPION)
+        by_number, problems = versions(client, name), dict[str, str]()
+        current_version = alias_history.standing(entries, CHAMPION)
         for version in reversed(alias_history.champions(entries)):
-            if version == standing or version in passed:
+            if version == current_version or version in problems:
                 continue
-            problem = _unusable(name, version) if version in there else "deleted"
+            problem = _unusable(name, version) if version in by_number else "deleted"
             if problem is None:
                 return alias_history.move(
                     client,
@@ -309,11 +312,11 @@ def rollback(name: str, reason: str = "by hand") -> Entry:
                     alias=CHAMPION,
                     to=version,
                     action="rollback",
-                    reason="; ".join([reason, *_told(passed)]),
+                    reason="; ".join([reason, *_told(problems)]),
                 )
-            passed[version] = problem
+            problems[version] = problem
     raise ModelError(
-        "; ".join([f"{name} has no earlier champion to go back to", *_told(passed)])
+        "; ".join([f"{name} has no earlier champion to go back to", *_told(problems)])
         + f"; `headrace promote {name} VERSION` takes any version"
     )
 
@@ -326,8 +329,8 @@ def _unusable(name: str, version: str) -> str | None:
     return None
 
 
-def _told(passed: Mapping[str, str]) -> list[str]:
-    return [f"passed over version {version}: {problem}" for version, problem in passed.items()]
+def _told(problems: Mapping[str, str]) -> list[str]:
+    return [f"passed over version {version}: {problem}" for version, problem in problems.items()]
 
 
 # --- MLflow's side --------------------------------------------------------------------------------
@@ -345,11 +348,15 @@ def _find_model(client: MlflowClient, name: str) -> RegisteredModel | None:
 
 
 def _model(client: MlflowClient, name: str) -> RegisteredModel:
-    found = _find_model(client, name)
-    if found is None:
-        names = sorted(one.name for one in client.search_registered_models())
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names) or 'none'}"
-        where = mask(tracking.uri())
-        raise ModelError(f"no model {name!r} in the registry {where}; {hint}")
-    return found
+    model = _find_model(client, name)
+    if model is None:
+        names = sorted(other.name for other in client.search_registered_models())
+        matches = difflib.get_close_matches(name, names, n=1)
+        hint = (
+            f"did you mean {matches[0]!r}?"
+            if matches
+            else f"there are: {', '.join(names) or 'none'}"
+        )
+        address = mask(tracking.uri())
+        raise ModelError(f"no model {name!r} in the registry {address}; {hint}")
+    return model

@@ -31,10 +31,10 @@ def render(
     return environment.get_template(template).render(**values)
 
 
-def excerpt(text: str, most: int) -> str:
-    """Return a text on one line, of at most `most` characters."""
-    line = " ".join(text[: 10 * most].split())
-    return line if len(line) <= most else line[: most - 1] + "…"
+def excerpt(text: str, max_chars: int) -> str:
+    """Return a text on one line, of at most `max_chars` characters."""
+    line = " ".join(text[: 10 * max_chars].split())
+    return line if len(line) <= max_chars else line[: max_chars - 1] + "…"
 
 
 def digests(template: str) -> dict[str, str]:

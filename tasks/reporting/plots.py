@@ -38,19 +38,19 @@ LOOKS = {
 }
 
 
-def of_evaluation(found: Mapping[str, Any]) -> dict[str, Picture]:
+def of_evaluation(evaluation: Mapping[str, Any]) -> dict[str, Picture]:
     """Draw the plots that a metrics.json has numbers for."""
-    made = {}
-    if "confusion" in found:
-        made["confusion"] = confusion(**found["confusion"])
-    if "calibration" in found:
-        made["calibration"] = reliability(found["calibration"]["bins"])
-    return made
+    pictures = {}
+    if "confusion" in evaluation:
+        pictures["confusion"] = confusion(**evaluation["confusion"])
+    if "calibration" in evaluation:
+        pictures["calibration"] = reliability(evaluation["calibration"]["bins"])
+    return pictures
 
 
-def write_all(folder: Path, made: Mapping[str, Picture]) -> None:
+def write_all(folder: Path, pictures: Mapping[str, Picture]) -> None:
     """Write each plot to `NAME-LOOK.svg`, once for each look."""
-    for name, picture in made.items():
+    for name, picture in pictures.items():
         for look, svg in picture.items():
             (folder / f"{name}-{look}.svg").write_bytes(svg)
 
@@ -73,12 +73,12 @@ def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Picture
     def draw(axes: Any, look: Theme) -> None:
         ramp = _ramp(look.paper, look.blue)
         axes.imshow(shares, cmap=ramp, vmin=0, vmax=1)
-        for true, decided in np.argwhere(table > 0):
-            cell = ramp(shares[true, decided])
+        for row, column in np.argwhere(table > 0):
+            cell = ramp(shares[row, column])
             number = axes.text(
-                decided,
-                true,
-                f"{table[true, decided]}",
+                column,
+                row,
+                f"{table[row, column]}",
                 ha="center",
                 va="center",
                 fontsize=size,
@@ -102,18 +102,18 @@ def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Picture
 
 def reliability(bins: Sequence[Mapping[str, float]]) -> Picture:
     """Draw accuracy by confidence of the decision, with the 95% interval of each bin."""
-    confidence = np.array([one["confidence"] for one in bins])
-    accuracy = np.array([one["accuracy"] for one in bins])
-    below = accuracy - [one["low"] for one in bins]
-    above = [one["high"] for one in bins] - accuracy
-    start = max(0.0, min(confidence.min(), (accuracy - below).min()) - 0.03)
+    confidence = np.array([entry["confidence"] for entry in bins])
+    accuracy = np.array([entry["accuracy"] for entry in bins])
+    low_errors = accuracy - [entry["low"] for entry in bins]
+    high_errors = [entry["high"] for entry in bins] - accuracy
+    start = max(0.0, min(confidence.min(), (accuracy - low_errors).min()) - 0.03)
 
     def draw(axes: Any, look: Theme) -> None:
         axes.plot([start, 1], [start, 1], color=look.soft, linewidth=1, linestyle=(0, (4, 3)))
         axes.errorbar(
             confidence,
             accuracy,
-            yerr=[np.maximum(below, 0), np.maximum(above, 0)],
+            yerr=[np.maximum(low_errors, 0), np.maximum(high_errors, 0)],
             color=look.blue,
             fmt="o-",
             markersize=4,
@@ -129,9 +129,9 @@ def reliability(bins: Sequence[Mapping[str, float]]) -> Picture:
 def training_curve(events: Sequence[Mapping[str, Any]], metric: str) -> Picture:
     """Draw losses by step, and above them the validation metric if it is another."""
     losses = [(e["step"], e["loss"]) for e in events if e.get("loss") is not None]
-    checked = [(e["step"], e["validation"]) for e in events if e.get("validation")]
-    scores = [(step, values[metric]) for step, values in checked if metric in values]
-    validation = [(step, values["loss"]) for step, values in checked if "loss" in values]
+    evaluations = [(e["step"], e["validation"]) for e in events if e.get("validation")]
+    scores = [(step, values[metric]) for step, values in evaluations if metric in values]
+    validation = [(step, values["loss"]) for step, values in evaluations if "loss" in values]
 
     def draw(axes: Any, look: Theme) -> None:
         lower = axes
@@ -162,19 +162,21 @@ def training_curve(events: Sequence[Mapping[str, Any]], metric: str) -> Picture:
 def attention_map(weights: Any, looking: Sequence[str], looked_at: Sequence[str]) -> Picture:
     """Draw attention weights (l, s): rows are tokens that attend, columns tokens attended to."""
     shares = np.asarray(weights)
-    down, across = (
-        [tick_name(i, one) for i, one in enumerate(names)] for names in (looking, looked_at)
+    row_names, column_names = (
+        [tick_name(i, token) for i, token in enumerate(names)] for names in (looking, looked_at)
     )
 
     def draw(axes: Any, look: Theme) -> None:
         axes.imshow(shares, cmap=_ramp(look.paper, look.blue), vmin=0)
-        axes.set_xticks(range(len(across)), across, rotation=60, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(len(down)), down)
+        axes.set_xticks(
+            range(len(column_names)), column_names, rotation=60, ha="right", rotation_mode="anchor"
+        )
+        axes.set_yticks(range(len(row_names)), row_names)
         axes.set(xlabel="looked at", ylabel="looking")
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
 
-    return _render(draw, (1.6 + 0.3 * len(across), 1.6 + 0.3 * len(down)))
+    return _render(draw, (1.6 + 0.3 * len(column_names), 1.6 + 0.3 * len(row_names)))
 
 
 def attention_heads(shares: Any) -> Picture:
@@ -201,15 +203,15 @@ def attention_heads(shares: Any) -> Picture:
         margin = edge / 4
         axes.set_xlim(-margin, n_heads * (width + edge) - edge + margin)
         axes.set_ylim(n_layers * (length + edge) - edge + margin, -margin)
-        middles = [one * (length + edge) + length / 2 for one in range(n_layers)]
-        axes.set_yticks(middles, [f"layer {one + 1}" for one in range(n_layers)])
-        middles = [one * (width + edge) + width / 2 for one in range(n_heads)]
-        axes.set_xticks(middles, [f"head {one + 1}" for one in range(n_heads)])
+        middles = [i * (length + edge) + length / 2 for i in range(n_layers)]
+        axes.set_yticks(middles, [f"layer {i + 1}" for i in range(n_layers)])
+        middles = [i * (width + edge) + width / 2 for i in range(n_heads)]
+        axes.set_xticks(middles, [f"head {i + 1}" for i in range(n_heads)])
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
 
-    each = min(2.0, 9.0 / n_heads)
-    return _render(draw, (0.8 + each * n_heads, 0.6 + each * n_layers * length / width))
+    map_width = min(2.0, 9.0 / n_heads)
+    return _render(draw, (0.8 + map_width * n_heads, 0.6 + map_width * n_layers * length / width))
 
 
 def pattern(table: Any, *, xlabel: str, ylabel: str) -> Picture:
@@ -243,7 +245,7 @@ def _render(
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    made = {}
+    picture = {}
     for name, look in LOOKS.items():
         with rc_context(_style(look)):
             figure = Figure(figsize=inches, layout="constrained")
@@ -251,8 +253,8 @@ def _render(
             draw(figure.subplots(rows, sharex=True), look)
             buffer = io.BytesIO()
             figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-        made[name] = buffer.getvalue()
-    return made
+        picture[name] = buffer.getvalue()
+    return picture
 
 
 def _style(look: Theme) -> dict[str, Any]:
@@ -280,7 +282,7 @@ def _ramp(*colours: str) -> Any:
     return LinearSegmentedColormap.from_list("ramp", colours)
 
 
-def _contrast(one: Any, other: Any) -> float:
+def _contrast(ink: Any, paper: Any) -> float:
     """Return the contrast ratio of two colors, 1 to 21 (WCAG 2.2)."""
     from matplotlib.colors import to_rgb
 
@@ -289,15 +291,15 @@ def _contrast(one: Any, other: Any) -> float:
         linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
         return float(linear @ [0.2126, 0.7152, 0.0722])
 
-    low, high = sorted([luminance(one), luminance(other)])
+    low, high = sorted([luminance(ink), luminance(paper)])
     return (high + 0.05) / (low + 0.05)
 
 
-def tick_name(number: int, label: str, most: int = 16) -> str:
+def tick_name(number: int, label: str, max_chars: int = 16) -> str:
     """Cut a label to the room of a tick; `#number` if the font lacks one of its characters."""
     if not set(map(ord, label)) <= _drawable():
         return f"#{number}"
-    return label if len(label) <= most else label[: most - 1] + "…"
+    return label if len(label) <= max_chars else label[: max_chars - 1] + "…"
 
 
 @cache

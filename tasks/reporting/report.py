@@ -53,13 +53,13 @@ def report(
 
 
 def _build(recipe: Recipe, stages: Sequence[Artifact], folder: Path) -> dict[str, Any]:
-    page = render(recipe, {one.stage: one for one in stages})
+    page = render(recipe, {artifact.stage: artifact for artifact in stages})
     (folder / "report.html").write_text(page, encoding="utf-8")
     return {"bytes": len(page.encode())}
 
 
 def render(recipe: Recipe, stages: Mapping[str, Artifact]) -> str:
-    found = _json(stages["evaluate"].path / "metrics.json")
+    evaluation = _json(stages["evaluate"].path / "metrics.json")
     decision = stages["decide"].facts
     return html.render(
         TEMPLATE,
@@ -71,11 +71,11 @@ def render(recipe: Recipe, stages: Mapping[str, Artifact]) -> str:
         data=_data(stages["prepare"]),
         training=stages["train"].facts,
         export=stages["export"].facts,
-        found=found,
+        found=evaluation,
         decision=decision,
-        slice_scale=slice_scale(found["slices"]),
-        standings=standings(found, stages["prepare"].facts.get("baseline"), decision),
-        pictures=_pictures(recipe, stages, found),
+        slice_scale=slice_scale(evaluation["slices"]),
+        standings=standings(evaluation, stages["prepare"].facts.get("baseline"), decision),
+        pictures=_pictures(recipe, stages, evaluation),
     )
 
 
@@ -83,11 +83,11 @@ def render(recipe: Recipe, stages: Mapping[str, Artifact]) -> str:
 
 
 def standings(
-    found: Mapping[str, Any], baseline: Mapping[str, Any] | None, decision: Mapping[str, Any]
+    evaluation: Mapping[str, Any], baseline: Mapping[str, Any] | None, decision: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the models' values of the deciding metric, and a scale that spans all of them."""
-    name = found["metric"]
-    rows = [{"who": "this model", **found["metrics"][name]}]
+    name = evaluation["metric"]
+    rows = [{"who": "this model", **evaluation["metrics"][name]}]
     if decision["champion"]:
         champion = f"champion, version {decision['champion_version']}"
         rows.append({"who": champion, "value": decision["champion"]["value"]})
@@ -101,7 +101,7 @@ def standings(
 
 def slice_scale(slices: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Return a scale that spans all slices: 0 to 1 for a share, else 0 to a round number."""
-    highest = max((one["high"] for one in slices), default=1.0) or 1.0
+    highest = max((row["high"] for row in slices), default=1.0) or 1.0
     step = 10.0 ** math.floor(math.log10(highest)) if highest > 1 else 1.0
     return {"low": 0.0, "high": math.ceil(round(highest / step, 6)) * step}
 
@@ -129,24 +129,24 @@ def _lengths(histogram: Mapping[str, Any] | None) -> list[dict[str, Any]]:
 
 
 def _pictures(
-    recipe: Recipe, stages: Mapping[str, Artifact], found: Mapping[str, Any]
+    recipe: Recipe, stages: Mapping[str, Artifact], evaluation: Mapping[str, Any]
 ) -> dict[str, dict[str, str]]:
     """Return the plots: name to {look: data URI}."""
-    made = plots.of_evaluation(found)
+    pictures = plots.of_evaluation(evaluation)
     events = _events(stages["train"].path / "events.jsonl")
     if events:
-        best_by = stages["train"].facts["best"]["metric"] or found["metric"]
-        made["training"] = plots.training_curve(events, best_by.removeprefix("eval_"))
+        best_by = stages["train"].facts["best"]["metric"] or evaluation["metric"]
+        pictures["training"] = plots.training_curve(events, best_by.removeprefix("eval_"))
     if attention := _json(stages["export"].path / "attention.json"):
         shares = np.asarray(attention["shares"])
         last_layer = shares[-1].mean(axis=0)
-        made["attention"] = plots.attention_map(
+        pictures["attention"] = plots.attention_map(
             last_layer, attention["looking"], attention["looked_at"]
         )
-        made["heads"] = plots.attention_heads(shares)
+        pictures["heads"] = plots.attention_heads(shares)
     return {
         name: {look: _data_uri(svg) for look, svg in picture.items()}
-        for name, picture in made.items()
+        for name, picture in pictures.items()
     }
 
 
@@ -158,16 +158,16 @@ def _events(file: Path) -> list[dict[str, Any]]:
 
 def _libraries(stages: Any) -> dict[str, str]:
     """Return name and version of every library that an artifact depends on."""
-    found: dict[str, str] = {}
-    for one in stages:
-        found |= _json(one.path / artifacts.RECORD)["libraries"]
-    return dict(sorted(found.items()))
+    libraries: dict[str, str] = {}
+    for artifact in stages:
+        libraries |= _json(artifact.path / artifacts.RECORD)["libraries"]
+    return dict(sorted(libraries.items()))
 
 
 def recipe_text(recipe: Recipe) -> str:
     """Return the recipe's settings that are not defaults, as YAML, with secrets masked."""
-    said = masked(recipe.model_dump(mode="json", exclude_defaults=True))
-    return yaml.safe_dump(said, sort_keys=False, allow_unicode=True, width=88)
+    settings = masked(recipe.model_dump(mode="json", exclude_defaults=True))
+    return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=88)
 
 
 # --- helpers --------------------------------------------------------------------------------------

@@ -71,13 +71,13 @@ def make(
     there, except those loaded by a name built at run time. `libraries` are the distributions whose
     version matters. `build` fills the empty folder it is given and returns the artifact's facts.
     """
-    determined_by = _determined_by(key=key, inputs=inputs, code=code, libraries=libraries)
-    digest = digest_of({"stage": stage, **determined_by})
+    determinants = _determined_by(key=key, inputs=inputs, code=code, libraries=libraries)
+    digest = digest_of({"stage": stage, **determinants})
     folder = workspace.home() / "artifacts" / stage / digest
     with workspace.lock(f"{stage}-{digest}"):
-        if found := _find(stage, digest, folder):
+        if artifact := _find(stage, digest, folder):
             log.debug("%s: %s is whole; nothing to do", stage, digest)
-            return found
+            return artifact
         folder.parent.mkdir(parents=True, exist_ok=True)
         _sweep(folder)
         aside = Path(tempfile.mkdtemp(prefix=f".{digest}-", dir=folder.parent))
@@ -87,8 +87,8 @@ def make(
             record = {
                 "stage": stage,
                 "digest": digest,
-                **determined_by,
-                "key": masked(determined_by["key"]),
+                **determinants,
+                "key": masked(determinants["key"]),
                 "facts": facts,
                 "made_at": started,
                 "seconds": round(time.time() - started, 3),
@@ -99,20 +99,20 @@ def make(
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
             raise
-    made = _find(stage, digest, folder)
-    assert made is not None, f"{folder} was written and read back differently"
-    return Artifact(**{**vars(made), "cached": False})
+    artifact = _find(stage, digest, folder)
+    assert artifact is not None, f"{folder} was written and read back differently"
+    return Artifact(**{**vars(artifact), "cached": False})
 
 
-def is_made(stage: str, **determined_by: Any) -> bool:
+def is_made(stage: str, **arguments: Any) -> bool:
     """True if the folder exists, intact or not; takes `make`'s arguments without `build`."""
-    name = name_of(stage, **determined_by)
+    name = name_of(stage, **arguments)
     return (workspace.home() / "artifacts" / stage / name).exists()
 
 
-def name_of(stage: str, **determined_by: Any) -> str:
+def name_of(stage: str, **arguments: Any) -> str:
     """Return the digest that names the artifact; takes `make`'s arguments without `build`."""
-    return digest_of({"stage": stage, **_determined_by(**determined_by)})
+    return digest_of({"stage": stage, **_determined_by(**arguments)})
 
 
 def _determined_by(
@@ -124,7 +124,7 @@ def _determined_by(
 ) -> dict[str, Any]:
     return {
         "key": dict(key),
-        "inputs": {one.stage: one.id for one in inputs},
+        "inputs": {artifact.stage: artifact.id for artifact in inputs},
         "code": code_digest(tuple(code)),
         "libraries": {name: importlib.metadata.version(name) for name in libraries},
     }
@@ -158,13 +158,13 @@ def verify(folder: Path) -> dict[str, Any]:
     """
     try:
         record: dict[str, Any] = json.loads((folder / RECORD).read_bytes())
-        listed: dict[str, str] = record["files"]
+        digests: dict[str, str] = record["files"]
     except (OSError, ValueError, KeyError, TypeError) as problem:
         raise ValueError(f"{RECORD} cannot be read: {problem}") from problem
-    there = set(_files(folder)) - {RECORD}
-    if there != set(listed):
-        raise ValueError(f"files differ from {RECORD}: {sorted(there ^ set(listed))[0]}")
-    for name, digest in listed.items():
+    names = set(_files(folder)) - {RECORD}
+    if names != set(digests):
+        raise ValueError(f"files differ from {RECORD}: {sorted(names ^ set(digests))[0]}")
+    for name, digest in digests.items():
         if file_sha256(folder / name) != digest:
             raise ValueError(f"{name} does not match its sha256")
     return record
@@ -176,8 +176,8 @@ def _files(folder: Path) -> list[str]:
 
 def _sweep(folder: Path) -> None:
     """Remove temporary folders that a killed `make` of this artifact left (we hold its lock)."""
-    for left in folder.parent.glob(f".{folder.name}-*"):
-        shutil.rmtree(left, ignore_errors=True)
+    for leftover in folder.parent.glob(f".{folder.name}-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 # --- digests --------------------------------------------------------------------------------------
@@ -213,22 +213,25 @@ def modules_behind(modules: Sequence[str]) -> dict[str, ast.Module]:
     Import statements count wherever they stand. A module that is loaded by a name built at run time
     must be among those given.
     """
-    ours = {*OURS, *(name.split(".")[0] for name in modules if not name.startswith("headrace."))}
-    found: dict[str, ast.Module] = {}
+    packages = {
+        *OURS,
+        *(name.split(".")[0] for name in modules if not name.startswith("headrace.")),
+    }
+    trees: dict[str, ast.Module] = {}
     queue = list(modules)
     while queue:
         name = queue.pop()
-        source = _source(name, ours)
-        if name in found or source is None:
+        source = _source(name, packages)
+        if name in trees or source is None:
             continue
-        found[name] = ast.parse(source.read_text(encoding="utf-8"))
-        queue += _imports(found[name], name, is_package=source.name == "__init__.py")
-    return found
+        trees[name] = ast.parse(source.read_text(encoding="utf-8"))
+        queue += _imports(trees[name], name, is_package=source.name == "__init__.py")
+    return trees
 
 
-def _source(module: str, ours: Collection[str]) -> Path | None:
+def _source(module: str, packages: Collection[str]) -> Path | None:
     """Return the file of one of our modules; None for any other module or a name in a module."""
-    if not any(f"{module}.".startswith(f"{package}.") for package in ours):
+    if not any(f"{module}.".startswith(f"{package}.") for package in packages):
         return None
     try:
         spec = importlib.util.find_spec(module)
@@ -238,16 +241,28 @@ def _source(module: str, ours: Collection[str]) -> Path | None:
 
 
 def _imports(tree: ast.Module, module: str, *, is_package: bool) -> Iterator[str]:
-    for node in ast.walk(tree):
+    for node in _running(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
-                above = module.split(".")[: len(module.split(".")) - node.level + is_package]
-                base = ".".join([*above, *([base] if base else [])])
+                parents = module.split(".")[: len(module.split(".")) - node.level + is_package]
+                base = ".".join([*parents, *([base] if base else [])])
             yield base
             yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def _running(tree: ast.Module) -> Iterator[ast.AST]:
+    """Yield the nodes of a tree but those under `if TYPE_CHECKING:`, which never run."""
+    todo: list[ast.AST] = [tree]
+    while todo:
+        node = todo.pop()
+        yield node
+        types_only = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        todo += (
+            node.orelse if isinstance(node, ast.If) and types_only else ast.iter_child_nodes(node)
+        )
 
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:

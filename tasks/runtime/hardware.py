@@ -59,7 +59,7 @@ def device() -> Literal["cuda", "cpu"]:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def precision(wanted: Literal["auto", "fp32", "bf16"], device: str) -> Literal["fp32", "bf16"]:
+def precision(setting: Literal["auto", "fp32", "bf16"], device: str) -> Literal["fp32", "bf16"]:
     """Choose the precision to multiply in: `auto` is bf16 if the device has it natively, else fp32.
 
     On a CPU that means AVX512-BF16 or AMX; emulated bf16 is slower than fp32.
@@ -68,14 +68,14 @@ def precision(wanted: Literal["auto", "fp32", "bf16"], device: str) -> Literal["
     import torch
 
     if device == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-        if wanted == "bf16" and not native:
+        is_native = torch.cuda.is_bf16_supported(including_emulation=False)
+        if setting == "bf16" and not is_native:
             raise RecipeError(
                 f"train.precision: bf16, but {torch.cuda.get_device_name()} does not multiply it; "
                 "say auto or fp32"
             )
     else:
-        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    if wanted == "auto":
-        return "bf16" if native else "fp32"
-    return wanted
+        is_native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    if setting == "auto":
+        return "bf16" if is_native else "fp32"
+    return setting

@@ -59,9 +59,9 @@ class Overheard:
         return last_words(b"".join(self._said)) or f"ended with status {code}"
 
 
-def last_words(said: bytes) -> str:
+def last_words(output: bytes) -> str:
     """Return why a process ended: the exception of its first traceback, or its last line."""
-    lines = [line.rstrip() for line in said.decode(errors="replace").split("\n") if line.strip()]
+    lines = [line.rstrip() for line in output.decode(errors="replace").split("\n") if line.strip()]
     start = lines.index(TRACEBACK) + 1 if TRACEBACK in lines else len(lines)
     exception = next((line for line in lines[start:] if not line.startswith(" ")), None)
     return (exception or "".join(lines[-1:])).strip()[:LINE_CHARS]

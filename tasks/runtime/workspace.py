@@ -19,8 +19,8 @@ def home() -> Path:
 
     The folder is created if it is missing. Raises UserError if that fails.
     """
-    named = os.environ.get("HEADRACE_HOME")
-    folder = Path(named).expanduser() if named else (CHECKOUT or Path.home()) / ".headrace"
+    path = os.environ.get("HEADRACE_HOME")
+    folder = Path(path).expanduser() if path else (CHECKOUT or Path.home()) / ".headrace"
     folder = folder.resolve()
     try:
         folder.mkdir(parents=True, exist_ok=True)

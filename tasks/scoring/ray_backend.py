@@ -21,7 +21,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -30,6 +30,7 @@ from headrace.configs.errors import UserError
 from headrace.serving.digests import folder_sha256
 from headrace.serving.jobs import job
 from headrace.serving.jobs.pipeline import LANES
+from headrace.serving.jobs.spec import JobSpec
 from headrace.serving.jobs.storage.base import Record
 from headrace.serving.runtime.cpu import granted_cores
 from headrace.tasks.scoring import supervisor
@@ -41,12 +42,12 @@ POLL_S = 0.5
 
 
 def run(
-    arguments: dict[str, Any], on_progress: Callable[[dict[str, Any]], None] | None = None
+    spec: JobSpec, on_progress: Callable[[dict[str, Any]], None] | None = None
 ) -> dict[str, Any]:
     """Score like `run` of serving/jobs/job.py, but on the cluster at RAY_ADDRESS.
 
-    If RAY_ADDRESS is not set, a cluster of this one machine is started. The argument `workers`:
-    cores to use on each node, by default all of them.
+    If RAY_ADDRESS is not set, a cluster of this one machine is started. `spec.workers`: cores to
+    use on each node, by default all of them.
     Raises the job's exceptions; UserError if ray is missing; WorkerDied if a chunk cannot be done.
     """
     ray = _ray()
@@ -60,11 +61,11 @@ def run(
         **mine,
     )
     try:
-        with job.begun(**arguments) as begun:
+        with job.begun(spec) as begun:
             tell = None if on_progress is None else lambda now: on_progress(asdict(now))
-            counted = job.ProgressTracker(begun, tell)
+            tracker = job.ProgressTracker(begun, tell)
             if begun.to_share():
-                _Driver(ray, begun, arguments, counted).run()
+                _Driver(ray, begun, tracker).run()
             return begun.finish().to_dict()
     finally:
         ray.shutdown()
@@ -98,10 +99,8 @@ def _ray() -> Any:
 class _Driver:
     """The driver's loop: hands out chunks to the actors and collects their records."""
 
-    def __init__(
-        self, ray: Any, begun: job.JobRun, arguments: dict[str, Any], counted: job.ProgressTracker
-    ) -> None:
-        self._ray, self._begun, self._arguments, self._counted = ray, begun, arguments, counted
+    def __init__(self, ray: Any, begun: job.JobRun, tracker: job.ProgressTracker) -> None:
+        self._ray, self._begun, self._spec, self._tracker = ray, begun, begun.spec, tracker
         self._todo = deque(begun.missing)
         self._deaths: Counter[int] = Counter()
         """Deaths of actors, by the chunk they were working on."""
@@ -135,14 +134,14 @@ class _Driver:
             name, cores = node["NodeID"], int(node["Resources"].get("CPU", 0))
             if name in self._actors or not node["Alive"] or not cores:
                 continue
-            cores = min(cores, self._arguments.get("workers") or cores)
+            cores = min(cores, self._spec.workers or cores)
             actor = self._ray.remote(Worker).options(
                 num_cpus=cores,
                 max_concurrency=LANES + 1,
                 scheduling_strategy=NodeAffinitySchedulingStrategy(name, soft=False),
             )
             self._actors[name] = actor.remote(
-                self._model, self._begun.plan.model, self._arguments, cores
+                self._model, self._begun.plan.model, replace(self._spec, workers=cores)
             )
             self._refs[self._actors[name].ready.remote()] = (name, None)
 
@@ -160,10 +159,10 @@ class _Driver:
                 self._give(node)
         else:
             written = record["written"]
-            self._counted.on_batch(
+            self._tracker.on_batch(
                 record["scored"], record["tokens"] + written, record["padded_tokens"] + written
             )
-            self._counted.on_chunk(chunk, record)
+            self._tracker.on_chunk(chunk, record)
             self._give(node)
 
     def _give(self, node: str) -> None:
@@ -188,7 +187,7 @@ class _Driver:
         self._deaths.update(chunks)
         for chunk in chunks:
             # One death may be a lost node; after the second, look for rows that kill.
-            if self._deaths[chunk] > 1 and supervisor.quarantine(self._arguments, [chunk]):
+            if self._deaths[chunk] > 1 and supervisor.quarantine(self._spec, [chunk]):
                 del self._deaths[chunk]
             if self._deaths[chunk] > supervisor.DEATHS:
                 raise supervisor.WorkerDied(
@@ -203,18 +202,16 @@ class _Driver:
 class Worker:
     """An actor: a scorer on one node that works on `LANES` chunks at a time."""
 
-    def __init__(
-        self, model: dict[str, bytes], digest: str, arguments: dict[str, Any], cores: int
-    ) -> None:
+    def __init__(self, model: dict[str, bytes], digest: str, spec: JobSpec) -> None:
         self._todo: SimpleQueue[int] = SimpleQueue()
         self._promised: dict[int, Future[Record]] = {}
         self._failed: Future[Any] = Future()
-        at = {"paths": arguments["paths"], "output": arguments["output"], "workers": cores}
-        folder = Path(arguments["model"])
+        folder = Path(spec.model)
         if not folder.is_dir() or folder_sha256(folder) != digest:  # not on a shared disk
             self._sent = tempfile.TemporaryDirectory(prefix="headrace-model-")
             folder = _unpacked(model, Path(self._sent.name))
-        threading.Thread(target=self._work, kwargs={"model": folder, **at}, daemon=True).start()
+        own = replace(spec, model=str(folder))
+        threading.Thread(target=self._work, args=[own], daemon=True).start()
 
     def ready(self) -> None:
         """Return once the actor is up."""
@@ -227,13 +224,13 @@ class Worker:
         self._todo.put(chunk)
         return self._promised[chunk].result()
 
-    def _work(self, **at: Any) -> None:
+    def _work(self, spec: JobSpec) -> None:
         def told(chunk: int, record: Record | None) -> None:
             if record:
                 self._promised.pop(chunk).set_result(record)
 
         try:
-            job.work(**at, take=self._todo.get, on_chunk=told)
+            job.work(spec, take=self._todo.get, on_chunk=told)
         except BaseException as problem:  # noqa: BLE001  # raised where a chunk is awaited
             self._failed.set_exception(problem)
             for promise in list(self._promised.values()):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headrace.configs.errors import UserError
 from headrace.configs.secrets import note
+from headrace.serving.jobs.spec import JobSpec
 from headrace.serving.jobs.storage import open_output
 from headrace.serving.jobs.storage.base import PLAN
 from headrace.tasks.registry.resolve import resolve
@@ -16,7 +17,10 @@ from headrace.tasks.registry.resolve import resolve
 if TYPE_CHECKING:
     from headrace.serving.engine.autotune import Speeds
     from headrace.serving.jobs.report import Report
+    from headrace.serving.runtime.session import Device
 
+OnProgress = Callable[[dict[str, Any]], None]
+"""Gets the fields of Progress (serving/jobs/report.py)."""
 ENGINES = {
     "local": "headrace.tasks.scoring.supervisor",
     "ray": "headrace.tasks.scoring.ray_backend",
@@ -31,63 +35,62 @@ def score(
     output: str | Path,
     *,
     engine: str = "local",
-    on_progress: Callable[[dict[str, Any]], None] | None = None,
-    **how: Any,
+    on_progress: OnProgress | None = None,
+    **settings: Any,
 ) -> Report:
-    """Score `source` into `output`; `how`: see `arguments`.
+    """Score `source` into `output`; `settings`: see `spec_of`.
 
     Raises UserError if the model does not exist, ServingError for input that cannot be read.
     """
     if engine not in ENGINES:
         raise UserError(f"no engine {engine!r}; there are {', '.join(ENGINES)}")
-    if engine != "local" and how.get("retry_rejected"):
+    if engine != "local" and settings.get("retry_rejected"):
         raise UserError("rejected rows are few: they are done again by the engine local")
-    given = arguments(model, source, output, **how)
-    return reported(given, import_module(ENGINES[engine]).run(given, on_progress))
+    spec = spec_of(model, source, output, **settings)
+    return reported(spec, import_module(ENGINES[engine]).run(spec, on_progress))
 
 
-def arguments(
+def spec_of(
     model: str,
     source: str | Sequence[str],
     output: str | Path,
     *,
     text: str | None = None,
-    keep: Sequence[str] = (),
     variant: str | None = None,
-    device: Any = "auto",
+    device: Device = "auto",
     tune: bool = False,
-    **options: Any,
-) -> dict[str, Any]:
-    """Return the arguments of a job (serving/jobs/job.py).
+    **settings: Any,
+) -> JobSpec:
+    """Return the specification of a job.
 
-    `model`: any reference that `resolve` takes. `options`: the job's other arguments. `tune`: first
-    measure how the model runs fastest on this machine. Every later job that does not name a variant
-    uses that measurement; a job that is resumed keeps the settings it started with.
+    `model`: any reference that `resolve` takes. `text`: the column of texts. `settings`: further
+    fields of JobSpec, and options of the model's head. `tune`: first measure how the model runs
+    fastest on this machine. Every later job that does not name a variant uses that measurement; a
+    job that is resumed keeps the settings it started with.
     """
     note([*_paths(source), str(output)])
-    found, paths = resolve(model), _paths(source)
-    how: dict[str, Any] = {"variant": variant}
+    resolved, paths = resolve(model), _paths(source)
+    measured: dict[str, Any] = {}
     if variant is None and open_output(output).get(PLAN) is None:
         from headrace.tasks.scoring import tuning_cache
 
         if tune:
-            how = tuning_cache.measure(found.folder, _sample(found.folder, paths, text), device)
+            texts = _sample(resolved.folder, paths, text)
+            measured = tuning_cache.measure(resolved.folder, texts, device)
         else:
-            how |= tuning_cache.load_cached(found.folder, device)
-    return {
-        "model": str(found.folder),
-        "paths": paths,
-        "output": str(output),
-        "text_column": text,
-        "keep": list(keep),
-        "device": device,
-        "model_version": found.version_label,
-        **how,
-        **options,
-    }
+            measured = tuning_cache.load_cached(resolved.folder, device)
+    return JobSpec.of(
+        resolved.folder,
+        paths,
+        output,
+        text_column=text,
+        device=device,
+        model_version=resolved.version_label,
+        **{"variant": variant, **measured, **settings},
+    )
 
 
-def reported(given: dict[str, Any], told: dict[str, Any]) -> Report:
+def reported(spec: JobSpec, fields: Mapping[str, Any]) -> Report:
     """Return the report of a finished job, and write its HTML page next to the parts."""
     from headrace.serving.engine import manifest
     from headrace.serving.jobs.report import (
@@ -95,14 +98,14 @@ def reported(given: dict[str, Any], told: dict[str, Any]) -> Report:
     )
     from headrace.tasks.reporting import job_report
 
-    report = Report(**told)
-    page = job_report.render(report, manifest.read(Path(given["model"])), given)
-    open_output(given["output"]).put(PAGE, lambda aside: aside.write_text(page, encoding="utf-8"))
+    report = Report(**fields)
+    page = job_report.render(report, manifest.read(Path(spec.model)), spec)
+    open_output(spec.output).put(PAGE, lambda aside: aside.write_text(page, encoding="utf-8"))
     return report
 
 
 def bench(
-    model: str, source: str | Sequence[str], *, text: str | None = None, device: Any = "auto"
+    model: str, source: str | Sequence[str], *, text: str | None = None, device: Device = "auto"
 ) -> Speeds:
     """Measure every variant's tokens per second here, on rows of the table; the default first."""
     from headrace.serving.engine.autotune import compare_variants

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from headrace.serving import errors
+from headrace.serving.jobs.spec import JobSpec
 from headrace.serving.jobs.storage import open_output
 from headrace.serving.jobs.storage.base import PLAN, QUARANTINE
 from headrace.tasks.runtime import supervised_process
@@ -27,7 +28,6 @@ CODE = "killed_worker"
 DEATHS = 3
 """Unexplained deaths (no row is to blame) after which a job is given up."""
 
-Arguments = dict[str, Any]
 Events = Iterator[dict[str, Any]]
 
 
@@ -36,31 +36,27 @@ class WorkerDied(RuntimeError):
 
 
 def run(
-    arguments: Arguments, on_progress: Callable[[dict[str, Any]], None] | None = None
+    spec: JobSpec, on_progress: Callable[[dict[str, Any]], None] | None = None
 ) -> dict[str, Any]:
-    """Run `headrace.serving.jobs.job.run(**arguments)` in a worker process; return its report.
+    """Run a job (serving/jobs/job.py) in a worker process; return the fields of its report.
 
-    `on_progress` gets the fields of headrace.serving.jobs.report.Progress.
+    `on_progress` gets the fields of Progress (serving/jobs/report.py).
     Raises the job's exceptions, rebuilt from kind and text; WorkerDied if the worker keeps dying.
     """
-    out, job = open_output(arguments["output"]), {"run": {**arguments, "held": True}}
-    with out.held() as lock:  # also held between one worker's death and the next one's start
-        return dict(_until_done(lambda: job, arguments, on_progress, lock=lock)["report"])
+    job = {"run": {"spec": spec.to_json(), "held": True}}
+    # The lock is also held between one worker's death and the next one's start.
+    with open_output(spec.output).held() as lock:
+        return dict(_until_done(lambda: job, spec, on_progress, lock=lock)["report"])
 
 
 def work(
-    arguments: Arguments,
-    chunks: Sequence[int],
-    on_committed: Callable[[int], None] | None = None,
+    spec: JobSpec, chunks: Sequence[int], on_committed: Callable[[int], None] | None = None
 ) -> None:
     """Score these chunks of a job that has begun (serving/jobs/job.py), in a worker process.
 
-    Committed chunks stay as they are.
-
-    `arguments`: model, paths and output. Raises as `run` does.
+    Committed chunks stay as they are. Raises as `run` does.
     """
-    at = {name: arguments[name] for name in ("model", "paths", "output")}
-    out = open_output(at["output"])
+    out = open_output(spec.output)
     left = [chunk for chunk in chunks if out.committed(chunk) is None]
 
     def committed(chunk: int) -> None:
@@ -68,12 +64,12 @@ def work(
         if on_committed:
             on_committed(chunk)
 
-    _until_done(lambda: {"work": {**at, "chunks": left}}, at, None, committed)
+    _until_done(lambda: {"work": {"spec": spec.to_json(), "chunks": left}}, spec, None, committed)
 
 
 def _until_done(
     job: Callable[[], dict[str, Any]],
-    arguments: Arguments,
+    spec: JobSpec,
     on_progress: Callable[[dict[str, Any]], None] | None = None,
     on_committed: Callable[[int], None] | None = None,
     lock: int | None = None,
@@ -98,7 +94,7 @@ def _until_done(
                     on_committed(event["committed"])
             elif "died" in event:
                 why = event["died"]
-        if not quarantine(arguments, sorted(begun)):
+        if not quarantine(spec, sorted(begun)):
             deaths += 1
         if deaths == DEATHS:
             at = f"at chunk {min(begun)}" if begun else "before it began"
@@ -109,18 +105,18 @@ def _until_done(
         log.warning("score: going on from what was committed")
 
 
-def quarantine(arguments: Arguments, chunks: Sequence[int]) -> list[int]:
+def quarantine(spec: JobSpec, chunks: Sequence[int]) -> list[int]:
     """Find the rows of these chunks that kill a process, quarantine them and return them."""
-    out = open_output(arguments["output"])
+    out = open_output(spec.output)
     plan = out.read(PLAN)
     if plan is None:
         return []
     size, n_rows = plan["chunk_rows"], sum(file["rows"] for file in plan["input"])
-    at = {name: arguments[name] for name in ("model", "paths", "output")}
 
     def kills(rows: range) -> bool:
-        told = list(_events({"try": {**at, "rows": [rows.start, rows.stop]}}))
-        return "died" in told[-1]
+        job = {"try": {"spec": spec.to_json(), "rows": [rows.start, rows.stop]}}
+        *_, last = _events(job)
+        return "died" in last
 
     found: list[int] = []
     for chunk in chunks:

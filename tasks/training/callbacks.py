@@ -71,23 +71,23 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         self, args: Any, state: Any, control: Any, metrics: dict[str, Any], **_: Any
     ) -> None:
         timing = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
-        found = {
+        validation = {
             name.removeprefix("eval_"): value
             for name, value in metrics.items()
             if name.startswith("eval_") and name not in timing
         }
-        self._append(state, validation=found)
+        self._append(state, validation=validation)
         self.clock = time.monotonic()
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.clock = time.monotonic()
 
-    def _append(self, state: Any, **what: Any) -> None:
+    def _append(self, state: Any, **fields: Any) -> None:
         if not state.is_world_process_zero:
             return
         place = {"step": state.global_step, "max_steps": state.max_steps, "epoch": state.epoch}
         with self.file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({**place, **what}) + "\n")
+            file.write(json.dumps({**place, **fields}) + "\n")
 
 
 class Checkpoints(TrainerCallback):  # type: ignore[misc]
@@ -130,6 +130,6 @@ def _agreed(device: torch.device, *flags: bool) -> list[bool]:
     """Return each flag, set if any process has it set, so that all act alike at the same step."""
     if not torch.distributed.is_initialized():
         return list(flags)
-    together = torch.tensor(flags, dtype=torch.int32, device=device)
-    torch.distributed.all_reduce(together, torch.distributed.ReduceOp.MAX)
-    return [bool(flag) for flag in together.tolist()]
+    flag_tensor = torch.tensor(flags, dtype=torch.int32, device=device)
+    torch.distributed.all_reduce(flag_tensor, torch.distributed.ReduceOp.MAX)
+    return [bool(flag) for flag in flag_tensor.tolist()]

@@ -53,11 +53,14 @@ class Windowed(Dataset[dict[str, Any]]):
     def __getitem__(self, i: int) -> dict[str, Any]:
         row = self._stored[i]
         document = self._reader.divided(Tokens(row["input_ids"]))
-        chosen = self._chosen(document, i)
+        indices = self._chosen(document, i)
         labels = row["labels"].tolist()
         if self._token_labels:
-            labels = [self._framed(labels, document.starts[one]) for one in chosen]
-        return {"windows": [document.windows[one].tolist() for one in chosen], "labels": labels}
+            labels = [self._framed(labels, document.starts[index]) for index in indices]
+        return {
+            "windows": [document.windows[index].tolist() for index in indices],
+            "labels": labels,
+        }
 
     def lengths(self) -> list[int]:
         """Return the number of tokens of each text that an epoch reads."""
@@ -74,19 +77,19 @@ class Windowed(Dataset[dict[str, Any]]):
         )
 
     def _n_windows(self, n_tokens: int) -> int:
-        found = len(self._reader.starts(n_tokens - sum(map(len, self._reader.frame))))
-        return found if self._most is None else min(found, self._most)
+        n_windows = len(self._reader.starts(n_tokens - sum(map(len, self._reader.frame))))
+        return n_windows if self._most is None else min(n_windows, self._most)
 
     def _chosen(self, document: Document, i: int) -> Sequence[int]:
         n_windows = len(document.windows)
         if self._most is None or n_windows <= self._most:
             return range(n_windows)
-        draw = np.random.default_rng([self.seed(), i])
-        return sorted(draw.choice(n_windows, self._most, replace=False).tolist())
+        generator = np.random.default_rng([self.seed(), i])
+        return sorted(generator.choice(n_windows, self._most, replace=False).tolist())
 
     def _framed(self, labels: Sequence[int], start: int) -> list[int]:
-        before, after = ([IGNORE_INDEX] * len(part) for part in self._reader.frame)
-        return [*before, *labels[start : start + self._reader.room], *after]
+        prefix, suffix = ([IGNORE_INDEX] * len(part) for part in self._reader.frame)
+        return [*prefix, *labels[start : start + self._reader.room], *suffix]
 
 
 class SingleWindows(Dataset[dict[str, Any]]):
@@ -115,8 +118,8 @@ class SingleWindows(Dataset[dict[str, Any]]):
     def lengths(self) -> list[int]:
         """Return the number of tokens of each window; windows of one text have equal lengths."""
         n_windows = np.diff(self._first)
-        each = np.asarray(self._texts.lengths()) // n_windows
-        return np.repeat(each, n_windows).tolist()
+        window_lengths = np.asarray(self._texts.lengths()) // n_windows
+        return np.repeat(window_lengths, n_windows).tolist()
 
 
 class Steps(Sampler[list[int]]):
@@ -165,8 +168,8 @@ class RowSteps(Steps):
             rows = order[start : start + self.size]
             n_rows = max(len(rows), self.world_size)
             rows = [rows[i % len(rows)] for i in range(n_rows)]
-            ends = [n_rows * i // self.world_size for i in range(self.world_size + 1)]
-            yield [rows[one:end] for one, end in pairwise(ends)]
+            bounds = [n_rows * i // self.world_size for i in range(self.world_size + 1)]
+            yield [rows[low:high] for low, high in pairwise(bounds)]
 
 
 class TokenSteps(Steps):
@@ -175,8 +178,8 @@ class TokenSteps(Steps):
     Rows of equal length are grouped at random, and the steps are in random order.
     """
 
-    def __init__(self, lengths: Sequence[int], size: int, **how: Any) -> None:
-        super().__init__(lengths, size, **how)
+    def __init__(self, lengths: Sequence[int], size: int, **kwargs: Any) -> None:
+        super().__init__(lengths, size, **kwargs)
         self.budget = size // self.world_size
         self._n_batches = len(plan_batches(self.lengths, token_budget=self.budget))
 
@@ -210,12 +213,12 @@ class InPieces:
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, torch.Tensor]]:
         pieces: list[list[Mapping[str, Any]]] = [[]]
-        longest = 0
+        max_tokens = 0
         for row in rows:
-            longest, n_rows = max(longest, _n_tokens(row)), len(pieces[-1]) + 1
-            if n_rows > 1 and (n_rows > self.rows or n_rows * longest > self.tokens):
+            max_tokens, n_rows = max(max_tokens, _n_tokens(row)), len(pieces[-1]) + 1
+            if n_rows > 1 and (n_rows > self.rows or n_rows * max_tokens > self.tokens):
                 pieces.append([])
-                longest = _n_tokens(row)
+                max_tokens = _n_tokens(row)
             pieces[-1].append(row)
         return [self.collate(piece) for piece in pieces]
 
@@ -250,12 +253,12 @@ class Collator:
         if in_windows:
             ids = [window for row in rows for window in row["windows"]]
             if self.token_labels:
-                labels = [one for of_text in labels for one in of_text]
+                labels = [label for text_labels in labels for label in text_labels]
         else:
             ids = [row["input_ids"] for row in rows]
         batch = {
             "input_ids": padded(ids, self.pad_id),
-            "attention_mask": padded([[1] * len(one) for one in ids], 0),
+            "attention_mask": padded([[1] * len(row_ids) for row_ids in ids], 0),
             "labels": padded(labels, IGNORE_INDEX)
             if isinstance(labels[0], list)
             else torch.tensor(labels),
@@ -269,5 +272,5 @@ class Collator:
 
 def padded(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
     """Return the rows as one tensor (rows, longest), padded on the right with `value`."""
-    longest = max(map(len, rows))
-    return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows])
+    length = max(map(len, rows))
+    return torch.tensor([[*row, *[value] * (length - len(row))] for row in rows])

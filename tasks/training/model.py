@@ -25,16 +25,16 @@ def load_model(model: Model, objective: AnyObjective, head: Settings, tokenizer:
     """
     if model.source == SCRATCH:
         return objective.load_model(from_config.of(model, tokenizer), head)
-    loaded = objective.load_model(
+    network = objective.load_model(
         locate(model),
         head,
         revision=model.revision,
         trust_remote_code=model.trust_remote_code,
         dtype=torch.float32,
     )
-    if loaded.config.pad_token_id is None:
-        loaded.config.pad_token_id = tokenizer.pad_token_id
-    return loaded
+    if network.config.pad_token_id is None:
+        network.config.pad_token_id = tokenizer.pad_token_id
+    return network
 
 
 def with_lora(model: Any, lora: Lora) -> Any:
@@ -42,22 +42,22 @@ def with_lora(model: Any, lora: Lora) -> Any:
     from peft import LoraConfig, get_peft_model
 
     body = getattr(model, model.base_model_prefix)
-    linear = [
+    layers = [
         f"{model.base_model_prefix}.{name}"
         for name, module in body.named_modules()
         if isinstance(module, torch.nn.Linear | Conv1D)
     ]
-    shared = {id(weight) for weight in body.parameters()}  # a tied output layer is not a new head
+    weights = {id(weight) for weight in body.parameters()}  # a tied output layer is not a new head
     heads = [
         name
         for name, child in model.named_children()
-        if child is not body and {id(weight) for weight in child.parameters()} - shared
+        if child is not body and {id(weight) for weight in child.parameters()} - weights
     ]
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
-        target_modules=linear if lora.target_modules == "all-linear" else lora.target_modules,
+        target_modules=layers if lora.target_modules == "all-linear" else lora.target_modules,
         modules_to_save=heads,
     )
     return get_peft_model(model, config)
@@ -68,7 +68,7 @@ def save(model: Any, tokenizer: Path, folder: Path) -> None:
 
     No file is a pickle. The folder is written under another name and then renamed.
     """
-    whole = model
+    full_model = model
     if isinstance(model, DocumentModel):
         model = model.model
     if hasattr(model, "merge_and_unload"):
@@ -77,7 +77,7 @@ def save(model: Any, tokenizer: Path, folder: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
     shutil.rmtree(folder, ignore_errors=True)
     model.save_pretrained(aside)
-    if isinstance(whole, DocumentModel):
-        whole.save_pool(aside)
+    if isinstance(full_model, DocumentModel):
+        full_model.save_pool(aside)
     shutil.copytree(tokenizer, aside, dirs_exist_ok=True)
     aside.rename(folder)

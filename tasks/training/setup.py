@@ -77,7 +77,7 @@ def build(recipe: Recipe, prepared: Path, work: Path, *, per_device: int) -> Ste
     token_labels = objective.TOKEN_LABELS
     if recipe.long_text.in_windows and not token_labels:
         model = DocumentModel(model, recipe.long_text.pool)
-    metrics, best_by = (
+    metrics, best_metric = (
         objective.metrics(head),
         objective.metric_for_best_model(recipe.train.metric_for_best_model),
     )
@@ -101,8 +101,8 @@ def build(recipe: Recipe, prepared: Path, work: Path, *, per_device: int) -> Ste
             per_device_eval_batch_size=eval_rows,
             use_cpu=device == "cpu",
             bf16=hardware.precision(recipe.train.precision, device) == "bf16",
-            metric_for_best_model=best_by,
-            greater_is_better=best_by != "loss" and metrics[best_by].higher_is_better,
+            metric_for_best_model=best_metric,
+            greater_is_better=best_metric != "loss" and metrics[best_metric].higher_is_better,
         ),
         train_dataset=train.rows,
         # Sorted, longest first: least padding, and too little memory shows at once.
@@ -113,8 +113,8 @@ def build(recipe: Recipe, prepared: Path, work: Path, *, per_device: int) -> Ste
         data_collator=collator,
         compute_loss_func=objective.loss(options, train.labels, head, recipe.train.label_smoothing),
         compute_metrics=None
-        if best_by == "loss"
-        else lambda found: measure(objective, head, found.label_ids, found.predictions),
+        if best_metric == "loss"
+        else lambda outputs: measure(objective, head, outputs.label_ids, outputs.predictions),
     )
     if recipe.train.early_stopping:
         trainer.add_callback(EarlyStoppingCallback(recipe.train.early_stopping.patience))
@@ -138,9 +138,9 @@ def _check_positions(model: Any, train: Split) -> None:
     positions = getattr(model.config, "max_position_embeddings", None)
     if positions is None or isinstance(train.rows, Windowed):
         return
-    if (longest := max(train.lengths)) > positions:
+    if (n_tokens := max(train.lengths)) > positions:
         raise RecipeError(
-            f"a training row has {longest} tokens, and the model positions for {positions}: lower "
+            f"a training row has {n_tokens} tokens, and the model positions for {positions}: lower "
             "options.max_target_length, or give it more (model.scratch.config)"
         )
 
@@ -167,28 +167,28 @@ class Split:
         tokenizer: Any,
     ) -> Split:
         """Load a prepared split and convert it to the objective's training rows."""
-        stored = datasets.load_from_disk(str(prepared / name))
+        dataset = datasets.load_from_disk(str(prepared / name))
         reader = windowing.reader(recipe, prepared, offsets=True)
         context = TrainingContext(options, head, reader, tokenizer)
-        stored = objective.training_rows(stored, context).select_columns(COLUMNS)
+        dataset = objective.training_rows(dataset, context).select_columns(COLUMNS)
         token_labels = objective.TOKEN_LABELS
         if not recipe.long_text.in_windows and not token_labels:
-            return cls(stored, list(stored["length"]), stored["labels"])
-        most = recipe.long_text.train_windows if name == "train" else None
+            return cls(dataset, list(dataset["length"]), dataset["labels"])
+        max_windows = recipe.long_text.train_windows if name == "train" else None
         rows: Windowed | SingleWindows
-        rows = Windowed(stored, reader, most=most, token_labels=token_labels)
+        rows = Windowed(dataset, reader, most=max_windows, token_labels=token_labels)
         if token_labels and name != "train":
             rows = SingleWindows(rows)
-        return cls(rows, rows.lengths(), stored["labels"])
+        return cls(rows, rows.lengths(), dataset["labels"])
 
 
-def arguments(recipe: Recipe, *, steps_per_epoch: int, **given: Any) -> TrainingArguments:
-    """Return the recipe as TrainingArguments; `given` holds the fields it does not determine."""
+def arguments(recipe: Recipe, *, steps_per_epoch: int, **fields: Any) -> TrainingArguments:
+    """Return the recipe as TrainingArguments; `fields` holds those it does not determine."""
     train = recipe.train
     steps = math.ceil(train.epochs * steps_per_epoch)
     interval = max(1, math.ceil(steps_per_epoch / train.evaluations_per_epoch))
     return TrainingArguments(
-        **given,
+        **fields,
         max_steps=min(steps, train.max_steps or steps),
         learning_rate=train.learning_rate,
         lr_scheduler_type=train.lr_scheduler_type,
@@ -210,7 +210,7 @@ def arguments(recipe: Recipe, *, steps_per_epoch: int, **given: Any) -> Training
         logging_nan_inf_filter=False,
         remove_unused_columns=False,
         label_names=["labels"],  # cannot be inferred from our models
-        dataloader_pin_memory=not given["use_cpu"],
+        dataloader_pin_memory=not fields["use_cpu"],
         disable_tqdm=True,
         report_to="none",
     )
@@ -238,7 +238,7 @@ def facts(trainer: StepTrainer) -> dict[str, Any]:
             "value": state.best_metric,
         },
         "steps": state.global_step,
-        "parameters": sum(one.numel() for one in trainer.model.parameters()),
+        "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
         "epochs": round(state.epoch or 0, 3),
         "precision": "bf16" if args.bf16 else "fp32",
         "device": args.device.type,

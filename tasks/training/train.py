@@ -70,8 +70,8 @@ def train(recipe: Recipe, prepared: Artifact, *, on_event: OnEvent | None = None
     Raises RecipeError, and TrainingFailed or one of its subclasses.
     """
     check(recipe, prepared)
-    determined_by = _determined_by(recipe, prepared)
-    work = workspace.home() / "work" / f"train-{artifacts.name_of('train', **determined_by)}"
+    identity = _determined_by(recipe, prepared)
+    work = workspace.home() / "work" / f"train-{artifacts.name_of('train', **identity)}"
 
     def build(folder: Path) -> dict[str, Any]:
         facts = fit(recipe, prepared, work, on_event or (lambda event: None))
@@ -79,9 +79,9 @@ def train(recipe: Recipe, prepared: Artifact, *, on_event: OnEvent | None = None
         shutil.copy(work / EVENTS, folder / EVENTS)
         return facts
 
-    made = artifacts.make("train", build=build, **determined_by)
+    artifact = artifacts.make("train", build=build, **identity)
     shutil.rmtree(work, ignore_errors=True)
-    return made
+    return artifact
 
 
 def is_done(recipe: Recipe, prepared: Artifact) -> bool:
@@ -109,13 +109,13 @@ def check(recipe: Recipe, prepared: Artifact) -> None:
     """Raise RecipeError for mistakes that would only show after the trainer's slow start."""
     objective = objectives.get(recipe.objective)
     objective.OPTIONS.model_validate(recipe.options)
-    allowed = ["loss", *objective.metrics(prepared.facts["head"])]
+    metric_names = ["loss", *objective.metrics(prepared.facts["head"])]
     if objective.metric_for_best_model(None) == "loss":
-        allowed = ["loss"]
-    if recipe.train.metric_for_best_model not in (None, *allowed):
+        metric_names = ["loss"]
+    if recipe.train.metric_for_best_model not in (None, *metric_names):
         raise RecipeError(
             f"train.metric_for_best_model: no metric {recipe.train.metric_for_best_model!r}; "
-            f"{recipe.objective} has {', '.join(allowed)}"
+            f"{recipe.objective} has {', '.join(metric_names)}"
         )
     if recipe.train.label_smoothing and not objective.SMOOTHS_LABELS:
         raise RecipeError(
@@ -140,9 +140,9 @@ def processes(recipe: Recipe) -> int:
 
     The recipe's number; with `auto`, one per GPU, or one without a GPU.
     """
-    wanted = recipe.train.launch.processes
-    if wanted != "auto":
-        return wanted
+    n_processes = recipe.train.launch.processes
+    if n_processes != "auto":
+        return n_processes
     import torch
 
     return max(1, torch.cuda.device_count())
@@ -194,19 +194,19 @@ def attempt(
 ) -> dict[str, Any]:
     """Run the trainer once, from the last complete checkpoint; return its outcome."""
     with _alone(work):
-        resume = checkpoints.last_whole(work)
-        step = checkpoints.step_of(resume) if resume else 0
+        checkpoint = checkpoints.last_whole(work)
+        step = checkpoints.step_of(checkpoint) if checkpoint else 0
         _forget_events_after(work / EVENTS, step)
-        for old in outcome_files(work):
-            old.unlink()
+        for file in outcome_files(work):
+            file.unlink()
         job = {
             "recipe": _without_secrets(recipe),
             "prepared": str(prepared.path),
             "per_device": per_device,
-            "resume": str(resume) if resume else None,
+            "resume": str(checkpoint) if checkpoint else None,
         }
         write_json(work / JOB, job)
-    if resume:
+    if checkpoint:
         log.info("train: going on from step %s", step)
     if recipe.train.launch.nodes > 1:
         # The trainers on the other machines read and write this folder, so it must be shared.
@@ -274,23 +274,23 @@ def environment(recipe: Recipe) -> dict[str, str]:
     }
 
 
-def outcome_of(work: Path, said: bytes) -> dict[str, Any]:
+def outcome_of(work: Path, log_bytes: bytes) -> dict[str, Any]:
     """Return the worst outcome that the processes left, which explains the others.
 
-    `said`: their log, which is searched if they ended without an outcome.
+    `log_bytes`: their log, which is searched if they ended without an outcome.
     """
-    left = [_read(file) for file in outcome_files(work)]
+    outcomes = [_read(file) for file in outcome_files(work)]
     for kind in ("out_of_memory", "failed"):
-        for one in left:
-            if one and one["outcome"] == kind:
-                return dict(one)
-    first = _read(outcome_file(work, 0))  # it saves the model, so it is the last to be done
-    if first:
-        return dict(first)
-    if supervised_process.TRACEBACK.encode() in said and TORCHRUN not in (
-        why := supervised_process.last_words(said)
+        for outcome in outcomes:
+            if outcome and outcome["outcome"] == kind:
+                return dict(outcome)
+    main_outcome = _read(outcome_file(work, 0))  # it saves the model, so it is the last to be done
+    if main_outcome:
+        return dict(main_outcome)
+    if supervised_process.TRACEBACK.encode() in log_bytes and TORCHRUN not in (
+        reason := supervised_process.last_words(log_bytes)
     ):
-        return {"outcome": "failed", "error": f"the trainer could not start: {why}"}
+        return {"outcome": "failed", "error": f"the trainer could not start: {reason}"}
     return {"outcome": "killed", "error": "the trainer was killed"}
 
 
@@ -308,8 +308,8 @@ def failure(outcome: dict[str, Any], work: Path) -> Exception:
 
 def _without_secrets(recipe: Recipe) -> dict[str, Any]:
     """Return the recipe for a trainer, with the source's secrets masked: it reads no source."""
-    said = recipe.model_dump(mode="json")
-    return {**said, "data": {**said["data"], "source": masked(said["data"]["source"])}}
+    fields = recipe.model_dump(mode="json")
+    return {**fields, "data": {**fields["data"], "source": masked(fields["data"]["source"])}}
 
 
 # --- the work folder ------------------------------------------------------------------------------
@@ -332,13 +332,13 @@ def _alone(work: Path) -> Iterator[None]:
 
 def _forget_events_after(file: Path, step: int) -> None:
     """Drop the events of steps that will be repeated, and a line that was cut short."""
-    kept = []
+    lines = []
     for line in file.read_text("utf-8").splitlines() if file.exists() else []:
         with contextlib.suppress(ValueError):
             if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
+                lines.append(line + "\n")
     aside = file.with_name(f".{file.name}.tmp")
-    aside.write_text("".join(kept), "utf-8")
+    aside.write_text("".join(lines), "utf-8")
     aside.replace(file)
 
 

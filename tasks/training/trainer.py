@@ -30,10 +30,10 @@ class StepTrainer(Trainer):  # type: ignore[misc]
         pieces: InPieces,
         checkpoints: Checkpoints,
         events: Path,
-        **given: Any,
+        **kwargs: Any,
     ) -> None:
-        """`events`: the file that progress is appended to. `given`: the Trainer's own arguments."""
-        super().__init__(**given)
+        """`events`: the file that progress is appended to. `kwargs`: Trainer's own arguments."""
+        super().__init__(**kwargs)
         self.steps, self.pieces, self.checkpoints = steps, pieces, checkpoints
         self.meter = Meter(self.args.world_size)
         self.remove_callback(PrinterCallback)
@@ -76,8 +76,8 @@ class StepTrainer(Trainer):  # type: ignore[misc]
             # The Trainer divides a loss by this if it is a mean over the piece, not the step.
             self.current_gradient_accumulation_steps = sum(n_items) / n_items[place - 1]
             # Processes exchange gradients once per step.
-            last = place == len(pieces)
-            sync = contextlib.nullcontext() if last else self.accelerator.no_sync(model)
+            is_last = place == len(pieces)
+            sync = contextlib.nullcontext() if is_last else self.accelerator.no_sync(model)
             with sync, _row_that_does_not_fit(piece):
                 loss = loss + super().training_step(model, piece, num_items_in_batch)
         return loss

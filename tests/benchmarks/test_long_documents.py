@@ -146,7 +146,7 @@ from headrace.serving.jobs import job
 
 model, source, output = sys.argv[1:]
 started = time.perf_counter()
-report = job.run(model, source, output)
+report = job.score_table(model, source, output)
 seconds = time.perf_counter() - started
 peak_kb = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]
 print(json.dumps({"peak_mb": int(peak_kb) / 1024, "seconds": seconds, "tokens": report.tokens,

@@ -147,7 +147,7 @@ def headrace(trained: Artifact, made: Artifact, texts: Texts, folder: Path) -> d
             scorer.runner.run(ids[start : start + each])
             seconds += time.perf_counter() - started
             ceilings.append(gop_per_second(kind))
-        report = job.run(model, folder / "texts.parquet", folder / name, variant=name)
+        report = job.score_table(model, folder / "texts.parquet", folder / name, variant=name)
         found[name] = Measured(
             alone=tokens / seconds,
             job=tokens / report.seconds,

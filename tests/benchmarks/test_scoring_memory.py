@@ -30,7 +30,7 @@ from pathlib import Path
 from headrace.serving.jobs import job
 
 model, source, output = sys.argv[1:]
-report = job.run(model, source, output)
+report = job.score_table(model, source, output)
 peak_kb = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]
 print(json.dumps({"peak_mb": int(peak_kb) / 1024, "rows": report.rows, "errors": report.errors}))
 """

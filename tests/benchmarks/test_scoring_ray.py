@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,6 +12,7 @@ import pytest
 
 from headrace.configs.schema import DocstringsSource
 from headrace.serving.jobs import job
+from headrace.serving.jobs.spec import JobSpec
 from headrace.tasks.scoring import ray_backend
 from tests.benchmarks.machine import table, write_page
 from tests.benchmarks.scoring_model import PACKAGES, fine_tuned
@@ -39,15 +40,15 @@ def test_ray_is_as_fast_as_one_process(tmp_path: Path, monkeypatch: pytest.Monke
 
     model, cores = fine_tuned()[1].path / "model", len(os.sched_getaffinity(0))
     source = docstrings(tmp_path / "texts.parquet", 1500)
-    given: dict[str, Any] = {"paths": [str(source)], "chunk_rows": 500, "model_version": "m/1"}
-    alone = job.run(model, output=tmp_path / "alone", **given)
+    spec = JobSpec.of(model, source, tmp_path / "ray", chunk_rows=500, model_version="m/1")
+    alone = job.run(replace(spec, output=str(tmp_path / "alone")))
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     for _ in range(cores - 1):
         cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
     try:
-        shared = ray_backend.run({"model": str(model), "output": str(tmp_path / "ray"), **given})
+        shared = ray_backend.run(spec)
     finally:
         cluster.shutdown()
     share = shared["tokens_per_second"] / alone.tokens_per_second

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from headrace.serving.jobs import job
+from headrace.serving.jobs.pipeline import OnChunk
+from headrace.serving.jobs.spec import JobSpec
 from headrace.serving.tables.readers import read_table
 from tests.serving.tiny_model import FILLER, WORDS
 
@@ -57,9 +59,17 @@ def everything(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 
 def run(
-    model: Path, source: str | Path | list[Path] | list[str], output: str | Path, **how: Any
+    model: Path,
+    source: str | Path | list[Path] | list[str],
+    output: str | Path,
+    *,
+    on_progress: job.OnProgress | None = None,
+    on_chunk: OnChunk | None = None,
+    **settings: Any,
 ) -> job.Report:
-    return job.run(model, source, output, **{"chunk_rows": 20, "model_version": "m/1", **how})
+    settings = {"chunk_rows": 20, "model_version": "m/1", **settings}
+    spec = JobSpec.of(model, source, output, **settings)
+    return job.run(spec, on_progress=on_progress, on_chunk=on_chunk)
 
 
 CHILD = """
@@ -67,7 +77,7 @@ import sys, time
 from headrace.serving.jobs import job
 from headrace.serving.tables.readers import read_table
 model, source, output, form = sys.argv[1:]
-job.run(model, source, output, keep=["id"], format=form, chunk_rows=20, model_version="m/1",
+job.score_table(model, source, output, keep=["id"], format=form, chunk_rows=20, model_version="m/1",
         token_budget=64, on_progress=lambda now: time.sleep(0.01))
 """
 

@@ -67,7 +67,7 @@ def main(model: str, source: str, begun: str, folder: str, both: bool, how: dict
 
         def killed(step: int = step, output: Path = output) -> None:
             kill_at(step, output)
-            job.run(model, source, output, **how)
+            job.score_table(model, source, output, **how)
 
         ended = status(killed)
         assert ended in (0, -signal.SIGKILL), ended
@@ -84,12 +84,12 @@ def main(model: str, source: str, begun: str, folder: str, both: bool, how: dict
 
 def run_again(model: str, source: str, output: Path, how: dict[str, Any]) -> None:
     try:
-        job.run(model, source, output, **how)
+        job.score_table(model, source, output, **how)
     except PlanError as problem:
         # Killed before the plan took the mended input: only a retry may go on.
         if how["retry_rejected"] or "content of its input" not in str(problem):
             raise
-        job.run(model, source, output, **{**how, "retry_rejected": True})
+        job.score_table(model, source, output, **{**how, "retry_rejected": True})
 
 
 if __name__ == "__main__":

@@ -117,15 +117,15 @@ class Output(ABC):
 
         The keys of `files` are names in the folder. Returns the record as `committed` does.
         """
-        made = [self.put(name, write) for name, write in files.items()]
-        record = {"chunk": chunk, "files": made, **facts}
+        file_records = [self.put(name, write) for name, write in files.items()]
+        record = {"chunk": chunk, "files": file_records, **facts}
         self.write(record_name(chunk), record)
         return held(record)
 
     def all_committed(self, n_chunks: int) -> dict[int, Record]:
         """Return the records of the committed chunks, by chunk number."""
-        found = ((chunk, self.committed(chunk)) for chunk in range(n_chunks))
-        return {chunk: record for chunk, record in found if record is not None}
+        pairs = ((chunk, self.committed(chunk)) for chunk in range(n_chunks))
+        return {chunk: record for chunk, record in pairs if record is not None}
 
     def committed(self, chunk: int) -> Record | None:
         """Return the chunk's record if it exists and its files match it, else None.

@@ -53,12 +53,12 @@ class OutputFolder(Output):
                             self.path.rmdir()
 
     def names(self) -> set[str]:
-        return {one.name for one in self.path.iterdir() if not one.name.startswith(".")}
+        return {entry.name for entry in self.path.iterdir() if not entry.name.startswith(".")}
 
     def files(self) -> Iterator[str]:
         for folder, _, names in os.walk(self.path):
-            below = Path(folder).relative_to(self.path)
-            yield from ((below / name).as_posix() for name in names)
+            subfolder = Path(folder).relative_to(self.path)
+            yield from ((subfolder / name).as_posix() for name in names)
 
     def get(self, name: str) -> bytes | None:
         try:
@@ -67,20 +67,20 @@ class OutputFolder(Output):
             return None
 
     def put(self, name: str, write: Write) -> Record:
-        final = self.path / name
-        final.parent.mkdir(parents=True, exist_ok=True)
-        aside = final.with_name(f".{final.name}.tmp")
+        target = self.path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = target.with_name(f".{target.name}.tmp")
         try:
             write(aside)
-            made = {"name": name, "size": aside.stat().st_size, "sha256": file_sha256(aside)}
+            record = {"name": name, "size": aside.stat().st_size, "sha256": file_sha256(aside)}
             _flush(aside)
         except BaseException:
             aside.unlink(missing_ok=True)  # on a full disk it takes the space that others need
             raise
-        aside.replace(final)
+        aside.replace(target)
         if sys.platform != "win32":  # Windows has no handle for a folder
-            _flush(final.parent)
-        return made
+            _flush(target.parent)
+        return record
 
     def remove(self, name: str) -> None:
         (self.path / name).unlink(missing_ok=True)
@@ -89,9 +89,9 @@ class OutputFolder(Output):
         for name in names:
             self.remove(name)
         if folders:
-            for one in [one for one in self.path.iterdir() if one.name.startswith(folders)]:
+            for entry in [entry for entry in self.path.iterdir() if entry.name.startswith(folders)]:
                 with contextlib.suppress(OSError):  # it is not empty
-                    one.rmdir()
+                    entry.rmdir()
 
     def is_whole(self, file: Mapping[str, Any]) -> bool:
         path = self.path / file["name"]

@@ -41,8 +41,8 @@ class ObjectOutput(Output):
 
     def files(self) -> Iterator[str]:
         with unreachable(self.url):
-            found = self._filesystem.find(self._root)
-        return (path.removeprefix(f"{self._root}/") for path in found)
+            paths = self._filesystem.find(self._root)
+        return (path.removeprefix(f"{self._root}/") for path in paths)
 
     def get(self, name: str) -> bytes | None:
         with unreachable(self.url):
@@ -92,28 +92,28 @@ class ObjectOutput(Output):
     # --- chunks -----------------------------------------------------------------------------------
 
     def commit(self, chunk: int, files: Mapping[str, Write], **facts: Any) -> Record:
-        made = []
+        file_records = []
         for name, write in files.items():
             try:
-                made.append(self.create(name, write))
+                file_records.append(self.create(name, write))
             except FileExistsError:  # left by a killed job, or another one is running
-                if there := self.committed(chunk):
-                    return there
-                made.append(self.put(name, write))
-        record = {"chunk": chunk, "files": made, **facts}
+                if other_record := self.committed(chunk):
+                    return other_record
+                file_records.append(self.put(name, write))
+        record = {"chunk": chunk, "files": file_records, **facts}
         try:
             self.create_record(record_name(chunk), record)
         except FileExistsError:
-            if there := self.committed(chunk):
-                return there
+            if other_record := self.committed(chunk):
+                return other_record
             self.write(record_name(chunk), record)
         return held(record)
 
     def all_committed(self, n_chunks: int) -> dict[int, Record]:
-        there = self._names(COMMITS)
-        begun = [chunk for chunk in range(n_chunks) if Path(record_name(chunk)).name in there]
+        names = self._names(COMMITS)
+        chunks = [chunk for chunk in range(n_chunks) if Path(record_name(chunk)).name in names]
         with ThreadPoolExecutor(REQUESTS) as pool:
-            records = zip(begun, pool.map(self.committed, begun), strict=True)
+            records = zip(chunks, pool.map(self.committed, chunks), strict=True)
             return {chunk: record for chunk, record in records if record is not None}
 
     # --- the store --------------------------------------------------------------------------------
@@ -127,7 +127,7 @@ class ObjectOutput(Output):
     def _names(self, folder: str) -> set[str]:
         with unreachable(self.url):
             try:
-                found = self._filesystem.ls(f"{self._root}/{folder}".rstrip("/"), detail=False)
+                paths = self._filesystem.ls(f"{self._root}/{folder}".rstrip("/"), detail=False)
             except FileNotFoundError:
                 return set()
-        return {path.rstrip("/").rsplit("/", 1)[-1] for path in found} - {""}
+        return {path.rstrip("/").rsplit("/", 1)[-1] for path in paths} - {""}

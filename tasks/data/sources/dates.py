@@ -46,16 +46,16 @@ def open_source(source: DatesSource, columns: Sequence[str] = (), folder: object
 
 def _read(source: DatesSource, split: str) -> Iterator[Block]:
     forms = _forms()
-    seen = [form for form in forms if not _is_kept_back(form[0], source.unseen)]
-    unseen = [form for form in forms if form not in set(seen)]
-    draw = random.Random(f"{source.seed} {split}")
+    seen_forms = [form for form in forms if not _is_kept_back(form[0], source.unseen)]
+    unseen_forms = [form for form in forms if form not in set(seen_forms)]
+    rng = random.Random(f"{source.seed} {split}")
     n = round(source.rows * SHARES[split])
     for start in range(0, n, BLOCK_ROWS):
         rows = []
         for _ in range(min(BLOCK_ROWS, n - start)):
-            is_seen = split != "test" or not unseen or draw.random() >= source.unseen
-            locale, form = draw.choice(seen if is_seen else unseen)
-            day = FIRST + timedelta(draw.randrange((LAST - FIRST).days + 1))
+            is_seen = split != "test" or not unseen_forms or rng.random() >= source.unseen
+            locale, form = rng.choice(seen_forms if is_seen else unseen_forms)
+            day = FIRST + timedelta(rng.randrange((LAST - FIRST).days + 1))
             rows.append((_written(day, locale, form), day.isoformat(), locale, str(is_seen)))
         columns = dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
         yield Block(start, columns, [None] * len(rows))
@@ -73,7 +73,7 @@ def _forms() -> list[Form]:
     from babel.localedata import locale_identifiers
 
     sample = [date(1987, month, 10 + month) for month in range(1, 13)]
-    found: dict[tuple[str, ...], Form] = {}
+    forms: dict[tuple[str, ...], Form] = {}
     for identifier in sorted(locale_identifiers()):
         formats = Locale.parse(identifier).date_formats
         for form in FORMS:
@@ -83,8 +83,8 @@ def _forms() -> list[Form]:
             texts = tuple(_written(day, identifier, form) for day in sample)
             # en_IE writes dates like en_GB: a locale that only repeats another is not unseen.
             if len(set(texts)) == len(sample):
-                found.setdefault(texts, (identifier, form))
-    return list(found.values())
+                forms.setdefault(texts, (identifier, form))
+    return list(forms.values())
 
 
 def _is_kept_back(locale: str, share: float) -> bool:

@@ -66,12 +66,12 @@ def open_source(
     }
 
     def read() -> Iterator[Block]:
-        seen: set[str] = set()
+        keys: set[str] = set()
         longest_first = sorted(source.packages, key=len, reverse=True)
         names = re.compile("|".join(map(re.escape, longest_first)), re.IGNORECASE)
         samples = [
-            list(islice(_texts(name, _files(at), source.form, names, seen), source.per_package))
-            for name, at in places.items()
+            list(islice(_texts(name, _files(root), source.form, names, keys), source.per_package))
+            for name, root in places.items()
         ]
         for package, sample in zip(places, samples, strict=True):
             if not sample:
@@ -85,32 +85,32 @@ def open_source(
 
 
 def _texts(
-    package: str, files: list[Path], form: str, names: re.Pattern[str], seen: set[str]
+    package: str, files: list[Path], form: str, names: re.Pattern[str], keys: set[str]
 ) -> Iterator[Row]:
-    """Yield texts that are not in `seen` yet; files are parsed only as they are needed."""
-    left = []
+    """Yield texts that are not in `keys` yet; files are parsed only as they are needed."""
+    later_rows = []
     for file in files:
-        taken = 0
+        n_taken = 0
         for kind, docstring in _docstrings(file):
             text = first_sentence(docstring) if form == "sentence" else inspect.cleandoc(docstring)
             text = names.sub(MASK, text)
             key = normalise(text)
-            if len(text) < MIN_CHARS or key in seen:
+            if len(text) < MIN_CHARS or key in keys:
                 continue
-            seen.add(key)
-            if taken < PER_FILE:
-                taken += 1
+            keys.add(key)
+            if n_taken < PER_FILE:
+                n_taken += 1
                 yield Row(text, package, kind)
             else:
-                left.append(Row(text, package, kind))
-    yield from left
+                later_rows.append(Row(text, package, kind))
+    yield from later_rows
 
 
 def first_sentence(docstring: str) -> str:
     """Return the first sentence of the first paragraph, on one line."""
     paragraph = " ".join(PARAGRAPH_END.split(docstring.strip(), maxsplit=1)[0].split())
-    found = SENTENCE.match(paragraph)
-    return found[0] if found else paragraph
+    match = SENTENCE.match(paragraph)
+    return match[0] if match else paragraph
 
 
 def _docstrings(file: Path) -> Iterator[tuple[str, str]]:
@@ -146,16 +146,16 @@ def _place_of(package: str) -> Path:
     return Path(spec.origin).parent if spec.submodule_search_locations else Path(spec.origin)
 
 
-def _files(at: Path) -> list[Path]:
+def _files(root: Path) -> list[Path]:
     """Return the package's Python files without tests: small ones first, by a hash of the name."""
-    if at.is_file():
-        return [at]
+    if root.is_file():
+        return [root]
 
-    above = len(at.parts)
-    files = [file for file in at.rglob("*.py") if TESTS.isdisjoint(file.parts[above:])]
+    n_above = len(root.parts)
+    files = [file for file in root.rglob("*.py") if TESTS.isdisjoint(file.parts[n_above:])]
 
     def place(file: Path) -> tuple[bool, bytes]:
-        name = "/".join(file.parts[above:])
+        name = "/".join(file.parts[n_above:])
         return file.stat().st_size > SMALL_BYTES, blake2b(name.encode()).digest()
 
     return sorted(files, key=place)

@@ -27,13 +27,15 @@ def open_source(source: FilesSource, columns: list[str], folder: Path) -> Source
     """
     splits, digest = {}, {}
     for name in ("train", "validation", "test"):
-        given = getattr(source, name)
-        if not given:
+        locations = getattr(source, name)
+        if not locations:
             continue
-        paths, seen = list[Path](), set[str]()
-        for one in [given] if isinstance(given, str) else given:
-            where = one.removeprefix("file://")
-            paths += _fetch(one, folder / name, seen) if is_url(where) else [Path(where)]
+        paths, seen_files = list[Path](), set[str]()
+        for location in [locations] if isinstance(locations, str) else locations:
+            address = location.removeprefix("file://")
+            paths += (
+                _fetch(location, folder / name, seen_files) if is_url(address) else [Path(address)]
+            )
         try:
             files = find_files(paths, source.max_row_bytes)
             splits[name] = Rows(column_names(files[0]), partial(_read, files, columns))
@@ -41,8 +43,8 @@ def open_source(source: FilesSource, columns: list[str], folder: Path) -> Source
             raise DataError(f"data.source.{name}: {problem}") from problem
         # Content and format are part of the digest; the file's location is not.
         digest[name] = [[format_of(file), file.stamp()[1]] for file in files]
-    how = {"kind": source.kind, "max_row_bytes": source.max_row_bytes}
-    return Source({**how, **digest}, splits)
+    settings = {"kind": source.kind, "max_row_bytes": source.max_row_bytes}
+    return Source({**settings, **digest}, splits)
 
 
 def _read(files: list[File], columns: list[str]) -> Iterator[Block]:
@@ -52,36 +54,36 @@ def _read(files: list[File], columns: list[str]) -> Iterator[Block]:
         raise DataError(str(problem)) from problem
 
 
-def _fetch(url: str, folder: Path, seen: set[str]) -> list[Path]:
+def _fetch(url: str, folder: Path, seen_files: set[str]) -> list[Path]:
     """Download a file, a glob or a folder; return the files, ordered by their remote names.
 
-    `seen`: remote files fetched so far, which are skipped. Raises DataError if the download fails
-    or no file matches.
+    `seen_files`: remote files fetched so far, which are skipped. Raises DataError if the download
+    fails or no file matches.
     """
     import fsspec
 
     folder.mkdir(parents=True, exist_ok=True)
-    found = []
+    files = []
     try:
         filesystem, path = fsspec.url_to_fs(resolve(url))
         if MAGIC.search(path):
-            remote = sorted(filesystem.glob(path))
+            remote_names = sorted(filesystem.glob(path))
         else:
-            remote = sorted(filesystem.find(path)) or [path]
-        for name in remote:
-            if (known := str(filesystem.unstrip_protocol(name))) in seen:
+            remote_names = sorted(filesystem.find(path)) or [path]
+        for name in remote_names:
+            if (full_name := str(filesystem.unstrip_protocol(name))) in seen_files:
                 continue
-            seen.add(known)
+            seen_files.add(full_name)
             # The number keeps files with the same name apart, and all files in order.
             number = len(list(folder.iterdir()))
-            local = folder / f"{number:06}-{name.rsplit('/', 1)[-1]}"
-            filesystem.get_file(name, str(local))
-            found.append(local)
+            local_file = folder / f"{number:06}-{name.rsplit('/', 1)[-1]}"
+            filesystem.get_file(name, str(local_file))
+            files.append(local_file)
     except RecipeError:
         raise
     except Exception as problem:  # noqa: BLE001  # every file system raises its own errors
         reason = f"{type(problem).__name__}: {first_line(problem)}"
         raise DataError(f"{url} cannot be fetched: {reason}") from None
-    if not remote:
+    if not remote_names:
         raise DataError(f"no file matches {url}")
-    return found
+    return files

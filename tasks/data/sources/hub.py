@@ -18,8 +18,8 @@ def open_source(source: HubSource, columns: list[str], folder: object = None) ->
 
     Raises DataError for a data set, configuration, revision or split that cannot be loaded.
     """
-    given = {name: getattr(source, name) for name in ("train", "validation", "test")}
-    tables = {name: _load(source, split) for name, split in given.items() if split}
+    split_names = {name: getattr(source, name) for name in ("train", "validation", "test")}
+    tables = {name: _load(source, split) for name, split in split_names.items() if split}
     digest = {name: _revision(table) for name, table in tables.items()}
     splits = {
         name: Rows(table.column_names, partial(_read, table, columns))
@@ -56,12 +56,12 @@ def _revision(table: Any) -> list[str]:
 
 def _read(table: Any, columns: list[str]) -> Iterator[Block]:
     """Yield the rows, with the data set's names for classes; a class of -1 is a missing label."""
-    chosen = table.select_columns(columns)
-    for first in range(0, len(chosen), BLOCK_ROWS):
-        block = chosen[first : first + BLOCK_ROWS]
-        for name, kind in chosen.features.items():
+    selection = table.select_columns(columns)
+    for first_row in range(0, len(selection), BLOCK_ROWS):
+        block = selection[first_row : first_row + BLOCK_ROWS]
+        for name, kind in selection.features.items():
             block[name] = [_named(value, kind) for value in block[name]]
-        yield Block(first, block, [None] * len(block[columns[0]]))
+        yield Block(first_row, block, [None] * len(block[columns[0]]))
 
 
 def _named(value: Any, kind: Any) -> Any:
@@ -72,8 +72,8 @@ def _named(value: Any, kind: Any) -> Any:
     if hasattr(kind, "int2str"):
         return None if value is None or value < 0 else kind.int2str(value)
     if isinstance(value, list):
-        inner = kind[0] if isinstance(kind, list) else getattr(kind, "feature", None)
-        return [_named(one, inner) for one in value]
+        item_kind = kind[0] if isinstance(kind, list) else getattr(kind, "feature", None)
+        return [_named(item, item_kind) for item in value]
     if isinstance(value, dict) and isinstance(kind, dict):
-        return {name: _named(one, kind.get(name)) for name, one in value.items()}
+        return {name: _named(field, kind.get(name)) for name, field in value.items()}
     return value

@@ -64,11 +64,11 @@ def _fetch(url: str, query: str, file: Path) -> list[str]:
 
 def _read(file: Path, columns: list[str]) -> Iterator[Block]:
     with file.open(encoding="utf-8") as lines:
-        first = 0
+        first_row = 0
         while rows := [json.loads(line) for line in islice(lines, BLOCK_ROWS)]:
             values = map(list, zip(*rows, strict=True))
-            yield Block(first, dict(zip(columns, values, strict=True)), [None] * len(rows))
-            first += len(rows)
+            yield Block(first_row, dict(zip(columns, values, strict=True)), [None] * len(rows))
+            first_row += len(rows)
 
 
 def _plain(value: Any) -> Any:

@@ -27,13 +27,13 @@ def open_source(source: TextSource, columns: Sequence[str] = (), folder: object 
 
     Raises DataError for a file that is missing, empty or not UTF-8.
     """
-    given = [source.files] if isinstance(source.files, str) else source.files
+    patterns = [source.files] if isinstance(source.files, str) else source.files
     # Keyed by real path, so a file that is listed twice is read once.
-    found = {path.resolve(): path for one in given for path in _found(one)}
-    whole = "".join(map(_read, found.values()))
-    pieces = _cut(whole, source.chunk_chars)
-    first_validation = _first_from(pieces, len(whole) * (1 - source.validation - source.test), 2)
-    first_test = _first_from(pieces, len(whole) * (1 - source.test), 1)
+    paths = {path.resolve(): path for pattern in patterns for path in _found(pattern)}
+    text = "".join(map(_read, paths.values()))
+    pieces = _cut(text, source.chunk_chars)
+    first_validation = _first_from(pieces, len(text) * (1 - source.validation - source.test), 2)
+    first_test = _first_from(pieces, len(text) * (1 - source.test), 1)
     parts = {
         "train": pieces[:first_validation],
         "validation": pieces[first_validation:first_test] if source.validation else [],
@@ -41,17 +41,17 @@ def open_source(source: TextSource, columns: Sequence[str] = (), folder: object 
     }
     splits = {name: Rows([COLUMN], partial(_blocks, part)) for name, part in parts.items()}
     settings = source.model_dump(mode="json", exclude={"files"})
-    return Source({**settings, "sha256": hashlib.sha256(whole.encode()).hexdigest()}, splits)
+    return Source({**settings, "sha256": hashlib.sha256(text.encode()).hexdigest()}, splits)
 
 
-def _found(given: str) -> list[Path]:
-    path = Path(given)
+def _found(pattern: str) -> list[Path]:
+    path = Path(pattern)
     if path.is_file():
         return [path]
-    found = [Path(one) for one in sorted(glob.glob(given, recursive=True))]  # noqa: PTH207
-    if not (found := [one for one in found if one.is_file()]):
-        raise DataError(f"data.source.files: there is no file {given}")
-    return found
+    paths = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207
+    if not (paths := [file for file in paths if file.is_file()]):
+        raise DataError(f"data.source.files: there is no file {pattern}")
+    return paths
 
 
 def _read(path: Path) -> str:

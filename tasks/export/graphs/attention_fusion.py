@@ -34,15 +34,15 @@ def fuse(graph: Graph) -> int:
     from onnx_ir.passes.common import RemoveUnusedNodesPass
 
     softmaxes = [node for node in graph.graph if node.op_type == "Softmax"]
-    found = [parts for node in softmaxes if (parts := _attention(node))]
-    if not found:
+    attentions = [parts for node in softmaxes if (parts := _attention(node))]
+    if not attentions:
         return 0
-    biases = {bias.name: bias for *_, bias in found}
-    more = {name for name, bias in biases.items() if not _is_padding(graph, bias)}
+    biases = {bias.name: bias for *_, bias in attentions}
+    kept_biases = {name for name, bias in biases.items() if not _is_padding(graph, bias)}
     nodes = []
-    for query, key, value, heads, output, bias in found:
+    for query, key, value, heads, output, bias in attentions:
         node = _fused(query, key, value, heads, output)
-        if bias.name in more:
+        if bias.name in kept_biases:
             node.resize_inputs(6)
             node.replace_input_with(5, bias)
         else:
@@ -59,7 +59,7 @@ def fuse(graph: Graph) -> int:
             node.resize_inputs(5)
             node.replace_input_with(4, cast.outputs[0])
     graph.graph.opset_imports.setdefault("com.microsoft", 1)
-    return len(found)
+    return len(attentions)
 
 
 def _is_padding(graph: Graph, bias: Value) -> bool:
@@ -70,14 +70,16 @@ def _is_padding(graph: Graph, bias: Value) -> bool:
     from onnx_ir.passes.common import RemoveUnusedNodesPass
 
     probe = graph.clone()
-    value = next(one for node in probe.graph for one in node.outputs if one.name == bias.name)
+    value = next(
+        output for node in probe.graph for output in node.outputs if output.name == bias.name
+    )
     probe.graph.outputs.clear()
     probe.graph.outputs.append(value)
     RemoveUnusedNodesPass()(probe)
     session = ort.InferenceSession(ir.to_proto(probe).SerializeToString())
     ones = np.ones((1, PROBED_TOKENS), np.int64)
-    (found,) = session.run(None, {one.name: ones for one in session.get_inputs()})
-    return not found.any()
+    (array,) = session.run(None, {graph_input.name: ones for graph_input in session.get_inputs()})
+    return not array.any()
 
 
 def _attention(softmax: Any) -> tuple[Value, Value, Value, int, Value, Value] | None:
@@ -88,37 +90,37 @@ def _attention(softmax: Any) -> tuple[Value, Value, Value, int, Value, Value] | 
     """
     scores = _made_by(softmax.inputs[0], "Add")
     product = scores and _made_by(scores.inputs[0], "MatMul")
-    weighted = _used_by(softmax.outputs[0], "MatMul")
-    if not product or not weighted:
+    weighted_sum = _used_by(softmax.outputs[0], "MatMul")
+    if not product or not weighted_sum:
         return None
     heads_first = ("Transpose", "Reshape")
     query = _before(product.inputs[0], "Mul", *heads_first)
     key = _before(product.inputs[1], "Mul", "Reshape", "Transpose", "Reshape", *heads_first)
-    value = _before(weighted.inputs[1], *heads_first)
-    guarded = _used_by(weighted.outputs[0], "Where") or weighted
-    turned = _used_by(guarded.outputs[0], "Transpose")
-    merged = turned and _used_by(turned.outputs[0], "Reshape")
-    if query is None or key is None or value is None or not merged:
+    value = _before(weighted_sum.inputs[1], *heads_first)
+    result = _used_by(weighted_sum.outputs[0], "Where") or weighted_sum
+    transpose = _used_by(result.outputs[0], "Transpose")
+    reshape = transpose and _used_by(transpose.outputs[0], "Reshape")
+    if query is None or key is None or value is None or not reshape:
         return None
-    heads = weighted.inputs[1].shape[1]  # (batch, heads, length, width of a head)
-    return query, key, value, int(heads), merged.outputs[0], scores.inputs[1]
+    heads = weighted_sum.inputs[1].shape[1]  # (batch, heads, length, width of a head)
+    return query, key, value, int(heads), reshape.outputs[0], scores.inputs[1]
 
 
 def _fused(query: Value, key: Value, value: Value, heads: int, output: Value) -> Any:
     import onnx_ir as ir
 
-    old = output.producer()
+    old_node = output.producer()
     node = ir.node(
         "MultiHeadAttention",
         [query, key, value],
         attributes={"num_heads": heads},
         domain="com.microsoft",
-        name=f"{old.name}_attention",
+        name=f"{old_node.name}_attention",
     )
-    new = node.outputs[0]
-    new.name, new.shape, new.dtype = f"{output.name}_attended", output.shape, output.dtype
-    old.graph.insert_before(old, node)
-    output.replace_all_uses_with(new)
+    result = node.outputs[0]
+    result.name, result.shape, result.dtype = f"{output.name}_attended", output.shape, output.dtype
+    old_node.graph.insert_before(old_node, node)
+    output.replace_all_uses_with(result)
     return node
 
 

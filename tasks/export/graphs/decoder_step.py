@@ -93,8 +93,8 @@ class _Step(nn.Module):
         cache = InPlaceKVCache(past, at_bl, last_b, keys_s)
         source = [(k_bhdt.transpose(2, 3), v_bhtd) for k_bhdt, v_bhtd in cross]
 
-        def only_wanted(_: nn.Module, given: tuple[Tensor]) -> tuple[Tensor]:
-            x_blw = given[0]
+        def only_wanted(_: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
+            x_blw = args[0]
             return (x_blw.gather(1, wanted_bk[:, :, None].expand(-1, -1, x_blw.shape[-1])),)
 
         hook = self.model.get_output_embeddings().register_forward_pre_hook(only_wanted)
@@ -103,7 +103,7 @@ class _Step(nn.Module):
                 logits_bkv = self.logits(Inputs(ids_bl, at_bl, keys_s, cache, real_bt, source))
         finally:
             hook.remove()
-        return logits_bkv, [one for _, pair in sorted(cache.present.items()) for one in pair]
+        return logits_bkv, [tensor for _, pair in sorted(cache.present.items()) for tensor in pair]
 
     def logits(self, step: Inputs) -> Tensor:
         """Return the logits of the model's output layer, which gets only the wanted positions."""
@@ -140,15 +140,15 @@ class _TheirStep(_Step):
 
     def logits(self, step: Inputs) -> Tensor:
         if step.real_bt is None:
-            found = self.model(
+            output = self.model(
                 input_ids=step.ids_bl,
                 position_ids=step.at_bl,
                 past_key_values=step.cache,
                 use_cache=True,
             )
-            return cast(Tensor, found.logits)
+            return cast(Tensor, output.logits)
         with _distances_from(self.model.get_decoder(), step.at_bl, step.keys_s):
-            found = self.model(
+            output = self.model(
                 encoder_outputs=(step.source[0][1].transpose(1, 2).flatten(2),),  # for its length
                 attention_mask=padding_mask(step.real_bt),
                 decoder_input_ids=step.ids_bl,
@@ -157,40 +157,42 @@ class _TheirStep(_Step):
                 past_key_values=_Kept(step.source, step.cache),
                 use_cache=True,
             )
-            return cast(Tensor, found.logits)
+            return cast(Tensor, output.logits)
 
 
 @contextmanager
 def _distances_from(decoder: nn.Module, at_bl: Tensor, keys_s: Tensor) -> Iterator[None]:
     """Make T5 bias scores by distances from each row's own positions, not one for all rows."""
     distance_bls = keys_s[None, None] - at_bl[:, :, None]
-    shifting: list[Any] = [
-        one for one in decoder.modules() if getattr(one, "has_relative_attention_bias", False)
+    attentions: list[Any] = [
+        module
+        for module in decoder.modules()
+        if getattr(module, "has_relative_attention_bias", False)
     ]
-    for one in shifting:
-        bucket_bls = one._relative_position_bucket(
+    for attention in attentions:
+        bucket_bls = attention._relative_position_bucket(
             distance_bls,
             bidirectional=False,
-            num_buckets=one.relative_attention_num_buckets,
-            max_distance=one.relative_attention_max_distance,
+            num_buckets=attention.relative_attention_num_buckets,
+            max_distance=attention.relative_attention_max_distance,
         )
-        bias_bhls = one.relative_attention_bias(bucket_bls).permute(0, 3, 1, 2)
-        one.compute_bias = lambda *_, bias=bias_bhls, **__: bias
+        bias_bhls = attention.relative_attention_bias(bucket_bls).permute(0, 3, 1, 2)
+        attention.compute_bias = lambda *_, bias=bias_bhls, **__: bias
     try:
         yield
     finally:
-        for one in shifting:
-            del one.compute_bias  # restores the method of the class
+        for attention in attentions:
+            del attention.compute_bias  # restores the method of the class
 
 
 class _Kept(EncoderDecoderCache):  # type: ignore[misc]
     """A cache of the source's keys and values, from the encoder's graph, and of the text's own."""
 
-    def __init__(self, source: Sequence[Pair], own: InPlaceKVCache | None) -> None:
+    def __init__(self, source: Sequence[Pair], own_cache: InPlaceKVCache | None) -> None:
         self.is_updated = dict.fromkeys(range(len(source)), True)
         layers = [SimpleNamespace(keys=keys, values=values) for keys, values in source]
         self.cross_attention_cache = SimpleNamespace(layers=layers)
-        self.self_attention_cache = own
+        self.self_attention_cache = own_cache
 
     def get_seq_length(self, layer_idx: int = 0) -> Any:
         assert self.self_attention_cache is not None
@@ -202,31 +204,38 @@ def _decoder(model: Any) -> Graph:
     shape = cache_shape(model)
     b, length, t, c = 3, 4, 5, 16  # all differ, none is 1: torch.export takes 1 for a constant
     ids = torch.ones(b, length, dtype=torch.int64)
-    at = torch.arange(length).repeat(b, 1)
+    positions = torch.arange(length).repeat(b, 1)
     wanted = torch.tensor([[0, 3]] * b)
     last = torch.full((b,), length - 1, dtype=torch.int32)
     past = [
         (torch.zeros(b, shape.heads, c, shape.width), torch.zeros(b, shape.heads, c, shape.width))
         for _ in range(shape.layers)
     ]
-    given: list[Any] = [ids, at, wanted, last, torch.arange(length), past]
-    two = {0: Dim.AUTO, 1: Dim.AUTO}
+    inputs: list[Any] = [ids, positions, wanted, last, torch.arange(length), past]
+    matrix_axes = {0: Dim.AUTO, 1: Dim.AUTO}
     cache = {0: Dim.AUTO, 2: Dim.AUTO}
-    axes: list[Any] = [two, two, two, {0: Dim.AUTO}, {0: Dim.AUTO}, [(cache, cache)] * len(past)]
+    axes: list[Any] = [
+        matrix_axes,
+        matrix_axes,
+        matrix_axes,
+        {0: Dim.AUTO},
+        {0: Dim.AUTO},
+        [(cache, cache)] * len(past),
+    ]
     names = [*STEP, *_names("past", shape.layers)]
     if model.config.is_encoder_decoder:
-        real = torch.ones(b, t, dtype=torch.int64)
-        real[0, 3:] = 0
+        mask = torch.ones(b, t, dtype=torch.int64)
+        mask[0, 3:] = 0
         heads, width = shape.cross_heads, shape.cross_width
         # Separate tensors: one that is passed twice would become a single input.
         cross = [
             (torch.zeros(b, heads, width, t), torch.zeros(b, heads, t, width))
             for _ in range(shape.layers)
         ]
-        given += [real, cross]
-        axes += [two, [({0: Dim.AUTO, 3: Dim.AUTO}, cache)] * shape.layers]
+        inputs += [mask, cross]
+        axes += [matrix_axes, [({0: Dim.AUTO, 3: Dim.AUTO}, cache)] * shape.layers]
         names += ["source_mask", *_names("cross", shape.layers)]
-    return _exported(step, given, axes, names, ["logits", *_names("present", shape.layers)])
+    return _exported(step, inputs, axes, names, ["logits", *_names("present", shape.layers)])
 
 
 def cache_shape(model: Any) -> Any:
@@ -234,17 +243,17 @@ def cache_shape(model: Any) -> Any:
     config = model.config
 
     def of(*names: str) -> Any:
-        return next(found for name in names if (found := getattr(config, name, None)) is not None)
+        return next(value for name in names if (value := getattr(config, name, None)) is not None)
 
     layers = of("num_decoder_layers", "decoder_layers", "num_hidden_layers")
     heads = of("decoder_attention_heads", "num_attention_heads", "num_heads")
-    own = getattr(config, "num_key_value_heads", None) or heads
-    if own != heads and model.config.is_encoder_decoder:
-        own = heads
+    n_kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    if n_kv_heads != heads and model.config.is_encoder_decoder:
+        n_kv_heads = heads
     width = getattr(config, "head_dim", None) or getattr(config, "d_kv", None)
     width = width or of("hidden_size", "d_model") // heads
     return SimpleNamespace(
-        layers=layers, heads=own, width=width, cross_heads=heads, cross_width=width
+        layers=layers, heads=n_kv_heads, width=width, cross_heads=heads, cross_width=width
     )
 
 
@@ -261,20 +270,20 @@ class _Encoding(nn.Module):
     def forward(self, ids_bt: Tensor, real_bt: Tensor) -> list[Tensor]:
         x_btw = self.model.get_encoder()(ids_bt, attention_mask=real_bt)[0]
         return [
-            one
+            tensor
             for attention in _cross_attentions(self.model)
-            for one in _keys_and_values(attention, x_btw)
+            for tensor in _keys_and_values(attention, x_btw)
         ]
 
 
 def _cross_attentions(model: Any) -> list[nn.Module]:
     """Return the cross-attention of each decoder layer, whichever of its names it has."""
     decoder = model.get_decoder() if hasattr(model, "get_decoder") else model.decoder
-    found = []
+    attentions = []
     for name, module in decoder.named_modules():
         if name.rsplit(".", 1)[-1] in ("cross_attention", "encoder_attn", "EncDecAttention"):
-            found.append(module)
-    return found
+            attentions.append(module)
+    return attentions
 
 
 def _keys_and_values(attention: Any, x_btw: Tensor) -> Pair:
@@ -282,36 +291,40 @@ def _keys_and_values(attention: Any, x_btw: Tensor) -> Pair:
     if hasattr(attention, "keys_and_values"):
         k_bhtd, v_bhtd = attention.keys_and_values(x_btw)
         return k_bhtd.transpose(2, 3), v_bhtd
-    ours = ("k_proj", "v_proj") if hasattr(attention, "k_proj") else ("k", "v")
+    projections = ("k_proj", "v_proj") if hasattr(attention, "k_proj") else ("k", "v")
     n_heads = getattr(attention, "num_heads", None) or attention.n_heads
-    k_bthd, v_bthd = (getattr(attention, name)(x_btw).unflatten(2, (n_heads, -1)) for name in ours)
+    k_bthd, v_bthd = (
+        getattr(attention, name)(x_btw).unflatten(2, (n_heads, -1)) for name in projections
+    )
     return k_bthd.permute(0, 2, 3, 1), v_bthd.transpose(1, 2)
 
 
 def _encoder(model: Any) -> Graph:
-    real = torch.ones(2, 5, dtype=torch.int64)
-    real[0, 3:] = 0  # the exporter drops a mask of all ones
-    two = {0: Dim.AUTO, 1: Dim.AUTO}
+    mask = torch.ones(2, 5, dtype=torch.int64)
+    mask[0, 3:] = 0  # the exporter drops a mask of all ones
+    matrix_axes = {0: Dim.AUTO, 1: Dim.AUTO}
     names = ["input_ids", "attention_mask"]
     outputs = list(_names("cross", cache_shape(model).layers))
     ids = torch.ones(2, 5, dtype=torch.int64)
-    return _exported(_Encoding(model).eval(), [ids, real], [two, two], names, outputs)
+    return _exported(
+        _Encoding(model).eval(), [ids, mask], [matrix_axes, matrix_axes], names, outputs
+    )
 
 
 # --- export ---------------------------------------------------------------------------------------
 
 
-def _names(what: str, n_layers: int) -> Iterator[str]:
+def _names(kind: str, n_layers: int) -> Iterator[str]:
     for layer in range(n_layers):
-        yield from (f"{what}.{layer}.key", f"{what}.{layer}.value")
+        yield from (f"{kind}.{layer}.key", f"{kind}.{layer}.value")
 
 
 def _exported(
-    module: nn.Module, given: list[Any], axes: list[Any], inputs: list[str], outputs: list[str]
+    module: nn.Module, args: list[Any], axes: list[Any], inputs: list[str], outputs: list[str]
 ) -> Graph:
     program = torch.onnx.export(
         module,
-        tuple(given),
+        tuple(args),
         dynamo=True,
         dynamic_shapes=tuple(axes),
         input_names=inputs,
@@ -321,11 +334,11 @@ def _exported(
     assert program is not None
     graph = program.model
     graph.opset_imports.setdefault("com.microsoft", 1)
-    found = [value.name for value in graph.graph.inputs], [v.name for v in graph.graph.outputs]
-    if missing := [name for name in inputs if name not in found[0]]:
-        unneeded = {"keys", "position_ids"}
-        if not set(missing) <= unneeded:
+    names = [value.name for value in graph.graph.inputs], [v.name for v in graph.graph.outputs]
+    if missing := [name for name in inputs if name not in names[0]]:
+        optional_names = {"keys", "position_ids"}
+        if not set(missing) <= optional_names:
             raise ValueError(f"the exported graph does not look at {', '.join(missing)}")
-    if found[1] != outputs:
-        raise ValueError(f"the exported graph has outputs {found[1]}, not {outputs}")
+    if names[1] != outputs:
+        raise ValueError(f"the exported graph has outputs {names[1]}, not {outputs}")
     return graph

@@ -27,14 +27,14 @@ def to_first_token(graph: Graph) -> bool:
     choice = _choice(graph)
     if choice is None:
         return False
-    moved = _rows_of_their_own(graph, choice)
-    if not moved:
+    nodes = _rows_of_their_own(graph, choice)
+    if not nodes:
         return False
-    for value, users in _entrances(moved).items():
-        first = _first(value)
+    for value, users in _entrances(nodes).items():
+        first_row = _first(value)
         for node, index in users:
-            node.replace_input_with(index, first)
-    for node in moved:
+            node.replace_input_with(index, first_row)
+    for node in nodes:
         if node.op_type == ATTENTION and len(node.inputs) > BIAS:
             node.replace_input_with(BIAS, _first(node.inputs[BIAS], axis=2))
         for value in node.outputs:
@@ -54,34 +54,34 @@ def _choice(graph: Graph) -> Node | None:
 
 def _rows_of_their_own(graph: Graph, choice: Node) -> list[Node]:
     """Return the nodes before the selection whose other rows are not used, last node first."""
-    found: dict[Node, None] = {choice: None}
+    nodes: dict[Node, None] = {choice: None}
     for node in reversed(list(graph.graph)):
         uses = [use for value in node.outputs for use in value.uses()]
         if (
             (node.op_type in ROW_BY_ROW or node.op_type == ATTENTION)
             and uses
             and all(
-                user in found and (user.op_type != ATTENTION or index == QUERY)
+                user in nodes and (user.op_type != ATTENTION or index == QUERY)
                 for user, index in uses
             )
         ):
-            found[node] = None
-    del found[choice]
-    return list(found)
+            nodes[node] = None
+    del nodes[choice]
+    return list(nodes)
 
 
-def _entrances(moved: list[Node]) -> dict[Any, list[tuple[Node, int]]]:
+def _entrances(nodes: list[Node]) -> dict[Any, list[tuple[Node, int]]]:
     """Return the values that enter these nodes with all rows, and the inputs they enter by."""
-    inside = set(moved)
-    found: dict[Any, list[tuple[Node, int]]] = {}
-    for node in moved:
+    members = set(nodes)
+    entrances: dict[Any, list[tuple[Node, int]]] = {}
+    for node in nodes:
         for index, value in enumerate(node.inputs):
             if node.op_type == ATTENTION and index != QUERY:
                 continue
             producer = value.producer() if value is not None else None
-            if producer is not None and producer not in inside and _has_rows(value):
-                found.setdefault(value, []).append((node, index))
-    return found
+            if producer is not None and producer not in members and _has_rows(value):
+                entrances.setdefault(value, []).append((node, index))
+    return entrances
 
 
 def _has_rows(value: Any) -> bool:

@@ -32,8 +32,8 @@ def save(graph: Graph, folder: Path, name: str = "model.onnx") -> str:
 
     folder.mkdir(parents=True, exist_ok=True)
     size = sum(value.const_value.nbytes for value in graph.graph.initializers.values())
-    beside = f"{name}.data" if size > INLINE_BYTES else None
-    onnx_ir.save(graph, folder / name, external_data=beside)
+    data_file = f"{name}.data" if size > INLINE_BYTES else None
+    onnx_ir.save(graph, folder / name, external_data=data_file)
     return name
 
 
@@ -47,15 +47,15 @@ def quiet() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in ("transformers", "torch.onnx", "onnxruntime")]
     # Signature warnings come from a separate logger, those of quantization from the root logger.
     loggers += [logging.getLogger("torch.onnx._internal.exporter._registration"), logging.root]
-    levels = [one.level for one in loggers]
-    printed = io.StringIO()
+    levels = [logger.level for logger in loggers]
+    output = io.StringIO()
     try:
-        for one in loggers:
-            one.setLevel(logging.ERROR)
-        with contextlib.redirect_stdout(printed), warnings.catch_warnings():
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with contextlib.redirect_stdout(output), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "`isinstance.treespec, LeafSpec.`", FutureWarning)
             yield
     finally:
-        for one, level in zip(loggers, levels, strict=True):
-            one.setLevel(level)
-    log.debug("%s", printed.getvalue())
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+    log.debug("%s", output.getvalue())

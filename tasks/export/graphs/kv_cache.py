@@ -61,7 +61,7 @@ class InPlaceKVCache:
         (b, h, length, d), n_kv = q_bhld.shape, k_bhld.shape[1]
         key, value = self._past[self._layer]
         # The model itself rotates queries and keys, so the operator gets no sine tables.
-        behind = () if bias is None else (None, None, None, bias)
+        bias_inputs = () if bias is None else (None, None, None, bias)
         y_blw, new_key, new_value = torch.onnx.ops.symbolic_multi_out(
             "com.microsoft::GroupQueryAttention",
             (
@@ -70,7 +70,7 @@ class InPlaceKVCache:
                 value,
                 self._last_b,
                 self._total_1,
-                *behind,
+                *bias_inputs,
             ),
             attrs={"num_heads": h, "kv_num_heads": n_kv, "scale": scale},
             dtypes=(q_bhld.dtype,) * 3,
@@ -117,8 +117,8 @@ def _in_transformers(
 
 
 @contextmanager
-def attending(model: Any, how: str) -> Iterator[None]:
-    """Give a transformers model the attention implementation `how` while a graph is exported.
+def attending(model: Any, name: str) -> Iterator[None]:
+    """Give a transformers model the attention implementation `name` while a graph is exported.
 
     Models of headrace.modeling stay as they are.
     """
@@ -126,9 +126,9 @@ def attending(model: Any, how: str) -> Iterator[None]:
         yield
         return
     AttentionInterface.register(NAME, _in_transformers)
-    before = model.config._attn_implementation
-    model.set_attn_implementation(how)
+    old_implementation = model.config._attn_implementation
+    model.set_attn_implementation(name)
     try:
         yield
     finally:
-        model.set_attn_implementation(before)
+        model.set_attn_implementation(old_implementation)

@@ -64,11 +64,11 @@ def static(graph: Graph, feeds: Iterable[Feed], *, weight_bits: int = 7) -> Grap
             # because the next operator (bias, softmax, normalization) computes in fp32.
             extra_options={"OpTypesToExcludeOutputQuantization": list(PRODUCTS), **_untyped()},
         )
-        made = _loaded(file)
-    _keep_residuals(made)
-    _use_tanh_gelu(made)
-    _join_products(made)
-    return made
+        int8_graph = _loaded(file)
+    _keep_residuals(int8_graph)
+    _use_tanh_gelu(int8_graph)
+    _join_products(int8_graph)
+    return int8_graph
 
 
 class _Calibration:
@@ -99,9 +99,9 @@ def _quantizing(graph: Graph) -> Iterator[tuple[Any, list[str], Path]]:
     proto = onnx_ir.to_proto(graph)
     weights = {tensor.name for tensor in proto.graph.initializer}
     # The quantizers transpose Gemm weights in place, and fail on shapes recorded before that.
-    kept = [info for info in proto.graph.value_info if info.name not in weights]
+    infos = [info for info in proto.graph.value_info if info.name not in weights]
     del proto.graph.value_info[:]
-    proto.graph.value_info.extend(kept)
+    proto.graph.value_info.extend(infos)
     nodes = [
         node.name
         for node in proto.graph.node
@@ -134,10 +134,10 @@ def _keep_residuals(graph: Graph) -> None:
         if node.op_type in PRODUCTS:
             continue
         for index, value in enumerate(node.inputs):
-            back = _dequantized(value)
-            there = back and back.inputs[0].producer()
-            if there and there.op_type == "QuantizeLinear":
-                node.replace_input_with(index, there.inputs[0])
+            dequantizer = _dequantized(value)
+            quantizer = dequantizer and dequantizer.inputs[0].producer()
+            if quantizer and quantizer.op_type == "QuantizeLinear":
+                node.replace_input_with(index, quantizer.inputs[0])
     RemoveUnusedNodesPass()(graph)
 
 
@@ -167,28 +167,30 @@ def _join_products(graph: Graph) -> None:
         x, weights = (_dequantized(value) for value in node.inputs)
         if x is None or weights is None:
             continue
-        last, bias = _bias_of(node)
+        last_node, bias = _bias_of(node)
         inputs = [x.inputs[0], weights.inputs[0], x.inputs[1], weights.inputs[1]]
-        joined = ir.node(
+        product = ir.node(
             "MatMulIntegerToFloat",
             [*inputs, x.inputs[2], None, bias],  # int8 weights are symmetric: no zero point
             domain="com.microsoft",
             name=f"{node.name}_joined",
         )
-        old, new = last.outputs[0], joined.outputs[0]
-        new.dtype, new.shape = old.dtype, old.shape
+        old_value, new_value = last_node.outputs[0], product.outputs[0]
+        new_value.dtype, new_value.shape = old_value.dtype, old_value.shape
         # Names are unique and identify the outputs of the graph: the new value takes the old one's.
-        new.name, old.name = old.name, f"{old.name}_apart"
-        graph.graph.insert_before(last, joined)
-        old.replace_all_uses_with(new, replace_graph_outputs=True)
+        new_value.name, old_value.name = old_value.name, f"{old_value.name}_apart"
+        graph.graph.insert_before(last_node, product)
+        old_value.replace_all_uses_with(new_value, replace_graph_outputs=True)
     RemoveUnusedNodesPass()(graph)
     graph.graph.opset_imports.setdefault("com.microsoft", 1)
 
 
 def _dequantized(value: Any) -> Any:
     node = value.producer() if value is not None else None
-    is_one = node is not None and node.op_type == "DequantizeLinear" and len(node.inputs) == 3
-    return node if is_one else None
+    is_dequantizer = (
+        node is not None and node.op_type == "DequantizeLinear" and len(node.inputs) == 3
+    )
+    return node if is_dequantizer else None
 
 
 def _bias_of(product: Any) -> tuple[Any, Any]:

@@ -26,7 +26,7 @@ def test_every_exported_variant_agrees_with_its_golden_rows(exported: Any) -> No
 def test_the_training_table_is_scored_without_drift(
     exported: Any, table: Path, tmp_path: Path
 ) -> None:
-    report = job.run(exported.path / "model", table, tmp_path / "out", keep=["label"])
+    report = job.score_table(exported.path / "model", table, tmp_path / "out", keep=["label"])
     scored = pq.read_table(tmp_path / "out")
     assert scored.num_rows == report.rows == 1200
     assert pc.mean(pc.equal(scored["label"], scored["input_label"])).as_py() > 0.8

@@ -109,7 +109,7 @@ def test_the_report_counts_tokens_padding_and_drift(make: Any, tmp_path: Path) -
     model = make(profile=profile, score={"max_rejected": 0.5, "chunk_rows": 3})
     (tmp_path / "t.csv").write_text("text\nsoup\nthe goal of it\nsalt\nmatch near the team\n")
     seen: list[job.Progress] = []
-    report = job.run(model, tmp_path / "t.csv", tmp_path / "out", on_progress=seen.append)
+    report = job.score_table(model, tmp_path / "t.csv", tmp_path / "out", on_progress=seen.append)
     assert (report.tokens, report.rows, report.parts) == (3 + 6 + 3 + 6, 4, 2)
     assert report.padding_share == pytest.approx(1 - 18 / (3 * 6 + 6))
     assert report.drift == {"length": 0, "label": 0}
@@ -211,7 +211,7 @@ def test_what_is_left_open_is_taken_from_the_plan(model: Path, tmp_path: Path) -
     how = {"variant": "fused", "workers": 1, "token_budget": 50, "device": "cpu"}
     run(model, source, output, **how)
     (output / "part-00001.parquet").unlink()
-    report = job.run(model, source, output, model_version="m/1")
+    report = job.score_table(model, source, output, model_version="m/1")
     assert (report.rows_now, report.variant, report.workers) == (10, "fused", 1)
 
 
@@ -262,7 +262,7 @@ def test_a_plan_of_another_format_and_too_many_parts_are_named(model: Path, tmp_
     source, output = table(tmp_path / "t.csv", 30), tmp_path / "out"
     run(model, source, output)
     (output / "_plan.json").write_text('{"format": 1}')
-    with pytest.raises(PlanError, match=r"_plan\.json is of another Headrace"):
+    with pytest.raises(PlanError, match=r"_plan\.json was written by an incompatible Headrace"):
         run(model, source, output)
     (output / "_plan.json").write_text('{"format": 2, "mo')
     with pytest.raises(PlanError, match=r"_plan\.json is damaged; give another output folder"):

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from headrace.flows import cli
 from headrace.serving.errors import InputError, PlanError
 from headrace.serving.jobs import job
+from headrace.serving.jobs.spec import JobSpec
 from headrace.serving.tables import writers
 from tests.serving.job_runs import run, write
 
@@ -245,14 +246,12 @@ def test_kept_columns_of_typed_tables_keep_their_type(
 def test_shares_done_apart_keep_types_as_one_job_does(model: Path, tmp_path: Path) -> None:
     given = typed(NS, [1, 2])
     pq.write_table(given, tmp_path / "t.parquet")
-    how: dict[str, Any] = {"keep": ["kept"], "chunk_rows": 1, "model_version": "m/1"}
-    with job.begun(model, tmp_path / "t.parquet", tmp_path / "out", **how) as begun:
+    source, output = tmp_path / "t.parquet", tmp_path / "out"
+    spec = JobSpec.of(model, source, output, keep=["kept"], chunk_rows=1, model_version="m/1")
+    with job.begun(spec) as begun:
         for chunk in (1, 0):
             todo = iter([chunk])
-            job.work(
-                model, tmp_path / "t.parquet", tmp_path / "out",
-                take=lambda todo=todo: next(todo, None), on_chunk=begun.done.__setitem__,
-            )  # fmt: skip
+            job.work(spec, lambda todo=todo: next(todo, None), begun.done.__setitem__)
         begun.done = begun.out.all_committed(2)
         begun.finish()
     assert pq.read_table(tmp_path / "out")["kept"].equals(given["kept"])

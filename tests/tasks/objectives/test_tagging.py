@@ -244,7 +244,7 @@ def test_every_span_is_pytorchs_in_texts_longer_than_the_model(tmp_path: Path) -
             assert span["probability"] == pytest.approx(other["probability"], abs=1e-4)
 
     with pytest.raises(InputError, match="by columns that are kept, not by 'spans'"):
-        job.run(exported.path / "model", table, tmp_path / "parted", partition_by="spans")
+        job.score_table(exported.path / "model", table, tmp_path / "parted", partition_by="spans")
 
     # A table of words is scored as it was trained on.
     words = [text.split() for text in rows.texts]
@@ -254,7 +254,7 @@ def test_every_span_is_pytorchs_in_texts_longer_than_the_model(tmp_path: Path) -
     }
     for name, rows_of in tables.items():
         pq.write_table(rows_of, tmp_path / f"{name}.parquet")
-        job.run(exported.path / "model", tmp_path / f"{name}.parquet", tmp_path / name,
+        job.score_table(exported.path / "model", tmp_path / f"{name}.parquet", tmp_path / name,
                 keep=["text"], variant="fp32")  # fmt: skip
         made = pq.read_table(tmp_path / name)
         assert made["error"].null_count == len(words)

@@ -86,7 +86,7 @@ def values_of(objective: str) -> list[tuple[Any, str | None]]:
 def in_a_job(folder: Path, values: list[Any], tmp_path: Path) -> list[str | None]:
     table = tmp_path / "rows.jsonl"
     table.write_text("".join(json.dumps({"text": one}) + "\n" for one in values))
-    job.run(folder, table, tmp_path / "out")
+    job.score_table(folder, table, tmp_path / "out")
     found: list[str | None] = pq.read_table(tmp_path / "out")["error"].to_pylist()
     return found
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from headrace.serving.errors import PlanError
+from headrace.serving.jobs.spec import JobSpec
 from headrace.tasks.scoring import ray_backend
 from tests import ROOT
 from tests.serving.job_runs import parts, run, table
@@ -55,9 +56,10 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     one.shutdown()
 
 
-def arguments(model: Path, source: Path, output: Path, **how: Any) -> dict[str, Any]:
-    at = {"model": str(model), "paths": [str(source)], "output": str(output)}
-    return {**at, "chunk_rows": 20, "model_version": "m/1", **how}
+def spec_of(model: Path, source: Path, output: Path, **settings: Any) -> JobSpec:
+    return JobSpec.of(
+        model, source, output, **{"chunk_rows": 20, "model_version": "m/1", **settings}
+    )
 
 
 @pytest.mark.slow
@@ -76,7 +78,7 @@ def test_a_node_is_killed_and_the_output_is_that_of_one_machine(
     killer = threading.Thread(target=kill)
     killer.start()
     seen: list[dict[str, int]] = []
-    report = ray_backend.run(arguments(model, source, output, keep=["id"]), seen.append)
+    report = ray_backend.run(spec_of(model, source, output, keep=["id"]), seen.append)
     killer.join()
     assert (report["rows"], report["parts"]) == (2000, 100)
     assert (seen[-1]["rows"], seen[-1]["n_rows"]) == (2000, 2000)
@@ -93,7 +95,7 @@ def test_a_row_that_kills_workers_is_set_aside(cluster: Any, tmp_path: Path) -> 
     texts = [f"goal match {i}" for i in range(100)]
     texts[31] = "a deadly goal"
     source.write_text("\n".join(["text", *texts, ""]))
-    report = ray_backend.run(arguments(model, source, output))
+    report = ray_backend.run(spec_of(model, source, output))
     assert report["errors"] == {"killed_worker": 1}
     assert report["rows"] == 100
 
@@ -104,11 +106,11 @@ def test_one_machine_is_a_cluster_too(tmp_path: Path, monkeypatch: pytest.Monkey
     model = make_model(tmp_path / "model")
     source, output = table(tmp_path / "t.csv", 100), tmp_path / "out"
     run(model, source, tmp_path / "whole")
-    report = ray_backend.run(arguments(model, source, output))
+    report = ray_backend.run(spec_of(model, source, output))
     assert (report["rows"], report["rows_now"]) == (100, 100)
     mine, ones = parts(output), parts(tmp_path / "whole")
     assert {k: v for k, v in mine.items() if k != "_plan.json"} == {
         k: v for k, v in ones.items() if k != "_plan.json"
     }
     with pytest.raises(PlanError, match="chunk_rows was 20 and is now 30"):
-        ray_backend.run(arguments(model, source, output, chunk_rows=30))
+        ray_backend.run(spec_of(model, source, output, chunk_rows=30))

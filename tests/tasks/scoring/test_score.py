@@ -14,6 +14,7 @@ import pytest
 from headrace.configs.errors import UserError
 from headrace.serving.errors import InputError, PlanError
 from headrace.serving.jobs import job
+from headrace.serving.jobs.spec import JobSpec
 from headrace.tasks.scoring import supervisor
 from headrace.tasks.scoring.score import PAGE, score
 from tests.serving import tiny_model
@@ -188,7 +189,7 @@ def test_a_retry_that_is_killed_half_way_is_gone_on_with(model: Path, tmp_path: 
         run(model, source, output, retry_rejected=True, on_chunk=killed)
     assert not (output / "_SUCCESS").exists()
     with (
-        job.begun(model, source, output, model_version="m/1") as begun,
+        job.begun(JobSpec.of(model, source, output, model_version="m/1")) as begun,
         pytest.raises(PlanError, match=r"rejected rows of .*out are being done again; finish that"),
     ):
         begun.to_share()
@@ -250,12 +251,12 @@ def test_folders_named_like_columns_are_columns(model: Path, tmp_path: Path) -> 
 
 def test_shares_of_a_job_done_apart_make_the_same_output(model: Path, tmp_path: Path) -> None:
     source, output = table(tmp_path / "t.csv", 200), tmp_path / "out"
-    given = {"model": str(model), "paths": [str(source)], "output": str(output)}
-    with job.begun(**given, chunk_rows=20, model_version="m/1") as begun:
+    spec = JobSpec.of(model, source, output, chunk_rows=20, model_version="m/1")
+    with job.begun(spec) as begun:
         with pytest.raises(PlanError, match="another job is writing"):
             run(model, source, output)
         for chunks in ([7, 8, 9], [0, 1, 2, 3], [4, 5, 6]):
-            supervisor.work(given, chunks)
+            supervisor.work(spec, chunks)
         begun.done = begun.out.all_committed(begun.plan.n_chunks)
         report = begun.finish()
     assert (report.rows, report.parts) == (200, 10)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,38 +15,38 @@ import pytest
 from headrace.serving.engine.scorer import Scorer
 from headrace.serving.errors import PlanError
 from headrace.serving.jobs import job
+from headrace.serving.jobs.spec import JobSpec
 from headrace.tasks.scoring import supervisor
 from tests.serving.job_runs import everything, run, table
 from tests.serving.tiny_model import bag_of_words, graph, make_model
 
-TrainingContext = dict[str, Any]
-Work = Callable[[TrainingContext], object]
+Work = Callable[[JobSpec], object]
 
 
-def by_share(given: TrainingContext) -> None:
-    supervisor.work(given, [5])
+def by_share(spec: JobSpec) -> None:
+    supervisor.work(spec, [5])
 
 
-def in_this_process(given: TrainingContext) -> None:
+def in_this_process(spec: JobSpec) -> None:
     todo = iter([5])
-    job.work(**given, take=lambda: next(todo, None), on_chunk=lambda *_: None)
+    job.work(spec, take=lambda: next(todo, None), on_chunk=lambda *_: None)
 
 
-def by_trying_rows(given: TrainingContext) -> None:
-    job.try_rows(**given, rows=range(100, 110))
+def by_trying_rows(spec: JobSpec) -> None:
+    job.try_rows(spec, range(100, 110))
 
 
-def by_actor(given: TrainingContext) -> None:
+def by_actor(spec: JobSpec) -> None:
     from headrace.serving.digests import folder_sha256
     from headrace.tasks.scoring.ray_backend import Worker
 
-    folder = Path(given["model"])
+    folder = Path(spec.model)
     sent = {
         str(file.relative_to(folder)): file.read_bytes()
         for file in folder.rglob("*")
         if file.is_file()
     }
-    Worker(sent, folder_sha256(folder), given, 1).do(5)
+    Worker(sent, folder_sha256(folder), replace(spec, workers=1)).do(5)
 
 
 EVERYBODY = pytest.mark.parametrize(
@@ -84,13 +85,9 @@ def test_a_share_with_another_model_input_or_onnxruntime_does_nothing(
     model, output = make_model(tmp_path / "model"), tmp_path / "out"
     (tmp_path / "in").mkdir()
     source = table(tmp_path / "in" / "t.csv", 200)
-    given: TrainingContext = {
-        "model": str(model),
-        "paths": [str(tmp_path / "in")],
-        "output": str(output),
-    }
-    with job.begun(**given, chunk_rows=20, model_version="m/1"):
-        supervisor.work(given, [0, 1, 2])
+    spec = JobSpec.of(model, tmp_path / "in", output, chunk_rows=20, model_version="m/1")
+    with job.begun(spec):
+        supervisor.work(spec, [0, 1, 2])
         frozen = json.loads((output / "_plan.json").read_bytes())
         if change == "model":
             retrained(model)
@@ -104,7 +101,7 @@ def test_a_share_with_another_model_input_or_onnxruntime_does_nothing(
             (output / "_plan.json").write_text(json.dumps(changed))
         before = everything(output)
         with pytest.raises(Exception, match=message) as refused:
-            work(given)
+            work(spec)
         assert change == "provider" or refused.type is PlanError
         assert everything(output) == before
 
@@ -137,12 +134,12 @@ def test_a_model_that_is_replaced_while_it_is_opened_makes_no_plan_and_no_chunk(
 def test_a_model_retrained_between_two_task_runs_fails_the_job(tmp_path: Path) -> None:
     model, output = make_model(tmp_path / "model"), tmp_path / "out"
     source = table(tmp_path / "t.csv", 200)
-    given: TrainingContext = {"model": str(model), "paths": [str(source)], "output": str(output)}
-    with job.begun(**given, chunk_rows=20, model_version="m/1") as begun:
+    spec = JobSpec.of(model, source, output, chunk_rows=20, model_version="m/1")
+    with job.begun(spec) as begun:
         first, second = begun.to_share()[:5], begun.to_share()[5:]
-        supervisor.work(given, first)
+        supervisor.work(spec, first)
         retrained(model)
         with pytest.raises(PlanError, match="the model's files are not the ones"):
-            supervisor.work(given, second)
+            supervisor.work(spec, second)
         assert begun.out.all_committed(10).keys() == set(first)
     assert not (output / "_SUCCESS").exists()

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 from headrace.serving.errors import InputError, PlanError
 from headrace.serving.jobs.job import begun
+from headrace.serving.jobs.spec import JobSpec
 from headrace.serving.jobs.storage import open_output
 from headrace.serving.jobs.storage.base import PLAN
 from headrace.tasks.runtime.artifacts import Artifact
@@ -48,11 +50,11 @@ def deadly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", path)
 
 
-def job(exported: Artifact, folder: Path, texts: list[str], **how: Any) -> dict[str, Any]:
+def job(exported: Artifact, folder: Path, texts: list[str], **settings: Any) -> JobSpec:
     source = folder / "rows.csv"
     source.write_text("\n".join(["text", *texts, ""]))
-    at = {"model": str(exported.path / "model"), "paths": [str(source)]}
-    return {**at, "output": str(folder / "out"), "chunk_rows": 10, "text_column": "text", **how}
+    settings = {"chunk_rows": 10, "text_column": "text", **settings}
+    return JobSpec.of(exported.path / "model", source, folder / "out", **settings)
 
 
 def test_a_row_that_kills_is_set_aside_and_the_job_goes_on(
@@ -84,17 +86,17 @@ def test_a_death_that_no_row_explains_ends_the_job(
 def test_a_worker_that_cannot_start_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    broken = tmp_path / "site" / "onnxruntime"
+    broken = tmp_path / "site" / "psutil"
     broken.mkdir(parents=True)
     (broken / "__init__.py").write_text("raise ImportError('libgomp.so.1: cannot open it')")
     monkeypatch.setenv("PYTHONPATH", str(broken.parent))
     (tmp_path / "rows.csv").write_text("text\ngoal\n")
-    given = {"model": str(make_model(tmp_path / "model")), "paths": [str(tmp_path / "rows.csv")]}
+    spec = JobSpec.of(make_model(tmp_path / "model"), tmp_path / "rows.csv", tmp_path / "out")
     with pytest.raises(
         supervisor.WorkerDied,
         match=r"died 3 times before it began, .*: ImportError: libgomp.so.1: cannot open it$",
     ):
-        supervisor.run({**given, "output": str(tmp_path / "out"), "text_column": "text"})
+        supervisor.run(spec)
     assert "Traceback" in capfd.readouterr().err
 
 
@@ -103,9 +105,9 @@ def test_no_other_job_comes_in_while_a_dead_worker_is_replaced(
 ) -> None:
     texts = [f"goal match {i}" for i in range(40)]
     texts[13] = texts[30] = "a deadly goal"
-    given, out = job(exported, tmp_path, texts), open_output(tmp_path / "out")
+    spec, out = job(exported, tmp_path, texts), open_output(tmp_path / "out")
     with ThreadPoolExecutor() as pool:
-        running = pool.submit(supervisor.run, given)
+        running = pool.submit(supervisor.run, spec)
         while out.read(PLAN) is None:
             assert not running.done()
         tries = 0
@@ -131,15 +133,15 @@ def test_any_number_of_files_goes_through(exported: Artifact, tmp_path: Path, de
         file.write_text(f"text\n{'a deadly goal' if i == 7 else 'goal'}\n")
     names = [str(file) for file in files]
     assert sum(map(len, names)) > 400_000
-    given = {**job(exported, tmp_path, []), "paths": names, "chunk_rows": 100}
-    report = supervisor.run(given)
+    spec = replace(job(exported, tmp_path, []), paths=tuple(names), chunk_rows=100)
+    report = supervisor.run(spec)
     assert (report["rows"], report["errors"]) == (1800, {"killed_worker": 1})
     with pytest.raises(PlanError, match=r"was 1,800 files and is now 1,799: 0003-long.* is gone"):
-        supervisor.run({**given, "paths": [*names[:3], *names[4:]]})
+        supervisor.run(replace(spec, paths=(*names[:3], *names[4:])))
 
 
 def test_any_number_of_chunks_goes_through(exported: Artifact, tmp_path: Path) -> None:
-    given = job(exported, tmp_path, ["goal"] * 100_000, chunk_rows=1)
+    spec = job(exported, tmp_path, ["goal"] * 100_000, chunk_rows=1)
     done: list[int] = []
 
     def committed(chunk: int) -> None:
@@ -147,10 +149,10 @@ def test_any_number_of_chunks_goes_through(exported: Artifact, tmp_path: Path) -
         if len(done) == 3:
             raise KeyboardInterrupt
 
-    with begun(**given) as planned:
+    with begun(spec) as planned:
         assert planned.plan.n_chunks == 100_000
         with pytest.raises(KeyboardInterrupt):
-            supervisor.work(given, planned.to_share(), committed)
+            supervisor.work(spec, planned.to_share(), committed)
     # Three lanes have a chunk each; the quickest is heard of first.
     assert len(set(done)) == 3
     assert max(done) < 10

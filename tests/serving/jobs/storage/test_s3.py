@@ -24,6 +24,7 @@ from moto.server import ThreadedMotoServer
 from headrace.serving.errors import InputError, PlanError, ServingError
 from headrace.serving.jobs import job
 from headrace.serving.jobs.job import ProgressTracker
+from headrace.serving.jobs.spec import JobSpec
 from headrace.serving.jobs.storage import open_output
 from tests.serving.job_runs import CHILD, parts, run, table
 
@@ -215,7 +216,7 @@ def counted(call):
 
 ObjectOutput._put = counted(ObjectOutput._put)
 ObjectOutput.remove = counted(ObjectOutput.remove)
-job.run(model, source, output, chunk_rows=3, model_version="m/1", partition_by="label",
+job.score_table(model, source, output, chunk_rows=3, model_version="m/1", partition_by="label",
         retry_rejected=True)
 """
 
@@ -251,7 +252,8 @@ def test_of_two_jobs_at_one_output_each_chunk_counts_once(
 ) -> None:
     source = table(tmp_path / "t.csv", 60)
     url = f"{BUCKET}/out"
-    with job.begun(model, source, url, chunk_rows=20, model_version="m/1") as first:
+    spec = JobSpec.of(model, source, url, chunk_rows=20, model_version="m/1")
+    with job.begun(spec) as first:
         second = run(model, source, url)
         assert second.rows_now == 60
         records = open_output(url).all_committed(3)

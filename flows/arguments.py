@@ -1,0 +1,260 @@
+"""The arguments of the command line: what each command takes, and its help.
+
+argparse, as a library with a richer help takes longer to import than `headrace --help` takes whole
+(measured in docs/decisions.md); shtab makes the shell's completion from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+from headrace.configs import secrets
+
+ABOUT = "Fine-tune text models on a schedule and score a lot of text cheaply."
+EXIT_CODES = """exit codes:
+  0 done · 1 failed · 2 wrong usage or input · 3 trained but not promoted ·
+  4 scored with too many rejected rows"""
+GROUPS = {
+    "train": ("init", "check", "train"),
+    "score": ("score", "bench"),
+    "the registry": ("report", "history", "promote", "rollback"),
+    "the shell": ("completion",),
+}
+
+Add = Callable[..., Any]
+"""`add_argument` of a parser or of a group."""
+
+
+class Once(argparse.Action):
+    """Action that refuses an option given twice; argparse would silently keep the last value."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        given = vars(namespace).setdefault("given_options", set())
+        if option_string and self.dest in given:
+            parser.error(f"{option_string} may be given once")
+        given.add(self.dest)
+        setattr(namespace, self.dest, values)
+
+
+class Renamed(argparse.Action):
+    """Action of an option that has another name now, which `const` tells."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        parser.error(f"{self.option_strings[0]} is called {self.const} now")
+
+
+class Version(argparse.Action):
+    """Action that prints the version, which is only looked up then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version
+
+        print(f"headrace {version('headrace')}")
+        parser.exit()
+
+
+class Parser(argparse.ArgumentParser):
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
+        self.register("action", None, Once)
+
+    def error(self, message: str) -> NoReturn:
+        super().error(secrets.mask(message))
+
+
+def parser(commands: Mapping[str, Callable[..., Any]]) -> argparse.ArgumentParser:
+    """The whole command line; `commands`: the function of each command, which becomes `run`."""
+    top = Parser(prog="headrace", usage="headrace COMMAND ...", description=ABOUT)
+    top.add_argument("--version", action=Version, nargs=0, help="print the version")
+    subparsers = top.add_subparsers(
+        prog="headrace", required=True, metavar="COMMAND", help=argparse.SUPPRESS
+    )
+    for name, run in commands.items():
+        about, arguments = COMMANDS[name]
+        command = subparsers.add_parser(name, help=about, description=about)
+        command.set_defaults(run=run)
+        arguments(command)
+        command.add_argument("--json", action="store_true", help="print one JSON object")
+        command.add_argument("--debug", action="store_true", help="show tracebacks and detail")
+    top.epilog = "\n\n".join([*map(_grouped, GROUPS), EXIT_CODES])
+    return top
+
+
+def _grouped(group: str) -> str:
+    lines = [f"  {name:<12} {COMMANDS[name][0]}" for name in GROUPS[group]]
+    return "\n".join([f"{group}:", *lines])
+
+
+# --- commands -------------------------------------------------------------------------------------
+
+
+def _init(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("table", metavar="TABLE", help="CSV, JSON lines or Parquet")
+    add("--text", metavar="COL", help="text column (default: guessed)")
+    add("--label", metavar="COL", help="label column (default: guessed)")
+    add("--test", metavar="TABLE", help="a table of test rows")
+    add("--name", help="the model's name (default: the table's)")
+    add("-o", "--output", metavar="RECIPE", help="file to write (default: NAME.yaml)")
+
+
+def _recipe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", metavar="RECIPE", help="a YAML file")
+    parser.add_argument(
+        "overrides",
+        metavar="section.key=value",
+        nargs="*",
+        default=[],
+        help="values to change, such as train.epochs=1",
+    )
+
+
+def _model_and_input(add: Add) -> None:
+    add(
+        "model",
+        metavar="MODEL",
+        help="NAME (its champion), models:/NAME@ALIAS, models:/NAME/3, a run id or a folder",
+    )
+    add(
+        "input",
+        metavar="INPUT",
+        nargs="+",
+        help="files, folders, globs or s3:// URLs: CSV, JSON lines, Parquet, Arrow",
+    )
+
+
+def _text_and_device(add: Add) -> None:
+    add("--text", metavar="COL", help="text column (default: the one used in training)")
+    add("--device", choices=["auto", "cpu", "cuda", "tensorrt"], default="auto")
+
+
+def _bench(parser: argparse.ArgumentParser) -> None:
+    _model_and_input(parser.add_argument)
+    _text_and_device(parser.add_argument)
+
+
+def _score(parser: argparse.ArgumentParser) -> None:
+    _model_and_input(parser.add_argument)
+    parser.add_argument(
+        "output", metavar="OUTPUT", help="a folder or URL; {date}: today; run again to resume"
+    )
+    _score_input(parser.add_argument_group("input").add_argument)
+    _score_model(parser.add_argument_group("model").add_argument)
+    _score_output(parser.add_argument_group("output").add_argument)
+
+
+def _score_input(add: Add) -> None:
+    add("--text", metavar="COL", help="text column (default: the one used in training)")
+    add(
+        "--keep",
+        metavar="COL",
+        default=[],
+        action="append",
+        help="a column to carry along; repeatable",
+    )
+    add(
+        "--max-row-bytes",
+        type=int,
+        metavar="N",
+        help="longer rows are rejected (default: the model's)",
+    )
+    add(
+        "--retry-rejected",
+        action="store_true",
+        help="of a finished job, score only the rows that had an error, from the corrected input",
+    )
+
+
+def _score_model(add: Add) -> None:
+    add("--variant", metavar="V", help="fp32, fused, int8, fp16 (default: the model's choice)")
+    add("--device", choices=["auto", "cpu", "cuda", "tensorrt"], default="auto")
+    add("--tune", action="store_true", help="first measure how the model runs fastest here")
+    add(
+        "--option",
+        metavar="NAME=VALUE",
+        default=[],
+        action="append",
+        help="model-specific option, e.g. temperature=0.8; repeatable",
+    )
+    add(
+        "--probabilities", action="store_true", help="all probabilities, in the order of the labels"
+    )
+    add(
+        "--engine",
+        choices=["local", "ray"],
+        default="local",
+        help="ray: the cluster of RAY_ADDRESS",
+    )
+
+
+def _score_output(add: Add) -> None:
+    add("--format", choices=["parquet", "csv", "jsonl"], default="parquet")
+    add(
+        "--partition-by",
+        metavar="COL",
+        help="a folder for each value of a column of the output, such as label",
+    )
+    add("--chunk-rows", type=int, metavar="N", help="rows per commit (default: the model's)")
+    add(
+        "--max-rejected",
+        type=float,
+        metavar="SHARE",
+        help="above it the exit code is 4 (default: the model's)",
+    )
+    add(
+        "--csv-safe",
+        action=argparse.BooleanOptionalAction,
+        help="with --format csv: mark cells that a spreadsheet would run (default: the model's)",
+    )
+
+
+def _report(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "run_or_model", metavar="RUN", help="a run id, NAME (its champion) or models:/NAME/3"
+    )
+
+
+def _name(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME")
+
+
+def _rollback(parser: argparse.ArgumentParser) -> None:
+    _name(parser)
+    _reason(parser.add_argument)
+
+
+def _promote(parser: argparse.ArgumentParser) -> None:
+    _name(parser)
+    parser.add_argument("version", metavar="VERSION")
+    _reason(parser.add_argument)
+
+
+def _reason(add: Add) -> None:
+    add("--reason", default="by hand", help="goes into the history")
+    add("--why", action=Renamed, const="--reason", help=argparse.SUPPRESS)
+
+
+def _completion(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shell", choices=["bash", "zsh", "tcsh"])
+
+
+COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
+    "init": ("look at a table and write a recipe for it", _init),
+    "check": ("check a recipe and its data, without training", _recipe),
+    "train": ("run the whole pipeline to a registered version and a decision", _recipe),
+    "bench": ("measure how fast each variant of a model runs on this machine", _bench),
+    "score": ("score tables into a folder of parts", _score),
+    "report": ("open the report of a run", _report),
+    "history": ("show who moved a model's aliases, when and why", _name),
+    "promote": ("make a version the champion", _promote),
+    "rollback": ("make the previous champion champion again", _rollback),
+    "completion": ('print a completion script: eval "$(headrace completion bash)"', _completion),
+}

@@ -1,0 +1,108 @@
+"""The specification of a scoring job, as it travels from the command line to the worker process.
+
+Imports nothing heavy: whoever starts a job needs no onnxruntime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from ..runtime.session import Device
+
+COUNTS = ("chunk_rows", "workers", "threads", "token_budget", "max_row_bytes")
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """Everything a scoring job is asked for; None leaves the choice to the plan or the model.
+
+    Raises InputError for a count below 1, and a share that is not between 0 and 1.
+    """
+
+    model: str
+    """The model folder."""
+    paths: tuple[str, ...]
+    """Input files, folders, globs or URLs."""
+    output: str
+    """A folder, or a URL of an object store."""
+    text_column: str | None = None
+    keep: tuple[str, ...] = ()
+    """Input columns that are carried along."""
+    model_version: str | None = None
+    """What each output row says of its model; the folder's name by default."""
+    variant: str | None = None
+    device: Device = "auto"
+    workers: int | None = None
+    """Batches that run at a time. They do not decide the bytes."""
+    threads: int | None = None
+    """Threads of each worker."""
+    token_budget: int | None = None
+    """Tokens in a batch, padding included."""
+    format: str = "parquet"
+    partition_by: str | None = None
+    """An output column with a folder for each of its values."""
+    chunk_rows: int | None = None
+    """Rows per commit."""
+    max_rejected: float | None = None
+    """Share of rejected rows above which the report says so."""
+    max_row_bytes: int | None = None
+    """A longer row has an error."""
+    csv_safe: bool | None = None
+    """In CSV parts, mark cells that a spreadsheet would run."""
+    retry_rejected: bool = False
+    """Redo the finished rows that had an error; the input may have changed in those."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the model's head, such as {"probabilities": True}."""
+
+    def __post_init__(self) -> None:
+        for name in COUNTS:
+            count = getattr(self, name)
+            if count is not None and count < 1:
+                raise InputError(f"{name} must be 1 or more, not {count}")
+        share = self.max_rejected
+        if share is not None and not 0 <= share <= 1:
+            raise InputError(f"max_rejected is a share of the rows, from 0 to 1, not {share}")
+
+    @classmethod
+    def of(
+        cls,
+        model: str | Path,
+        paths: str | Path | Sequence[str | Path],
+        output: str | Path,
+        **settings: Any,
+    ) -> JobSpec:
+        """A specification from arguments as a caller has them.
+
+        `settings` that are no field are options of the head; None and False ask for nothing there.
+        """
+        several = [paths] if isinstance(paths, str | Path) else paths
+        own = {name: value for name, value in settings.items() if name in FIELDS}
+        own["keep"] = tuple(dict.fromkeys(own.get("keep") or ()))
+        options = {
+            name: value
+            for name, value in settings.items()
+            if name not in FIELDS and value is not None and value is not False
+        }
+        return cls(
+            model=str(model),
+            paths=tuple(map(str, several)),
+            output=str(output),
+            **{"options": options, **own},
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> JobSpec:
+        lists = {name: tuple(content[name]) for name in ("paths", "keep")}
+        return cls(**{**content, **lists})
+
+
+FIELDS = frozenset(one.name for one in fields(JobSpec))
