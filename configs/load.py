@@ -43,7 +43,9 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     try:
         content = parsed(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise RecipeError(f"no recipe {file}; `headrace init TABLE -o {file}` writes one") from None
+        raise RecipeError(
+            f"recipe {file} not found; `headrace init TABLE -o {file}` writes one"
+        ) from None
     except OSError as problem:
         raise RecipeError(f"{file} cannot be read: {problem.strerror}") from problem
     except ValueError as problem:
@@ -51,7 +53,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     if not isinstance(content, dict):
         kind = "nothing" if content is None else type(content).__name__
         raise RecipeError(
-            f"{file} is no recipe: a mapping of sections, not {kind}; "
+            f"{file} is not a recipe: expected a mapping of sections, found {kind}; "
             "`headrace init TABLE -o RECIPE` writes one"
         )
     _absolute_paths(content, file.resolve().parent)
@@ -78,9 +80,7 @@ class _Loader(yaml.SafeLoader):
         for name, _ in node.value:
             if name.value in seen and isinstance(name, yaml.ScalarNode):
                 line = name.start_mark.line + 1
-                raise ValueError(
-                    f"{name.value!r} stands there twice, the second time in line {line}"
-                )
+                raise ValueError(f"duplicate key {name.value!r} in line {line}")
             seen.add(name.value if isinstance(name, yaml.ScalarNode) else None)
         return super().construct_mapping(node, deep)
 
@@ -96,7 +96,7 @@ def parsed(text: str) -> Any:
         value = todo.pop()
         n_values += 1
         if n_values > MAX_VALUES:
-            raise ValueError(f"more than {MAX_VALUES:,} values; are there aliases of aliases?")
+            raise ValueError(f"more than {MAX_VALUES:,} values; check for nested YAML aliases")
         if isinstance(value, dict):
             todo += value.values()
         elif isinstance(value, list | tuple | set):
@@ -221,7 +221,7 @@ def _what_is_wrong(error: Mapping[str, Any], key: str, model: type[BaseModel]) -
         matches = difflib.get_close_matches(last, allowed, n=1, cutoff=0.5)
         hint = f"did you mean {matches[0]!r}?" if matches else f"allowed: {', '.join(allowed)}"
         if RENAMED.get(last) in allowed:
-            hint = f"it is called {RENAMED[last]!r} now"
+            hint = f"renamed to {RENAMED[last]!r}"
         return f"unknown key {excerpt(repr(key))}; {hint}"
     if error["type"] == "missing":
         return f"{key!r} is missing"

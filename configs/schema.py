@@ -30,16 +30,16 @@ class Section(BaseModel):
             elif isinstance(item, list):
                 todo += item
             elif isinstance(item, int) and abs(item) >= 2**63:
-                raise ValueError("numbers have to be under 2^63")
+                raise ValueError("numbers must be below 2^63")
             elif isinstance(item, float) and not math.isfinite(item):
-                raise ValueError("numbers have to be finite")
+                raise ValueError("numbers must be finite")
         return value
 
 
 def _distinct(values: list[T]) -> list[T]:
     for value in values:
         if values.count(value) > 1:
-            raise ValueError(f"{value!r} stands there twice")
+            raise ValueError(f"duplicate value {value!r}")
     return values
 
 
@@ -152,7 +152,7 @@ class Splits(Section):
     def _leave_some_for_training(self) -> Splits:
         if self.validation + self.test >= 1:
             raise ValueError(
-                f"validation + test must be under 1, not {self.validation + self.test:g}"
+                f"validation + test must be below 1, not {self.validation + self.test:g}"
             )
         return self
 

@@ -39,7 +39,7 @@ class Once(argparse.Action):
     ) -> None:
         given = vars(namespace).setdefault("given_options", set())
         if option_string and self.dest in given:
-            parser.error(f"{option_string} may be given once")
+            parser.error(f"{option_string} may be given only once")
         given.add(self.dest)
         setattr(namespace, self.dest, values)
 
@@ -48,7 +48,7 @@ class Renamed(argparse.Action):
     """Action of an option that has another name now, which `const` tells."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        parser.error(f"{self.option_strings[0]} is called {self.const} now")
+        parser.error(f"{self.option_strings[0]} was renamed to {self.const}")
 
 
 class Version(argparse.Action):
@@ -158,25 +158,25 @@ def _score_input(add: Add) -> None:
         metavar="COL",
         default=[],
         action="append",
-        help="a column to carry along; repeatable",
+        help="input column to copy to the output; repeatable",
     )
     add(
         "--max-row-bytes",
         type=int,
         metavar="N",
-        help="longer rows are rejected (default: the model's)",
+        help="reject rows with more bytes (default: the model's)",
     )
     add(
         "--retry-rejected",
         action="store_true",
-        help="of a finished job, score only the rows that had an error, from the corrected input",
+        help="score only the rejected rows of a finished job, from the corrected input",
     )
 
 
 def _score_model(add: Add) -> None:
     add("--variant", metavar="V", help="fp32, fused, int8, fp16 (default: the model's choice)")
     add("--device", choices=["auto", "cpu", "cuda", "tensorrt"], default="auto")
-    add("--tune", action="store_true", help="first measure how the model runs fastest here")
+    add("--tune", action="store_true", help="first measure the fastest settings on this machine")
     add(
         "--option",
         metavar="NAME=VALUE",
@@ -184,14 +184,12 @@ def _score_model(add: Add) -> None:
         action="append",
         help="model-specific option, e.g. temperature=0.8; repeatable",
     )
-    add(
-        "--probabilities", action="store_true", help="all probabilities, in the order of the labels"
-    )
+    add("--probabilities", action="store_true", help="output all probabilities, in label order")
     add(
         "--engine",
         choices=["local", "ray"],
         default="local",
-        help="ray: the cluster of RAY_ADDRESS",
+        help="ray: the cluster at RAY_ADDRESS",
     )
 
 
@@ -200,19 +198,19 @@ def _score_output(add: Add) -> None:
     add(
         "--partition-by",
         metavar="COL",
-        help="a folder for each value of a column of the output, such as label",
+        help="write one folder per value of this output column, such as label",
     )
     add("--chunk-rows", type=int, metavar="N", help="rows per commit (default: the model's)")
     add(
         "--max-rejected",
         type=float,
         metavar="SHARE",
-        help="above it the exit code is 4 (default: the model's)",
+        help="exit with code 4 above this share of rejected rows (default: the model's)",
     )
     add(
         "--csv-safe",
         action=argparse.BooleanOptionalAction,
-        help="with --format csv: mark cells that a spreadsheet would run (default: the model's)",
+        help="with --format csv: escape cells that a spreadsheet would run (default: the model's)",
     )
 
 
@@ -238,7 +236,7 @@ def _promote(parser: argparse.ArgumentParser) -> None:
 
 
 def _reason(add: Add) -> None:
-    add("--reason", default="by hand", help="goes into the history")
+    add("--reason", default="by hand", help="reason to record in the history")
     add("--why", action=Renamed, const="--reason", help=argparse.SUPPRESS)
 
 
@@ -247,14 +245,17 @@ def _completion(parser: argparse.ArgumentParser) -> None:
 
 
 COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
-    "init": ("look at a table and write a recipe for it", _init),
+    "init": ("inspect a table and write a recipe for it", _init),
     "check": ("check a recipe and its data, without training", _recipe),
-    "train": ("run the whole pipeline to a registered version and a decision", _recipe),
+    "train": (
+        "run the whole pipeline: train, register a version, decide on its promotion",
+        _recipe,
+    ),
     "bench": ("measure how fast each variant of a model runs on this machine", _bench),
     "score": ("score tables into a folder of parts", _score),
     "report": ("open the report of a run", _report),
     "history": ("show who moved a model's aliases, when and why", _name),
     "promote": ("make a version the champion", _promote),
-    "rollback": ("make the previous champion champion again", _rollback),
+    "rollback": ("restore the previous champion", _rollback),
     "completion": ('print a completion script: eval "$(headrace completion bash)"', _completion),
 }

@@ -73,7 +73,7 @@ def _failed(problem: Exception, code: int, arguments: argparse.Namespace) -> tup
     text = str(problem) or type(problem).__name__
     text = text.removeprefix(f"[Errno {getattr(problem, 'errno', None)}] ")
     if code == FAILED:
-        text = f"{type(problem).__name__}: {text} (--debug shows where)"
+        text = f"{type(problem).__name__}: {text} (--debug shows the traceback)"
     value = {"error": text, "exit_code": code}
     if arguments.json:
         _say(value)
@@ -218,7 +218,9 @@ def history(arguments: argparse.Namespace) -> Result:
     from headrace.tasks.registry import versions
 
     entries = versions.history(arguments.name)
-    text = "\n".join(entry.line() for entry in entries) or f"{arguments.name}: no alias moved yet"
+    text = (
+        "\n".join(entry.line() for entry in entries) or f"{arguments.name}: no alias has moved yet"
+    )
     return DONE, [dataclasses.asdict(entry) for entry in entries], text
 
 

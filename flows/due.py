@@ -58,16 +58,18 @@ def zone_of(run: FlowRun, client: Any) -> tuple[tzinfo | None, str]:
     zones = {schedule.schedule.timezone or UNNAMED for schedule in creators or schedules}
     if len(zones) == 1:
         (name,) = zones
-        return ZoneInfo(name), f"{name}, as the {'schedule' if creators else 'deployment'} has it"
+        return ZoneInfo(name), f"{name} (from the {'schedule' if creators else 'deployment'})"
     reason = (
-        f"the deployment has {', '.join(sorted(zones))}" if zones else "no schedule has another"
+        f"the deployment's schedules use {', '.join(sorted(zones))}"
+        if zones
+        else "the deployment has no schedule"
     )
-    return None, f"this machine's time zone: {reason}"
+    return None, f"this machine's time zone ({reason})"
 
 
 def _filled_in(output: str, due_time: datetime, source: str) -> str:
     if DATE not in output:
         return output
     day = f"{due_time:%Y-%m-%d}"
-    log.info("score: %s is %s, the day in %s", DATE, day, source)
+    log.info("score: %s is %s, the date in %s", DATE, day, source)
     return output.replace(DATE, day)

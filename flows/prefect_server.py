@@ -114,5 +114,5 @@ def wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
             time.sleep(0.1)
     output = log.read_bytes()
     print(mask(output[-2000:].decode(errors="replace")), file=sys.stderr)
-    reason = supervised_process.last_words(output) or f"no answer in {START_TIMEOUT_S} s"
-    raise RuntimeError(f"the Prefect server did not start: {mask(reason)}; its log: {log}")
+    reason = supervised_process.last_words(output) or f"no response within {START_TIMEOUT_S} s"
+    raise RuntimeError(f"the Prefect server did not start: {mask(reason)}; see {log}")

@@ -90,8 +90,8 @@ def _prepared(artifact: Artifact) -> str:
     rejected = ", ".join(f"{n:,} {reason}" for reason, n in facts["rejected"].items())
     duplicates = sum(facts["duplicates"].values())
     return (
-        f"{rows['train']:,} rows to train, {rows['validation']:,} to validate, "
-        f"{rows['test']:,} to test; {duplicates:,} duplicates taken out"
+        f"{rows['train']:,} training, {rows['validation']:,} validation and "
+        f"{rows['test']:,} test rows; {duplicates:,} duplicates removed"
         + (f"; rejected: {rejected}" if rejected else "")
     )
 
@@ -131,7 +131,7 @@ def _reported(artifact: Artifact) -> str:
 def _registered(registration: Registered | Overtaken) -> str:
     if isinstance(registration, Overtaken):
         champion = f"version {registration.champion}" if registration.champion else "gone"
-        return f"the champion of {registration.name} is {champion} now: deciding again"
+        return f"the champion of {registration.name} is now {champion}; deciding again"
     return f"{registration.name} version {registration.version}"
 
 
@@ -163,8 +163,8 @@ def of_check(recipe: Recipe, prepared: Artifact) -> list[str]:
     lines.append(f"  training will take about {steps:,} steps of {size:,} {unit}")
     if steps < FEW_STEPS:
         lines.append(
-            f"  that is little to learn from: more rows, smaller steps or more than "
-            f"{train.epochs:g} train.epochs"
+            "  warning: very few steps; add rows or epochs "
+            f"(train.epochs is {train.epochs:g}), or reduce the batch size"
         )
     return lines
 
@@ -198,10 +198,10 @@ def interval(estimate: Mapping[str, float]) -> str:
 def winner(gain: Mapping[str, float]) -> str:
     """Say which is better, the model or a bag of words; loudly if it is the bag of words."""
     if gain["high"] < 0:
-        return "TF-IDF WINS: a bag of words does better on these rows"
+        return "TF-IDF WINS: the baseline is better on these rows"
     if gain["low"] > 0:
-        return "the model wins"
-    return "neither is shown to be better"
+        return "the model is better"
+    return "no significant difference"
 
 
 def duration(seconds: float) -> str:
@@ -221,7 +221,7 @@ def text(outcome: Outcome) -> str:
         lines.append(f"  {'TF-IDF':<10} {interval(outcome.baseline[outcome.metric])}")
     if outcome.baseline_difference:
         gain = outcome.baseline_difference
-        lines.append(f"  {'over it':<10} {interval(gain)}: {winner(gain)}")
+        lines.append(f"  {'gain':<10} {interval(gain)}: {winner(gain)}")
     for variant in outcome.variants:
         marker = "  ← default" if variant["name"] == outcome.default_variant else ""
         if variant["status"] == "kept":

@@ -73,8 +73,8 @@ def training(recipe: str, overrides: list[str] | None = None) -> Any:
                 break
         else:
             raise RuntimeError(
-                f"the champion of {settings.name} changed {MAX_DECISIONS} times while it was "
-                "compared with; run the same command again"
+                f"the champion of {settings.name} changed {MAX_DECISIONS} times during the "
+                "comparison; run the same command again"
             )
     outcome = summary.outcome(
         settings, [prepared, trained, exported, evaluated, decided, reported], registered
@@ -91,9 +91,11 @@ def check_end(recipe: Recipe, prepared: Artifact) -> None:
         requirement = (
             ""
             if recipe.promote.min_value is not None
-            else ", and promoted only with promote.min_value"
+            else "; set promote.min_value to allow its promotion"
         )
-        log.warning("%s: the new model will be measured alone%s", champion.told, requirement)
+        log.warning(
+            "%s: the new model will be evaluated without a comparison%s", champion.told, requirement
+        )
     elif champion is not None:
         check_comparable(recipe, prepared, champion)
 

@@ -21,8 +21,8 @@ def check_name(folder: Path, name: object, *, said_by: str) -> str:
     """Return a file's name inside the folder. Raises ModelFolderError if it leads out of it."""
     if not isinstance(name, str) or not name or name != _plain(name):
         raise ModelFolderError(
-            f"{folder / said_by} names {name!r}, which is no file of this folder: names are "
-            "relative, with / and without .."
+            f"{folder / said_by} names {name!r}, which is not a file in this folder; names "
+            "must be relative, with / and without .."
         )
     return name
 
@@ -49,7 +49,9 @@ def check_folder(folder: Path) -> None:
             if status.st_nlink > 1:
                 link_counts[path] = status.st_nlink
         elif not stat.S_ISDIR(status.st_mode) and not stat.S_ISLNK(status.st_mode):
-            raise ModelFolderError(f"{path} is no plain file: a model folder holds nothing else")
+            raise ModelFolderError(
+                f"{path} is not a regular file; a model folder may contain no other kind"
+            )
     for path, count in link_counts.items():
         status = path.lstat()
         if names[status.st_dev, status.st_ino] < count:
@@ -58,8 +60,8 @@ def check_folder(folder: Path) -> None:
 
 def _link_out(folder: Path, path: Path) -> ModelFolderError:
     return ModelFolderError(
-        f"{path.relative_to(folder).as_posix()} is a link out of the model folder; copy the folder "
-        f"with the files themselves: cp -rL --no-preserve=links {folder} COPY"
+        f"{path.relative_to(folder).as_posix()} links outside the model folder; copy the folder "
+        f"with its links resolved: cp -rL --no-preserve=links {folder} COPY"
     )
 
 
@@ -72,4 +74,4 @@ def read_bytes(file: Path) -> bytes:
 def check_size(file: Path) -> None:
     """Raises ModelFolderError for a file that is too large to parse whole."""
     if (size := file.stat().st_size) > MAX_BYTES:
-        raise ModelFolderError(f"{file} has {size:,} bytes; at most {MAX_BYTES:,} are read")
+        raise ModelFolderError(f"{file} has {size:,} bytes; the limit is {MAX_BYTES:,}")

@@ -52,7 +52,9 @@ def _built(recipe: Recipe, head: dict[str, Any], tokenizer: Any) -> Any:
             return objective.load_model(config, head)
     except Exception as problem:  # transformers computes with the given values
         line = str(problem).split("\n", 1)[0]
-        raise RecipeError(f"model.scratch.config: no such {config.model_type}: {line}") from problem
+        raise RecipeError(
+            f"model.scratch.config: invalid {config.model_type} config: {line}"
+        ) from problem
 
 
 def _described(recipe: Recipe) -> Any:

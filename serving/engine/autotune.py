@@ -58,7 +58,7 @@ def compare_variants(folder: Path, texts: Sequence[str], *, device: Device = "au
         if (provider := next((p for p in providers if p in variant.providers), None))
     ]
     if not settings:
-        raise ProviderError(f"nothing in this model runs on {' or '.join(providers)}")
+        raise ProviderError(f"no variant of this model runs on {' or '.join(providers)}")
     return _speeds(folder, _rows(folder, texts, settings[0]), settings)
 
 

@@ -62,7 +62,7 @@ def difference(
         return f"shape {actual.shape} instead of {expected.shape}"
     largest = float(np.abs(expected - actual).max(initial=0.0))
     if not largest <= tolerance:  # not `>`, so that a NaN counts as different
-        return f"outputs differ by {largest:.3g}, allowed are {tolerance:.3g}"
+        return f"outputs differ by {largest:.3g}; the tolerance is {tolerance:.3g}"
     if not largest_decides:
         return None
     n_other = int((expected.argmax(axis=-1) != actual.argmax(axis=-1)).sum())

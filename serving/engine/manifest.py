@@ -72,7 +72,7 @@ class Manifest:
                 return variant
         names = ", ".join(v.name for v in self.variants)
         reason = f" ({self.dropped[name]})" if name in self.dropped else ""
-        raise ModelFolderError(f"no variant {name!r} in this model{reason}; it has {names}")
+        raise ModelFolderError(f"this model has no variant {name!r}{reason}; available: {names}")
 
 
 def write(folder: Path, manifest: Manifest) -> None:
@@ -90,15 +90,15 @@ def read(folder: Path) -> Manifest:
     """
     file = folder / FILE
     if not file.is_file():
-        raise ModelFolderError(f"{folder} is no model folder: it has no {FILE}")
+        raise ModelFolderError(f"{folder} is not a model folder: {FILE} is missing")
     model_files.check_folder(folder)
     try:
         content = json.loads(model_files.read_bytes(file))
         version = int(content["format"])
         if version > FORMAT:
             raise NewerFormatError(
-                f"{folder} is of model format {version}; this Headrace reads up to {FORMAT}: "
-                "update it"
+                f"{folder} has model format {version}; this version reads formats up to {FORMAT}; "
+                "update Headrace"
             )
         variants = tuple(_variant(folder, fields) for fields in content.pop("variants"))
         return Manifest(**content, variants=variants)

@@ -117,8 +117,8 @@ class Scorer:
         if not candidates:
             providers_of = {v.name: ", ".join(v.providers) for v in [choice, *others]}
             raise ProviderError(
-                f"nothing in this model runs on {' or '.join(device_providers)}: it has "
-                + "; ".join(f"{v} for {providers}" for v, providers in providers_of.items())
+                f"no variant of this model runs on {' or '.join(device_providers)}; available: "
+                + "; ".join(f"{v} on {providers}" for v, providers in providers_of.items())
             )
         return candidates
 
@@ -150,13 +150,13 @@ class Scorer:
             problem = self._golden_difference() if check else None
             if problem is None:
                 return
-            problems.append(f"variant {variant.name} fails on {provider}: {problem}")
-        raise ModelFolderError(f"no variant is left to score with: {'; '.join(problems)}")
+            problems.append(f"variant {variant.name} failed on {provider}: {problem}")
+        raise ModelFolderError(f"no usable variant: {'; '.join(problems)}")
 
     def _golden_difference(self) -> str | None:
         texts, outputs = golden.read(self.folder)
         if self.variant.name not in outputs:
-            return f"{golden.FILE} has no outputs of it"
+            return f"{golden.FILE} has no outputs for it"
         actual = self.golden(texts)
         expected = outputs[self.variant.name]
         return golden.difference(

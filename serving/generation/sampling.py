@@ -22,7 +22,7 @@ LIKELIEST = 2_048
 """Likeliest tokens that top-p sampling tries first; if they are too few, it takes all."""
 
 KINDS: dict[type, tuple[str, Any]] = {
-    int: ("a whole number", Integral),
+    int: ("an integer", Integral),
     float: ("a number", Real),
     tuple: ('a list of strings, such as ["."]', list | tuple),
 }
@@ -65,28 +65,28 @@ class Decoding:
                 raise InputError(f"{field.name} must be finite, not {value}")
         if not all(isinstance(stop, str) and stop for stop in self.stop):
             kind, _ = KINDS[tuple]
-            raise InputError(f"stop must be {kind}, and none of them empty, not {self.stop!r}")
+            raise InputError(f"stop must be {kind}, without empty strings, not {self.stop!r}")
         for name, value, rule, holds in (
             ("max_new_tokens", self.max_new_tokens, "1 or more", self.max_new_tokens >= 1),
             (
                 "min_new_tokens",
                 self.min_new_tokens,
-                f"0 to max_new_tokens, which is {self.max_new_tokens}",
+                f"0 to max_new_tokens ({self.max_new_tokens})",
                 0 <= self.min_new_tokens <= self.max_new_tokens,
             ),
             ("num_beams", self.num_beams, f"1 to {MOST_BEAMS}", 1 <= self.num_beams <= MOST_BEAMS),
             ("seed", self.seed, "0 or more", self.seed >= 0),
             ("temperature", self.temperature, "0 or more", self.temperature >= 0),
             ("top_k", self.top_k, "0 or more", self.top_k >= 0),
-            ("top_p", self.top_p, "over 0 and at most 1", 0 < self.top_p <= 1),
-            ("repetition_penalty", self.repetition_penalty, "over 0", self.repetition_penalty > 0),
+            ("top_p", self.top_p, "above 0 and at most 1", 0 < self.top_p <= 1),
+            ("repetition_penalty", self.repetition_penalty, "above 0", self.repetition_penalty > 0),
         ):
             if not holds:
                 raise InputError(f"{name} must be {rule}, not {value}")
         if self.num_beams > 1 and self.temperature:
             raise InputError(
-                f"num_beams > 1 requires temperature=0: beam search samples no token "
-                f"(num_beams is {self.num_beams}, temperature {self.temperature:g})"
+                f"num_beams > 1 requires temperature=0: beam search does not sample tokens "
+                f"(num_beams is {self.num_beams}, temperature is {self.temperature:g})"
             )
 
 

@@ -87,7 +87,9 @@ class Head:
         option_names = cls._known(pools=pools)
         for name, value in options.items():
             if name not in option_names:
-                hint = f"it has {', '.join(option_names)}" if option_names else "it has none"
+                hint = (
+                    f"available: {', '.join(option_names)}" if option_names else "it has no options"
+                )
                 raise InputError(f"this model has no option {name!r}; {hint}")
             if name in (*cls.FLAGS, WINDOWS) and not isinstance(value, bool):
                 raise InputError(f"{name} must be true or false, not {value!r}")
@@ -186,7 +188,7 @@ def module_of(name: str) -> str:
     if name in entries.names:
         return entries[name].value
     all_names = ", ".join([*names(), *entries.names])
-    raise ModelFolderError(f"no head for the objective {name!r}; this Headrace has {all_names}")
+    raise ModelFolderError(f"unknown objective {name!r}; this version supports {all_names}")
 
 
 def get(name: str) -> type[Head]:

@@ -77,8 +77,8 @@ class Head(Base):
         limit = self.settings["context"] - len(self.frame[0])
         if decoding.max_new_tokens >= limit:
             raise InputError(
-                f"max_new_tokens must be under {limit}, the tokens that the model has positions "
-                f"for, not {decoding.max_new_tokens}"
+                f"max_new_tokens must be less than {limit}, the number of tokens that fit the "
+                f"model's context, not {decoding.max_new_tokens}"
             )
         return decoding
 

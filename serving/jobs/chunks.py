@@ -96,7 +96,7 @@ class BlockReader:
         self._next = number + 1
         block = next(self._blocks, None)
         if block is None or len(block) != n_rows:
-            raise InputError("the input has changed since the job was started; start it anew")
+            raise InputError("the input has changed since the job started; start a new job")
         return block
 
     def _from(self, first_row: int) -> Iterator[Block]:

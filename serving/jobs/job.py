@@ -105,7 +105,7 @@ def begun(spec: JobSpec, *, held: bool = False) -> Iterator[JobRun]:
         out.check()
         plan = plans.read(out.read(PLAN))
         if spec.retry_rejected and plan is None:
-            raise PlanError(f"no job has begun at {out}: retry_rejected has nothing to do again")
+            raise PlanError(f"--retry-rejected: {out} contains no job to retry")
         limit = start.max_row_bytes(spec.max_row_bytes, described.score, plan)
         files = [replace(file, max_row_bytes=limit) for file in files]
         asked |= {
@@ -122,7 +122,7 @@ def begun(spec: JobSpec, *, held: bool = False) -> Iterator[JobRun]:
             try:
                 out.create_record(PLAN, asdict(plan))
             except FileExistsError:
-                raise PlanError(f"another job has just begun at {out}; run this again") from None
+                raise PlanError(f"another job has just started in {out}; try again") from None
         else:
             if spec.retry_rejected:
                 changed = redo_rejected.with_new_input(plan, asked.pop("input"))
@@ -184,7 +184,7 @@ class JobRun:
         """
         if self.rejected:
             raise PlanError(
-                f"rejected rows of {self.out} are being done again; finish that first, "
+                f"a retry of rejected rows is in progress in {self.out}; finish it first, "
                 "with --retry-rejected and the engine local"
             )
         return self.missing

@@ -23,7 +23,7 @@ from .storage.base import PLAN
 FORMAT = 6
 MAX_CHUNKS = 100_000  # part names have five digits and must sort into row order
 ANOTHER_JOB = "this output folder belongs to another job"
-ANOTHER_FOLDER = "give another output folder, or empty this one to start anew"
+ANOTHER_FOLDER = "use another output folder, or empty this one to start over"
 
 
 FEW_FILES = 5
@@ -66,7 +66,7 @@ class Plan:
         if self.n_chunks > MAX_CHUNKS:
             raise PlanError(
                 f"{self.n_rows:,} rows in chunks of {self.chunk_rows:,} make more than "
-                f"{MAX_CHUNKS:,} parts; take a larger chunk_rows"
+                f"{MAX_CHUNKS:,} parts; increase chunk_rows"
             )
 
     @property
@@ -107,7 +107,7 @@ def check_same(plan: Plan, **settings: Any) -> None:
         if name == "input":
             change = _input_change(plan_settings[name], value)
         elif name == "model":
-            change = "the model's files are not the ones it was started with"
+            change = "the model files differ from those it started with"
         else:
             change = f"{name} was {plan_settings[name]!r} and is now {value!r}"
         raise PlanError(f"{ANOTHER_JOB}: {change}; {ANOTHER_FOLDER}")
@@ -135,7 +135,7 @@ def _input_change(entries: list[dict[str, Any]], entries_now: list[dict[str, Any
     if names != names_now:
         return _names_change(names, names_now)
     name = next(b["name"] for b, n in zip(entries, entries_now, strict=True) if b != n)
-    return f"{_content_changed(name)} (--retry-rejected, where only rejected rows were mended)"
+    return f"{_content_changed(name)} (if only rejected rows were corrected, use --retry-rejected)"
 
 
 def _content_changed(name: str) -> str:
@@ -146,8 +146,8 @@ def _names_change(names: Sequence[str], names_now: Sequence[str]) -> str:
     if max(len(names), len(names_now)) <= FEW_FILES:
         return f"its input was {', '.join(names)} and is now {', '.join(names_now)}"
     new, gone = sorted({*names_now} - {*names}), sorted({*names} - {*names_now})
-    example = f"{new[0]} is new" if new else f"{gone[0]} is gone" if gone else "in another order"
-    return f"its input was {len(names):,} files and is now {len(names_now):,}: {example}"
+    example = f"{new[0]} is new" if new else f"{gone[0]} is missing" if gone else "reordered"
+    return f"its input had {len(names):,} files and now has {len(names_now):,}: {example}"
 
 
 def problems(files: Sequence[File], columns: Sequence[str]) -> dict[File, str]:

@@ -39,11 +39,14 @@ def with_new_input(plan: Plan, entries: list[dict[str, Any]]) -> Plan:
     old_counts = [(file["name"], file["rows"]) for file in plan.input]
     if [(file["name"], file["rows"]) for file in entries] != old_counts:
         change = next(
-            (f"{b[0]} had {b[1]:,} rows and {n['name']} has {n['rows']:,}"
+            (f"{b[0]} had {b[1]:,} rows, {n['name']} now has {n['rows']:,}"
              for b, n in zip(old_counts, entries, strict=False) if b != (n["name"], n["rows"])),
-            f"there were {len(old_counts)} files and are {len(entries)}",
+            f"there were {len(old_counts)} files, now {len(entries)}",
         )  # fmt: skip
-        raise PlanError(f"rows can be done again only where they stood: {change}; {ANOTHER_FOLDER}")
+        raise PlanError(
+            f"--retry-rejected: rows must not be added, removed or moved: {change}; "
+            f"{ANOTHER_FOLDER}"
+        )
     return replace(plan, input=entries, retrying=True)
 
 
@@ -74,9 +77,8 @@ def check_others(
         for i, row in enumerate(rows):
             if row not in retry_rows and content_of(block.columns, i, rows) != contents[i]:
                 raise PlanError(
-                    f"rows can be done again only where they stood: row {row:,} has a prediction "
-                    "and has changed or moved since; mend nothing but the rejected rows, or "
-                    f"{ANOTHER_FOLDER}"
+                    f"--retry-rejected: only rejected rows may change; row {row:,} has a "
+                    f"prediction but changed or moved; restore it, or {ANOTHER_FOLDER}"
                 )
 
 

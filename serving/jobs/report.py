@@ -96,21 +96,21 @@ class Report:
     def text(self) -> str:
         """Return a few lines for a terminal."""
         lines = [
-            f"{self.rows:,} rows by {self.model_version}, variant {self.variant} on "
+            f"{self.rows:,} rows processed with {self.model_version}, variant {self.variant} on "
             f"{self.provider}, in {self.parts} {'part' if self.parts == 1 else 'parts'}"
         ]
         if self.rows_now < self.rows:
-            lines.append(f"{self.rows - self.rows_now:,} of them were there from an earlier run")
+            lines.append(f"{self.rows - self.rows_now:,} of them are from an earlier run")
         if self.rows_now:
             lines.append(
                 f"{self.seconds:.1f} s, {self.rows_per_second:,.0f} rows/s, "
                 f"{self.tokens_per_second:,.0f} tokens/s, {self.padding_share:.0%} padding"
             )
         if self.written_tokens:
-            lines.append(f"{self.tokens:,} tokens read, {self.written_tokens:,} written")
+            lines.append(f"{self.tokens:,} tokens read, {self.written_tokens:,} generated")
         if self.errors:
             reasons = ", ".join(f"{n:,} {code}" for code, n in self.errors.items())
-            limit = f", more than the {self.max_rejected:.1%} allowed"
+            limit = f"; max_rejected allows {self.max_rejected:.1%}"
             line = f"{self.rejected_share:.1%} of the rows have no prediction: {reasons}"
             lines.append(line + (limit if self.too_many_rejected else ""))
         for name, index in self.drift.items():
@@ -120,10 +120,12 @@ class Report:
                     f"(population stability index {index:.2f})"
                 )
         if self.other_files:
-            note = f", one of {len(self.other_files)} such" if len(self.other_files) > 1 else ""
+            note = (
+                f" (1 of {len(self.other_files)} other files)" if len(self.other_files) > 1 else ""
+            )
             lines.append(
-                f"the output also holds {self.other_files[0]}{note}, which is not this job's; "
-                "a reader of the folder may take it for rows"
+                f"the output also contains {self.other_files[0]}{note}, not written by this job; "
+                "a reader of the folder may treat it as scored rows"
             )
         return "\n".join(lines)
 

@@ -67,7 +67,7 @@ class JobSpec:
                 raise InputError(f"{name} must be 1 or more, not {count}")
         share = self.max_rejected
         if share is not None and not 0 <= share <= 1:
-            raise InputError(f"max_rejected is a share of the rows, from 0 to 1, not {share}")
+            raise InputError(f"max_rejected must be a share between 0 and 1, not {share}")
 
     @classmethod
     def of(

@@ -60,7 +60,7 @@ def max_row_bytes(asked: int | None, score: Mapping[str, Any], plan: Plan | None
 def output_format(asked: str, csv_safe: bool | None, score: Mapping[str, Any]) -> str:
     """Return the writer's name. Raises InputError for `csv_safe` with a format other than csv."""
     if asked != "csv" and csv_safe:
-        raise InputError(f"csv_safe is of parts in the format csv, not {asked}")
+        raise InputError(f"csv_safe requires the format csv, not {asked}")
     if csv_safe is None:
         csv_safe = bool(score.get("csv_safe"))
     return "csv_safe" if asked == "csv" and csv_safe else asked
@@ -75,7 +75,7 @@ def check_apart(output: str | Path, paths: Paths) -> None:
             path = Path(one)
             inside = path.is_dir() and Path(output).resolve().is_relative_to(path.resolve())
         if inside:
-            raise InputError(f"the output {output} lies inside the input {one}")
+            raise InputError(f"the output {output} is inside the input {one}; use another output")
 
 
 def new_plan(folder: Path, device: Device, asked: dict[str, Any]) -> tuple[Plan, Scorer]:
@@ -105,10 +105,10 @@ def _check_partition(
 ) -> None:
     allowed = [*decisions, *output_names(keep, own).values()]
     if column is not None and column not in allowed:
-        known = ", ".join(allowed) or "columns that are kept"
+        known = ", ".join(allowed) or "the kept columns"
         raise InputError(
-            f"the output can be partitioned by {known}, not by {column!r}; "
-            "columns of the input have to be kept for that"
+            f"partition_by must be one of {known}, not {column!r}; "
+            "to use an input column, add it to keep"
         )
 
 
@@ -116,7 +116,7 @@ def planned(out: Output) -> Plan:
     """Return the plan of the job in an output. Raises PlanError if there is none."""
     plan = plans.read(out.read(PLAN))
     if plan is None:
-        raise PlanError(f"{out} holds no job")
+        raise PlanError(f"{out} contains no job")
     return plan
 
 
@@ -126,7 +126,7 @@ def still(folder: Path) -> Iterator[None]:
     before = folder_stamps(folder)
     yield
     if folder_stamps(folder) != before:
-        raise PlanError(f"the model in {folder} was changed while it was opened; run this again")
+        raise PlanError(f"the model in {folder} changed while it was being opened; try again")
 
 
 @dataclass(frozen=True)

@@ -174,7 +174,7 @@ def _asked(graph: Path, device: Device, *, max_length: int, half: bool) -> Itera
         yield [PROVIDERS["cpu"]] if device == "cpu" else [cuda, PROVIDERS["cpu"]]
         return
     if problem := lacks(device):
-        raise ProviderError(f"device {device} cannot be had: {problem}")
+        raise ProviderError(f"device {device} is unavailable: {problem}")
     shapes = shapes_for(device, max_length=max_length)
     with tensorrt.engine_folder(graph, shapes) as folder:
         trt_options = tensorrt.options(_inputs(graph), shapes, half=half, folder=folder)
@@ -192,14 +192,16 @@ def _check_given(session: ort.InferenceSession, provider: str) -> None:
     """Raise ProviderError if the requested provider is missing or runs no part of the graph."""
     providers = session.get_providers()
     if providers[0] != provider:
-        reason = lacks(device_of(provider)) or "it does not say why"
-        raise ProviderError(f"asked for {provider}, onnxruntime gave {providers[0]}: {reason}")
+        reason = lacks(device_of(provider)) or "onnxruntime gives no reason"
+        raise ProviderError(
+            f"requested {provider}, but onnxruntime selected {providers[0]}: {reason}"
+        )
     if provider == PROVIDERS["cpu"]:
         return
     takers = {subgraph.ep_name for subgraph in session.get_provider_graph_assignment_info()}
     if provider not in takers:
         raise ProviderError(
-            f"{provider} took no part of the graph, but {', '.join(sorted(takers))}"
+            f"{provider} was assigned no graph nodes; they ran on {', '.join(sorted(takers))}"
         )
 
 
@@ -213,11 +215,13 @@ def providers_for(device: Device) -> list[str]:
     Raises ProviderError for a device that is unknown or not available.
     """
     if device not in ("auto", *PROVIDERS):
-        raise ProviderError(f"no device {device!r}; there are auto, {', '.join(PROVIDERS)}")
+        raise ProviderError(
+            f"unknown device {device!r}; choose one of auto, {', '.join(PROVIDERS)}"
+        )
     if device == "auto":
         return [PROVIDERS["cpu"]] if cuda_lacks() else [PROVIDERS["cuda"], PROVIDERS["cpu"]]
     if problem := lacks(device):
-        raise ProviderError(f"device {device} cannot be had: {problem}")
+        raise ProviderError(f"device {device} is unavailable: {problem}")
     return [PROVIDERS[device]]
 
 
@@ -226,7 +230,7 @@ def lacks(device: Device) -> str | None:
     if device == "cpu":
         return None
     if device == "tensorrt" and PROVIDERS[device] not in ort.get_available_providers():
-        return "this onnxruntime is built without TensorRT; install onnxruntime-gpu in its place"
+        return "this onnxruntime is built without TensorRT; replace it with onnxruntime-gpu"
     return cuda_lacks() or (tensorrt.lacks() if device == "tensorrt" else None)
 
 
@@ -234,15 +238,15 @@ def lacks(device: Device) -> str | None:
 def cuda_lacks() -> str | None:
     """Return the reason why onnxruntime cannot use CUDA on this machine; None if it can."""
     if PROVIDERS["cuda"] not in ort.get_available_providers():
-        return "this onnxruntime is built without CUDA; install onnxruntime-gpu in its place"
+        return "this onnxruntime is built without CUDA; replace it with onnxruntime-gpu"
     name = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
     try:
         driver = ctypes.CDLL(name)
     except OSError:
-        return f"no NVIDIA driver here ({name} not found)"
+        return f"no NVIDIA driver found ({name} is missing)"
     n_devices = ctypes.c_int(0)
     if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(n_devices)) or not n_devices.value:
-        return "the NVIDIA driver shows no GPU to this process"
+        return "the NVIDIA driver exposes no GPU to this process"
     with contextlib.redirect_stdout(io.StringIO()) as output:
         ort.preload_dlls()  # finds the CUDA and cuDNN libraries in site-packages
     failures = [line for line in output.getvalue().splitlines() if line.startswith("Failed")]

@@ -164,7 +164,7 @@ def _header(records: Iterator[Record], path: File) -> list[str]:
             f"{path} cannot be read: its header line is longer than {path.max_row_bytes:,} bytes"
         )
     if header is None or isinstance(header, str):
-        raise InputError(f"{path} has no header line with the names of its columns")
+        raise InputError(f"{path} has no header line with column names")
     return header
 
 
@@ -314,7 +314,7 @@ def _json_objects(file: io.BufferedReader, path: File) -> Iterator[Object]:
         if number == 0 and (start if isinstance(line, ReasonCode) else line).lstrip().startswith(
             b"["
         ):
-            raise InputError(f"{path} is a JSON array; write one object a line instead")
+            raise InputError(f"{path} is a JSON array; write one object per line instead")
         number += 1
         if isinstance(line, ReasonCode):
             yield line

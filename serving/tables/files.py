@@ -143,13 +143,11 @@ def expand(source: str | Path, is_table: Callable[[str], bool]) -> list[File]:
     if path.is_dir():
         paths = sorted(file for file in path.rglob("*") if file.is_file())
         tables = [file for file in paths if _is_meant(file.relative_to(path).parts, is_table)]
-        return _some([str(file) for file in tables], f"{path} holds no table")
+        return _some([str(file) for file in tables], f"{path} contains no tables")
     if glob.has_magic(str(path)):
         # Path.glob takes no absolute pattern.
         matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))  # noqa: PTH207
-        return _some(
-            [str(match) for match in matches if match.is_file()], f"no file matches {path}"
-        )
+        return _some([str(match) for match in matches if match.is_file()], f"no files match {path}")
     raise InputError(f"{path} does not exist")
 
 
@@ -174,7 +172,7 @@ def _expand_url(url: str, is_table: Callable[[str], bool]) -> list[File]:
             ]
     return _some(
         [filesystem.unstrip_protocol(file_path) for file_path in sorted(paths)],
-        f"no table at {url}",
+        f"no tables found at {url}",
     )
 
 
@@ -186,9 +184,9 @@ def _look(filesystem: Any, path: str) -> None:
         # fsspec raises this for any failure; the cause tells more.
         cause = problem.__cause__
         if cause is None or isinstance(cause, FileNotFoundError):
-            raise FileNotFoundError("the server has no such file") from problem
+            raise FileNotFoundError("the server does not have this file") from problem
         status = getattr(cause, "status", None)
-        raise OSError(f"the server answers {status}" if status else str(cause)) from problem
+        raise OSError(f"the server returned status {status}" if status else str(cause)) from problem
 
 
 @contextmanager
@@ -275,7 +273,7 @@ class _Unpacked(io.RawIOBase):
         self._left -= n
         if self._left < 0:
             raise InputError(
-                f"{self._name} unpacks to more than {self._limit:,} bytes, over {MAX_EXPANSION:,} "
-                "times its size; if that is meant, unpack it first"
+                f"{self._name} decompresses to more than {self._limit:,} bytes, over "
+                f"{MAX_EXPANSION:,} times its size; if this is intended, decompress it first"
             )
         return n

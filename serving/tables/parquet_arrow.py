@@ -44,8 +44,8 @@ def parquet_count(path: File) -> int:
         group_rows = sum(footer.row_group(group).num_rows for group in range(footer.num_row_groups))
         if group_rows != footer.num_rows:
             raise InputError(
-                f"{path} cannot be read: its footer says {footer.num_rows:,} rows, and "
-                f"{group_rows:,} in its row groups"
+                f"{path} cannot be read: its footer declares {footer.num_rows:,} rows, but "
+                f"its row groups contain {group_rows:,}"
             )
         return int(footer.num_rows)
 

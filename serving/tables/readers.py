@@ -298,7 +298,7 @@ def format_of(path: str | Path | File) -> str:
     if key := _format_by_name(file.name):
         return key
     endings = ", ".join(ending for form in FORMATS.values() for ending in form.endings)
-    raise InputError(f"{file}: unknown ending; a table ends in {endings}")
+    raise InputError(f"{file}: unknown file extension; supported: {endings}")
 
 
 def _format_by_name(name: str) -> str | None:

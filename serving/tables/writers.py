@@ -42,7 +42,7 @@ class Format:
 def get(name: str) -> Format:
     """Return the format of a name in `FORMATS`. Raises ServingError for others."""
     if name not in FORMATS:
-        raise ServingError(f"no output format {name!r}; there are {', '.join(FORMATS)}")
+        raise ServingError(f"unknown output format {name!r}; choose one of {', '.join(FORMATS)}")
     return FORMATS[name]
 
 

@@ -43,7 +43,9 @@ def open_pool(long_text: LongText, folder: Path) -> Pool | None:
     if long_text.pool == "attention":
         return _opened(folder / FILE)
     if long_text.pool not in POOLS:
-        raise ModelFolderError(f"no pool {long_text.pool!r}; this Headrace has {', '.join(POOLS)}")
+        raise ModelFolderError(
+            f"unknown pool {long_text.pool!r}; this version supports {', '.join(POOLS)}"
+        )
     return POOLS[long_text.pool]
 
 
@@ -69,7 +71,7 @@ POOLS: dict[str, Pool] = {"mean": mean, "max": largest, "vote": vote}
 
 def _opened(file: Path) -> Pool:
     if not file.is_file():
-        raise ModelFolderError(f"{file} is missing: this model's windows are pooled by it")
+        raise ModelFolderError(f"{file} is missing: incomplete model folder")
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3

@@ -74,7 +74,7 @@ class TextTokenizer:
         whose call into the library panics.
         """
         if not tokenizer_json.is_file():
-            raise ModelFolderError(f"{tokenizer_json} is missing: the tokenizer belongs to a model")
+            raise ModelFolderError(f"{tokenizer_json} is missing: incomplete model folder")
         model_files.check_size(tokenizer_json)
         self._file = tokenizer_json
         try:
@@ -83,7 +83,9 @@ class TextTokenizer:
         except ModelFolderError:
             raise
         except Exception as problem:  # tokenizers raises nothing narrower
-            raise ModelFolderError(f"{tokenizer_json} is no tokenizer: {problem}") from problem
+            raise ModelFolderError(
+                f"{tokenizer_json} is not a valid tokenizer: {problem}"
+            ) from problem
         # The file may contain padding and truncation settings from when it was saved.
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
@@ -187,7 +189,8 @@ def panics_told(tokenizer: object) -> Iterator[None]:
         if type(problem).__name__ != "PanicException":  # pyo3's class, which cannot be imported
             raise
         raise ModelFolderError(
-            f"{tokenizer} fails in the tokenizers library: {problem}; train or fetch the model anew"
+            f"{tokenizer} crashes the tokenizers library: {problem}; "
+            "train or download the model again"
         ) from problem
 
 

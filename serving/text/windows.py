@@ -211,10 +211,10 @@ def long_text_of(content: Mapping[str, Any]) -> LongText:
     try:
         long_text = LongText(**content)
     except TypeError as problem:
-        raise ModelFolderError(f"the manifest's long_text cannot be read: {problem}") from problem
+        raise ModelFolderError(f"the manifest's long_text is invalid: {problem}") from problem
     if long_text.in_windows and not 0 < long_text.stride <= long_text.window:
         raise ModelFolderError(
-            f"the manifest's long_text has windows of {long_text.window} tokens "
-            f"every {long_text.stride}"
+            f"the manifest's long_text is invalid: window is {long_text.window}, stride is "
+            f"{long_text.stride}; stride must be between 1 and window"
         )
     return long_text

@@ -76,8 +76,8 @@ def inspect_table(path: Path, *, text: str | None = None, label: str | None = No
         raise DataError(str(problem)) from problem
     if 5 * len(labels) > rows:
         raise DataError(
-            f"{label!r} in {path} has {len(labels):,} values in {rows:,} rows: too many to be "
-            "labels; name another column with --label. For pairs of texts see "
+            f"column {label!r} of {path} has {len(labels):,} values in {rows:,} rows, too many for "
+            "labels; choose another column with --label. For pairs of texts, see "
             "configs/translate.yaml"
         )
     words = sorted(len(value.split()) for value in sample[text] if isinstance(value, str))
@@ -107,7 +107,8 @@ def write_recipe(
     """
     if name is not None and not NAME.fullmatch(name):
         raise RecipeError(
-            f"--name {name!r}: a name has letters, digits, dots, dashes and underscores"
+            f"--name {name!r}: use only letters, digits, dots, dashes and underscores, and begin "
+            "with a letter or digit"
         )
     summary = inspect_table(table, text=text, label=label)
     name = (
@@ -119,7 +120,7 @@ def write_recipe(
         with recipe.open("x", encoding="utf-8") as file:
             file.write(content)
     except FileExistsError:
-        raise RecipeError(f"{recipe} already exists; name another with -o") from None
+        raise RecipeError(f"{recipe} already exists; choose another file with -o") from None
     except OSError as problem:
         raise RecipeError(f"{recipe} cannot be written: {problem.strerror}") from problem
     return recipe, f"{_in_words(table, summary)}\nWrote {recipe}"
@@ -130,9 +131,10 @@ def _in_words(table: Path, summary: TableSummary) -> str:
     suffix = f" and {len(summary.labels) - SHOWN} more" if len(summary.labels) > SHOWN else ""
     names = ", ".join(summary.rare)
     return (
-        f"{table}: {summary.rows:,} rows; text in {summary.text!r}, label in {summary.label!r}\n"
+        f"{table}: {summary.rows:,} rows; text column {summary.text!r}, "
+        f"label column {summary.label!r}\n"
         f"{len(summary.labels)} labels: {', '.join(top_labels)}{suffix}"
-        + (f"\nLabels with under {FREQUENT} rows are left out: {names}" if names else "")
+        + (f"\nLabels with fewer than {FREQUENT} rows are left out: {names}" if names else "")
     )
 
 
@@ -176,7 +178,9 @@ def _first_rows(path: Path, columns: list[str]) -> dict[str, list[Any]]:
 def _check_there(path: Path, name: str, columns: list[str]) -> None:
     if name not in columns:
         matches = difflib.get_close_matches(name, columns, n=1)
-        hint = f"did you mean {matches[0]!r}? It has" if matches else "it has"
+        hint = (
+            f"did you mean {matches[0]!r}? Available columns:" if matches else "available columns:"
+        )
         raise DataError(f"{path} has no column {name!r}; {hint} {', '.join(columns)}")
 
 
@@ -191,7 +195,7 @@ def _text_column(path: Path, sample: dict[str, list[Any]]) -> str:
         if (strings := [v for v in values if isinstance(v, str)])
     }
     if not lengths:
-        raise DataError(f"{path} has no column of text; it has {', '.join(sample)}")
+        raise DataError(f"{path} has no text column; available columns: {', '.join(sample)}")
     usual_names = [name for name in lengths if name.lower() in TEXT_NAMES]
     longest = max(lengths, key=lambda name: lengths[name])
     return next((name for name in usual_names if lengths[name] >= lengths[longest] / 2), longest)
@@ -210,8 +214,8 @@ def _label_column(path: Path, sample: dict[str, list[Any]]) -> str:
     }
     if not n_values:
         raise DataError(
-            f"{path} has no column that looks like a label (2 to {MAX_LABELS} values, 5 rows or "
-            "more of each on average); name one with --label. For pairs of texts see "
+            f"{path} has no column that looks like a label (2 to {MAX_LABELS} values, at least 5 "
+            "rows per value on average); choose one with --label. For pairs of texts, see "
             "configs/translate.yaml"
         )
     usual_names = [name for name in n_values if name.lower() in LABEL_NAMES]

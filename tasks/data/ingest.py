@@ -64,8 +64,8 @@ class Rejected:
         if len(self.rows) > limit * self.read:
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.counts().items())
             raise DataError(
-                f"{len(self.rows):,} of {self.read:,} rows cannot be used: {reasons}; "
-                f"fix them, or raise data.limits.rejected above {limit:g}"
+                f"{len(self.rows):,} of {self.read:,} rows were rejected: {reasons}; "
+                f"fix them or raise data.limits.rejected above {limit:g}"
             )
 
     def write(self, file: Path) -> None:
@@ -91,12 +91,13 @@ def columns_of(data: Data, objective: AnyObjective) -> dict[str, str]:
         if name in OURS:
             own_names = ", ".join(OURS)
             raise RecipeError(
-                f"data.keep: {name!r} is one of prepare's own columns, {own_names}; rename it"
+                f"data.keep: {name!r} is a reserved name ({own_names}); rename the column"
             )
     for role in data.columns:
         if role not in objective.COLUMNS:
             raise RecipeError(
-                f"data.columns: no role {role!r}; this objective has {', '.join(objective.COLUMNS)}"
+                f"data.columns: unknown role {role!r}; this objective has "
+                f"{', '.join(objective.COLUMNS)}"
             )
     return {role: data.columns.get(role, role) for role in objective.COLUMNS}
 
@@ -164,12 +165,16 @@ def _check_columns(split: str, rows: Rows, roles: Mapping[str, str], data: Data)
     for column, key in column_keys:
         if column not in rows.columns:
             matches = difflib.get_close_matches(column, rows.columns, n=1)
-            hint = f"did you mean {matches[0]!r}? It has" if matches else "it has"
+            hint = (
+                f"did you mean {matches[0]!r}? Available columns:"
+                if matches
+                else "available columns:"
+            )
             columns = ", ".join(rows.columns)
             raise DataError(f"{key}: the {split} rows have no column {column!r}; {hint} {columns}")
         if (count := rows.columns.count(column)) > 1:
             raise DataError(
-                f"{key}: the {split} rows have {count} columns {column!r}; rename all but one"
+                f"{key}: the {split} rows have {count} columns named {column!r}; rename all but one"
             )
 
 

@@ -265,14 +265,15 @@ def _check_none_empty(
             continue
         if name in source.splits:
             reasons = (
-                f"{len(rejected.rows)} rows were rejected, {sum(duplicates.values())} duplicates"
+                f"{len(rejected.rows)} rows were rejected, "
+                f"{sum(duplicates.values())} were duplicates"
             )
             raise DataError(
-                f"no {name} row is left: {reasons}; see data.limits and data.deduplicate"
+                f"no {name} rows are left: {reasons}; check data.limits and data.deduplicate"
             )
         raise DataError(
-            f"no {name} row was drawn from {rejected.read:,} rows: give more rows, raise "
-            f"data.splits.{name}, or give {name} rows of their own as data.source.{name}"
+            f"no {name} rows were drawn from {rejected.read:,} rows; add rows, raise "
+            f"data.splits.{name}, or provide separate {name} rows in data.source.{name}"
         )
 
 

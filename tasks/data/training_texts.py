@@ -41,7 +41,9 @@ def read(folder: Path) -> Hashes | None:
     except (OSError, ValueError) as problem:
         raise ModelError(f"{file} cannot be read: {problem}") from problem
     if hashes.dtype != np.dtype("<u8") or hashes.ndim != 1:
-        raise ModelError(f"{file} holds {hashes.dtype} {hashes.shape}, not hashes of texts")
+        raise ModelError(
+            f"{file} is damaged: it has {hashes.dtype} {hashes.shape}, not text hashes"
+        )
     return np.asarray(hashes, np.uint64)
 
 

@@ -37,29 +37,30 @@ def check(recipe: Recipe, objective: AnyObjective) -> None:
     pools = objective.POOLS
     if objective.GENERATES:
         raise RecipeError(
-            f"long_text.strategy: {recipe.objective} cannot read a text in windows; take truncate"
+            f"long_text.strategy: {recipe.objective} does not support windows; use truncate"
         )
     if not pools and section.pool != type(section)().pool:
         raise RecipeError(
-            f"long_text.pool: {recipe.objective} puts windows together token by token; leave out "
+            f"long_text.pool: {recipe.objective} merges windows token by token; remove "
             f"{section.pool}"
         )
     if pools and section.pool not in pools:
         raise RecipeError(
-            f"long_text.pool: {recipe.objective} has no {section.pool}; it has {', '.join(pools)}"
+            f"long_text.pool: {recipe.objective} does not support {section.pool}; use one of "
+            f"{', '.join(pools)}"
         )
     if section.pool == "attention" and recipe.model.lora is not None:
         raise RecipeError(
-            "long_text.pool: attention takes the place of the last layer, which model.lora keeps; "
-            "take mean, or leave out model.lora"
+            "long_text.pool: attention replaces the last layer, which model.lora keeps; "
+            "use mean or remove model.lora"
         )
     if settings.window > recipe.model.max_length:
         raise RecipeError(
-            f"long_text.window: {settings.window} tokens are more than model.max_length, "
-            f"{recipe.model.max_length}; lower the one or raise the other"
+            f"long_text.window: {settings.window} tokens exceed model.max_length "
+            f"({recipe.model.max_length}); lower long_text.window or raise model.max_length"
         )
     if settings.stride > settings.window:
         raise RecipeError(
             f"long_text.stride: windows of {settings.window} tokens every {settings.stride} would "
-            f"leave out what is between them; take {settings.window} or less"
+            f"skip the text between them; use {settings.window} or less"
         )

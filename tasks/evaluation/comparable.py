@@ -46,8 +46,8 @@ def check_comparable(recipe: Recipe, prepared: Artifact, champion: Champion) -> 
     their_manifest = manifest.read(champion.folder)
     if their_manifest.objective != recipe.objective:
         raise UserError(
-            f"{_who(champion)} is a {their_manifest.objective} model, this recipe makes a "
-            f"{recipe.objective} one: they cannot be compared; register under another name"
+            f"{_who(champion)} is a {their_manifest.objective} model, but this recipe trains a "
+            f"{recipe.objective} model; they cannot be compared; register under another name"
         )
     mask = fair_rows(prepared, champion)
     if mask is None:
@@ -55,10 +55,10 @@ def check_comparable(recipe: Recipe, prepared: Artifact, champion: Champion) -> 
     elif mask.sum() < MIN_FAIR * len(mask):
         n_unfair = len(mask) - int(mask.sum())
         raise UserError(
-            f"{n_unfair:,} of {len(mask):,} test rows are texts that {_who(champion)} has learned "
-            f"from and this recipe's model has not, or the reverse: what is left is no fair test "
-            f"of both; {_remedy(recipe, their_manifest)}give test rows that are news to both "
-            "(data.source.test), or register under another name"
+            f"{n_unfair:,} of {len(mask):,} test rows are texts that {_who(champion)} was trained "
+            "on and this recipe's model was not, or vice versa; the remaining rows are too few for "
+            f"a fair comparison; {_remedy(recipe, their_manifest)}provide test rows that neither "
+            "model was trained on (data.source.test), or register under another name"
         )
 
 
@@ -100,13 +100,14 @@ def _check_splits(recipe: Recipe, their_manifest: manifest.Manifest, champion: C
     share = their_manifest.training.get("test_share", recipe.data.splits.test)
     if salt != recipe.data.splits.salt:
         raise UserError(
-            f"{_who(champion)} was split with salt {salt!r}, this recipe has "
-            f"{recipe.data.splits.salt!r}: rows it learned from may stand in this test set; set "
-            f"data.splits.salt to {salt!r}, or register under another name"
+            f"{_who(champion)} was split with salt {salt!r}, but this recipe uses "
+            f"{recipe.data.splits.salt!r}; this test set may contain the champion's "
+            f"training rows; set data.splits.salt to {salt!r}, or register under another name"
         )
     if recipe.data.splits.test > share:
         raise UserError(
-            f"{_who(champion)} was tested on a share of {share:g}, this recipe asks for "
-            f"{recipe.data.splits.test:g}: rows it learned from would stand in this test set; set "
-            f"data.splits.test to {share:g} or less, or register under another name"
+            f"{_who(champion)} was split with a test share of {share:g}, but this recipe uses "
+            f"{recipe.data.splits.test:g}; this test set would contain the champion's "
+            f"training rows; set data.splits.test to {share:g} or less, or register under another "
+            "name"
         )

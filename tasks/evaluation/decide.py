@@ -172,8 +172,8 @@ def _told(decision: Decision, mask: NDArray[np.bool_], champion: Champion) -> De
     """Add a guard that tells how many rows were left out."""
     n_out = len(mask) - int(mask.sum())
     reason = (
-        f"{n_out:,} of {len(mask):,} test rows were left out, being texts that one of the two "
-        f"models has learned from: version {champion.version} or this one."
+        f"{n_out:,} of {len(mask):,} test rows were left out because version "
+        f"{champion.version} or this model was trained on their texts."
     )
     numbers: dict[str, Any] = {"left_out": n_out, "test_rows": len(mask)}
     guard = Guard("training_texts", True, reason, numbers, asked=n_out > 0)
@@ -208,8 +208,8 @@ def _statistics(
         their_outputs = objective.align(their_outputs, their_head, common_head)
     elif their_head != head:
         raise UserError(
-            "the champion's outputs mean something else than this model's; register under "
-            "another name"
+            "the champion's outputs have a different meaning from this model's, so they cannot be "
+            "compared; register under another name"
         )
     else:
         common_head = head

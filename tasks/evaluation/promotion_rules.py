@@ -89,7 +89,7 @@ class Decision:
             return "Refused: " + " ".join(g.reason for g in self.guards if not g.passed)
         if self.difference is None and self.champion_version is not None:
             return (
-                f"Promoted with nothing to compare with, in place of version "
+                f"Promoted without a comparison, replacing version "
                 f"{self.champion_version}: {self.metric} {self.candidate.value:.4f}."
             )
         if self.difference is None:
@@ -98,7 +98,7 @@ class Decision:
         return (
             f"Promoted over version {self.champion_version}: {self.metric} "
             f"{self.candidate.value:.4f}, a gain of {gain.value:.4f} "
-            f"({gain.low:+.4f} to {gain.high:+.4f})."
+            f"(CI {gain.low:+.4f} to {gain.high:+.4f})."
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def decide(
     is given. Raises ValueError if a champion comes without a difference to it, or the reverse.
     """
     if (champion is None) != (difference is None):
-        raise ValueError("a champion needs a difference, and a difference a champion")
+        raise ValueError("a champion needs a difference, and a difference needs a champion")
     smallest_detectable = difference.smallest_detectable if difference else unpaired_detectable
     guards = [
         _difference(rules, metric, difference, smallest_detectable)
@@ -188,27 +188,27 @@ def _difference(
     margin = 0.0 if rules.rule == "better" else rules.margin
     if difference is None:
         reason = (
-            "There is no champion to compare with yet; over one these rows could show a gain of "
-            f"{smallest_detectable:.4f} or more."
+            "No champion to compare with yet; minimum detectable gain on these rows: "
+            f"{smallest_detectable:.4f}."
         )
         numbers: Numbers = {"margin": margin, "smallest_detectable": smallest_detectable}
         return Guard("difference", True, reason, numbers)
     passed = difference.low > -margin
     bound = "above 0" if rules.rule == "better" else f"above {-margin:g}"
     reason = (
-        f"The interval of the gain in {metric} must lie {bound}: "
-        f"{difference.value:+.4f} ({difference.low:+.4f} to {difference.high:+.4f}); "
-        f"these rows could show a gain of {difference.smallest_detectable:.4f}."
+        f"Gain in {metric}: {difference.value:+.4f} "
+        f"(CI {difference.low:+.4f} to {difference.high:+.4f}); required: CI {bound}; "
+        f"minimum detectable: {difference.smallest_detectable:.4f}."
     )
     return Guard("difference", passed, reason, {"margin": margin, **asdict(difference)})
 
 
 def _blind(rules: Promote, cause: str) -> Guard:
     """Return the guard for an unusable champion: without a floor it is not replaced."""
-    reason = f"There was nothing to compare with: {cause}."
+    reason = f"No comparison was possible: {cause}."
     if rules.min_value is None:
         reason += (
-            " To promote without a comparison, set promote.min_value, or make a usable version the "
+            " Set promote.min_value to promote without a comparison, or make a usable version the "
             "champion (headrace rollback, headrace promote)."
         )
     return Guard("difference", rules.min_value is not None, reason, {"floor": rules.min_value})
@@ -216,18 +216,22 @@ def _blind(rules: Promote, cause: str) -> Guard:
 
 def _baseline(rules: Promote, baseline: tuple[str, Difference] | None) -> Guard:
     if baseline is None:
-        reason = "There is no TF-IDF baseline to compare with."
+        reason = "No TF-IDF baseline to compare with."
         return Guard("baseline", True, reason, {}, asked=False)
     metric, gain = baseline
     numbers: Numbers = {"metric": metric, **asdict(gain)}
     is_below = not gain.high >= 0
-    verdict = "The TF-IDF baseline is better" if is_below else "It is not shown to beat TF-IDF"
+    verdict = (
+        "The TF-IDF baseline is better"
+        if is_below
+        else "No significant gain over the TF-IDF baseline"
+    )
     if gain.low > 0:
-        verdict = "It beats the TF-IDF baseline"
-    reason = f"{verdict}: {metric} {gain.value:+.4f} ({gain.low:+.4f} to {gain.high:+.4f})."
+        verdict = "The model beats the TF-IDF baseline"
+    reason = f"{verdict}: {metric} gain {gain.value:+.4f} (CI {gain.low:+.4f} to {gain.high:+.4f})."
     if is_below:
         is_ignored = rules.baseline == "ignore"
-        reason += f" promote.baseline: ignore {'lets' if is_ignored else 'would let'} it pass."
+        reason += f" promote.baseline: ignore {'allows' if is_ignored else 'would allow'} this."
     return Guard("baseline", not is_below or rules.baseline == "ignore", reason, numbers)
 
 
@@ -237,7 +241,7 @@ def _floor(
     numbers: Numbers = {"limit": rules.min_value, "found": candidate.value}
     if rules.min_value is None:
         is_number = not math.isnan(candidate.value)
-        reason = f"No floor was asked for; {metric} is {candidate.value:.4f}."
+        reason = f"promote.min_value is not set; {metric} is {candidate.value:.4f}."
         return Guard("floor", is_number, reason, numbers, asked=not is_number)
     is_reached = (
         candidate.value >= rules.min_value
@@ -245,18 +249,21 @@ def _floor(
         else candidate.value <= rules.min_value
     )
     bound = "at least" if higher_is_better else "at most"
-    reason = f"The floor asks for {metric} of {bound} {rules.min_value:g}: {candidate.value:.4f}."
+    reason = (
+        f"Test {metric} must be {bound} {rules.min_value:g} (promote.min_value); "
+        f"it is {candidate.value:.4f}."
+    )
     return Guard("floor", is_reached, reason, numbers)
 
 
 def _slices(rules: Promote, metric: str, slices: Sequence[SliceComparison]) -> Guard:
     if rules.slices is None:
-        return Guard("slices", True, "No limit on slices was asked for.", {}, asked=False)
+        return Guard("slices", True, "No limit on slice losses is set.", {}, asked=False)
     limit, n_small = rules.slices.max_drop, sum(comparison.small for comparison in slices)
     numbers: Numbers = {"limit": limit, "min_rows": rules.slices.min_rows}
     numbers |= {"compared": len(slices), "small": n_small}
     if not slices:
-        reason = "There are no slices to compare by."
+        reason = "No slices to compare."
         return Guard("slices", True, reason, numbers, asked=False)
 
     def best_case(comparison: SliceComparison) -> float:
@@ -268,9 +275,10 @@ def _slices(rules: Promote, metric: str, slices: Sequence[SliceComparison]) -> G
     numbers |= {"slice": f"{worst.name}={worst.value}", "rows": worst.rows, "failed": len(failures)}
     numbers |= {"found": 0.0 - change.value, "low": change.low, "high": change.high}
     reason = (
-        f"No slice may lose over {limit:g} {metric}: of {len(slices)} ({n_small} small ones by "
-        f"their intervals) {len(failures) or 'none'} did; the worst is {worst.name}={worst.value} "
-        f"({worst.rows} rows) with {change.value:+.4f} ({change.low:+.4f} to {change.high:+.4f})."
+        f"No slice may lose more than {limit:g} {metric}; of {len(slices)} slices ({n_small} "
+        f"small, judged by their CI), {len(failures) or 'none'} did. Worst: "
+        f"{worst.name}={worst.value} ({worst.rows} rows), {change.value:+.4f} "
+        f"(CI {change.low:+.4f} to {change.high:+.4f})."
     )
     return Guard("slices", not failures, reason, numbers)
 
@@ -278,12 +286,14 @@ def _slices(rules: Promote, metric: str, slices: Sequence[SliceComparison]) -> G
 def _labels(rules: Promote, lost_labels: Sequence[str], slices: Sequence[SliceComparison]) -> Guard:
     is_asked = rules.slices is not None and bool(slices)
     if not lost_labels:
-        reason = "Every label that the champion gave rightly is still given."
+        reason = "The candidate still predicts every label that the champion predicted correctly."
         return Guard("labels", True, reason, {"lost": 0}, asked=False)
     names = ", ".join(repr(label) for label in lost_labels[:SHOWN]) + (
         ", …" if len(lost_labels) > SHOWN else ""
     )
-    reason = f"Labels that the champion gave rightly and the candidate gives to no row: {names}."
+    reason = (
+        f"Labels that the champion predicted correctly and the candidate never predicts: {names}."
+    )
     return Guard(
         "labels",
         not is_asked,
@@ -306,20 +316,20 @@ def _latency(
         "champion_tokens_per_second": their_speed,
     }
     speeds = (
-        f"{our_speed:,.0f} and {their_speed:,.0f} tokens a second"
+        f"candidate {our_speed:,.0f}, champion {their_speed:,.0f} tokens/s"
         if our_speed and their_speed
         else ""
     )
     if champion is None:
-        reason = "There is no champion to be timed against."
+        reason = "No champion to compare the speed with."
         return Guard("latency", True, reason, numbers, asked=False)
     if rules.max_latency_ratio is None:
-        reason = "No limit on latency was asked for" + (f" ({speeds})." if speeds else ".")
+        reason = "No latency limit is set" + (f" ({speeds})." if speeds else ".")
         return Guard("latency", True, reason, numbers, asked=False)
     condition = f"Time per token may be at most {rules.max_latency_ratio:g} times the champion's"
     if ratio is None:
-        return Guard("latency", False, f"{condition}, and was not measured.", numbers)
-    reason = f"{condition}: {ratio:.2f} times ({speeds})."
+        return Guard("latency", False, f"{condition}, but it was not measured.", numbers)
+    reason = f"{condition}; it is {ratio:.2f} times ({speeds})."
     return Guard("latency", ratio <= rules.max_latency_ratio, reason, numbers)
 
 
@@ -329,10 +339,10 @@ def _size(rules: Promote, candidate: ModelMeasurement) -> Guard:
     numbers["found_mb"] = size_mb
     if rules.max_size_mb is None:
         size_note = "" if size_mb is None else f" ({size_mb:.1f} MB)"
-        reason = f"No limit on size was asked for{size_note}."
+        reason = f"No size limit is set{size_note}."
         return Guard("size", True, reason, numbers, asked=False)
-    condition = f"The default variant may have at most {rules.max_size_mb:g} MB"
+    condition = f"The default variant may be at most {rules.max_size_mb:g} MB"
     if size_mb is None:
-        return Guard("size", False, f"{condition}, and its size is not known.", numbers)
-    reason = f"{condition}: it has {size_mb:.1f} MB."
+        return Guard("size", False, f"{condition}, but its size is unknown.", numbers)
+    reason = f"{condition}; it is {size_mb:.1f} MB."
     return Guard("size", size_mb <= rules.max_size_mb, reason, numbers)

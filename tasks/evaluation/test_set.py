@@ -116,7 +116,7 @@ def check(recipe: Recipe, head: Mapping[str, Any]) -> None:
     for column in recipe.evaluate.slices:
         if column not in recipe.data.keep:
             raise RecipeError(
-                f"evaluate.slices: the column {column!r} is not carried along; add it to data.keep"
+                f"evaluate.slices: column {column!r} is not kept; add it to data.keep"
             )
 
 

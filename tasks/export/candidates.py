@@ -124,31 +124,32 @@ def try_variant(bench: ExportHarness, name: str, model: Path) -> CandidateResult
         result = try_way(bench, name, way, model)
         if result.reason is None:
             return result
-        log.warning("export: %s (%s) is refused: %s", name, way.name, result.reason)
+        log.warning("export: %s (%s) failed: %s", name, way.name, result.reason)
         shutil.rmtree(model / name, ignore_errors=True)
         reasons.append(result.reason if way.name == name else f"{way.name}: {result.reason}")
     if name in ("fp32", bench.recipe.export.default):
-        raise ExportRefused(f"nothing is exported, for {name} is refused: {'; '.join(reasons)}")
+        raise ExportRefused(
+            f"export failed: required variant {name} did not pass the parity check: "
+            f"{'; '.join(reasons)}"
+        )
     return replace(result, reason="; ".join(reasons), variant=None, runner=None)
 
 
 def try_way(bench: ExportHarness, name: str, way: BuildMethod, model: Path) -> CandidateResult:
     if bench.device == "cpu" and "cpu" not in way.devices:
-        return CandidateResult(name, "needs a CUDA device")
+        return CandidateResult(name, "requires a CUDA device")
     start = time.perf_counter()
     try:
         file = bench.make(way, model / name)
     except Exception as problem:  # an experimental exporter may raise anything
-        log.debug("export: %s cannot be made", name, exc_info=True)
-        return CandidateResult(
-            name, f"cannot be made: {type(problem).__name__}: {problem}", way.name
-        )
+        log.debug("export: building %s failed", name, exc_info=True)
+        return CandidateResult(name, f"build failed: {type(problem).__name__}: {problem}", way.name)
     build_end = time.perf_counter()
     provider = PROVIDERS[bench.device if bench.device in way.devices else way.devices[0]]
     disabled_optimizers, runner = _faster_runner(bench, file, provider)
     verdict = bench.verdict(runner, way)
     log.info(
-        "export: %s (%s) made in %.1f s, judged in %.1f s",
+        "export: %s (%s) built in %.1f s, checked in %.1f s",
         name,
         way.name,
         build_end - start,

@@ -96,25 +96,25 @@ class WritingBench(candidates.ExportHarness):
     def verdict(self, runner: Runner, way: BuildMethod) -> ParityResult:
         logits = self._logits(runner)
         reasons = []
-        for owner, values in (("the graph's", logits), ("PyTorch's", self.written.logits)):
+        for owner, values in (("the graph", logits), ("PyTorch", self.written.logits)):
             if not np.isfinite(values).all():
-                return ParityResult(f"some of {owner} logits are not finite", None, None, None)
+                return ParityResult(f"some logits of {owner} are NaN or infinite", None, None, None)
         difference = np.abs(logits - self.written.logits) / self.scale
         for kind, value, limit in (
-            ("largest", difference.max(), way.tolerance.largest),
+            ("maximum", difference.max(), way.tolerance.largest),
             ("mean", difference.mean(), way.tolerance.mean),
         ):
             if not value <= limit:
                 reasons.append(
-                    f"logits differ from PyTorch's by {value:.2g} of the largest one ({kind}); "
-                    f"allowed are {limit:g}"
+                    f"logits differ from PyTorch's by {value:.2g} of the largest logit "
+                    f"({kind}; allowed: {limit:g})"
                 )
         agreement = float((logits.argmax(-1) == self.written.logits.argmax(-1)).mean())
         limits = self.recipe.export.gate
         if not agreement >= limits.min_agreement:
             reasons.append(
-                f"chooses PyTorch's token at {agreement:.2%} of the steps, required are "
-                f"{limits.min_agreement:.2%}"
+                f"chooses PyTorch's token at {agreement:.2%} of the steps (required: "
+                f"{limits.min_agreement:.2%})"
             )
         if way.tolerance == parity.FP32:
             reasons += self._other_texts(runner)
@@ -126,8 +126,8 @@ class WritingBench(candidates.ExportHarness):
         max_drop = limits.max_metric_drop * deciding_metric.scale
         if not round(drop, 9) <= max_drop:
             reasons.append(
-                f"metric {metric:.4f} after PyTorch's {self.reference:.4f}, a loss of {drop:.4f}; "
-                f"allowed are {max_drop:g}"
+                f"metric {metric:.4f}, PyTorch's {self.reference:.4f}: a drop of {drop:.4f} "
+                f"(allowed: {max_drop:g})"
             )
         max_difference = float(np.abs(logits - self.written.logits).max())
         return ParityResult("; ".join(reasons) or None, agreement, metric, max_difference)
@@ -211,7 +211,7 @@ def _others(
     n_other = 0
     for i, completion in enumerate(runner.run(prompts, **{**EXACTLY, **options})):
         if completion.reason is None:
-            return "some of the graph's logits are not finite while it writes"
+            return "some logits of the graph are NaN or infinite during generation"
         differences = np.flatnonzero(np.array(completion.ids) != reference.tokens[i])
         if len(differences):
             step = differences[0]
@@ -219,7 +219,7 @@ def _others(
             gap = logits[reference.tokens[i, step]] - logits[completion.ids[step]]
             n_other += not gap <= tolerance
     suffix = "".join(f", with {name} {value:g}" for name, value in options.items())
-    return f"{n_other} of {len(prompts)} texts are not PyTorch's{suffix}" if n_other else None
+    return f"{n_other} of {len(prompts)} texts differ from PyTorch's{suffix}" if n_other else None
 
 
 EXACTLY: dict[str, Any] = {
@@ -286,8 +286,8 @@ def check_positions(settings: Mapping[str, Any]) -> None:
     """Raise RecipeError for a model with too few positions for the parity check."""
     if settings["context"] <= STEPS:
         raise RecipeError(
-            f"the model has positions for {settings['context']} tokens; its gate compares {STEPS} "
-            "behind a prompt: give it more positions"
+            f"the model has positions for {settings['context']} tokens, but the parity check "
+            f"generates {STEPS} after each prompt; use a model with more positions"
         )
 
 

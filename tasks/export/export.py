@@ -75,8 +75,8 @@ def check(recipe: Recipe, prepared: Artifact) -> None:
     default, names = recipe.export.default, variants.names(recipe.export.variants)
     if default not in ("fastest", *names):
         raise RecipeError(
-            f"export.default: {default} is not among export.variants ({', '.join(names)}); "
-            "add it there"
+            f"export.default: {default} is not in export.variants ({', '.join(names)}); "
+            "add it to the list"
         )
 
 

@@ -171,21 +171,21 @@ class ParityCheck:
         if self.compares_texts:
             expected_numbers, numbers = map(self.texts.numbers, (self.expected_texts, texts))
             scale = float(np.abs(expected_numbers).max())
-            if problem := _difference(expected_numbers, numbers, "whole texts'", scale, tolerance):
+            if problem := _difference(expected_numbers, numbers, "whole-text", scale, tolerance):
                 reasons.append(problem)
         agreement = self._agreement(outputs, texts)
         if not agreement >= self.limits.min_agreement:
             reasons.append(
-                f"decides as PyTorch on {agreement:.2%} of rows, "
-                f"required are {self.limits.min_agreement:.2%}"
+                f"predictions match PyTorch's on {agreement:.2%} of rows "
+                f"(required: {self.limits.min_agreement:.2%})"
             )
         metric, reference = self.texts.measure(texts), self.reference
         drop = reference - metric if self.higher_is_better else metric - reference
         drop = round(drop, 9)  # in floating point, 1 - 0.95 is a little more than 0.05
         if not drop <= self.limits.max_metric_drop:  # refuses NaN too
             reasons.append(
-                f"metric {metric:.4f} after PyTorch's {reference:.4f}, a loss of {drop:.4f}; "
-                f"allowed are {self.limits.max_metric_drop:g}"
+                f"metric {metric:.4f}, PyTorch's {reference:.4f}: a drop of {drop:.4f} "
+                f"(allowed: {self.limits.max_metric_drop:g})"
             )
         max_difference = max(float(np.abs(ours - theirs).max()) for theirs, ours in pairs.values())
         return ParityResult("; ".join(reasons) or None, agreement, metric, max_difference)
@@ -207,13 +207,13 @@ def _difference(
 ) -> str | None:
     difference = np.abs(outputs - expected) / scale
     for statistic, value, limit in (
-        ("largest", float(difference.max()), tolerance.largest),
+        ("maximum", float(difference.max()), tolerance.largest),
         ("mean", float(difference.mean()), tolerance.mean),
     ):
         if not value <= limit:  # refuses NaN too
             return (
                 f"outputs of {kind} batches differ from PyTorch's by {value:.2g} of the "
-                f"largest output ({statistic}); allowed are {limit:g}"
+                f"largest output ({statistic}; allowed: {limit:g})"
             )
     return None
 
@@ -225,8 +225,8 @@ def _flat(outputs: Sequence[Array]) -> Array:
 def _incomparable(expected: Sequence[Array], outputs: Sequence[Array], kind: str) -> str | None:
     for theirs, ours in zip(expected, outputs, strict=True):
         if ours.shape != theirs.shape:
-            return f"outputs of {kind} batches have shape {ours.shape}, PyTorch's {theirs.shape}"
-    for owner, values in (("the graph's", outputs), ("PyTorch's", expected)):
+            return f"outputs of {kind} batches have shape {ours.shape}, expected {theirs.shape}"
+    for owner, values in (("the graph", outputs), ("PyTorch", expected)):
         if n_broken := int((~np.isfinite(_flat(values))).sum()):
-            return f"{n_broken} of {owner} outputs of {kind} batches are not finite"
+            return f"{n_broken} outputs of {owner} in {kind} batches are NaN or infinite"
     return None

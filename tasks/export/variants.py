@@ -122,7 +122,10 @@ def plain(model: Any, *, max_length: int) -> Graph:
         graph = OnnxExporter().export(model, sample, OnnxConfig(dynamic_shapes=shapes)).program
     names = [value.name for value in graph.graph.inputs], [v.name for v in graph.graph.outputs]
     if names != (list(INPUTS), [OUTPUT]):
-        raise ValueError(f"the exported graph has inputs {names[0]} and outputs {names[1]}")
+        raise ValueError(
+            f"the exported graph has inputs {names[0]} and outputs {names[1]}; "
+            "expected inputs input_ids, attention_mask and output logits"
+        )
     return stripped(graph)
 
 
@@ -158,7 +161,7 @@ def fused(source: Source) -> Graph:
     if source.device == "cpu":
         graph = cpu_graph(source)
         if all(node.op_type != first_token.ATTENTION for node in graph.graph):
-            raise ValueError("there is no attention in it to fuse")
+            raise ValueError("the graph has no attention to fuse")
         return stripped(graph)
     graph = source.graph.clone()
     with quiet():

@@ -121,7 +121,7 @@ def resampled_sums(statistics: Array, resampling: Resampling) -> Iterator[Array]
     A block takes at most `BLOCK` counts, or is a single resample. Raises ValueError for no rows.
     """
     if not len(statistics):
-        raise ValueError("an interval needs one row or more; there are none")
+        raise ValueError("a confidence interval needs at least one row, got 0")
     rows, counts = distinct(statistics)
     rng = np.random.default_rng(resampling.seed)
     n = len(statistics)

@@ -34,14 +34,16 @@ def of(model: Model, tokenizer: Any) -> Any:
         )
     except Exception as problem:  # transformers computes with the given values
         reason = str(problem).split("\n")[-1].strip()  # earlier lines only name the check
-        raise RecipeError(f"model.scratch: no such {scratch.model_type}: {reason}") from problem
+        raise RecipeError(
+            f"model.scratch: invalid {scratch.model_type} config: {reason}"
+        ) from problem
     if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
         config.decoder_start_token_id = tokenizer.bos_token_id
     positions = getattr(config, "max_position_embeddings", None)
     if positions is not None and positions < model.max_length:
         raise RecipeError(
             f"model.scratch.config.max_position_embeddings: {positions} positions are too few for "
-            f"model.max_length {model.max_length}; raise the one or lower the other"
+            f"model.max_length {model.max_length}; raise the positions or lower model.max_length"
         )
     return config
 
@@ -55,13 +57,13 @@ def _check_names(model_type: str, fields: dict[str, Any]) -> None:
         hint = (
             f"did you mean {matches[0]!r}?"
             if matches
-            else "it is one of transformers', such as bert"
+            else "use a model type of transformers, such as bert"
         )
-        raise RecipeError(f"model.scratch.model_type: no model type {model_type!r}; {hint}")
+        raise RecipeError(f"model.scratch.model_type: unknown model type {model_type!r}; {hint}")
     kind = CONFIG_MAPPING[model_type]
     known_fields = {*kind().to_dict(), *kind.attribute_map}
     for name in fields:
         if name not in known_fields:
             matches = difflib.get_close_matches(name, sorted(known_fields), n=1)
             hint = f"did you mean {matches[0]!r}?" if matches else f"see {kind.__name__}"
-            raise RecipeError(f"model.scratch.config: {model_type} has no {name!r}; {hint}")
+            raise RecipeError(f"model.scratch.config: {model_type} has no field {name!r}; {hint}")

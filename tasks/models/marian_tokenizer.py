@@ -52,7 +52,7 @@ def load(paths: dict[str, Path]) -> Any:
     """
     vocabulary = json.loads(paths[VOCABULARY].read_bytes())
     if sorted(vocabulary.values()) != list(range(len(vocabulary))):
-        raise ValueError(f"{VOCABULARY} leaves out numbers")
+        raise ValueError(f"{VOCABULARY} has gaps in its token ids")
     tokenizer, target = (_fast(paths[name], vocabulary) for name in (SOURCE, TARGET))
     tokenizer.target = target
     return tokenizer

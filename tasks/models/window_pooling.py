@@ -113,8 +113,8 @@ def take_last_layer(model: Any) -> tuple[int, int]:
             setattr(model.get_submodule(parent), attribute, nn.Identity())
             return layer.in_features, layer.out_features
     raise ValueError(
-        f"long_text.pool: attention needs to know the last layer of {type(model).__name__}, "
-        "and it has no classifier or score; take mean"
+        f"long_text.pool: attention does not support {type(model).__name__}: "
+        "it has no linear layer named classifier or score; use mean"
     )
 
 

@@ -30,7 +30,8 @@ def module_of(name: str) -> str:
     modules = _modules()
     if name not in modules:
         raise RecipeError(
-            f"objective: no objective {name!r}; there are {', '.join(sorted(modules))}"
+            f"objective: unknown objective {name!r}; this version supports "
+            f"{', '.join(sorted(modules))}"
         )
     return modules[name]
 
@@ -57,6 +58,7 @@ def get(name: str) -> AnyObjective:
         )
     if methods := sorted(kind.__abstractmethods__):
         raise RecipeError(
-            f"objective: {name} ({kind.__module__}) lacks {', '.join(methods)} (docs/extend.md)"
+            f"objective: {name} ({kind.__module__}) does not implement {', '.join(methods)} "
+            "(docs/extend.md)"
         )
     return kind()

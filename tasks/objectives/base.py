@@ -216,7 +216,9 @@ class Objective(ABC, Generic[Target, Outputs]):
 
     def reference(self, model: Any, rows: Sequence[Array], head: Any) -> Outputs:
         """Compute the outputs of `to_metric_inputs` with PyTorch, for rows of token ids."""
-        raise NotImplementedError(f"{type(self).__module__} generates texts and has no `reference`")
+        raise NotImplementedError(
+            f"{type(self).__module__} generates text and must implement `reference`"
+        )
 
     # --- evaluation -------------------------------------------------------------------------------
 

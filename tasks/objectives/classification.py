@@ -63,7 +63,7 @@ class Objective(base.Objective[int, Array]):
         """
         labels = head["labels"]
         if len(labels) < 2:
-            raise DataError(f"classification needs two labels or more; the rows have {labels}")
+            raise DataError(f"classification requires at least two labels; the rows have {labels}")
         counts = {name: Counter(targets) for name, targets in splits.items()}
         unseen_labels = [
             f"{label!r} ({counts[name][i]} in {name})"
@@ -73,8 +73,8 @@ class Objective(base.Objective[int, Array]):
         ]
         if unseen_labels:
             raise DataError(
-                f"labels without a training row: {_listed(unseen_labels)}; "
-                "add training rows for them, or name in options.labels those to keep"
+                f"labels without training rows: {_listed(unseen_labels)}; "
+                "add training rows or list the labels to keep in options.labels"
             )
         rare_labels = [
             f"{label!r} has {counts['train'][i]}"
@@ -83,7 +83,7 @@ class Objective(base.Objective[int, Array]):
         ]
         if rare_labels:
             raise DataError(
-                f"fewer than {min_rows} training rows for a label: {_listed(rare_labels)}; "
+                f"labels with fewer than {min_rows} training rows: {_listed(rare_labels)}; "
                 "add rows, merge labels, or lower data.limits.min_rows_per_label"
             )
 

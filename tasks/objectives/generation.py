@@ -59,7 +59,7 @@ class Options(Section):
 class Objective(base.Objective[int, Array]):
     """Text generation with a causal language model."""
 
-    COLUMNS: ClassVar = {"text": "texts to learn to write"}
+    COLUMNS: ClassVar = {"text": "the text to learn from"}
     METRIC = "bits_per_byte"
     METRIC_FOR_BEST_MODEL = "loss"
     GENERATES = True

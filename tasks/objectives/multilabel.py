@@ -46,7 +46,7 @@ class Objective(base.Objective[Sequence[int], Array]):
 
     COLUMNS: ClassVar = {
         "text": "the text",
-        "labels": "its labels: a list, or names with commas between them",
+        "labels": "its labels: a list, or names separated by commas",
     }
     METRIC = "micro_f1"
     LABELLED = False
@@ -93,7 +93,7 @@ class Objective(base.Objective[Sequence[int], Array]):
     ) -> None:
         """Raise DataError for no labels, or labels with too few training rows."""
         if not head["labels"]:
-            raise DataError("multilabel needs labels; no row has one")
+            raise DataError("multilabel requires labels; no row has any")
         counts = np.sum(splits["train"], axis=0)
         rare_labels = [
             f"{label!r} has {count}"
@@ -102,8 +102,8 @@ class Objective(base.Objective[Sequence[int], Array]):
         ]
         if rare_labels:
             raise DataError(
-                f"fewer than {min_rows} training rows for a label: {', '.join(rare_labels)}; "
-                "add rows, name in options.labels those to keep, or lower "
+                f"labels with fewer than {min_rows} training rows: {', '.join(rare_labels)}; "
+                "add rows, list the labels to keep in options.labels, or lower "
                 "data.limits.min_rows_per_label"
             )
 

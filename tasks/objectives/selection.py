@@ -18,7 +18,7 @@ def deciding_metric(recipe: Recipe, head: Mapping[str, Any]) -> tuple[str, Metri
     metrics = objective.metrics(head)
     if name not in metrics:
         raise RecipeError(
-            f"promote.metric: {recipe.objective} has no metric {name!r}; it has "
+            f"promote.metric: {recipe.objective} has no metric {name!r}; available: "
             f"{', '.join(metrics)}"
         )
     return name, metrics[name]

@@ -60,7 +60,7 @@ class Objective(base.Objective[str, Sequence[Any]]):
 
     COLUMNS: ClassVar = {
         "text": "the text, or a list of its words",
-        "tags": "its spans, [{start, end, label}, ...], or of words a list of their tags",
+        "tags": "its spans, [{start, end, label}, ...], or a list with the tag of each word",
     }
     METRIC = "f1"
     LABELLED = False
@@ -134,15 +134,15 @@ class Objective(base.Objective[str, Sequence[Any]]):
         """Raise DataError for no labels, or labels with too few spans in the training rows."""
         labels = head["labels"]
         if not labels:
-            raise DataError("tagging needs spans; the rows have none")
+            raise DataError("tagging requires spans; no row has any")
         counts = Counter(label for target in splits["train"] for *_, label in json.loads(target))
         rare_labels = [
             f"{label!r} has {counts[label]}" for label in labels if counts[label] < min_rows
         ]
         if rare_labels:
             raise DataError(
-                f"fewer than {min_rows} training spans of a label: {', '.join(rare_labels)}; "
-                "add rows, name in options.labels those to keep, or lower "
+                f"labels with fewer than {min_rows} training spans: {', '.join(rare_labels)}; "
+                "add rows, list the labels to keep in options.labels, or lower "
                 "data.limits.min_rows_per_label"
             )
 

@@ -50,7 +50,7 @@ class Options(Section):
 class Objective(base.Objective[str, Sequence[Any]]):
     """Text to text, such as translation."""
 
-    COLUMNS: ClassVar = {"text": "the text to start from", "target": "the text to arrive at"}
+    COLUMNS: ClassVar = {"text": "the source text", "target": "the target text"}
     METRIC = "bleu"
     METRIC_FOR_BEST_MODEL = "loss"
     TARGETS_ARE_TEXT = True
@@ -82,7 +82,7 @@ class Objective(base.Objective[str, Sequence[Any]]):
         """Raise DataError if all training targets are the same."""
         if len(set(splits["train"])) < 2:
             raise DataError(
-                "translation needs targets that differ; the training rows have only one"
+                "translation requires at least two different training targets; all are equal"
             )
 
     def load_model(self, source: Any, head: Settings, **how: Any) -> Any:

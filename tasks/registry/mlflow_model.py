@@ -111,7 +111,7 @@ def check(model_id: str, model: Path, *, aside: Path) -> str:
         artifact_uri=f"models:/{model_id}", dst_path=str(aside)
     )
     if model_store.content_id(Path(download) / model_store.FOLDER) != expected_id:
-        raise ModelMismatchError(f"model {model_id}: its files changed on the way to the store")
+        raise ModelMismatchError(f"model {model_id}: its files changed during the upload to MLflow")
     digest = model_store.whole_sha256(Path(download))
     answers = mlflow.pyfunc.load_model(download).predict(texts)
     expected_table = Scorer(model).score(texts).to_pandas()
@@ -123,7 +123,7 @@ def check(model_id: str, model: Path, *, aside: Path) -> str:
             is_same = _as_json(our_values) == _as_json(their_values)
         if not is_same:
             raise ModelMismatchError(
-                f"model {model_id}: {column} of golden rows differs when loaded"
+                f"model {model_id}: column {column} of the golden rows differs after loading"
             )
     return digest
 

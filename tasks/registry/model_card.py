@@ -72,11 +72,11 @@ def _use(recipe: Recipe, prepared: Mapping[str, Any]) -> str:
     window = windowing.of(recipe)
     treatment = f"cut to {recipe.model.max_length} tokens"
     if window.in_windows:
-        treatment = f"read in windows of {window.window} tokens, a new one every {window.stride}"
+        treatment = f"read in windows of {window.window} tokens with a stride of {window.stride}"
     return (
-        f"For {purpose}. A text is {treatment}. It was measured on the "
-        "test rows below and on nothing else: texts of another kind, language or time need a "
-        "measurement of their own, and every text gets an answer, also one that fits no label."
+        f"Intended for {purpose}. Each text is {treatment}. Quality was measured only on the test "
+        "rows below: measure it again for texts of another kind, language or period. Every text "
+        "gets a prediction, even if no label fits."
     )
 
 
@@ -109,10 +109,10 @@ def _data(recipe: Recipe, prepared: Mapping[str, Any]) -> str:
     rows = prepared["rows"]
     return (
         f"- source: {recipe.data.source.kind}\n"
-        f"- rows: {rows['train']:,} to train, {rows['validation']:,} to validate, "
-        f"{rows['test']:,} to test\n"
+        f"- rows: {rows['train']:,} training, {rows['validation']:,} validation, "
+        f"{rows['test']:,} test\n"
         f"- rejected: {sum(prepared['rejected'].values()):,}; "
-        f"duplicates taken out: {sum(prepared['duplicates'].values()):,}"
+        f"duplicates removed: {sum(prepared['duplicates'].values()):,}"
     )
 
 
@@ -129,12 +129,12 @@ def _weights(recipe: Recipe) -> str:
     """Say where the weights came from and under which license, as far as that is known."""
     source = mask(recipe.model.source)
     if source == "scratch":
-        return "random at the start, learned from this data alone"
+        return "random initialization, trained only on this data"
     revision = f" at {recipe.model.revision}" if recipe.model.revision else ""
     place = pretrained.locate(recipe.model)
     readme = place / "README.md" if isinstance(place, Path) else None
     match = readme and readme.exists() and LICENCE.search(readme.read_text(encoding="utf-8"))
-    return f"{source}{revision}; licence: {match[1] if match else 'see its source'}"
+    return f"{source}{revision}; license: {match[1] if match else 'see the source'}"
 
 
 def _interval(value: Any) -> str:

@@ -44,7 +44,7 @@ def fetch(uri: str, content: str, *, what: str) -> Path:
     folder = _local(place)
     if folder is not None:
         if not folder.is_dir():
-            raise UnusableVersion(f"{what}: its files are gone ({folder})")
+            raise UnusableVersion(f"{what}: its files are missing ({folder})")
         return _verified(folder, content, digest, what) / subfolder
     folder = workspace.home() / "models" / content
     with workspace.lock(f"model-{content}"):
@@ -79,7 +79,7 @@ def report_page(uri: str, folder: Path) -> Path:
             except UnusableVersion:
                 page = None
     if page is None or not page.is_file():
-        raise ModelError(f"there is no report at {uri}")
+        raise ModelError(f"no report at {uri}")
     return page
 
 
@@ -90,7 +90,7 @@ def _download(uri: str, aside: Path, what: str) -> Path:
         return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(aside)))
     except (OSError, mlflow.MlflowException) as problem:
         if _is_gone(uri):
-            raise UnusableVersion(f"{what}: its files are gone ({uri})") from problem
+            raise UnusableVersion(f"{what}: its files are missing ({uri})") from problem
         raise ModelError(f"{what}: {uri} cannot be downloaded: {problem}") from problem
 
 
@@ -108,7 +108,7 @@ def _is_gone(uri: str) -> bool:
 
 def _verified(folder: Path, content: str, digest: Callable[[Path], str], what: str) -> Path:
     if digest(folder) != content:
-        raise UnusableVersion(f"{what}: {folder} differs from what was registered")
+        raise UnusableVersion(f"{what}: {folder} differs from the registered files")
     return folder
 
 

@@ -71,7 +71,7 @@ class Model(PythonModel):  # type: ignore[misc]
     def _scorer(self, variant: str | None, device: str) -> Any:
         if device not in DEVICES:
             raise MlflowException.invalid_parameter_value(
-                f"device is one of {', '.join(DEVICES)}, not {device!r}"
+                f"device must be one of {', '.join(DEVICES)}, not {device!r}"
             )
         with self._opening:
             if (variant, device) not in self._scorers:
@@ -129,8 +129,8 @@ def verify(artifacts: Path) -> None:
         digest.update(f"{path.name}\0{_tree_sha256(path)}\n".encode())
     if digest.hexdigest() != expected:
         raise MlflowException(
-            f"{root} is damaged: its files are not those that were registered; fetch it again, or "
-            "take another version"
+            f"{root} is damaged: its files differ from the registered ones; download it again or "
+            "use another version"
         )
 
 
@@ -162,7 +162,7 @@ def carried(folder: Path) -> Any:
             name, folder / "__init__.py", submodule_search_locations=[str(folder)]
         )
         if spec is None or spec.loader is None:
-            raise MlflowException(f"{folder} holds no package")
+            raise MlflowException(f"{folder} is not a Python package")
         write_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
         try:
             module = importlib.util.module_from_spec(spec)
@@ -205,7 +205,7 @@ def _texts(model_input: Any, head: Any) -> list[Any]:
     names = [str(name) for name in model_input.columns]
     if names not in (["0"], ["text"]):
         raise MlflowException.invalid_parameter_value(
-            f"the texts must stand in one column named 'text'; the first column is {names[0]!r}"
+            f"the input must have one column named 'text'; its first column is {names[0]!r}"
         )
     texts = [_plain(value) for value in model_input.iloc[:, 0]]
     reads_words = isinstance(head.text_of(["a", "word"]), str)

@@ -49,16 +49,16 @@ def resolve(model: str) -> ResolvedModel:
         return _registered(model)
     if folder is not None and is_name and versions.has(model):
         raise ModelError(
-            f"{model} is a model folder here and a registered model too: write ./{model} for the "
-            f"folder, models:/{model}@{CHAMPION} for the registered one"
+            f"{model} is both a local model folder and a registered model; use ./{model} for the "
+            f"folder or models:/{model}@{CHAMPION} for the registered model"
         )
     if folder is not None:
         return ResolvedModel(folder, f"folder:{model_store.content_id(folder)[:8]}")
     if Path(model).expanduser().exists():
-        raise ModelError(f"{model} is no model folder: it has no {manifest.FILE}")
+        raise ModelError(f"{model} is not a model folder: it has no {manifest.FILE}")
     raise ModelError(
-        f"no model {model!r}: write models:/NAME@champion, models:/NAME/VERSION, the id of a run, "
-        "or a folder that exists"
+        f"unknown model {model!r}; use models:/NAME@champion, models:/NAME/VERSION, a run id or "
+        "an existing folder"
     )
 
 
@@ -83,8 +83,8 @@ def _registered(model: str) -> ResolvedModel:
         match = REGISTERED.fullmatch(model)
         name = match[1] if match else model
         raise UnusableVersion(
-            f"{problem}; `headrace history {name}` shows the versions, `headrace rollback {name}` "
-            f"makes the champion before champion again, `headrace promote {name} VERSION` another"
+            f"{problem}; `headrace history {name}` lists the versions, `headrace rollback {name}` "
+            f"restores the previous champion, `headrace promote {name} VERSION` promotes another"
         ) from problem
     return ResolvedModel(version.folder, f"{version.name}/{version.version}")
 
@@ -117,13 +117,15 @@ def _version(model: str) -> tuple[str, str]:
         tracking.artifacts_of(run[1])  # raises if there is no such run
         model_versions = client.search_model_versions(f"run_id='{run[1]}'")
         if not model_versions:
-            raise ModelError(f"run {run[1]} registered no model")
+            raise ModelError(f"run {run[1]} did not register a model")
         newest = max(model_versions, key=lambda model_version: int(model_version.version))
         return newest.name, str(newest.version)
     if NAME.fullmatch(model):
         return model, versions.aliased(client, model, CHAMPION)
     match = REGISTERED.fullmatch(model)
     if match is None:
-        raise ModelError(f"{model!r}: write models:/NAME@champion or models:/NAME/VERSION")
+        raise ModelError(
+            f"invalid model reference {model!r}; use models:/NAME@champion or models:/NAME/VERSION"
+        )
     name, version, alias = match.groups()
     return name, version or versions.aliased(client, name, alias)

@@ -92,7 +92,7 @@ def _check_answers(address: str) -> None:
         pass  # MLflow decides which certificates are valid
     except (requests.ConnectionError, requests.Timeout) as problem:
         raise ConnectionError(
-            f"no MLflow server answers at {address}: start it, or set {URI} to another"
+            f"no MLflow server responds at {address}; start it, or set {URI} to another address"
         ) from problem
 
 
@@ -156,7 +156,7 @@ def artifacts_of(run_id: str) -> str:
         return str(connect().get_run(run_id).info.artifact_uri)
     except MlflowException as problem:
         if problem.error_code == "RESOURCE_DOES_NOT_EXIST":
-            raise ModelError(f"no run {run_id} in {secrets.mask(uri())}") from None
+            raise ModelError(f"run {run_id} not found in {secrets.mask(uri())}") from None
         raise
 
 
@@ -209,7 +209,7 @@ def _experiment(client: MlflowClient, name: str) -> str:
             return str(client.create_experiment(name, artifact_location=place))
     if experiment.lifecycle_stage == "deleted":
         raise UserError(
-            f"MLflow's experiment {name!r} was deleted; bring it back with `mlflow experiments "
+            f"the MLflow experiment {name!r} was deleted; restore it with `mlflow experiments "
             f"restore -x {experiment.experiment_id}` or give the recipe another name"
         )
     return str(experiment.experiment_id)

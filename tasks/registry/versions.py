@@ -162,7 +162,7 @@ def _verified(name: str, version: str, place: str, content: str, run_digest: str
     what = f"{name} version {version}"
     if run_digest not in (None, content):
         raise UnusableVersion(
-            f"{what}: its tag {CONTENT} was edited: it is not the digest that its run recorded"
+            f"{what}: its tag {CONTENT} was edited; it differs from the digest recorded by its run"
         )
     return model_store.fetch(place, content, what=what)
 
@@ -192,7 +192,7 @@ def find_version(client: MlflowClient, name: str, version: str) -> ModelVersion:
     by_number = versions(client, name)
     if version not in by_number:
         numbers = ", ".join(sorted(by_number, key=int)) or "none"
-        raise ModelError(f"{name} has no version {version}; there are: {numbers}")
+        raise ModelError(f"{name} has no version {version}; existing versions: {numbers}")
     if CONTENT not in by_number[version].tags:
         raise UnusableVersion(f"{name} version {version} was not registered by headrace")
     return by_number[version]
@@ -203,8 +203,8 @@ def aliased(client: MlflowClient, name: str, alias: str) -> str:
     aliases = _model(client, name).aliases
     if alias not in aliases:
         listing = ", ".join(f"{k} (version {v})" for k, v in sorted(aliases.items())) or "none"
-        hint = f"; headrace promote {name} VERSION sets it" if alias == CHAMPION else ""
-        raise ModelError(f"{name} has no alias {alias!r}; there are: {listing}{hint}")
+        hint = f"; set it with headrace promote {name} VERSION" if alias == CHAMPION else ""
+        raise ModelError(f"{name} has no alias {alias!r}; existing aliases: {listing}{hint}")
     return str(aliases[alias])
 
 
@@ -238,7 +238,7 @@ def promote(name: str, version: str, reason: str = "by hand") -> Entry:
     find_version(client, name, version)
     with alias_history.opened(client, name) as entries:
         if alias_history.standing(entries, CHAMPION) == version:
-            raise ModelError(f"{name} version {version} is the champion already")
+            raise ModelError(f"{name} version {version} is already the champion")
         _opened(name, version)
         return alias_history.move(
             client, name, entries, alias=CHAMPION, to=version, action="promote", reason=reason
@@ -316,8 +316,8 @@ def rollback(name: str, reason: str = "by hand") -> Entry:
                 )
             problems[version] = problem
     raise ModelError(
-        "; ".join([f"{name} has no earlier champion to go back to", *_told(problems)])
-        + f"; `headrace promote {name} VERSION` takes any version"
+        "; ".join([f"{name} has no earlier champion to roll back to", *_told(problems)])
+        + f"; `headrace promote {name} VERSION` promotes any version"
     )
 
 
@@ -330,7 +330,7 @@ def _unusable(name: str, version: str) -> str | None:
 
 
 def _told(problems: Mapping[str, str]) -> list[str]:
-    return [f"passed over version {version}: {problem}" for version, problem in problems.items()]
+    return [f"skipped version {version}: {problem}" for version, problem in problems.items()]
 
 
 # --- MLflow's side --------------------------------------------------------------------------------
@@ -355,8 +355,8 @@ def _model(client: MlflowClient, name: str) -> RegisteredModel:
         hint = (
             f"did you mean {matches[0]!r}?"
             if matches
-            else f"there are: {', '.join(names) or 'none'}"
+            else f"registered models: {', '.join(names) or 'none'}"
         )
         address = mask(tracking.uri())
-        raise ModelError(f"no model {name!r} in the registry {address}; {hint}")
+        raise ModelError(f"model {name!r} not found in the registry {address}; {hint}")
     return model

@@ -90,7 +90,7 @@ def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Picture
             for tick in axes.get_xticklabels():
                 tick.set(ha="right", rotation_mode="anchor")
         axes.set_yticks(range(k), names, fontsize=min(9, size + 2))
-        axes.set(xlabel="decided", ylabel="true")
+        axes.set(xlabel="predicted", ylabel="true")
         axes.set_xticks(np.arange(k - 1) + 0.5, minor=True)
         axes.set_yticks(np.arange(k - 1) + 0.5, minor=True)
         axes.grid(which="minor", color=look.paper, linewidth=1.5)
@@ -120,7 +120,7 @@ def reliability(bins: Sequence[Mapping[str, float]]) -> Picture:
             linewidth=1.4,
             elinewidth=0.9,
         )
-        axes.set(xlabel="confidence", ylabel="share that is right", aspect="equal")
+        axes.set(xlabel="confidence", ylabel="accuracy", aspect="equal")
         axes.set(xlim=(start, 1.02), ylim=(start, 1.02))
 
     return _render(draw, (4.4, 4.4))
@@ -172,7 +172,7 @@ def attention_map(weights: Any, looking: Sequence[str], looked_at: Sequence[str]
             range(len(column_names)), column_names, rotation=60, ha="right", rotation_mode="anchor"
         )
         axes.set_yticks(range(len(row_names)), row_names)
-        axes.set(xlabel="looked at", ylabel="looking")
+        axes.set(xlabel="attended to", ylabel="attending")
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
 

@@ -76,7 +76,7 @@ def make(
     folder = workspace.home() / "artifacts" / stage / digest
     with workspace.lock(f"{stage}-{digest}"):
         if artifact := _find(stage, digest, folder):
-            log.debug("%s: %s is whole; nothing to do", stage, digest)
+            log.debug("%s: %s is complete; nothing to do", stage, digest)
             return artifact
         folder.parent.mkdir(parents=True, exist_ok=True)
         _sweep(folder)
@@ -100,7 +100,7 @@ def make(
             shutil.rmtree(aside, ignore_errors=True)
             raise
     artifact = _find(stage, digest, folder)
-    assert artifact is not None, f"{folder} was written and read back differently"
+    assert artifact is not None, f"{folder} differs from what was written"
     return Artifact(**{**vars(artifact), "cached": False})
 
 
@@ -137,7 +137,7 @@ def _find(stage: str, digest: str, folder: Path) -> Artifact | None:
     try:
         record = verify(folder)
     except ValueError as problem:
-        log.warning("%s: %s is damaged (%s); making it again", stage, digest, problem)
+        log.warning("%s: %s is damaged (%s); rebuilding it", stage, digest, problem)
         shutil.rmtree(folder)
         return None
     return Artifact(

@@ -71,8 +71,8 @@ def precision(setting: Literal["auto", "fp32", "bf16"], device: str) -> Literal[
         is_native = torch.cuda.is_bf16_supported(including_emulation=False)
         if setting == "bf16" and not is_native:
             raise RecipeError(
-                f"train.precision: bf16, but {torch.cuda.get_device_name()} does not multiply it; "
-                "say auto or fp32"
+                "train.precision: bf16 is not supported natively on "
+                f"{torch.cuda.get_device_name()}; use auto or fp32"
             )
     else:
         is_native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

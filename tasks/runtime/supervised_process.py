@@ -54,9 +54,9 @@ class Overheard:
         """Return why it ended: the signal that ended it, or its last words, e.g. an exception."""
         code = self._process.wait(KILL_WAIT_S)
         if code < 0:
-            return f"ended by {signal.Signals(-code).name}: is there enough memory?"
+            return f"killed by {signal.Signals(-code).name}; check memory"
         self._listener.join(1.0)
-        return last_words(b"".join(self._said)) or f"ended with status {code}"
+        return last_words(b"".join(self._said)) or f"exited with status {code}"
 
 
 def last_words(output: bytes) -> str:

@@ -26,7 +26,7 @@ def home() -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
         raise UserError(
-            f"{folder} cannot be made: {problem.strerror}; name another by HEADRACE_HOME"
+            f"{folder} cannot be created: {problem.strerror}; set HEADRACE_HOME to another folder"
         ) from problem
     return folder
 

@@ -92,7 +92,7 @@ def _ray() -> Any:
     try:
         import ray
     except ImportError:
-        raise UserError('the engine ray needs ray: pip install "headrace[ray]"') from None
+        raise UserError('engine ray requires Ray: pip install "headrace[ray]"') from None
     return ray
 
 
@@ -122,7 +122,7 @@ class _Driver:
                 looked = time.monotonic()
                 self._start_actors()
             if not self._refs:
-                raise supervisor.WorkerDied("the Ray cluster has no node left with a core to give")
+                raise supervisor.WorkerDied("the Ray cluster has no live node with CPU cores")
             ready, _ = self._ray.wait(list(self._refs), num_returns=1, timeout=POLL_S)
             for ref in ready:
                 self._take_in(ref)
@@ -182,7 +182,9 @@ class _Driver:
                 chunks += [] if chunk is None else [chunk]
         if chunks:
             listed = ", ".join(map(str, sorted(chunks)))
-            log.warning("score: lost node %s's worker; chunks %s go elsewhere", node[:8], listed)
+            log.warning(
+                "score: lost the worker on node %s; reassigning chunks %s", node[:8], listed
+            )
         self._todo.extendleft(sorted(chunks, reverse=True))
         self._deaths.update(chunks)
         for chunk in chunks:
@@ -191,8 +193,8 @@ class _Driver:
                 del self._deaths[chunk]
             if self._deaths[chunk] > supervisor.DEATHS:
                 raise supervisor.WorkerDied(
-                    f"{self._deaths[chunk]} workers died at chunk {chunk}, and no single row is "
-                    "to blame: is there enough memory?"
+                    f"{self._deaths[chunk]} workers crashed at chunk {chunk} and no single row "
+                    "reproduces it; check memory"
                 )
         for other in self._actors:  # some had nothing left to do
             for _ in range(LANES - sum(node == other for node, _ in self._refs.values())):

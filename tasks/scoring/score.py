@@ -43,9 +43,9 @@ def score(
     Raises UserError if the model does not exist, ServingError for input that cannot be read.
     """
     if engine not in ENGINES:
-        raise UserError(f"no engine {engine!r}; there are {', '.join(ENGINES)}")
+        raise UserError(f"unknown engine {engine!r}; supported: {', '.join(ENGINES)}")
     if engine != "local" and settings.get("retry_rejected"):
-        raise UserError("rejected rows are few: they are done again by the engine local")
+        raise UserError("--retry-rejected is supported only with engine local")
     spec = spec_of(model, source, output, **settings)
     return reported(spec, import_module(ENGINES[engine]).run(spec, on_progress))
 
@@ -144,4 +144,4 @@ def _sample(folder: Path, paths: Sequence[str], text: str | None) -> list[str]:
             break
     if good:
         return good
-    raise InputError(f"{', '.join(paths)}: there is no text in {column!r} to measure with")
+    raise InputError(f"{', '.join(paths)}: no valid text in column {column!r} to measure with")

@@ -97,12 +97,12 @@ def _until_done(
         if not quarantine(spec, sorted(begun)):
             deaths += 1
         if deaths == DEATHS:
-            at = f"at chunk {min(begun)}" if begun else "before it began"
+            at = f"at chunk {min(begun)}" if begun else "before it started"
             raise WorkerDied(
-                f"the scoring process died {DEATHS} times {at}, and no single row is to blame: "
+                f"the scoring process crashed {DEATHS} times {at} and no single row reproduces it: "
                 f"{why}"
             )
-        log.warning("score: going on from what was committed")
+        log.warning("score: resuming from the committed chunks")
 
 
 def quarantine(spec: JobSpec, chunks: Sequence[int]) -> list[int]:
@@ -120,10 +120,12 @@ def quarantine(spec: JobSpec, chunks: Sequence[int]) -> list[int]:
 
     found: list[int] = []
     for chunk in chunks:
-        log.warning("score: the process died; does a row of chunk %s kill it?", chunk)
+        log.warning(
+            "score: the process crashed; searching chunk %s for a row that crashes it", chunk
+        )
         found += bisect_crashes(range(chunk * size, min((chunk + 1) * size, n_rows)), kills)
     if found:
-        log.warning("score: set aside as %s: row %s", CODE, ", ".join(map(str, found[:5])))
+        log.warning("score: rejected as %s: row %s", CODE, ", ".join(map(str, found[:5])))
         rows = {**out.quarantine(), **dict.fromkeys(found, CODE)}
         out.write(QUARANTINE, {str(row): code for row, code in sorted(rows.items())})
     return found

@@ -40,7 +40,7 @@ def measure(model: Path, texts: Sequence[str], device: Any = "auto") -> dict[str
     """Measure on these texts (some seconds) and cache the result; `load_cached` will return it."""
     from headrace.serving.engine.autotune import fastest
 
-    log.info("score: measuring how this model runs fastest here")
+    log.info("score: measuring the fastest settings for this model on this machine")
     setting = asdict(fastest(model, texts, device=device))
     del setting["provider"]  # the device determines it
     log.info("score: %s", ", ".join(f"{name} {value}" for name, value in setting.items()))

@@ -54,7 +54,7 @@ class Progress(TrainerCallback):  # type: ignore[misc]
             return
         if not math.isfinite(logs["loss"]):
             raise RecipeError(
-                f"training diverged: the loss is {logs['loss']} at step {state.global_step}; "
+                f"training diverged: loss is {logs['loss']} at step {state.global_step}; "
                 f"lower train.learning_rate (now {args.learning_rate:g})"
             )
         pace_s = (time.monotonic() - self.started) / (state.global_step - self.first_step)

@@ -140,8 +140,8 @@ def _check_positions(model: Any, train: Split) -> None:
         return
     if (n_tokens := max(train.lengths)) > positions:
         raise RecipeError(
-            f"a training row has {n_tokens} tokens, and the model positions for {positions}: lower "
-            "options.max_target_length, or give it more (model.scratch.config)"
+            f"a training row has {n_tokens} tokens, but the model has {positions} positions; lower "
+            "options.max_target_length or add positions (model.scratch.config)"
         )
 
 

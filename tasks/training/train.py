@@ -114,24 +114,24 @@ def check(recipe: Recipe, prepared: Artifact) -> None:
         metric_names = ["loss"]
     if recipe.train.metric_for_best_model not in (None, *metric_names):
         raise RecipeError(
-            f"train.metric_for_best_model: no metric {recipe.train.metric_for_best_model!r}; "
-            f"{recipe.objective} has {', '.join(metric_names)}"
+            f"train.metric_for_best_model: unknown metric {recipe.train.metric_for_best_model!r}; "
+            f"{recipe.objective} supports {', '.join(metric_names)}"
         )
     if recipe.train.label_smoothing and not objective.SMOOTHS_LABELS:
         raise RecipeError(
-            f"train.label_smoothing: {recipe.objective} has the model's own loss, which smooths no "
-            f"labels; leave out {recipe.train.label_smoothing:g}"
+            f"train.label_smoothing: {recipe.objective} uses the model's own loss, which does not "
+            f"support label smoothing; remove {recipe.train.label_smoothing:g}"
         )
     launch = recipe.train.launch
     if launch.nodes > 1 and launch.rendezvous is None:
         raise RecipeError(
-            f"train.launch: {launch.nodes} nodes need a rendezvous, host:port of one of them"
+            f"train.launch: {launch.nodes} nodes require rendezvous, the host:port of one of them"
         )
     n, unit = size_of_step(recipe)
     if n % world_size(recipe):
         raise RecipeError(
-            f"train.batch_{'size' if unit == 'rows' else unit}: {n} {unit} cannot be shared evenly "
-            f"by {world_size(recipe)} processes; take a multiple of that"
+            f"train.batch_{'size' if unit == 'rows' else unit}: {n} {unit} cannot be divided "
+            f"evenly among {world_size(recipe)} processes; use a multiple of that number"
         )
 
 
@@ -181,7 +181,7 @@ def fit(recipe: Recipe, prepared: Artifact, work: Path, on_event: OnEvent) -> di
         retries.append({"per_device": per_device, "error": outcome["error"]})
         write_json(work / RETRIES, retries)
         log.warning(
-            "train: out of memory; going on with %s %s at a time, %s to a step (%s)",
+            "train: out of memory; retrying with %s %s at a time, %s per step (%s)",
             per_device,
             unit,
             share,
@@ -207,11 +207,11 @@ def attempt(
         }
         write_json(work / JOB, job)
     if checkpoint:
-        log.info("train: going on from step %s", step)
+        log.info("train: resuming from step %s", step)
     if recipe.train.launch.nodes > 1:
         # The trainers on the other machines read and write this folder, so it must be shared.
         call = ["python", "-m", "torch.distributed.run", *torchrun(recipe, work)]
-        log.info("train: waiting for the other machines: %s", " ".join(call))
+        log.info("train: waiting for the other machines; run this on each: %s", " ".join(call))
     events, log_start = _follow(work / EVENTS, on_event), _size(work / LOG)
     oom_kills = hardware.oom_kills()
     with (
@@ -230,7 +230,7 @@ def attempt(
             time.sleep(POLL_S)
         events()
     if hardware.oom_kills() > oom_kills and not outcome_files(work):
-        return {"outcome": "out_of_memory", "error": "killed by the kernel for want of memory"}
+        return {"outcome": "out_of_memory", "error": "killed by the kernel's out-of-memory killer"}
     return outcome_of(work, (work / LOG).read_bytes()[log_start:])
 
 
@@ -290,7 +290,7 @@ def outcome_of(work: Path, log_bytes: bytes) -> dict[str, Any]:
     if supervised_process.TRACEBACK.encode() in log_bytes and TORCHRUN not in (
         reason := supervised_process.last_words(log_bytes)
     ):
-        return {"outcome": "failed", "error": f"the trainer could not start: {reason}"}
+        return {"outcome": "failed", "error": f"the trainer failed to start: {reason}"}
     return {"outcome": "killed", "error": "the trainer was killed"}
 
 
@@ -301,7 +301,7 @@ def failure(outcome: dict[str, Any], work: Path) -> Exception:
     message = f"training {outcome['outcome'].replace('_', ' ')}: {outcome['error']}"
     if outcome["outcome"] == "out_of_memory":
         message += "; set train.gradient_checkpointing: true, or lower model.max_length"
-    message += f"; the trainer's log: {work / LOG}"
+    message += f"; trainer log: {work / LOG}"
     kinds = {"out_of_memory": TrainerOutOfMemory, "killed": TrainerKilled}
     return kinds.get(outcome["outcome"], TrainingFailed)(message)
 
@@ -325,9 +325,7 @@ def _alone(work: Path) -> Iterator[None]:
         with FileLock(work / LOCK, timeout=LOCK_WAIT_S):
             yield
     except Timeout:
-        raise TrainingFailed(
-            f"another trainer is at work in {work} and does not end; stop it first"
-        ) from None
+        raise TrainingFailed(f"another trainer is still running in {work}; stop it first") from None
 
 
 def _forget_events_after(file: Path, step: int) -> None:

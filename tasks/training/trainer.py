@@ -106,5 +106,5 @@ def _row_that_does_not_fit(piece: Mapping[str, torch.Tensor]) -> Iterator[None]:
         n_tokens = max(piece["input_ids"].numel(), piece["labels"].numel())
         line = str(problem).split("\n")[0]
         raise hardware.RowTooLarge(
-            f"one row of {n_tokens} tokens by itself does not fit ({line})"
+            f"a single row of {n_tokens} tokens does not fit in memory ({line})"
         ) from problem

@@ -64,7 +64,8 @@ def test_a_run_is_due_in_the_zone_of_the_schedule_that_made_it(client: Any) -> N
         by_hand = client.create_flow_run_from_deployment(deployment)
         assert due.zone_of(by_hand, client) == (
             None,
-            "this machine's time zone: the deployment has Etc/GMT+12, Pacific/Kiritimati",
+            "this machine's time zone "
+            "(the deployment's schedules use Etc/GMT+12, Pacific/Kiritimati)",
         )
     finally:
         client.delete_deployment(deployment)
@@ -73,10 +74,10 @@ def test_a_run_is_due_in_the_zone_of_the_schedule_that_made_it(client: Any) -> N
 @pytest.mark.parametrize(
     ("zones", "expected"),
     [
-        (["Asia/Tokyo"], (ZoneInfo("Asia/Tokyo"), "Asia/Tokyo, as the deployment has it")),
-        (["Asia/Tokyo"] * 2, (ZoneInfo("Asia/Tokyo"), "Asia/Tokyo, as the deployment has it")),
-        ([None], (ZoneInfo("UTC"), "UTC, as the deployment has it")),
-        ([], (None, "this machine's time zone: no schedule has another")),
+        (["Asia/Tokyo"], (ZoneInfo("Asia/Tokyo"), "Asia/Tokyo (from the deployment)")),
+        (["Asia/Tokyo"] * 2, (ZoneInfo("Asia/Tokyo"), "Asia/Tokyo (from the deployment)")),
+        ([None], (ZoneInfo("UTC"), "UTC (from the deployment)")),
+        ([], (None, "this machine's time zone (the deployment has no schedule)")),
     ],
 )
 def test_a_run_by_hand_is_due_in_the_deployments_zone(
@@ -154,7 +155,7 @@ def test_the_command_line_takes_this_machines_day(
         days.add(local_day(hours))
         assert (code, value["rows"]) == (0, 30)
         assert value["page"] in {str(tmp_path / f"by {day}" / "_report.html") for day in days}
-        assert "the day in this machine's time zone" in told
+        assert "the date in this machine's time zone" in told
 
 
 def test_an_output_without_a_date_asks_nobody(caplog: pytest.LogCaptureFixture) -> None:

@@ -133,7 +133,7 @@ def test_options_of_scoring(tmp_path: Path) -> None:
 def test_an_option_that_is_given_twice_is_refused(twice: list[str]) -> None:
     code, told = called("score", "model", "rows.csv", "out", *twice)
     assert code == 2
-    assert told.endswith(f"{twice[0]} may be given once\n")
+    assert told.endswith(f"{twice[0]} may be given only once\n")
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "x" * 5_000, "loop", "plain/x"])

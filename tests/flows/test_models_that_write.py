@@ -139,11 +139,11 @@ def test_the_report_shows_what_is_written_and_what_is_looked_at(registered: Regi
     found = json.loads(Path(stages["evaluate"]["folder"], "metrics.json").read_bytes())
     assert {one["name"] for one in found["slices"]} == {"length"}  # a text is no label
     page = Path(registered.outcome["report"]).read_text(encoding="utf-8")
-    assert "what the model was given" in page
+    assert "the generated text and the reference" in page
     assert page.count("<h2>Attention</h2>") == 1
     has_signature = "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp" in page
     assert has_signature == (registered.objective == "translation")
-    assert page.count("Attention maps of every head") == 1
+    assert page.count("Attention maps of all heads") == 1
 
 
 def test_rows_are_scored_by_the_registered_model(
@@ -176,12 +176,12 @@ def test_how_it_writes_can_be_chosen(
     code, value, _ = headrace(*call, tmp_path / "no", "--option", "temprature=1")
     assert (code, value["error"].split(";")[0]) == (2, "this model has no option 'temprature'")
     code, value, _ = headrace(*call, tmp_path / "no", "--option", "max_new_tokens=many")
-    assert (code, value["error"]) == (2, "max_new_tokens must be a whole number, not 'many'")
+    assert (code, value["error"]) == (2, "max_new_tokens must be an integer, not 'many'")
 
     for option, said in (
         ("model=3", "--option model: not of the model, but of the job"),
         ("temperature", "option 'temperature': write it as NAME=VALUE"),
-        ("num_beams=1e3", "num_beams must be a whole number, not 1000.0"),
+        ("num_beams=1e3", "num_beams must be an integer, not 1000.0"),
     ):
         code, value, _ = headrace(*call, tmp_path / "no", "--option", option)
         assert (code, value["error"]) == (2, said)

@@ -198,7 +198,7 @@ def test_a_champion_that_changes_meanwhile_is_decided_against_and_a_damaged_one_
     monkeypatch.setattr(training, "report", report_and_promote)
     code, outcome, err = headrace("train", recipe_file)
     assert "Promoted over version 1" in err
-    assert "the champion of tiny is version 2 now: deciding again" in err
+    assert "the champion of tiny is now version 2; deciding again" in err
     assert (code, outcome["promoted"]) == (3, False)
     told = versions.history("tiny")
     assert [(one.alias, one.to_version) for one in told] == [
@@ -216,4 +216,4 @@ def test_a_champion_that_changes_meanwhile_is_decided_against_and_a_damaged_one_
     assert (code, outcome["promoted"]) == (0, True)
     last = versions.history("tiny")[-1]
     assert (last.from_version, last.to_version) == ("2", "3")
-    assert last.why.startswith("Promoted with nothing to compare with, in place of version 2")
+    assert last.why.startswith("Promoted without a comparison, replacing version 2")

@@ -41,7 +41,7 @@ def test_deploy_all_creates_both_deployments(pool: str) -> None:
     weekly = listed["docstrings-weekly"]
     assert weekly["schedules"][0]["schedule"]["cron"] == "0 3 * * 1"
     assert weekly["schedules"][0]["schedule"]["timezone"] == "Europe/Berlin"
-    assert weekly["entrypoint"] == "flows/training.py:training"
+    assert weekly["entrypoint"] == "headrace.flows.training:training"
 
 
 def test_a_scheduled_scoring_run_really_runs(
@@ -50,7 +50,7 @@ def test_a_scheduled_scoring_run_really_runs(
     output = tmp_path / "predictions-{date}"
     deployment = {
         "name": "every-few-seconds",
-        "entrypoint": "flows/scoring.py:scoring",
+        "entrypoint": "headrace.flows.scoring:scoring",
         "parameters": {
             "model": str(exported.path / "model"),
             "source": str(table),

@@ -17,7 +17,7 @@ def test_a_server_that_ends_says_why(tmp_path: Path, capsys: pytest.CaptureFixtu
         supervised_process.running("json.no_such", stdout=out, stderr=out) as server,
         pytest.raises(
             RuntimeError,
-            match=r"server did not start: \w+Error: .*no_such.*; its log: ",
+            match=r"server did not start: \w+Error: .*no_such.*; see ",
         ),
     ):
         wait_for("http://127.0.0.1:9/api", server, log)

@@ -126,4 +126,4 @@ def test_debug_changes_neither_code_nor_answer(
     assert "Traceback" in told
     code, value, told = headrace("score", model, source, source)
     assert code == 2
-    assert value["error"] == f"the output {source} is a file; name a folder for the parts"
+    assert value["error"] == f"the output {source} is a file; it must be a folder"

@@ -34,18 +34,27 @@ def scratch(recipe: Recipe, **changes: Any) -> dict[str, Any]:
         ({"promote": {"metric": "blue"}}, "promote.metric: classification has no metric 'blue'"),
         (
             {"train": {"metric_for_best_model": "blue"}},
-            "train.metric_for_best_model: no metric 'blue'",
+            "train.metric_for_best_model: unknown metric 'blue'",
         ),
         ({"evaluate": {"slices": ["foo"]}}, "evaluate.slices: the column 'foo' is not carried"),
-        ({"export": {"default": "fp16"}}, "export.default: fp16 is not among export.variants"),
+        ({"export": {"default": "fp16"}}, "export.default: fp16 is not in export.variants"),
         ({"model": {"max_length": 128}}, "64 positions are too few for model.max_length 128"),
-        ({"model_type": "brt"}, "model.scratch.model_type: no model type 'brt'; did you mean 'b"),
-        ({"config": {"hiden_size": 3}}, "bert has no 'hiden_size'; did you mean 'hidden_size'"),
-        ({"config": {"hidden_size": 33}}, "model.scratch.config: no such bert: The hidden size"),
-        ({"config": {"num_hidden_layers": "a"}}, "no such bert: .*num_hidden_layers.*'a'"),
+        (
+            {"model_type": "brt"},
+            "model.scratch.model_type: unknown model type 'brt'; did you mean 'b",
+        ),
+        (
+            {"config": {"hiden_size": 3}},
+            "bert has no field 'hiden_size'; did you mean 'hidden_size'",
+        ),
+        (
+            {"config": {"hidden_size": 33}},
+            "model.scratch.config: invalid bert config: The hidden size",
+        ),
+        ({"config": {"num_hidden_layers": "a"}}, "invalid bert config: .*num_hidden_layers.*'a'"),
         (
             {"model_type": "transformer-encoder", "config": {"attention_window": 0}},
-            "no such transformer-encoder: .*attention_window must be 1 or more, not 0",
+            "invalid transformer-encoder config: .*attention_window must be 1 or more, not 0",
         ),
     ],
 )
@@ -61,8 +70,13 @@ def test_what_cannot_be_is_told(
 @pytest.mark.parametrize(
     ("positions", "options", "kind", "problem"),
     [
-        (64, {}, InputError, "max_new_tokens must be under 64, the tokens that the model has"),
-        (32, {"max_new_tokens": 4}, RecipeError, "positions for 32 tokens; its gate compares 32"),
+        (64, {}, InputError, "max_new_tokens must be less than 64, the number of tokens that"),
+        (
+            32,
+            {"max_new_tokens": 4},
+            RecipeError,
+            "positions for 32 tokens, but the parity check generates 32 after",
+        ),
     ],
 )
 def test_a_model_that_writes_needs_room_for_it(
@@ -93,7 +107,7 @@ def test_a_model_that_writes_needs_room_for_it(
         ({"max_new_tokens": 8}, None),
         ({"max_new_tokens": 8, "stop": ["."], "repetition_penalty": 1.3}, None),
         ({"max_new_tokens": 8, "temperature": 0.5, "top_k": 3, "top_p": 0.9, "seed": 1}, None),
-        ({}, "max_new_tokens must be under 64, the tokens that the model has"),
+        ({}, "max_new_tokens must be less than 64, the number of tokens that"),
         ({"max_new_tokens": 8, "stop": [""]}, "stop must be a list of strings"),
         ({"max_new_tokens": 8, "seed": -1}, "seed must be 0 or more"),
     ],

@@ -48,11 +48,11 @@ class Output(ABC):
         names = self.names()
         if names and PLAN not in names:
             raise PlanError(
-                f"{self} holds {min(names)} and no {PLAN}: it is not the folder of a scoring job; "
-                "name a new or empty one"
+                f"{self} contains {min(names)} but no {PLAN}, so it is not a scoring job's folder; "
+                "use a new or empty folder"
             )
         if names and self.read(PLAN) is None:  # nobody knows what made the parts
-            raise PlanError(f"{self}/{PLAN} is damaged; give another output folder")
+            raise PlanError(f"{self}/{PLAN} is damaged; use another output folder")
 
     @abstractmethod
     def names(self) -> set[str]:

@@ -30,14 +30,14 @@ class OutputFolder(Output):
         The lock ends with its process and those that inherited it.
         """
         if self.path.exists() and not self.path.is_dir():
-            raise PlanError(f"the output {self.path} is a file; name a folder for the parts")
+            raise PlanError(f"the output {self.path} is a file; it must be a folder")
         lock, is_new = self.path / LOCK, not self.path.exists()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             file = lock.open("a+b")
         except OSError as problem:
             raise PlanError(
-                f"the output {self.path} cannot be made: {problem.strerror}; name another folder"
+                f"the output {self.path} cannot be created: {problem.strerror}; use another folder"
             ) from problem
         with file:
             # A job that was refused may have removed the lock file by now.

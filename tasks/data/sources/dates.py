@@ -39,7 +39,7 @@ def open_source(source: DatesSource, columns: Sequence[str] = (), folder: object
     try:
         digest = {**source.model_dump(mode="json"), "babel": importlib.metadata.version("babel")}
     except importlib.metadata.PackageNotFoundError:
-        raise DataError('data.source: dates need babel: pip install "headrace[demo]"') from None
+        raise DataError('data.source: dates require babel: pip install "headrace[demo]"') from None
     splits = {name: Rows(COLUMNS, partial(_read, source, name)) for name in SHARES}
     return Source(digest, splits)
 

@@ -75,7 +75,7 @@ def open_source(
         ]
         for package, sample in zip(places, samples, strict=True):
             if not sample:
-                raise DataError(f"data.source.packages: {package!r} has no docstring to learn from")
+                raise DataError(f"data.source.packages: {package!r} has no usable docstrings")
         # One row of each package in turn, so that the first rows are a balanced table too.
         rows = [row for turn in zip_longest(*samples) for row in turn if row is not None]
         columns = dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
@@ -140,8 +140,8 @@ def _place_of(package: str) -> Path:
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None or spec.origin is None or not Path(spec.origin).exists():
         raise DataError(
-            f"data.source.packages: no package {package!r} is installed here; pip install it, "
-            "or take it out of the list (import names: sklearn, not scikit-learn)"
+            f"data.source.packages: package {package!r} is not installed; pip install it or "
+            "remove it from the list (use import names: sklearn, not scikit-learn)"
         )
     return Path(spec.origin).parent if spec.submodule_search_locations else Path(spec.origin)
 

@@ -85,5 +85,5 @@ def _fetch(url: str, folder: Path, seen_files: set[str]) -> list[Path]:
         reason = f"{type(problem).__name__}: {first_line(problem)}"
         raise DataError(f"{url} cannot be fetched: {reason}") from None
     if not remote_names:
-        raise DataError(f"no file matches {url}")
+        raise DataError(f"no files match {url}")
     return files

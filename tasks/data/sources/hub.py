@@ -40,8 +40,8 @@ def _load(source: HubSource, split: str) -> Any:
         # The Hub's errors are OSErrors; an unknown configuration or split is a ValueError.
         reason = str(problem).strip().split("\n", 1)[0]
         raise DataError(
-            f"data.source.dataset: {source.dataset!r} (split {split!r}) cannot be had from the "
-            f"Hugging Face Hub: {reason} Check the name and the network"
+            f"data.source.dataset: {source.dataset!r} (split {split!r}) cannot be loaded from the "
+            f"Hugging Face Hub ({reason}); check the name and the network"
         ) from problem
 
 

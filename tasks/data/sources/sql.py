@@ -55,7 +55,7 @@ def _fetch(url: str, query: str, file: Path) -> list[str]:
     with engine.connect().execution_options(yield_per=BLOCK_ROWS) as connection:
         answer = connection.execute(sqlalchemy.text(query))
         if not answer.returns_rows:
-            raise DataError("data.source.query: this statement returns no rows; write a SELECT")
+            raise DataError("data.source.query: the statement returns no rows; use a SELECT")
         with file.open("w", encoding="utf-8") as lines:
             for rows in answer.partitions():
                 lines.writelines(json.dumps(list(row), default=_plain) + "\n" for row in rows)

@@ -50,7 +50,7 @@ def _found(pattern: str) -> list[Path]:
         return [path]
     paths = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207
     if not (paths := [file for file in paths if file.is_file()]):
-        raise DataError(f"data.source.files: there is no file {pattern}")
+        raise DataError(f"data.source.files: no files match {pattern}")
     return paths
 
 
@@ -61,7 +61,7 @@ def _read(path: Path) -> str:
             text = file.read()
     except UnicodeDecodeError as problem:
         raise DataError(
-            f"data.source.files: {path} is not UTF-8 at byte {problem.start:,}; convert it"
+            f"data.source.files: {path} is not UTF-8 at byte {problem.start:,}; convert it to UTF-8"
         ) from problem
     if not text.strip():
         raise DataError(f"data.source.files: {path} has no text")

@@ -338,7 +338,7 @@ def _exported(
     if missing := [name for name in inputs if name not in names[0]]:
         optional_names = {"keys", "position_ids"}
         if not set(missing) <= optional_names:
-            raise ValueError(f"the exported graph does not look at {', '.join(missing)}")
+            raise ValueError(f"the exported graph does not use {', '.join(missing)}")
     if names[1] != outputs:
-        raise ValueError(f"the exported graph has outputs {names[1]}, not {outputs}")
+        raise ValueError(f"the exported graph has outputs {names[1]}; expected {outputs}")
     return graph

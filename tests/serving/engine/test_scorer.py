@@ -73,14 +73,14 @@ def test_a_default_that_computes_something_else_makes_room_for_the_next(
     assert scorer.variant.name == "fused"
     (record,) = caplog.records
     assert record.getMessage() == (
-        "variant fp32 fails on CPUExecutionProvider: outputs differ by 1, allowed are 0.001; "
+        "variant fp32 failed on CPUExecutionProvider: outputs differ by 1; the tolerance is 0.001; "
         "trying fused"
     )
 
 
 def test_a_variant_asked_for_by_name_is_not_replaced(model: Path) -> None:
     damage(model, "fp32")
-    with pytest.raises(ModelFolderError, match=r"no variant is left .* fp32 .* differ by 1"):
+    with pytest.raises(ModelFolderError, match=r"no usable variant: .* fp32 .* differ by 1"):
         Scorer(model, variant="fp32")
     assert Scorer(model, variant="fp32", check=False).variant.name == "fp32"
 
@@ -88,7 +88,7 @@ def test_a_variant_asked_for_by_name_is_not_replaced(model: Path) -> None:
 def test_nothing_is_scored_when_no_variant_is_left(model: Path) -> None:
     damage(model, "fp32")
     damage(model, "fused", weight=float("nan"))
-    with pytest.raises(ModelFolderError, match=r"no variant is left to score with: .* fused"):
+    with pytest.raises(ModelFolderError, match=r"no usable variant: .* fused"):
         Scorer(model)
 
 
@@ -98,7 +98,7 @@ def test_a_decision_that_flips_within_the_tolerance_is_noticed() -> None:
     assert golden.difference(expected, found, tolerance=1e-3, largest_decides=False) is None
     assert golden.difference(expected, expected, tolerance=0) is None
     assert golden.difference(expected, expected * np.nan, tolerance=1) == (
-        "outputs differ by nan, allowed are 1"
+        "outputs differ by nan; the tolerance is 1"
     )
     assert golden.difference(expected, found[:1], tolerance=1) == "shape (1, 2) instead of (2, 2)"
 
@@ -107,12 +107,12 @@ def test_a_model_folder_that_is_not_whole(model: Path, tmp_path: Path) -> None:
     content = json.loads((model / "golden.json").read_text())
     del content["outputs"]["fp32"]
     (model / "golden.json").write_text(json.dumps(content))
-    with pytest.raises(ModelFolderError, match=r"golden\.json has no outputs of it"):
+    with pytest.raises(ModelFolderError, match=r"golden\.json has no outputs for it"):
         Scorer(model, variant="fp32")
     (model / "golden.json").unlink()
     with pytest.raises(ModelFolderError, match=r"golden\.json cannot be read"):
         Scorer(model)
-    with pytest.raises(ModelFolderError, match="is no model folder"):
+    with pytest.raises(ModelFolderError, match="is not a model folder"):
         Scorer(tmp_path / "elsewhere")
 
 
@@ -121,7 +121,9 @@ def test_a_model_folder_that_is_not_whole(model: Path, tmp_path: Path) -> None:
 
 def test_a_variant_that_is_not_there(make: Callable[..., Path]) -> None:
     model = make(dropped={"int8": "agreement 0.91 under 0.98"})
-    with pytest.raises(ModelFolderError, match=r"no variant 'int8' .*0\.91.* it has fp32, fused"):
+    with pytest.raises(
+        ModelFolderError, match=r"no variant 'int8' .*0\.91.* available: fp32, fused"
+    ):
         Scorer(model, variant="int8")
 
 
@@ -136,6 +138,6 @@ def test_a_default_made_for_another_device_is_passed_over(model: Path) -> None:
     }))  # fmt: skip
     assert Scorer(model, device="cpu").variant.name == "fp32"
     with pytest.raises(
-        ProviderError, match=r"runs on CPU.*: it has fp16 for CUDAExecutionProvider"
+        ProviderError, match=r"runs on CPU.*; available: fp16 on CUDAExecutionProvider"
     ):
         Scorer(model, variant="fp16", device="cpu")

@@ -70,17 +70,17 @@ def test_a_share_of_a_large_vocabulary_is_found_exactly(monkeypatch: pytest.Monk
     ("how", "said"),
     [
         ({"max_new_tokens": 0}, "max_new_tokens must be 1 or more, not 0"),
-        ({"top_p": 0.0}, "top_p must be over 0 and at most 1, not 0.0"),
-        ({"max_new_tokens": 1.5}, "max_new_tokens must be a whole number, not 1.5"),
-        ({"seed": True}, "seed must be a whole number, not True"),
+        ({"top_p": 0.0}, "top_p must be above 0 and at most 1, not 0.0"),
+        ({"max_new_tokens": 1.5}, "max_new_tokens must be an integer, not 1.5"),
+        ({"seed": True}, "seed must be an integer, not True"),
         ({"stop": 7}, "stop must be a list of strings, such as .*, not 7"),
-        ({"stop": [None]}, "stop must be a list of strings, .* none of them empty, not"),
-        ({"stop": [""]}, "stop must be a list of strings, .* none of them empty, not"),
+        ({"stop": [None]}, "stop must be a list of strings, .* without empty strings, not"),
+        ({"stop": [""]}, "stop must be a list of strings, .* without empty strings, not"),
         ({"temperature": float("inf")}, "temperature must be finite, not inf"),
         ({"min_new_tokens": 9, "max_new_tokens": 4}, "min_new_tokens must be 0 to max_new_tok"),
         ({"num_beams": 101}, "num_beams must be 1 to 100, not 101"),
         ({"temperature": -1.0}, "temperature must be 0 or more"),
-        ({"num_beams": 4, "temperature": 1.0}, "requires temperature=0: .* temperature 1"),
+        ({"num_beams": 4, "temperature": 1.0}, "requires temperature=0: .* temperature is 1"),
     ],
 )
 def test_what_cannot_be_is_said(how: dict[str, Any], said: str) -> None:

@@ -44,5 +44,5 @@ def test_a_graph_with_another_number_of_labels_is_not_taken() -> None:
 
 def test_an_objective_without_a_head_is_named() -> None:
     assert "classification" in heads.names()
-    with pytest.raises(ModelFolderError, match=r"no head for the objective 'poetry'; .* has class"):
+    with pytest.raises(ModelFolderError, match=r"unknown objective 'poetry'; .* supports class"):
         heads.get("poetry")

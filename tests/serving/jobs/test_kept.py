@@ -144,7 +144,7 @@ def test_a_job_marks_cells_when_asked_to_and_the_plan_knows(
     assert cells(tmp_path / "not")[0][1] == "=1"
     run(careful, source, tmp_path / "parquet", keep=["k"])
     assert pq.read_table(tmp_path / "parquet")["k"].to_pylist() == ["=1", "'x", "-2"]
-    with pytest.raises(InputError, match="csv_safe is of parts in the format csv, not parquet"):
+    with pytest.raises(InputError, match="csv_safe requires the format csv, not parquet"):
         run(model, source, tmp_path / "none", csv_safe=True)
 
 
@@ -159,7 +159,7 @@ def test_the_command_line_has_both(model: Path, tmp_path: Path) -> None:
     ]  # fmt: skip
     code, told = cli.call([*given[:3], str(tmp_path / "none"), "--csv-safe"])
     assert code == 2
-    assert told["error"] == "csv_safe is of parts in the format csv, not parquet"
+    assert told["error"] == "csv_safe requires the format csv, not parquet"
 
 
 # --- JSON numbers ---------------------------------------------------------------------------------

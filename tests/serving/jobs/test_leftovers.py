@@ -77,7 +77,8 @@ def test_files_of_somebody_else_stay_and_are_told_of(model: Path, tmp_path: Path
         report.text()
         .splitlines()[-1]
         .startswith(
-            "the output also holds label=food/mine.parquet, one of 6 such, which is not this job's"
+            "the output also contains label=food/mine.parquet (1 of 6 other files), not written by "
+            "this job"
         )
     )
     assert files(output) == named(output) | others | hidden

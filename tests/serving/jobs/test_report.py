@@ -53,7 +53,7 @@ def test_drift_adds_the_chunks_up_and_needs_a_profile() -> None:
 
 def test_text_says_what_a_reader_must_know() -> None:
     assert REPORT.text() == (
-        "1,200 rows by m/3, variant int8 on CPUExecutionProvider, in 2 parts\n"
+        "1,200 rows processed with m/3, variant int8 on CPUExecutionProvider, in 2 parts\n"
         "2.0 s, 600 rows/s, 12,000 tokens/s, 3% padding"
     )
     bad = replace(
@@ -61,13 +61,13 @@ def test_text_says_what_a_reader_must_know() -> None:
         too_many_rejected=True, drift={"length": 0.1, "label": 0.4},
     )  # fmt: skip
     assert bad.text().splitlines()[1:] == [
-        "1,000 of them were there from an earlier run",
+        "1,000 of them are from an earlier run",
         "2.0 s, 600 rows/s, 12,000 tokens/s, 3% padding",
-        "17.0% of the rows have no prediction: 200 empty_text, 4 invalid_utf8, more than the "
-        "10.0% allowed",
+        "17.0% of the rows have no prediction: 200 empty_text, 4 invalid_utf8; max_rejected "
+        "allows 10.0%",
         "label differs from the training data (population stability index 0.40)",
     ]
     writer = replace(REPORT, written_tokens=3_000)
-    assert writer.text().splitlines()[2:] == ["24,000 tokens read, 3,000 written"]
+    assert writer.text().splitlines()[2:] == ["24,000 tokens read, 3,000 generated"]
     few = replace(bad, rows=40)
     assert "population" not in few.text()

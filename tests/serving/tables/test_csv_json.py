@@ -158,7 +158,7 @@ def test_of_json_lines_only_what_is_read_is_held(tmp_path: Path) -> None:
 
 
 def test_a_json_array_is_told_from_json_lines(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is a JSON array; write one object a line"):
+    with pytest.raises(InputError, match="is a JSON array; write one object per line"):
         texts(write(tmp_path, "t.json", b'[{"text": "a"}]'))
 
 
@@ -182,5 +182,5 @@ def test_compressed_text(tmp_path: Path, ending: str) -> None:
 
 
 def test_typed_tables_are_compressed_within(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"t\.parquet\.gz: unknown ending"):
+    with pytest.raises(InputError, match=r"t\.parquet\.gz: unknown file extension"):
         find_files(write(tmp_path, "t.parquet.gz", b""))

@@ -79,7 +79,7 @@ def test_a_file_that_changed_behind_its_address_is_another(
     ("address", "why"),
     [
         ("http://127.0.0.1:1/rows.csv?a=1", "cannot be read: Cannot connect to host"),
-        ("{server}/none.csv", "cannot be read: the server answers 404"),
+        ("{server}/none.csv", "cannot be read: the server returned status 404"),
     ],
 )
 def test_what_the_server_says_is_told(

@@ -147,7 +147,7 @@ WRONG = {
     ),
     "other_counts_in_the_footer.parquet": (
         changed(FORTY, IS_40, IS_41, 0),
-        "cannot be read: its footer says 41 rows, and 40 in its row groups",
+        "cannot be read: its footer declares 41 rows, but its row groups contain 40",
     ),
     "billions_of_rows.arrow": (
         changed(THOUSAND, (1003).to_bytes(8, "little"), (2**40).to_bytes(8, "little"), 0, 1),
@@ -170,7 +170,7 @@ WRONG = {
     "utf_16.csv": ("text\nsoup\n".encode("utf-16"), "is UTF-16; save it as UTF-8"),
     "utf_16.jsonl": ('{"text": "soup"}\n'.encode("utf-16"), "is UTF-16; save it as UTF-8"),
     "utf_16_without_bom.csv": ("text\nsoup\n".encode("utf-16-be"), "has no column 'text'"),
-    "array.json": (b'[{"text": "soup"}]', "is a JSON array; write one object a line"),
+    "array.json": (b'[{"text": "soup"}]', "is a JSON array; write one object per line"),
     "over_many_lines.json": (b'{\n "text": "soup"\n}\n', "has no column 'text'; it has none"),
     "cut.csv.gz": (gzip.compress(b"text\nsoup\n")[:-9], "cannot be read: Compressed file ended"),
     "plain.csv.gz": (b"text\nsoup\n", "cannot be read: Not a gzipped file"),
@@ -183,7 +183,7 @@ WRONG = {
     "cut.csv.zst": (packed("zstd")(b"text\nsoup\n")[:-3], "cannot be read"),
     "plain.csv.lz4": (b"text\nsoup\n", "cannot be read: LZ4 decompress"),
     "picture.csv": (b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "has no column 'text'"),
-    "table.xlsx": (b"PK\3\4", "unknown ending; a table ends in .csv"),
+    "table.xlsx": (b"PK\3\4", "unknown file extension; supported: .csv"),
 }  # fmt: skip
 
 
@@ -249,7 +249,7 @@ def test_arrow_that_points_outside_itself_costs_its_batch(scorer: Scorer, tmp_pa
 def test_paths_that_are_no_files(model: Path, tmp_path: Path) -> None:
     (tmp_path / "x.csv").mkdir()
     (tmp_path / "lost.csv").symlink_to(tmp_path / "nowhere.csv")
-    with pytest.raises(InputError, match=r"x\.csv holds no table"):
+    with pytest.raises(InputError, match=r"x\.csv contains no tables"):
         run(model, tmp_path / "x.csv", tmp_path / "out")
     with pytest.raises(InputError, match=r"lost\.csv does not exist"):
         run(model, tmp_path / "lost.csv", tmp_path / "out")

@@ -93,7 +93,7 @@ def test_rows_in_front_can_be_left_out(tmp_path: Path) -> None:
         ("t.csv", "text\n".encode("utf-16"), "is UTF-16; save it as UTF-8"),
         ("t.jsonl", b'{"txt": 1}\n', "no column 'text'; did you mean 'txt'"),
         ("t.parquet", b"", r"t\.parquet cannot be read"),
-        ("t.xlsx", b"PK", "unknown ending; a table ends in .csv"),
+        ("t.xlsx", b"PK", "unknown file extension; supported: .csv"),
     ],
 )
 def test_a_table_that_cannot_be_read(
@@ -122,12 +122,12 @@ def test_globs_folders_and_what_is_not_there(tmp_path: Path) -> None:
     a, b = tmp_path / "a.csv", tmp_path / "b.csv"
     assert list(map(str, find_files(tmp_path / "*.csv"))) == [str(a), str(b)]
     assert list(map(str, find_files([b, tmp_path]))) == [str(b), str(a)]
-    with pytest.raises(InputError, match=r"no file matches .*\*\.tsv"):
+    with pytest.raises(InputError, match=r"no files match .*\*\.tsv"):
         find_files(str(tmp_path / "*.tsv"))
     with pytest.raises(InputError, match=r"c\.csv does not exist"):
         find_files(tmp_path / "c.csv")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="empty holds no table"):
+    with pytest.raises(InputError, match="empty contains no tables"):
         find_files(tmp_path / "empty")
 
 

@@ -90,7 +90,7 @@ def test_a_header_over_the_limit_is_one_clear_error(tmp_path: Path) -> None:
 
 
 def test_a_json_array_in_one_long_line_is_told_from_json_lines(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is a JSON array; write one object a line"):
+    with pytest.raises(InputError, match="is a JSON array; write one object per line"):
         at_most(write(tmp_path, "t.json", b'[{"text": "a"},' + b" " * 100 + b"]"), 100)
 
 
@@ -101,7 +101,9 @@ def test_a_file_that_unpacks_without_end_is_one_clear_error(
     monkeypatch.setattr(files, "MAX_EXPANSION", 100)
     path = tmp_path / "t.csv.bz2"
     path.write_bytes(bz2.compress(b"text\n" + b"soup\n" * MEGABYTE))
-    with pytest.raises(InputError, match=r"t\.csv\.bz2 unpacks to more than .*; if that is meant"):
+    with pytest.raises(
+        InputError, match=r"t\.csv\.bz2 decompresses to more than .*; if this is intended"
+    ):
         texts(path)
     with pytest.raises(InputError, match="times its size"):
         count_rows(path)

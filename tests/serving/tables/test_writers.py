@@ -102,5 +102,7 @@ def test_rows_replaced_leave_the_others_as_they_were(tmp_path: Path, form: str) 
 
 
 def test_an_unknown_format_is_named() -> None:
-    with pytest.raises(ServingError, match="no output format 'xlsx'; there are parquet, csv, js"):
+    with pytest.raises(
+        ServingError, match="unknown output format 'xlsx'; choose one of parquet, csv, js"
+    ):
         writers.get("xlsx")

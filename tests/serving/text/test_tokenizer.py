@@ -34,5 +34,5 @@ def test_a_missing_or_damaged_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelFolderError, match=r"tokenizer\.json is missing"):
         TextTokenizer(tmp_path / "tokenizer.json", max_length=6)
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(ModelFolderError, match=r"tokenizer\.json is no tokenizer"):
+    with pytest.raises(ModelFolderError, match=r"tokenizer\.json is not a valid tokenizer"):
         TextTokenizer(tmp_path / "tokenizer.json", max_length=6)

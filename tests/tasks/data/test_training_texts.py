@@ -171,5 +171,5 @@ def test_hashes_are_read_as_numbers_alone(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"training_texts\.npy cannot be read"):
         training_texts.read(tmp_path)
     np.save(tmp_path / training_texts.FILE, np.zeros(3))
-    with pytest.raises(ModelError, match="holds float64"):
+    with pytest.raises(ModelError, match="is damaged: it has float64"):
         training_texts.read(tmp_path)

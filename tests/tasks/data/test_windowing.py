@@ -198,19 +198,22 @@ def test_an_epoch_draws_windows_anew_and_a_resumed_one_the_same(
 
 
 def test_what_is_no_classifier_cannot_be_pooled_by_attention() -> None:
-    with pytest.raises(ValueError, match="needs to know the last layer of Sequential"):
+    with pytest.raises(ValueError, match="attention does not support Sequential"):
         take_last_layer(torch.nn.Sequential())
 
 
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"objective": "generation"}, "generation cannot read a text in windows"),
-        ({"objective": "multilabel"}, "multilabel has no vote; it has mean, max, attention"),
-        ({"objective": "tagging"}, "tagging puts windows together token by token; leave out vote"),
+        ({"objective": "generation"}, "generation does not support windows"),
+        (
+            {"objective": "multilabel"},
+            "multilabel does not support vote; use one of mean, max, attention",
+        ),
+        ({"objective": "tagging"}, "tagging merges windows token by token; remove vote"),
         ({"pool": "attention", "lora": True}, "the last layer, which model.lora keeps"),
-        ({"window": 17}, "17 tokens are more than model.max_length, 16"),
-        ({"stride": 17}, "windows of 16 tokens every 17 would leave out"),
+        ({"window": 17}, r"17 tokens exceed model.max_length \(16\);"),
+        ({"stride": 17}, "windows of 16 tokens every 17 would skip"),
     ],
 )
 def test_windows_that_cannot_be_are_named(

@@ -135,7 +135,7 @@ def test_of_a_champion_that_does_not_say_what_it_learned_from_salt_and_share_are
 ) -> None:
     with pytest.raises(UserError, match=r"set data\.splits\.salt to 'other', or register under"):
         decide(champion(learned="", training={"salt": "other"}))
-    with pytest.raises(UserError, match=r"a share of 0\.1, this recipe asks for 0\.2"):
+    with pytest.raises(UserError, match=r"a test share of 0\.1, but this recipe uses 0\.2"):
         decide(champion(learned="", training={"test_share": 0.1, "salt": ""}))
     older = champion(learned="", training={"test_share": 0.3, "salt": ""})
     assert decide(older).facts["promote"] is False
@@ -157,8 +157,8 @@ def test_rows_that_only_the_champion_learned_from_are_left_out_for_both(
     assert facts["candidate"]["value"] == pytest.approx(right[40:].mean())
     assert facts["champion"]["value"] == pytest.approx(right[40:].mean())
     assert facts["reasons"][-1] == (
-        f"40 of {len(texts)} test rows were left out, being texts that one of the two models has "
-        "learned from: version 1 or this one."
+        f"40 of {len(texts)} test rows were left out because version 1 or this model was trained "
+        "on their texts."
     )
     clean = decide(champion(learned=["something else"], training={"salt": "other"})).facts
     assert clean["rows"] == len(texts)
@@ -172,8 +172,8 @@ def test_a_champion_that_learned_from_most_of_the_test_rows_is_refused(
     n = len(texts) // 2 + 1
     with pytest.raises(
         UserError,
-        match=rf"{n} of {len(texts)} test rows are texts that champion tiny version 1 has learned "
-        r"from .*; set data\.splits\.salt to 'other', give test rows that are news to both",
+        match=rf"{n} of {len(texts)} test rows are texts that champion tiny version 1 was trained "
+        r"on .*; set data\.splits\.salt to 'other', provide test rows that neither model was",
     ):
         decide(champion(learned=texts[:n], training={"salt": "other"}))
 
@@ -202,24 +202,26 @@ def test_a_champion_that_cannot_be_opened_is_replaced_only_where_there_is_a_floo
     assert (refused["promote"], refused["champion_version"]) == (False, "1")
     assert refused["champion"] is refused["difference"] is None
     assert refused["summary"].startswith(
-        "Refused: There was nothing to compare with: champion tiny version 1 cannot be used ("
+        "Refused: No comparison was possible: champion tiny version 1 cannot be used ("
     )
     assert "set promote.min_value" in refused["summary"]
     assert decide(broken, min_value=0.999).facts["promote"] is False
     promoted = decide(broken, min_value=0.5).facts
     assert promoted["promote"] is True
     assert promoted["summary"].startswith(
-        "Promoted with nothing to compare with, in place of version 1: accuracy "
+        "Promoted without a comparison, replacing version 1: accuracy "
     )
 
 
 def test_the_registry_may_know_already_that_there_is_nothing_to_compare_with(
     decide: Callable[..., Artifact],
 ) -> None:
-    incumbent = Unreadable("tiny", "4", "its files are gone (/models/4)")
+    incumbent = Unreadable("tiny", "4", "its files are missing (/models/4)")
     refused = decide(incumbent)
     assert refused.facts["promote"] is False
-    assert "version 4 cannot be used (its files are gone (/models/4))" in refused.facts["summary"]
+    assert (
+        "version 4 cannot be used (its files are missing (/models/4))" in refused.facts["summary"]
+    )
     assert decide(incumbent).cached
     assert decide(incumbent, min_value=0.5).facts["promote"] is True
     # The first model of all needs none.
@@ -229,7 +231,7 @@ def test_the_registry_may_know_already_that_there_is_nothing_to_compare_with(
 def test_a_champion_of_a_newer_headrace_is_not_replaced_unseen(
     decide: Callable[..., Artifact], champion: Callable[..., Champion]
 ) -> None:
-    with pytest.raises(ServingError, match="is of model format 9; this Headrace reads up to"):
+    with pytest.raises(ServingError, match="has model format 9; this version reads formats up to"):
         decide(champion(format=9), min_value=0.5)
 
 

@@ -101,10 +101,10 @@ def test_what_is_not_there_is_said_before_any_scoring(
     recipe: Recipe, prepared: Artifact, exported: Artifact
 ) -> None:
     rules = recipe.promote.model_copy(update={"metric": "f1"})
-    with pytest.raises(RecipeError, match="no metric 'f1'; it has accuracy, macro_f1, auc"):
+    with pytest.raises(RecipeError, match="no metric 'f1'; available: accuracy, macro_f1, auc"):
         evaluate(recipe.model_copy(update={"promote": rules}), prepared, exported)
     asked = recipe.evaluate.model_copy(update={"slices": ["country"]})
-    with pytest.raises(RecipeError, match=r"'country' is not carried along; add it to data\.keep"):
+    with pytest.raises(RecipeError, match=r"'country' is not kept; add it to data\.keep"):
         evaluate(recipe.model_copy(update={"evaluate": asked}), prepared, exported)
 
 

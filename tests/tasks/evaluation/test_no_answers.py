@@ -152,7 +152,9 @@ def test_an_objective_without_a_method_is_told_which(monkeypatch: pytest.MonkeyP
         missed = base.Objective.missed
 
     monkeypatch.setattr(module, "Objective", Lacking)
-    with pytest.raises(RecipeError, match=r"^objective: regression \(.*\) lacks missed \(docs/"):
+    with pytest.raises(
+        RecipeError, match=r"^objective: regression \(.*\) does not implement missed \(docs/"
+    ):
         objectives.get("regression")
 
 
@@ -205,5 +207,5 @@ def test_the_gate_lets_no_number_through_that_is_none(whose: str) -> None:
     )  # fmt: skip
     verdict = judge.verdict(outputs, parity.FP32)
     assert verdict.reason is not None
-    assert "whole texts'" in verdict.reason
+    assert "whole-text" in verdict.reason
     assert "loss of nan" in verdict.reason

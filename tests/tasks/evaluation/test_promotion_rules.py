@@ -37,7 +37,7 @@ def test_the_first_model_becomes_champion_when_the_floor_holds() -> None:
     assert decision.promote
     assert decision.champion_version is None
     assert decision.smallest_detectable == 0.037
-    assert "could show a gain of 0.0370" in decision.reasons[0]
+    assert "minimum detectable gain on these rows: 0.0370" in decision.reasons[0]
     assert decision.summary == "Promoted as the first champion: accuracy 0.9000."
 
 
@@ -46,8 +46,8 @@ def test_the_first_model_below_the_floor_or_too_large_is_refused() -> None:
     assert not decision.promote
     assert failed(decision) == ["floor", "size"]
     assert decision.summary == (
-        "Refused: The floor asks for accuracy of at least 0.95: 0.9000. "
-        "The default variant may have at most 24.9 MB: it has 25.0 MB."
+        "Refused: Test accuracy must be at least 0.95 (promote.min_value); it is 0.9000. "
+        "The default variant may be at most 24.9 MB; it is 25.0 MB."
     )
 
 
@@ -57,8 +57,8 @@ def test_better_asks_for_an_interval_above_0() -> None:
     refused = decided({}, difference=touching, **CHAMPION)
     assert failed(refused) == ["difference"]
     assert refused.reasons[0] == (
-        "The interval of the gain in accuracy must lie above 0: +0.0200 (+0.0000 to +0.0400); "
-        "these rows could show a gain of 0.0280."
+        "Gain in accuracy: +0.0200 (CI +0.0000 to +0.0400); required: CI above 0; "
+        "minimum detectable: 0.0280."
     )
 
 
@@ -75,7 +75,7 @@ def test_a_slice_that_loses_too_much_refuses_a_better_model() -> None:
     small = SliceComparison("label", "rarer", 49, 0.7, 0.82, lost, small=True)
     refused = decided({}, difference=GAIN, slices=[small, large], **CHAMPION)
     assert failed(refused) == ["slices"]
-    assert "label=rare (50 rows) with -0.1200 (-0.2000 to -0.0400)" in refused.reasons[1]
+    assert "Worst: label=rare (50 rows), -0.1200 (CI -0.2000 to -0.0400)" in refused.reasons[1]
     assert decided({}, difference=GAIN, slices=[small], **CHAMPION).promote
     assert decided({"slices": None}, difference=GAIN, slices=[large], **CHAMPION).promote
     allowed = {"slices": {"max_drop": 0.12}}
@@ -90,7 +90,7 @@ def test_a_small_slice_fails_where_chance_cannot_have_made_its_loss() -> None:
     slices.append(SliceComparison("label", "dead", 12, 0.0, 0.9, dead, small=True))
     refused = decided({}, difference=GAIN, slices=slices, **CHAMPION)
     assert failed(refused) == ["slices"]
-    assert "of 77 (77 small ones by their intervals) 1 did; the worst is label=dead" in (
+    assert "of 77 slices (77 small, judged by their CI), 1 did. Worst: label=dead" in (
         refused.summary
     )
 
@@ -101,7 +101,7 @@ def test_a_label_that_the_champion_knew_and_the_candidate_never_gives_is_a_refus
     refused = decided({}, **lost, **CHAMPION)
     assert failed(refused) == ["labels"]
     assert refused.summary == (
-        "Refused: Labels that the champion gave rightly and the candidate gives to no row: "
+        "Refused: Labels that the champion predicted correctly and the candidate never predicts: "
         "'refund', 'card lost'."
     )
     assert decided({"slices": None}, **lost, **CHAMPION).promote
@@ -114,23 +114,24 @@ def test_a_model_below_its_baseline_is_refused_also_as_the_first() -> None:
     refused = decided({}, baseline=("accuracy", BELOW))
     assert failed(refused) == ["baseline"]
     assert refused.summary == (
-        "Refused: The TF-IDF baseline is better: accuracy -0.8770 (-0.9000 to -0.8500). "
-        "promote.baseline: ignore would let it pass."
+        "Refused: The TF-IDF baseline is better: accuracy gain -0.8770 (CI -0.9000 to -0.8500). "
+        "promote.baseline: ignore would allow this."
     )
     assert failed(decided({}, difference=GAIN, baseline=("f1", BELOW), **CHAMPION)) == ["baseline"]
     ignored = decided({"baseline": "ignore"}, baseline=("accuracy", BELOW))
     assert ignored.promote
-    assert "promote.baseline: ignore lets it pass." in ignored.reasons[1]
+    assert "promote.baseline: ignore allows this." in ignored.reasons[1]
 
 
 def test_a_model_that_is_not_shown_to_differ_from_its_baseline_passes() -> None:
     decision = decided({}, baseline=("accuracy", LOSS))
     assert decision.promote
     assert decision.reasons[1] == (
-        "It is not shown to beat TF-IDF: accuracy -0.0040 (-0.0090 to +0.0010)."
+        "No significant gain over the TF-IDF baseline: "
+        "accuracy gain -0.0040 (CI -0.0090 to +0.0010)."
     )
     beats = decided({}, baseline=("accuracy", GAIN))
-    assert beats.reasons[1].startswith("It beats the TF-IDF baseline: accuracy +0.0200")
+    assert beats.reasons[1].startswith("The model beats the TF-IDF baseline: accuracy gain +0.0200")
 
 
 def test_latency_is_the_candidates_time_over_the_champions() -> None:
@@ -139,7 +140,8 @@ def test_latency_is_the_candidates_time_over_the_champions() -> None:
     refused = decided({"max_latency_ratio": 1.4}, difference=GAIN, **CHAMPION)
     assert failed(refused) == ["latency"]
     assert refused.guards[5].numbers["found"] == pytest.approx(1.5)
-    assert "1.50 times (20,000 and 30,000 tokens a second)" in refused.guards[5].reason
+    speeds = "candidate 20,000, champion 30,000 tokens/s"
+    assert f"it is 1.50 times ({speeds})" in refused.guards[5].reason
 
 
 def test_what_was_asked_for_and_not_measured_is_refused() -> None:

@@ -123,7 +123,7 @@ def test_other_texts_are_counted_but_not_those_of_ties(bench: WritingBench, tmp_
     tokens[0, 5] = (tokens[0, 5] + 1) % VOCABULARY  # as if PyTorch had chosen another one
     logits[0, 5, tokens[0, 5]] = logits[0, 5].max() + 1
     other = replace(bench, written=replace(bench.written, tokens=tokens, logits=logits))
-    assert other._other_texts(runner) == [f"1 of {len(bench.prompts)} texts are not PyTorch's"]
+    assert other._other_texts(runner) == [f"1 of {len(bench.prompts)} texts differ from PyTorch's"]
     logits[0, 5, tokens[0, 5]] = logits[0, 5, bench.written.tokens[0, 5]]
     tied = replace(bench, written=replace(bench.written, tokens=tokens, logits=logits))
     assert tied._other_texts(runner) == []
@@ -214,7 +214,7 @@ def test_a_wrong_penalty_is_seen(bench: WritingBench, way_and_graph: Any) -> Non
     wrong = replace(chosen, penalised=bench.written)
     reason = wrong.verdict(opened(chosen, graph), way).reason
     assert reason is not None
-    assert "texts are not PyTorch's, with repetition_penalty 1.7" in reason
+    assert "texts differ from PyTorch's, with repetition_penalty 1.7" in reason
 
 
 @pytest.mark.parametrize(
@@ -243,6 +243,6 @@ def test_a_pytorch_that_gives_no_numbers_is_refused(
     logits[3, 2, 1] = np.nan
     broken = replace(bench, written=replace(bench.written, logits=logits))
     reason = broken.verdict(opened(bench, graph), way).reason
-    assert reason == "some of PyTorch's logits are not finite"
+    assert reason == "some logits of PyTorch are NaN or infinite"
     nothing = replace(bench, torch_metric=float("nan"))
     assert "a loss of nan" in str(nothing.verdict(opened(bench, graph), way).reason)

@@ -131,7 +131,7 @@ def test_one_wrong_output_of_one_batch_is_refused() -> None:
 def test_a_small_error_everywhere_is_refused() -> None:
     found = verdict(lambda rows: model(rows) * np.float32(0.7), INT8, max_metric_drop=1)
     assert found.agreement == 1.0
-    assert "(mean)" in str(verdict(lambda rows: model(rows) + 0.4, INT8).reason)
+    assert "(mean; allowed: " in str(verdict(lambda rows: model(rows) + 0.4, INT8).reason)
 
 
 def test_a_mask_that_is_not_heeded_is_refused() -> None:
@@ -146,7 +146,7 @@ def test_a_mask_that_is_not_heeded_is_refused() -> None:
 def test_swapped_labels_are_refused() -> None:
     found = verdict(lambda rows: model(rows)[:, ::-1], Tolerance(9, 9))
     assert "metric" in str(found.reason)
-    assert "decides as PyTorch on" in str(found.reason)
+    assert "predictions match PyTorch's on" in str(found.reason)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -157,7 +157,7 @@ def test_outputs_that_are_no_numbers_are_refused(value: float) -> None:
         return outputs
 
     found = verdict(broken, Tolerance(9, 9), min_agreement=0, max_metric_drop=1)
-    assert "of the graph's outputs of scoring batches are not finite" in str(found.reason)
+    assert " outputs of the graph in scoring batches are NaN or infinite" in str(found.reason)
     assert found.agreement is None
 
 
@@ -173,7 +173,7 @@ def test_a_pytorch_model_that_gives_no_numbers_passes_nothing() -> None:
 
 def test_another_number_of_labels_is_refused() -> None:
     found = verdict(lambda rows: model(rows)[:, :2])
-    assert found.reason == ("outputs of scoring batches have shape (2,), PyTorch's (3,)")
+    assert found.reason == ("outputs of scoring batches have shape (2,), expected (3,)")
 
 
 def test_agreement_and_metric_have_limits_of_their_own() -> None:
@@ -188,11 +188,9 @@ def test_agreement_and_metric_have_limits_of_their_own() -> None:
     passed = verdict(one_row_wrong, loose, min_agreement=0.9, max_metric_drop=0.05)
     assert (passed.reason, passed.metric) == (None, 0.95)
     agreement = verdict(one_row_wrong, loose, min_agreement=0.99, max_metric_drop=0.05)
-    assert str(agreement.reason).endswith("required are 99.00%")
+    assert str(agreement.reason).endswith("(required: 99.00%)")
     metric = verdict(one_row_wrong, loose, min_agreement=0.9, max_metric_drop=0.04)
-    assert metric.reason == (
-        "metric 0.9500 after PyTorch's 1.0000, a loss of 0.0500; allowed are 0.04"
-    )
+    assert metric.reason == ("metric 0.9500, PyTorch's 1.0000: a drop of 0.0500 (allowed: 0.04)")
 
 
 def test_a_metric_that_should_be_low_may_not_rise(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,7 @@ def test_the_same_seed_gives_the_same_interval_also_over_several_blocks(
 
 
 def test_no_rows_have_no_interval() -> None:
-    with pytest.raises(ValueError, match="one row or more"):
+    with pytest.raises(ValueError, match="needs at least one row"):
         bootstrap(np.zeros((0, 1)), {"mean": mean(1)}, Resampling())
 
 

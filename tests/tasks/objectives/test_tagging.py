@@ -88,7 +88,7 @@ def test_rows_that_cannot_be_used_say_why(text: Any, tags: Any, reason: str) -> 
 
 def test_labels_need_spans_enough() -> None:
     rows = ['[[0, 1, "name"]]'] * 5 + ['[[0, 1, "place"]]'] * 2
-    with pytest.raises(DataError, match="fewer than 5 training spans of a label: 'place' has 2"):
+    with pytest.raises(DataError, match="fewer than 5 training spans: 'place' has 2"):
         TAGGING.check({"train": rows}, HEAD, 5)
     with pytest.raises(DataError, match="the rows have none"):
         TAGGING.check({"train": []}, {"labels": []}, 5)

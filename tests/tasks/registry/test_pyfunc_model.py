@@ -69,8 +69,8 @@ def test_a_bad_row_is_answered_and_the_others_scored(model: Any) -> None:
     ("texts", "params", "message"),
     [
         (pd.DataFrame({"id": ["1"], "text": [SOUP]}), {}, "one column named 'text'.*is 'id'"),
-        ([SOUP], {"variant": "int9"}, "no variant 'int9' in this model; it has fp32, fused"),
-        ([SOUP], {"device": "tpu"}, "device is one of auto, cpu, cuda, tensorrt, not 'tpu'"),
+        ([SOUP], {"variant": "int9"}, "this model has no variant 'int9'; available: fp32, fused"),
+        ([SOUP], {"device": "tpu"}, "device must be one of auto, cpu, cuda, tensorrt, not 'tpu'"),
     ],
 )
 def test_a_wrong_request_is_refused(model: Any, texts: Any, params: Any, message: str) -> None:

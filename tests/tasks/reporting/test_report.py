@@ -159,14 +159,14 @@ def test_every_section_shows_its_numbers(stages: dict[str, Artifact], recipe: Re
         "Promoted over version 3",
         "champion, version 3 0.750",
         "TF-IDF baseline 0.610 0.540 to 0.680",
-        "The interval of the gain in accuracy must lie above 0: +0.0800 (+0.0300 to +0.1300)",
-        "200 test rows on which these two models differ as they do show a true gain of 0.0700",
+        "Gain in accuracy: +0.0800 (CI +0.0300 to +0.1300); required: CI above 0;",
+        "With these 200 test rows and these two models, a true gain of 0.0700 is detected",
         "expected calibration error",
         "int8 30,000 6.0 23.1 MB 0.9900",
         "refused : agreement is 0.91",
         "step 20 accuracy 0.8100",
         "rejected 3 null_text 2, too_long 1",
-        "duplicates taken out 9 exact 4, near 5",
+        "duplicates removed 9 exact 4, near 5",
         "ham 40.0%",
         stages["export"].digest,
         "hidden_size: 32",
@@ -179,7 +179,7 @@ def test_nothing_that_comes_from_data_becomes_markup(
 ) -> None:
     page = Page(render(recipe, stages))
     assert "script" not in {tag for tag, _ in page.tags}
-    assert f"{EVIL} , taken for ham" in page
+    assert f"{EVIL} , predicted as ham" in page
     assert f"text 7 {EVIL}" in page
     assert f"label={EVIL} (100 rows)" in page
 
@@ -210,7 +210,7 @@ def test_a_first_model_without_baseline_reads_as_well(
     stages["prepare"] = replace(stages["prepare"], facts=facts)
     stages["decide"] = made("decide", first.to_dict())
     page = Page(render(recipe, stages))
-    assert "Refused. The floor asks for accuracy of at least 0.99: 0.8400." in page
+    assert "Refused. Test accuracy must be at least 0.99 (promote.min_value); it is 0.8400." in page
     assert "TF-IDF" not in page
     assert "champion, version" not in page
 

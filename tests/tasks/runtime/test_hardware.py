@@ -38,5 +38,7 @@ def test_bf16_on_a_gpu_without_it_is_an_error(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
     assert hardware.precision("auto", "cuda") == "fp32"
-    with pytest.raises(RecipeError, match="Tesla T4 does not multiply it; say auto or fp32"):
+    with pytest.raises(
+        RecipeError, match="bf16 is not supported natively on Tesla T4; use auto or fp32"
+    ):
         hardware.precision("bf16", "cuda")

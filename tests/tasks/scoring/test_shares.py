@@ -72,11 +72,11 @@ def retrained(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("model", "the model's files are not the ones it was started with"),
+        ("model", "the model files differ from those it started with"),
         ("input", r"the content of its input t\.csv has changed"),
         ("names", r"its input was t\.csv and is now t\.csv, u\.csv"),
         ("onnxruntime", r"onnxruntime was '1\.0\.0' and is now"),
-        ("provider", "nothing in this model runs on|provider was|cannot be had|CUDA"),
+        ("provider", "no variant of this model runs on|provider was|is unavailable|CUDA"),
     ],
 )
 def test_a_share_with_another_model_input_or_onnxruntime_does_nothing(
@@ -119,14 +119,14 @@ def test_a_model_that_is_replaced_while_it_is_opened_makes_no_plan_and_no_chunk(
         retrained(model)
 
     monkeypatch.setattr(Scorer, "_open", replaced)
-    with pytest.raises(PlanError, match="was changed while it was opened; run this again"):
+    with pytest.raises(PlanError, match="changed while it was being opened; try again"):
         run(model, source, output)
     assert not output.exists()
 
     run(model, source, output)
     (output / "part-00001.parquet").unlink()
     monkeypatch.setattr(Scorer, "_open", replaced)
-    with pytest.raises(PlanError, match="was changed while it was opened"):
+    with pytest.raises(PlanError, match="changed while it was being opened"):
         run(model, source, output)
     assert not (output / "_SUCCESS").exists()
 

@@ -79,7 +79,7 @@ def test_a_death_that_no_row_explains_ends_the_job(
     exported: Artifact, tmp_path: Path, deadly: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervisor, "DEATHS", 1)
-    with pytest.raises(supervisor.WorkerDied, match="no single row is to blame"):
+    with pytest.raises(supervisor.WorkerDied, match="no single row reproduces it"):
         supervisor.run(job(exported, tmp_path, ["goal", "often one", "often two"]))
 
 
@@ -94,7 +94,7 @@ def test_a_worker_that_cannot_start_says_why(
     spec = JobSpec.of(make_model(tmp_path / "model"), tmp_path / "rows.csv", tmp_path / "out")
     with pytest.raises(
         supervisor.WorkerDied,
-        match=r"died 3 times before it began, .*: ImportError: libgomp.so.1: cannot open it$",
+        match=r"crashed 3 times before it started .*: ImportError: libgomp.so.1: cannot open it$",
     ):
         supervisor.run(spec)
     assert "Traceback" in capfd.readouterr().err
@@ -136,7 +136,9 @@ def test_any_number_of_files_goes_through(exported: Artifact, tmp_path: Path, de
     spec = replace(job(exported, tmp_path, []), paths=tuple(names), chunk_rows=100)
     report = supervisor.run(spec)
     assert (report["rows"], report["errors"]) == (1800, {"killed_worker": 1})
-    with pytest.raises(PlanError, match=r"was 1,800 files and is now 1,799: 0003-long.* is gone"):
+    with pytest.raises(
+        PlanError, match=r"had 1,800 files and now has 1,799: 0003-long.* is missing"
+    ):
         supervisor.run(replace(spec, paths=(*names[:3], *names[4:])))
 
 

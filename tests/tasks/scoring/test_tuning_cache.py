@@ -102,5 +102,5 @@ def test_tuning_measures_and_remembers(exported: Artifact, tmp_path: Path, home:
 def test_a_table_without_texts_cannot_be_measured_with(exported: Artifact, tmp_path: Path) -> None:
     table = tmp_path / "rows.csv"
     table.write_text("id,text\n1,\n2,\n")
-    with pytest.raises(InputError, match="there is no text in 'text' to measure with"):
+    with pytest.raises(InputError, match="no valid text in column 'text' to measure with"):
         bench(str(exported.path), str(table))

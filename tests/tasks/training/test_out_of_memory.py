@@ -256,7 +256,7 @@ def test_one_row_that_does_not_fit_is_told_with_what_helps(
     memory(tokens=12)
     with pytest.raises(
         TrainerOutOfMemory,
-        match=r"training out of memory: one row of \d+ tokens by itself does not fit .*CUDA out of "
-        r"memory.*; set train.gradient_checkpointing: true, or lower model.max_length",
+        match=r"training out of memory: a single row of \d+ tokens does not fit in memory .*CUDA "
+        r"out of memory.*; set train.gradient_checkpointing: true, or lower model.max_length",
     ):
         train(changed(recipe, train={"max_steps": 4, "batch_tokens": 64}), prepared)

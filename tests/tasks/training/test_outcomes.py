@@ -36,7 +36,7 @@ def test_out_of_memory_with_one_row_is_told_so(tmp_path: Path) -> None:
     assert isinstance(failure, TrainerOutOfMemory)
     assert str(failure).startswith(
         "training out of memory: CUDA out of memory; set train.gradient_checkpointing: true, or "
-        "lower model.max_length; the trainer's log"
+        "lower model.max_length; trainer log: "
     )
 
 
@@ -61,7 +61,7 @@ def test_no_training_is_done_before_the_process_that_saves_the_model_is(tmp_path
 def test_label_smoothing_is_refused_where_the_loss_is_the_models_own(tmp_path: Path) -> None:
     recipe = tiny_recipe(tmp_path / "t.csv", objective="generation", train={"label_smoothing": 0.1})
     prepared: Any = SimpleNamespace(facts={"head": {}})
-    with pytest.raises(RecipeError, match=r"train.label_smoothing: generation .* leave out 0.1"):
+    with pytest.raises(RecipeError, match=r"train.label_smoothing: generation .* remove 0.1"):
         train.check(recipe, prepared)
 
 

@@ -269,9 +269,7 @@ def test_a_loss_that_is_no_number_is_an_error(
     wild = changed(
         recipe, train={"learning_rate": 1e30, "warmup_steps": 0.0, "max_grad_norm": 1e30}
     )
-    with pytest.raises(
-        RecipeError, match=r"diverged: the loss is nan at step \d+; lower train.lea"
-    ):
+    with pytest.raises(RecipeError, match=r"diverged: loss is nan at step \d+; lower train.lea"):
         built(wild, prepared, tmp_path).train()
 
 
@@ -286,5 +284,5 @@ def test_an_unknown_scratch_model_type_is_an_error(
     recipe: Recipe, prepared: Artifact, tmp_path: Path
 ) -> None:
     scratch = {**recipe.model.scratch.model_dump(), "model_type": "birt"}
-    with pytest.raises(RecipeError, match=r"no model type 'birt'; did you mean"):
+    with pytest.raises(RecipeError, match=r"unknown model type 'birt'; did you mean"):
         built(changed(recipe, model={"scratch": scratch}), prepared, tmp_path)

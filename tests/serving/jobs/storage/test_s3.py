@@ -266,7 +266,7 @@ def test_of_two_jobs_at_one_output_each_chunk_counts_once(
 
 
 def test_what_cannot_be_reached_is_named(model: Path, tmp_path: Path, proxy: Proxy) -> None:
-    with pytest.raises(InputError, match="no table at s3://headrace/nothing"):
+    with pytest.raises(InputError, match="no tables found at s3://headrace/nothing"):
         run(model, f"{BUCKET}/nothing", tmp_path / "out")
     with pytest.raises(InputError, match="s3://nowhere/in cannot be read: The specified bucket"):
         run(model, "s3://nowhere/in", tmp_path / "out")
@@ -277,6 +277,6 @@ def test_what_cannot_be_reached_is_named(model: Path, tmp_path: Path, proxy: Pro
         run(model, source, "s3://nowhere/out")
     put("other/thesis.tex", source)
     with pytest.raises(
-        PlanError, match=r"s3://headrace/other holds thesis\.tex and no _plan\.json"
+        PlanError, match=r"s3://headrace/other contains thesis\.tex but no _plan\.json"
     ):
         run(model, source, f"{BUCKET}/other")

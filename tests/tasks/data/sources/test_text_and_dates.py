@@ -57,9 +57,9 @@ def test_files_that_are_no_text_are_named(tmp_path: Path) -> None:
     (tmp_path / "latin.txt").write_bytes("né".encode("latin-1"))
     (tmp_path / "empty.txt").write_text(" \n")
     for name, said in (
-        ("latin.txt", "is not UTF-8 at byte 1; convert it"),
+        ("latin.txt", "is not UTF-8 at byte 1; convert it to UTF-8"),
         ("empty.txt", "has no text"),
-        ("none.txt", "there is no file"),
+        ("none.txt", "no files match .*none.txt"),
     ):
         with pytest.raises(DataError, match=said):
             open_source(TextSource(kind="text", files=str(tmp_path / name)), [], tmp_path)
