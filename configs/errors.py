@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
+from collections.abc import Sequence
 
 
 class UserError(ValueError):
@@ -44,3 +46,9 @@ WRONG_NAME = frozenset(
 def is_wrong_name(problem: BaseException) -> bool:
     """True if the system refused the name of a file: another name helps, a retry does not."""
     return isinstance(problem, OSError) and problem.errno in WRONG_NAME
+
+
+def did_you_mean(name: str, names: Sequence[str], otherwise: str, *, cutoff: float = 0.6) -> str:
+    """The hint of an error for an unknown name: the nearest of the known ones, or `otherwise`."""
+    matches = difflib.get_close_matches(name, names, n=1, cutoff=cutoff)
+    return f"did you mean {matches[0]!r}?" if matches else otherwise

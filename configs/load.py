@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from headrace.configs import secrets
-from headrace.configs.errors import RecipeError
+from headrace.configs.errors import RecipeError, did_you_mean
 from headrace.configs.schema import Recipe
 
 EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
@@ -218,8 +217,7 @@ def _what_is_wrong(error: Mapping[str, Any], key: str, model: type[BaseModel]) -
     if error["type"] == "extra_forbidden":
         allowed = _allowed_keys(model, [str(part) for part in error["loc"][:-1]])
         last = str(error["loc"][-1])
-        matches = difflib.get_close_matches(last, allowed, n=1, cutoff=0.5)
-        hint = f"did you mean {matches[0]!r}?" if matches else f"allowed: {', '.join(allowed)}"
+        hint = did_you_mean(last, allowed, f"allowed: {', '.join(allowed)}", cutoff=0.5)
         if RENAMED.get(last) in allowed:
             hint = f"renamed to {RENAMED[last]!r}"
         return f"unknown key {excerpt(repr(key))}; {hint}"

@@ -16,6 +16,7 @@ from typing import Any
 
 from headrace import configs
 from headrace.flows import cli
+from headrace.serving.atomic import replacing
 from headrace.tasks.reporting.html import excerpt
 
 RECIPES = Path(configs.__file__).parent
@@ -56,14 +57,12 @@ def write_held_out(recipe: Path, prepared: Path, table: Path, n_rows: int | None
     settings, head = load(recipe), json.loads((prepared / "head.json").read_bytes())
     objective = objectives.get(settings.objective)
     table.parent.mkdir(exist_ok=True)
-    aside = table.with_suffix(".tmp")
-    with aside.open("w", newline="", encoding="utf-8") as file:
+    with replacing(table) as aside, aside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow([settings.data.columns.get("text", "text"), "expected"])
         for row in islice(load_from_disk(str(prepared / "test")), n_rows):
             text, expected = row["text"], objective.decode_target(row["labels"], head)
             writer.writerow(objective.split_prompt(text) or [text, expected])
-    aside.replace(table)
 
 
 def some_rows(table: Path, output: Path) -> str:

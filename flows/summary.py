@@ -13,6 +13,7 @@ from headrace.configs.schema import Recipe
 from headrace.tasks import objectives
 from headrace.tasks.registry.register import Overtaken, Registered
 from headrace.tasks.runtime.artifacts import Artifact
+from headrace.tasks.runtime.text import duration
 from headrace.tasks.training.train import size_of_step
 
 
@@ -202,12 +203,6 @@ def winner(gain: Mapping[str, float]) -> str:
     if gain["low"] > 0:
         return "the model is better"
     return "no significant difference"
-
-
-def duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
 
 
 def text(outcome: Outcome) -> str:

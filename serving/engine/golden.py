@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import model_files
+from ..atomic import write_text
 from ..errors import ModelFolderError
 
 FILE = "golden.json"
@@ -33,10 +34,8 @@ def write(folder: Path, texts: Sequence[str], outputs: Mapping[str, Array]) -> N
     `outputs`: each variant's outputs (n, ...), as `Scorer.golden(texts)` returns them.
     """
     lists = {name: np.asarray(rows).tolist() for name, rows in outputs.items()}
-    aside = folder / f".{FILE}.tmp"
     content = json.dumps({"texts": list(texts), "outputs": lists}, ensure_ascii=False)
-    aside.write_text(content + "\n", encoding="utf-8")
-    aside.replace(folder / FILE)
+    write_text(folder / FILE, content + "\n")
 
 
 def read(folder: Path) -> tuple[list[str], dict[str, Array]]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import model_files
+from ..atomic import write_text
 from ..errors import ModelFolderError, NewerFormatError
 
 FORMAT = 2
@@ -77,9 +78,8 @@ class Manifest:
 
 def write(folder: Path, manifest: Manifest) -> None:
     """Write manifest.json to a temporary file and rename it into place."""
-    aside = folder / f".{FILE}.tmp"
-    aside.write_text(json.dumps(asdict(manifest), indent=1, ensure_ascii=False) + "\n", "utf-8")
-    aside.replace(folder / FILE)
+    content = json.dumps(asdict(manifest), indent=1, ensure_ascii=False)
+    write_text(folder / FILE, content + "\n")
 
 
 def read(folder: Path) -> Manifest:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import yaml
 from headrace.configs.errors import DataError, RecipeError
 from headrace.serving.errors import InputError
 from headrace.serving.tables.readers import as_text, column_names, find_files, read_table
+from headrace.tasks.data.ingest import no_such_column
 
 LOOKED_AT = 10_000
 """Rows that the columns are guessed from."""
@@ -177,11 +177,8 @@ def _first_rows(path: Path, columns: list[str]) -> dict[str, list[Any]]:
 
 def _check_there(path: Path, name: str, columns: list[str]) -> None:
     if name not in columns:
-        matches = difflib.get_close_matches(name, columns, n=1)
-        hint = (
-            f"did you mean {matches[0]!r}? Available columns:" if matches else "available columns:"
-        )
-        raise DataError(f"{path} has no column {name!r}; {hint} {', '.join(columns)}")
+        hint = no_such_column(name, columns)
+        raise DataError(f"{path} has no column {name!r}; {hint}")
 
 
 def _text_column(path: Path, sample: dict[str, list[Any]]) -> str:

@@ -10,10 +10,9 @@ text.
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from headrace.configs.errors import DataError, RecipeError
+from headrace.configs.errors import DataError, RecipeError, did_you_mean
 from headrace.configs.schema import Data
 from headrace.serving.tables.csv_json import clean
 from headrace.serving.tables.readers import as_text
@@ -158,20 +157,20 @@ def texts_of(table: pa.Table, mask: NDArray[np.bool_]) -> Iterator[str]:
         start += len(batch)
 
 
+def no_such_column(name: str, columns: Sequence[str]) -> str:
+    """The hint of an error for a column that a table does not have."""
+    hint = did_you_mean(name, columns, "")
+    return f"{hint} Available columns: {', '.join(columns)}".strip()
+
+
 def _check_columns(split: str, rows: Rows, roles: Mapping[str, str], data: Data) -> None:
     column_keys = [(column, f"data.columns.{role}") for role, column in roles.items()]
     column_keys += [(column, "data.keep") for column in data.keep]
     column_keys += [(column, "data.splits.group") for column in [data.splits.group] if column]
     for column, key in column_keys:
         if column not in rows.columns:
-            matches = difflib.get_close_matches(column, rows.columns, n=1)
-            hint = (
-                f"did you mean {matches[0]!r}? Available columns:"
-                if matches
-                else "available columns:"
-            )
-            columns = ", ".join(rows.columns)
-            raise DataError(f"{key}: the {split} rows have no column {column!r}; {hint} {columns}")
+            hint = no_such_column(column, rows.columns)
+            raise DataError(f"{key}: the {split} rows have no column {column!r}; {hint}")
         if (count := rows.columns.count(column)) > 1:
             raise DataError(
                 f"{key}: the {split} rows have {count} columns named {column!r}; rename all but one"

@@ -23,12 +23,6 @@ BLOCK = 2_000_000
 """Row weights held in memory at a time (16 MB)."""
 
 
-def softmax(logits: Array) -> Array:
-    """Return the softmax of each row in float64: (n, k) → (n, k), each row adding up to 1."""
-    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
-
-
 def calibration(confidences: Array, hits: Array, *, bins: int | None = None) -> dict[str, Any]:
     """Return the expected calibration error and its bins.
 

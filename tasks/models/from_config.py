@@ -5,10 +5,9 @@ Imports transformers only inside functions.
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
-from headrace.configs.errors import RecipeError
+from headrace.configs.errors import RecipeError, did_you_mean
 from headrace.configs.schema import Model
 
 
@@ -53,17 +52,14 @@ def _check_names(model_type: str, fields: dict[str, Any]) -> None:
     from transformers import CONFIG_MAPPING
 
     if model_type not in CONFIG_MAPPING:
-        matches = difflib.get_close_matches(model_type, list(CONFIG_MAPPING.keys()), n=1)
-        hint = (
-            f"did you mean {matches[0]!r}?"
-            if matches
-            else "use a model type of transformers, such as bert"
+        known_types = list(CONFIG_MAPPING.keys())
+        hint = did_you_mean(
+            model_type, known_types, "use a model type of transformers, such as bert"
         )
         raise RecipeError(f"model.scratch.model_type: unknown model type {model_type!r}; {hint}")
     kind = CONFIG_MAPPING[model_type]
     known_fields = {*kind().to_dict(), *kind.attribute_map}
     for name in fields:
         if name not in known_fields:
-            matches = difflib.get_close_matches(name, sorted(known_fields), n=1)
-            hint = f"did you mean {matches[0]!r}?" if matches else f"see {kind.__name__}"
+            hint = did_you_mean(name, sorted(known_fields), f"see {kind.__name__}")
             raise RecipeError(f"model.scratch.config: {model_type} has no field {name!r}; {hint}")

@@ -14,8 +14,9 @@ import numpy as np
 from headrace.configs.errors import DataError
 from headrace.configs.schema import Distinct, Section
 from headrace.serving.arrays import Array
+from headrace.serving.heads.classification import softmax
 from headrace.tasks.metrics.bootstrap import Resampling
-from headrace.tasks.metrics.calibration import auc_terms, calibration, softmax
+from headrace.tasks.metrics.calibration import auc_terms, calibration
 from headrace.tasks.metrics.metric import Metric
 from headrace.tasks.objectives import base
 from headrace.tasks.objectives.base import LossFunction, Row, Settings, config_of, load, unanswered
@@ -146,7 +147,9 @@ class Objective(base.Objective[int, Array]):
         predicted = np.eye(k)[np.argmax(outputs, axis=1)]
         class_ids = np.asarray(targets)
         true = np.where(class_ids[:, None] >= 0, np.eye(k)[np.maximum(class_ids, 0)], 0.0)
-        ranks = np.column_stack([np.ones(len(outputs)), auc_terms(class_ids, softmax(outputs))])
+        ranks = np.column_stack(
+            [np.ones(len(outputs)), auc_terms(class_ids, _probabilities(outputs))]
+        )
         return np.concatenate([true, predicted, true * predicted, ranks], axis=1)
 
     def missed(self, targets: Sequence[int], head: Settings) -> Array:
@@ -207,7 +210,10 @@ class Objective(base.Objective[int, Array]):
         Calibration is that of the predicted label's probability.
         """
         answered, k = ~unanswered(outputs), len(head["labels"])
-        true, probabilities = np.asarray(targets)[answered], softmax(outputs[answered])
+        true, probabilities = (
+            np.asarray(targets)[answered],
+            _probabilities(outputs[answered]),
+        )
         decisions = probabilities.argmax(axis=1)
         sections: dict[str, Any] = {
             "confusion": {
@@ -221,7 +227,7 @@ class Objective(base.Objective[int, Array]):
 
     def row_losses(self, targets: Sequence[int], outputs: Array, head: Settings) -> Array:
         """Return (n,) cross-entropy in nats: how wrong the model is about each row."""
-        probabilities = softmax(outputs)[np.arange(len(outputs)), np.asarray(targets)]
+        probabilities = _probabilities(outputs)[np.arange(len(outputs)), np.asarray(targets)]
         return np.asarray(-np.log(np.maximum(probabilities, np.finfo(np.float64).tiny)))
 
     def outputs_of(self, decisions: Sequence[str], head: Settings) -> Array:
@@ -281,3 +287,8 @@ def _is_null(label: Any) -> bool:
 def _listed(labels: list[str], limit: int = 5) -> str:
     suffix = f" and {len(labels) - limit} more" if len(labels) > limit else ""
     return ", ".join(labels[:limit]) + suffix
+
+
+def _probabilities(logits: Array) -> Array:
+    """(n, k) → (n, k) in float64, each row adding up to 1."""
+    return softmax(logits.astype(np.float64))

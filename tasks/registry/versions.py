@@ -6,13 +6,12 @@ makes versions, and sets the tags that are read here.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from headrace.configs.errors import ModelError, UnusableVersion
+from headrace.configs.errors import ModelError, UnusableVersion, did_you_mean
 from headrace.configs.secrets import mask
 from headrace.serving.engine import manifest
 from headrace.serving.errors import ModelFolderError, NewerFormatError
@@ -351,12 +350,7 @@ def _model(client: MlflowClient, name: str) -> RegisteredModel:
     model = _find_model(client, name)
     if model is None:
         names = sorted(other.name for other in client.search_registered_models())
-        matches = difflib.get_close_matches(name, names, n=1)
-        hint = (
-            f"did you mean {matches[0]!r}?"
-            if matches
-            else f"registered models: {', '.join(names) or 'none'}"
-        )
+        hint = did_you_mean(name, names, f"registered models: {', '.join(names) or 'none'}")
         address = mask(tracking.uri())
         raise ModelError(f"model {name!r} not found in the registry {address}; {hint}")
     return model

@@ -23,6 +23,7 @@ from headrace.configs.secrets import masked
 from headrace.tasks.reporting import html, plots
 from headrace.tasks.runtime import artifacts
 from headrace.tasks.runtime.artifacts import Artifact
+from headrace.tasks.runtime.text import duration
 
 TEMPLATE = "report.html"
 MAX_LABELS = 40
@@ -180,15 +181,6 @@ def _json(file: Path) -> Any:
 
 def _data_uri(svg: bytes) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
-
-
-def duration(seconds: float) -> str:
-    """Format seconds as `0.4 s`, `83 s`, `12 min` or `3.2 h`."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def size(n_bytes: float) -> str:

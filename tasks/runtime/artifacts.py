@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.configs.secrets import masked
+from headrace.serving.atomic import write_text
 from headrace.serving.digests import file_sha256
 from headrace.tasks.runtime import workspace
 
@@ -191,9 +192,7 @@ def digest_of(value: Any) -> str:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON to a temporary file and rename it into place."""
-    aside = path.with_name(f".{path.name}.tmp")
-    aside.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    aside.replace(path)
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 @cache

@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from headrace.configs.errors import RecipeError, UserError
 from headrace.configs.schema import Recipe
 from headrace.configs.secrets import masked
+from headrace.serving.atomic import write_text
 from headrace.serving.runtime.cpu import granted_cores
 from headrace.tasks import objectives
 from headrace.tasks.models import pretrained
@@ -335,9 +336,7 @@ def _forget_events_after(file: Path, step: int) -> None:
         with contextlib.suppress(ValueError):
             if json.loads(line)["step"] <= step:
                 lines.append(line + "\n")
-    aside = file.with_name(f".{file.name}.tmp")
-    aside.write_text("".join(lines), "utf-8")
-    aside.replace(file)
+    write_text(file, "".join(lines))
 
 
 def _follow(file: Path, on_event: OnEvent) -> Callable[[], None]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ...atomic import replacing
 from ...digests import file_sha256
 from ...errors import PlanError
 from .base import LOCK, PLAN, Output, Record, Write
@@ -69,18 +70,9 @@ class OutputFolder(Output):
     def put(self, name: str, write: Write) -> Record:
         target = self.path / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        aside = target.with_name(f".{target.name}.tmp")
-        try:
+        with replacing(target, durable=True) as aside:
             write(aside)
-            record = {"name": name, "size": aside.stat().st_size, "sha256": file_sha256(aside)}
-            _flush(aside)
-        except BaseException:
-            aside.unlink(missing_ok=True)  # on a full disk it takes the space that others need
-            raise
-        aside.replace(target)
-        if sys.platform != "win32":  # Windows has no handle for a folder
-            _flush(target.parent)
-        return record
+            return {"name": name, "size": aside.stat().st_size, "sha256": file_sha256(aside)}
 
     def remove(self, name: str) -> None:
         (self.path / name).unlink(missing_ok=True)
@@ -96,14 +88,6 @@ class OutputFolder(Output):
     def is_whole(self, file: Mapping[str, Any]) -> bool:
         path = self.path / file["name"]
         return path.is_file() and bool(file_sha256(path) == file["sha256"])
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _is_at(path: Path, handle: int) -> bool:

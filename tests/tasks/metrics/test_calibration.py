@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from headrace.tasks.metrics.calibration import auc_terms, calibration, softmax, wilson
+from headrace.serving.heads.classification import softmax
+from headrace.tasks.metrics.calibration import auc_terms, calibration, wilson
 
 
 def test_the_error_is_the_gap_between_confidence_and_share_that_is_right() -> None:

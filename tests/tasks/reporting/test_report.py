@@ -21,7 +21,7 @@ from headrace.tasks.evaluation.promotion_rules import (
 from headrace.tasks.evaluation.test_set import TestSet
 from headrace.tasks.metrics.paired import Difference
 from headrace.tasks.reporting import plots
-from headrace.tasks.reporting.report import duration, recipe_text, render, report, slice_scale
+from headrace.tasks.reporting.report import recipe_text, render, report, slice_scale
 from headrace.tasks.runtime import artifacts
 from headrace.tasks.runtime.artifacts import Artifact
 from tests.toy import tiny_recipe
@@ -259,10 +259,6 @@ def test_a_label_that_the_font_lacks_goes_by_its_number() -> None:
 )
 def test_slices_have_a_scale_that_holds_them(highs: list[float], to: float) -> None:
     assert slice_scale([{"high": one} for one in highs]) == {"low": 0.0, "high": to}
-
-
-def test_durations_are_words() -> None:
-    assert [duration(s) for s in (0.44, 83, 720, 11_520)] == ["0.4 s", "83 s", "12 min", "3.2 h"]
 
 
 def test_a_real_run_is_reported_and_then_found(
