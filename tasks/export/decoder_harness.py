@@ -94,42 +94,27 @@ class WritingBench(candidates.ExportHarness):
         return folder / next(iter(graphs))
 
     def verdict(self, runner: Runner, way: BuildMethod) -> ParityResult:
-        logits = self._logits(runner)
-        reasons = []
-        for owner, values in (("the graph", logits), ("PyTorch", self.written.logits)):
+        logits, expected = self._logits(runner), self.written.logits
+        for owner, values in (("the graph", logits), ("PyTorch", expected)):
             if not np.isfinite(values).all():
                 return ParityResult(f"some logits of {owner} are NaN or infinite", None, None, None)
-        difference = np.abs(logits - self.written.logits) / self.scale
-        for kind, value, limit in (
-            ("maximum", difference.max(), way.tolerance.largest),
-            ("mean", difference.mean(), way.tolerance.mean),
-        ):
-            if not value <= limit:
-                reasons.append(
-                    f"logits differ from PyTorch's by {value:.2g} of the largest logit "
-                    f"({kind}; allowed: {limit:g})"
-                )
-        agreement = float((logits.argmax(-1) == self.written.logits.argmax(-1)).mean())
         limits = self.recipe.export.gate
-        if not agreement >= limits.min_agreement:
-            reasons.append(
-                f"chooses PyTorch's token at {agreement:.2%} of the steps (required: "
-                f"{limits.min_agreement:.2%})"
-            )
+        agreement = float((logits.argmax(-1) == expected.argmax(-1)).mean())
+        reasons = [
+            *parity.too_different(expected, logits, self.scale, way.tolerance, "decoding steps"),
+            *parity.low_agreement(agreement, limits.min_agreement, "decoding steps"),
+        ]
         if way.tolerance == parity.FP32:
             reasons += self._other_texts(runner)
         metric = self.measure(runner)
         _, deciding_metric = selection.deciding_metric(self.recipe, self.settings)
-        drop = (
-            self.reference - metric if deciding_metric.higher_is_better else metric - self.reference
+        reasons += parity.metric_drop(
+            metric,
+            self.reference,
+            higher_is_better=deciding_metric.higher_is_better,
+            limit=limits.max_metric_drop * deciding_metric.scale,
         )
-        max_drop = limits.max_metric_drop * deciding_metric.scale
-        if not round(drop, 9) <= max_drop:
-            reasons.append(
-                f"metric {metric:.4f}, PyTorch's {self.reference:.4f}: a drop of {drop:.4f} "
-                f"(allowed: {max_drop:g})"
-            )
-        max_difference = float(np.abs(logits - self.written.logits).max())
+        max_difference = float(np.abs(logits - expected).max())
         return ParityResult("; ".join(reasons) or None, agreement, metric, max_difference)
 
     @property

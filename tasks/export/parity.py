@@ -163,30 +163,22 @@ class ParityCheck:
                 return ParityResult(problem, None, None, None)
         pairs = {kind: (_flat(self.expected[kind]), _flat(outputs[kind])) for kind in self.expected}
         texts = self.texts.together(self.in_row_order(outputs))
-        reasons = [
-            problem
-            for kind, (theirs, ours) in pairs.items()
-            if (problem := _difference(theirs, ours, kind, self.scale, tolerance))
-        ]
+        reasons: list[str] = []
+        for kind, (theirs, ours) in pairs.items():
+            reasons += too_different(theirs, ours, self.scale, tolerance, f"{kind} batches")
         if self.compares_texts:
             expected_numbers, numbers = map(self.texts.numbers, (self.expected_texts, texts))
             scale = float(np.abs(expected_numbers).max())
-            if problem := _difference(expected_numbers, numbers, "whole-text", scale, tolerance):
-                reasons.append(problem)
+            reasons += too_different(expected_numbers, numbers, scale, tolerance, "whole texts")
         agreement = self._agreement(outputs, texts)
-        if not agreement >= self.limits.min_agreement:
-            reasons.append(
-                f"predictions match PyTorch's on {agreement:.2%} of rows "
-                f"(required: {self.limits.min_agreement:.2%})"
-            )
-        metric, reference = self.texts.measure(texts), self.reference
-        drop = reference - metric if self.higher_is_better else metric - reference
-        drop = round(drop, 9)  # in floating point, 1 - 0.95 is a little more than 0.05
-        if not drop <= self.limits.max_metric_drop:  # refuses NaN too
-            reasons.append(
-                f"metric {metric:.4f}, PyTorch's {reference:.4f}: a drop of {drop:.4f} "
-                f"(allowed: {self.limits.max_metric_drop:g})"
-            )
+        metric = self.texts.measure(texts)
+        reasons += low_agreement(agreement, self.limits.min_agreement, "rows")
+        reasons += metric_drop(
+            metric,
+            self.reference,
+            higher_is_better=self.higher_is_better,
+            limit=self.limits.max_metric_drop,
+        )
         max_difference = max(float(np.abs(ours - theirs).max()) for theirs, ours in pairs.values())
         return ParityResult("; ".join(reasons) or None, agreement, metric, max_difference)
 
@@ -202,20 +194,44 @@ class ParityCheck:
         return sum(matches) / len(matches)
 
 
-def _difference(
-    expected: Array, outputs: Array, kind: str, scale: float, tolerance: Tolerance
-) -> str | None:
+# --- the rules, for encoders and generative models: reasons to refuse a graph ---------------------
+
+
+def too_different(
+    expected: Array, outputs: Array, scale: float, tolerance: Tolerance, of: str
+) -> list[str]:
+    """Outputs differ by more than the tolerance, as a share of `scale`; NaN is refused too."""
     difference = np.abs(outputs - expected) / scale
     for statistic, value, limit in (
         ("maximum", float(difference.max()), tolerance.largest),
         ("mean", float(difference.mean()), tolerance.mean),
     ):
-        if not value <= limit:  # refuses NaN too
-            return (
-                f"outputs of {kind} batches differ from PyTorch's by {value:.2g} of the "
-                f"largest output ({statistic}; allowed: {limit:g})"
-            )
-    return None
+        if not value <= limit:
+            return [
+                f"outputs of {of} differ from PyTorch's by {value:.2g} of the largest output "
+                f"({statistic}; allowed: {limit:g})"
+            ]
+    return []
+
+
+def low_agreement(agreement: float, required: float, of: str) -> list[str]:
+    """The graph decides like PyTorch on too small a share."""
+    if agreement >= required:
+        return []
+    return [f"predictions match PyTorch's on {agreement:.2%} of {of} (required: {required:.2%})"]
+
+
+def metric_drop(
+    metric: float, reference: float, *, higher_is_better: bool, limit: float
+) -> list[str]:
+    """The metric is worse than PyTorch's by more than the limit; NaN is refused too."""
+    drop = reference - metric if higher_is_better else metric - reference
+    drop = round(drop, 9)  # in floating point, 1 - 0.95 is a little more than 0.05
+    if drop <= limit:
+        return []
+    return [
+        f"metric {metric:.4f}, PyTorch's {reference:.4f}: a drop of {drop:.4f} (allowed: {limit:g})"
+    ]
 
 
 def _flat(outputs: Sequence[Array]) -> Array:

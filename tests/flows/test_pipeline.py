@@ -155,7 +155,7 @@ def test_a_champion_that_knows_the_test_rows_is_told_before_the_training(
     code, value, _ = headrace("train", recipe_file, test)
     assert code == 2
     assert (
-        "200 of 200 test rows are texts that champion tiny version 1 has learned" in value["error"]
+        "200 of 200 test rows are texts that champion tiny version 1 was trained" in value["error"]
     )
     assert not (home / "artifacts" / "train").exists()
 

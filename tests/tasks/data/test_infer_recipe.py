@@ -37,7 +37,7 @@ def test_many_rare_labels_are_left_out_and_the_recipe_still_runs(tmp_path: Path)
 
 
 def test_a_column_of_numbers_of_rows_is_no_label(reviews: Path) -> None:
-    with pytest.raises(DataError, match=r"'id' in .* has 201 values in 201 rows: too many"):
+    with pytest.raises(DataError, match=r"'id' of .* has 201 values in 201 rows, too many"):
         inspect_table(reviews, label="id")
 
 

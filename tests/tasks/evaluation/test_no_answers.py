@@ -207,5 +207,5 @@ def test_the_gate_lets_no_number_through_that_is_none(whose: str) -> None:
     )  # fmt: skip
     verdict = judge.verdict(outputs, parity.FP32)
     assert verdict.reason is not None
-    assert "whole-text" in verdict.reason
-    assert "loss of nan" in verdict.reason
+    assert "whole texts" in verdict.reason
+    assert "a drop of nan" in verdict.reason

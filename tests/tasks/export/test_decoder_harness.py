@@ -112,7 +112,7 @@ def test_what_was_broken_is_refused(
     graph = bench.graphs[decoder_step.DECODER].clone()
     breaking(graph)
     broken = replace(bench, graphs={decoder_step.DECODER: graph})
-    with pytest.raises(ExportRefused, match="logits differ from PyTorch's"):
+    with pytest.raises(ExportRefused, match="outputs of decoding steps differ from PyTorch's"):
         candidates.try_variant(broken, "fp32", tmp_path)
 
 
@@ -245,4 +245,4 @@ def test_a_pytorch_that_gives_no_numbers_is_refused(
     reason = broken.verdict(opened(bench, graph), way).reason
     assert reason == "some logits of PyTorch are NaN or infinite"
     nothing = replace(bench, torch_metric=float("nan"))
-    assert "a loss of nan" in str(nothing.verdict(opened(bench, graph), way).reason)
+    assert "a drop of nan" in str(nothing.verdict(opened(bench, graph), way).reason)

@@ -198,4 +198,4 @@ def test_a_metric_that_should_be_low_may_not_rise(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Texts, "measure", lambda self, outputs: -float(outputs.max(axis=1).mean()))
     loss = replace(one, higher_is_better=False)
     smaller = parity.run_all(lambda some: model(some) * np.float32(0.9), rows, one.batches)
-    assert "a loss of" in str(loss.verdict(smaller, INT8).reason)
+    assert "a drop of" in str(loss.verdict(smaller, INT8).reason)

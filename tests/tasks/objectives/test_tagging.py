@@ -90,7 +90,7 @@ def test_labels_need_spans_enough() -> None:
     rows = ['[[0, 1, "name"]]'] * 5 + ['[[0, 1, "place"]]'] * 2
     with pytest.raises(DataError, match="fewer than 5 training spans: 'place' has 2"):
         TAGGING.check({"train": rows}, HEAD, 5)
-    with pytest.raises(DataError, match="the rows have none"):
+    with pytest.raises(DataError, match="tagging requires spans; no row has any"):
         TAGGING.check({"train": []}, {"labels": []}, 5)
 
 
@@ -243,7 +243,7 @@ def test_every_span_is_pytorchs_in_texts_longer_than_the_model(tmp_path: Path) -
         for span, other in zip(spans, theirs, strict=True):
             assert span["probability"] == pytest.approx(other["probability"], abs=1e-4)
 
-    with pytest.raises(InputError, match="by columns that are kept, not by 'spans'"):
+    with pytest.raises(InputError, match="partition_by must be one of the kept columns, not 'spans'"):
         job.score_table(exported.path / "model", table, tmp_path / "parted", partition_by="spans")
 
     # A table of words is scored as it was trained on.

@@ -133,7 +133,7 @@ def test_a_good_row_is_looked_at_in_chunks_without_a_rejected_one_too(
         score(str(model), str(source), output, retry_rejected=True)
     assert everything(output) == before, "a retry that is refused touches nothing"
     source.write_text("text\nsoup\ngoal\nrocket\n")
-    with pytest.raises(PlanError, match=r"t\.csv had 4 rows and t\.csv has 3"):
+    with pytest.raises(PlanError, match=r"t\.csv had 4 rows, t\.csv now has 3"):
         score(str(model), str(source), output, retry_rejected=True)
     assert everything(output) == before
 

@@ -139,7 +139,7 @@ def test_a_model_retrained_between_two_task_runs_fails_the_job(tmp_path: Path) -
         first, second = begun.to_share()[:5], begun.to_share()[5:]
         supervisor.work(spec, first)
         retrained(model)
-        with pytest.raises(PlanError, match="the model's files are not the ones"):
+        with pytest.raises(PlanError, match="the model files differ from those"):
             supervisor.work(spec, second)
         assert begun.out.all_committed(10).keys() == set(first)
     assert not (output / "_SUCCESS").exists()
