@@ -17,6 +17,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from headrace.configs.secrets import mask
@@ -47,7 +48,7 @@ def prefect_api(*, verbose: bool) -> Iterator[None]:
     home = workspace.home() / "prefect"
     home.mkdir(exist_ok=True)
     os.environ["PREFECT_HOME"] = str(home)
-    port = free_port()
+    port = _own_port()
     url = f"http://127.0.0.1:{port}/api"
     server_env = {
         **os.environ,
@@ -95,6 +96,12 @@ def _drain() -> None:
 
     for worker in (EventsWorker, APILogWorker):
         worker.drain_all(timeout=DRAIN_TIMEOUT_S, at_exit=False)
+
+
+@cache
+def _own_port() -> int:
+    """The port of this process's servers, one after the other: Prefect remembers the first URL."""
+    return free_port()
 
 
 def free_port() -> int:

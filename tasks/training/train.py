@@ -101,7 +101,7 @@ def _determined_by(recipe: Recipe, prepared: Artifact) -> dict[str, Any]:
             "train": recipe.train.model_dump(mode="json", exclude={"checkpoint_minutes"}),
         },
         "inputs": [prepared],
-        "code": [__name__, *objectives.code(recipe.objective)],
+        "code": [__name__, f"{__package__}.worker", *objectives.code(recipe.objective)],
         "libraries": ["torch", "transformers", "accelerate", "peft"],
     }
 

@@ -179,7 +179,7 @@ def test_how_it_writes_can_be_chosen(
     assert (code, value["error"]) == (2, "max_new_tokens must be an integer, not 'many'")
 
     for option, said in (
-        ("model=3", "--option model: not of the model, but of the job"),
+        ("model=3", "--option model is a job setting; use its own flag"),
         ("temperature", "option 'temperature': write it as NAME=VALUE"),
         ("num_beams=1e3", "num_beams must be an integer, not 1000.0"),
     ):

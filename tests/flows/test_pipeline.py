@@ -210,7 +210,7 @@ def test_a_champion_that_changes_meanwhile_is_decided_against_and_a_damaged_one_
     code, outcome, err = headrace("train", recipe_file)
     assert code == 3
     assert "champion tiny version 2 cannot be used" in err
-    assert "set promote.min_value" in " ".join(outcome["reasons"])
+    assert "promote.min_value to promote without a comparison" in " ".join(outcome["reasons"])
     assert versions.history("tiny")[-1].alias == "challenger"
     code, outcome, _ = headrace("train", recipe_file, "promote.min_value=0.5")
     assert (code, outcome["promoted"]) == (0, True)

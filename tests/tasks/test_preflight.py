@@ -36,7 +36,7 @@ def scratch(recipe: Recipe, **changes: Any) -> dict[str, Any]:
             {"train": {"metric_for_best_model": "blue"}},
             "train.metric_for_best_model: unknown metric 'blue'",
         ),
-        ({"evaluate": {"slices": ["foo"]}}, "evaluate.slices: the column 'foo' is not carried"),
+        ({"evaluate": {"slices": ["foo"]}}, "evaluate.slices: column 'foo' is not kept"),
         ({"export": {"default": "fp16"}}, "export.default: fp16 is not in export.variants"),
         ({"model": {"max_length": 128}}, "64 positions are too few for model.max_length 128"),
         (

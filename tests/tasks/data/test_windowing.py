@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from datasets import load_from_disk
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -149,7 +150,7 @@ def test_all_windows_of_tags_are_measured_whatever_a_batch_holds(tmp_path: Path)
         table, objective="tagging", long_text={"strategy": "windows", "window": 16, "stride": 10}
     )
     prepared = prepare(recipe)
-    stored = datasets.load_from_disk(str(prepared.path / "validation"))
+    stored = load_from_disk(str(prepared.path / "validation"))
     reader = windowing.reader(recipe, prepared.path)
     n_windows = [len(one.windows) for one in reader.read(stored["text"])]
     assert max(n_windows) > 4
@@ -184,7 +185,7 @@ def test_an_epoch_draws_windows_anew_and_a_resumed_one_the_same(
     rows = trainer.train_dataset
     assert isinstance(rows, datasets.Windowed)
     reader = windowing.reader(recipe, prepared.path)
-    stored = datasets.load_from_disk(str(prepared.path / "train"))
+    stored = load_from_disk(str(prepared.path / "train"))
     some = range(20)
     first, again = ([rows[i] for i in some] for _ in range(2))
     trainer.state.epoch = 1.0

@@ -204,7 +204,7 @@ def test_a_champion_that_cannot_be_opened_is_replaced_only_where_there_is_a_floo
     assert refused["summary"].startswith(
         "Refused: No comparison was possible: champion tiny version 1 cannot be used ("
     )
-    assert "set promote.min_value" in refused["summary"]
+    assert "promote.min_value to promote without a comparison" in refused["summary"]
     assert decide(broken, min_value=0.999).facts["promote"] is False
     promoted = decide(broken, min_value=0.5).facts
     assert promoted["promote"] is True
@@ -238,7 +238,9 @@ def test_a_champion_of_a_newer_headrace_is_not_replaced_unseen(
 def test_another_kind_of_model_is_refused(
     decide: Callable[..., Artifact], champion: Callable[..., Champion]
 ) -> None:
-    with pytest.raises(UserError, match="is a tagging model, this recipe makes a classification"):
+    with pytest.raises(
+        UserError, match="is a tagging model, but this recipe trains a classification"
+    ):
         decide(champion(objective="tagging"))
 
 

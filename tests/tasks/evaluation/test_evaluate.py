@@ -12,7 +12,6 @@ from headrace.configs.errors import RecipeError
 from headrace.configs.schema import Recipe
 from headrace.tasks.evaluation import test_set
 from headrace.tasks.evaluation.evaluate import evaluate
-from headrace.tasks.evaluation.test_set import TestSet
 from headrace.tasks.runtime.artifacts import Artifact
 from tests.toy import tiny_recipe
 
@@ -110,7 +109,7 @@ def test_what_is_not_there_is_said_before_any_scoring(
 
 def test_slices_go_by_label_length_and_the_recipes_columns(table: Any) -> None:
     recipe = tiny_recipe(table, evaluate={"slices": ["country"]})
-    rows = TestSet(
+    rows = test_set.TestSet(
         rows=[0, 1, 2, 3, 4],
         texts=[""] * 5,
         targets=[0, 0, 1, 1, 1],
@@ -138,7 +137,7 @@ def test_every_label_is_a_slice_and_of_a_column_of_many_values_the_rest_is_count
 ) -> None:
     recipe = tiny_recipe(table, evaluate={"slices": ["customer"]})
     labels = [f"intent {i:02d}" for i in range(77)]
-    rows = TestSet(
+    rows = test_set.TestSet(
         rows=list(range(77)),
         texts=[""] * 77,
         targets=list(range(77)),

@@ -168,7 +168,9 @@ def test_a_pytorch_model_that_gives_no_numbers_passes_nothing() -> None:
         for kind, outputs in one.expected.items()
     }
     broken = replace(one, expected=nothing)
-    assert "of PyTorch's outputs" in str(broken.verdict(one.expected, INT8).reason)
+    assert "outputs of PyTorch in scoring batches are NaN or infinite" in str(
+        broken.verdict(one.expected, INT8).reason
+    )
 
 
 def test_another_number_of_labels_is_refused() -> None:

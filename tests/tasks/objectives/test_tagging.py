@@ -243,7 +243,9 @@ def test_every_span_is_pytorchs_in_texts_longer_than_the_model(tmp_path: Path) -
         for span, other in zip(spans, theirs, strict=True):
             assert span["probability"] == pytest.approx(other["probability"], abs=1e-4)
 
-    with pytest.raises(InputError, match="partition_by must be one of the kept columns, not 'spans'"):
+    with pytest.raises(
+        InputError, match="partition_by must be one of the kept columns, not 'spans'"
+    ):
         job.score_table(exported.path / "model", table, tmp_path / "parted", partition_by="spans")
 
     # A table of words is scored as it was trained on.

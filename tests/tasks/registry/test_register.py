@@ -57,7 +57,8 @@ def test_a_promoted_export_becomes_a_whole_version_and_champion() -> None:
         made["exported"].path / "model"
     )
     serving = champion.folder.parent / "serving"
-    assert (serving / "scorer.py").is_file()
+    assert (serving / "engine" / "scorer.py").is_file()
+    assert not list(serving.glob("jobs")) + list(serving.glob("tables"))
     assert list(serving.rglob("__pycache__")) == []
     page = (champion.folder.parent / "card" / "README.md").read_text()
     assert "| accuracy | 0.9000 [0.8500, 0.9300] | 0.8000 [0.7500, 0.8500] |" in page

@@ -12,13 +12,12 @@ import pytest
 
 from headrace.configs.schema import Promote, Recipe
 from headrace.tasks.evaluation import decide as stage
-from headrace.tasks.evaluation import evaluate, promotion_rules
+from headrace.tasks.evaluation import evaluate, promotion_rules, test_set
 from headrace.tasks.evaluation.promotion_rules import (
     Decision,
     ModelMeasurement,
     SliceComparison,
 )
-from headrace.tasks.evaluation.test_set import TestSet
 from headrace.tasks.metrics.paired import Difference
 from headrace.tasks.reporting import plots
 from headrace.tasks.reporting.report import recipe_text, render, report, slice_scale
@@ -69,7 +68,7 @@ def stages(table: Path) -> dict[str, Artifact]:
     targets = [0, 1] * 100
     outputs = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
     outputs[np.arange(200), targets] += 1.5
-    rows = TestSet(
+    rows = test_set.TestSet(
         rows=list(range(200)),
         texts=[f"text {i} {EVIL}" for i in range(200)],
         targets=targets,

@@ -104,9 +104,9 @@ def test_the_module_gets_its_arguments_and_gives_its_status() -> None:
 
 FOREIGN = """
 import subprocess, sys
-import tasks
-assert not hasattr(tasks, "FOREIGN"), tasks.__file__
-child = "import tasks, sys; sys.exit(hasattr(tasks, 'FOREIGN'))"
+import headrace
+assert not hasattr(headrace, "FOREIGN"), headrace.__file__
+child = "import headrace, sys; sys.exit(hasattr(headrace, 'FOREIGN'))"
 sys.exit(subprocess.run([sys.executable, "-c", child]).returncode)
 """
 
@@ -128,8 +128,8 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str]
 def test_modules_of_the_current_folder_are_not_ours(
     tmp_path: Path, with_env: bool, installed: Callable[[str], str]
 ) -> None:
-    """Nor for the processes that it starts."""
-    (tmp_path / "tasks.py").write_text("FOREIGN = True")
+    """Such as a checkout of another version; nor for the processes that it starts."""
+    (tmp_path / "headrace.py").write_text("FOREIGN = True")
     module, env = installed(FOREIGN), dict(os.environ) if with_env else None
     with supervised_process.running(module, cwd=tmp_path, env=env) as process:
         assert process.wait() == 0
