@@ -2,7 +2,8 @@
 
 The plan is a pure function of the lengths, so the same chunk always makes the same batches. That
 matters because dynamic int8 takes its scale from the whole batch: a row's result depends on the
-other rows of its batch.
+other rows of its batch. The token budget is the head's `TOKEN_BUDGETS` for the device, unless the
+job or a measurement (engine/autotune.py) sets it.
 """
 
 from __future__ import annotations

@@ -22,6 +22,8 @@ Reason codes for a row, in `Block.errors`:
     null_text          a text column holds null or NaN, or the key is absent
     empty_text         a text column holds an empty or blank string, such as an empty CSV cell
     wrong_type         a text column holds something that is not a string
+
+Training rows may also have a code of their objective, such as `unknown_label` (tasks/objectives).
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Run the champion on the candidate's test rows and decide on promotion.
+"""The stage that decides on promotion: it measures the champion on the candidate's test rows.
+
+promotion_rules.py has the rules, in `apply`; this stage gathers the numbers for them.
 
 The champion runs again, through its own exported model, because its stored metrics are of other
 rows. Rows on which a comparison would be unfair (comparable.py) are left out for both models.
@@ -128,7 +130,7 @@ def _without_champion(
     unreadable: Unreadable | None,
 ) -> Decision:
     name, metric = selection.deciding_metric(recipe, prepared.facts["head"])
-    return promotion_rules.decide(
+    return promotion_rules.apply(
         recipe.promote,
         metric=name,
         rows=evaluated.facts["rows"],
@@ -235,7 +237,7 @@ def _decide(
     slice_name, slice_metric = selection.slice_metric(recipe, head)
     wrong = test_set.wrong(objective, rows, head)
     resampling = test_set.resampling(recipe, rows)
-    return promotion_rules.decide(
+    return promotion_rules.apply(
         in_units(recipe.promote, metric, slice_metric),
         metric=name,
         rows=len(our_statistics),

@@ -125,7 +125,7 @@ class Decision:
         )
 
 
-def decide(
+def apply(
     rules: Promote,
     *,
     metric: str,

@@ -30,7 +30,7 @@ from headrace.serving.runtime.cpu import granted_cores
 from headrace.serving.runtime.session import Device
 from headrace.serving.text.tokenizer import TextTokenizer
 from headrace.tasks import objectives
-from headrace.tasks.export import candidates, parity, torch_reference, variants
+from headrace.tasks.export import build_variants, parity, torch_reference, variants
 from headrace.tasks.export.graphs import decoder_step, quantization
 from headrace.tasks.export.graphs.graph import Graph, quiet, save
 from headrace.tasks.export.parity import ParityResult
@@ -52,7 +52,7 @@ Graphs = dict[str, Graph]
 
 
 @dataclass(frozen=True)
-class WritingBench(candidates.ExportHarness):
+class DecoderHarness(build_variants.ExportHarness):
     agreement_of = "tokens"
     head: generation.Head
     graphs: Graphs
@@ -215,9 +215,9 @@ EXACTLY: dict[str, Any] = {
 """Greedy decoding, whatever the recipe's options: choosing tokens does not involve the graph."""
 
 
-def prepare_bench(
+def prepare_harness(
     recipe: Recipe, prepared: Artifact, trained: Artifact, folder: Path
-) -> WritingBench:
+) -> DecoderHarness:
     """Load the model, generate the reference texts with PyTorch, and export the graphs."""
     import torch
 
@@ -247,7 +247,7 @@ def prepare_bench(
     penalised_reference = None
     if penalty != 1:
         penalised_reference = write(model, prompts, pad_id=pad_id, repetition_penalty=penalty)
-    return WritingBench(
+    return DecoderHarness(
         recipe,
         device,
         threads,

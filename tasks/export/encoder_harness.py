@@ -26,7 +26,7 @@ from headrace.serving.text.pooling import FILE, open_pool
 from headrace.serving.text.windows import Reader
 from headrace.tasks import objectives
 from headrace.tasks.data import windowing
-from headrace.tasks.export import candidates, parity, torch_reference, variants
+from headrace.tasks.export import build_variants, parity, torch_reference, variants
 from headrace.tasks.export.graphs.graph import save
 from headrace.tasks.export.parity import ParityResult, Run
 from headrace.tasks.objectives import selection
@@ -45,7 +45,7 @@ int8 MiniLM."""
 
 
 @dataclass(frozen=True)
-class ReadTexts:
+class EncoderOutputs:
     """Interpret the outputs of rows with a head: a parity.OutputAdapter."""
 
     recipe: Recipe
@@ -86,13 +86,13 @@ class ReadTexts:
 
 
 @dataclass(frozen=True)
-class ReadingBench(candidates.ExportHarness):
+class EncoderHarness(build_variants.ExportHarness):
     torch: dict[str, Run]
     """PyTorch's forward pass by precision: `fp32`, and `bf16` where the hardware supports it."""
     source: variants.Source
     rows: list[Ids]
     """Windows of the validation rows, followed by one of the maximum length."""
-    judge: parity.ParityCheck
+    parity_check: parity.ParityCheck
     reader: Reader
 
     def names(self) -> list[str]:
@@ -109,17 +109,19 @@ class ReadingBench(candidates.ExportHarness):
             # One batch of any size; a graph without a mask splits it into rows of one length.
             return runner.run(rows, token_budget=NO_LIMIT)
 
-        return self.judge.verdict(
-            parity.run_all(outputs, self.rows, self.judge.batches), way.tolerance
+        return self.parity_check.verdict(
+            parity.run_all(outputs, self.rows, self.parity_check.batches), way.tolerance
         )
 
     @property
     def reference(self) -> float:
-        return self.judge.reference
+        return self.parity_check.reference
 
     @property
     def scale(self) -> float:
-        return float(np.abs(self.judge.texts.numbers(self.judge.expected_texts)).max())
+        return float(
+            np.abs(self.parity_check.texts.numbers(self.parity_check.expected_texts)).max()
+        )
 
     def passes(self) -> tuple[dict[str, Callable[[], object]], Callable[[Runner], object], int]:
         rows = timing.sample(self.validation.ids, n_tokens=TIMED_TOKENS[self.device])
@@ -147,11 +149,11 @@ class ReadingBench(candidates.ExportHarness):
 
     def _margins(self) -> Iterator[float]:
         """Yield the smallest margin in each text's first windows."""
-        outputs, start = self.judge.in_row_order(self.judge.expected), 0
+        outputs, start = self.parity_check.in_row_order(self.parity_check.expected), 0
         for document in self.validation.documents:
             excerpt = document.first(GOLDEN_WINDOWS)
             output = self.head.join(excerpt, outputs[start : start + len(excerpt.windows)])
-            numbers = np.sort(self.judge.texts.numbers(self.head.collect([output])), axis=-1)
+            numbers = np.sort(self.parity_check.texts.numbers(self.head.collect([output])), axis=-1)
             margins = numbers[..., -1] - numbers[..., :-1].max(-1, initial=-np.inf)
             yield float(margins.min(initial=np.inf))
             start += len(document.windows)
@@ -163,16 +165,16 @@ class ReadingBench(candidates.ExportHarness):
         return text[: document.places()[GOLDEN_WINDOWS - 1][1]]
 
 
-def prepare_bench(
+def prepare_harness(
     recipe: Recipe, prepared: Artifact, trained: Artifact, folder: Path
-) -> ReadingBench:
+) -> EncoderHarness:
     """Load the model, compute PyTorch's answers, and export the plain graph.
 
     `folder`: the exported model's; gets the graph that pools windows, if pooling was learned.
     """
     import torch
 
-    device, threads = candidates.device(), granted_cores()
+    device, threads = build_variants.device(), granted_cores()
     torch.set_num_threads(threads)
     settings, pad_id = prepared.facts["head"], torch_reference.pad_id(prepared)
     model, torch_pool = torch_reference.load_reader(recipe, prepared, trained, device)
@@ -198,17 +200,17 @@ def prepare_bench(
     _, metric = selection.deciding_metric(recipe, settings)
     drop = recipe.export.gate.max_metric_drop * metric.scale
     expected = parity.run_all(runs["fp32"], rows, batches)
-    judge = parity.ParityCheck(
+    parity_check = parity.ParityCheck(
         batches=batches,
         expected=expected,
         expected_texts=None,
-        texts=ReadTexts(recipe, head, validation),
+        texts=EncoderOutputs(recipe, head, validation),
         limits=recipe.export.gate.model_copy(update={"max_metric_drop": drop}),
         higher_is_better=metric.higher_is_better,
         compares_texts=compares_texts,
     )
-    expected_texts = ReadTexts(recipe, torch_head, validation).together(
-        judge.in_row_order(expected)
+    expected_texts = EncoderOutputs(recipe, torch_head, validation).together(
+        parity_check.in_row_order(expected)
     )
     source = variants.Source(
         graph=variants.plain(model, max_length=recipe.model.max_length),
@@ -216,9 +218,9 @@ def prepare_bench(
         calibration=_calibration(recipe, prepared),
         pad_id=pad_id,
     )
-    return ReadingBench(
+    return EncoderHarness(
         recipe, device, threads, head, settings, model, validation, runs, source, rows,
-        replace(judge, expected_texts=expected_texts), reader,
+        replace(parity_check, expected_texts=expected_texts), reader,
     )  # fmt: skip
 
 
@@ -231,7 +233,7 @@ def _settled(recipe: Recipe, prepared: Artifact, head: Head, run: Run) -> dict[s
     batches = plan_batches([len(row) for row in rows.ids], token_budget=head.TOKEN_BUDGETS["cpu"])
     outputs = parity.run_all(run, rows.ids, {"scoring": batches})["scoring"]
     row_outputs = [outputs[i] for i in np.argsort(np.concatenate(batches))]
-    texts = ReadTexts(recipe, head, rows).together(row_outputs)
+    texts = EncoderOutputs(recipe, head, rows).together(row_outputs)
     return dict(objective.calibrate_head(head.settings, rows.targets, texts))
 
 

@@ -3,8 +3,8 @@
 Every ONNX variant must pass the parity check (parity.py) on validation rows; test rows are kept for
 the promotion decision. Variants that pass are timed on this device, and the fastest becomes the
 default. The export fails closed: without a plain fp32 graph that agrees with PyTorch, it makes no
-model folder. Read in this order: variants.py, parity.py, candidates.py. Imports torch only inside
-functions.
+model folder. Read in this order: variants.py, parity.py, build_variants.py. Imports torch only
+inside functions.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from headrace.serving.engine.scorer import Scorer
 from headrace.serving.jobs.start import CHUNK_ROWS
 from headrace.tasks import objectives
 from headrace.tasks.data import training_texts, windowing
-from headrace.tasks.export import attention_maps, candidates, variants
-from headrace.tasks.export.candidates import CandidateResult, ExportHarness, ExportRefused
+from headrace.tasks.export import attention_maps, build_variants, variants
+from headrace.tasks.export.build_variants import ExportHarness, ExportRefused, VariantResult
 from headrace.tasks.objectives import selection
 from headrace.tasks.runtime import artifacts
 from headrace.tasks.runtime.artifacts import Artifact
@@ -60,10 +60,10 @@ def export(recipe: Recipe, prepared: Artifact, trained: Artifact) -> Artifact:
             "export": recipe.export.model_dump(mode="json"),
             "metric": recipe.promote.metric,
             "score": _scoring_defaults(recipe),
-            "device": candidates.device(),
+            "device": build_variants.device(),
         },
         inputs=[prepared, trained],
-        code=[__name__, _bench_module(recipe), *objectives.code(recipe.objective)],
+        code=[__name__, _harness_module(recipe), *objectives.code(recipe.objective)],
         libraries=["torch", "transformers", "onnx", "onnx-ir", "onnxscript", _onnxruntime()],
         build=partial(_build, recipe, prepared, trained),
     )
@@ -89,8 +89,8 @@ def _onnxruntime() -> str:
     return "onnxruntime-gpu"
 
 
-def _bench_module(recipe: Recipe) -> str:
-    """Return the module whose `prepare_bench` handles models of this kind."""
+def _harness_module(recipe: Recipe) -> str:
+    """Return the module whose `prepare_harness` handles models of this kind."""
     generates = objectives.get(recipe.objective).GENERATES
     return f"{__package__}.{'decoder_harness' if generates else 'encoder_harness'}"
 
@@ -98,52 +98,52 @@ def _bench_module(recipe: Recipe) -> str:
 def _build(recipe: Recipe, prepared: Artifact, trained: Artifact, folder: Path) -> dict[str, Any]:
     model = folder / "model"
     model.mkdir()
-    module = importlib.import_module(_bench_module(recipe))
-    bench = module.prepare_bench(recipe, prepared, trained, model)
+    module = importlib.import_module(_harness_module(recipe))
+    harness = module.prepare_harness(recipe, prepared, trained, model)
     shutil.copy(prepared.path / "tokenizer" / "tokenizer.json", model)
     shutil.copy(prepared.path / training_texts.FILE, model)
-    results = [candidates.try_variant(bench, name, model) for name in bench.names()]
-    speeds = candidates.speeds(bench, results)
+    results = [build_variants.try_variant(harness, name, model) for name in harness.names()]
+    speeds = build_variants.speeds(harness, results)
     model_manifest = replace(
-        _manifest(bench, results, speeds),
+        _manifest(harness, results, speeds),
         profile=json.loads((prepared.path / "profile.json").read_bytes()),
         training=_lineage(recipe, prepared, trained),
     )
     manifest.write(model, model_manifest)
-    _write_golden(bench, model, model_manifest)
+    _write_golden(harness, model, model_manifest)
     table = {
         "default": model_manifest.default,
-        "device": bench.device,
-        "threads": bench.threads,
-        "rows": len(bench.validation.ids),
-        "metric": selection.deciding_metric(recipe, bench.settings)[0],
-        "torch": _torch_row(bench, speeds),
+        "device": harness.device,
+        "threads": harness.threads,
+        "rows": len(harness.validation.ids),
+        "metric": selection.deciding_metric(recipe, harness.settings)[0],
+        "torch": _torch_row(harness, speeds),
         "variants": [
-            {**_row(result, speeds), "agreement_of": bench.agreement_of} for result in results
+            {**_row(result, speeds), "agreement_of": harness.agreement_of} for result in results
         ],
     }
     artifacts.write_json(folder / TABLE, table)
-    artifacts.write_json(folder / ATTENTION, _attention(bench, prepared))
+    artifacts.write_json(folder / ATTENTION, _attention(harness, prepared))
     return table
 
 
-def _attention(bench: ExportHarness, prepared: Artifact) -> dict[str, Any] | None:
+def _attention(harness: ExportHarness, prepared: Artifact) -> dict[str, Any] | None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(prepared.path / "tokenizer")
-    return attention_maps.of(bench.model, bench.validation.ids, tokenizer)
+    return attention_maps.of(harness.model, harness.validation.ids, tokenizer)
 
 
 # --- the model folder -----------------------------------------------------------------------------
 
 
 def _manifest(
-    bench: ExportHarness, results: Sequence[CandidateResult], speeds: Mapping[str, float]
+    harness: ExportHarness, results: Sequence[VariantResult], speeds: Mapping[str, float]
 ) -> manifest.Manifest:
     """Return the manifest without the data profile and the model's lineage."""
-    recipe = bench.recipe
+    recipe = harness.recipe
     kept_variants = [
-        replace(result.variant, measured={**_measured(result, speeds), "device": bench.device})
+        replace(result.variant, measured={**_measured(result, speeds), "device": harness.device})
         for result in results
         if result.variant
     ]
@@ -152,10 +152,10 @@ def _manifest(
     return manifest.Manifest(
         objective=recipe.objective,
         max_length=recipe.model.max_length,
-        pad_id=bench.head.pad_id,
+        pad_id=harness.head.pad_id,
         default=kept_variants[0].name if default == "fastest" else default,
         variants=tuple(kept_variants),
-        head=bench.settings,
+        head=harness.settings,
         long_text=asdict(windowing.of(recipe)),
         score=_scoring_defaults(recipe),
         dropped={result.name: result.reason for result in results if result.reason},
@@ -182,9 +182,9 @@ def _lineage(recipe: Recipe, prepared: Artifact, trained: Artifact) -> dict[str,
     }
 
 
-def _write_golden(bench: ExportHarness, model: Path, model_manifest: manifest.Manifest) -> None:
+def _write_golden(harness: ExportHarness, model: Path, model_manifest: manifest.Manifest) -> None:
     """Write texts of all lengths with each variant's outputs, as the scorer will check them."""
-    texts = bench.golden_texts()
+    texts = harness.golden_texts()
     golden.write(
         model,
         texts,
@@ -198,7 +198,7 @@ def _write_golden(bench: ExportHarness, model: Path, model_manifest: manifest.Ma
 # --- the table ------------------------------------------------------------------------------------
 
 
-def _row(result: CandidateResult, speeds: Mapping[str, float]) -> dict[str, Any]:
+def _row(result: VariantResult, speeds: Mapping[str, float]) -> dict[str, Any]:
     return {
         "name": result.name,
         "status": "refused" if result.reason else "kept",
@@ -209,7 +209,7 @@ def _row(result: CandidateResult, speeds: Mapping[str, float]) -> dict[str, Any]
     }
 
 
-def _measured(result: CandidateResult, speeds: Mapping[str, float]) -> dict[str, Any]:
+def _measured(result: VariantResult, speeds: Mapping[str, float]) -> dict[str, Any]:
     return {
         "way": result.way,
         "tokens_per_second": round(speeds[result.name], 1) if result.name in speeds else None,
@@ -219,11 +219,11 @@ def _measured(result: CandidateResult, speeds: Mapping[str, float]) -> dict[str,
     }
 
 
-def _torch_row(bench: ExportHarness, speeds: Mapping[str, float]) -> dict[str, Any]:
+def _torch_row(harness: ExportHarness, speeds: Mapping[str, float]) -> dict[str, Any]:
     """Return PyTorch's speed (fp32, and bf16 or None) and metric, from the same run."""
     bf16 = speeds.get("torch bf16")
     return {
         "tokens_per_second": round(speeds["torch fp32"], 1),
         "bf16_tokens_per_second": round(bf16, 1) if bf16 else None,
-        "metric": bench.reference,
+        "metric": harness.reference,
     }

@@ -1,4 +1,7 @@
-"""A metric: a number computed from statistics that are summed over rows."""
+"""A metric: a number computed from statistics that are summed over rows.
+
+The metrics themselves are defined by each objective (tasks/objectives, `Objective.metrics`).
+"""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 It is copied into every model and must run on machines without Headrace, so it imports only mlflow,
 numpy, pandas and the copy of the serving package that the model carries. That copy is imported
 under a name made from its content: two models with different copies can live side by side in one
-process, and neither is this repository's `serving`.
+process, and neither is this repository's `serving`. mlflow_model.py lists what a model carries.
 """
 
 from __future__ import annotations

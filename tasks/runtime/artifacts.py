@@ -7,7 +7,8 @@ holds the sha256 of every file; a reader gets the folder only after these were c
 
     made = artifacts.make("prepare", key={...}, inputs=[...], code=[...], build=fill_folder)
 
-makes the folder, or finds it complete (`made.cached`). A damaged folder is made again. Later
+makes the folder, or finds it complete (`made.cached`), under a lock, so that two processes never
+make the same one. A damaged folder is made again. Later
 artifacts refer to it by the digest of its `artifact.json`, so they are made again too.
 """
 

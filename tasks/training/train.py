@@ -2,8 +2,9 @@
 
 CPU, one GPU, several GPUs and several machines share one path: torchrun starts worker.py under
 supervision (runtime/supervised_process.py), so that it ends when we do. The work folder survives a
-crash: the same training, started again, resumes from the last complete checkpoint. Imports torch
-only inside functions.
+crash: the same training, started again, resumes from the last complete checkpoint. Two processes
+never train in one folder: artifacts.make holds a lock on the artifact, and the first worker one on
+the work folder (run_files.LOCK). Imports torch only inside functions.
 """
 
 from __future__ import annotations

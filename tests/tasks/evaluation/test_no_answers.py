@@ -201,11 +201,11 @@ def test_the_gate_lets_no_number_through_that_is_none(whose: str) -> None:
 
     outputs = {kind: [np.ones(2)] for kind in ("scoring", "mixed")}
     one = np.array([0])
-    judge = parity.ParityCheck(
+    parity_check = parity.ParityCheck(
         {"scoring": [one], "mixed": [one]}, outputs, "expected", Pooled(True), Gate(),
         compares_texts=True,
     )  # fmt: skip
-    verdict = judge.verdict(outputs, parity.FP32)
+    verdict = parity_check.verdict(outputs, parity.FP32)
     assert verdict.reason is not None
     assert "whole texts" in verdict.reason
     assert "a drop of nan" in verdict.reason

@@ -11,7 +11,7 @@ from headrace.tasks.evaluation.promotion_rules import (
     Decision,
     ModelMeasurement,
     SliceComparison,
-    decide,
+    apply,
 )
 from headrace.tasks.metrics.paired import Difference
 
@@ -25,7 +25,7 @@ CHAMPION: dict[str, Any] = {
 
 def decided(rules: dict[str, Any], **numbers: Any) -> Decision:
     given = {"candidate": ModelMeasurement(0.9, 25_000_000, 20_000.0), **numbers}
-    return decide(Promote.model_validate(rules), metric="accuracy", rows=1000, **given)
+    return apply(Promote.model_validate(rules), metric="accuracy", rows=1000, **given)
 
 
 def failed(decision: Decision) -> list[str]:

@@ -19,9 +19,9 @@ from headrace.serving.engine.runner import Runner
 from headrace.serving.errors import InputError
 from headrace.serving.heads import generation
 from headrace.serving.text.windows import Document
-from headrace.tasks.export import candidates, decoder_harness
-from headrace.tasks.export.candidates import ExportRefused
-from headrace.tasks.export.decoder_harness import WritingBench
+from headrace.tasks.export import build_variants, decoder_harness
+from headrace.tasks.export.build_variants import ExportRefused
+from headrace.tasks.export.decoder_harness import DecoderHarness
 from headrace.tasks.export.graphs import decoder_step
 from headrace.tasks.export.torch_reference import Rows
 from headrace.tasks.models import generate
@@ -34,7 +34,7 @@ VOCABULARY = 60
 
 
 @pytest.fixture(scope="module")
-def bench() -> WritingBench:
+def harness() -> DecoderHarness:
     """A small decoder far from ties, and PyTorch's answers."""
     torch.manual_seed(0)
     config = DecoderConfig(
@@ -62,7 +62,7 @@ def bench() -> WritingBench:
     def measure(runner: Any) -> float:
         return metric(GENERATION.to_metric_inputs(head, runner.run(rows, likelihood=True)))
 
-    return WritingBench(
+    return DecoderHarness(
         recipe, "cpu", 1, head, settings, model, validation,
         graphs=decoder_step.graphs_of(model),
         calibration=rows,
@@ -73,12 +73,12 @@ def bench() -> WritingBench:
     )  # fmt: skip
 
 
-def test_what_agrees_passes(bench: WritingBench, tmp_path: Path) -> None:
-    tried = candidates.try_variant(bench, "fp32", tmp_path)
+def test_what_agrees_passes(harness: DecoderHarness, tmp_path: Path) -> None:
+    tried = build_variants.try_variant(harness, "fp32", tmp_path)
     assert tried.reason is None
     assert tried.verdict is not None
     assert tried.verdict.agreement == 1.0
-    assert tried.verdict.metric == pytest.approx(bench.reference, abs=1e-4)
+    assert tried.verdict.metric == pytest.approx(harness.reference, abs=1e-4)
     assert (tmp_path / "fp32" / "decoder.onnx").exists()
 
 
@@ -107,25 +107,29 @@ def scale(graph: Any) -> None:
 
 @pytest.mark.parametrize("breaking", [weights, positions, scale])
 def test_what_was_broken_is_refused(
-    bench: WritingBench, breaking: Callable[[Any], None], tmp_path: Path
+    harness: DecoderHarness, breaking: Callable[[Any], None], tmp_path: Path
 ) -> None:
-    graph = bench.graphs[decoder_step.DECODER].clone()
+    graph = harness.graphs[decoder_step.DECODER].clone()
     breaking(graph)
-    broken = replace(bench, graphs={decoder_step.DECODER: graph})
+    broken = replace(harness, graphs={decoder_step.DECODER: graph})
     with pytest.raises(ExportRefused, match="outputs of decoding steps differ from PyTorch's"):
-        candidates.try_variant(broken, "fp32", tmp_path)
+        build_variants.try_variant(broken, "fp32", tmp_path)
 
 
-def test_other_texts_are_counted_but_not_those_of_ties(bench: WritingBench, tmp_path: Path) -> None:
-    runner = candidates.try_variant(bench, "fp32", tmp_path).runner
+def test_other_texts_are_counted_but_not_those_of_ties(
+    harness: DecoderHarness, tmp_path: Path
+) -> None:
+    runner = build_variants.try_variant(harness, "fp32", tmp_path).runner
     assert runner is not None
-    tokens, logits = bench.written.tokens.copy(), bench.written.logits.copy()
+    tokens, logits = harness.written.tokens.copy(), harness.written.logits.copy()
     tokens[0, 5] = (tokens[0, 5] + 1) % VOCABULARY  # as if PyTorch had chosen another one
     logits[0, 5, tokens[0, 5]] = logits[0, 5].max() + 1
-    other = replace(bench, written=replace(bench.written, tokens=tokens, logits=logits))
-    assert other._other_texts(runner) == [f"1 of {len(bench.prompts)} texts differ from PyTorch's"]
-    logits[0, 5, tokens[0, 5]] = logits[0, 5, bench.written.tokens[0, 5]]
-    tied = replace(bench, written=replace(bench.written, tokens=tokens, logits=logits))
+    other = replace(harness, written=replace(harness.written, tokens=tokens, logits=logits))
+    assert other._other_texts(runner) == [
+        f"1 of {len(harness.prompts)} texts differ from PyTorch's"
+    ]
+    logits[0, 5, tokens[0, 5]] = logits[0, 5, harness.written.tokens[0, 5]]
+    tied = replace(harness, written=replace(harness.written, tokens=tokens, logits=logits))
     assert tied._other_texts(runner) == []
 
 
@@ -168,36 +172,38 @@ class Numbers:
         return " ".join(map(str, ids))
 
 
-def with_options(bench: WritingBench, **options: Any) -> WritingBench:
-    """The bench as a recipe with these options would have it."""
+def with_options(harness: DecoderHarness, **options: Any) -> DecoderHarness:
+    """The harness as a recipe with these options would have it."""
     made = GENERATION.fit_targets({}, GENERATION.OPTIONS(**{"max_new_tokens": 8, **options}))
     tokenizer: Any = Numbers()
-    head = generation.Head({**bench.settings, **made}, pad_id=0, tokenizer=tokenizer)
+    head = generation.Head({**harness.settings, **made}, pad_id=0, tokenizer=tokenizer)
     penalised, penalty = None, head.decoding().repetition_penalty
     if penalty != 1:
-        penalised = generate.write(bench.model, bench.prompts, pad_id=0, repetition_penalty=penalty)
-    return replace(bench, head=head, settings=head.settings, penalised=penalised)
+        penalised = generate.write(
+            harness.model, harness.prompts, pad_id=0, repetition_penalty=penalty
+        )
+    return replace(harness, head=head, settings=head.settings, penalised=penalised)
 
 
 @pytest.fixture(scope="module")
-def way_and_graph(bench: WritingBench, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    way = bench.ways("fp32")[0]
-    return way, bench.make(way, tmp_path_factory.mktemp("graph"))
+def way_and_graph(harness: DecoderHarness, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    way = harness.ways("fp32")[0]
+    return way, harness.make(way, tmp_path_factory.mktemp("graph"))
 
 
-def opened(bench: WritingBench, graph: Path) -> Runner:
+def opened(harness: DecoderHarness, graph: Path) -> Runner:
     return Runner(
-        graph, bench.head, provider="CPUExecutionProvider", max_length=80, workers=1, threads=1,
+        graph, harness.head, provider="CPUExecutionProvider", max_length=80, workers=1, threads=1,
         token_budget=2048,
     )  # fmt: skip
 
 
 @pytest.mark.parametrize("options", ALONE_AND_IN_PAIRS, ids=lambda one: "-".join(one))
 def test_every_option_alone_and_in_pairs_passes_the_gate_and_writes(
-    bench: WritingBench, way_and_graph: Any, options: dict[str, Any]
+    harness: DecoderHarness, way_and_graph: Any, options: dict[str, Any]
 ) -> None:
     way, graph = way_and_graph
-    chosen = with_options(bench, **options)
+    chosen = with_options(harness, **options)
     runner = opened(chosen, graph)
     assert chosen.verdict(runner, way).reason is None
     made = runner.run(chosen.prompts[:6])
@@ -208,10 +214,10 @@ def test_every_option_alone_and_in_pairs_passes_the_gate_and_writes(
     assert max(len(one.ids) for one in made) <= options.get("max_new_tokens", 8)
 
 
-def test_a_wrong_penalty_is_seen(bench: WritingBench, way_and_graph: Any) -> None:
+def test_a_wrong_penalty_is_seen(harness: DecoderHarness, way_and_graph: Any) -> None:
     way, graph = way_and_graph
-    chosen = with_options(bench, repetition_penalty=1.7)
-    wrong = replace(chosen, penalised=bench.written)
+    chosen = with_options(harness, repetition_penalty=1.7)
+    wrong = replace(chosen, penalised=harness.written)
     reason = wrong.verdict(opened(chosen, graph), way).reason
     assert reason is not None
     assert "texts differ from PyTorch's, with repetition_penalty 1.7" in reason
@@ -221,9 +227,9 @@ def test_a_wrong_penalty_is_seen(bench: WritingBench, way_and_graph: Any) -> Non
     "pair", list(itertools.combinations_with_replacement(JOBS, 2)), ids="-".join
 )
 def test_every_option_of_a_job_alone_and_in_pairs(
-    bench: WritingBench, way_and_graph: Any, pair: tuple[str, str]
+    harness: DecoderHarness, way_and_graph: Any, pair: tuple[str, str]
 ) -> None:
-    chosen = with_options(bench)
+    chosen = with_options(harness)
     options = {name: JOBS[name] for name in pair}
     if set(pair) == {"num_beams", "temperature"}:
         with pytest.raises(InputError, match="num_beams > 1 requires temperature=0"):
@@ -236,13 +242,13 @@ def test_every_option_of_a_job_alone_and_in_pairs(
 
 
 def test_a_pytorch_that_gives_no_numbers_is_refused(
-    bench: WritingBench, way_and_graph: Any
+    harness: DecoderHarness, way_and_graph: Any
 ) -> None:
     way, graph = way_and_graph
-    logits = bench.written.logits.copy()
+    logits = harness.written.logits.copy()
     logits[3, 2, 1] = np.nan
-    broken = replace(bench, written=replace(bench.written, logits=logits))
-    reason = broken.verdict(opened(bench, graph), way).reason
+    broken = replace(harness, written=replace(harness.written, logits=logits))
+    reason = broken.verdict(opened(harness, graph), way).reason
     assert reason == "some logits of PyTorch are NaN or infinite"
-    nothing = replace(bench, torch_metric=float("nan"))
-    assert "a drop of nan" in str(nothing.verdict(opened(bench, graph), way).reason)
+    nothing = replace(harness, torch_metric=float("nan"))
+    assert "a drop of nan" in str(nothing.verdict(opened(harness, graph), way).reason)

@@ -20,8 +20,8 @@ from headrace.configs.schema import Recipe, Variant
 from headrace.serving.engine import golden, manifest
 from headrace.serving.engine.scorer import HALF, Scorer
 from headrace.serving.runtime.session import PROVIDERS
-from headrace.tasks.export import candidates, encoder_harness, parity, variants
-from headrace.tasks.export.encoder_harness import ReadingBench as ExportHarness
+from headrace.tasks.export import build_variants, encoder_harness, parity, variants
+from headrace.tasks.export.encoder_harness import EncoderHarness as ExportHarness
 from headrace.tasks.export.export import ExportRefused, export
 from headrace.tasks.export.graphs.graph import save
 from headrace.tasks.runtime import workspace
@@ -34,15 +34,15 @@ Break = Callable[[Any], None]
 
 
 @pytest.fixture(scope="session")
-def bench(
+def harness(
     recipe: Recipe,
     prepared: Artifact,
     trained: Artifact,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> ExportHarness:
     """The real model, PyTorch's answers and the plain graph."""
-    return encoder_harness.prepare_bench(
-        recipe, prepared, trained, tmp_path_factory.mktemp("bench")
+    return encoder_harness.prepare_harness(
+        recipe, prepared, trained, tmp_path_factory.mktemp("harness")
     )
 
 
@@ -97,7 +97,7 @@ def test_the_manifest_says_where_the_model_comes_from(
 
 
 def test_only_graphs_of_onnxs_own_operators_are_for_tensorrt(
-    bench: ExportHarness, model: Path
+    harness: ExportHarness, model: Path
 ) -> None:
     cuda, tensorrt, cpu = (PROVIDERS[device] for device in ("cuda", "tensorrt", "cpu"))
     providers = {one.name: one.providers for one in manifest.read(model).variants}
@@ -105,7 +105,7 @@ def test_only_graphs_of_onnxs_own_operators_are_for_tensorrt(
     on_gpu = {name: variants.ways(name, "cuda")[0] for name in ("fused", "fp16", "fp16_plain")}
     assert [way.providers for way in on_gpu.values()] == [(cuda,), (cuda,), (cuda, tensorrt)]
     for way in (variants.ways("fp32", "cuda")[0], on_gpu["fp16_plain"]):
-        assert {node.domain for node in way.make(bench.source).graph} == {""}
+        assert {node.domain for node in way.make(harness.source).graph} == {""}
 
 
 def test_the_table_holds_every_variant_and_pytorch_itself(exported: Artifact) -> None:
@@ -136,19 +136,19 @@ def test_golden_rows_cover_the_lengths_and_hold_for_every_variant(
         assert Scorer(model, variant=name).variant.name == name
 
 
-def test_the_scorer_gives_what_pytorch_gives(bench: ExportHarness, model: Path) -> None:
-    found = Scorer(model, variant="fp32").outputs(bench.validation.texts)
-    assert np.abs(found - bench.torch["fp32"](bench.validation.ids)).max() < 1e-5
+def test_the_scorer_gives_what_pytorch_gives(harness: ExportHarness, model: Path) -> None:
+    found = Scorer(model, variant="fp32").outputs(harness.validation.texts)
+    assert np.abs(found - harness.torch["fp32"](harness.validation.ids)).max() < 1e-5
 
 
 @pytest.mark.parametrize(("rows", "length"), [(1, 1), (1, 4), (1, 32), (7, 32), (64, 3)])
 def test_shapes_beyond_the_sample_agree(
-    bench: ExportHarness, model: Path, rows: int, length: int
+    harness: ExportHarness, model: Path, rows: int, length: int
 ) -> None:
     draw = np.random.default_rng(0)
     ids = list(draw.integers(5, 100, (rows, length)))
     feed = {"input_ids": np.stack(ids), "attention_mask": np.ones((rows, length), np.int64)}
-    expected = bench.torch["fp32"](ids)
+    expected = harness.torch["fp32"](ids)
     for name in ("fp32", "fused"):
         opened = session(model / name / "model.onnx")
         given = {one.name: feed[one.name] for one in opened.get_inputs()}
@@ -184,14 +184,14 @@ def test_a_second_export_is_found(
 
 
 def test_exporting_is_quiet_and_leaves_logging_as_it_was(
-    bench: ExportHarness,
+    harness: ExportHarness,
     capfd: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
     tmp_path: Path,
 ) -> None:
     before = logging.root.level, logging.getLogger("transformers").level, sys.stdout
     variants.plain(tiny_classifier(), max_length=8)
-    candidates.try_variant(bench, "int8", tmp_path)
+    build_variants.try_variant(harness, "int8", tmp_path)
     assert capfd.readouterr() == ("", "")
     assert [one for one in caplog.records if one.levelno >= logging.WARNING] == []
     assert (logging.root.level, logging.getLogger("transformers").level, sys.stdout) == before
@@ -237,26 +237,26 @@ BROKEN = {
 }
 
 
-def broken(bench: ExportHarness, breaking: Break) -> ExportHarness:
-    graph = bench.source.graph.clone()
+def broken(harness: ExportHarness, breaking: Break) -> ExportHarness:
+    graph = harness.source.graph.clone()
     breaking(graph)
-    return replace(bench, source=replace(bench.source, graph=graph))
+    return replace(harness, source=replace(harness.source, graph=graph))
 
 
 @pytest.mark.parametrize(("breaking", "match"), BROKEN.items())
 def test_a_broken_fp32_graph_is_refused(
-    bench: ExportHarness, breaking: Break, match: str, tmp_path: Path
+    harness: ExportHarness, breaking: Break, match: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ExportRefused, match=match):
-        candidates.try_variant(broken(bench, breaking), "fp32", tmp_path)
+        build_variants.try_variant(broken(harness, breaking), "fp32", tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("breaking", [swap_labels, poison])
 def test_a_broken_int8_graph_is_dropped(
-    bench: ExportHarness, breaking: Break, tmp_path: Path
+    harness: ExportHarness, breaking: Break, tmp_path: Path
 ) -> None:
-    tried = candidates.try_variant(broken(bench, breaking), "int8", tmp_path)
+    tried = build_variants.try_variant(broken(harness, breaking), "int8", tmp_path)
     assert tried.reason is not None
     assert tried.reason.startswith("static: ")
     assert "; dynamic: " in tried.reason
@@ -272,12 +272,12 @@ def test_a_refused_fp32_graph_fails_the_stage_and_leaves_nothing(
     recipe: Recipe,
     prepared: Artifact,
     trained: Artifact,
-    bench: ExportHarness,
+    harness: ExportHarness,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
     monkeypatch.setenv("HEADRACE_HOME", str(tmp_path))
-    graph = broken(bench, cut_mask).source.graph
+    graph = broken(harness, cut_mask).source.graph
     monkeypatch.setattr(variants, "plain", lambda model, max_length: graph)
     with pytest.raises(ExportRefused, match="export failed: required variant fp32 did not pass"):
         export(recipe, prepared, trained)
@@ -291,10 +291,10 @@ def test_refused_variants_are_dropped_with_their_reasons(
     recipe: Recipe,
     prepared: Artifact,
     trained: Artifact,
-    bench: ExportHarness,
+    harness: ExportHarness,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(variants, "plain", lambda model, max_length: bench.source.graph.clone())
+    monkeypatch.setattr(variants, "plain", lambda model, max_length: harness.source.graph.clone())
     monkeypatch.setattr(parity, "INT8", parity.Tolerance(1e-9, 1e-9))
     monkeypatch.setattr(variants, "fused", lambda source: 1 / 0)
     asked = changed(recipe, export={"variants": ["fused", "int8", "fp16"], "default": "fp32"})
@@ -316,12 +316,12 @@ def test_refused_variants_are_dropped_with_their_reasons(
 
 
 def test_a_fixed_default_that_is_refused_fails_the_stage(
-    bench: ExportHarness, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    harness: ExportHarness, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(parity, "INT8", parity.Tolerance(1e-9, 1e-9))
-    fixed = replace(bench, recipe=changed(bench.recipe, export={"default": "int8"}))
+    fixed = replace(harness, recipe=changed(harness.recipe, export={"default": "int8"}))
     with pytest.raises(ExportRefused, match="variant int8 did not pass the parity check: static: "):
-        candidates.try_variant(fixed, "int8", tmp_path)
+        build_variants.try_variant(fixed, "int8", tmp_path)
 
 
 def test_a_default_that_is_not_made_is_a_wrong_recipe(
@@ -334,12 +334,14 @@ def test_a_default_that_is_not_made_is_a_wrong_recipe(
 
 @pytest.mark.parametrize("make", [variants.fp16, variants.fp16_plain])
 def test_half_precision_computes_the_same_where_a_cpu_can_tell(
-    bench: ExportHarness, make: Callable[[variants.Source], Any], tmp_path: Path
+    harness: ExportHarness, make: Callable[[variants.Source], Any], tmp_path: Path
 ) -> None:
-    save(make(bench.source), tmp_path / "fp16")
-    runner = candidates.open_runner(bench, tmp_path / "fp16/model.onnx", "CPUExecutionProvider")
+    save(make(harness.source), tmp_path / "fp16")
+    runner = build_variants.open_runner(
+        harness, tmp_path / "fp16/model.onnx", "CPUExecutionProvider"
+    )
     way = variants.BuildMethod("fp16", make, ("cuda",), parity.FP16, golden=1.0)
-    assert bench.verdict(runner, way).reason is None
+    assert harness.verdict(runner, way).reason is None
 
 
 def test_serving_knows_which_variants_are_in_half_precision() -> None:

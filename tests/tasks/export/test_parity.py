@@ -55,7 +55,7 @@ class Texts:
         return float(np.mean(np.array(self.decide(outputs)) == targets))
 
 
-def judge(**limits: float) -> tuple[ParityCheck, list[Ids]]:
+def parity_check(**limits: float) -> tuple[ParityCheck, list[Ids]]:
     rows, batches = parity.plan(ROWS, LONGEST, token_budget=512)
     expected = parity.run_all(model, rows, batches)
     texts = Texts()
@@ -64,7 +64,7 @@ def judge(**limits: float) -> tuple[ParityCheck, list[Ids]]:
 
 
 def verdict(run: parity.Run, tolerance: Tolerance = FP32, **limits: float) -> parity.ParityResult:
-    one, rows = judge(**limits)
+    one, rows = parity_check(**limits)
     return one.verdict(parity.run_all(run, rows, one.batches), tolerance)
 
 
@@ -100,7 +100,7 @@ def test_a_single_row_can_be_planned() -> None:
 
 
 def test_outputs_come_back_in_row_order() -> None:
-    one, _ = judge()
+    one, _ = parity_check()
     assert (np.stack(one.in_row_order(one.expected)) == model(ROWS)).all()
 
 
@@ -162,7 +162,7 @@ def test_outputs_that_are_no_numbers_are_refused(value: float) -> None:
 
 
 def test_a_pytorch_model_that_gives_no_numbers_passes_nothing() -> None:
-    one, _ = judge()
+    one, _ = parity_check()
     nothing = {
         kind: [np.full_like(output, np.nan) for output in outputs]
         for kind, outputs in one.expected.items()
@@ -196,7 +196,7 @@ def test_agreement_and_metric_have_limits_of_their_own() -> None:
 
 
 def test_a_metric_that_should_be_low_may_not_rise(monkeypatch: pytest.MonkeyPatch) -> None:
-    one, rows = judge(max_metric_drop=0.01)
+    one, rows = parity_check(max_metric_drop=0.01)
     monkeypatch.setattr(Texts, "measure", lambda self, outputs: -float(outputs.max(axis=1).mean()))
     loss = replace(one, higher_is_better=False)
     smaller = parity.run_all(lambda some: model(some) * np.float32(0.9), rows, one.batches)

@@ -99,7 +99,7 @@ def stages(table: Path) -> dict[str, Artifact]:
         {"row": 7, "target": EVIL, "decision": "ham", "probability": 0.97, "text": rows.texts[7]}
     ]
     lost = SliceComparison("label", EVIL, 100, 0.7, 0.72, Difference(-0.02, -0.1, 0.06, 0.04, 0.11))
-    decision = promotion_rules.decide(
+    decision = promotion_rules.apply(
         Promote(max_latency_ratio=2),
         metric="accuracy",
         rows=200,
@@ -199,7 +199,7 @@ def test_the_page_asks_nothing_of_a_network(stages: dict[str, Artifact], recipe:
 def test_a_first_model_without_baseline_reads_as_well(
     stages: dict[str, Artifact], recipe: Recipe
 ) -> None:
-    first = promotion_rules.decide(
+    first = promotion_rules.apply(
         Promote(min_value=0.99),
         metric="accuracy",
         rows=200,

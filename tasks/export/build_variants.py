@@ -41,7 +41,7 @@ class ExportRefused(RuntimeError):
 
 
 @dataclass(frozen=True)
-class CandidateResult:
+class VariantResult:
     """Result of trying one variant, as far as it got."""
 
     name: str
@@ -113,21 +113,21 @@ def device() -> Device:
 # --- build and check ------------------------------------------------------------------------------
 
 
-def try_variant(bench: ExportHarness, name: str, model: Path) -> CandidateResult:
+def try_variant(harness: ExportHarness, name: str, model: Path) -> VariantResult:
     """Build a variant in `model`, trying each way in order until one passes the parity check.
 
     Raises ExportRefused if fp32, or the variant that the recipe fixes as the default, does not
     pass.
     """
     reasons: list[str] = []
-    for way in bench.ways(name):
-        result = try_way(bench, name, way, model)
+    for way in harness.ways(name):
+        result = try_way(harness, name, way, model)
         if result.reason is None:
             return result
         log.warning("export: %s (%s) failed: %s", name, way.name, result.reason)
         shutil.rmtree(model / name, ignore_errors=True)
         reasons.append(result.reason if way.name == name else f"{way.name}: {result.reason}")
-    if name in ("fp32", bench.recipe.export.default):
+    if name in ("fp32", harness.recipe.export.default):
         raise ExportRefused(
             f"export failed: required variant {name} did not pass the parity check: "
             f"{'; '.join(reasons)}"
@@ -135,19 +135,19 @@ def try_variant(bench: ExportHarness, name: str, model: Path) -> CandidateResult
     return replace(result, reason="; ".join(reasons), variant=None, runner=None)
 
 
-def try_way(bench: ExportHarness, name: str, way: BuildMethod, model: Path) -> CandidateResult:
-    if bench.device == "cpu" and "cpu" not in way.devices:
-        return CandidateResult(name, "requires a CUDA device")
+def try_way(harness: ExportHarness, name: str, way: BuildMethod, model: Path) -> VariantResult:
+    if harness.device == "cpu" and "cpu" not in way.devices:
+        return VariantResult(name, "requires a CUDA device")
     start = time.perf_counter()
     try:
-        file = bench.make(way, model / name)
+        file = harness.make(way, model / name)
     except Exception as problem:  # an experimental exporter may raise anything
         log.debug("export: building %s failed", name, exc_info=True)
-        return CandidateResult(name, f"build failed: {type(problem).__name__}: {problem}", way.name)
+        return VariantResult(name, f"build failed: {type(problem).__name__}: {problem}", way.name)
     build_end = time.perf_counter()
-    provider = PROVIDERS[bench.device if bench.device in way.devices else way.devices[0]]
-    disabled_optimizers, runner = _faster_runner(bench, file, provider)
-    verdict = bench.verdict(runner, way)
+    provider = PROVIDERS[harness.device if harness.device in way.devices else way.devices[0]]
+    disabled_optimizers, runner = _faster_runner(harness, file, provider)
+    verdict = harness.verdict(runner, way)
     log.info(
         "export: %s (%s) built in %.1f s, checked in %.1f s",
         name,
@@ -160,48 +160,48 @@ def try_way(bench: ExportHarness, name: str, way: BuildMethod, model: Path) -> C
         file=file.relative_to(model).as_posix(),
         providers=way.providers,
         disabled_optimizers=disabled_optimizers,
-        tolerance=way.golden * bench.scale,
+        tolerance=way.golden * harness.scale,
         size_bytes=sum(part.stat().st_size for part in file.parent.iterdir()),
     )
-    return CandidateResult(name, verdict.reason, way.name, verdict, variant, runner)
+    return VariantResult(name, verdict.reason, way.name, verdict, variant, runner)
 
 
 def _faster_runner(
-    bench: ExportHarness, file: Path, provider: str
+    harness: ExportHarness, file: Path, provider: str
 ) -> tuple[tuple[str, ...], Runner]:
     """Return the optimizers to disable and a runner without them: the faster in a short trial."""
     if provider != PROVIDERS["cpu"]:
-        return (), open_runner(bench, file, provider)
+        return (), open_runner(harness, file, provider)
     full_runner, lean_runner = (
-        open_runner(bench, file, provider, optimizers) for optimizers in ((), SLOW_ON_CPU)
+        open_runner(harness, file, provider, optimizers) for optimizers in ((), SLOW_ON_CPU)
     )
-    rows = timing.sample(bench.validation.ids, n_tokens=COMPARED_TOKENS)
+    rows = timing.sample(harness.validation.ids, n_tokens=COMPARED_TOKENS)
     passes = {"with": partial(full_runner.run, rows), "without": partial(lean_runner.run, rows)}
     speeds = timing.tokens_per_second(passes, n_tokens=sum(map(len, rows)))
     return (SLOW_ON_CPU, lean_runner) if speeds["without"] > speeds["with"] else ((), full_runner)
 
 
 def open_runner(
-    bench: ExportHarness, file: Path, provider: str, disabled_optimizers: Sequence[str] = ()
+    harness: ExportHarness, file: Path, provider: str, disabled_optimizers: Sequence[str] = ()
 ) -> Runner:
     """Open a graph's runner as scoring does."""
     return Runner(
         file,
-        bench.head,
+        harness.head,
         provider=provider,
-        max_length=bench.recipe.model.max_length,
+        max_length=harness.recipe.model.max_length,
         half=False,  # matters only to TensorRT
         disabled_optimizers=disabled_optimizers,
-        **defaults(provider, type(bench.head)),
+        **defaults(provider, type(harness.head)),
     )
 
 
 # --- time -----------------------------------------------------------------------------------------
 
 
-def speeds(bench: ExportHarness, results: Sequence[CandidateResult]) -> dict[str, float]:
+def speeds(harness: ExportHarness, results: Sequence[VariantResult]) -> dict[str, float]:
     """Return tokens per second of every kept variant, and of `torch fp32` and `torch bf16`."""
-    passes, of_runner, n_tokens = bench.passes()
+    passes, of_runner, n_tokens = harness.passes()
     for result in results:
         if result.reason is None and result.runner:
             passes[result.name] = partial(of_runner, result.runner)
