@@ -27,7 +27,7 @@ RENAMED = {
     "schedule": "lr_scheduler_type",
     "warmup": "warmup_steps",
 }
-"""Keys of version 0.1, and their present names."""
+"""Former names of keys, and their present names."""
 PATHS = {"files": ("train", "validation", "test"), "text": ("files",)}
 """Keys that name files, by kind of source."""
 

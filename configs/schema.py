@@ -61,7 +61,7 @@ class FilesSource(Section):
     test: str | list[str] | None = None
     """Test rows, given like `train`; by default they are sampled from train."""
     max_row_bytes: int = Field(2**26, ge=1)
-    """Maximum bytes of a row. Longer rows are rejected as `row_too_large` and take no memory."""
+    """Maximum bytes of a row. Longer rows are rejected as `row_too_large`, not held in memory."""
 
 
 class HubSource(Section):

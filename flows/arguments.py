@@ -210,7 +210,7 @@ def _score_output(add: Add) -> None:
     add(
         "--csv-safe",
         action=argparse.BooleanOptionalAction,
-        help="with --format csv: escape cells that a spreadsheet would run (default: the model's)",
+        help="with --format csv: mark cells that spreadsheets execute (default: the model's)",
     )
 
 

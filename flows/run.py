@@ -40,9 +40,10 @@ def score(model: str, source: str | Sequence[str], output: str | Path, **options
 
     `model`, `source` and `options` as in tasks/scoring/score.py. Call it again to resume.
     """
-    from headrace.flows import progress
+    from headrace.flows import due, progress
     from headrace.tasks.scoring import score as scoring
 
+    output = due.today(str(output))
     with progress.of_scoring() as on_progress:
         return scoring.score(model, source, output, on_progress=on_progress, **options)
 

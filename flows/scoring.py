@@ -53,7 +53,7 @@ def scoring(
         "variant": variant,
         **(options or {}),
     }
-    # Rejected rows are few: one process does them.
+    # Few rows are rejected, so one process handles them.
     alone = fan_out == 1 or settings.get("retry_rejected")
     report = run_job(settings) if alone else run_shares(settings, fan_out)
     create_table_artifact(
@@ -71,17 +71,17 @@ def _failure(state: State[Any]) -> BaseException | None:
     return failure if isinstance(failure, BaseException) else None
 
 
-def _is_passing(failure: BaseException | None) -> bool:
+def _is_transient(failure: BaseException | None) -> bool:
     return isinstance(failure, OSError) and not is_wrong_name(failure)
 
 
 RETRIED: dict[str, Any] = {
     "cache_policy": NO_CACHE,
     "persist_result": False,
-    # For errors that pass, such as a disk that was full for a moment: the job resumes.
+    # Transient errors, such as a disk that was full for a moment: the job resumes.
     "retries": 2,
     "retry_delay_seconds": [5, 30],
-    "retry_condition_fn": lambda task, run, state: _is_passing(_failure(state)),
+    "retry_condition_fn": lambda task, run, state: _is_transient(_failure(state)),
 }
 
 

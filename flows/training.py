@@ -49,7 +49,7 @@ def training(recipe: str, overrides: list[str] | None = None) -> Any:
     """Run the whole pipeline of a recipe; return an Outcome in a state Completed or `Refused`."""
     settings = load(recipe, overrides or [])
     prepared = stage(prepare, retry=is_transient)(settings)
-    check_end(settings, prepared)
+    check_before_training(settings, prepared)
     with tracking.run(settings, pipeline_key(settings, prepared)) as run_id:
         with progress.of_training(run_id) as on_event:
             trained = stage(train, retry=is_crash)(settings, prepared, on_event=on_event)
@@ -83,7 +83,7 @@ def training(recipe: str, overrides: list[str] | None = None) -> Any:
     return Completed(name="Completed" if outcome.promoted else "Refused", data=outcome)
 
 
-def check_end(recipe: Recipe, prepared: Artifact) -> None:
+def check_before_training(recipe: Recipe, prepared: Artifact) -> None:
     """Raise UserError now for errors that would otherwise stop the run after hours of training."""
     preflight.check(recipe, prepared)
     champion = versions.incumbent(recipe.name)

@@ -21,7 +21,7 @@ from .scorer import Scorer, defaults
 
 TOKENS = 20_000
 """Tokens per pass; on two cores a second of int8 MiniLM."""
-WRITERS_TOKENS = 3_000
+GENERATIVE_TOKENS = 3_000
 """Prompt tokens per pass of a generative model."""
 BUDGETS = (0.25, 0.5, 1, 2, 4)
 """Token budgets to try, as multiples of the default."""
@@ -85,7 +85,7 @@ def _rows(folder: Path, texts: Sequence[str], setting: Setting) -> list[Ids]:
     scorer = _opened(folder, setting)
     rows = [row for document in scorer.read(texts) for row in document.windows if len(row)]
     # Generating one token costs more than encoding many.
-    return timing.sample(rows, n_tokens=TOKENS if not scorer.head.TIMED else WRITERS_TOKENS)
+    return timing.sample(rows, n_tokens=TOKENS if not scorer.head.TIMED else GENERATIVE_TOKENS)
 
 
 def _speeds(folder: Path, rows: list[Ids], settings: Sequence[Setting]) -> Speeds:

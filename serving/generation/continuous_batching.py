@@ -110,15 +110,15 @@ def complete(
     tokens, by name, with one row per prompt. `scored`: compute the completions' scores, which takes
     a tenth of a small model's step.
     """
-    completing = _Completing(
+    completing = _CompletionBatch(
         session, prompts, decoding, frozenset(ends), text, memory or {}, scored, n_slots
     )
-    while completing.is_under_way:
-        completing.go_on()
+    while completing.has_work:
+        completing.step()
     return completing.made
 
 
-class _Completing:
+class _CompletionBatch:
     """Keeps the rows being generated in the decoder's first places; the other rows wait."""
 
     def __init__(
@@ -149,10 +149,10 @@ class _Completing:
         self.made = [Completion() for _ in prompts]
 
     @property
-    def is_under_way(self) -> bool:
+    def has_work(self) -> bool:
         return bool(self._waiting or self._rows)
 
-    def go_on(self) -> None:
+    def step(self) -> None:
         free = self._n_slots - len(self._rows)
         if self._waiting and (free * REFILL >= self._n_slots or not self._rows):
             self._start(free)

@@ -43,7 +43,7 @@ def truncated(outputs: Sequence[Completion]) -> pa.Array:
 
 
 RENAMED = {"beams": "num_beams"}
-"""Old names of settings, as in models registered by version 0.1, with the present names."""
+"""Old names of settings, as models registered earlier have them, with the present names."""
 
 
 class Head(Base):

@@ -98,10 +98,10 @@ def begun(spec: JobSpec, *, held: bool = False) -> Iterator[JobRun]:
     described = manifest.read(folder)
     head = heads.get(described.objective)
     head.check(spec.options, pools=long_text_of(described.long_text).in_windows)
-    asked = start.asked(spec, described)
+    asked = start.requested(spec, described)
     start.check_apart(spec.output, spec.paths)
     problems = plans.problems(files, list(dict.fromkeys([asked["text_column"], *spec.keep])))
-    with contextlib.nullcontext() if held else out.held():
+    with contextlib.nullcontext() if held else out.lock():
         out.check()
         plan = plans.read(out.read(PLAN))
         if spec.retry_rejected and plan is None:
@@ -114,7 +114,7 @@ def begun(spec: JobSpec, *, held: bool = False) -> Iterator[JobRun]:
             "onnxruntime": ort.__version__,
         }
         scorer = changed = None
-        with start.still(folder):
+        with start.ensure_unchanged(folder):
             asked["model"] = folder_sha256(folder)
             if plan is None:
                 plan, scorer = start.new_plan(folder, spec.device, asked)

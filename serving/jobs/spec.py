@@ -52,9 +52,9 @@ class JobSpec:
     max_rejected: float | None = None
     """Share of rejected rows above which the report says so."""
     max_row_bytes: int | None = None
-    """A longer row has an error."""
+    """Rows longer than this are rejected as `row_too_large`."""
     csv_safe: bool | None = None
-    """In CSV parts, mark cells that a spreadsheet would run."""
+    """In CSV parts, mark cells that a spreadsheet would execute as formulas."""
     retry_rejected: bool = False
     """Redo the finished rows that had an error; the input may have changed in those."""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -77,9 +77,9 @@ class JobSpec:
         output: str | Path,
         **settings: Any,
     ) -> JobSpec:
-        """A specification from arguments as a caller has them.
+        """Build a JobSpec from keyword arguments.
 
-        `settings` that are no field are options of the head; None and False ask for nothing there.
+        Names that are not fields become options of the head; None and False are dropped.
         """
         several = [paths] if isinstance(paths, str | Path) else paths
         own = {name: value for name, value in settings.items() if name in FIELDS}

@@ -30,7 +30,7 @@ from .storage.base import PLAN, Output
 CHUNK_ROWS = 10_000
 
 
-def asked(spec: JobSpec, described: Manifest) -> dict[str, Any]:
+def requested(spec: JobSpec, described: Manifest) -> dict[str, Any]:
     """The fields of a plan that the caller asks for; None where the plan or the model decides.
 
     Raises InputError for a format that does not exist, or has no safe form.
@@ -121,7 +121,7 @@ def planned(out: Output) -> Plan:
 
 
 @contextlib.contextmanager
-def still(folder: Path) -> Iterator[None]:
+def ensure_unchanged(folder: Path) -> Iterator[None]:
     """Raises PlanError if the model's files were changed while the body opened them."""
     before = folder_stamps(folder)
     yield
@@ -154,7 +154,7 @@ def opened(
     with. Raises PlanError naming the difference from the plan.
     """
     if scorer is None:
-        with still(folder):
+        with ensure_unchanged(folder):
             plans.check_same(plan, model=folder_sha256(folder), onnxruntime=ort.__version__)
             scorer = Scorer(
                 folder,

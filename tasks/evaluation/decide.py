@@ -46,7 +46,7 @@ from headrace.tasks.runtime.artifacts import Artifact
 if TYPE_CHECKING:
     from headrace.serving.engine.scorer import Scorer
 
-TIMED_ROWS, WRITERS_ROWS = 200, 32
+TIMED_ROWS, GENERATIVE_ROWS = 200, 32
 """Rows that are timed: for encoders, and for generative models."""
 MIN_ROUNDS, MAX_ROUNDS = 5, 50
 TIMED_TOKENS = 50_000
@@ -323,7 +323,7 @@ def _speeds(our_scorer: Scorer, their_scorer: Scorer, rows: TestSet) -> tuple[fl
     The fastest round of each counts: other load on the machine only ever adds time. The candidate's
     tokenizer counts the tokens for both: the same text is the same work.
     """
-    n_rows = TIMED_ROWS if not our_scorer.head.TIMED else WRITERS_ROWS
+    n_rows = TIMED_ROWS if not our_scorer.head.TIMED else GENERATIVE_ROWS
     # Fewer rows if texts are long, so that a round has at most TIMED_TOKENS tokens.
     n_rows = max(1, min(n_rows, int(np.searchsorted(np.cumsum(rows.lengths), TIMED_TOKENS))))
     texts = rows.texts[:n_rows]

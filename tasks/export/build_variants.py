@@ -47,7 +47,7 @@ class VariantResult:
     name: str
     reason: str | None
     """Why it was refused; None if it is kept."""
-    way: str = ""
+    method: str = ""
     verdict: ParityResult | None = None
     variant: manifest.Variant | None = None
     runner: Runner | None = None
@@ -75,15 +75,15 @@ class ExportHarness(ABC):
         """Return the variants to build: fp32, the reference, and the requested ones, each once."""
 
     @abstractmethod
-    def ways(self, variant: str) -> Sequence[BuildMethod]:
+    def build_methods(self, variant: str) -> Sequence[BuildMethod]:
         """Return the ways to build a variant, the preferred one first."""
 
     @abstractmethod
-    def make(self, way: BuildMethod, folder: Path) -> Path:
+    def make(self, method: BuildMethod, folder: Path) -> Path:
         """Write the graphs of a variant; return the file that the manifest names."""
 
     @abstractmethod
-    def verdict(self, runner: Runner, way: BuildMethod) -> ParityResult:
+    def verdict(self, runner: Runner, method: BuildMethod) -> ParityResult:
         """Compare a variant's answers with PyTorch's."""
 
     @property
@@ -120,13 +120,13 @@ def try_variant(harness: ExportHarness, name: str, model: Path) -> VariantResult
     pass.
     """
     reasons: list[str] = []
-    for way in harness.ways(name):
-        result = try_way(harness, name, way, model)
+    for method in harness.build_methods(name):
+        result = try_method(harness, name, method, model)
         if result.reason is None:
             return result
-        log.warning("export: %s (%s) failed: %s", name, way.name, result.reason)
+        log.warning("export: %s (%s) failed: %s", name, method.name, result.reason)
         shutil.rmtree(model / name, ignore_errors=True)
-        reasons.append(result.reason if way.name == name else f"{way.name}: {result.reason}")
+        reasons.append(result.reason if method.name == name else f"{method.name}: {result.reason}")
     if name in ("fp32", harness.recipe.export.default):
         raise ExportRefused(
             f"export failed: required variant {name} did not pass the parity check: "
@@ -135,35 +135,39 @@ def try_variant(harness: ExportHarness, name: str, model: Path) -> VariantResult
     return replace(result, reason="; ".join(reasons), variant=None, runner=None)
 
 
-def try_way(harness: ExportHarness, name: str, way: BuildMethod, model: Path) -> VariantResult:
-    if harness.device == "cpu" and "cpu" not in way.devices:
+def try_method(
+    harness: ExportHarness, name: str, method: BuildMethod, model: Path
+) -> VariantResult:
+    if harness.device == "cpu" and "cpu" not in method.devices:
         return VariantResult(name, "requires a CUDA device")
     start = time.perf_counter()
     try:
-        file = harness.make(way, model / name)
+        file = harness.make(method, model / name)
     except Exception as problem:  # an experimental exporter may raise anything
         log.debug("export: building %s failed", name, exc_info=True)
-        return VariantResult(name, f"build failed: {type(problem).__name__}: {problem}", way.name)
+        return VariantResult(
+            name, f"build failed: {type(problem).__name__}: {problem}", method.name
+        )
     build_end = time.perf_counter()
-    provider = PROVIDERS[harness.device if harness.device in way.devices else way.devices[0]]
+    provider = PROVIDERS[harness.device if harness.device in method.devices else method.devices[0]]
     disabled_optimizers, runner = _faster_runner(harness, file, provider)
-    verdict = harness.verdict(runner, way)
+    verdict = harness.verdict(runner, method)
     log.info(
         "export: %s (%s) built in %.1f s, checked in %.1f s",
         name,
-        way.name,
+        method.name,
         build_end - start,
         time.perf_counter() - build_end,
     )
     variant = manifest.Variant(
         name=name,
         file=file.relative_to(model).as_posix(),
-        providers=way.providers,
+        providers=method.providers,
         disabled_optimizers=disabled_optimizers,
-        tolerance=way.golden * harness.scale,
+        tolerance=method.golden * harness.scale,
         size_bytes=sum(part.stat().st_size for part in file.parent.iterdir()),
     )
-    return VariantResult(name, verdict.reason, way.name, verdict, variant, runner)
+    return VariantResult(name, verdict.reason, method.name, verdict, variant, runner)
 
 
 def _faster_runner(

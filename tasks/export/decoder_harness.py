@@ -70,8 +70,8 @@ class DecoderHarness(build_variants.ExportHarness):
         # Nothing is left to fuse, and no variant runs on CUDA yet.
         return [name for name in variants.names(self.recipe.export.variants) if name in VARIANTS]
 
-    def ways(self, variant: str) -> list[BuildMethod]:
-        ways = {
+    def build_methods(self, variant: str) -> list[BuildMethod]:
+        build_methods = {
             "fp32": [BuildMethod("in place", lambda graphs: graphs, ("cpu",), parity.FP32, 1e-3)],
             "int8": [
                 BuildMethod("static", self._int8_static, ("cpu",), INT8, variants.INT8_GOLDEN),
@@ -85,15 +85,15 @@ class DecoderHarness(build_variants.ExportHarness):
                 BuildMethod("dynamic", _int8_dynamic, ("cpu",), INT8, variants.INT8_GOLDEN),
             ],
         }
-        return ways[variant]
+        return build_methods[variant]
 
-    def make(self, way: BuildMethod, folder: Path) -> Path:
-        graphs: Graphs = way.make(self.graphs)
+    def make(self, method: BuildMethod, folder: Path) -> Path:
+        graphs: Graphs = method.make(self.graphs)
         for name, graph in graphs.items():
             save(graph, folder, name)
         return folder / next(iter(graphs))
 
-    def verdict(self, runner: Runner, way: BuildMethod) -> ParityResult:
+    def verdict(self, runner: Runner, method: BuildMethod) -> ParityResult:
         logits, expected = self._logits(runner), self.written.logits
         for owner, values in (("the graph", logits), ("PyTorch", expected)):
             if not np.isfinite(values).all():
@@ -101,10 +101,10 @@ class DecoderHarness(build_variants.ExportHarness):
         limits = self.recipe.export.gate
         agreement = float((logits.argmax(-1) == expected.argmax(-1)).mean())
         reasons = [
-            *parity.too_different(expected, logits, self.scale, way.tolerance, "decoding steps"),
+            *parity.too_different(expected, logits, self.scale, method.tolerance, "decoding steps"),
             *parity.low_agreement(agreement, limits.min_agreement, "decoding steps"),
         ]
-        if way.tolerance == parity.FP32:
+        if method.tolerance == parity.FP32:
             reasons += self._other_texts(runner)
         metric = self.measure(runner)
         _, deciding_metric = selection.deciding_metric(self.recipe, self.settings)

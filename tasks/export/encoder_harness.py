@@ -98,19 +98,19 @@ class EncoderHarness(build_variants.ExportHarness):
     def names(self) -> list[str]:
         return variants.names(self.recipe.export.variants)
 
-    def ways(self, variant: str) -> list[variants.BuildMethod]:
-        return variants.ways(variant, self.device)
+    def build_methods(self, variant: str) -> list[variants.BuildMethod]:
+        return variants.build_methods(variant, self.device)
 
-    def make(self, way: variants.BuildMethod, folder: Path) -> Path:
-        return folder / save(way.make(self.source), folder)
+    def make(self, method: variants.BuildMethod, folder: Path) -> Path:
+        return folder / save(method.make(self.source), folder)
 
-    def verdict(self, runner: Runner, way: variants.BuildMethod) -> ParityResult:
+    def verdict(self, runner: Runner, method: variants.BuildMethod) -> ParityResult:
         def outputs(rows: Sequence[Ids]) -> Sequence[Array]:
             # One batch of any size; a graph without a mask splits it into rows of one length.
             return runner.run(rows, token_budget=NO_LIMIT)
 
         return self.parity_check.verdict(
-            parity.run_all(outputs, self.rows, self.parity_check.batches), way.tolerance
+            parity.run_all(outputs, self.rows, self.parity_check.batches), method.tolerance
         )
 
     @property

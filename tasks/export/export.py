@@ -211,7 +211,7 @@ def _row(result: VariantResult, speeds: Mapping[str, float]) -> dict[str, Any]:
 
 def _measured(result: VariantResult, speeds: Mapping[str, float]) -> dict[str, Any]:
     return {
-        "way": result.way,
+        "way": result.method,
         "tokens_per_second": round(speeds[result.name], 1) if result.name in speeds else None,
         "agreement": result.verdict.agreement if result.verdict else None,
         "metric": result.verdict.metric if result.verdict else None,

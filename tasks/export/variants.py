@@ -72,7 +72,7 @@ def names(variants: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(["fp32", *variants]))
 
 
-def ways(variant: str, device: Device) -> list[BuildMethod]:
+def build_methods(variant: str, device: Device) -> list[BuildMethod]:
     """Return the ways to build a variant, the preferred one first."""
     tolerance = parity.TF32 if device == "cuda" else parity.FP32
     return {

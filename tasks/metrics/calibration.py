@@ -18,7 +18,7 @@ from headrace.tasks.metrics.bootstrap import Interval, Resampling
 BINS, MIN_BIN_ROWS = 15, 30
 """Guo et al. 2017 use 15 bins; if a bin has few rows, chance alone looks like an error."""
 RANKINGS = 400
-"""Most resamples of average precision: each one weights the rankings of all rows anew."""
+"""Maximum resamples of average precision: each one weights the rankings of all rows anew."""
 BLOCK = 2_000_000
 """Row weights held in memory at a time (16 MB)."""
 

@@ -68,7 +68,7 @@ def opened(client: MlflowClient, name: str) -> Iterator[list[Entry]]:
         yield _repair(client, name)
 
 
-def standing(entries: Sequence[Entry], alias: str) -> str | None:
+def current_version(entries: Sequence[Entry], alias: str) -> str | None:
     """Return the version that the last entry of the alias moved it to."""
     return next((e.to_version for e in reversed(entries) if e.alias == alias), None)
 
@@ -128,7 +128,7 @@ def _repair(client: MlflowClient, name: str) -> list[Entry]:
     entries = [_parsed(tags[key]) for key in sorted(tags)]
     for alias in (CHAMPION, CHALLENGER):
         version = _points_to(model, alias)
-        if version != standing(entries, alias):
+        if version != current_version(entries, alias):
             entry = _entry(entries, alias, version, "external", "moved by another client")
             key, text = _next_key(tags), _text(entry)
             client.set_registered_model_tag(name, HISTORY + key, text)
@@ -150,7 +150,7 @@ def _entry(
         who="unknown" if action == "external" else tracking.user(),
         alias=alias,
         action=action,
-        from_version=standing(entries, alias),
+        from_version=current_version(entries, alias),
         to_version=to_version,
         why=mask(reason)[:MAX_REASON_CHARS],
         decision=None if decision is None else dict(decision),

@@ -107,7 +107,7 @@ def _new_version(
 ) -> ModelVersion:
     exported = next(artifact for artifact in artifacts if artifact.stage == "export")
     decided = next(artifact for artifact in artifacts if artifact.stage == "decide")
-    tags = {versions.EXPORTED: exported.id}
+    tags = {versions.EXPORT_ID: exported.id}
     _discard_leftovers(client, run_id, tags)
     model = exported.path / "model"
     with _aside(recipe.name) as aside:
@@ -131,7 +131,7 @@ def _new_version(
         description=page[:MAX_DESCRIPTION],
         tags={
             **tags,
-            versions.EXPORT: exported.digest,
+            versions.EXPORT_DIGEST: exported.digest,
             versions.CONTENT: sha256,
             versions.DECISION: _as_tag(decided),
         },
@@ -156,7 +156,7 @@ def _aside(name: str) -> Iterator[Path]:
 def _registered(client: MlflowClient, name: str, exported: Artifact) -> ModelVersion | None:
     """Return the version made from this very export, or None."""
     candidates = versions.versions(client, name).values()
-    return next((v for v in candidates if v.tags.get(versions.EXPORTED) == exported.id), None)
+    return next((v for v in candidates if v.tags.get(versions.EXPORT_ID) == exported.id), None)
 
 
 def _discard_leftovers(client: MlflowClient, run_id: str, tags: dict[str, str]) -> None:

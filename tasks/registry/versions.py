@@ -33,7 +33,7 @@ be edited, so the run that made the version also has the digest, as the paramete
 `headrace.content.<id of the logged model>`: MLflow never changes a parameter of a run.
 """
 LOGGED = "models:/"
-EXPORTED, EXPORT = "headrace.exported", "headrace.export"
+EXPORT_ID, EXPORT_DIGEST = "headrace.exported", "headrace.export"
 """The exported artifact's id (of this very build) and digest (of all that determined it)."""
 DECISION = "headrace.decision"
 """The full Decision as JSON, with the digest of its artifact."""
@@ -90,12 +90,12 @@ def rival_version(name: str, exported_id: str | None) -> str | None:
 def _to_beat(
     client: MlflowClient, name: str, entries: Sequence[Entry], exported_id: str | None
 ) -> str | None:
-    if alias_history.standing(entries, CHAMPION) is None:
+    if alias_history.current_version(entries, CHAMPION) is None:
         return None
     by_number = versions(client, name)
     for version in reversed(alias_history.champions(entries)):
         if version in by_number and not (
-            exported_id and by_number[version].tags.get(EXPORTED) == exported_id
+            exported_id and by_number[version].tags.get(EXPORT_ID) == exported_id
         ):
             return version
     return None
@@ -236,7 +236,7 @@ def promote(name: str, version: str, reason: str = "by hand") -> Entry:
     client = tracking.connect()
     find_version(client, name, version)
     with alias_history.opened(client, name) as entries:
-        if alias_history.standing(entries, CHAMPION) == version:
+        if alias_history.current_version(entries, CHAMPION) == version:
             raise ModelError(f"{name} version {version} is already the champion")
         _opened(name, version)
         return alias_history.move(
@@ -261,7 +261,7 @@ def carry_out(name: str, version: str, decision: Mapping[str, Any], reason: str)
     Raises ChampionChanged, with nothing moved, if `compared_with` is no longer the version to beat.
     """
     client = tracking.connect()
-    exported_id = find_version(client, name, version).tags.get(EXPORTED)
+    exported_id = find_version(client, name, version).tags.get(EXPORT_ID)
     alias, action = (CHAMPION, "promote") if decision["promote"] else (CHALLENGER, "challenge")
     with alias_history.opened(client, name) as entries:
         if any(
@@ -273,7 +273,7 @@ def carry_out(name: str, version: str, decision: Mapping[str, Any], reason: str)
         rival = _to_beat(client, name, entries, exported_id)
         if rival != decision["compared_with"]:
             raise ChampionChanged(rival)
-        if alias_history.standing(entries, alias) == version:
+        if alias_history.current_version(entries, alias) == version:
             return False
         alias_history.move(
             client,
@@ -298,7 +298,7 @@ def rollback(name: str, reason: str = "by hand") -> Entry:
     _model(client, name)
     with alias_history.opened(client, name) as entries:
         by_number, problems = versions(client, name), dict[str, str]()
-        current_version = alias_history.standing(entries, CHAMPION)
+        current_version = alias_history.current_version(entries, CHAMPION)
         for version in reversed(alias_history.champions(entries)):
             if version == current_version or version in problems:
                 continue

@@ -35,7 +35,7 @@ LINES, LINE_CHARS = 50, 300
 """Lines of standard error that are kept, and characters of a line that are shown."""
 
 
-class Overheard:
+class StderrListener:
     """Standard error of a process: passed on to ours, its last lines kept to say why it ended."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
@@ -50,7 +50,7 @@ class Overheard:
                 self._said.append(line)
                 os.write(STDERR, line)
 
-    def why(self) -> str:
+    def exit_reason(self) -> str:
         """Return why it ended: the signal that ended it, or its last words, e.g. an exception."""
         code = self._process.wait(KILL_WAIT_S)
         if code < 0:

@@ -45,7 +45,7 @@ def run(
     """
     job = {"run": {"spec": spec.to_json(), "held": True}}
     # The lock is also held between one worker's death and the next one's start.
-    with open_output(spec.output).held() as lock:
+    with open_output(spec.output).lock() as lock:
         return dict(_until_done(lambda: job, spec, on_progress, lock=lock)["report"])
 
 
@@ -153,7 +153,7 @@ def _events(job: dict[str, Any], lock: int | None = None) -> Events:
             pass_fds=[one for one in (given, lock) if one is not None],
         ) as process,
     ):
-        heard = supervised_process.Overheard(process)
+        heard = supervised_process.StderrListener(process)
         assert process.stdout is not None
         with process.stdout as lines:
             for line in lines:
@@ -163,7 +163,7 @@ def _events(job: dict[str, Any], lock: int | None = None) -> Events:
                 yield event
                 if "report" in event or "done" in event:
                     return
-        yield {"died": heard.why()}
+        yield {"died": heard.exit_reason()}
 
 
 @contextlib.contextmanager

@@ -37,7 +37,7 @@ class Output(ABC):
     """Output of a job, on any kind of storage. `str()` is what a user would call it."""
 
     @abstractmethod
-    def held(self) -> contextlib.AbstractContextManager[int | None]:
+    def lock(self) -> contextlib.AbstractContextManager[int | None]:
         """Keep other jobs out, if the storage can. Raises PlanError if one is running there.
 
         Yields the lock's file handle, or None: a process that inherits it holds the output too.
@@ -120,7 +120,7 @@ class Output(ABC):
         file_records = [self.put(name, write) for name, write in files.items()]
         record = {"chunk": chunk, "files": file_records, **facts}
         self.write(record_name(chunk), record)
-        return held(record)
+        return without_contents(record)
 
     def all_committed(self, n_chunks: int) -> dict[int, Record]:
         """Return the records of the committed chunks, by chunk number."""
@@ -133,7 +133,11 @@ class Output(ABC):
         The record comes without its hashes of the rows (`CONTENTS`).
         """
         record = self.read(record_name(chunk))
-        return held(record) if record and all(map(self.is_whole, record["files"])) else None
+        return (
+            without_contents(record)
+            if record and all(map(self.is_whole, record["files"]))
+            else None
+        )
 
     def finish(self, report: Mapping[str, Any], *, success: bool) -> None:
         self.write(REPORT, report)
@@ -154,7 +158,7 @@ def _as_json(record: Mapping[str, Any]) -> Write:
     return lambda aside: aside.write_text(text, encoding="utf-8")
 
 
-def held(record: Record) -> Record:
+def without_contents(record: Record) -> Record:
     """Return the part of a record that a process keeps in memory."""
     return {name: value for name, value in record.items() if name != CONTENTS}
 

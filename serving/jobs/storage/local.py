@@ -25,7 +25,7 @@ class OutputFolder(Output):
         return str(self.path)
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[int | None]:
+    def lock(self) -> Iterator[int | None]:
         """Create the folder and lock it; a new folder is removed again if no job was begun in it.
 
         The lock ends with its process and those that inherited it.

@@ -17,7 +17,7 @@ from typing import Any
 from ...digests import file_sha256
 from ...errors import ServingError
 from ...tables.files import File, filesystem_of, unreachable
-from .base import COMMITS, Output, Record, Write, held, record_name
+from .base import COMMITS, Output, Record, Write, record_name, without_contents
 
 REQUESTS = 16
 """Concurrent requests for commit records and removals."""
@@ -33,7 +33,7 @@ class ObjectOutput(Output):
     def __str__(self) -> str:
         return self.url
 
-    def held(self) -> contextlib.AbstractContextManager[None]:
+    def lock(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
 
     def names(self) -> set[str]:
@@ -107,7 +107,7 @@ class ObjectOutput(Output):
             if other_record := self.committed(chunk):
                 return other_record
             self.write(record_name(chunk), record)
-        return held(record)
+        return without_contents(record)
 
     def all_committed(self, n_chunks: int) -> dict[int, Record]:
         names = self._names(COMMITS)

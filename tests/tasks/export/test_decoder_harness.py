@@ -187,8 +187,8 @@ def with_options(harness: DecoderHarness, **options: Any) -> DecoderHarness:
 
 @pytest.fixture(scope="module")
 def way_and_graph(harness: DecoderHarness, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    way = harness.ways("fp32")[0]
-    return way, harness.make(way, tmp_path_factory.mktemp("graph"))
+    method = harness.build_methods("fp32")[0]
+    return method, harness.make(method, tmp_path_factory.mktemp("graph"))
 
 
 def opened(harness: DecoderHarness, graph: Path) -> Runner:
@@ -202,10 +202,10 @@ def opened(harness: DecoderHarness, graph: Path) -> Runner:
 def test_every_option_alone_and_in_pairs_passes_the_gate_and_writes(
     harness: DecoderHarness, way_and_graph: Any, options: dict[str, Any]
 ) -> None:
-    way, graph = way_and_graph
+    method, graph = way_and_graph
     chosen = with_options(harness, **options)
     runner = opened(chosen, graph)
-    assert chosen.verdict(runner, way).reason is None
+    assert chosen.verdict(runner, method).reason is None
     made = runner.run(chosen.prompts[:6])
     texts, *_ = chosen.head.columns(made)
     assert texts.null_count == 0
@@ -215,10 +215,10 @@ def test_every_option_alone_and_in_pairs_passes_the_gate_and_writes(
 
 
 def test_a_wrong_penalty_is_seen(harness: DecoderHarness, way_and_graph: Any) -> None:
-    way, graph = way_and_graph
+    method, graph = way_and_graph
     chosen = with_options(harness, repetition_penalty=1.7)
     wrong = replace(chosen, penalised=harness.written)
-    reason = wrong.verdict(opened(chosen, graph), way).reason
+    reason = wrong.verdict(opened(chosen, graph), method).reason
     assert reason is not None
     assert "texts differ from PyTorch's, with repetition_penalty 1.7" in reason
 
@@ -244,11 +244,11 @@ def test_every_option_of_a_job_alone_and_in_pairs(
 def test_a_pytorch_that_gives_no_numbers_is_refused(
     harness: DecoderHarness, way_and_graph: Any
 ) -> None:
-    way, graph = way_and_graph
+    method, graph = way_and_graph
     logits = harness.written.logits.copy()
     logits[3, 2, 1] = np.nan
     broken = replace(harness, written=replace(harness.written, logits=logits))
-    reason = broken.verdict(opened(harness, graph), way).reason
+    reason = broken.verdict(opened(harness, graph), method).reason
     assert reason == "some logits of PyTorch are NaN or infinite"
     nothing = replace(harness, torch_metric=float("nan"))
-    assert "a drop of nan" in str(nothing.verdict(opened(harness, graph), way).reason)
+    assert "a drop of nan" in str(nothing.verdict(opened(harness, graph), method).reason)

@@ -102,10 +102,12 @@ def test_only_graphs_of_onnxs_own_operators_are_for_tensorrt(
     cuda, tensorrt, cpu = (PROVIDERS[device] for device in ("cuda", "tensorrt", "cpu"))
     providers = {one.name: one.providers for one in manifest.read(model).variants}
     assert providers == {"fp32": (cuda, tensorrt, cpu), "fused": (cpu,), "int8": (cpu,)}
-    on_gpu = {name: variants.ways(name, "cuda")[0] for name in ("fused", "fp16", "fp16_plain")}
-    assert [way.providers for way in on_gpu.values()] == [(cuda,), (cuda,), (cuda, tensorrt)]
-    for way in (variants.ways("fp32", "cuda")[0], on_gpu["fp16_plain"]):
-        assert {node.domain for node in way.make(harness.source).graph} == {""}
+    on_gpu = {
+        name: variants.build_methods(name, "cuda")[0] for name in ("fused", "fp16", "fp16_plain")
+    }
+    assert [method.providers for method in on_gpu.values()] == [(cuda,), (cuda,), (cuda, tensorrt)]
+    for method in (variants.build_methods("fp32", "cuda")[0], on_gpu["fp16_plain"]):
+        assert {node.domain for node in method.make(harness.source).graph} == {""}
 
 
 def test_the_table_holds_every_variant_and_pytorch_itself(exported: Artifact) -> None:
@@ -340,8 +342,8 @@ def test_half_precision_computes_the_same_where_a_cpu_can_tell(
     runner = build_variants.open_runner(
         harness, tmp_path / "fp16/model.onnx", "CPUExecutionProvider"
     )
-    way = variants.BuildMethod("fp16", make, ("cuda",), parity.FP16, golden=1.0)
-    assert harness.verdict(runner, way).reason is None
+    method = variants.BuildMethod("fp16", make, ("cuda",), parity.FP16, golden=1.0)
+    assert harness.verdict(runner, method).reason is None
 
 
 def test_serving_knows_which_variants_are_in_half_precision() -> None:

@@ -192,9 +192,9 @@ def test_a_candidate_never_meets_itself(name: str) -> None:
     """Itself is what was exported, not what came of the same recipe at another time."""
     made = fabricated.stages(name)["exported"]
     client = tracking.connect()
-    client.set_model_version_tag(name, "2", versions.EXPORTED, made.id)
-    client.set_model_version_tag(name, "3", versions.EXPORT, made.digest)
-    client.set_model_version_tag(name, "3", versions.EXPORTED, "an earlier making")
+    client.set_model_version_tag(name, "2", versions.EXPORT_ID, made.id)
+    client.set_model_version_tag(name, "3", versions.EXPORT_DIGEST, made.digest)
+    client.set_model_version_tag(name, "3", versions.EXPORT_ID, "an earlier making")
     assert versions.incumbent(name, made) is None
     for version, met in (("1", "1"), ("2", "1"), ("3", "3")):
         versions.promote(name, version)

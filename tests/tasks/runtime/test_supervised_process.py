@@ -152,7 +152,7 @@ def test_a_process_that_ended_says_why(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     with supervised_process.running(installed(content), stderr=subprocess.PIPE) as process:
-        assert supervised_process.Overheard(process).why() == why
+        assert supervised_process.StderrListener(process).exit_reason() == why
     said = capfd.readouterr().err
     assert (why in said) == (process.returncode == 1)
 

@@ -112,7 +112,7 @@ def test_no_other_job_comes_in_while_a_dead_worker_is_replaced(
             assert not running.done()
         tries = 0
         while not out.finished():
-            with contextlib.suppress(PlanError), out.held():
+            with contextlib.suppress(PlanError), out.lock():
                 assert out.finished(), "the output was free"
             tries += 1
         assert running.result()["errors"] == {"killed_worker": 2}
