@@ -61,9 +61,17 @@ class Version(argparse.Action):
         parser.exit()
 
 
+class Help(argparse.RawDescriptionHelpFormatter):
+    """Help without argparse's own list of commands: the epilog has them in groups."""
+
+    def add_argument(self, action: argparse.Action) -> None:
+        if not isinstance(action, argparse._SubParsersAction):
+            super().add_argument(action)
+
+
 class Parser(argparse.ArgumentParser):
     def __init__(self, **settings: Any) -> None:
-        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
+        super().__init__(formatter_class=Help, **settings)
         self.register("action", None, Once)
 
     def error(self, message: str) -> NoReturn:
@@ -74,9 +82,7 @@ def parser(commands: Mapping[str, Callable[..., Any]]) -> argparse.ArgumentParse
     """The whole command line; `commands`: the function of each command, which becomes `run`."""
     top = Parser(prog="headrace", usage="headrace COMMAND ...", description=ABOUT)
     top.add_argument("--version", action=Version, nargs=0, help="print the version")
-    subparsers = top.add_subparsers(
-        prog="headrace", required=True, metavar="COMMAND", help=argparse.SUPPRESS
-    )
+    subparsers = top.add_subparsers(prog="headrace", required=True, metavar="COMMAND")
     for name, run in commands.items():
         about, arguments = COMMANDS[name]
         command = subparsers.add_parser(name, help=about, description=about)

@@ -160,7 +160,7 @@ def texts_of(table: pa.Table, mask: NDArray[np.bool_]) -> Iterator[str]:
 def no_such_column(name: str, columns: Sequence[str]) -> str:
     """The hint of an error for a column that a table does not have."""
     hint = did_you_mean(name, columns, "")
-    return f"{hint} Available columns: {', '.join(columns)}".strip()
+    return f"{f'{hint} Available' if hint else 'available'} columns: {', '.join(columns)}"
 
 
 def _check_columns(split: str, rows: Rows, roles: Mapping[str, str], data: Data) -> None:

@@ -56,7 +56,7 @@ def test_a_run_is_due_in_the_zone_of_the_schedule_that_made_it(client: Any) -> N
         days = set()
         for run in runs_of(client, deployment):
             zone, source = due.zone_of(run, client)
-            assert source == f"{zone}, as the schedule has it"
+            assert source == f"{zone} (from the schedule)"
             local = run.expected_start_time.astimezone(zone)
             days.add((str(zone), local.date() - run.expected_start_time.date()))
         assert {zone for zone, _ in days} == {"Pacific/Kiritimati", "Etc/GMT+12"}

@@ -108,7 +108,7 @@ def test_between_a_model_folder_and_a_registered_model_nothing_is_guessed(
     with pytest.raises(
         ModelError,
         match=r"resolved is both a local model folder and a registered model; use \./resolved for "
-        "the folder, models:/resolved@champion for the registered one",
+        "the folder or models:/resolved@champion for the registered model",
     ):
         resolve("resolved")
     assert resolve("./resolved").folder == folder.resolve()
