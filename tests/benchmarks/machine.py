@@ -96,3 +96,18 @@ def gop_per_second(kind: str, size: int = 2048) -> float:
         session.run(None, {"x": x})
         seconds.append(time.perf_counter() - started)
     return 2 * size**3 / min(seconds[1:]) / 1e9
+
+
+def fp16_flops(size: int = 8192, times: int = 20) -> float:
+    """Operations a second that PyTorch makes of large fp16 products on the GPU."""
+    import torch
+
+    left, right = (torch.randn(size, size, device="cuda", dtype=torch.float16) for _ in range(2))
+    for _ in range(3):
+        left @ right
+    torch.cuda.synchronize()
+    started = time.perf_counter()
+    for _ in range(times):
+        left @ right
+    torch.cuda.synchronize()
+    return times * 2 * size**3 / (time.perf_counter() - started)

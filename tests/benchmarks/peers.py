@@ -29,13 +29,19 @@ OPTIMUM = Path(os.environ.get("HEADRACE_OPTIMUM", ROOT / ".venv-optimum" / "bin"
 """A Python with optimum-onnx, which needs an older transformers; `make bench` makes one."""
 
 
-def timed(score: Score, texts: Sequence[str], lengths: Sequence[int], seconds: float) -> float:
-    """Real tokens a second: slices of the texts until the time is up."""
+def timed(
+    score: Score,
+    texts: Sequence[str],
+    lengths: Sequence[int],
+    seconds: float,
+    size: int = SLICE,
+) -> float:
+    """Real tokens a second: slices of `size` texts until the time is up."""
     score(texts[-16:])
     tokens, started = 0, time.perf_counter()
-    for start in range(0, len(texts), SLICE):
-        score(texts[start : start + SLICE])
-        tokens += sum(lengths[start : start + SLICE])
+    for start in range(0, len(texts), size):
+        score(texts[start : start + size])
+        tokens += sum(lengths[start : start + size])
         if time.perf_counter() - started > seconds:
             break
     return tokens / (time.perf_counter() - started)
@@ -44,12 +50,19 @@ def timed(score: Score, texts: Sequence[str], lengths: Sequence[int], seconds: f
 # --- transformers and PyTorch ---------------------------------------------------------------------
 
 
-def pipeline(model: Path, precision: str, batch: int) -> Score:
-    import torch
+PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+def pipeline(model: Path, precision: str, batch: int, device: str = "cpu") -> Score:
     from transformers import pipeline as make
 
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-    one = make("text-classification", model=str(model), tokenizer=str(model), dtype=dtype)
+    one = make(
+        "text-classification",
+        model=str(model),
+        tokenizer=str(model),
+        dtype=PRECISIONS[precision],
+        device=device,
+    )
     return lambda some: one(list(some), batch_size=batch, truncation=True, max_length=MAX_LENGTH)
 
 
@@ -68,21 +81,26 @@ def mlflow_flavour(model: Path, folder: Path) -> Score:
     return lambda some: loaded.predict(list(some), params=how)
 
 
-def sorted_torch(model: Path, precision: str, batch: int) -> Score:
+def sorted_torch(model: Path, precision: str, batch: int, device: str = "cpu") -> Score:
     """A loop of one's own: sorted by length, padded in small batches."""
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-    classifier = AutoModelForSequenceClassification.from_pretrained(model, dtype=dtype).eval()
+    classifier = AutoModelForSequenceClassification.from_pretrained(
+        model, dtype=PRECISIONS[precision]
+    ).eval()
+    classifier.to(device)
     encode = encoder(model)
 
     def score(some: Sequence[str]) -> list[Any]:
         with torch.inference_mode():
-            return [
-                classifier(**{name: torch.from_numpy(x) for name, x in feeds.items()}).logits
+            logits = [
+                classifier(
+                    **{name: torch.from_numpy(x).to(device) for name, x in feeds.items()}
+                ).logits
                 for feeds in batches(encode(some), batch)
             ]
+        return [each.float().cpu().numpy() for each in logits]
 
     return score
 

@@ -34,13 +34,16 @@ RECIPE = {
 
 
 @cache
-def fine_tuned() -> tuple[Artifact, Artifact]:
-    """The trained and the exported model, made once a session."""
+def fine_tuned(*variants: str) -> tuple[Artifact, Artifact]:
+    """The trained and the exported model, made once a session; `variants`: the recipe's if none."""
     from headrace.tasks.data.prepare import prepare
     from headrace.tasks.export.export import export
     from headrace.tasks.training.train import train
 
     recipe = Recipe.model_validate(RECIPE)
+    if variants:
+        asked = recipe.export.model_copy(update={"variants": list(variants)})
+        recipe = recipe.model_copy(update={"export": asked})
     prepared = prepare(recipe)
     trained = train(recipe, prepared)
     return trained, export(recipe, prepared, trained)

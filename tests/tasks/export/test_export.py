@@ -354,8 +354,9 @@ def test_serving_knows_which_variants_are_in_half_precision() -> None:
 def test_on_a_gpu_half_precision_passes_the_gate(
     recipe: Recipe, prepared: Artifact, trained: Artifact
 ) -> None:
-    asked = changed(recipe, export={"variants": ["fp32", "fused", "fp16"], "default": "fp16"})
-    made = export(asked, prepared, trained)
+    undecided = {"min_agreement": 0.9, "max_metric_drop": 0.1}  # on texts without a telling word
+    variants = {"variants": ["fp32", "fused", "fp16"], "default": "fp16", "gate": undecided}
+    made = export(changed(recipe, export=variants), prepared, trained)
     assert made.facts["device"] == "cuda"
     scorer = Scorer(made.path / "model", device="cuda")
     assert (scorer.variant.name, scorer.runner.providers[0]) == ("fp16", "CUDAExecutionProvider")
