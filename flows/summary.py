@@ -13,6 +13,7 @@ from headrace.configs.schema import Recipe
 from headrace.tasks import objectives
 from headrace.tasks.registry.register import Overtaken, Registered
 from headrace.tasks.runtime.artifacts import Artifact
+from headrace.tasks.runtime.facts import Prepared
 from headrace.tasks.runtime.text import duration
 from headrace.tasks.training.train import size_of_step
 
@@ -150,7 +151,7 @@ LINES: Mapping[str, Callable[[Any], str]] = {
 FEW_STEPS = 100
 
 
-def of_check(recipe: Recipe, prepared: Artifact) -> list[str]:
+def of_check(recipe: Recipe, prepared: Prepared) -> list[str]:
     """Format what `headrace check` adds: the baseline to beat, and the number of training steps."""
     lines = []
     baseline = prepared.facts["baseline"] or {}
@@ -170,7 +171,7 @@ def of_check(recipe: Recipe, prepared: Artifact) -> list[str]:
     return lines
 
 
-def _n_trained_on(recipe: Recipe, prepared: Artifact) -> int:
+def _n_trained_on(recipe: Recipe, prepared: Prepared) -> int:
     """Rows per epoch, or tokens if the recipe counts steps in tokens (`train.batch_tokens`)."""
     n_tokens = int(json.loads((prepared.path / "profile.json").read_bytes())["tokens"])
     if recipe.train.batch_tokens is not None:

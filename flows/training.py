@@ -34,7 +34,8 @@ from headrace.tasks.registry import tracking, versions
 from headrace.tasks.registry.incumbent import Unreadable
 from headrace.tasks.registry.register import Registered, register
 from headrace.tasks.reporting.report import report
-from headrace.tasks.runtime.artifacts import Artifact, digest_of
+from headrace.tasks.runtime.artifacts import digest_of
+from headrace.tasks.runtime.facts import Exported, Prepared
 from headrace.tasks.training.train import TrainerKilled, train
 
 log = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ def training(recipe: str, overrides: list[str] | None = None) -> Any:
     return Completed(name="Completed" if outcome.promoted else "Refused", data=outcome)
 
 
-def check_before_training(recipe: Recipe, prepared: Artifact) -> None:
+def check_before_training(recipe: Recipe, prepared: Prepared) -> None:
     """Raise UserError now for errors that would otherwise stop the run after hours of training."""
     preflight.check(recipe, prepared)
     champion = versions.incumbent(recipe.name)
@@ -159,12 +160,12 @@ def is_transient(problem: BaseException) -> bool:
     return isinstance(problem, OSError) and not is_permanent
 
 
-def pipeline_key(recipe: Recipe, prepared: Artifact) -> str:
+def pipeline_key(recipe: Recipe, prepared: Prepared) -> str:
     """Return the key of the MLflow run: the same whenever this recipe runs on the same rows."""
     return digest_of({"recipe": recipe.model_dump(mode="json"), "prepared": prepared.id})
 
 
-def publish(outcome: Outcome, exported: Artifact) -> None:
+def publish(outcome: Outcome, exported: Exported) -> None:
     """Publish the outcome as Prefect artifacts: metrics, variants, the decision, the report."""
     key = outcome.name.lower().replace("_", "-").replace(".", "-")
     create_table_artifact(

@@ -16,11 +16,11 @@ from headrace.tasks import objectives
 from headrace.tasks.evaluation import test_set
 from headrace.tasks.export import export
 from headrace.tasks.models import from_config, pretrained
-from headrace.tasks.runtime.artifacts import Artifact
+from headrace.tasks.runtime.facts import Prepared
 from headrace.tasks.training import train
 
 
-def check(recipe: Recipe, prepared: Artifact) -> None:
+def check(recipe: Recipe, prepared: Prepared) -> None:
     """Check that everything the recipe asks for exists or is possible.
 
     Raises RecipeError, such as for an unknown metric, slice or variant, or impossible model sizes;
@@ -74,7 +74,7 @@ def _described(recipe: Recipe) -> Any:
     return SimpleNamespace(config=config, generation_config=generation)
 
 
-def _check_writing(recipe: Recipe, prepared: Artifact, model: Any) -> None:
+def _check_writing(recipe: Recipe, prepared: Prepared, model: Any) -> None:
     """Check that a generative model can decode as asked, and has enough positions for it."""
     if not objectives.get(recipe.objective).GENERATES:
         return

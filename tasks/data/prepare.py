@@ -35,7 +35,8 @@ from headrace.tasks.data.tokenization import write_splits
 from headrace.tasks.models import pretrained
 from headrace.tasks.objectives import AnyObjective
 from headrace.tasks.runtime import artifacts, workspace
-from headrace.tasks.runtime.artifacts import Artifact, write_json
+from headrace.tasks.runtime.artifacts import write_json
+from headrace.tasks.runtime.facts import Prepared
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ OUT = -1
 """Stands in place of a split number for a row that is not used."""
 
 
-def prepare(recipe: Recipe) -> Artifact:
+def prepare(recipe: Recipe) -> Prepared:
     """Make the data set that all later stages read, or return the cached one.
 
     Raises RecipeError, DataError or ModelError for every problem that can be detected before

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from headrace.configs.errors import ModelError
 from headrace.tasks.data.splits import hash64, normalise
-from headrace.tasks.runtime.artifacts import Artifact
+from headrace.tasks.runtime.facts import Prepared
 
 FILE = "training_texts.npy"
 Hashes = NDArray[np.uint64]
@@ -47,7 +47,7 @@ def read(folder: Path) -> Hashes | None:
     return np.asarray(hashes, np.uint64)
 
 
-def of_test_rows(prepared: Artifact) -> Hashes:
+def of_test_rows(prepared: Prepared) -> Hashes:
     """Return the hash of each test row, (n,), in the order of the split."""
     from datasets import load_from_disk
 

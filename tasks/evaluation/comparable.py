@@ -19,7 +19,7 @@ from headrace.configs.errors import UserError
 from headrace.configs.schema import Recipe
 from headrace.serving.engine import manifest
 from headrace.tasks.data import training_texts
-from headrace.tasks.runtime.artifacts import Artifact
+from headrace.tasks.runtime.facts import Prepared
 
 MIN_FAIR = 0.5
 """Share of the test rows that must remain; with less it is not the recipe's test set anymore."""
@@ -37,7 +37,7 @@ class Champion(Protocol):
         """The model folder of this version."""
 
 
-def check_comparable(recipe: Recipe, prepared: Artifact, champion: Champion) -> None:
+def check_comparable(recipe: Recipe, prepared: Prepared, champion: Champion) -> None:
     """Raise UserError unless this recipe's model can be compared with the champion.
 
     Both need the same objective, and enough test rows that are fair to both. Cheap, so that a flow
@@ -62,7 +62,7 @@ def check_comparable(recipe: Recipe, prepared: Artifact, champion: Champion) -> 
         )
 
 
-def fair_rows(prepared: Artifact, champion: Champion) -> NDArray[np.bool_] | None:
+def fair_rows(prepared: Prepared, champion: Champion) -> NDArray[np.bool_] | None:
     """Return a mask (n,) of the test rows on which both models can be compared.
 
     None if either model has no hashes of its training texts.

@@ -41,7 +41,7 @@ from headrace.tasks.objectives.base import Settings
 from headrace.tasks.registry.incumbent import Unreadable
 from headrace.tasks.registry.model_store import content_id
 from headrace.tasks.runtime import artifacts
-from headrace.tasks.runtime.artifacts import Artifact
+from headrace.tasks.runtime.facts import Decided, Evaluated, Exported, Prepared
 
 if TYPE_CHECKING:
     from headrace.serving.engine.scorer import Scorer
@@ -56,11 +56,11 @@ TIMED_S, ENOUGH_S = 1.0, 30.0
 
 def decide(
     recipe: Recipe,
-    prepared: Artifact,
-    exported: Artifact,
-    evaluated: Artifact,
+    prepared: Prepared,
+    exported: Exported,
+    evaluated: Evaluated,
     champion: Champion | Unreadable | None,
-) -> Artifact:
+) -> Decided:
     """Run the stage `decide`; its facts are the Decision as a dict.
 
     `champion`: None if there is none yet; Unreadable if there is one that nothing can be compared
@@ -95,9 +95,9 @@ def _key_of(champion: Champion | Unreadable | None) -> dict[str, str] | None:
 
 def _build(
     recipe: Recipe,
-    prepared: Artifact,
-    exported: Artifact,
-    evaluated: Artifact,
+    prepared: Prepared,
+    exported: Exported,
+    evaluated: Evaluated,
     champion: Champion | Unreadable | None,
     folder: Path,
 ) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def _build(
     return decision.to_dict()
 
 
-def _over_baseline(evaluated: Artifact) -> tuple[str, Difference] | None:
+def _over_baseline(evaluated: Evaluated) -> tuple[str, Difference] | None:
     """Return the metric, and the candidate's gain over the TF-IDF baseline; None without one."""
     difference = evaluated.facts["baseline_difference"]
     return difference and (evaluated.facts["baseline_metric"], Difference(**difference))
@@ -124,9 +124,9 @@ def _over_baseline(evaluated: Artifact) -> tuple[str, Difference] | None:
 
 def _without_champion(
     recipe: Recipe,
-    prepared: Artifact,
-    exported: Artifact,
-    evaluated: Artifact,
+    prepared: Prepared,
+    exported: Exported,
+    evaluated: Evaluated,
     unreadable: Unreadable | None,
 ) -> Decision:
     name, metric = selection.deciding_metric(recipe, prepared.facts["head"])
@@ -149,9 +149,9 @@ def _without_champion(
 
 def _with_champion(
     recipe: Recipe,
-    prepared: Artifact,
-    exported: Artifact,
-    evaluated: Artifact,
+    prepared: Prepared,
+    exported: Exported,
+    evaluated: Evaluated,
     champion: Champion,
 ) -> Decision:
     from headrace.serving.engine.scorer import Scorer
@@ -192,7 +192,7 @@ Pair = tuple[Array, Array, Settings]
 
 
 def _statistics(
-    recipe: Recipe, exported: Artifact, rows: TestSet, evaluated: Artifact, their_scorer: Scorer
+    recipe: Recipe, exported: Exported, rows: TestSet, evaluated: Evaluated, their_scorer: Scorer
 ) -> Pair:
     """Return both models' statistics under a head that has the labels of both.
 

@@ -30,14 +30,14 @@ from headrace.tasks.objectives import AnyObjective, selection
 from headrace.tasks.objectives.base import Settings
 from headrace.tasks.reporting import html, plots
 from headrace.tasks.runtime import artifacts
-from headrace.tasks.runtime.artifacts import Artifact
+from headrace.tasks.runtime.facts import Evaluated, Exported, Prepared
 
 WORST = 12
 """Rows shown: those that the model is most wrong about."""
 EXCERPT_CHARS = 240
 
 
-def evaluate(recipe: Recipe, prepared: Artifact, exported: Artifact) -> Artifact:
+def evaluate(recipe: Recipe, prepared: Prepared, exported: Exported) -> Evaluated:
     """Score the test rows as a user would, and measure quality and its uncertainty.
 
     Raises RecipeError for a metric or slice column that does not exist.
@@ -58,7 +58,7 @@ def evaluate(recipe: Recipe, prepared: Artifact, exported: Artifact) -> Artifact
     )
 
 
-def _build(recipe: Recipe, prepared: Artifact, exported: Artifact, folder: Path) -> dict[str, Any]:
+def _build(recipe: Recipe, prepared: Prepared, exported: Exported, folder: Path) -> dict[str, Any]:
     from headrace.serving.engine.scorer import Scorer
 
     rows = test_set.read(recipe, prepared)
@@ -90,7 +90,7 @@ def _build(recipe: Recipe, prepared: Artifact, exported: Artifact, folder: Path)
 
 
 def measure(
-    recipe: Recipe, prepared: Artifact, head: Mapping[str, Any], rows: TestSet, outputs: Array
+    recipe: Recipe, prepared: Prepared, head: Mapping[str, Any], rows: TestSet, outputs: Array
 ) -> dict[str, Any]:
     """Compute the part of metrics.json that needs only targets and outputs (n, ...)."""
     objective = objectives.get(recipe.objective)
@@ -139,7 +139,7 @@ def measure(
 
 
 def _baseline_statistics(
-    objective: AnyObjective, prepared: Artifact, rows: TestSet, head: Settings
+    objective: AnyObjective, prepared: Prepared, rows: TestSet, head: Settings
 ) -> Array | None:
     """Return the baseline's statistics for the same rows in the same order; None without one."""
     file = prepared.path / "baseline.parquet"

@@ -18,7 +18,7 @@ from headrace.tasks import objectives
 from headrace.tasks.metrics.bootstrap import Resampling
 from headrace.tasks.objectives import AnyObjective, selection
 from headrace.tasks.runtime import artifacts
-from headrace.tasks.runtime.artifacts import Artifact
+from headrace.tasks.runtime.facts import Prepared
 
 if TYPE_CHECKING:
     from headrace.serving.engine.scorer import Scorer
@@ -45,7 +45,7 @@ class TestSet:
     """(n,) cluster ids, equal for copies of one text, or for the rows of one group."""
 
 
-def read(recipe: Recipe, prepared: Artifact) -> TestSet:
+def read(recipe: Recipe, prepared: Prepared) -> TestSet:
     from datasets import load_from_disk
 
     split = load_from_disk(str(prepared.path / "test")).with_format("arrow")[:]

@@ -38,7 +38,7 @@ from headrace.tasks.export.variants import BuildMethod
 from headrace.tasks.models.generate import STEPS, ReferenceGeneration, texts, write
 from headrace.tasks.objectives import selection
 from headrace.tasks.runtime import hardware
-from headrace.tasks.runtime.artifacts import Artifact
+from headrace.tasks.runtime.facts import Prepared, Trained
 
 VARIANTS = ("fp32", "int8")
 GOLDEN_ROWS = 32
@@ -216,7 +216,7 @@ EXACTLY: dict[str, Any] = {
 
 
 def prepare_harness(
-    recipe: Recipe, prepared: Artifact, trained: Artifact, folder: Path
+    recipe: Recipe, prepared: Prepared, trained: Trained, folder: Path
 ) -> DecoderHarness:
     """Load the model, generate the reference texts with PyTorch, and export the graphs."""
     import torch

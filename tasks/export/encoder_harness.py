@@ -32,7 +32,7 @@ from headrace.tasks.export.parity import ParityResult, Run
 from headrace.tasks.objectives import selection
 from headrace.tasks.objectives.base import Objective
 from headrace.tasks.runtime import hardware
-from headrace.tasks.runtime.artifacts import Artifact
+from headrace.tasks.runtime.facts import Prepared, Trained
 
 GOLDEN_ROWS, GOLDEN_WINDOWS = 32, 2
 SETTLING_ROWS = 2_000
@@ -166,7 +166,7 @@ class EncoderHarness(build_variants.ExportHarness):
 
 
 def prepare_harness(
-    recipe: Recipe, prepared: Artifact, trained: Artifact, folder: Path
+    recipe: Recipe, prepared: Prepared, trained: Trained, folder: Path
 ) -> EncoderHarness:
     """Load the model, compute PyTorch's answers, and export the plain graph.
 
@@ -224,7 +224,7 @@ def prepare_harness(
     )  # fmt: skip
 
 
-def _settled(recipe: Recipe, prepared: Artifact, head: Head, run: Run) -> dict[str, Any]:
+def _settled(recipe: Recipe, prepared: Prepared, head: Head, run: Run) -> dict[str, Any]:
     """Return the head's settings, calibrated by its objective on the validation rows."""
     objective = objectives.get(recipe.objective)
     if type(objective).calibrate_head is Objective.calibrate_head:
@@ -237,7 +237,7 @@ def _settled(recipe: Recipe, prepared: Artifact, head: Head, run: Run) -> dict[s
     return dict(objective.calibrate_head(head.settings, rows.targets, texts))
 
 
-def _calibration(recipe: Recipe, prepared: Artifact) -> list[Ids]:
+def _calibration(recipe: Recipe, prepared: Prepared) -> list[Ids]:
     n_rows = recipe.export.calibration_rows
     rows = torch_reference.read_rows(recipe, prepared, "train", n_rows).ids
     return [rows[i] for i in timing.sample_by_length(np.array([len(row) for row in rows]), n_rows)]

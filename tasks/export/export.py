@@ -30,7 +30,7 @@ from headrace.tasks.export import attention_maps, build_variants, variants
 from headrace.tasks.export.build_variants import ExportHarness, ExportRefused, VariantResult
 from headrace.tasks.objectives import selection
 from headrace.tasks.runtime import artifacts
-from headrace.tasks.runtime.artifacts import Artifact
+from headrace.tasks.runtime.facts import Exported, Prepared, Trained
 
 __all__ = ["ExportRefused", "export"]
 
@@ -40,7 +40,7 @@ WINDOWS_CHUNK_ROWS = 500
 """Default `chunk_rows` for texts that are read in windows: they are long."""
 
 
-def export(recipe: Recipe, prepared: Artifact, trained: Artifact) -> Artifact:
+def export(recipe: Recipe, prepared: Prepared, trained: Trained) -> Exported:
     """Build the artifact of an exported model.
 
     It has the model folder (`model/`), the table of all variants tried (variants.json) and the
@@ -69,7 +69,7 @@ def export(recipe: Recipe, prepared: Artifact, trained: Artifact) -> Artifact:
     )
 
 
-def check(recipe: Recipe, prepared: Artifact) -> None:
+def check(recipe: Recipe, prepared: Prepared) -> None:
     """Raise RecipeError for an invalid metric or default."""
     selection.deciding_metric(recipe, prepared.facts["head"])
     default, names = recipe.export.default, variants.names(recipe.export.variants)
@@ -95,7 +95,7 @@ def _harness_module(recipe: Recipe) -> str:
     return f"{__package__}.{'decoder_harness' if generates else 'encoder_harness'}"
 
 
-def _build(recipe: Recipe, prepared: Artifact, trained: Artifact, folder: Path) -> dict[str, Any]:
+def _build(recipe: Recipe, prepared: Prepared, trained: Trained, folder: Path) -> dict[str, Any]:
     model = folder / "model"
     model.mkdir()
     module = importlib.import_module(_harness_module(recipe))
@@ -127,7 +127,7 @@ def _build(recipe: Recipe, prepared: Artifact, trained: Artifact, folder: Path) 
     return table
 
 
-def _attention(harness: ExportHarness, prepared: Artifact) -> dict[str, Any] | None:
+def _attention(harness: ExportHarness, prepared: Prepared) -> dict[str, Any] | None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(prepared.path / "tokenizer")
@@ -172,7 +172,7 @@ def _scoring_defaults(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _lineage(recipe: Recipe, prepared: Artifact, trained: Artifact) -> dict[str, Any]:
+def _lineage(recipe: Recipe, prepared: Prepared, trained: Trained) -> dict[str, Any]:
     return {
         "recipe": recipe.name,
         "prepared": prepared.digest,

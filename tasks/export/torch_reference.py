@@ -22,7 +22,7 @@ from headrace.serving.text.windows import Document
 from headrace.tasks import objectives
 from headrace.tasks.data import windowing
 from headrace.tasks.export.parity import Run
-from headrace.tasks.runtime.artifacts import Artifact
+from headrace.tasks.runtime.facts import Prepared, Trained
 
 MOST_TOKENS = 1_000_000
 """Limit for texts that are read in windows: minutes of PyTorch on two cores."""
@@ -42,7 +42,7 @@ class Rows:
         return [window for document in self.documents for window in document.windows]
 
 
-def load_model(recipe: Recipe, prepared: Artifact, trained: Artifact, device: str) -> Any:
+def load_model(recipe: Recipe, prepared: Prepared, trained: Trained, device: str) -> Any:
     """Load the trained model for inference in fp32."""
     import transformers
 
@@ -53,7 +53,7 @@ def load_model(recipe: Recipe, prepared: Artifact, trained: Artifact, device: st
 
 
 def load_reader(
-    recipe: Recipe, prepared: Artifact, trained: Artifact, device: str
+    recipe: Recipe, prepared: Prepared, trained: Trained, device: str
 ) -> tuple[Any, Any]:
     """Load the trained model of single windows, and its pool; None if windows are not pooled."""
     model = load_model(recipe, prepared, trained, device)
@@ -102,7 +102,7 @@ def runner(model: Any, *, pad_id: int) -> Run:
     return run
 
 
-def read_rows(recipe: Recipe, prepared: Artifact, split: str, n_rows: int) -> Rows:
+def read_rows(recipe: Recipe, prepared: Prepared, split: str, n_rows: int) -> Rows:
     """Read at most `n_rows` rows of a split, of every length.
 
     Of texts that are read in windows, at most about MOST_TOKENS tokens are read.
@@ -127,7 +127,7 @@ def read_rows(recipe: Recipe, prepared: Artifact, split: str, n_rows: int) -> Ro
     return Rows(texts, documents, targets=table["labels"].to_pylist())
 
 
-def pad_id(prepared: Artifact) -> int:
+def pad_id(prepared: Prepared) -> int:
     from transformers import AutoTokenizer
 
     return int(AutoTokenizer.from_pretrained(prepared.path / "tokenizer").pad_token_id)

@@ -22,6 +22,7 @@ from headrace.configs.schema import Recipe
 from headrace.tasks.registry import mlflow_model, model_card, model_store, tracking, versions
 from headrace.tasks.runtime import workspace
 from headrace.tasks.runtime.artifacts import Artifact
+from headrace.tasks.runtime.facts import Decided, Evaluated, Exported, Prepared, Reported, Trained
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -58,12 +59,12 @@ class Overtaken:
 def register(
     recipe: Recipe,
     *,
-    prepared: Artifact,
-    trained: Artifact,
-    exported: Artifact,
-    evaluated: Artifact,
-    decided: Artifact,
-    reported: Artifact,
+    prepared: Prepared,
+    trained: Trained,
+    exported: Exported,
+    evaluated: Evaluated,
+    decided: Decided,
+    reported: Reported,
     run_id: str,
 ) -> Registered | Overtaken:
     """Register the export with its decision, whatever that says, and carry the decision out.
@@ -153,7 +154,7 @@ def _aside(name: str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _registered(client: MlflowClient, name: str, exported: Artifact) -> ModelVersion | None:
+def _registered(client: MlflowClient, name: str, exported: Exported) -> ModelVersion | None:
     """Return the version made from this very export, or None."""
     candidates = versions.versions(client, name).values()
     return next((v for v in candidates if v.tags.get(versions.EXPORT_ID) == exported.id), None)
@@ -172,11 +173,11 @@ def _discard_leftovers(client: MlflowClient, run_id: str, tags: dict[str, str]) 
 # --- the decision ---------------------------------------------------------------------------------
 
 
-def _as_tag(decided: Artifact) -> str:
+def _as_tag(decided: Decided) -> str:
     return json.dumps({**decided.facts, "digest": decided.digest}, ensure_ascii=False)
 
 
-def _check_still_to_beat(name: str, exported: Artifact, decided: Artifact) -> None:
+def _check_still_to_beat(name: str, exported: Exported, decided: Decided) -> None:
     """Raise ChampionChanged if the decision is outdated.
 
     This runs before anything is made, because the decision goes into it, e.g. into the model card.
@@ -200,7 +201,7 @@ def _store_decision(
         )
 
 
-def _carry_out(version: ModelVersion, decided: Artifact) -> bool:
+def _carry_out(version: ModelVersion, decided: Decided) -> bool:
     """Move the alias that the decision asks for, once; False if that is already done."""
     facts = decided.facts
     decision = {name: facts[name] for name in ("promote", "metric")}

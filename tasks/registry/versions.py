@@ -18,7 +18,7 @@ from headrace.serving.errors import ModelFolderError, NewerFormatError
 from headrace.tasks.registry import alias_history, model_store, sqlite_lookup, tracking
 from headrace.tasks.registry.alias_history import CHALLENGER, CHAMPION, Entry
 from headrace.tasks.registry.incumbent import Unreadable
-from headrace.tasks.runtime.artifacts import Artifact
+from headrace.tasks.runtime.facts import Exported
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -63,7 +63,7 @@ def champion(name: str) -> Champion | None:
     return load_version(name, str(model.aliases[CHAMPION]))
 
 
-def incumbent(name: str, exported: Artifact | None = None) -> Champion | Unreadable | None:
+def incumbent(name: str, exported: Exported | None = None) -> Champion | Unreadable | None:
     """Return the champion that this export has to beat, never the export itself.
 
     If the champion is this very export (the command is run again), return the champion before it,

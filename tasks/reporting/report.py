@@ -23,6 +23,7 @@ from headrace.configs.secrets import masked
 from headrace.tasks.reporting import html, plots
 from headrace.tasks.runtime import artifacts
 from headrace.tasks.runtime.artifacts import Artifact
+from headrace.tasks.runtime.facts import Decided, Evaluated, Exported, Prepared, Reported, Trained
 from headrace.tasks.runtime.text import duration
 
 TEMPLATE = "report.html"
@@ -32,12 +33,12 @@ MAX_LABELS = 40
 
 def report(
     recipe: Recipe,
-    prepared: Artifact,
-    trained: Artifact,
-    exported: Artifact,
-    evaluated: Artifact,
-    decided: Artifact,
-) -> Artifact:
+    prepared: Prepared,
+    trained: Trained,
+    exported: Exported,
+    evaluated: Evaluated,
+    decided: Decided,
+) -> Reported:
     """Write a folder with `report.html`. Each section uses the files and facts of its stage."""
     stages = [prepared, trained, exported, evaluated, decided]
     return artifacts.make(
@@ -107,7 +108,7 @@ def slice_scale(slices: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return {"low": 0.0, "high": math.ceil(round(highest / step, 6)) * step}
 
 
-def _data(prepared: Artifact) -> dict[str, Any]:
+def _data(prepared: Prepared) -> dict[str, Any]:
     profile = _json(prepared.path / "profile.json")
     shares = sorted(profile.get("label_shares", {}).items(), key=lambda item: -item[1])
     return {

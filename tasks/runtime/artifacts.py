@@ -27,7 +27,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from headrace.configs.secrets import masked
 from headrace.serving.atomic import write_text
@@ -41,9 +41,12 @@ OURS = ("headrace.tasks", "headrace.serving", "headrace.modeling", "headrace.con
 """Packages whose code counts toward a stage's digest."""
 
 
+Facts = TypeVar("Facts", bound=Mapping[str, object], covariant=True)
+
+
 @dataclass(frozen=True)
-class Artifact:
-    """A complete, verified folder."""
+class Artifact(Generic[Facts]):
+    """A complete, verified folder; `Facts`: what its stage records (facts.py)."""
 
     stage: str
     digest: str
@@ -51,22 +54,25 @@ class Artifact:
     id: str
     """Digest of its artifact.json, which identifies this very build."""
     path: Path
-    facts: dict[str, Any]
+    facts: Facts
     """The stage's summary of its result, as JSON: counts, metrics, names."""
     seconds: float
     cached: bool
     """True if this call found it rather than made it."""
 
 
+AnyArtifact = Artifact[Mapping[str, object]]
+
+
 def make(
     stage: str,
     *,
     key: Mapping[str, Any],
-    build: Callable[[Path], dict[str, Any]],
-    inputs: Sequence[Artifact] = (),
+    build: Callable[[Path], Facts],
+    inputs: Sequence[AnyArtifact] = (),
     code: Sequence[str] = (),
     libraries: Sequence[str] = (),
-) -> Artifact:
+) -> Artifact[Facts]:
     """Find the artifact or make it.
 
     `key` is JSON. `code` names the stage's modules; our modules that they import are found from
@@ -120,7 +126,7 @@ def name_of(stage: str, **arguments: Any) -> str:
 def _determined_by(
     *,
     key: Mapping[str, Any],
-    inputs: Sequence[Artifact] = (),
+    inputs: Sequence[AnyArtifact] = (),
     code: Sequence[str] = (),
     libraries: Sequence[str] = (),
 ) -> dict[str, Any]:

@@ -29,7 +29,8 @@ from headrace.serving.runtime.cpu import granted_cores
 from headrace.tasks import objectives
 from headrace.tasks.models import pretrained
 from headrace.tasks.runtime import artifacts, hardware, supervised_process, workspace
-from headrace.tasks.runtime.artifacts import Artifact, write_json
+from headrace.tasks.runtime.artifacts import write_json
+from headrace.tasks.runtime.facts import Prepared, Trained
 from headrace.tasks.training import checkpoints
 from headrace.tasks.training.run_files import (
     EVENTS,
@@ -64,7 +65,7 @@ class TrainerKilled(TrainingFailed):
     """The trainer ended without an outcome. Started again, it resumes from its last checkpoint."""
 
 
-def train(recipe: Recipe, prepared: Artifact, *, on_event: OnEvent | None = None) -> Artifact:
+def train(recipe: Recipe, prepared: Prepared, *, on_event: OnEvent | None = None) -> Trained:
     """Fine-tune the recipe's model on the prepared rows.
 
     `on_event` is called with every event of this run as it happens: {"step", "max_steps", "epoch",
@@ -86,12 +87,12 @@ def train(recipe: Recipe, prepared: Artifact, *, on_event: OnEvent | None = None
     return artifact
 
 
-def is_done(recipe: Recipe, prepared: Artifact) -> bool:
+def is_done(recipe: Recipe, prepared: Prepared) -> bool:
     """True if this training's artifact already exists."""
     return artifacts.is_made("train", **_determined_by(recipe, prepared))
 
 
-def _determined_by(recipe: Recipe, prepared: Artifact) -> dict[str, Any]:
+def _determined_by(recipe: Recipe, prepared: Prepared) -> dict[str, Any]:
     return {
         "key": {
             "objective": recipe.objective,
@@ -107,7 +108,7 @@ def _determined_by(recipe: Recipe, prepared: Artifact) -> dict[str, Any]:
     }
 
 
-def check(recipe: Recipe, prepared: Artifact) -> None:
+def check(recipe: Recipe, prepared: Prepared) -> None:
     """Raise RecipeError for mistakes that would only show after the trainer's slow start."""
     objective = objectives.get(recipe.objective)
     objective.OPTIONS.model_validate(recipe.options)
@@ -166,7 +167,7 @@ def world_size(recipe: Recipe) -> int:
 # --- one training, retried in smaller pieces when memory runs out -------------------------------
 
 
-def fit(recipe: Recipe, prepared: Artifact, work: Path, on_event: OnEvent) -> dict[str, Any]:
+def fit(recipe: Recipe, prepared: Prepared, work: Path, on_event: OnEvent) -> dict[str, Any]:
     """Train until done, halving the pieces after running out of memory; return the facts."""
     work.mkdir(parents=True, exist_ok=True)
     n, unit = size_of_step(recipe)
@@ -192,7 +193,7 @@ def fit(recipe: Recipe, prepared: Artifact, work: Path, on_event: OnEvent) -> di
 
 
 def attempt(
-    recipe: Recipe, prepared: Artifact, work: Path, *, per_device: int, on_event: OnEvent
+    recipe: Recipe, prepared: Prepared, work: Path, *, per_device: int, on_event: OnEvent
 ) -> dict[str, Any]:
     """Run the trainer once, from the last complete checkpoint; return its outcome."""
     with _alone(work):

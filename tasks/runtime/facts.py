@@ -1,0 +1,180 @@
+"""What each stage records about its result: the `facts` in its artifact.json, as typed JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypedDict
+
+from headrace.tasks.runtime.artifacts import Artifact
+
+
+class IntervalFacts(TypedDict):
+    """A metric's value with its confidence interval (metrics/bootstrap.py)."""
+
+    value: float
+    low: float
+    high: float
+
+
+class DifferenceFacts(IntervalFacts):
+    """A gain over another model on the same rows (metrics/paired.py)."""
+
+    standard_error: float
+    smallest_detectable: float
+    differing: int | None
+
+
+class PreparedFacts(TypedDict):
+    """What data/prepare.py records."""
+
+    rows: dict[str, int]
+    """By split."""
+    rejected: dict[str, int]
+    """By reason code."""
+    duplicates: dict[str, int]
+    """Rows that were taken out, by kind."""
+    head: dict[str, Any]
+    """The objective's settings of its head, such as {"labels": [...]}."""
+    baseline: Mapping[str, IntervalFacts | float] | None
+    """The TF-IDF baseline's metrics, its rows and seconds."""
+    source: object
+    """What the source says identifies its content."""
+
+
+class BestFacts(TypedDict):
+    """The checkpoint that was kept."""
+
+    step: int
+    metric: str | None
+    value: float
+
+
+class BatchFacts(TypedDict):
+    """How an optimizer step is divided; `of` is "rows" or "tokens"."""
+
+    of: str
+    per_device: int
+    accumulation: int
+
+
+class RetryFacts(TypedDict):
+    """An attempt after running out of memory."""
+
+    per_device: int
+    error: str
+
+
+class TrainedFacts(TypedDict):
+    """What training/train.py records."""
+
+    best: BestFacts
+    steps: int
+    parameters: int
+    epochs: float
+    precision: str
+    device: str
+    processes: int
+    batch: BatchFacts
+    tokens_per_second: int
+    retries: list[RetryFacts]
+
+
+class TorchFacts(TypedDict):
+    """PyTorch beside the exported variants, in the same run."""
+
+    tokens_per_second: float
+    bf16_tokens_per_second: float | None
+    metric: float
+
+
+class MeasuredFacts(TypedDict):
+    """How one variant was built and measured; None where it could not be."""
+
+    way: str | None
+    tokens_per_second: float | None
+    agreement: float | None
+    metric: float | None
+    max_logit_difference: float | None
+
+
+class VariantFacts(MeasuredFacts):
+    """One variant that was tried; `status` is "kept" or "refused"."""
+
+    name: str
+    status: str
+    reason: str | None
+    size_bytes: int | None
+    disabled_optimizers: list[str]
+    agreement_of: str
+
+
+class ExportedFacts(TypedDict):
+    """What export/export.py records; also its variants.json."""
+
+    default: str
+    device: str
+    threads: int
+    rows: int
+    metric: str
+    torch: TorchFacts
+    variants: list[VariantFacts]
+
+
+class EvaluatedFacts(IntervalFacts):
+    """What evaluation/evaluate.py records; the interval is the deciding metric's."""
+
+    metric: str
+    rows: int
+    metrics: dict[str, IntervalFacts]
+    clusters: int
+    baseline_metric: str
+    baseline_difference: DifferenceFacts | None
+
+
+class MeasurementFacts(TypedDict):
+    """One model in the comparison."""
+
+    value: float
+    size_bytes: int
+    tokens_per_second: float | None
+
+
+class GuardFacts(TypedDict):
+    """One rule of the promotion and how it came out."""
+
+    name: str
+    passed: bool
+    reason: str
+    numbers: dict[str, Any]
+    asked: bool
+
+
+class DecidedFacts(TypedDict):
+    """What evaluation/decide.py records: a promotion_rules.Decision; also its decision.json."""
+
+    promote: bool
+    summary: str
+    rule: str
+    metric: str
+    rows: int
+    candidate: MeasurementFacts
+    champion: MeasurementFacts | None
+    champion_version: str | None
+    difference: DifferenceFacts | None
+    smallest_detectable: float | None
+    guards: list[GuardFacts]
+    reasons: list[str]
+
+
+class ReportedFacts(TypedDict):
+    """What reporting/report.py records."""
+
+    bytes: int
+
+
+Prepared = Artifact[PreparedFacts]
+Trained = Artifact[TrainedFacts]
+Exported = Artifact[ExportedFacts]
+Evaluated = Artifact[EvaluatedFacts]
+Decided = Artifact[DecidedFacts]
+Reported = Artifact[ReportedFacts]
