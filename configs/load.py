@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -13,6 +13,9 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from headrace.configs import secrets
 from headrace.configs.errors import RecipeError, did_you_mean
 from headrace.configs.schema import Recipe
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 """A number that YAML reads as text, because it has no point or no sign."""
@@ -74,7 +77,9 @@ MAX_VALUES = 100_000
 class _Loader(yaml.SafeLoader):
     """YAML loader that refuses a key given twice."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def construct_mapping(
+        self, node: yaml.MappingNode, deep: bool = False
+    ) -> dict[Hashable, object]:
         seen = set()
         for name, _ in node.value:
             if name.value in seen and isinstance(name, yaml.ScalarNode):
@@ -84,7 +89,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def parsed(text: str) -> Any:
+def parsed(text: str) -> object:
     """Parse YAML to plain values. Raises ValueError if it is invalid or has too many values."""
     try:
         content = yaml.load(text, _Loader)
@@ -103,19 +108,20 @@ def parsed(text: str) -> Any:
     return content
 
 
-def values_of(arguments: Sequence[str]) -> dict[str, Any]:
+def values_of(arguments: Sequence[str]) -> dict[str, object]:
     """Parse `NAME=VALUE` arguments as YAML, with 1e-3 as a number. Raises RecipeError."""
-    content: dict[str, Any] = {}
+    content: dict[str, object] = {}
     for argument in arguments:
         if "=" not in argument:
             raise RecipeError(f"option {argument!r}: write it as NAME=VALUE")
         key, value = _parsed(argument)
-        is_number = isinstance(value, str) and EXPONENT.fullmatch(value)
-        content[key] = float(value) if is_number else value
+        if isinstance(value, str) and EXPONENT.fullmatch(value):
+            value = float(value)
+        content[key] = value
     return content
 
 
-def _parsed(override: str) -> tuple[str, Any]:
+def _parsed(override: str) -> tuple[str, object]:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise RecipeError(f"override {override!r}: write it as section.key=value")
@@ -125,19 +131,20 @@ def _parsed(override: str) -> tuple[str, Any]:
         raise RecipeError(f"override {override!r}: {_one_line(problem)}") from None
 
 
-def _apply(content: dict[str, Any], override: str) -> None:
+def _apply(content: dict[str, object], override: str) -> None:
     key, value = _parsed(override)
     *sections, last = key.split(".")
     place = content
     for section in sections:
-        if not isinstance(place.get(section), dict):
-            place[section] = {}
-        place = place[section]
+        inner = place.get(section)
+        if not isinstance(inner, dict):
+            place[section] = inner = dict[str, object]()
+        place = inner
     place[last] = value
     _absolute_paths(content, Path.cwd())
 
 
-def _absolute_paths(content: dict[str, Any], base: Path) -> None:
+def _absolute_paths(content: dict[str, object], base: Path) -> None:
     """Make the relative paths of files (and of a model folder) absolute, in place, from `base`."""
     data, model = content.get("data"), content.get("model")
     source = data.get("source") if isinstance(data, dict) else None
@@ -152,7 +159,7 @@ def _absolute_paths(content: dict[str, Any], base: Path) -> None:
         model["source"] = _absolute(model["source"], base)
 
 
-def _absolute(path: Any, base: Path) -> Any:
+def _absolute(path: object, base: Path) -> object:
     if not isinstance(path, str) or "://" in path:
         return path
     return str(base / Path(path).expanduser())
@@ -165,7 +172,7 @@ def explain(
     file: Path | str,
     problem: ValidationError,
     model: type[BaseModel],
-    content: Any,
+    content: object,
     overridden_keys: Collection[str] = (),
 ) -> list[str]:
     """Return one line per key: file, key, what is wrong, and the nearest allowed key.
@@ -194,7 +201,7 @@ def excerpt(text: str) -> str:
     return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}..."
 
 
-def _place(content: Any, error: Mapping[str, Any]) -> list[str]:
+def _place(content: Any, error: ErrorDetails) -> list[str]:
     """Return the key's path, without the parts that pydantic adds to name members of a union."""
     *parents, last = error["loc"] or ("",)
     parts = []
@@ -207,13 +214,13 @@ def _place(content: Any, error: Mapping[str, Any]) -> list[str]:
     return parts
 
 
-def _has(content: Any, part: Any) -> bool:
+def _has(content: object, part: object) -> bool:
     if isinstance(content, list):
         return isinstance(part, int) and part < len(content)
     return isinstance(content, dict) and part in content
 
 
-def _what_is_wrong(error: Mapping[str, Any], key: str, model: type[BaseModel]) -> str:
+def _what_is_wrong(error: ErrorDetails, key: str, model: type[BaseModel]) -> str:
     if error["type"] == "extra_forbidden":
         allowed = _allowed_keys(model, [str(part) for part in error["loc"][:-1]])
         last = str(error["loc"][-1])
@@ -243,7 +250,7 @@ def _allowed_keys(model: type[BaseModel], path: Sequence[str]) -> list[str]:
     return sorted({name for section in sections for name in section.model_fields})
 
 
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
+def _models_in(annotation: object) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for part in get_args(annotation) for model in _models_in(part)]
@@ -253,7 +260,7 @@ def _one_line(problem: Exception | str) -> str:
     return " ".join(str(problem).split())
 
 
-def json_schema() -> dict[str, Any]:
+def json_schema() -> dict[str, object]:
     """Return the JSON schema of a recipe, for editors."""
     return TypeAdapter(Recipe).json_schema()
 

@@ -7,7 +7,7 @@ beam width, ...) go under `options`, and that objective checks them. Imports not
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -21,7 +21,7 @@ class Section(BaseModel):
 
     @field_validator("*")
     @classmethod
-    def _check_numbers(cls, value: Any) -> Any:
+    def _check_numbers(cls, value: object) -> object:
         todo = [value]
         while todo:
             item = todo.pop()

@@ -125,7 +125,7 @@ def resolve(text: str) -> str:
     return PLACEHOLDER.sub(value, text)
 
 
-def note(content: Any) -> None:
+def note(content: object) -> None:
     """Remember the secrets in the URLs and settings that a user gave, in any JSON value.
 
     Libraries quote them in pieces, without the context by which `mask` would find them.
@@ -173,7 +173,7 @@ def concealed(override: str) -> str:
     return override
 
 
-def masked(value: Any) -> Any:
+def masked(value: object) -> Any:
     """Return a JSON value with its strings masked, and those under a key like `password` hidden."""
     if isinstance(value, str):
         return mask(value)
@@ -224,7 +224,7 @@ def guard() -> None:
         return
     make_record, format_warning = logging.getLogRecordFactory(), warnings.formatwarning
 
-    def record(*args: Any, **kwargs: Any) -> logging.LogRecord:
+    def record(*args: object, **kwargs: object) -> logging.LogRecord:
         log_record = make_record(*args, **kwargs)
         if type(log_record) is logging.LogRecord:
             log_record.__class__ = MaskedRecord
@@ -306,7 +306,7 @@ def _written(secret: str) -> set[str]:
     return {form for form in forms if len(form) >= MIN_KNOWN}
 
 
-def _strings(value: Any) -> Iterator[str]:
+def _strings(value: object) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -319,9 +319,9 @@ def _strings(value: Any) -> Iterator[str]:
             yield from _strings(inner)
 
 
-def _names_secret(key: Any) -> bool:
+def _names_secret(key: object) -> bool:
     return isinstance(key, str) and KEY.fullmatch(key) is not None
 
 
-def _is_value(value: Any) -> bool:
+def _is_value(value: object) -> bool:
     return isinstance(value, str) and bool(value) and not PLACEHOLDER.search(value)

@@ -23,7 +23,7 @@ GROUPS = {
     "the shell": ("completion",),
 }
 
-Add = Callable[..., Any]
+Add = Callable[..., argparse.Action]
 """`add_argument` of a parser or of a group."""
 
 
@@ -34,7 +34,7 @@ class Once(argparse.Action):
         self,
         parser: argparse.ArgumentParser,
         namespace: argparse.Namespace,
-        values: Any,
+        values: object,
         option_string: str | None = None,
     ) -> None:
         given = vars(namespace).setdefault("given_options", set())
@@ -47,14 +47,14 @@ class Once(argparse.Action):
 class Renamed(argparse.Action):
     """Action of an option that has another name now, which `const` tells."""
 
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         parser.error(f"{self.option_strings[0]} was renamed to {self.const}")
 
 
 class Version(argparse.Action):
     """Action that prints the version, which is only looked up then."""
 
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from importlib.metadata import version
 
         print(f"headrace {version('headrace')}")
@@ -78,7 +78,9 @@ class Parser(argparse.ArgumentParser):
         super().error(secrets.mask(message))
 
 
-def parser(commands: Mapping[str, Callable[..., Any]]) -> argparse.ArgumentParser:
+def parser(
+    commands: Mapping[str, Callable[[argparse.Namespace], object]],
+) -> argparse.ArgumentParser:
     """The whole command line; `commands`: the function of each command, which becomes `run`."""
     top = Parser(prog="headrace", usage="headrace COMMAND ...", description=ABOUT)
     top.add_argument("--version", action=Version, nargs=0, help="print the version")
@@ -137,14 +139,18 @@ def _model_and_input(add: Add) -> None:
     )
 
 
-def _text_and_device(add: Add) -> None:
+def _text(add: Add) -> None:
     add("--text", metavar="COL", help="text column (default: the one used in training)")
+
+
+def _device(add: Add) -> None:
     add("--device", choices=["auto", "cpu", "cuda", "tensorrt"], default="auto")
 
 
 def _bench(parser: argparse.ArgumentParser) -> None:
     _model_and_input(parser.add_argument)
-    _text_and_device(parser.add_argument)
+    _text(parser.add_argument)
+    _device(parser.add_argument)
 
 
 def _score(parser: argparse.ArgumentParser) -> None:
@@ -158,7 +164,7 @@ def _score(parser: argparse.ArgumentParser) -> None:
 
 
 def _score_input(add: Add) -> None:
-    add("--text", metavar="COL", help="text column (default: the one used in training)")
+    _text(add)
     add(
         "--keep",
         metavar="COL",
@@ -181,7 +187,7 @@ def _score_input(add: Add) -> None:
 
 def _score_model(add: Add) -> None:
     add("--variant", metavar="V", help="fp32, fused, int8, fp16 (default: the model's choice)")
-    add("--device", choices=["auto", "cpu", "cuda", "tensorrt"], default="auto")
+    _device(add)
     add("--tune", action="store_true", help="first measure the fastest settings on this machine")
     add(
         "--option",

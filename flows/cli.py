@@ -17,15 +17,12 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 from headrace.configs import secrets
 from headrace.configs.errors import UserError, is_wrong_name
 from headrace.flows.arguments import parser
 from headrace.serving.errors import ServingError
-
-if TYPE_CHECKING:
-    from headrace.serving.jobs.report import Report
 
 os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # read when huggingface_hub is imported
 DONE, FAILED, WRONG_USAGE, REFUSED, REJECTED = range(5)
@@ -33,7 +30,7 @@ LOGGER = "headrace"
 CHATTY = ("huggingface_hub", "datasets")
 """Libraries that log every retry; the final error says what failed."""
 
-Result = tuple[int, Any, str]
+Result = tuple[int, object, str]
 """Exit code, the object for --json, and the text for people."""
 
 
@@ -59,7 +56,7 @@ def call(argv: Sequence[str] | None = None) -> tuple[int, Any]:
     return code, value
 
 
-def _say(told: Any, file: TextIO | None = None) -> None:
+def _say(told: object, file: TextIO | None = None) -> None:
     """Print text or a JSON value, with secrets masked; all output of commands goes through here."""
     if isinstance(told, str):
         print(secrets.mask(told), file=file)
@@ -67,7 +64,7 @@ def _say(told: Any, file: TextIO | None = None) -> None:
         print(json.dumps(secrets.masked(told), ensure_ascii=False, default=str), file=file)
 
 
-def _failed(problem: Exception, code: int, arguments: argparse.Namespace) -> tuple[int, Any]:
+def _failed(problem: Exception, code: int, arguments: argparse.Namespace) -> tuple[int, object]:
     if arguments.debug:
         _say("".join(traceback.format_exception(problem)).rstrip(), sys.stderr)
     text = str(problem) or type(problem).__name__
@@ -138,17 +135,17 @@ def train(arguments: argparse.Namespace) -> Result:
 
 
 OPTIONS = (
+    "text", "keep", "variant",
     "device", "engine", "format", "partition_by", "chunk_rows", "retry_rejected", "max_rejected",
     "tune", "probabilities", "max_row_bytes", "csv_safe",
 )  # fmt: skip
 
 
 def score(arguments: argparse.Namespace) -> Result:
-    from headrace.flows import due
+    from headrace.flows import run
     from headrace.serving.jobs.spec import FIELDS
     from headrace.tasks.scoring.score import PAGE
 
-    arguments.output = due.today(arguments.output)
     options = {name: getattr(arguments, name) for name in OPTIONS}
     if arguments.option:
         from headrace.configs.load import values_of
@@ -157,48 +154,21 @@ def score(arguments: argparse.Namespace) -> Result:
         for name in asked.keys() & {*vars(arguments), *FIELDS, "source", "on_progress"}:
             raise UserError(f"--option {name} is a job setting; use its own flag")
         options |= asked
-    given = {
-        "model": arguments.model,
-        "source": arguments.input,
-        "output": arguments.output,
-        "text": arguments.text,
-        "keep": arguments.keep,
-        "variant": arguments.variant,
-        "options": options,
-    }
-    # Importing Prefect takes seconds: only if its API is set, to show the run there.
-    in_prefect = "PREFECT_API_URL" in os.environ
-    report = _scored_as_flow(given, arguments) if in_prefect else _scored(given)
+    output, report = run.scored(
+        arguments.model,
+        arguments.input,
+        arguments.output,
+        options,
+        # Importing Prefect takes seconds: only if its API is set, to show the run there.
+        as_flow="PREFECT_API_URL" in os.environ,
+        verbose=arguments.debug,
+    )
     code = REJECTED if report.too_many_rejected else DONE
-    page = f"{arguments.output.rstrip('/')}/{PAGE}"
+    page = f"{output.rstrip('/')}/{PAGE}"
     for problem in report.unreadable.values():
         _say(f"headrace: left out: {problem}", sys.stderr)
         code = WRONG_USAGE
     return code, {**report.to_dict(), "page": page}, f"{report.text()}\n{page}"
-
-
-def _scored(given: dict[str, Any]) -> Report:
-    from headrace.flows import run
-
-    options = given.pop("options")
-    return run.score(**given, **options)
-
-
-def _scored_as_flow(given: dict[str, Any], arguments: argparse.Namespace) -> Report:
-    from headrace.flows.prefect_server import prefect_api
-
-    with prefect_api(verbose=arguments.debug):
-        from headrace.flows.run import silence_prefect
-        from headrace.flows.scoring import LEFT_OUT, scoring
-        from headrace.serving.jobs.report import Report
-        from headrace.serving.jobs.storage import open_output
-        from headrace.serving.jobs.storage.base import REPORT
-
-        silence_prefect(unless=arguments.debug)
-        state = scoring(**given, return_state=True)
-        if state.is_failed() and LEFT_OUT not in str(state.message):
-            state.result()  # raises the error
-        return Report(**(open_output(arguments.output).read(REPORT) or {}))
 
 
 def bench(arguments: argparse.Namespace) -> Result:

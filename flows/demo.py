@@ -10,9 +10,9 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from headrace import configs
 from headrace.flows import cli
@@ -79,7 +79,7 @@ def some_rows(table: Path, output: Path) -> str:
     )
 
 
-def closing(name: str, report: dict[str, Any], output: Path, page: Path, home: Path) -> str:
+def closing(name: str, report: Mapping[str, object], output: Path, page: Path, home: Path) -> str:
     return f"""
 {report["rows"]:,} held-out rows, scored with {report["model_version"]} ({report["variant"]}).
   predictions  {output}

@@ -34,6 +34,28 @@ def prefect_api(*, verbose: bool) -> Iterator[None]:
 
     Raises RuntimeError if the embedded server does not start.
     """
+    _set_defaults(verbose)
+    if os.environ.get("PREFECT_API_URL"):
+        yield
+        return
+    home = workspace.home() / "prefect"
+    home.mkdir(exist_ok=True)
+    os.environ["PREFECT_HOME"] = str(home)
+    port, log = _own_port(), home / "server.log"
+    url = f"http://127.0.0.1:{port}/api"
+    with _embedded_server(home, port, log) as server:
+        os.environ["PREFECT_API_URL"] = url
+        try:
+            import prefect  # noqa: F401  # while the server starts
+
+            wait_for(url, server, log)
+            yield
+        finally:
+            _drain()
+            del os.environ["PREFECT_API_URL"]
+
+
+def _set_defaults(verbose: bool) -> None:
     quiet = {} if verbose else {"PREFECT_LOGGING_LEVEL": "WARNING"}
     for name, value in {
         "DO_NOT_TRACK": "1",
@@ -42,21 +64,17 @@ def prefect_api(*, verbose: bool) -> Iterator[None]:
         **quiet,
     }.items():
         os.environ.setdefault(name, value)
-    if os.environ.get("PREFECT_API_URL"):
-        yield
-        return
-    home = workspace.home() / "prefect"
-    home.mkdir(exist_ok=True)
-    os.environ["PREFECT_HOME"] = str(home)
-    port = _own_port()
-    url = f"http://127.0.0.1:{port}/api"
+
+
+@contextmanager
+def _embedded_server(home: Path, port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server on `port`, with its database in `home`; yield it before it answers."""
     server_env = {
         **os.environ,
         "PREFECT_HOME": str(home),
         "PREFECT_UI_ENABLED": "0",
         "PREFECT__SERVER_EPHEMERAL": "1",
     }
-    log = home / "server.log"
     with (
         log.open("ab") as out,
         supervised_process.running(
@@ -78,15 +96,7 @@ def prefect_api(*, verbose: bool) -> Iterator[None]:
             stderr=out,
         ) as server,
     ):
-        os.environ["PREFECT_API_URL"] = url
-        try:
-            import prefect  # noqa: F401  # while the server starts
-
-            wait_for(url, server, log)
-            yield
-        finally:
-            _drain()
-            del os.environ["PREFECT_API_URL"]
+        yield server
 
 
 def _drain() -> None:

@@ -8,30 +8,34 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec
 from uuid import UUID
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from headrace.tasks.scoring.score import OnProgress
+    from headrace.tasks.training.train import OnEvent
 
 log = logging.getLogger(__name__)
 
 LINE_EVERY_S = 10.0
 ARTIFACT_EVERY_S = 5.0
 
-Event = dict[str, Any]
+P = ParamSpec("P")
 
 
-class Throttle:
+class Throttle(Generic[P]):
     """Callable that passes on at most one call in `every_s` seconds."""
 
-    def __init__(self, call: Callable[..., None], every_s: float) -> None:
+    def __init__(self, call: Callable[P, None], every_s: float) -> None:
         self._call, self._every_s, self._last = call, every_s, float("-inf")
 
-    def __call__(self, *args: Any) -> None:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> None:
         if time.monotonic() - self._last >= self._every_s:
             self._last = time.monotonic()
-            self._call(*args)
+            self._call(*args, **kwargs)
 
 
 @contextmanager
@@ -88,7 +92,7 @@ class PrefectArtifact:
 
 
 @contextmanager
-def of_training(run_id: str) -> Iterator[Callable[[Event], None]]:
+def of_training(run_id: str) -> Iterator[OnEvent]:
     """Yield a callback for events of `train`, which reports to the terminal, MLflow and Prefect."""
     from headrace.tasks.registry import tracking
 
@@ -96,7 +100,7 @@ def of_training(run_id: str) -> Iterator[Callable[[Event], None]]:
     notes: dict[str, str] = {}
     with bar("train", "steps") as advance:
 
-        def on_event(event: Event) -> None:
+        def on_event(event: Mapping[str, Any]) -> None:
             numbers = {
                 **event,
                 **{f"validation_{k}": v for k, v in event.get("validation", {}).items()},
@@ -125,7 +129,7 @@ def numbers_in_words(numbers: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.3f}" for name, value in numbers.items())
 
 
-def scoring_note(fields: dict[str, Any], seconds: float) -> str:
+def scoring_note(fields: Mapping[str, Any], seconds: float) -> str:
     """Format speed, padding, rejected rows, and the share of the time that each step takes."""
     notes = [
         f"{fields['rows_now'] / seconds:,.0f} rows/s",
@@ -142,7 +146,7 @@ def scoring_note(fields: dict[str, Any], seconds: float) -> str:
 
 
 @contextmanager
-def of_scoring(*, to_prefect: bool = False) -> Iterator[Callable[[dict[str, Any]], None]]:
+def of_scoring(*, to_prefect: bool = False) -> Iterator[OnProgress]:
     """Yield a callback that shows a job's progress in the terminal and in Prefect.
 
     It takes the fields of `Progress` (serving/jobs/report.py).
@@ -151,7 +155,7 @@ def of_scoring(*, to_prefect: bool = False) -> Iterator[Callable[[dict[str, Any]
     started = time.monotonic()
     with bar("score", "rows") as advance:
 
-        def on_progress(fields: dict[str, Any]) -> None:
+        def on_progress(fields: Mapping[str, Any]) -> None:
             advance(
                 fields["rows"], fields["n_rows"], scoring_note(fields, time.monotonic() - started)
             )

@@ -16,6 +16,7 @@ from headrace.configs import secrets
 from headrace.configs.errors import is_wrong_name
 from headrace.flows import due, progress
 from headrace.serving.jobs import job
+from headrace.serving.jobs.report import Report
 from headrace.serving.jobs.spec import JobSpec
 from headrace.tasks.scoring import supervisor
 from headrace.tasks.scoring.score import reported, score, spec_of
@@ -32,9 +33,9 @@ def scoring(
     text: str | None = None,
     keep: list[str] | None = None,
     variant: str | None = None,
-    options: dict[str, Any] | None = None,
+    options: dict[str, object] | None = None,
     fan_out: int = 1,
-) -> State[dict[str, Any]]:
+) -> State[dict[str, object]]:
     """Score `source` into the folder `output`.
 
     `{date}` in `output` is the day the run was due, in the time zone of its schedule (due.py).
@@ -56,17 +57,18 @@ def scoring(
     # Few rows are rejected, so one process handles them.
     alone = fan_out == 1 or settings.get("retry_rejected")
     report = run_job(settings) if alone else run_shares(settings, fan_out)
+    fields = report.to_dict()
     create_table_artifact(
         key="scoring-job",
-        table=[{"what": key, "value": secrets.mask(str(value))} for key, value in report.items()],
-        description=f"{report['rows']:,} rows scored by {report['model_version']}",
+        table=[{"what": key, "value": secrets.mask(str(value))} for key, value in fields.items()],
+        description=f"{report.rows:,} rows scored by {report.model_version}",
     )
-    if left_out := report["unreadable"]:
+    if left_out := report.unreadable:
         return Failed(message=secrets.mask(f"{LEFT_OUT}: {'; '.join(left_out.values())}"))
-    return Completed(name="Rejected" if report["too_many_rejected"] else "Completed", data=report)
+    return Completed(name="Rejected" if report.too_many_rejected else "Completed", data=fields)
 
 
-def _failure(state: State[Any]) -> BaseException | None:
+def _failure(state: State[object]) -> BaseException | None:
     failure = state.result(raise_on_failure=False)
     return failure if isinstance(failure, BaseException) else None
 
@@ -87,9 +89,9 @@ RETRIED: dict[str, Any] = {
 
 @task(name="score", **RETRIED)
 @secrets.masking
-def run_job(settings: dict[str, Any]) -> dict[str, Any]:
+def run_job(settings: dict[str, Any]) -> Report:
     with progress.of_scoring(to_prefect=True) as on_progress:
-        return score(**settings, on_progress=on_progress).to_dict()
+        return score(**settings, on_progress=on_progress)
 
 
 @task(name="score chunks", **RETRIED)
@@ -98,7 +100,7 @@ def run_share(spec: JobSpec, chunks: Sequence[int]) -> None:
     supervisor.work(spec, chunks)
 
 
-def run_shares(settings: dict[str, Any], fan_out: int) -> dict[str, Any]:
+def run_shares(settings: dict[str, Any], fan_out: int) -> Report:
     """Run the job in `fan_out` shares; this process plans it and holds the output's lock."""
     spec = spec_of(**settings)
     with job.begun(spec) as begun:
@@ -110,4 +112,4 @@ def run_shares(settings: dict[str, Any], fan_out: int) -> dict[str, Any]:
         for run in runs:
             run.result()
         begun.done = begun.out.all_committed(begun.plan.n_chunks)
-        return reported(spec, begun.finish().to_dict()).to_dict()
+        return reported(spec, begun.finish().to_dict())

@@ -5,17 +5,40 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from headrace.configs.schema import Recipe
 from headrace.tasks import objectives
 from headrace.tasks.registry.register import Overtaken, Registered
-from headrace.tasks.runtime.artifacts import Artifact
-from headrace.tasks.runtime.facts import Prepared
+from headrace.tasks.runtime.artifacts import AnyArtifact
+from headrace.tasks.runtime.facts import (
+    Decided,
+    DifferenceFacts,
+    Evaluated,
+    Exported,
+    IntervalFacts,
+    Prepared,
+    Reported,
+    Trained,
+    VariantFacts,
+)
 from headrace.tasks.runtime.text import duration
 from headrace.tasks.training.train import size_of_step
+
+StageResult = AnyArtifact | Registered | Overtaken
+
+
+class Artifacts(NamedTuple):
+    """The artifacts of a run, in the order of its stages."""
+
+    prepared: Prepared
+    trained: Trained
+    exported: Exported
+    evaluated: Evaluated
+    decided: Decided
+    reported: Reported
 
 
 @dataclass(frozen=True)
@@ -29,25 +52,23 @@ class Outcome:
     had_champion: bool
     reasons: list[str]
     metric: str
-    metrics: dict[str, dict[str, float]]
+    metrics: dict[str, IntervalFacts]
     """Value, low and high of each test metric."""
-    baseline: dict[str, Any] | None
+    baseline: Mapping[str, IntervalFacts | float] | None
     """TF-IDF with logistic regression on the same split."""
-    baseline_difference: dict[str, Any] | None
+    baseline_difference: DifferenceFacts | None
     """Model minus baseline on the same rows: value, low, high."""
     smallest_detectable: float | None
     """Smallest difference to the champion that these test rows could have shown."""
-    variants: list[dict[str, Any]]
+    variants: list[VariantFacts]
     default_variant: str
     report: str
     run_id: str
-    stages: list[dict[str, Any]]
+    stages: list[dict[str, object]]
 
 
-def outcome(recipe: Recipe, artifacts: Sequence[Artifact], registered: Registered) -> Outcome:
-    by_stage = {artifact.stage: artifact for artifact in artifacts}
-    decision = by_stage["decide"].facts
-    evaluation = by_stage["evaluate"].facts
+def outcome(recipe: Recipe, artifacts: Artifacts, registered: Registered) -> Outcome:
+    decision, evaluation = artifacts.decided.facts, artifacts.evaluated.facts
     return Outcome(
         name=recipe.name,
         version=registered.version,
@@ -57,12 +78,12 @@ def outcome(recipe: Recipe, artifacts: Sequence[Artifact], registered: Registere
         reasons=decision["reasons"],
         metric=evaluation["metric"],
         metrics=evaluation["metrics"],
-        baseline=by_stage["prepare"].facts["baseline"],
+        baseline=artifacts.prepared.facts["baseline"],
         baseline_difference=evaluation["baseline_difference"],
         smallest_detectable=decision["smallest_detectable"],
-        variants=by_stage["export"].facts["variants"],
-        default_variant=by_stage["export"].facts["default"],
-        report=str(by_stage["report"].path / "report.html"),
+        variants=artifacts.exported.facts["variants"],
+        default_variant=artifacts.exported.facts["default"],
+        report=str(artifacts.reported.path / "report.html"),
         run_id=registered.run_id,
         stages=[
             {
@@ -81,13 +102,13 @@ def outcome(recipe: Recipe, artifacts: Sequence[Artifact], registered: Registere
 # --- one line per stage ---------------------------------------------------------------------------
 
 
-def line(stage: str, result: Any) -> str:
+def line(stage: str, result: StageResult) -> str:
     """Format `train     1 min 23 s   validation accuracy 0.745 at step 294 ...`, or `cached`."""
     time_text = "cached" if result.cached else duration(result.seconds)
     return f"{stage:<9} {time_text:>9}   {LINES[stage](result)}"
 
 
-def _prepared(artifact: Artifact) -> str:
+def _prepared(artifact: Prepared) -> str:
     rows, facts = artifact.facts["rows"], artifact.facts
     rejected = ", ".join(f"{n:,} {reason}" for reason, n in facts["rejected"].items())
     duplicates = sum(facts["duplicates"].values())
@@ -98,7 +119,7 @@ def _prepared(artifact: Artifact) -> str:
     )
 
 
-def _trained(artifact: Artifact) -> str:
+def _trained(artifact: Trained) -> str:
     facts, best = artifact.facts, artifact.facts["best"]
     return (
         f"validation {best['metric']} {best['value']:.3f} at step {best['step']} of "
@@ -107,7 +128,7 @@ def _trained(artifact: Artifact) -> str:
     )
 
 
-def _exported(artifact: Artifact) -> str:
+def _exported(artifact: Exported) -> str:
     variants = [
         f"{v['name']} {v['tokens_per_second']:,.0f} tokens/s"
         if v["status"] == "kept"
@@ -117,16 +138,16 @@ def _exported(artifact: Artifact) -> str:
     return f"{', '.join(variants)}; default {artifact.facts['default']}"
 
 
-def _evaluated(artifact: Artifact) -> str:
+def _evaluated(artifact: Evaluated) -> str:
     facts = artifact.facts
     return f"test {facts['metric']} {interval(facts)}"
 
 
-def _decided(artifact: Artifact) -> str:
-    return str(artifact.facts["summary"])
+def _decided(artifact: Decided) -> str:
+    return artifact.facts["summary"]
 
 
-def _reported(artifact: Artifact) -> str:
+def _reported(artifact: Reported) -> str:
     return str(artifact.path / "report.html")
 
 
@@ -192,12 +213,12 @@ def verdict(outcome: Outcome) -> str:
     return f"refused; {'the champion stays' if outcome.had_champion else 'there is no champion'}"
 
 
-def interval(estimate: Mapping[str, float]) -> str:
+def interval(estimate: IntervalFacts) -> str:
     """Format `0.745 (0.716 to 0.773)`."""
     return f"{estimate['value']:.3f} ({estimate['low']:.3f} to {estimate['high']:.3f})"
 
 
-def winner(gain: Mapping[str, float]) -> str:
+def winner(gain: IntervalFacts) -> str:
     """Say which is better, the model or a bag of words; loudly if it is the bag of words."""
     if gain["high"] < 0:
         return "TF-IDF WINS: the baseline is better on these rows"
@@ -213,8 +234,9 @@ def text(outcome: Outcome) -> str:
         f"{outcome.name} version {outcome.version}",
         f"  {outcome.metric:<10} {interval(estimate)}",
     ]
-    if outcome.baseline and outcome.metric in outcome.baseline:
-        lines.append(f"  {'TF-IDF':<10} {interval(outcome.baseline[outcome.metric])}")
+    baseline = (outcome.baseline or {}).get(outcome.metric)
+    if isinstance(baseline, dict):
+        lines.append(f"  {'TF-IDF':<10} {interval(baseline)}")
     if outcome.baseline_difference:
         gain = outcome.baseline_difference
         lines.append(f"  {'gain':<10} {interval(gain)}: {winner(gain)}")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from prefect import State, flow, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
@@ -23,7 +23,7 @@ from headrace.configs.errors import is_wrong_name
 from headrace.configs.load import load
 from headrace.configs.schema import Recipe
 from headrace.flows import progress, summary
-from headrace.flows.summary import Outcome
+from headrace.flows.summary import Artifacts, Outcome, StageResult
 from headrace.tasks import preflight
 from headrace.tasks.data.prepare import prepare
 from headrace.tasks.evaluation.comparable import check_comparable
@@ -40,13 +40,16 @@ from headrace.tasks.training.train import TrainerKilled, train
 
 log = logging.getLogger(__name__)
 
+P = ParamSpec("P")
+R = TypeVar("R", bound=StageResult)
+
 MAX_DECISIONS = 5
 """Attempts: the decision is made again if the champion changes before the registration."""
 
 
 @flow(name="train", persist_result=False)
 @secrets.masking
-def training(recipe: str, overrides: list[str] | None = None) -> Any:
+def training(recipe: str, overrides: list[str] | None = None) -> State[Outcome]:
     """Run the whole pipeline of a recipe; return an Outcome in a state Completed or `Refused`."""
     settings = load(recipe, overrides or [])
     prepared = stage(prepare, retry=is_transient)(settings)
@@ -60,15 +63,9 @@ def training(recipe: str, overrides: list[str] | None = None) -> Any:
             champion = versions.incumbent(settings.name, exported)
             decided = stage(decide)(settings, prepared, exported, evaluated, champion)
             reported = stage(report)(settings, prepared, trained, exported, evaluated, decided)
+            artifacts = Artifacts(prepared, trained, exported, evaluated, decided, reported)
             registered = stage(register, retry=is_transient)(
-                settings,
-                prepared=prepared,
-                trained=trained,
-                exported=exported,
-                evaluated=evaluated,
-                decided=decided,
-                reported=reported,
-                run_id=run_id,
+                settings, **artifacts._asdict(), run_id=run_id
             )
             if isinstance(registered, Registered):
                 break
@@ -77,9 +74,7 @@ def training(recipe: str, overrides: list[str] | None = None) -> Any:
                 f"the champion of {settings.name} changed {MAX_DECISIONS} times during the "
                 "comparison; run the same command again"
             )
-    outcome = summary.outcome(
-        settings, [prepared, trained, exported, evaluated, decided, reported], registered
-    )
+    outcome = summary.outcome(settings, artifacts, registered)
     publish(outcome, exported)
     return Completed(name="Completed" if outcome.promoted else "Refused", data=outcome)
 
@@ -102,11 +97,11 @@ def check_before_training(recipe: Recipe, prepared: Prepared) -> None:
 
 
 def stage(
-    function: Callable[..., Any],
+    function: Callable[P, R],
     *,
     name: str | None = None,
     retry: Callable[[BaseException], bool] | None = None,
-) -> Callable[..., Any]:
+) -> Callable[P, R]:
     """Return the stage as a Prefect task; it ends `Completed` or `Cached`.
 
     `retry`: whether a failure is worth another attempt.
@@ -122,7 +117,7 @@ def stage(
         retry_condition_fn=_condition(retry) if retry else None,
     )
     @secrets.masking
-    def run(*args: Any, **kwargs: Any) -> State[Any]:
+    def run(*args: P.args, **kwargs: P.kwargs) -> State[R]:
         result = function(*args, **kwargs)
         log.info(summary.line(name, result))
         return Completed(
@@ -131,14 +126,19 @@ def stage(
             data=result,
         )
 
-    def call(*args: Any, **kwargs: Any) -> Any:
-        return run(*args, **kwargs, return_state=True).result()
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        # Prefect's types do not know that the state which `run` returns becomes the run's own.
+        state: State[Any] = run(*args, **kwargs, return_state=True)
+        result: R = state.result()
+        return result
 
     return call
 
 
-def _condition(retry: Callable[[BaseException], bool]) -> Callable[[Any, Any, State[Any]], bool]:
-    def condition(_task: Any, _run: Any, state: State[Any]) -> bool:
+def _condition(
+    retry: Callable[[BaseException], bool],
+) -> Callable[[object, object, State[object]], bool]:
+    def condition(_task: object, _run: object, state: State[object]) -> bool:
         failure = state.result(raise_on_failure=False)
         return isinstance(failure, BaseException) and retry(failure)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from .attention import Attend, MultiHeadAttention, fused_attention
 from .config import TransformerConfig
 from .positions import Positions
+
+if TYPE_CHECKING:
+    from transformers import Cache
 
 
 def _gelu_tanh(x: Tensor) -> Tensor:
@@ -86,7 +89,7 @@ class Seen:
 
     mask: Tensor
     """For the scores (b, h, l, s): True where a query may attend, or numbers to add."""
-    cache: Any = None
+    cache: Cache | None = None
     """transformers Cache with the keys and values of earlier calls."""
     maps: list[Tensor] | None = None
     """List to which each layer appends its attention weights (b, h, l, s)."""

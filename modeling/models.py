@@ -6,7 +6,7 @@ AutoModelForCausalLM.from_config(DecoderConfig()).
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor, nn
 from transformers import (
@@ -35,6 +35,9 @@ from .config import DecoderConfig, EncoderConfig, EncoderDecoderConfig, Transfor
 from .layers import Memory
 from .positions import Sinusoidal
 from .transformer import Decoder, Encoder
+
+if TYPE_CHECKING:
+    from transformers import Cache
 
 IGNORE_INDEX = -100
 """Label of positions that the loss ignores."""
@@ -89,7 +92,7 @@ class _EncoderModel(_Model):
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
         output_attentions: bool = False,
-        **options: Any,
+        **options: object,
     ) -> ModelOutput:
         maps: list[Tensor] | None = [] if output_attentions else None
         logits = self.classifier(self.dropout(self.classified(input_ids, attention_mask, maps)))
@@ -100,9 +103,11 @@ class _EncoderModel(_Model):
         """Return transformers' own loss, whose argument order differs between kinds of model."""
         raise NotImplementedError
 
-    def classified(self, *inputs: Any) -> Tensor:
+    def classified(
+        self, ids_bl: Tensor, real_bl: Tensor | None, maps: list[Tensor] | None
+    ) -> Tensor:
         """Return the vectors to classify: one per token (b, l, w), or one per text (b, w)."""
-        x_blw: Tensor = self.encoder(*inputs)
+        x_blw: Tensor = self.encoder(ids_bl, real_bl, maps)
         return x_blw
 
 
@@ -114,8 +119,10 @@ class EncoderForSequenceClassification(_EncoderModel):
     def loss(self, labels: Tensor, logits: Tensor) -> Tensor:
         return self.loss_function(labels, logits, self.config)
 
-    def classified(self, *inputs: Any) -> Tensor:
-        return super().classified(*inputs)[:, 0]
+    def classified(
+        self, ids_bl: Tensor, real_bl: Tensor | None, maps: list[Tensor] | None
+    ) -> Tensor:
+        return super().classified(ids_bl, real_bl, maps)[:, 0]
 
 
 class EncoderForTokenClassification(_EncoderModel):
@@ -153,12 +160,12 @@ class DecoderForCausalLM(_Model, GenerationMixin):  # type: ignore[misc]
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
-        past_key_values: Any = None,
+        past_key_values: Cache | None = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         output_attentions: bool = False,
         logits_to_keep: int = 0,
-        **options: Any,
+        **options: object,
     ) -> CausalLMOutputWithPast:
         """`labels` are the ids themselves; the loss shifts them to the next position."""
         if past_key_values is None and use_cache and labels is None:
@@ -190,7 +197,7 @@ class _EncoderHalf(_Model):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         output_attentions: bool = False,
-        **options: Any,
+        **options: object,
     ) -> BaseModelOutput:
         maps: list[Tensor] | None = [] if output_attentions else None
         x_bsw = self.stack(input_ids, attention_mask, maps)
@@ -218,7 +225,7 @@ class EncoderDecoderForSeq2SeqLM(_Model, GenerationMixin):  # type: ignore[misc]
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
-    def get_encoder(self, *_: Any, **__: Any) -> nn.Module:
+    def get_encoder(self, *_: object, **__: object) -> nn.Module:
         return self.encoder
 
     def get_input_embeddings(self) -> nn.Module:
@@ -239,13 +246,13 @@ class EncoderDecoderForSeq2SeqLM(_Model, GenerationMixin):  # type: ignore[misc]
         attention_mask: Tensor | None = None,
         decoder_input_ids: Tensor | None = None,
         decoder_attention_mask: Tensor | None = None,
-        encoder_outputs: Any = None,
-        past_key_values: Any = None,
+        encoder_outputs: BaseModelOutput | tuple[Tensor, ...] | None = None,
+        past_key_values: EncoderDecoderCache | None = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         output_attentions: bool = False,
         num_items_in_batch: Tensor | int | None = None,
-        **options: Any,
+        **options: object,
     ) -> Seq2SeqLMOutput:
         """`labels` are the ids of the target, with IGNORE_INDEX for padding.
 
@@ -261,11 +268,7 @@ class EncoderDecoderForSeq2SeqLM(_Model, GenerationMixin):  # type: ignore[misc]
             )
         maps: list[Tensor] | None = [] if output_attentions else None
         cross_maps: list[Tensor] | None = [] if output_attentions else None
-        x_bsw = encoder_outputs[0]
-        real_bs = x_bsw.new_ones(x_bsw.shape[:2]) if attention_mask is None else attention_mask
-        memory = Memory(
-            x_bsw=x_bsw, mask=padding_mask(real_bs), cache=past_key_values, maps=cross_maps
-        )
+        memory = _memory(encoder_outputs[0], attention_mask, past_key_values, cross_maps)
         x_blw = self.decoder(
             decoder_input_ids,
             decoder_attention_mask,
@@ -274,24 +277,37 @@ class EncoderDecoderForSeq2SeqLM(_Model, GenerationMixin):  # type: ignore[misc]
             maps=maps,
         )
         logits = self.lm_head(x_blw)
-        loss = None
-        if labels is not None:
-            loss = nn.functional.cross_entropy(
-                logits.flatten(0, 1),
-                labels.flatten(),
-                ignore_index=IGNORE_INDEX,
-                reduction="mean" if num_items_in_batch is None else "sum",
-            )
-            loss = loss / (1 if num_items_in_batch is None else num_items_in_batch)
+        loss = None if labels is None else _target_loss(logits, labels, num_items_in_batch)
         return Seq2SeqLMOutput(
             loss=loss,
             logits=logits,
             past_key_values=past_key_values,
             decoder_attentions=_tuple(maps),
             cross_attentions=_tuple(cross_maps),
-            encoder_last_hidden_state=x_bsw,
+            encoder_last_hidden_state=memory.x_bsw,
             encoder_attentions=getattr(encoder_outputs, "attentions", None),
         )
+
+
+def _memory(
+    x_bsw: Tensor,
+    real_bs: Tensor | None,
+    cache: EncoderDecoderCache | None,
+    maps: list[Tensor] | None,
+) -> Memory:
+    real_bs = x_bsw.new_ones(x_bsw.shape[:2]) if real_bs is None else real_bs
+    return Memory(x_bsw=x_bsw, mask=padding_mask(real_bs), cache=cache, maps=maps)
+
+
+def _target_loss(logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
+    """Return the mean over the labels, or their sum divided by `num_items_in_batch`."""
+    loss = nn.functional.cross_entropy(
+        logits.flatten(0, 1),
+        labels.flatten(),
+        ignore_index=IGNORE_INDEX,
+        reduction="mean" if num_items_in_batch is None else "sum",
+    )
+    return loss / (1 if num_items_in_batch is None else num_items_in_batch)
 
 
 def _tuple(maps: list[Tensor] | None) -> tuple[Tensor, ...] | None:

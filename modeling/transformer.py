@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from .config import TransformerConfig
 from .layers import Layer, Memory, SelfAttentionContext
 from .positions import POSITIONS
 from .sliding_window import AttentionWindow, LocalAttention
+
+if TYPE_CHECKING:
+    from transformers import Cache
 
 
 class Stack(nn.Module):
@@ -125,7 +128,7 @@ class Decoder(Stack):
         real_bs: Tensor | None = None,
         *,
         memory: Memory | None = None,
-        cache: Any = None,
+        cache: Cache | None = None,
         maps: list[Tensor] | None = None,
     ) -> Tensor:
         """Return the last layer's output, (b, l, w).

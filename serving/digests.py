@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 
 def file_sha256(path: Path) -> str:
@@ -14,7 +13,7 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def folder_stamps(folder: Path) -> list[tuple[Any, ...]]:
+def folder_stamps(folder: Path) -> list[tuple[str, int, int, int, int]]:
     """Return path, inode, size and times of every file beneath; they change when one is written.
 
     No file is read.

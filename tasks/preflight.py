@@ -6,7 +6,7 @@ Imports torch and transformers only inside functions.
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headrace.configs.errors import RecipeError
 from headrace.configs.schema import Recipe
@@ -16,8 +16,12 @@ from headrace.tasks import objectives
 from headrace.tasks.evaluation import test_set
 from headrace.tasks.export import export
 from headrace.tasks.models import from_config, pretrained
+from headrace.tasks.objectives.base import Settings
 from headrace.tasks.runtime.facts import Prepared
 from headrace.tasks.training import train
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def check(recipe: Recipe, prepared: Prepared) -> None:
@@ -41,11 +45,11 @@ def check(recipe: Recipe, prepared: Prepared) -> None:
     _check_writing(recipe, prepared, _built(recipe, head, tokenizer))
 
 
-def _built(recipe: Recipe, head: dict[str, Any], tokenizer: Any) -> Any:
+def _built(recipe: Recipe, head: Settings, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     """Return a model from scratch without its weights; raises RecipeError for impossible sizes."""
     import torch
 
-    config = from_config.of(recipe.model, tokenizer)
+    config = from_config.build_config(recipe.model, tokenizer)
     objective = objectives.get(recipe.objective)
     try:
         with torch.device("meta"):
@@ -57,7 +61,7 @@ def _built(recipe: Recipe, head: dict[str, Any], tokenizer: Any) -> Any:
         ) from problem
 
 
-def _described(recipe: Recipe) -> Any:
+def _described(recipe: Recipe) -> SimpleNamespace | None:
     """Return the configuration of a generative model, without its weights; None for an encoder."""
     if not objectives.get(recipe.objective).GENERATES:
         return None
@@ -74,7 +78,9 @@ def _described(recipe: Recipe) -> Any:
     return SimpleNamespace(config=config, generation_config=generation)
 
 
-def _check_writing(recipe: Recipe, prepared: Prepared, model: Any) -> None:
+def _check_writing(
+    recipe: Recipe, prepared: Prepared, model: PreTrainedModel | SimpleNamespace | None
+) -> None:
     """Check that a generative model can decode as asked, and has enough positions for it."""
     if not objectives.get(recipe.objective).GENERATES:
         return

@@ -12,20 +12,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .. import model_files
+from ..arrays import Array
 from ..atomic import write_text
 from ..errors import ModelFolderError
 
 FILE = "golden.json"
 # Every row runs alone: its outputs depend on no other rows and on no job's token budget.
 TOKEN_BUDGET = 1
-
-Array = NDArray[np.floating[Any]]
 
 
 def write(folder: Path, texts: Sequence[str], outputs: Mapping[str, Array]) -> None:

@@ -12,16 +12,34 @@ model/
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from .. import model_files
 from ..atomic import write_text
 from ..errors import ModelFolderError, NewerFormatError
 
+if TYPE_CHECKING:
+    from ..heads import Settings
+
 FORMAT = 2
 FILE = "manifest.json"
+
+
+class Lineage(TypedDict, total=False):
+    """What a model was made from; empty for a model that no recipe made."""
+
+    recipe: str
+    """Name of the recipe."""
+    prepared: str
+    """Digest of the prepared rows."""
+    trained: str
+    """Digest of the trained model."""
+    salt: str
+    """Salt of the splits."""
+    test_share: float
 
 
 @dataclass(frozen=True)
@@ -38,7 +56,7 @@ class Variant:
     tolerance: float = 1e-3
     """Largest difference from its own golden outputs that still counts as equal."""
     size_bytes: int = 0
-    measured: dict[str, Any] = field(default_factory=dict)
+    measured: Mapping[str, object] = field(default_factory=dict)
     """tokens_per_second, max_logit_difference, agreement, metric, device, ..."""
 
 
@@ -53,15 +71,14 @@ class Manifest:
     """Name of the variant used when the caller names none."""
     variants: tuple[Variant, ...]
     """Fastest first; the next one replaces a variant that fails."""
-    head: dict[str, Any] = field(default_factory=dict)
+    head: Settings = field(default_factory=dict)
     """The head's settings: {"labels": [...]} for classification."""
-    profile: dict[str, Any] = field(default_factory=dict)
+    profile: Mapping[str, Any] = field(default_factory=dict)
     """Profile of the training data (label shares, length histogram), for drift."""
-    training: dict[str, Any] = field(default_factory=dict)
-    """Lineage: recipe name, artifact digests, split salt."""
-    score: dict[str, Any] = field(default_factory=dict)
+    training: Lineage = field(default_factory=Lineage)
+    score: Mapping[str, Any] = field(default_factory=dict)
     """Defaults for scoring jobs: {"chunk_rows": ..., "max_rejected": ..., "text_column": ...}."""
-    long_text: dict[str, Any] = field(default_factory=dict)
+    long_text: Mapping[str, object] = field(default_factory=dict)
     """Treatment of longer texts, a windows.LongText; if empty, they are truncated."""
     dropped: dict[str, str] = field(default_factory=dict)
     """Variants that the export tried and rejected, with the reason."""

@@ -16,9 +16,10 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from ..heads import Head, Ids
+from ..heads import Head, Ids, OpenedGraph
 from ..runtime.batching import Lengths, Shapes, plan_batches
 from ..runtime.session import Session, open_session
 
@@ -69,7 +70,7 @@ class Runner:
         self.busy_s = 0.0
         """Seconds spent in the sessions so far, summed over all workers."""
         self._counting = threading.Lock()
-        self._idle: SimpleQueue[Any] = SimpleQueue()
+        self._idle: SimpleQueue[OpenedGraph] = SimpleQueue()
         for session in sessions:
             self._idle.put(session)
         self.session = sessions[0]
@@ -79,8 +80,8 @@ class Runner:
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="score")
 
     def batches(
-        self, lengths: Lengths, *, token_budget: int | None = None, **options: Any
-    ) -> list[NDArray[Any]]:
+        self, lengths: Lengths, *, token_budget: int | None = None, **options: object
+    ) -> list[NDArray[np.int64]]:
         """Indices of the rows of each batch: a pure function of the lengths."""
         return plan_batches(
             lengths,
@@ -91,7 +92,7 @@ class Runner:
         )
 
     def start(
-        self, rows: Sequence[Ids], *, token_budget: int | None = None, **options: Any
+        self, rows: Sequence[Ids], *, token_budget: int | None = None, **options: object
     ) -> PendingBatches:
         """Queue all rows for the workers, after the rows queued before."""
         batches = self.batches([len(row) for row in rows], token_budget=token_budget, **options)
@@ -106,16 +107,16 @@ class Runner:
         )
 
     def run(
-        self, rows: Sequence[Ids], *, token_budget: int | None = None, **options: Any
+        self, rows: Sequence[Ids], *, token_budget: int | None = None, **options: object
     ) -> list[Any]:
         """Run the rows and return the head's output of each, in order."""
-        outputs: list[Any] = [None] * len(rows)
+        outputs: list[object] = [None] * len(rows)
         for batch in self.start(rows, token_budget=token_budget, **options).batches():
             for index, output in zip(batch.rows, batch.outputs, strict=True):
                 outputs[index] = output
         return outputs
 
-    def _run(self, rows: Sequence[Ids], options: Mapping[str, Any]) -> Sequence[Any]:
+    def _run(self, rows: Sequence[Ids], options: Mapping[str, object]) -> Sequence[object]:
         session, start = self._idle.get(), time.monotonic()
         try:
             return self._head.run(session, rows, **options)
@@ -129,9 +130,9 @@ class Runner:
 class Batch:
     """A finished batch."""
 
-    rows: NDArray[Any]
+    rows: NDArray[np.int64]
     """Indices of its rows."""
-    outputs: Sequence[Any]
+    outputs: Sequence[object]
     tokens: int
     """Input tokens, padding not counted."""
     padded_tokens: int
@@ -144,7 +145,7 @@ class PendingBatches:
     def __init__(
         self,
         rows: Sequence[Ids],
-        batches: list[tuple[NDArray[Any], Future[Sequence[Any]]]],
+        batches: list[tuple[NDArray[np.int64], Future[Sequence[object]]]],
         shapes: Shapes,
     ) -> None:
         self._rows: list[Ids | None] = list(rows)

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from .. import heads
+from ..arrays import Array
 from ..errors import ModelFolderError, ProviderError
 from ..heads import WINDOWS, Head
 from ..runtime.cpu import granted_cores
@@ -43,8 +44,8 @@ def defaults(provider: str, head: type[Head]) -> dict[str, int]:
 class WindowOutputs:
     """The output of a text and those of its windows, if the caller asked for windows."""
 
-    output: Any
-    windows: Sequence[Any]
+    output: object
+    windows: Sequence[object]
     places: Sequence[tuple[int, int]]
     """Each window's (start, end) in characters of the text."""
 
@@ -53,7 +54,7 @@ class WindowOutputs:
 class CollectedOutputs:
     """The collected outputs of texts, together with those of their windows."""
 
-    outputs: Any
+    outputs: object
     located: Sequence[WindowOutputs]
 
 
@@ -167,13 +168,13 @@ class Scorer:
             largest_decides=self.head.LARGEST_DECIDES,
         )
 
-    def golden(self, texts: Sequence[str]) -> Any:
+    def golden(self, texts: Sequence[str]) -> Array:
         """Return the golden outputs of each text, (n, ...): for classification its logits."""
         options = self.head.GOLDEN
         return self.head.numbers(self.outputs(texts, token_budget=golden.TOKEN_BUDGET, **options))
 
     def read(
-        self, texts: Sequence[str], *, windows: bool = False, **options: Any
+        self, texts: Sequence[object], *, windows: bool = False, **options: object
     ) -> list[Document]:
         """Tokenize the texts into documents; with `windows` they can locate each window."""
         return self.reader.read(
@@ -183,7 +184,12 @@ class Scorer:
         )
 
     def read_good(
-        self, texts: Sequence[Any], errors: list[str | None], **options: Any
+        self,
+        texts: Sequence[object],
+        errors: list[str | None],
+        *,
+        windows: bool = False,
+        **options: object,
     ) -> dict[int, Document]:
         """Return the documents of the texts without an error, by index.
 
@@ -191,9 +197,8 @@ class Scorer:
         would have no input.
         """
         indices = [i for i, code in enumerate(errors) if code is None]
-        documents = dict(
-            zip(indices, self.read([texts[i] for i in indices], **options), strict=True)
-        )
+        good_documents = self.read([texts[i] for i in indices], windows=windows, **options)
+        documents = dict(zip(indices, good_documents, strict=True))
         for i in [i for i, document in documents.items() if document.n_tokens == 0]:
             errors[i] = "empty_text"
             del documents[i]
@@ -205,29 +210,38 @@ class Scorer:
         *,
         token_budget: int | None = None,
         windows: bool = False,
-        **options: Any,
+        **options: object,
     ) -> PendingDocuments:
         """Queue all documents for the workers; `collect` takes their outputs."""
         rows = [window for document in documents for window in document.windows]
         batches = self.runner.start(rows, token_budget=token_budget, **options)
         return PendingDocuments(documents, batches, self.head, located=windows)
 
-    def collect(self, outputs: Sequence[Any]) -> Any:
+    def collect(self, outputs: Sequence[object]) -> object:
         """Combine all documents' outputs: for classification into logits (n, k) float32."""
-        if any(isinstance(output, WindowOutputs) for output in outputs):
+        located = [output for output in outputs if isinstance(output, WindowOutputs)]
+        if located:
             return CollectedOutputs(
-                self.head.collect([output.output for output in outputs]), outputs
+                self.head.collect([output.output for output in located]), located
             )
         return self.head.collect(outputs)
 
     def outputs(
-        self, texts: Sequence[str], *, token_budget: int | None = None, **options: Any
+        self,
+        texts: Sequence[str],
+        *,
+        token_budget: int | None = None,
+        windows: bool = False,
+        **options: object,
     ) -> Any:
         """Run the texts and collect their outputs: for classification logits (n, k) float32."""
-        documents = self.read(texts, **options)
-        return self.collect(self.start(documents, token_budget=token_budget, **options).outputs())
+        documents = self.read(texts, windows=windows, **options)
+        pending_documents = self.start(
+            documents, token_budget=token_budget, windows=windows, **options
+        )
+        return self.collect(pending_documents.outputs())
 
-    def fields(self, *, windows: bool = False, **options: Any) -> list[pa.Field]:
+    def fields(self, *, windows: bool = False, **options: object) -> list[pa.Field]:
         """The columns of a scored row. `options`: the head's, such as `probabilities=True`.
 
         `windows`: add a column with the start and end (in characters) of each of a text's windows
@@ -242,7 +256,7 @@ class Scorer:
             pa.field(WINDOWS, pa.list_(pa.struct([*places, *self.head.fields()]))),
         ]
 
-    def decode(self, outputs: Any, *, windows: bool = False, **options: Any) -> pa.Table:
+    def decode(self, outputs: object, *, windows: bool = False, **options: object) -> pa.Table:
         """Turn collected outputs into the columns of scored rows, the decision first."""
         text_outputs = outputs.outputs if isinstance(outputs, CollectedOutputs) else outputs
         columns = self.head.columns(text_outputs, **options)
@@ -274,7 +288,7 @@ class Scorer:
         return self.decode(self.outputs(texts, **options), **options)
 
     def answer(
-        self, values: Sequence[Any], **options: Any
+        self, values: Sequence[object], **options: Any
     ) -> tuple[pa.Table, list[int], list[str | None]]:
         """Score the values that are texts; return their rows, indices, and each value's error."""
         errors = [problem(self.head.text_of(value)) for value in values]
@@ -308,7 +322,7 @@ class PendingDocuments:
         self._documents: list[Document | None] = [document.without_ids() for document in documents]
         self._running, self._head, self._located = batches, head, located
 
-    def outputs(self, on_batch: OnBatch | None = None) -> list[Any]:
+    def outputs(self, on_batch: OnBatch | None = None) -> list[object]:
         """Wait for all documents and return the head's output of each, in order.
 
         A document's windows need not share a batch; they are joined when the last one is finished.
@@ -317,8 +331,8 @@ class PendingDocuments:
         owners = np.repeat(np.arange(len(counts)), counts)
         firsts = np.cumsum([0, *counts])
         n_missing = np.array(counts)
-        window_outputs: list[Any] = [None] * len(owners)
-        outputs: list[Any] = [None] * len(self._documents)
+        window_outputs: list[object] = [None] * len(owners)
+        outputs: list[object] = [None] * len(self._documents)
         for batch in self._running.batches():
             n_done = 0
             for row, output in zip(batch.rows, batch.outputs, strict=True):
@@ -337,7 +351,7 @@ class PendingDocuments:
                 on_batch(n_done, batch.tokens + n_written, batch.padded_tokens + n_written)
         return outputs
 
-    def _joined(self, document: Document, outputs: Sequence[Any]) -> Any:
+    def _joined(self, document: Document, outputs: Sequence[object]) -> object:
         output = self._head.join(document, outputs)
         return WindowOutputs(output, outputs, document.places()) if self._located else output
 

@@ -17,7 +17,6 @@ The output is `logits` (b, k, vocabulary).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -48,7 +47,7 @@ class Decoder:
             if node.name.startswith(PAST):
                 _, heads, _, width = node.shape
                 self._past[node.name] = np.zeros((n_rows, heads, capacity, width), np.float32)
-        self._bound: tuple[range, Any] | None = None
+        self._bound: tuple[range, ort.IOBinding] | None = None
 
     def start(self, rows: Sequence[Ids], place: int = 0) -> Array:
         """Run new rows, each (length,), in the places from `place` on.
@@ -105,7 +104,7 @@ class Decoder:
         logits: Array = binding.get_outputs()[-1].numpy()
         return logits
 
-    def _binding(self, places: range) -> Any:
+    def _binding(self, places: range) -> ort.IOBinding:
         """Bind the caches of these rows as inputs and outputs, so that the graph updates them."""
         if self._bound is None or self._bound[0] != places:
             binding = self._session.io_binding()

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
-from typing import Any
+from types import UnionType
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from ..errors import InputError
 LIKELIEST = 2_048
 """Likeliest tokens that top-p sampling tries first; if they are too few, it takes all."""
 
-KINDS: dict[type, tuple[str, Any]] = {
+KINDS: dict[type, tuple[str, type | UnionType]] = {
     int: ("an integer", Integral),
     float: ("a number", Real),
     tuple: ('a list of strings, such as ["."]', list | tuple),

@@ -12,20 +12,22 @@ import importlib.metadata
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, cast
 
 import numpy as np
 import pyarrow as pa
 
-from ..arrays import Ids
+from ..arrays import Array, Ids
 from ..errors import InputError, ModelFolderError
 from ..text.pooling import Pool
 from ..text.windows import Document
 
 if TYPE_CHECKING:
+    from ..runtime.batching import Shapes
+    from ..runtime.session import Session
     from ..text.tokenizer import TextTokenizer
 
-__all__ = ["Head", "Ids", "Settings", "get", "names"]
+__all__ = ["Head", "Ids", "OpenedGraph", "Settings", "get", "names"]
 
 Settings = Mapping[str, Any]
 """The manifest's `head`: {"labels": [...]} for classification."""
@@ -35,11 +37,30 @@ WINDOWS = "windows"
 """The option that adds each window's place and decision to a row."""
 
 
+class OpenedGraph(Protocol):
+    """What a runner needs to know about the session(s) that `Head.open` returned."""
+
+    @property
+    def providers(self) -> list[str]:
+        """Best first."""
+
+    @property
+    def shapes(self) -> Shapes:
+        """The shapes that its batches must have."""
+
+    @property
+    def one_length(self) -> bool:
+        """True if all rows of a batch must have the same length."""
+
+
 class Head:
     """Base class of heads; an instance serves one model.
 
     `options`: keyword arguments that the caller of a job may set, such as `probabilities=True`.
     Methods take the options that they use and ignore the others; `check` rejects unknown ones.
+
+    `session`: what `open` returned. It, the outputs and the options have types of their own in each
+    head, which its methods name.
     """
 
     OPTIONS: ClassVar[tuple[str, ...]] = ()
@@ -79,7 +100,7 @@ class Head:
         self.pool = pool
 
     @classmethod
-    def check(cls, options: Mapping[str, Any], *, pools: bool = False) -> None:
+    def check(cls, options: Mapping[str, object], *, pools: bool = False) -> None:
         """Raise InputError for an unknown option, or for a flag that is no boolean.
 
         `pools`: the model splits long texts into windows and pools their outputs.
@@ -95,7 +116,7 @@ class Head:
                 raise InputError(f"{name} must be true or false, not {value!r}")
 
     @classmethod
-    def text_of(cls, value: Any) -> Any:
+    def text_of(cls, value: object) -> Any:
         """Return the text in a row's value; a value that holds none is returned unchanged."""
         return value
 
@@ -104,11 +125,11 @@ class Head:
         """Return the number of tokens that a timed pass over rows of these lengths counts as."""
         return sum(lengths)
 
-    def defaults(self) -> dict[str, Any]:
+    def defaults(self) -> dict[str, object]:
         """Return the default value of each option."""
         return dict.fromkeys(self.options, False)
 
-    def open(self, graph: Path, opened: Callable[[Path], Any]) -> Any:
+    def open(self, graph: Path, opened: Callable[[Path], Session]) -> OpenedGraph:
         """Return the session(s) for `run`; `opened` opens a graph (runtime/session.py)."""
         return opened(graph)
 
@@ -130,30 +151,31 @@ class Head:
         """Return the number of tokens that a row may grow by while it runs."""
         return 0
 
-    def run(self, session: Any, rows: Sequence[Ids], **options: Any) -> Sequence[Any]:
+    def run(self, session: Any, rows: Sequence[Ids], **options: Any) -> Sequence[object]:
         """Run one batch of token ids, each (length,); return one output per row, in order."""
         raise NotImplementedError
 
-    def join(self, document: Document, outputs: Sequence[Any]) -> Any:
+    def join(self, document: Document, outputs: Sequence[Any]) -> object:
         """Combine the outputs of a text's windows into the output of the text."""
         return self.pool(np.asarray(outputs)) if self.pool else outputs[0]
 
-    def alone(self, outputs: Sequence[Any]) -> Any:
+    def alone(self, outputs: Sequence[object]) -> object:
         """Collect the outputs of windows as if each window were a text."""
         assert self.pool is not None
         return self.collect([self.pool(np.asarray(output)[None]) for output in outputs])
 
-    def written(self, outputs: Sequence[Any]) -> int:
+    def written(self, outputs: Sequence[object]) -> int:
         """Return the number of tokens generated for these rows; 0 for an encoder."""
         return 0
 
-    def collect(self, outputs: Sequence[Any]) -> Any:
+    def collect(self, outputs: Sequence[Any]) -> object:
         """Combine the outputs of all texts into one value: for classification logits (n, k)."""
         raise NotImplementedError
 
-    def numbers(self, outputs: Any) -> Any:
+    def numbers(self, outputs: Any) -> Array:
         """Return the numbers (n, ...) of collected outputs by which golden rows are compared."""
-        return outputs
+        numbers: Array = outputs
+        return numbers
 
     def agrees(self, decision: Any, other: Any) -> bool:
         """True if two values of the first column are the same decision."""

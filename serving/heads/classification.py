@@ -7,15 +7,19 @@ order of the manifest's labels.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ..arrays import Array
 from ..runtime.batching import pad
 from . import Head as Base
 from . import Ids
+
+if TYPE_CHECKING:
+    from ..runtime.session import Session
 
 
 class Head(Base):
@@ -25,7 +29,7 @@ class Head(Base):
     FLAGS: ClassVar[tuple[str, ...]] = ("probabilities",)
     DRIFT_COLUMNS: ClassVar[Mapping[str, str]] = {"label": "label_shares"}
 
-    def run(self, session: Any, rows: Sequence[Ids], **options: Any) -> Sequence[Any]:
+    def run(self, session: Session, rows: Sequence[Ids], **options: object) -> Sequence[Array]:
         """Run token ids, each (length,); return the logits (k,) of each row."""
         ids, mask = pad(rows, pad_id=self.pad_id, shapes=session.shapes)
         feeds = {"input_ids": ids, "attention_mask": mask}
@@ -38,13 +42,13 @@ class Head(Base):
         shape = len(outputs), len(self.settings["labels"])
         return np.reshape(np.asarray(outputs, np.float32), shape)
 
-    def fields(self, *, probabilities: bool = False, **options: Any) -> list[pa.Field]:
+    def fields(self, *, probabilities: bool = False, **options: object) -> list[pa.Field]:
         label_fields = [pa.field("label", pa.string()), pa.field("probability", pa.float32())]
         probabilities_field = pa.field("probabilities", pa.list_(pa.float32()))
         return [*label_fields, probabilities_field] if probabilities else label_fields
 
     def columns(
-        self, outputs: NDArray[np.float32], *, probabilities: bool = False, **options: Any
+        self, outputs: NDArray[np.float32], *, probabilities: bool = False, **options: object
     ) -> list[pa.Array]:
         """Return label, probability[, all probabilities]; null where a logit is not finite."""
         labels = np.asarray(self.settings["labels"], dtype=object)

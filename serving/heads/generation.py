@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields as fields_of
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NotRequired, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -31,10 +31,20 @@ from ..text.windows import Document
 from . import Head as Base
 from . import Ids
 
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+    from ..runtime.session import Session
+
 DECODING = tuple(field.name for field in fields_of(Decoding))
 LOGITS = 2**24
 """Logits that go through the softmax at a time: 64 MB."""
 TRUNCATED = pa.field("truncated", pa.bool_())
+
+Likelihood = tuple[float, int]
+"""A text's nats and its number of tokens."""
+Output = Completion | Likelihood
+"""What a row gives: a likelihood with the option of that name."""
 
 
 def truncated(outputs: Sequence[Completion]) -> pa.Array:
@@ -46,14 +56,26 @@ RENAMED = {"beams": "num_beams"}
 """Old names of settings, as models registered earlier have them, with the present names."""
 
 
+class GenerationSettings(TypedDict):
+    """The settings of a model that generates text."""
+
+    decoding: NotRequired[Mapping[str, Any]]
+    """The model's defaults, fields of a Decoding, which checks them."""
+    ends: list[int]
+    """Ids of the end tokens."""
+    context: int
+    """The number of tokens that the model has positions for."""
+
+
 class Head(Base):
-    """`settings`: `decoding` (the model's defaults), `ends` (ids of the end tokens) and `context`
-    (the number of tokens that the model has positions for)."""
+    """`settings`: see GenerationSettings."""
+
+    settings: GenerationSettings
 
     OPTIONS: ClassVar[tuple[str, ...]] = ("likelihood", *DECODING)
     FLAGS: ClassVar[tuple[str, ...]] = ("likelihood",)
     TOKEN_BUDGETS: ClassVar[Mapping[str, int]] = {"cpu": 6_144, "cuda": 131_072}
-    GOLDEN: ClassVar[Mapping[str, Any]] = {"likelihood": True, "bare": True}
+    GOLDEN: ClassVar[Mapping[str, object]] = {"likelihood": True, "bare": True}
     TIMED: ClassVar[Mapping[str, Any]] = {"min_new_tokens": 32, "max_new_tokens": 32, "stop": ()}
     TRUNCATION_SIDE: ClassVar[Literal["left", "right"]] = "left"
     REPORTS_TRUNCATION: ClassVar[bool] = True
@@ -65,10 +87,10 @@ class Head(Base):
         """Return the number of generated tokens."""
         return len(list(lengths)) * int(cls.TIMED["max_new_tokens"])
 
-    def defaults(self) -> dict[str, Any]:
+    def defaults(self) -> dict[str, object]:
         return {**super().defaults(), **vars(self.decoding())}
 
-    def decoding(self, **options: Any) -> Decoding:
+    def decoding(self, **options: object) -> Decoding:
         """Merge the caller's options into the model's defaults. Raises InputError for bad ones."""
         overrides = {name: options[name] for name in DECODING if options.get(name) is not None}
         items = self.settings.get("decoding", {}).items()
@@ -87,16 +109,16 @@ class Head(Base):
         """The special tokens that the tokenizer puts before a text and after it."""
         return self.tokenizer.frame if self.tokenizer else ([], [])
 
-    def reads_whole(self, *, likelihood: bool = False, **options: Any) -> bool:
+    def reads_whole(self, *, likelihood: bool = False, **options: object) -> bool:
         return likelihood
 
-    def max_growth(self, *, likelihood: bool = False, **options: Any) -> int:
+    def max_growth(self, *, likelihood: bool = False, **options: object) -> int:
         decoding = self.decoding(**options)
         return 0 if likelihood else decoding.max_new_tokens * decoding.num_beams
 
     def begin(
         self, session: Any, rows: Sequence[Ids]
-    ) -> tuple[Any, list[Ids], Mapping[str, Array] | None]:
+    ) -> tuple[ort.InferenceSession, list[Ids], Mapping[str, Array] | None]:
         """Return the decoder's session, each row's prompt, and the memory it attends to, if any."""
         return session.raw, list(rows), None
 
@@ -107,8 +129,8 @@ class Head(Base):
         *,
         likelihood: bool = False,
         bare: bool = False,
-        **options: Any,
-    ) -> Sequence[Any]:
+        **options: object,
+    ) -> Sequence[Output]:
         """Return each row's completion or, with `likelihood`, its (nats, tokens).
 
         `bare`: predict only the tokens after the first one, with nothing in front of it. Golden
@@ -130,7 +152,7 @@ class Head(Base):
             return row
         return np.concatenate([row[:n_front], row[len(row) - room + n_front :]])
 
-    def join(self, document: Document, outputs: Sequence[Any]) -> Any:
+    def join(self, document: Document, outputs: Sequence[Output]) -> Output:
         (output,) = outputs
         if isinstance(output, Completion):
             output.truncated = output.truncated or document.truncated
@@ -152,18 +174,18 @@ class Head(Base):
         assert self.tokenizer is not None
         return self.tokenizer.decode(ids)
 
-    def written(self, outputs: Sequence[Any]) -> int:
+    def written(self, outputs: Sequence[object]) -> int:
         """Return the number of generated tokens, end tokens included."""
         return sum(output.n_tokens for output in outputs if isinstance(output, Completion))
 
-    def collect(self, outputs: Sequence[Any]) -> Any:
+    def collect(self, outputs: Sequence[Output]) -> list[Output]:
         return list(outputs)
 
-    def numbers(self, outputs: Any) -> NDArray[np.float64]:
+    def numbers(self, outputs: Sequence[Any]) -> NDArray[np.float64]:
         """Return the nats per token, (n, 1)."""
         return np.array([[nats / max(n_tokens, 1)] for nats, n_tokens in outputs])
 
-    def fields(self, *, likelihood: bool = False, **options: Any) -> list[pa.Field]:
+    def fields(self, *, likelihood: bool = False, **options: object) -> list[pa.Field]:
         self.decoding(**options)
         n_tokens = pa.field("tokens", pa.int32())
         if likelihood:
@@ -172,7 +194,7 @@ class Head(Base):
         return [text, n_tokens, reason, TRUNCATED]
 
     def columns(
-        self, outputs: Sequence[Any], *, likelihood: bool = False, **options: Any
+        self, outputs: Sequence[Any], *, likelihood: bool = False, **options: object
     ) -> list[pa.Array]:
         if likelihood:
             nats = [value if np.isfinite(value) else None for value, _ in outputs]
@@ -187,7 +209,7 @@ class Head(Base):
             truncated(outputs),
         ]
 
-    def texts(self, outputs: Sequence[Completion], **options: Any) -> list[str | None]:
+    def texts(self, outputs: Sequence[Completion], **options: object) -> list[str | None]:
         """Decode each completion up to its first stop string; None if a logit was not finite."""
         stops = self.decoding(**options).stop
         return [self._cut(output, stops) if output.reason else None for output in outputs]
@@ -222,7 +244,7 @@ class Head(Base):
             tokens = row[start - 1 : start + step]
             yield np.concatenate([row[:n_front], tokens]), n_front + 1
 
-    def _likelihood(self, session: Any, row: Ids, *, bare: bool) -> tuple[float, int]:
+    def _likelihood(self, session: Session, row: Ids, *, bare: bool) -> Likelihood:
         nats, n_tokens = 0.0, 0
         for piece, n_given in self.pieces(row, bare=bare):
             if len(piece) <= n_given:

@@ -6,13 +6,14 @@ Columns: `labels`, the labels whose probability reaches their threshold, and, wi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ..arrays import Array
+from . import Settings
 from .classification import Head as Classification
 
 UNDECIDED = 0.5
@@ -25,13 +26,13 @@ class Head(Classification):
     DRIFT_COLUMNS: ClassVar[dict[str, str]] = {}
     LARGEST_DECIDES: ClassVar[bool] = False
 
-    def fields(self, *, probabilities: bool = False, **options: Any) -> list[pa.Field]:
+    def fields(self, *, probabilities: bool = False, **options: object) -> list[pa.Field]:
         label_fields = [pa.field("labels", pa.list_(pa.string()))]
         probabilities_field = pa.field("probabilities", pa.list_(pa.float32()))
         return [*label_fields, probabilities_field] if probabilities else label_fields
 
     def columns(
-        self, outputs: NDArray[np.float32], *, probabilities: bool = False, **options: Any
+        self, outputs: NDArray[np.float32], *, probabilities: bool = False, **options: object
     ) -> list[pa.Array]:
         """Return labels[, all probabilities]; null where a logit is not finite."""
         names = np.asarray(self.settings["labels"], dtype=object)
@@ -48,11 +49,11 @@ class Head(Classification):
         return columns
 
 
-def thresholds_of(settings: Mapping[str, Any]) -> NDArray[np.float64]:
+def thresholds_of(settings: Settings) -> NDArray[np.float64]:
     """Return the lowest probability at which each label is assigned, (k,)."""
     return np.array(settings.get("thresholds") or [UNDECIDED] * len(settings["labels"]))
 
 
-def sigmoid(logits: NDArray[Any]) -> NDArray[np.float64]:
+def sigmoid(logits: Array) -> NDArray[np.float64]:
     """1 / (1 + exp(-x)), without overflow."""
     return np.asarray(0.5 * (1 + np.tanh(0.5 * logits.astype(np.float64))))

@@ -16,7 +16,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,9 @@ from ..text.graphemes import Graphemes
 from ..text.tokenizer import Tokens
 from ..text.windows import Document
 from . import Head as Base
+
+if TYPE_CHECKING:
+    from ..runtime.session import Session
 
 PREFIXES = {"BIO": "BI", "BILOU": "BILU"}
 OUTSIDE = "O"
@@ -114,14 +117,33 @@ class Tagged:
     logits: Array
 
 
+class TaggingSettings(TypedDict):
+    """The settings of a tagging model."""
+
+    labels: list[str]
+    scheme: Literal["BIO", "BILOU"]
+
+
+class Span(TypedDict):
+    """A scored row's span; SPAN is its column type."""
+
+    label: str
+    text: str
+    start: int
+    end: int
+    probability: float
+
+
 class Head(Base):
-    """`settings`: `labels`, and `scheme`, BIO or BILOU."""
+    """`settings`: see TaggingSettings."""
+
+    settings: TaggingSettings
 
     OFFSETS: ClassVar[bool] = True
     LARGEST_DECIDES: ClassVar[bool] = False
 
     @classmethod
-    def text_of(cls, value: Any) -> Any:
+    def text_of(cls, value: object) -> object:
         """Join a list of words with spaces; return any other value unchanged."""
         words = words_in(value)
         return value if words is None else " ".join(words)
@@ -143,7 +165,7 @@ class Head(Base):
         """True for the tags that may end a text, (tag,)."""
         return np.asarray(self._allowed[:, 0])
 
-    def run(self, session: Any, rows: Sequence[Ids], **options: Any) -> Sequence[Array]:
+    def run(self, session: Session, rows: Sequence[Ids], **options: object) -> Sequence[Array]:
         """Run token ids, each (length,); return logits, each (length, tags)."""
         ids, mask = pad(rows, pad_id=self.pad_id, shapes=session.shapes)
         feeds = {"input_ids": ids, "attention_mask": mask}
@@ -169,27 +191,26 @@ class Head(Base):
         """Return the logits of all words, (n, tags)."""
         return np.concatenate([output.logits for output in outputs])
 
-    def agrees(self, decision: Any, other: Any) -> bool:
-        places = ("label", "start", "end")
+    def agrees(self, decision: Sequence[Span] | None, other: Sequence[Span] | None) -> bool:
         ours, theirs = (
-            None if spans is None else [[span[name] for name in places] for span in spans]
+            None if spans is None else [(s["label"], s["start"], s["end"]) for s in spans]
             for spans in (decision, other)
         )
         return ours == theirs
 
-    def fields(self, **options: Any) -> list[pa.Field]:
+    def fields(self, **options: object) -> list[pa.Field]:
         return [pa.field("spans", pa.list_(SPAN))]
 
-    def columns(self, outputs: Sequence[Tagged], **options: Any) -> list[pa.Array]:
+    def columns(self, outputs: Sequence[Tagged], **options: object) -> list[pa.Array]:
         return [pa.array([self.spans(output) for output in outputs], pa.list_(SPAN))]
 
-    def spans(self, output: Tagged) -> list[dict[str, Any]] | None:
+    def spans(self, output: Tagged) -> list[Span] | None:
         """Return the spans of a text, None if a logit is not finite."""
         if not np.isfinite(output.logits).all():
             return None
         logs = log_softmax(output.logits.astype(np.float64))
         tags = self.valid(logs)
-        spans = []
+        spans = list[Span]()
         for label, first, last in spans_of([self.tags[tag] for tag in tags]):
             indices = np.arange(first, last + 1)
             start, end = int(output.words.starts[first]), int(output.words.ends[last])
@@ -229,14 +250,15 @@ class Head(Base):
         return bool(self._allowed[0, tags[0]] and inside and self._ends[tags[-1]])
 
 
-def words_in(value: Any) -> list[str] | None:
+def words_in(value: object) -> list[str] | None:
     """Return the words if the value is a list of strings, or JSON for one; else None."""
     words = listed(value)
-    are_words = isinstance(words, list) and all(isinstance(word, str) for word in words)
-    return words if are_words else None
+    if isinstance(words, list) and all(isinstance(word, str) for word in words):
+        return words
+    return None
 
 
-def listed(value: Any) -> Any:
+def listed(value: object) -> object:
     """Parse a list written as JSON, as in tables without list columns; return others unchanged."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -19,8 +19,13 @@ from ..arrays import Array
 from ..generation.continuous_batching import Completion
 from ..runtime.batching import ANY, pad
 from . import Ids
-from .generation import DECODING, TRUNCATED, truncated
+from .generation import DECODING, TRUNCATED, GenerationSettings, truncated
 from .generation import Head as Writing
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+    from ..runtime.session import Session
 
 ENCODER = "encoder.onnx"
 """The encoder's graph, in the same folder as the decoder's."""
@@ -30,8 +35,8 @@ ENCODER = "encoder.onnx"
 class Sessions:
     """The sessions of both graphs."""
 
-    decoder: Any
-    encoder: Any
+    decoder: Session
+    encoder: Session
 
     shapes, one_length = ANY, False
 
@@ -40,11 +45,20 @@ class Sessions:
         return list(self.decoder.providers)
 
 
+class TranslationSettings(GenerationSettings):
+    """The settings of an encoder with a generative decoder."""
+
+    start: int
+    """The first token of every output."""
+
+
 class Head(Writing):
-    """`settings`: those of generation, and `start`, the first token of every output."""
+    """`settings`: see TranslationSettings."""
+
+    settings: TranslationSettings
 
     OPTIONS: ClassVar[tuple[str, ...]] = DECODING
-    GOLDEN: ClassVar[Mapping[str, Any]] = {"max_new_tokens": 8, "num_beams": 1}
+    GOLDEN: ClassVar[Mapping[str, object]] = {"max_new_tokens": 8, "num_beams": 1}
     TRUNCATION_SIDE: ClassVar[Literal["left", "right"]] = "right"
     LIKE_TRAINING: ClassVar[bool] = True
 
@@ -53,19 +67,21 @@ class Head(Writing):
         """No special tokens: a decoder's prompt is not framed."""
         return [], []
 
-    def open(self, graph: Path, opened: Callable[[Path], Any]) -> Sessions:
+    def open(self, graph: Path, opened: Callable[[Path], Session]) -> Sessions:
         return Sessions(opened(graph), opened(graph.with_name(ENCODER)))
 
     def begin(
         self, session: Sessions, rows: Sequence[Ids]
-    ) -> tuple[Any, list[Ids], Mapping[str, Array] | None]:
+    ) -> tuple[ort.InferenceSession, list[Ids], Mapping[str, Array] | None]:
         ids, mask = pad(rows, pad_id=self.pad_id)
         names = session.encoder.outputs
         outputs = session.encoder.run(names, {"input_ids": ids, "attention_mask": mask})
         memory = {**dict(zip(names, outputs, strict=True)), "source_mask": mask}
         return session.decoder.raw, [np.array([self.settings["start"]])] * len(rows), memory
 
-    def run(self, session: Sessions, rows: Sequence[Ids], **options: Any) -> Sequence[Completion]:
+    def run(
+        self, session: Sessions, rows: Sequence[Ids], **options: object
+    ) -> Sequence[Completion]:
         decoding = self.decoding(**options)
         completions = self.write(session, rows, decoding)
         if decoding.num_beams == 1:  # beam search has already divided its scores
@@ -77,11 +93,11 @@ class Head(Writing):
         """Return the scores, (n, 1)."""
         return np.array([[output.score] for output in outputs])
 
-    def fields(self, **options: Any) -> list[pa.Field]:
+    def fields(self, **options: object) -> list[pa.Field]:
         self.decoding(**options)
         return [pa.field("output", pa.string()), pa.field("score", pa.float32()), TRUNCATED]
 
-    def columns(self, outputs: Sequence[Completion], **options: Any) -> list[pa.Array]:
+    def columns(self, outputs: Sequence[Completion], **options: object) -> list[pa.Array]:
         scores = [output.score if output.reason else None for output in outputs]
         texts = self.texts(outputs, **options)
         return [pa.array(texts, pa.string()), pa.array(scores, pa.float32()), truncated(outputs)]

@@ -9,7 +9,6 @@ from __future__ import annotations
 from base64 import b64decode, b64encode
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import quote
 from zlib import crc32
 
@@ -28,7 +27,7 @@ from ..tables.readers import Block, as_text, read_table
 from ..text.windows import Document
 from .plan import Plan, check_content, check_names
 from .report import chunk_facts, run_facts
-from .storage.base import CONTENTS
+from .storage.base import ChunkFacts
 
 PIECE_CHARS = 2**16
 """Characters hashed at a time, so that a long text is not copied."""
@@ -43,7 +42,7 @@ class Chunk:
     number: int
     rows: Sequence[int]
     """Row numbers in the table."""
-    columns: Mapping[str, Sequence[Any]]
+    columns: Mapping[str, Sequence[object]]
     """Values of the kept columns."""
     errors: list[str | None]
     """Reason code or None, by position in `rows`."""
@@ -163,8 +162,8 @@ def tokenised(
 
 
 def scored(
-    chunk: Chunk, outputs: Sequence[Any], scorer: Scorer, plan: Plan, types: Types
-) -> tuple[pa.Table, dict[str, Any]]:
+    chunk: Chunk, outputs: Sequence[object], scorer: Scorer, plan: Plan, types: Types
+) -> tuple[pa.Table, ChunkFacts]:
     """Return the table of a chunk's part and the facts of its record.
 
     `outputs`: what the workers returned for the chunk's documents.
@@ -179,27 +178,28 @@ def scored(
     failures = [place for place, i in enumerate(chunk.good) if errors[i] is not None]
     failed_tokens = sum(sum(chunk.windows[place]) for place in failures)
     count_written = scorer.head.written
-    profile = scorer.manifest.profile
+    edges = scorer.manifest.profile.get("length_histogram", {}).get("edges", [])
+    contents = [0] * len(chunk)
+    for i, content in zip(chunk.good, chunk.contents, strict=True):
+        contents[i] = content if errors[i] is None else 0
     facts = chunk_facts(
+        chunk.number * plan.chunk_rows,
         errors,
-        run_facts(chunk.lengths, sum(windows), n_padded, count_written(outputs), profile),
+        packed_contents(contents),
+        run_facts(chunk.lengths, sum(windows), n_padded, count_written(outputs), edges),
         run_facts(
             [chunk.lengths[place] for place in failures],
             failed_tokens,
             failed_tokens,  # padding spent on them stays counted
             count_written([outputs[place] for place in failures]),
-            profile,
+            edges,
         ),
         {name: decisions.column(name).to_pylist() for name in scorer.head.DRIFT_COLUMNS},
     )
-    contents = [0] * len(chunk)
-    for i, content in zip(chunk.good, chunk.contents, strict=True):
-        contents[i] = content if errors[i] is None else 0
-    counts = {"first_row": chunk.number * plan.chunk_rows, "rows": len(chunk)}
-    return table, {**counts, **facts, CONTENTS: packed_contents(contents)}
+    return table, facts
 
 
-def packed_contents(contents: Sequence[int]) -> str:
+def packed_contents(contents: Sequence[int] | NDArray[np.uint32]) -> str:
     """Pack the rows' hashes as a record stores them: 32 bits per row, in base64."""
     return b64encode(np.asarray(contents, "<u4").tobytes()).decode()
 
@@ -208,7 +208,7 @@ def unpacked_contents(packed: str) -> NDArray[np.uint32]:
     return np.frombuffer(b64decode(packed), "<u4").copy()
 
 
-def content_of(columns: Mapping[str, Sequence[Any]], position: int, rows: Sequence[int]) -> int:
+def content_of(columns: Mapping[str, Sequence[object]], position: int, rows: Sequence[int]) -> int:
     """Return a 32-bit hash of a row's number and values.
 
     A text is hashed in pieces, since it may be long.
@@ -216,16 +216,15 @@ def content_of(columns: Mapping[str, Sequence[Any]], position: int, rows: Sequen
     checksum = crc32(str(rows[position]).encode())
     for name in sorted(columns):
         value = columns[name][position]
-        is_text = isinstance(value, str)
-        checksum = crc32(b"text" if is_text else b"other", checksum)
-        text = value if is_text else _repr(value)
+        kind, text = (b"text", value) if isinstance(value, str) else (b"other", _repr(value))
+        checksum = crc32(kind, checksum)
         for start in range(0, len(text), PIECE_CHARS):
             piece = text[start : start + PIECE_CHARS]
             checksum = crc32(piece.encode("utf-8", "surrogatepass"), checksum)
     return checksum
 
 
-def _repr(value: Any) -> str:
+def _repr(value: object) -> str:
     return str(as_text(value) if isinstance(value, pa.Scalar) else repr(value))
 
 
@@ -262,7 +261,7 @@ def output_names(keep: Sequence[str], own_names: Sequence[str]) -> dict[str, str
     return names
 
 
-def _kept(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+def _kept(values: Sequence[object], kind: pa.DataType) -> pa.Array:
     is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
     return pa.array(map(as_text, values) if is_text else values, kind)
 

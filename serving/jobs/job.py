@@ -15,15 +15,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import onnxruntime as ort
-
 from .. import heads
 from ..digests import folder_sha256
 from ..engine import manifest
 from ..engine.manifest import Manifest
 from ..engine.scorer import Scorer
 from ..errors import PlanError
-from ..runtime.session import PROVIDERS
 from ..tables.files import File
 from ..tables.readers import Paths, find_files
 from ..text.windows import long_text_of
@@ -106,18 +103,14 @@ def begun(spec: JobSpec, *, held: bool = False) -> Iterator[JobRun]:
         plan = plans.read(out.read(PLAN))
         if spec.retry_rejected and plan is None:
             raise PlanError(f"--retry-rejected: {out} contains no job to retry")
-        limit = start.max_row_bytes(spec.max_row_bytes, described.score, plan)
+        limit = start.max_row_bytes(spec.max_row_bytes, described.score.get("max_row_bytes"), plan)
         files = [replace(file, max_row_bytes=limit) for file in files]
-        asked |= {
-            "max_row_bytes": limit,
-            "input": plans.fingerprint(files, problems, plan),
-            "onnxruntime": ort.__version__,
-        }
+        entries = plans.fingerprint(files, problems, plan)
         scorer = changed = None
         with start.ensure_unchanged(folder):
-            asked["model"] = folder_sha256(folder)
+            found = start.Found(model=folder_sha256(folder), input=entries, max_row_bytes=limit)
             if plan is None:
-                plan, scorer = start.new_plan(folder, spec.device, asked)
+                plan, scorer = start.new_plan(folder, spec, asked, found)
         if scorer:
             try:
                 out.create_record(PLAN, asdict(plan))
@@ -125,20 +118,25 @@ def begun(spec: JobSpec, *, held: bool = False) -> Iterator[JobRun]:
                 raise PlanError(f"another job has just started in {out}; try again") from None
         else:
             if spec.retry_rejected:
-                changed = redo_rejected.with_new_input(plan, asked.pop("input"))
-            plans.check_same(plan, **asked, provider=PROVIDERS.get(spec.device))
+                changed = redo_rejected.with_new_input(plan, entries)
+            start.check_plan(plan, spec, asked, found)
         done = out.all_committed(plan.n_chunks)
         rejected = redo_rejected.find(out, done, plan) if plan.retrying or changed else {}
         if changed and changed != plan:
             redo_rejected.check_others(out, BlockReader(files, changed, head), done, rejected)
+            _replace_plan(out, changed)
             plan = changed
-            # A quarantined row, which killed a process, is a rejected row too.
-            out.remove(QUARANTINE)
-            out.write(PLAN, asdict(plan))
         job = JobRun(spec, folder, files, out, described, plan, done, rejected, scorer, started)
         if job.missing:
             out.reopen()
         yield job
+
+
+def _replace_plan(out: Output, plan: Plan) -> None:
+    """Write the plan of a retry of rejected rows, with which all of them are done again."""
+    # A quarantined row, which killed a process, is a rejected row too.
+    out.remove(QUARANTINE)
+    out.write(PLAN, asdict(plan))
 
 
 @dataclass

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from functools import partial
 from queue import SimpleQueue
 from types import MappingProxyType
-from typing import Any
 
 from ..engine.scorer import OnBatch, PendingDocuments
 from ..tables import writers
@@ -70,7 +69,7 @@ class ChunkPipeline:
         `rejected`: rows of committed chunks to do again; the other rows stay.
         """
 
-        def tell(call: Callable[..., None], *args: Any) -> None:
+        def tell(call: Callable[..., None], *args: object) -> None:
             with self._telling:
                 call(*args)
 
@@ -82,20 +81,26 @@ class ChunkPipeline:
                 tell(on_chunk, chunk.number, record)
 
         ended: SimpleQueue[BaseException | None] = SimpleQueue()
-
-        def guarded() -> None:
-            error = None
-            try:
-                lane()
-            except BaseException as problem:  # noqa: BLE001  # it is raised below
-                error = problem
-            self._release()
-            ended.put(error)
-            del error  # else it and its traceback, which holds this frame, keep each other alive
-
         for number in range(LANES):
             # Daemons: the process can end even while `take` waits for a chunk.
-            threading.Thread(target=guarded, name=f"lane-{number}", daemon=True).start()
+            threading.Thread(
+                target=self._guarded, args=(lane, ended), name=f"lane-{number}", daemon=True
+            ).start()
+        self._wait(ended)
+
+    def _guarded(self, lane: Callable[[], None], ended: SimpleQueue[BaseException | None]) -> None:
+        """Do a lane; put its error, or None, in the queue when it has ended."""
+        error = None
+        try:
+            lane()
+        except BaseException as problem:  # noqa: BLE001  # `_wait` raises it
+            error = problem
+        self._release()
+        ended.put(error)
+        del error  # else it and its traceback, which holds this frame, keep each other alive
+
+    def _wait(self, ended: SimpleQueue[BaseException | None]) -> None:
+        """Wait for all lanes; raise the first error, once no lane has a chunk any more."""
         problem: BaseException | None = None
         try:
             for _ in range(LANES):

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NotRequired, TypedDict
 
 import onnxruntime as ort
 
@@ -30,17 +30,27 @@ FEW_FILES = 5
 """Up to this many files are named one by one in a message."""
 
 
+class InputFile(TypedDict):
+    """A file of the input, as the plan identifies it."""
+
+    name: str
+    """Its path below the common folder of all."""
+    size: int
+    digest: str
+    """sha256 of its content, or a store's own tag."""
+    rows: int
+    problem: NotRequired[str]
+    """Why it cannot be read; it counts as having no rows then."""
+
+
 @dataclass(frozen=True)
 class Plan:
     model: str
     """Digest of the model folder's entire content."""
     model_version: str
     """Value of the column `model_version` in each output row."""
-    input: list[dict[str, Any]]
-    """Each file's name (below the common folder of all), size, digest and rows, in reading order.
-
-    A file that cannot be read also has a `problem`, and no rows.
-    """
+    input: list[InputFile]
+    """Its files in reading order."""
     text_column: str
     keep: list[str]
     options: dict[str, Any]
@@ -98,19 +108,26 @@ def read(record: Mapping[str, Any] | None) -> Plan | None:
     return Plan(**record)
 
 
-def check_same(plan: Plan, **settings: Any) -> None:
-    """Raises PlanError naming the first field that differs from the plan; None asks for nothing."""
-    plan_settings = asdict(plan)
+def check_same(plan: Plan, **settings: object) -> None:
+    """Raises PlanError naming the first field that differs from the plan; None asks for nothing.
+
+    The input is checked by `check_input`.
+    """
     for name, value in settings.items():
-        if value is None or value == plan_settings[name]:
+        plan_value = getattr(plan, name)
+        if value is None or value == plan_value:
             continue
-        if name == "input":
-            change = _input_change(plan_settings[name], value)
-        elif name == "model":
+        if name == "model":
             change = "the model files differ from those it started with"
         else:
-            change = f"{name} was {plan_settings[name]!r} and is now {value!r}"
+            change = f"{name} was {plan_value!r} and is now {value!r}"
         raise PlanError(f"{ANOTHER_JOB}: {change}; {ANOTHER_FOLDER}")
+
+
+def check_input(plan: Plan, entries: list[InputFile]) -> None:
+    """Raises PlanError naming the difference if the input is not the plan's."""
+    if entries != plan.input:
+        raise PlanError(f"{ANOTHER_JOB}: {_input_change(plan.input, entries)}; {ANOTHER_FOLDER}")
 
 
 def check_names(plan: Plan, files: Sequence[File]) -> None:
@@ -120,7 +137,7 @@ def check_names(plan: Plan, files: Sequence[File]) -> None:
         raise PlanError(f"{ANOTHER_JOB}: {_names_change(names, names_now)}; {ANOTHER_FOLDER}")
 
 
-def check_content(file: File, entry: Mapping[str, Any]) -> None:
+def check_content(file: File, entry: InputFile) -> None:
     """Raises PlanError if the content of a plan's file has changed, InputError if it is gone."""
     try:
         is_same = file.stamp() == (entry["size"], entry["digest"])
@@ -130,7 +147,7 @@ def check_content(file: File, entry: Mapping[str, Any]) -> None:
         raise PlanError(f"{ANOTHER_JOB}: {_content_changed(entry['name'])}; {ANOTHER_FOLDER}")
 
 
-def _input_change(entries: list[dict[str, Any]], entries_now: list[dict[str, Any]]) -> str:
+def _input_change(entries: list[InputFile], entries_now: list[InputFile]) -> str:
     names, names_now = [f["name"] for f in entries], [f["name"] for f in entries_now]
     if names != names_now:
         return _names_change(names, names_now)
@@ -166,27 +183,32 @@ def problems(files: Sequence[File], columns: Sequence[str]) -> dict[File, str]:
 
 def fingerprint(
     files: Sequence[File], known_problems: Mapping[File, str], plan: Plan | None
-) -> list[dict[str, Any]]:
+) -> list[InputFile]:
     """Return `Plan.input`; the rows of an unchanged file of `plan` are not counted again.
 
     Raises InputError if no file can be read to its end.
     """
     plan_entries = {(file["name"], file["digest"]): file for file in (plan.input if plan else [])}
-    entries, reasons = [], dict(known_problems)
+    entries, reasons = list[InputFile](), dict(known_problems)
     for file, name in zip(files, names_below(files), strict=True):
+        size, digest = 0, ""  # of a file that cannot even be asked for them
         try:
             size, digest = file.stamp()
-            plan_entry = plan_entries.get((name, digest), {})
-            rows = 0 if file in reasons else plan_entry.get("rows")
-            rows = count_rows(file) if rows is None else rows
-            if "problem" in plan_entry:
+            plan_entry = plan_entries.get((name, digest))
+            if file in reasons:
+                rows = 0
+            elif plan_entry:
+                rows = plan_entry["rows"]
+            else:
+                rows = count_rows(file)
+            if plan_entry and "problem" in plan_entry:
                 reasons[file] = plan_entry["problem"]
         except (InputError, FileNotFoundError, PermissionError) as problem:
             rows, reasons[file] = 0, str(problem)
-        problem_field = {"problem": reasons[file]} if file in reasons else {}
-        entries.append(
-            {"name": name, "size": size, "digest": digest, "rows": rows, **problem_field}
-        )
+        entry: InputFile = {"name": name, "size": size, "digest": digest, "rows": rows}
+        if file in reasons:
+            entry["problem"] = reasons[file]
+        entries.append(entry)
     _not_all(reasons, files)
     return entries
 

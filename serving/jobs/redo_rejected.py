@@ -10,18 +10,19 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from ..errors import PlanError
 from ..tables import writers
 from ..tables.files import File
 from ..tables.readers import count_rows
 from .chunks import BlockReader, content_of, packed_contents, unpacked_contents
-from .plan import ANOTHER_FOLDER, Plan
+from .plan import ANOTHER_FOLDER, InputFile, Plan
 from .report import merged, without_rejected
-from .storage.base import CONTENTS, Output, Record, record_name
+from .storage.base import CONTENTS, ChunkFacts, Output, Record, record_name
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Rejected:
     """Row numbers of the rejected rows in the table."""
 
 
-def with_new_input(plan: Plan, entries: list[dict[str, Any]]) -> Plan:
+def with_new_input(plan: Plan, entries: list[InputFile]) -> Plan:
     """Return the plan with the current input. Raises PlanError if rows came, went or moved."""
     old_counts = [(file["name"], file["rows"]) for file in plan.input]
     if [(file["name"], file["rows"]) for file in entries] != old_counts:
@@ -86,7 +87,7 @@ def commit(
     out: Output,
     rejected: Rejected,
     tables: Mapping[str, pa.Table],
-    facts: Mapping[str, Any],
+    facts: ChunkFacts,
     plan: Plan,
 ) -> Record:
     """Write the chunk's files with the new rows in them, and return the record that counts them.
@@ -108,11 +109,11 @@ def commit(
     contents[[row - first_row for row in sorted(rejected.rows)]] = unpacked_contents(
         facts[CONTENTS]
     )
-    new_facts = {CONTENTS: packed_contents(contents), **merged(rejected.record, facts)}
+    new_facts = merged(rejected.record, facts, packed_contents(contents))
     out.remove(record_name(chunk))
     return out.commit(chunk, files, **new_facts)
 
 
-def _contents(out: Output, chunk: int) -> Any:
+def _contents(out: Output, chunk: int) -> NDArray[np.uint32]:
     """Return the hashes of the chunk's rows, from its record."""
     return unpacked_contents((out.read(record_name(chunk)) or {})[CONTENTS])

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .. import heads
+from ..arrays import Array
 from ..engine.manifest import Manifest
 from .plan import Plan
+from .storage.base import CONTENTS, ChunkFacts, Record, RunFacts
 
 MAX_REJECTED = 0.1
 
@@ -22,9 +23,9 @@ SMALLEST_SHARE = 1e-4
 DRIFTED = 0.25
 # On fewer rows the index is large by chance alone.
 ENOUGH_FOR_DRIFT = 200
-COUNTS = ("rows", "tokens", "written", "padded_tokens")
-RAN = ("scored", "tokens", "written", "padded_tokens")
-"""Names of the counts that cover only texts that went through the model."""
+Count = Literal["rows", "tokens", "written", "padded_tokens"]
+COUNTS: tuple[Count, ...] = ("rows", "tokens", "written", "padded_tokens")
+"""Names of the counts that are summed over all chunks."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class Report:
     other_files: list[str] = field(default_factory=list)
     """Files in the output that are not the job's, but that a folder reader takes for its parts."""
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         return asdict(self)
 
     def text(self) -> str:
@@ -130,12 +131,21 @@ class Report:
         return "\n".join(lines)
 
 
+class Speed(TypedDict):
+    """The fields of a report that tell how fast one run of the job was."""
+
+    seconds: float
+    tokens_per_second: float
+    rows_per_second: float
+    steps_s: dict[str, float]
+
+
 def report_of(
     plan: Plan,
-    records: Sequence[Mapping[str, Any]],
+    records: Sequence[Record],
     manifest: Manifest,
     *,
-    earlier: Sequence[Mapping[str, Any]],
+    earlier: Sequence[Record],
     max_rejected: float | None,
     seconds: float,
     steps_s: Mapping[str, float],
@@ -149,14 +159,7 @@ def report_of(
     """
     rows, tokens, written_tokens, padded_tokens = (_sum(records, name) for name in COUNTS)
     rows_now, *tokens_now = (_sum(records, name) - _sum(earlier, name) for name in COUNTS[:3])
-    speed: dict[str, Any] = {
-        "seconds": round(seconds, 3),
-        "tokens_per_second": round(sum(tokens_now) / seconds, 1),
-        "rows_per_second": round(rows_now / seconds, 1),
-        "steps_s": {name: round(step_s, 3) for name, step_s in steps_s.items()},
-    }
-    if last and not rows_now:
-        speed = {name: last[name] for name in speed}
+    speed = _speed(rows_now, sum(tokens_now), seconds, steps_s, last)
     if max_rejected is None:
         max_rejected = float(manifest.score.get("max_rejected", MAX_REJECTED))
     errors = _add(record["errors"] for record in records)
@@ -186,7 +189,30 @@ def report_of(
     )
 
 
-def _sum(records: Sequence[Mapping[str, Any]], name: str) -> int:
+def _speed(
+    rows: int,
+    tokens: int,
+    seconds: float,
+    steps_s: Mapping[str, float],
+    last: Mapping[str, Any] | None,
+) -> Speed:
+    """Return the speed of this run, or the one in the `last` report if this run did no rows."""
+    if last and not rows:
+        return {
+            "seconds": last["seconds"],
+            "tokens_per_second": last["tokens_per_second"],
+            "rows_per_second": last["rows_per_second"],
+            "steps_s": last["steps_s"],
+        }
+    return {
+        "seconds": round(seconds, 3),
+        "tokens_per_second": round(tokens / seconds, 1),
+        "rows_per_second": round(rows / seconds, 1),
+        "steps_s": {name: round(step_s, 3) for name, step_s in steps_s.items()},
+    }
+
+
+def _sum(records: Sequence[Record], name: Count) -> int:
     return sum(int(record[name]) for record in records)
 
 
@@ -198,13 +224,13 @@ def run_facts(
     tokens: int,
     padded_tokens: int,
     written: int,
-    profile: Mapping[str, Any],
-) -> dict[str, Any]:
+    edges: Sequence[float],
+) -> RunFacts:
     """Return counts over some texts that went through the model; they can be summed.
 
     `lengths`: tokens of each text. `tokens`: input tokens; one in two windows counts twice.
+    `edges`: of the histogram of lengths; none if the model has no profile.
     """
-    edges = profile.get("length_histogram", {}).get("edges", [])
     return {
         "scored": len(lengths),
         "tokens": tokens,
@@ -215,17 +241,22 @@ def run_facts(
 
 
 def chunk_facts(
-    errors: Iterable[str | None],
-    facts: Mapping[str, Any],
-    failed_facts: Mapping[str, Any],
-    decisions: Mapping[str, Iterable[Any]],
-) -> dict[str, Any]:
+    first_row: int,
+    errors: Sequence[str | None],
+    contents: str,
+    facts: RunFacts,
+    failed_facts: RunFacts,
+    decisions: Mapping[str, Iterable[object]],
+) -> ChunkFacts:
     """Return the facts that a chunk's record keeps, so that the report needs no rows.
 
+    `errors`: one for each of its rows, None for a good one. `contents`: the rows' packed hashes.
     `facts`: `run_facts` of all its texts that went through the model; `failed_facts`: of those
     among them that got an error all the same. `decisions`: values of the head's watched columns.
     """
     return {
+        "first_row": first_row,
+        "rows": len(errors),
         "errors": _count(code for code in errors if code is not None),
         **facts,
         "failed": failed_facts,
@@ -233,32 +264,44 @@ def chunk_facts(
             name: _count(str(value) for value in values if value is not None)
             for name, values in decisions.items()
         },
+        CONTENTS: contents,
     }
 
 
-def without_rejected(record: Mapping[str, Any], n_rows: int) -> dict[str, Any]:
+def without_rejected(record: Record, n_rows: int) -> Record:
     """Return the record as if the chunk had never had its `n_rows` rejected rows."""
-    failed_facts = record["failed"]
-    counts = {name: record[name] - failed_facts[name] for name in RAN}
-    lengths = [a - b for a, b in zip(record["lengths"], failed_facts["lengths"], strict=True)]
-    rest = {"rows": record["rows"] - n_rows, "errors": {}, "lengths": lengths}
-    return {**record, **counts, **rest}
+    ran = _plus(record, record["failed"], times=-1)
+    return {**record, **ran, "rows": record["rows"] - n_rows, "errors": {}}
 
 
-def merged(good_facts: Mapping[str, Any], retry_facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the facts of a chunk's good rows plus those of its rejected rows, done again."""
+def merged(good_facts: ChunkFacts, retry_facts: ChunkFacts, contents: str) -> ChunkFacts:
+    """Return the facts of a chunk's good rows plus those of its rejected rows, done again.
+
+    `contents`: the packed hashes of all of them.
+    """
     return {
+        CONTENTS: contents,
         "first_row": good_facts["first_row"],
-        **{name: good_facts[name] + retry_facts[name] for name in ("rows", *RAN)},
-        "lengths": [
-            a + b for a, b in zip(good_facts["lengths"], retry_facts["lengths"], strict=True)
-        ],
+        "rows": good_facts["rows"] + retry_facts["rows"],
+        **_plus(good_facts, retry_facts),
         "errors": retry_facts["errors"],
         "failed": retry_facts["failed"],
         "decisions": {
             name: _add([good_facts["decisions"].get(name, {}), counts])
             for name, counts in retry_facts["decisions"].items()
         },
+    }
+
+
+def _plus(facts: RunFacts, others: RunFacts, times: int = 1) -> RunFacts:
+    """Return the sum; with `times=-1`, the difference."""
+    lengths = zip(facts["lengths"], others["lengths"], strict=True)
+    return {
+        "scored": facts["scored"] + times * others["scored"],
+        "tokens": facts["tokens"] + times * others["tokens"],
+        "written": facts["written"] + times * others["written"],
+        "padded_tokens": facts["padded_tokens"] + times * others["padded_tokens"],
+        "lengths": [a + times * b for a, b in lengths],
     }
 
 
@@ -283,7 +326,7 @@ def _histogram(values: Sequence[int], edges: Sequence[float]) -> list[int]:
 
 
 def _drift(
-    records: Sequence[Mapping[str, Any]], profile: Mapping[str, Any], head: type[heads.Head]
+    records: Sequence[Record], profile: Mapping[str, Any], head: type[heads.Head]
 ) -> dict[str, float]:
     """Return the stability index of the length and of each watched column in the profile.
 
@@ -305,13 +348,11 @@ def _drift(
     return indexes
 
 
-def _decisions(records: Sequence[Mapping[str, Any]], column: str) -> dict[str, int]:
+def _decisions(records: Sequence[Record], column: str) -> dict[str, int]:
     return _add(record["decisions"].get(column, {}) for record in records)
 
 
-def stability_index(
-    expected: Sequence[float] | NDArray[Any], observed: Sequence[float] | NDArray[Any]
-) -> float:
+def stability_index(expected: Sequence[float] | Array, observed: Sequence[float] | Array) -> float:
     """Return the population stability index Σ (q - p) ln(q / p) of two sets of counts or shares."""
     p, q = (
         np.maximum(np.asarray(x, float) / np.sum(x), SMALLEST_SHARE) for x in (expected, observed)

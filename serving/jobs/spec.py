@@ -96,7 +96,7 @@ class JobSpec:
             **{"options": options, **own},
         )
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return asdict(self)
 
     @classmethod

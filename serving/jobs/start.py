@@ -6,10 +6,10 @@ plan.py has the plan itself and the checks against it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import onnxruntime as ort
 
@@ -17,21 +17,40 @@ from ..digests import folder_sha256, folder_stamps
 from ..engine.manifest import Manifest
 from ..engine.scorer import Scorer
 from ..errors import InputError, PlanError
-from ..runtime.session import Device, device_of
+from ..runtime.session import PROVIDERS, device_of
 from ..tables import writers
 from ..tables.files import MAX_ROW_BYTES, File, is_url
 from ..tables.readers import Paths, column_types
 from . import plan as plans
 from .chunks import BlockReader, Types, output_names
-from .plan import Plan
+from .plan import InputFile, Plan
 from .spec import JobSpec
 from .storage.base import PLAN, Output
 
 CHUNK_ROWS = 10_000
 
 
-def requested(spec: JobSpec, described: Manifest) -> dict[str, Any]:
-    """The fields of a plan that the caller asks for; None where the plan or the model decides.
+class Requested(TypedDict):
+    """The fields of a plan that follow from the caller's arguments and the manifest."""
+
+    model_version: str
+    text_column: str
+    keep: list[str]
+    options: dict[str, object]
+    output_format: str
+    partition_by: str | None
+
+
+class Found(TypedDict):
+    """The fields of a plan that are found out about the model and the input."""
+
+    model: str
+    input: list[InputFile]
+    max_row_bytes: int
+
+
+def requested(spec: JobSpec, described: Manifest) -> Requested:
+    """Return what the caller asks for, with the model's own defaults.
 
     Raises InputError for a format that does not exist, or has no safe form.
     """
@@ -41,28 +60,25 @@ def requested(spec: JobSpec, described: Manifest) -> dict[str, Any]:
         "text_column": spec.text_column or described.score.get("text_column", "text"),
         "keep": list(spec.keep),
         "options": dict(spec.options),
-        "output_format": output_format(spec.format, spec.csv_safe, described.score),
+        "output_format": output_format(
+            spec.format, spec.csv_safe, by_default=bool(described.score.get("csv_safe"))
+        ),
         "partition_by": spec.partition_by,
-        "chunk_rows": spec.chunk_rows,
-        "variant": spec.variant,
-        "workers": spec.workers,
-        "threads": spec.threads,
-        "token_budget": spec.token_budget,
     }
 
 
-def max_row_bytes(asked: int | None, score: Mapping[str, Any], plan: Plan | None) -> int:
+def max_row_bytes(asked: int | None, of_model: int | None, plan: Plan | None) -> int:
     """Return the limit of an input row: as asked, else the plan's, the model's, or the default."""
     begun = plan.max_row_bytes if plan else None
-    return int(asked or begun or score.get("max_row_bytes") or MAX_ROW_BYTES)
+    return int(asked or begun or of_model or MAX_ROW_BYTES)
 
 
-def output_format(asked: str, csv_safe: bool | None, score: Mapping[str, Any]) -> str:
+def output_format(asked: str, csv_safe: bool | None, *, by_default: bool) -> str:
     """Return the writer's name. Raises InputError for `csv_safe` with a format other than csv."""
     if asked != "csv" and csv_safe:
         raise InputError(f"csv_safe requires the format csv, not {asked}")
     if csv_safe is None:
-        csv_safe = bool(score.get("csv_safe"))
+        csv_safe = by_default
     return "csv_safe" if asked == "csv" and csv_safe else asked
 
 
@@ -78,30 +94,63 @@ def check_apart(output: str | Path, paths: Paths) -> None:
             raise InputError(f"the output {output} is inside the input {one}; use another output")
 
 
-def new_plan(folder: Path, device: Device, asked: dict[str, Any]) -> tuple[Plan, Scorer]:
+def new_plan(folder: Path, spec: JobSpec, asked: Requested, found: Found) -> tuple[Plan, Scorer]:
     """Return a new plan, and the scorer that was opened for it.
 
     The plan holds what the model actually runs with (variant, provider, ...), which is known only
     once it is open.
     """
-    how = {name: asked[name] for name in ("variant", "workers", "threads", "token_budget")}
-    scorer = Scorer(folder, device=device, **how)
+    scorer = Scorer(
+        folder,
+        device=spec.device,
+        variant=spec.variant,
+        workers=spec.workers,
+        threads=spec.threads,
+        token_budget=spec.token_budget,
+    )
     # Raises for a wrong option, which must not get into a plan.
-    own = [one.name for one in scorer.fields(**asked["options"])]
-    _check_partition(asked["partition_by"], own, asked["keep"], scorer.head.DRIFT_COLUMNS)
-    asked["chunk_rows"] = asked["chunk_rows"] or scorer.manifest.score.get("chunk_rows", CHUNK_ROWS)
-    given = {
-        "variant": scorer.variant.name,
-        "provider": scorer.provider,
-        "workers": scorer.runner.workers,
-        "threads": scorer.runner.threads,
-        "token_budget": scorer.runner.token_budget,
-    }
-    return Plan(**{**asked, **given}), scorer
+    own = [one.name for one in scorer.fields(**spec.options)]
+    _check_partition(spec.partition_by, own, spec.keep, scorer.head.DRIFT_COLUMNS)
+    plan = Plan(
+        **asked,
+        **found,
+        chunk_rows=spec.chunk_rows or scorer.manifest.score.get("chunk_rows", CHUNK_ROWS),
+        variant=scorer.variant.name,
+        provider=scorer.provider,
+        workers=scorer.runner.workers,
+        threads=scorer.runner.threads,
+        token_budget=scorer.runner.token_budget,
+    )
+    return plan, scorer
+
+
+def check_plan(plan: Plan, spec: JobSpec, asked: Requested, found: Found) -> None:
+    """Raises PlanError naming the first field of a job's plan that differs from what is asked.
+
+    The input may differ if rejected rows are to be done again (redo_rejected.with_new_input).
+    """
+    plans.check_same(
+        plan,
+        **asked,
+        chunk_rows=spec.chunk_rows,
+        variant=spec.variant,
+        workers=spec.workers,
+        threads=spec.threads,
+        token_budget=spec.token_budget,
+        max_row_bytes=found["max_row_bytes"],
+    )
+    if not spec.retry_rejected:
+        plans.check_input(plan, found["input"])
+    plans.check_same(
+        plan,
+        onnxruntime=ort.__version__,
+        model=found["model"],
+        provider=PROVIDERS.get(spec.device),
+    )
 
 
 def _check_partition(
-    column: str | None, own: Sequence[str], keep: Sequence[str], decisions: Any
+    column: str | None, own: Sequence[str], keep: Sequence[str], decisions: Iterable[str]
 ) -> None:
     allowed = [*decisions, *output_names(keep, own).values()]
     if column is not None and column not in allowed:

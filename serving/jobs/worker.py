@@ -16,10 +16,11 @@ import time
 import traceback
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .report import Progress
+    from .storage.base import Record
 
 PROGRESS_EVERY_S = 0.2
 
@@ -32,7 +33,7 @@ class EventWriter:
         os.dup2(2, 1)
         self._last = 0.0
 
-    def tell(self, **event: Any) -> None:
+    def tell(self, **event: object) -> None:
         os.write(self._to, (json.dumps(event) + "\n").encode())
 
     def progress(self, now: Progress) -> None:
@@ -40,7 +41,7 @@ class EventWriter:
             self._last = time.monotonic()
             self.tell(progress=asdict(now))
 
-    def chunk(self, number: int, record: dict[str, Any] | None) -> None:
+    def chunk(self, number: int, record: Record | None) -> None:
         self.tell(**{"committed" if record else "begun": number})
 
 

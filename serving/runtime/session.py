@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import onnxruntime as ort
 from onnxruntime.capi.onnxruntime_pybind11_state import (
@@ -33,6 +33,8 @@ from .batching import ANY, Shapes
 from .saturation import saturates
 
 Device = Literal["auto", "cpu", "cuda", "tensorrt"]
+Provider = str | tuple[str, dict[str, str]]
+"""An execution provider as onnxruntime is asked for it: its name, or its name and options."""
 PROVIDERS: dict[Device, str] = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
@@ -167,7 +169,7 @@ def _options(threads: int) -> ort.SessionOptions:
 
 
 @contextlib.contextmanager
-def _asked(graph: Path, device: Device, *, max_length: int, half: bool) -> Iterator[list[Any]]:
+def _asked(graph: Path, device: Device, *, max_length: int, half: bool) -> Iterator[list[Provider]]:
     """Yield the providers to open a graph with, best first, with their options."""
     cuda = (PROVIDERS["cuda"], CUDA_OPTIONS)
     if device != "tensorrt":

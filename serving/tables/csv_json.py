@@ -17,17 +17,17 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import IO, Any
+from typing import IO, AnyStr
 
 from ..errors import InputError
 from ..text.validity import is_unicode
 from .files import File, unpacked
 
-Row = tuple[list[Any], str | None]
+Row = tuple[list[object], str | None]
 """Values of the requested columns, and a reason code, or None for a good row."""
 Record = list[str] | str
 """Fields of a CSV record, or the reason code of one that could not be read."""
-Object = dict[str, Any] | str
+Object = dict[str, object] | str
 """Object of a JSON line, or the reason code of a line that is not an object."""
 
 TOO_LARGE = "row_too_large"
@@ -94,7 +94,7 @@ class Number(float):
         return self.text
 
 
-def clean(values: list[Any]) -> Row:
+def clean(values: list[object]) -> Row:
     """Return the row with None for bad values, and the reason code, if any."""
     code = None
     for i, value in enumerate(values):
@@ -103,7 +103,7 @@ def clean(values: list[Any]) -> Row:
     return values, code
 
 
-def _problem(value: Any) -> str | None:
+def _problem(value: object) -> str | None:
     if isinstance(value, str):
         if isinstance(value, ReasonCode):
             return value
@@ -121,7 +121,7 @@ def _problem(value: Any) -> str | None:
     return "invalid_json"
 
 
-def _parts(value: Any) -> Iterable[Any]:
+def _parts(value: object) -> Iterable[object]:
     if isinstance(value, dict):
         return itertools.chain(value, value.values())
     return value if isinstance(value, list | tuple) else ()
@@ -255,9 +255,9 @@ def _text_lines(file: io.TextIOWrapper, limit: int) -> Iterator[str]:
     return map(partial(_whole, file, limit), iter(partial(file.readline, limit + 1), ""))
 
 
-def _whole(file: IO[Any], limit: int, line: Any) -> Any:
+def _whole(file: IO[AnyStr], limit: int, line: AnyStr) -> AnyStr | ReasonCode:
     """Return the line; if it is too long, skip the rest of it and return a `ReasonCode`."""
-    end: Any = ("\n", "\r") if isinstance(line, str) else b"\n"
+    end = ("\n", "\r") if isinstance(line, str) else b"\n"
     if len(line) <= limit:
         return line
     while line and not line.endswith(end):
@@ -356,7 +356,7 @@ def _int(text: str) -> float:
         return Number(text)
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """Return the object; a repeated key's value is a `ReasonCode`: either could be meant."""
     members = dict(pairs)
     if len(members) < len(pairs):

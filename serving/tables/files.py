@@ -15,17 +15,21 @@ import lzma
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, cast
+from typing import IO, TYPE_CHECKING, Protocol, cast
 from urllib.parse import unquote
 
 import pyarrow as pa
 
 from ..digests import file_sha256
 from ..errors import InputError
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+    from fsspec import AbstractFileSystem
 
 BLOCK = 2**22
 """Bytes requested of a remote file at a time."""
@@ -114,7 +118,7 @@ def is_url(where: str | Path) -> bool:
     return "://" in str(where)
 
 
-def filesystem_of(url: str) -> tuple[Any, str]:
+def filesystem_of(url: str) -> tuple[AbstractFileSystem, str]:
     """Return fsspec's file system and the path in it. Raises InputError if there is none."""
     try:
         fsspec = importlib.import_module("fsspec")
@@ -176,7 +180,7 @@ def _expand_url(url: str, is_table: Callable[[str], bool]) -> list[File]:
     )
 
 
-def _look(filesystem: Any, path: str) -> None:
+def _look(filesystem: AbstractFileSystem, path: str) -> None:
     """Raises OSError if an HTTP server does not answer, or answers without the file."""
     try:
         filesystem.info(path)
@@ -216,11 +220,21 @@ def _some(paths: list[str], message: str) -> list[File]:
 # --- compression ----------------------------------------------------------------------------------
 
 
-def _arrow(codec: str) -> Callable[[IO[bytes]], Any]:
+class Decompressor(Protocol):
+    """Stream of decompressed bytes; gzip's and Arrow's have no class in common."""
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        """Fill the buffer as far as there are bytes, and return their number."""
+
+
+Decompress = Callable[[IO[bytes]], AbstractContextManager[Decompressor]]
+
+
+def _arrow(codec: str) -> Decompress:
     return lambda raw: pa.CompressedInputStream(pa.PythonFile(raw, "r"), codec)
 
 
-UNPACK: dict[str, Callable[[IO[bytes]], Any]] = {
+UNPACK: dict[str, Decompress] = {
     ".gz": lambda raw: gzip.GzipFile(fileobj=raw),
     ".bz2": bz2.BZ2File,
     ".xz": lzma.LZMAFile,
@@ -262,13 +276,13 @@ def unpacked(file: File) -> Iterator[io.BufferedReader]:
 class _Unpacked(io.RawIOBase):
     """Stream of a decompressor, limited to a number of bytes."""
 
-    def __init__(self, stream: Any, limit: int, name: str) -> None:
+    def __init__(self, stream: Decompressor, limit: int, name: str) -> None:
         self._stream, self._left, self._limit, self._name = stream, limit, limit, name
 
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any) -> int:
+    def readinto(self, buffer: WriteableBuffer) -> int:
         n = int(self._stream.readinto(buffer))
         self._left -= n
         if self._left < 0:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -214,7 +213,7 @@ def _rows(arrays: Sequence[pa.Array]) -> Iterator[Row]:
         yield clean(list(row))
 
 
-def _values(array: pa.Array) -> list[Any]:
+def _values(array: pa.Array) -> list[object]:
     """Return Python values, or Arrow's own for types that Python cannot represent.
 
     Arrow does not check that its strings are UTF-8, so this function does.
@@ -230,7 +229,7 @@ def _values(array: pa.Array) -> list[Any]:
         return [_value(scalar) for scalar in array]
 
 
-def _value(scalar: pa.Scalar) -> Any:
+def _value(scalar: pa.Scalar) -> object:
     try:
         return scalar.as_py()
     except UnicodeDecodeError:

@@ -32,12 +32,11 @@ import itertools
 import json
 import lzma
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -110,7 +109,7 @@ class Block:
     """
 
     first_row: int
-    columns: dict[str, list[Any]]
+    columns: Mapping[str, Sequence[object]]
     errors: list[str | None]
 
     def __len__(self) -> int:
@@ -122,7 +121,7 @@ def read_table(
     columns: Sequence[str],
     *,
     text: Sequence[str] = (),
-    text_of: Callable[[Any], Any] = lambda value: value,
+    text_of: Callable[[object], object] = lambda value: value,
     block_rows: int = 10_000,
     first_row: int = 0,
     skip: int = 0,
@@ -147,7 +146,7 @@ def read_table(
         first_row += len(batch)
 
 
-def _check_text(values: Iterable[Any], errors: list[str | None]) -> None:
+def _check_text(values: Iterable[object], errors: list[str | None]) -> None:
     for i, value in enumerate(values):
         errors[i] = errors[i] or validity.problem(value)
 
@@ -191,7 +190,7 @@ def _types(file: File, columns: Sequence[str]) -> dict[str, pa.DataType]:
         return {field.name: parquet_arrow.arrow_type(field.type) for field in fields}
 
 
-def as_text(value: Any) -> str | None:
+def as_text(value: object) -> str | None:
     """Return a value as text: null stays null, numbers and nested values are JSON, dates ISO 8601.
 
     Numbers from a JSON file keep the digits they have there.
@@ -208,7 +207,7 @@ def as_text(value: Any) -> str | None:
     return str(value)
 
 
-def _as_json(value: Any) -> str:
+def _as_json(value: object) -> str:
     """Return a value as json.dumps does, but a `csv_json.Number` with its own digits."""
     if isinstance(value, csv_json.Number):
         return value.text

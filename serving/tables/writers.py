@@ -14,7 +14,6 @@ import unicodedata
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -234,7 +233,7 @@ def as_texts(column: pa.ChunkedArray) -> list[str | None]:
     return [as_text(value) for value in _plain(column)]
 
 
-def _plain(column: pa.ChunkedArray) -> list[Any]:
+def _plain(column: pa.ChunkedArray) -> list[object]:
     """Return Python values.
 
     32-bit floats keep their own digits. NaN and infinity, which JSON lacks, become None.

@@ -12,10 +12,13 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from tokenizers.pre_tokenizers import Split
 
 SIMPLE = (
     "\0-\x0c\x0e-\u02ff\u0370-\u0482\u048a-\u052f\u1e00-\u200b\u2010-\u2027\u2030-\u20cf"
@@ -76,7 +79,7 @@ def _clusters(text: str, start: int, stop: int) -> Iterator[tuple[int, int]]:
 
 
 @cache
-def _splitter() -> Any:
+def _splitter() -> Split:
     from tokenizers import Regex, pre_tokenizers
 
     return pre_tokenizers.Split(Regex(r"\X"), "isolated")

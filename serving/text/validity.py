@@ -5,12 +5,10 @@ readers.py lists the reason codes.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 
-def problem(value: Any) -> str | None:
+def problem(value: object) -> str | None:
     """Return the reason code of a value that no model can take; None for a valid text."""
     if value is None or (isinstance(value, float | np.floating) and np.isnan(value)):
         return "null_text"  # pandas represents a null as NaN

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..arrays import Ids
+from ..arrays import Array, Ids
 from ..errors import ModelFolderError
 from .graphemes import Graphemes
 from .tokenizer import TextTokenizer, Tokens
@@ -86,7 +85,7 @@ class Document:
             spans.append(graphemes.whole(*span))
         return spans
 
-    def of_tokens(self, outputs: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    def of_tokens(self, outputs: Sequence[Array]) -> Array:
         """Return the outputs (n, ...) of the tokens in windows, from the windows' (length, ...).
 
         A token in several windows takes the output of the window whose edges are farthest from it.

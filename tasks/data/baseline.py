@@ -8,20 +8,24 @@ model is not.
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from headrace.configs.schema import Evaluate
-from headrace.tasks.metrics.bootstrap import Resampling, bootstrap
+from headrace.tasks.metrics.bootstrap import Interval, Resampling, bootstrap
 from headrace.tasks.models.tfidf import Labelled
 from headrace.tasks.objectives import AnyObjective
-from headrace.tasks.objectives.base import Objective
+from headrace.tasks.objectives.base import Objective, Settings
 from headrace.tasks.runtime.artifacts import write_json
+from headrace.tasks.runtime.facts import IntervalFacts
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 MAX_ROWS = 50_000
 """Maximum training rows to fit on; more take minutes and improve it very little."""
@@ -29,14 +33,14 @@ MAX_ROWS = 50_000
 
 def measure(
     objective: AnyObjective,
-    head: dict[str, Any],
+    head: Settings,
     evaluate: Evaluate,
     *,
-    train: Any,
-    validation: Any,
-    test: Any,
+    train: Dataset,
+    validation: Dataset,
+    test: Dataset,
     folder: Path,
-) -> dict[str, Any] | None:
+) -> Mapping[str, IntervalFacts | float] | None:
     """Return each metric with its confidence interval; None if the objective has no `baseline`.
 
     Metrics that need more than decisions (`Metric.ranks`) are left out. The data sets have `text`,
@@ -58,7 +62,8 @@ def measure(
         {name: metric for name, metric in objective.metrics(head).items() if not metric.ranks},
         Resampling(evaluate.resamples, evaluate.confidence, clusters),
     )
-    facts = {name: asdict(interval) for name, interval in intervals.items()} | {
+    facts: dict[str, IntervalFacts | float] = {
+        **{name: _facts(interval) for name, interval in intervals.items()},
         "train_rows": len(fit_rows),
         "test_rows": len(test),
         "seconds": round(time.monotonic() - start, 3),
@@ -70,5 +75,9 @@ def measure(
     return facts
 
 
-def _texts(rows: Any) -> Labelled:
+def _facts(interval: Interval) -> IntervalFacts:
+    return {"value": interval.value, "low": interval.low, "high": interval.high}
+
+
+def _texts(rows: Dataset) -> Labelled:
     return rows["text"][:], rows["labels"][:]

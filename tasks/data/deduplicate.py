@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -54,7 +53,7 @@ def near_duplicates(
         num_perm=PERMUTATIONS,
         weights=CANDIDATE_WEIGHTS,
     )
-    signature: dict[str, Any] = {"num_perm": PERMUTATIONS, "hashfunc": int}  # hashed already
+    signature: dict[str, object] = {"num_perm": PERMUTATIONS, "hashfunc": int}  # hashed already
     for number, minhash in zip(
         other_shingles, MinHash.generator(other_shingles.values(), **signature), strict=True
     ):

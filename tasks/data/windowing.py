@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from headrace.configs.errors import RecipeError
 from headrace.configs.schema import Recipe
@@ -14,7 +13,7 @@ SHARE = 0.75
 """Default stride, as a share of the window."""
 
 
-def of(recipe: Recipe) -> LongText:
+def resolve(recipe: Recipe) -> LongText:
     """Return the settings as the model's manifest stores them, with every number filled in."""
     section = recipe.long_text
     if not section.in_windows:
@@ -23,15 +22,19 @@ def of(recipe: Recipe) -> LongText:
     return LongText(section.strategy, window, section.stride or round(SHARE * window), section.pool)
 
 
-def reader(recipe: Recipe, prepared: Path, **kwargs: Any) -> Reader:
-    """Return the Reader of this recipe's texts, as scoring uses it; `kwargs`: its other options."""
-    file = prepared / "tokenizer" / "tokenizer.json"
-    return Reader(file, max_length=recipe.model.max_length, long_text=of(recipe), **kwargs)
+def reader(recipe: Recipe, prepared: Path, *, offsets: bool = False) -> Reader:
+    """Return the Reader of this recipe's texts, as scoring uses it; `offsets`: see Reader."""
+    return Reader(
+        prepared / "tokenizer" / "tokenizer.json",
+        max_length=recipe.model.max_length,
+        long_text=resolve(recipe),
+        offsets=offsets,
+    )
 
 
 def check(recipe: Recipe, objective: AnyObjective) -> None:
     """Raise RecipeError for impossible windows, or a pool that this objective does not support."""
-    section, settings = recipe.long_text, of(recipe)
+    section, settings = recipe.long_text, resolve(recipe)
     if not section.in_windows:
         return
     pools = objective.POOLS

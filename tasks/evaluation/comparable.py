@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.configs.errors import UserError
-from headrace.configs.schema import Recipe
+from headrace.configs.schema import Recipe, Splits
 from headrace.serving.engine import manifest
 from headrace.tasks.data import training_texts
 from headrace.tasks.runtime.facts import Prepared
@@ -51,14 +51,14 @@ def check_comparable(recipe: Recipe, prepared: Prepared, champion: Champion) -> 
         )
     mask = fair_rows(prepared, champion)
     if mask is None:
-        _check_splits(recipe, their_manifest, champion)
+        _check_splits(recipe.data.splits, their_manifest, champion)
     elif mask.sum() < MIN_FAIR * len(mask):
         n_unfair = len(mask) - int(mask.sum())
         raise UserError(
             f"{n_unfair:,} of {len(mask):,} test rows are texts that {_who(champion)} was trained "
             "on and this recipe's model was not, or vice versa; the remaining rows are too few for "
-            f"a fair comparison; {_remedy(recipe, their_manifest)}provide test rows that neither "
-            "model was trained on (data.source.test), or register under another name"
+            f"a fair comparison; {_remedy(recipe.data.splits, their_manifest)}provide test rows "
+            "that neither model was trained on (data.source.test), or register under another name"
         )
 
 
@@ -79,9 +79,9 @@ def _who(champion: Champion) -> str:
     return f"champion {champion.name} version {champion.version}"
 
 
-def _remedy(recipe: Recipe, their_manifest: manifest.Manifest) -> str:
+def _remedy(splits: Splits, their_manifest: manifest.Manifest) -> str:
     """Tell which settings, if any, restore the champion's splits, as the start of a sentence."""
-    splits, their_training = recipe.data.splits, their_manifest.training
+    their_training = their_manifest.training
     remedies = []
     if their_training.get("salt", "") != splits.salt:
         remedies.append(f"set data.splits.salt to {their_training.get('salt', '')!r}")
@@ -90,24 +90,24 @@ def _remedy(recipe: Recipe, their_manifest: manifest.Manifest) -> str:
     return "".join(f"{remedy}, " for remedy in remedies)
 
 
-def _check_splits(recipe: Recipe, their_manifest: manifest.Manifest, champion: Champion) -> None:
+def _check_splits(splits: Splits, their_manifest: manifest.Manifest, champion: Champion) -> None:
     """Raise UserError if salt and test share allow that rows have moved between splits.
 
     For a champion without hashes. Test rows are the high end of the hashes: a smaller share of them
     is part of the champion's own test set, a larger one is not.
     """
     salt = their_manifest.training.get("salt", "")
-    share = their_manifest.training.get("test_share", recipe.data.splits.test)
-    if salt != recipe.data.splits.salt:
+    share = their_manifest.training.get("test_share", splits.test)
+    if salt != splits.salt:
         raise UserError(
             f"{_who(champion)} was split with salt {salt!r}, but this recipe uses "
-            f"{recipe.data.splits.salt!r}; this test set may contain the champion's "
+            f"{splits.salt!r}; this test set may contain the champion's "
             f"training rows; set data.splits.salt to {salt!r}, or register under another name"
         )
-    if recipe.data.splits.test > share:
+    if splits.test > share:
         raise UserError(
             f"{_who(champion)} was split with a test share of {share:g}, but this recipe uses "
-            f"{recipe.data.splits.test:g}; this test set would contain the champion's "
+            f"{splits.test:g}; this test set would contain the champion's "
             f"training rows; set data.splits.test to {share:g} or less, or register under another "
             "name"
         )

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +41,14 @@ from headrace.tasks.objectives.base import Settings
 from headrace.tasks.registry.incumbent import Unreadable
 from headrace.tasks.registry.model_store import content_id
 from headrace.tasks.runtime import artifacts
-from headrace.tasks.runtime.facts import Decided, Evaluated, Exported, Prepared
+from headrace.tasks.runtime.facts import (
+    Decided,
+    DecidedFacts,
+    Evaluated,
+    Exported,
+    Numbers,
+    Prepared,
+)
 
 if TYPE_CHECKING:
     from headrace.serving.engine.scorer import Scorer
@@ -100,7 +107,7 @@ def _build(
     evaluated: Evaluated,
     champion: Champion | Unreadable | None,
     folder: Path,
-) -> dict[str, Any]:
+) -> DecidedFacts:
     decision = None
     if champion is not None and not isinstance(champion, Unreadable):
         try:
@@ -177,7 +184,7 @@ def _told(decision: Decision, mask: NDArray[np.bool_], champion: Champion) -> De
         f"{n_out:,} of {len(mask):,} test rows were left out because version "
         f"{champion.version} or this model was trained on their texts."
     )
-    numbers: dict[str, Any] = {"left_out": n_out, "test_rows": len(mask)}
+    numbers: Numbers = {"left_out": n_out, "test_rows": len(mask)}
     guard = Guard("training_texts", True, reason, numbers, asked=n_out > 0)
     return replace(decision, guards=(*decision.guards, guard))
 
@@ -236,7 +243,7 @@ def _decide(
     name, metric = selection.deciding_metric(recipe, head)
     slice_name, slice_metric = selection.slice_metric(recipe, head)
     wrong = test_set.wrong(objective, rows, head)
-    resampling = test_set.resampling(recipe, rows)
+    resampling = test_set.resampling(recipe.evaluate, rows)
     return promotion_rules.apply(
         in_units(recipe.promote, metric, slice_metric),
         metric=name,

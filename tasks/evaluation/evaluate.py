@@ -9,11 +9,8 @@ methods (objectives/base.py).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,13 +21,23 @@ from headrace.serving.arrays import Array
 from headrace.tasks import objectives
 from headrace.tasks.evaluation import test_set
 from headrace.tasks.evaluation.test_set import TestSet
-from headrace.tasks.metrics.bootstrap import bootstrap
-from headrace.tasks.metrics.paired import paired_difference
+from headrace.tasks.metrics.bootstrap import Interval, Resampling, bootstrap
+from headrace.tasks.metrics.metric import Metric
+from headrace.tasks.metrics.paired import Difference, paired_difference
 from headrace.tasks.objectives import AnyObjective, selection
-from headrace.tasks.objectives.base import Settings
+from headrace.tasks.objectives.base import Details, Settings
 from headrace.tasks.reporting import html, plots
 from headrace.tasks.runtime import artifacts
-from headrace.tasks.runtime.facts import Evaluated, Exported, Prepared
+from headrace.tasks.runtime.facts import (
+    DifferenceFacts,
+    Evaluated,
+    EvaluatedFacts,
+    Exported,
+    IntervalFacts,
+    Measured,
+    Prepared,
+    SliceFacts,
+)
 
 WORST = 12
 """Rows shown: those that the model is most wrong about."""
@@ -58,43 +65,46 @@ def evaluate(recipe: Recipe, prepared: Prepared, exported: Exported) -> Evaluate
     )
 
 
-def _build(recipe: Recipe, prepared: Prepared, exported: Exported, folder: Path) -> dict[str, Any]:
+def _build(recipe: Recipe, prepared: Prepared, exported: Exported, folder: Path) -> EvaluatedFacts:
     from headrace.serving.engine.scorer import Scorer
 
     rows = test_set.read(recipe, prepared)
     scorer = Scorer(exported.path / "model")
     objective, head = objectives.get(recipe.objective), scorer.manifest.head
     raw_outputs, outputs = test_set.answers(objective, scorer, rows.texts)
-    results = measure(recipe, prepared, head, rows, outputs)
+    measured, sections = measure(recipe, prepared, head, rows, outputs)
     decoded_table = scorer.decode(raw_outputs, **objective.MEASURE, **objective.DECODE)
     losses = objective.losses(rows.targets, outputs, head)
     table = _predictions(rows, decoded_table, losses)
     samples = objective.samples(scorer, rows)
-    results |= {"worst": _worst(rows, table)} if samples is None else {"samples": samples}
-    results["variant"] = scorer.variant.name
+    examples: dict[str, object]
+    examples = {"worst": _worst(rows, table)} if samples is None else {"samples": samples}
+    results = {**measured, **sections, **examples, "variant": scorer.variant.name}
 
     test_set.write_outputs(folder, outputs)
     pq.write_table(table, folder / "predictions.parquet")
     artifacts.write_json(folder / "metrics.json", results)
-    plots.write_all(folder, plots.of_evaluation(results))
-    interval = results["metrics"][results["metric"]]
+    plots.write_all(folder, plots.of_evaluation(sections))
     return {
-        "metric": results["metric"],
-        **interval,
-        "rows": results["rows"],
-        "metrics": results["metrics"],
-        "clusters": results["clusters"],
-        "baseline_metric": results["baseline_metric"],
-        "baseline_difference": results["baseline_difference"],
+        "metric": measured["metric"],
+        **measured["metrics"][measured["metric"]],
+        "rows": measured["rows"],
+        "metrics": measured["metrics"],
+        "clusters": measured["clusters"],
+        "baseline_metric": measured["baseline_metric"],
+        "baseline_difference": measured["baseline_difference"],
     }
 
 
 def measure(
-    recipe: Recipe, prepared: Prepared, head: Mapping[str, Any], rows: TestSet, outputs: Array
-) -> dict[str, Any]:
-    """Compute the part of metrics.json that needs only targets and outputs (n, ...)."""
+    recipe: Recipe, prepared: Prepared, head: Settings, rows: TestSet, outputs: object
+) -> tuple[Measured, Details]:
+    """Compute the part of metrics.json that needs only targets and outputs (n, ...).
+
+    Returns what every objective has, and this objective's own sections of the report.
+    """
     objective = objectives.get(recipe.objective)
-    resampling = test_set.resampling(recipe, rows)
+    resampling = test_set.resampling(recipe.evaluate, rows)
     statistics = objective.statistics(rows.targets, outputs, head)
     name, metric = selection.deciding_metric(recipe, head)
     slice_name, slice_metric = selection.slice_metric(recipe, head)
@@ -108,33 +118,51 @@ def measure(
     if baseline is not None:
         wrong = test_set.wrong(objective, rows, head)
         difference = paired_difference(statistics, baseline, common_metric, resampling, wrong=wrong)
-    return {
+    measured: Measured = {
         "metric": name,
         "rows": len(rows.rows),
         "clusters": len(np.unique(rows.clusters)),
         "confidence": recipe.evaluate.confidence,
         "metrics": {
-            key: asdict(interval)
+            key: _interval_facts(interval)
             for key, interval in intervals.items()
             if key == name or not math.isnan(interval.value)
         },
         "baseline_metric": common_name,
-        "baseline_difference": asdict(difference) if difference else None,
+        "baseline_difference": _difference_facts(difference) if difference else None,
         "slice_metric": slice_name,
         "slice_lower_is_better": not slice_metric.higher_is_better,
-        "slices": [
-            {
-                "name": column,
-                "of": value,
-                "rows": int(mask.sum()),
-                **asdict(
-                    bootstrap(statistics[mask], {"": slice_metric}, resampling.among(mask))[""]
-                ),
-            }
-            for column, value, mask in test_set.slices(recipe, rows)
-        ],
+        "slices": _slices(recipe, rows, statistics, slice_metric, resampling),
         "slices_left_out": test_set.left_out(recipe, rows),
-        **details,
+    }
+    return measured, details
+
+
+def _slices(
+    recipe: Recipe, rows: TestSet, statistics: Array, metric: Metric, resampling: Resampling
+) -> list[SliceFacts]:
+    """Measure each slice. `statistics`: (n_rows, n_statistics)."""
+    facts: list[SliceFacts] = []
+    for column, value, mask in test_set.slices(recipe, rows):
+        interval = bootstrap(statistics[mask], {"": metric}, resampling.among(mask))[""]
+        facts.append(
+            {"name": column, "of": value, "rows": int(mask.sum()), **_interval_facts(interval)}
+        )
+    return facts
+
+
+def _interval_facts(interval: Interval) -> IntervalFacts:
+    return {"value": interval.value, "low": interval.low, "high": interval.high}
+
+
+def _difference_facts(difference: Difference) -> DifferenceFacts:
+    return {
+        "value": difference.value,
+        "low": difference.low,
+        "high": difference.high,
+        "standard_error": difference.standard_error,
+        "smallest_detectable": difference.smallest_detectable,
+        "differing": difference.differing,
     }
 
 
@@ -156,7 +184,7 @@ def _predictions(rows: TestSet, decoded_table: pa.Table, losses: Array | None) -
 
     Columns: row, target, the head's (the first is the decision), loss, length, and kept ones.
     """
-    columns: dict[str, Any] = {"row": rows.rows, "target": rows.names}
+    columns: dict[str, object] = {"row": rows.rows, "target": rows.names}
     first_column, *_ = decoded_table.column_names
     kind = decoded_table.schema.field(first_column).type
     if kind == pa.list_(pa.string()):  # joined like the names of targets
@@ -174,7 +202,7 @@ def _predictions(rows: TestSet, decoded_table: pa.Table, losses: Array | None) -
     )
 
 
-def _worst(rows: TestSet, table: pa.Table) -> list[dict[str, Any]]:
+def _worst(rows: TestSet, table: pa.Table) -> list[dict[str, object]]:
     """Return the wrong rows with the largest loss, with the start of their text."""
     if not {"loss", "decision"} <= set(table.column_names):
         return []

@@ -7,14 +7,19 @@ later a reader sees why it was made without needing the models or the rows.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from headrace.configs.schema import Promote
 from headrace.tasks.metrics.paired import Difference
+from headrace.tasks.runtime.facts import (
+    DecidedFacts,
+    DifferenceFacts,
+    GuardFacts,
+    MeasurementFacts,
+    Numbers,
+)
 
-Numbers = dict[str, float | int | str | None]
 SHOWN = 5
 """Maximum number of lost labels that a reason names."""
 
@@ -101,28 +106,67 @@ class Decision:
             f"(CI {gain.low:+.4f} to {gain.high:+.4f})."
         )
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> DecidedFacts:
         """Return a JSON-compatible dict; `from_dict` reads it back."""
         return {
-            **asdict(self),
-            "guards": [asdict(guard) for guard in self.guards],
+            "promote": self.promote,
+            "rule": self.rule,
+            "metric": self.metric,
+            "rows": self.rows,
+            "candidate": _measurement_facts(self.candidate),
+            "champion": None if self.champion is None else _measurement_facts(self.champion),
+            "champion_version": self.champion_version,
+            "difference": None if self.difference is None else _difference_facts(self.difference),
+            "smallest_detectable": self.smallest_detectable,
+            "guards": [_guard_facts(guard) for guard in self.guards],
             "reasons": self.reasons,
             "summary": self.summary,
         }
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Decision:
-        fields = {name: content[name] for name in cls.__dataclass_fields__}
-        champion, difference = fields["champion"], fields["difference"]
+    def from_dict(cls, content: DecidedFacts) -> Decision:
+        champion, difference = content["champion"], content["difference"]
         return cls(
-            **{
-                **fields,
-                "candidate": ModelMeasurement(**fields["candidate"]),
-                "champion": None if champion is None else ModelMeasurement(**champion),
-                "difference": None if difference is None else Difference(**difference),
-                "guards": tuple(Guard(**guard) for guard in fields["guards"]),
-            }
+            promote=content["promote"],
+            rule=content["rule"],
+            metric=content["metric"],
+            rows=content["rows"],
+            candidate=ModelMeasurement(**content["candidate"]),
+            champion=None if champion is None else ModelMeasurement(**champion),
+            champion_version=content["champion_version"],
+            difference=None if difference is None else Difference(**difference),
+            smallest_detectable=content["smallest_detectable"],
+            guards=tuple(Guard(**guard) for guard in content["guards"]),
         )
+
+
+def _measurement_facts(measurement: ModelMeasurement) -> MeasurementFacts:
+    return {
+        "value": measurement.value,
+        "size_bytes": measurement.size_bytes,
+        "tokens_per_second": measurement.tokens_per_second,
+    }
+
+
+def _difference_facts(difference: Difference) -> DifferenceFacts:
+    return {
+        "value": difference.value,
+        "low": difference.low,
+        "high": difference.high,
+        "standard_error": difference.standard_error,
+        "smallest_detectable": difference.smallest_detectable,
+        "differing": difference.differing,
+    }
+
+
+def _guard_facts(guard: Guard) -> GuardFacts:
+    return {
+        "name": guard.name,
+        "passed": guard.passed,
+        "reason": guard.reason,
+        "numbers": guard.numbers,
+        "asked": guard.asked,
+    }
 
 
 def apply(
@@ -153,17 +197,15 @@ def apply(
     if (champion is None) != (difference is None):
         raise ValueError("a champion needs a difference, and a difference needs a champion")
     smallest_detectable = difference.smallest_detectable if difference else unpaired_detectable
-    guards = [
-        _difference(rules, metric, difference, smallest_detectable)
-        if nothing_to_compare is None
-        else _blind(rules, nothing_to_compare),
+    guards = (
+        _comparison(rules, metric, difference, smallest_detectable, nothing_to_compare),
         _baseline(rules, baseline),
         _floor(rules, metric, candidate, higher_is_better),
         _slices(rules, slice_metric or metric, slices),
         _labels(rules, lost_labels, slices),
         _latency(rules, candidate, champion),
         _size(rules, candidate),
-    ]
+    )
     return Decision(
         promote=all(guard.passed for guard in guards),
         rule=rules.rule,
@@ -174,12 +216,25 @@ def apply(
         champion_version=champion_version,
         difference=difference,
         smallest_detectable=smallest_detectable,
-        guards=tuple(guards),
+        guards=guards,
     )
 
 
 # --- the guards -----------------------------------------------------------------------------------
 # Every comparison is written so that a NaN fails it.
+
+
+def _comparison(
+    rules: Promote,
+    metric: str,
+    difference: Difference | None,
+    smallest_detectable: float,
+    nothing_to_compare: str | None,
+) -> Guard:
+    """Return the guard `difference`, with or without a champion that could be compared."""
+    if nothing_to_compare is not None:
+        return _blind(rules, nothing_to_compare)
+    return _difference(rules, metric, difference, smallest_detectable)
 
 
 def _difference(

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from headrace.configs.errors import RecipeError
-from headrace.configs.schema import Recipe
+from headrace.configs.schema import Evaluate, Recipe
 from headrace.serving.arrays import Array
 from headrace.tasks import objectives
 from headrace.tasks.metrics.bootstrap import Resampling
 from headrace.tasks.objectives import AnyObjective, selection
+from headrace.tasks.objectives.base import Settings
 from headrace.tasks.runtime import artifacts
 from headrace.tasks.runtime.facts import Prepared
 
@@ -27,6 +28,8 @@ NUMBERS, TEXTS = "outputs.npy", "outputs.json"
 MAX_VALUES = 30
 """Most slices of one of the recipe's columns, by frequency; every label is a slice."""
 
+Value = TypeVar("Value")
+
 
 @dataclass(frozen=True)
 class TestSet:
@@ -35,12 +38,12 @@ class TestSet:
     rows: list[int]
     """Row numbers in the split's source."""
     texts: list[str]
-    targets: list[Any]
+    targets: list[object]
     names: list[str]
     """Name of each target, as shown to a reader."""
     lengths: Array
     """Tokens of each text, counted by the candidate's tokenizer."""
-    kept: dict[str, list[Any]]
+    kept: dict[str, list[object]]
     clusters: Array
     """(n,) cluster ids, equal for copies of one text, or for the rows of one group."""
 
@@ -66,33 +69,38 @@ def chosen(rows: TestSet, mask: Array) -> TestSet:
     """Return some of the rows. `mask`: (n,) booleans."""
     places = np.flatnonzero(mask).tolist()
 
-    def of(column: Any) -> Any:
-        if isinstance(column, dict):
-            return {name: of(values) for name, values in column.items()}
-        return [column[i] for i in places] if isinstance(column, list) else column[places]
+    def of(column: list[Value]) -> list[Value]:
+        return [column[i] for i in places]
 
-    return replace(rows, **{name: of(values) for name, values in vars(rows).items()})
+    return TestSet(
+        rows=of(rows.rows),
+        texts=of(rows.texts),
+        targets=of(rows.targets),
+        names=of(rows.names),
+        lengths=rows.lengths[places],
+        kept={name: of(values) for name, values in rows.kept.items()},
+        clusters=rows.clusters[places],
+    )
 
 
-def answers(objective: AnyObjective, scorer: Scorer, texts: Sequence[str]) -> tuple[Any, Any]:
+def answers(objective: AnyObjective, scorer: Scorer, texts: Sequence[str]) -> tuple[object, object]:
     """Return the scorer's outputs for texts, and the inputs of the objective's metrics."""
     outputs = scorer.outputs(texts, **objective.MEASURE)
     return outputs, objective.to_metric_inputs(scorer.head, outputs)
 
 
-def resampling(recipe: Recipe, rows: TestSet) -> Resampling:
+def resampling(evaluate: Evaluate, rows: TestSet) -> Resampling:
     """Return the resampling for every interval on these rows."""
-    settings = recipe.evaluate
-    return Resampling(settings.resamples, settings.confidence, rows.clusters)
+    return Resampling(evaluate.resamples, evaluate.confidence, rows.clusters)
 
 
-def wrong(objective: AnyObjective, rows: TestSet, head: Mapping[str, Any]) -> Array | None:
+def wrong(objective: AnyObjective, rows: TestSet, head: Settings) -> Array | None:
     """Return the statistics of a model that gets every row wrong; None if unknown."""
     outputs = objective.wrong(rows.targets, head)
     return None if outputs is None else objective.statistics(rows.targets, outputs, head)
 
 
-def write_outputs(folder: Path, outputs: Any) -> None:
+def write_outputs(folder: Path, outputs: object) -> None:
     """Write outputs for `read_outputs`.
 
     Texts go to JSON: in an array, each would take as much room as the longest.
@@ -100,17 +108,17 @@ def write_outputs(folder: Path, outputs: Any) -> None:
     if isinstance(outputs, list):
         artifacts.write_json(folder / TEXTS, outputs)
     else:
-        np.save(folder / NUMBERS, outputs, allow_pickle=False)
+        np.save(folder / NUMBERS, np.asarray(outputs), allow_pickle=False)
 
 
-def read_outputs(folder: Path) -> Any:
+def read_outputs(folder: Path) -> object:
     """Read the inputs of the metrics: numbers (n, ...), or a list of texts."""
     if (folder / TEXTS).exists():
         return json.loads((folder / TEXTS).read_bytes())
     return np.load(folder / NUMBERS, allow_pickle=False)
 
 
-def check(recipe: Recipe, head: Mapping[str, Any]) -> None:
+def check(recipe: Recipe, head: Settings) -> None:
     """Raise RecipeError for a metric or a slice column that evaluation would not find."""
     selection.deciding_metric(recipe, head)
     for column in recipe.evaluate.slices:
@@ -134,7 +142,7 @@ def slices(recipe: Recipe, rows: TestSet) -> Iterator[tuple[str, str, Array]]:
     yield from _by(
         "length", buckets, sorted(frequent_buckets, key=lambda bucket: int(bucket.split("-")[0]))
     )
-    for column, values in _columns(recipe, rows):
+    for column, values in _columns(recipe.evaluate, rows):
         yield from _by(column, values, sorted(_frequent(values)))
 
 
@@ -142,13 +150,13 @@ def left_out(recipe: Recipe, rows: TestSet) -> dict[str, int]:
     """Count the values without a slice, for each of the recipe's columns that has any."""
     n_left = {
         column: len(set(values)) - len(_frequent(values))
-        for column, values in _columns(recipe, rows)
+        for column, values in _columns(recipe.evaluate, rows)
     }
     return {column: n for column, n in n_left.items() if n}
 
 
-def _columns(recipe: Recipe, rows: TestSet) -> Iterator[tuple[str, list[str]]]:
-    for column in recipe.evaluate.slices:
+def _columns(evaluate: Evaluate, rows: TestSet) -> Iterator[tuple[str, list[str]]]:
+    for column in evaluate.slices:
         yield column, ["(null)" if value is None else str(value) for value in rows.kept[column]]
 
 

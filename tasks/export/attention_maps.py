@@ -6,23 +6,35 @@ Only headrace.modeling's models return maps on request. Imports torch only insid
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
 from headrace.serving.heads import Ids
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 MAX_TOKENS = 24
 """Tokens of a text that are shown."""
 DIGITS, CANDIDATES = 4, 100
 
 
-def of(model: Any, rows: Sequence[Ids], tokenizer: Any) -> dict[str, Any] | None:
-    """Return the tokens that attend, the tokens attended to, and the maps (layers, heads, l, s).
+class AttentionMaps(TypedDict):
+    """The content of attention.json."""
 
-    For an encoder-decoder, generated tokens attend to source tokens. None for a model that does
-    not return maps.
-    """
+    looking: list[str]
+    """The l tokens that attend: of an encoder-decoder those that it generates."""
+    looked_at: list[str]
+    """The s tokens attended to: of an encoder-decoder the source's."""
+    shares: list[list[list[list[float]]]]
+    """(layers, heads, l, s)."""
+
+
+def extract(
+    model: PreTrainedModel, rows: Sequence[Ids], tokenizer: PreTrainedTokenizerBase
+) -> AttentionMaps | None:
+    """Run the most readable row and return its maps; None for a model that returns none."""
     import torch
 
     if not type(model).__module__.startswith("headrace.modeling."):
@@ -36,7 +48,7 @@ def of(model: Any, rows: Sequence[Ids], tokenizer: Any) -> dict[str, Any] | None
         ),
     )[:MAX_TOKENS]
     ids = torch.from_numpy(row)[None].to(model.device)
-    inputs: dict[str, Any] = {"input_ids": ids}
+    inputs: dict[str, torch.Tensor] = {"input_ids": ids}
     queries = keys = row.tolist()
     with torch.inference_mode():
         if model.config.is_encoder_decoder:

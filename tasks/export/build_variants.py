@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from headrace.configs.schema import Recipe
 from headrace.serving import heads
@@ -26,6 +26,9 @@ from headrace.tasks.export.parity import ParityResult
 from headrace.tasks.export.torch_reference import Rows
 from headrace.tasks.export.variants import BuildMethod
 from headrace.tasks.runtime import hardware
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +51,7 @@ class VariantResult:
     reason: str | None
     """Why it was refused; None if it is kept."""
     method: str = ""
-    verdict: ParityResult | None = None
+    parity: ParityResult | None = None
     variant: manifest.Variant | None = None
     runner: Runner | None = None
 
@@ -58,15 +61,15 @@ class ExportHarness(ABC):
     """Builds and measures the variants of one model: everything that they have in common."""
 
     agreement_of: ClassVar[str] = "rows"
-    """Unit of a verdict's agreement: it is a share of rows or of tokens."""
+    """Unit of a ParityResult's agreement: it is a share of rows or of tokens."""
     recipe: Recipe
     device: Device
     """`cpu` or `cuda`: where the model will run."""
     threads: int
     head: heads.Head
-    settings: dict[str, Any]
+    settings: heads.Settings
     """The head's settings for this model."""
-    model: Any
+    model: PreTrainedModel
     """The PyTorch model, in fp32."""
     validation: Rows
 
@@ -83,7 +86,7 @@ class ExportHarness(ABC):
         """Write the graphs of a variant; return the file that the manifest names."""
 
     @abstractmethod
-    def verdict(self, runner: Runner, method: BuildMethod) -> ParityResult:
+    def check_parity(self, runner: Runner, method: BuildMethod) -> ParityResult:
         """Compare a variant's answers with PyTorch's."""
 
     @property
@@ -151,7 +154,7 @@ def try_method(
     build_end = time.perf_counter()
     provider = PROVIDERS[harness.device if harness.device in method.devices else method.devices[0]]
     disabled_optimizers, runner = _faster_runner(harness, file, provider)
-    verdict = harness.verdict(runner, method)
+    parity = harness.check_parity(runner, method)
     log.info(
         "export: %s (%s) built in %.1f s, checked in %.1f s",
         name,
@@ -167,7 +170,7 @@ def try_method(
         tolerance=method.golden * harness.scale,
         size_bytes=sum(part.stat().st_size for part in file.parent.iterdir()),
     )
-    return VariantResult(name, verdict.reason, method.name, verdict, variant, runner)
+    return VariantResult(name, parity.reason, method.name, parity, variant, runner)
 
 
 def _faster_runner(

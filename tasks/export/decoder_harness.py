@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,13 +32,26 @@ from headrace.serving.text.tokenizer import TextTokenizer
 from headrace.tasks import objectives
 from headrace.tasks.export import build_variants, parity, torch_reference, variants
 from headrace.tasks.export.graphs import decoder_step, quantization
-from headrace.tasks.export.graphs.graph import Graph, quiet, save
+from headrace.tasks.export.graphs.graph import quiet, save
 from headrace.tasks.export.parity import ParityResult
 from headrace.tasks.export.variants import BuildMethod
 from headrace.tasks.models.generate import STEPS, ReferenceGeneration, texts, write
 from headrace.tasks.objectives import selection
 from headrace.tasks.runtime import hardware
 from headrace.tasks.runtime.facts import Prepared, Trained
+
+if TYPE_CHECKING:
+    from types import SimpleNamespace
+
+    import onnx_ir as ir
+    import onnxruntime as ort
+    from transformers import PreTrainedModel
+
+    from headrace.serving.heads.generation import GenerationSettings
+    from headrace.serving.heads.translation import TranslationSettings
+
+    Graphs = dict[str, ir.Model]
+    """The graphs of one model, by file name."""
 
 VARIANTS = ("fp32", "int8")
 GOLDEN_ROWS = 32
@@ -47,8 +60,6 @@ TIMED_ROWS = 64
 CALIBRATION_TOKENS = 1024
 INT8 = parity.Tolerance(0.5, 0.1)
 """Agreement and the metric are the tighter limits: see parity.INT8."""
-Graphs = dict[str, Graph]
-"""The graphs of one model, by file name."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +104,7 @@ class DecoderHarness(build_variants.ExportHarness):
             save(graph, folder, name)
         return folder / next(iter(graphs))
 
-    def verdict(self, runner: Runner, method: BuildMethod) -> ParityResult:
+    def check_parity(self, runner: Runner, method: BuildMethod) -> ParityResult:
         logits, expected = self._logits(runner), self.written.logits
         for owner, values in (("the graph", logits), ("PyTorch", expected)):
             if not np.isfinite(values).all():
@@ -176,7 +187,9 @@ class DecoderHarness(build_variants.ExportHarness):
         feeds = _Feeds(self.head, self.model, graphs, self.calibration)
         with quiet():
             return {
-                name: quantization.static(graph.clone(), feeds.of(name), weight_bits=weight_bits)
+                name: quantization.static(
+                    graph.clone(), feeds.batches(name), weight_bits=weight_bits
+                )
                 for name, graph in graphs.items()
             }
 
@@ -191,7 +204,7 @@ def _others(
     prompts: Sequence[Ids],
     reference: ReferenceGeneration,
     tolerance: float,
-    **options: Any,
+    **options: float,
 ) -> str | None:
     n_other = 0
     for i, completion in enumerate(runner.run(prompts, **{**EXACTLY, **options})):
@@ -232,21 +245,16 @@ def prepare_harness(
     head.decoding()
     validation = torch_reference.read_rows(recipe, prepared, "validation", recipe.export.gate.rows)
     objective = objectives.get(recipe.objective)
-    _, metric = selection.deciding_metric(recipe, settings)
-
-    def metric_of(outputs: Any) -> float:
-        return metric.value(objective.statistics(validation.targets, outputs, settings))
+    metric_of = _metric_of(recipe, settings, validation.targets)
 
     def measure(runner: Runner) -> float:
         outputs = runner.run(validation.ids, **objective.MEASURE)
         return metric_of(objective.to_metric_inputs(head, outputs))
 
     prompts = _prompts(validation.ids, head)
-    reference = write(model, prompts, pad_id=pad_id)
-    penalty = head.decoding().repetition_penalty
-    penalised_reference = None
-    if penalty != 1:
-        penalised_reference = write(model, prompts, pad_id=pad_id, repetition_penalty=penalty)
+    reference, penalised_reference = _references(
+        model, prompts, pad_id, head.decoding().repetition_penalty
+    )
     return DecoderHarness(
         recipe,
         device,
@@ -267,7 +275,30 @@ def prepare_harness(
     )
 
 
-def check_positions(settings: Mapping[str, Any]) -> None:
+def _metric_of(
+    recipe: Recipe, settings: heads.Settings, targets: Sequence[object]
+) -> Callable[[object], float]:
+    """Return the function that computes the deciding metric of outputs for these targets."""
+    objective = objectives.get(recipe.objective)
+    _, metric = selection.deciding_metric(recipe, settings)
+
+    def metric_of(outputs: object) -> float:
+        return metric.value(objective.statistics(targets, outputs, settings))
+
+    return metric_of
+
+
+def _references(
+    model: PreTrainedModel, prompts: Sequence[Ids], pad_id: int, penalty: float
+) -> tuple[ReferenceGeneration, ReferenceGeneration | None]:
+    """Generate without and with the recipe's repetition penalty; None if it has none."""
+    reference = write(model, prompts, pad_id=pad_id)
+    if penalty == 1:
+        return reference, None
+    return reference, write(model, prompts, pad_id=pad_id, repetition_penalty=penalty)
+
+
+def check_positions(settings: heads.Settings) -> None:
     """Raise RecipeError for a model with too few positions for the parity check."""
     if settings["context"] <= STEPS:
         raise RecipeError(
@@ -276,11 +307,14 @@ def check_positions(settings: Mapping[str, Any]) -> None:
         )
 
 
-def settings_of(model: Any) -> dict[str, Any]:
-    """Return the head settings of a generative model: end tokens, context and start token."""
+def settings_of(model: PreTrainedModel | SimpleNamespace) -> GenerationSettings:
+    """Return the head settings of a generative model: end tokens, context and start token.
+
+    Only its `config` and `generation_config` are read.
+    """
     generation, config = model.generation_config, model.config
     ends = generation.eos_token_id if generation.eos_token_id is not None else config.eos_token_id
-    settings = {
+    settings: GenerationSettings = {
         "ends": [] if ends is None else ends if isinstance(ends, list) else [ends],
         "context": next(
             (
@@ -292,7 +326,8 @@ def settings_of(model: Any) -> dict[str, Any]:
         ),
     }
     if config.is_encoder_decoder:
-        settings["start"] = config.decoder_start_token_id
+        with_start: TranslationSettings = {**settings, "start": config.decoder_start_token_id}
+        return with_start
     return settings
 
 
@@ -317,7 +352,9 @@ class _Feeds:
     PyTorch generates from them.
     """
 
-    def __init__(self, head: heads.Head, model: Any, graphs: Graphs, rows: Sequence[Ids]) -> None:
+    def __init__(
+        self, head: heads.Head, model: PreTrainedModel, graphs: Graphs, rows: Sequence[Ids]
+    ) -> None:
         self._head, self._graphs, self._rows = head, graphs, rows
         self._texts = [row[: head.settings["context"]] for row in rows]
         if model.config.is_encoder_decoder:
@@ -325,8 +362,8 @@ class _Feeds:
             outputs = texts(model, rows, pad_id=head.pad_id, max_new_tokens=STEPS)
             self._texts = [np.array([start, *ids]) for ids in outputs]
 
-    def of(self, name: str) -> Iterator[Mapping[str, Array]]:
-        inputs = self._graphs[name].graph.inputs
+    def batches(self, name: str) -> Iterator[Mapping[str, Array]]:
+        inputs: Sequence[Any] = self._graphs[name].graph.inputs
         for batch in plan_batches(
             [len(row) for row in self._rows], token_budget=CALIBRATION_TOKENS
         ):
@@ -347,7 +384,7 @@ class _Feeds:
             yield {value.name: feeds[value.name] for value in inputs}
 
     @cached_property
-    def _encoder(self) -> Any:
+    def _encoder(self) -> ort.InferenceSession:
         import onnx_ir
         import onnxruntime as ort
 

@@ -5,11 +5,11 @@ Imports torch only inside functions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from headrace.serving.heads import Head, Ids
 from headrace.serving.runtime.batching import plan_batches
 from headrace.serving.runtime.cpu import granted_cores
 from headrace.serving.runtime.session import Device
-from headrace.serving.text.pooling import FILE, open_pool
+from headrace.serving.text.pooling import FILE, Pool, open_pool
 from headrace.serving.text.windows import Reader
 from headrace.tasks import objectives
 from headrace.tasks.data import windowing
@@ -33,6 +33,9 @@ from headrace.tasks.objectives import selection
 from headrace.tasks.objectives.base import Objective
 from headrace.tasks.runtime import hardware
 from headrace.tasks.runtime.facts import Prepared, Trained
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 GOLDEN_ROWS, GOLDEN_WINDOWS = 32, 2
 SETTLING_ROWS = 2_000
@@ -52,7 +55,7 @@ class EncoderOutputs:
     head: Head
     rows: torch_reference.Rows
 
-    def together(self, outputs: Sequence[Array]) -> Any:
+    def together(self, outputs: Sequence[Array]) -> object:
         start, texts = 0, []
         for document in self.rows.documents:
             n_windows = len(document.windows)
@@ -60,7 +63,7 @@ class EncoderOutputs:
             start += n_windows
         return self.head.collect(texts)
 
-    def alone(self, rows: Sequence[int], outputs: Sequence[Array]) -> Any:
+    def alone(self, rows: Sequence[int], outputs: Sequence[Array]) -> object:
         windows = [
             document.only(i)
             for document in self.rows.documents
@@ -69,16 +72,16 @@ class EncoderOutputs:
         pairs = zip(rows, outputs, strict=True)
         return self.head.collect([self.head.join(windows[row], [output]) for row, output in pairs])
 
-    def decide(self, outputs: Any) -> Sequence[Any]:
+    def decide(self, outputs: object) -> Sequence[object]:
         return list(self.head.columns(outputs)[0].to_pylist())
 
-    def agrees(self, decision: Any, other: Any) -> bool:
+    def agrees(self, decision: object, other: object) -> bool:
         return self.head.agrees(decision, other)
 
-    def numbers(self, outputs: Any) -> Array:
+    def numbers(self, outputs: object) -> Array:
         return np.asarray(self.head.numbers(outputs))
 
-    def measure(self, outputs: Any) -> float:
+    def measure(self, outputs: object) -> float:
         objective = objectives.get(self.recipe.objective)
         _, metric = selection.deciding_metric(self.recipe, self.head.settings)
         answers = objective.to_metric_inputs(self.head, outputs)
@@ -104,12 +107,12 @@ class EncoderHarness(build_variants.ExportHarness):
     def make(self, method: variants.BuildMethod, folder: Path) -> Path:
         return folder / save(method.make(self.source), folder)
 
-    def verdict(self, runner: Runner, method: variants.BuildMethod) -> ParityResult:
+    def check_parity(self, runner: Runner, method: variants.BuildMethod) -> ParityResult:
         def outputs(rows: Sequence[Ids]) -> Sequence[Array]:
             # One batch of any size; a graph without a mask splits it into rows of one length.
             return runner.run(rows, token_budget=NO_LIMIT)
 
-        return self.parity_check.verdict(
+        return self.parity_check.compare(
             parity.run_all(outputs, self.rows, self.parity_check.batches), method.tolerance
         )
 
@@ -174,22 +177,20 @@ def prepare_harness(
     """
     import torch
 
+    from headrace.tasks.models.window_pooling import AttentionPool
+
     device, threads = build_variants.device(), granted_cores()
     torch.set_num_threads(threads)
-    settings, pad_id = prepared.facts["head"], torch_reference.pad_id(prepared)
+    pad_id = torch_reference.pad_id(prepared)
     model, torch_pool = torch_reference.load_reader(recipe, prepared, trained, device)
-    compares_texts = isinstance(torch_pool, torch.nn.Module)
-    if compares_texts:
+    if pools_by_graph := isinstance(torch_pool, AttentionPool):
         save(variants.pooling(torch_pool), folder, FILE)
-    kind, in_windows = heads.get(recipe.objective), windowing.of(recipe)
-    runs = {"fp32": torch_reference.runner(model, pad_id=pad_id)}
-    if hardware.precision("auto", device) == "bf16":
-        runs["bf16"] = torch_reference.runner(torch_reference.in_bf16(model), pad_id=pad_id)
-
-    torch_head = kind(settings, pad_id=pad_id, pool=torch_reference.as_pool(torch_pool))
-    settings = _settled(recipe, prepared, torch_head, runs["fp32"])
-    torch_head = kind(settings, pad_id=pad_id, pool=torch_head.pool)
-    head = kind(settings, pad_id=pad_id, pool=open_pool(in_windows, folder))
+    runs = _torch_runs(model, device, pad_id)
+    pool = torch_reference.as_pool(torch_pool)
+    torch_head = _calibrated_head(recipe, prepared, pad_id, pool, runs["fp32"])
+    head = type(torch_head)(
+        torch_head.settings, pad_id=pad_id, pool=open_pool(windowing.resolve(recipe), folder)
+    )
     validation = torch_reference.read_rows(recipe, prepared, "validation", recipe.export.gate.rows)
     reader = windowing.reader(recipe, prepared.path)
     n_chars = CHARS_A_TOKEN * recipe.model.max_length
@@ -197,20 +198,12 @@ def prepare_harness(
     rows, batches = parity.plan(
         validation.ids, longest_row, token_budget=head.TOKEN_BUDGETS[device]
     )
-    _, metric = selection.deciding_metric(recipe, settings)
-    drop = recipe.export.gate.max_metric_drop * metric.scale
-    expected = parity.run_all(runs["fp32"], rows, batches)
-    parity_check = parity.ParityCheck(
-        batches=batches,
-        expected=expected,
-        expected_texts=None,
-        texts=EncoderOutputs(recipe, head, validation),
-        limits=recipe.export.gate.model_copy(update={"max_metric_drop": drop}),
-        higher_is_better=metric.higher_is_better,
-        compares_texts=compares_texts,
-    )
-    expected_texts = EncoderOutputs(recipe, torch_head, validation).together(
-        parity_check.in_row_order(expected)
+    parity_check = _parity_check(
+        EncoderOutputs(recipe, head, validation),
+        EncoderOutputs(recipe, torch_head, validation),
+        batches,
+        parity.run_all(runs["fp32"], rows, batches),
+        compares_texts=pools_by_graph,
     )
     source = variants.Source(
         graph=variants.plain(model, max_length=recipe.model.max_length),
@@ -219,12 +212,31 @@ def prepare_harness(
         pad_id=pad_id,
     )
     return EncoderHarness(
-        recipe, device, threads, head, settings, model, validation, runs, source, rows,
-        replace(parity_check, expected_texts=expected_texts), reader,
+        recipe, device, threads, head, head.settings, model, validation, runs, source, rows,
+        parity_check, reader,
     )  # fmt: skip
 
 
-def _settled(recipe: Recipe, prepared: Prepared, head: Head, run: Run) -> dict[str, Any]:
+def _torch_runs(model: PreTrainedModel, device: Device, pad_id: int) -> dict[str, Run]:
+    """Return PyTorch's forward pass in fp32, and in bf16 where the hardware supports it."""
+    runs = {"fp32": torch_reference.runner(model, pad_id=pad_id)}
+    if hardware.precision("auto", device) == "bf16":
+        runs["bf16"] = torch_reference.runner(torch_reference.in_bf16(model), pad_id=pad_id)
+    return runs
+
+
+def _calibrated_head(
+    recipe: Recipe, prepared: Prepared, pad_id: int, pool: Pool | None, run: Run
+) -> Head:
+    """Return the head for PyTorch's outputs with its final settings; `pool`: PyTorch's own."""
+    kind = heads.get(recipe.objective)
+    head = kind(prepared.facts["head"], pad_id=pad_id, pool=pool)
+    return kind(_calibrated_settings(recipe, prepared, head, run), pad_id=pad_id, pool=pool)
+
+
+def _calibrated_settings(
+    recipe: Recipe, prepared: Prepared, head: Head, run: Run
+) -> heads.Settings:
     """Return the head's settings, calibrated by its objective on the validation rows."""
     objective = objectives.get(recipe.objective)
     if type(objective).calibrate_head is Objective.calibrate_head:
@@ -235,6 +247,30 @@ def _settled(recipe: Recipe, prepared: Prepared, head: Head, run: Run) -> dict[s
     row_outputs = [outputs[i] for i in np.argsort(np.concatenate(batches))]
     texts = EncoderOutputs(recipe, head, rows).together(row_outputs)
     return dict(objective.calibrate_head(head.settings, rows.targets, texts))
+
+
+def _parity_check(
+    texts: EncoderOutputs,
+    torch_texts: EncoderOutputs,
+    batches: Mapping[str, parity.Batches],
+    expected: parity.Outputs,
+    *,
+    compares_texts: bool,
+) -> parity.ParityCheck:
+    """Return the check against PyTorch's outputs; `torch_texts` pools windows in PyTorch."""
+    gate = texts.recipe.export.gate
+    _, metric = selection.deciding_metric(texts.recipe, texts.head.settings)
+    parity_check = parity.ParityCheck(
+        batches=batches,
+        expected=expected,
+        expected_texts=None,
+        texts=texts,
+        limits=gate.model_copy(update={"max_metric_drop": gate.max_metric_drop * metric.scale}),
+        higher_is_better=metric.higher_is_better,
+        compares_texts=compares_texts,
+    )
+    expected_texts = torch_texts.together(parity_check.in_row_order(expected))
+    return replace(parity_check, expected_texts=expected_texts)
 
 
 def _calibration(recipe: Recipe, prepared: Prepared) -> list[Ids]:

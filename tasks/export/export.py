@@ -17,7 +17,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from headrace.configs.errors import RecipeError
 from headrace.configs.schema import Recipe
@@ -27,10 +26,19 @@ from headrace.serving.jobs.start import CHUNK_ROWS
 from headrace.tasks import objectives
 from headrace.tasks.data import training_texts, windowing
 from headrace.tasks.export import attention_maps, build_variants, variants
+from headrace.tasks.export.attention_maps import AttentionMaps
 from headrace.tasks.export.build_variants import ExportHarness, ExportRefused, VariantResult
 from headrace.tasks.objectives import selection
 from headrace.tasks.runtime import artifacts
-from headrace.tasks.runtime.facts import Exported, Prepared, Trained
+from headrace.tasks.runtime.facts import (
+    Exported,
+    ExportedFacts,
+    MeasuredFacts,
+    Prepared,
+    TorchFacts,
+    Trained,
+    VariantFacts,
+)
 
 __all__ = ["ExportRefused", "export"]
 
@@ -56,14 +64,14 @@ def export(recipe: Recipe, prepared: Prepared, trained: Trained) -> Exported:
             "name": recipe.name,
             "objective": recipe.objective,
             "max_length": recipe.model.max_length,
-            "long_text": asdict(windowing.of(recipe)),
+            "long_text": asdict(windowing.resolve(recipe)),
             "export": recipe.export.model_dump(mode="json"),
             "metric": recipe.promote.metric,
             "score": _scoring_defaults(recipe),
             "device": build_variants.device(),
         },
         inputs=[prepared, trained],
-        code=[__name__, _harness_module(recipe), *objectives.code(recipe.objective)],
+        code=[__name__, _harness_module(recipe.objective), *objectives.code(recipe.objective)],
         libraries=["torch", "transformers", "onnx", "onnx-ir", "onnxscript", _onnxruntime()],
         build=partial(_build, recipe, prepared, trained),
     )
@@ -89,17 +97,17 @@ def _onnxruntime() -> str:
     return "onnxruntime-gpu"
 
 
-def _harness_module(recipe: Recipe) -> str:
+def _harness_module(objective: str) -> str:
     """Return the module whose `prepare_harness` handles models of this kind."""
-    generates = objectives.get(recipe.objective).GENERATES
+    generates = objectives.get(objective).GENERATES
     return f"{__package__}.{'decoder_harness' if generates else 'encoder_harness'}"
 
 
-def _build(recipe: Recipe, prepared: Prepared, trained: Trained, folder: Path) -> dict[str, Any]:
+def _build(recipe: Recipe, prepared: Prepared, trained: Trained, folder: Path) -> ExportedFacts:
     model = folder / "model"
     model.mkdir()
-    module = importlib.import_module(_harness_module(recipe))
-    harness = module.prepare_harness(recipe, prepared, trained, model)
+    module = importlib.import_module(_harness_module(recipe.objective))
+    harness: ExportHarness = module.prepare_harness(recipe, prepared, trained, model)
     shutil.copy(prepared.path / "tokenizer" / "tokenizer.json", model)
     shutil.copy(prepared.path / training_texts.FILE, model)
     results = [build_variants.try_variant(harness, name, model) for name in harness.names()]
@@ -111,27 +119,25 @@ def _build(recipe: Recipe, prepared: Prepared, trained: Trained, folder: Path) -
     )
     manifest.write(model, model_manifest)
     _write_golden(harness, model, model_manifest)
-    table = {
+    table: ExportedFacts = {
         "default": model_manifest.default,
         "device": harness.device,
         "threads": harness.threads,
         "rows": len(harness.validation.ids),
         "metric": selection.deciding_metric(recipe, harness.settings)[0],
         "torch": _torch_row(harness, speeds),
-        "variants": [
-            {**_row(result, speeds), "agreement_of": harness.agreement_of} for result in results
-        ],
+        "variants": [_row(harness, result, speeds) for result in results],
     }
     artifacts.write_json(folder / TABLE, table)
     artifacts.write_json(folder / ATTENTION, _attention(harness, prepared))
     return table
 
 
-def _attention(harness: ExportHarness, prepared: Prepared) -> dict[str, Any] | None:
+def _attention(harness: ExportHarness, prepared: Prepared) -> AttentionMaps | None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(prepared.path / "tokenizer")
-    return attention_maps.of(harness.model, harness.validation.ids, tokenizer)
+    return attention_maps.extract(harness.model, harness.validation.ids, tokenizer)
 
 
 # --- the model folder -----------------------------------------------------------------------------
@@ -156,13 +162,13 @@ def _manifest(
         default=kept_variants[0].name if default == "fastest" else default,
         variants=tuple(kept_variants),
         head=harness.settings,
-        long_text=asdict(windowing.of(recipe)),
+        long_text=asdict(windowing.resolve(recipe)),
         score=_scoring_defaults(recipe),
         dropped={result.name: result.reason for result in results if result.reason},
     )
 
 
-def _scoring_defaults(recipe: Recipe) -> dict[str, Any]:
+def _scoring_defaults(recipe: Recipe) -> dict[str, object]:
     rows = WINDOWS_CHUNK_ROWS if recipe.long_text.in_windows else CHUNK_ROWS
     text = objectives.get(recipe.objective).TEXT
     return {
@@ -172,7 +178,7 @@ def _scoring_defaults(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _lineage(recipe: Recipe, prepared: Prepared, trained: Trained) -> dict[str, Any]:
+def _lineage(recipe: Recipe, prepared: Prepared, trained: Trained) -> manifest.Lineage:
     return {
         "recipe": recipe.name,
         "prepared": prepared.digest,
@@ -198,7 +204,9 @@ def _write_golden(harness: ExportHarness, model: Path, model_manifest: manifest.
 # --- the table ------------------------------------------------------------------------------------
 
 
-def _row(result: VariantResult, speeds: Mapping[str, float]) -> dict[str, Any]:
+def _row(
+    harness: ExportHarness, result: VariantResult, speeds: Mapping[str, float]
+) -> VariantFacts:
     return {
         "name": result.name,
         "status": "refused" if result.reason else "kept",
@@ -206,20 +214,21 @@ def _row(result: VariantResult, speeds: Mapping[str, float]) -> dict[str, Any]:
         "size_bytes": result.variant.size_bytes if result.variant else None,
         "disabled_optimizers": list(result.variant.disabled_optimizers) if result.variant else [],
         **_measured(result, speeds),
+        "agreement_of": harness.agreement_of,
     }
 
 
-def _measured(result: VariantResult, speeds: Mapping[str, float]) -> dict[str, Any]:
+def _measured(result: VariantResult, speeds: Mapping[str, float]) -> MeasuredFacts:
     return {
         "way": result.method,
         "tokens_per_second": round(speeds[result.name], 1) if result.name in speeds else None,
-        "agreement": result.verdict.agreement if result.verdict else None,
-        "metric": result.verdict.metric if result.verdict else None,
-        "max_logit_difference": result.verdict.max_logit_difference if result.verdict else None,
+        "agreement": result.parity.agreement if result.parity else None,
+        "metric": result.parity.metric if result.parity else None,
+        "max_logit_difference": result.parity.max_logit_difference if result.parity else None,
     }
 
 
-def _torch_row(harness: ExportHarness, speeds: Mapping[str, float]) -> dict[str, Any]:
+def _torch_row(harness: ExportHarness, speeds: Mapping[str, float]) -> TorchFacts:
     """Return PyTorch's speed (fp32, and bf16 or None) and metric, from the same run."""
     bf16 = speeds.get("torch bf16")
     return {

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,22 +104,22 @@ def run_all(run: Run, rows: Sequence[Ids], batches: Mapping[str, Batches]) -> Ou
 class OutputAdapter(Protocol):
     """Interprets the outputs of rows, which are the windows of texts."""
 
-    def together(self, outputs: Sequence[Array]) -> Any:
+    def together(self, outputs: Sequence[Array]) -> object:
         """Turn the outputs of all rows, in row order, into outputs of the texts."""
 
-    def alone(self, rows: Sequence[int], outputs: Sequence[Array]) -> Any:
+    def alone(self, rows: Sequence[int], outputs: Sequence[Array]) -> object:
         """Turn the outputs of some rows into outputs of windows, each by itself."""
 
-    def decide(self, outputs: Any) -> Sequence[Any]:
+    def decide(self, outputs: object) -> Sequence[object]:
         """Turn the outputs of n texts or windows into n decisions."""
 
-    def agrees(self, decision: Any, other: Any) -> bool:
+    def agrees(self, decision: object, other: object) -> bool:
         """True if two decisions are the same."""
 
-    def numbers(self, outputs: Any) -> Array:
+    def numbers(self, outputs: object) -> Array:
         """Turn outputs into numbers that can be compared."""
 
-    def measure(self, outputs: Any) -> float:
+    def measure(self, outputs: object) -> float:
         """Compute the objective's metric from the outputs of the texts."""
 
 
@@ -130,7 +130,7 @@ class ParityCheck:
     batches: Mapping[str, Batches]
     expected: Outputs
     """PyTorch's outputs, as `run_all` gives them."""
-    expected_texts: Any
+    expected_texts: object
     """PyTorch's outputs of whole texts, made from `expected`."""
     texts: OutputAdapter
     """Merges windows as scoring does."""
@@ -156,7 +156,7 @@ class ParityCheck:
         """PyTorch's metric."""
         return self.texts.measure(self.expected_texts)
 
-    def verdict(self, outputs: Outputs, tolerance: Tolerance) -> ParityResult:
+    def compare(self, outputs: Outputs, tolerance: Tolerance) -> ParityResult:
         """Compare a graph's outputs with PyTorch's."""
         for kind, expected in self.expected.items():
             if problem := _incomparable(expected, outputs[kind], kind):
@@ -182,7 +182,7 @@ class ParityCheck:
         max_difference = max(float(np.abs(ours - theirs).max()) for theirs, ours in pairs.values())
         return ParityResult("; ".join(reasons) or None, agreement, metric, max_difference)
 
-    def _agreement(self, outputs: Outputs, texts: Any) -> float:
+    def _agreement(self, outputs: Outputs, texts: object) -> float:
         decide, agrees = self.texts.decide, self.texts.agrees
         mixed_rows = np.concatenate(self.batches["mixed"]).tolist()
         windows = (self.texts.alone(mixed_rows, side["mixed"]) for side in (outputs, self.expected))

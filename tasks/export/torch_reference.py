@@ -6,9 +6,9 @@ Imports torch, transformers and datasets only inside functions.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,6 +24,13 @@ from headrace.tasks.data import windowing
 from headrace.tasks.export.parity import Run
 from headrace.tasks.runtime.facts import Prepared, Trained
 
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    TorchPool = Callable[[Tensor], Tensor]
+    """A pool of tasks/models/window_pooling.py; an nn.Module if it was learned."""
+
 MOST_TOKENS = 1_000_000
 """Limit for texts that are read in windows: minutes of PyTorch on two cores."""
 
@@ -34,7 +41,7 @@ class Rows:
 
     texts: list[str]
     documents: list[Document]
-    targets: list[Any]
+    targets: list[object]
 
     @property
     def ids(self) -> list[Ids]:
@@ -42,7 +49,9 @@ class Rows:
         return [window for document in self.documents for window in document.windows]
 
 
-def load_model(recipe: Recipe, prepared: Prepared, trained: Trained, device: str) -> Any:
+def load_model(
+    recipe: Recipe, prepared: Prepared, trained: Trained, device: str
+) -> PreTrainedModel:
     """Load the trained model for inference in fp32."""
     import transformers
 
@@ -54,7 +63,7 @@ def load_model(recipe: Recipe, prepared: Prepared, trained: Trained, device: str
 
 def load_reader(
     recipe: Recipe, prepared: Prepared, trained: Trained, device: str
-) -> tuple[Any, Any]:
+) -> tuple[PreTrainedModel, TorchPool | None]:
     """Load the trained model of single windows, and its pool; None if windows are not pooled."""
     model = load_model(recipe, prepared, trained, device)
     if not recipe.long_text.in_windows or objectives.get(recipe.objective).TOKEN_LABELS:
@@ -67,26 +76,29 @@ def load_reader(
     return document_model.model, document_model.pool
 
 
-def as_pool(pool: Any) -> Pool | None:
+def as_pool(pool: TorchPool | None) -> Pool | None:
     """Wrap a PyTorch pool as a serving Pool."""
     import torch
+
+    if pool is None:
+        return None
+    if isinstance(pool, torch.nn.Module):
+        pool.cpu()
 
     def pooled(outputs: Array) -> Array:
         with torch.inference_mode():
             return np.asarray(pool(torch.from_numpy(outputs)).numpy())
 
-    if isinstance(pool, torch.nn.Module):
-        pool.cpu()
-    return None if pool is None else pooled
+    return pooled
 
 
-def in_bf16(model: Any) -> Any:
+def in_bf16(model: PreTrainedModel) -> PreTrainedModel:
     import torch
 
     return copy.deepcopy(model).to(torch.bfloat16)
 
 
-def runner(model: Any, *, pad_id: int) -> Run:
+def runner(model: PreTrainedModel, *, pad_id: int) -> Run:
     """Return a function that runs one batch: each row's logits as float32."""
     import torch
 

@@ -13,14 +13,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headrace.serving.arrays import Ids
 from headrace.serving.runtime.batching import pad, plan_batches
 from headrace.serving.runtime.session import PROVIDERS, Device
 from headrace.tasks.export import parity
 from headrace.tasks.export.graphs import attention_fusion, first_token, quantization
-from headrace.tasks.export.graphs.graph import Graph, quiet, stripped
+from headrace.tasks.export.graphs.graph import quiet, stripped
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    from transformers import PreTrainedModel
+
+    from headrace.tasks.models.window_pooling import AttentionPool
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +46,7 @@ CALIBRATION_TOKENS = 1024
 class Source:
     """The inputs that variants are built from."""
 
-    graph: Graph
+    graph: ir.Model
     """The plain fp32 graph; copied, never changed."""
     device: Device
     """`cpu` or `cuda`: where the model will run."""
@@ -55,7 +61,7 @@ class BuildMethod:
 
     name: str
     make: Callable[[Any], Any]
-    """Build the graphs from a harness's source: here a Graph from a Source."""
+    """Build the graphs from a harness's source: here a graph from a Source."""
     devices: tuple[Device, ...]
     """Devices it may be built for and run on, best first."""
     tolerance: parity.Tolerance
@@ -100,7 +106,7 @@ def build_methods(variant: str, device: Device) -> list[BuildMethod]:
 # --- the variants ---------------------------------------------------------------------------------
 
 
-def plain(model: Any, *, max_length: int) -> Graph:
+def plain(model: PreTrainedModel, *, max_length: int) -> ir.Model:
     """Export a transformers model (in eval mode, fp32) with dynamic batch and length.
 
     The sample has two rows and lengths over 1, because torch.export takes 0 or 1 for a constant.
@@ -119,7 +125,8 @@ def plain(model: Any, *, max_length: int) -> Graph:
     sample = {name: tensor.to(model.device) for name, tensor in sample.items()}
     shapes = {name: {0: Dim.AUTO, 1: Dim.AUTO} for name in INPUTS}
     with quiet():
-        graph = OnnxExporter().export(model, sample, OnnxConfig(dynamic_shapes=shapes)).program
+        exported = OnnxExporter().export(model, sample, OnnxConfig(dynamic_shapes=shapes))
+        graph: ir.Model = exported.program
     names = [value.name for value in graph.graph.inputs], [v.name for v in graph.graph.outputs]
     if names != (list(INPUTS), [OUTPUT]):
         raise ValueError(
@@ -129,7 +136,7 @@ def plain(model: Any, *, max_length: int) -> Graph:
     return stripped(graph)
 
 
-def pooling(pool: Any) -> Graph:
+def pooling(pool: AttentionPool) -> ir.Model:
     """Export the graph from a text's window vectors (windows, width) to its logits (k,)."""
     import torch
     from torch.export import Dim
@@ -150,11 +157,11 @@ def pooling(pool: Any) -> Graph:
     return stripped(program.model)
 
 
-def plain_copy(source: Source) -> Graph:
+def plain_copy(source: Source) -> ir.Model:
     return source.graph
 
 
-def fused(source: Source) -> Graph:
+def fused(source: Source) -> ir.Model:
     """Fuse the graph into onnxruntime's own operators for the device."""
     from transformers.exporters.onnxruntime_fusions import fuse_for_onnxruntime
 
@@ -169,7 +176,7 @@ def fused(source: Source) -> Graph:
     return stripped(graph)
 
 
-def cpu_graph(source: Source) -> Graph:
+def cpu_graph(source: Source) -> ir.Model:
     """Return the fastest equivalent graph for a CPU: fused attention, no unused rows.
 
     transformers' fusions for the CPU are not used: they leave attentions unfused, and insert
@@ -181,17 +188,17 @@ def cpu_graph(source: Source) -> Graph:
     return graph
 
 
-def fp16(source: Source) -> Graph:
+def fp16(source: Source) -> ir.Model:
     """Fuse for CUDA, with half-precision weights and arithmetic; inputs and outputs stay fp32."""
     return _half(fused(source))
 
 
-def fp16_plain(source: Source) -> Graph:
+def fp16_plain(source: Source) -> ir.Model:
     """Convert the plain graph to half precision, for TensorRT, which fuses by itself."""
     return _half(source.graph)
 
 
-def _half(graph: Graph) -> Graph:
+def _half(graph: ir.Model) -> ir.Model:
     import onnx_ir
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
@@ -204,13 +211,13 @@ def _half(graph: Graph) -> Graph:
     return stripped(onnx_ir.from_proto(proto))
 
 
-def int8_dynamic(source: Source) -> Graph:
+def int8_dynamic(source: Source) -> ir.Model:
     """Quantize weights to int8, with activation scales computed for each batch."""
     with quiet():
         return stripped(quantization.dynamic(cpu_graph(source)))
 
 
-def int8_static(source: Source, *, weight_bits: int = 7) -> Graph:
+def int8_static(source: Source, *, weight_bits: int = 7) -> ir.Model:
     """Quantize weights to int8, with activation scales calibrated on training rows."""
     graph = cpu_graph(source)
     with quiet():
@@ -218,7 +225,7 @@ def int8_static(source: Source, *, weight_bits: int = 7) -> Graph:
         return stripped(quantization.static(graph, feeds, weight_bits=weight_bits))
 
 
-def int8_static_8_bits(source: Source) -> Graph:
+def int8_static_8_bits(source: Source) -> ir.Model:
     """Quantize as int8_static does, with the finest weights: 8 bits instead of 7."""
     return int8_static(source, weight_bits=8)
 
@@ -226,7 +233,7 @@ def int8_static_8_bits(source: Source) -> Graph:
 # --- helpers --------------------------------------------------------------------------------------
 
 
-def _calibration(source: Source, graph: Graph) -> Iterator[dict[str, Ids]]:
+def _calibration(source: Source, graph: ir.Model) -> Iterator[dict[str, Ids]]:
     """Yield batches of calibration rows as inputs of the graph."""
     names = [value.name for value in graph.graph.inputs]
     one_length, lengths = (
@@ -236,4 +243,4 @@ def _calibration(source: Source, graph: Graph) -> Iterator[dict[str, Ids]]:
     for batch in plan_batches(lengths, token_budget=CALIBRATION_TOKENS, one_length=one_length):
         rows = [source.calibration[i] for i in batch]
         feed = dict(zip(INPUTS, pad(rows, pad_id=source.pad_id), strict=True))
-        yield {name: feed[name] for name in names}
+        yield {name: array for name, array in feed.items() if name in names}

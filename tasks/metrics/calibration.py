@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from statistics import NormalDist
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -23,7 +23,25 @@ BLOCK = 2_000_000
 """Row weights held in memory at a time (16 MB)."""
 
 
-def calibration(confidences: Array, hits: Array, *, bins: int | None = None) -> dict[str, Any]:
+class Bin(TypedDict):
+    """Rows of similar confidence; `low` and `high`: the interval of their accuracy."""
+
+    rows: int
+    confidence: float
+    accuracy: float
+    low: float
+    high: float
+
+
+class Calibration(TypedDict):
+    """The expected calibration error and its bins."""
+
+    error: float
+    binning: str
+    bins: list[Bin]
+
+
+def calibration(confidences: Array, hits: Array, *, bins: int | None = None) -> Calibration:
     """Return the expected calibration error and its bins.
 
     The error is Σ (rows of bin / rows) · |accuracy − confidence| over the bins (Guo et al. 2017,
@@ -34,14 +52,19 @@ def calibration(confidences: Array, hits: Array, *, bins: int | None = None) -> 
     """
     order = np.argsort(confidences, kind="stable")
     bins = bins or min(BINS, max(1, len(order) // MIN_BIN_ROWS))
-    bin_facts, error = [], 0.0
+    bin_facts, error = list[Bin](), 0.0
     for rows in np.array_split(order, bins):
         confidence, accuracy = float(confidences[rows].mean()), float(hits[rows].mean())
         low, high = wilson(accuracy, len(rows))
         error += len(rows) / len(order) * abs(accuracy - confidence)
         bin_facts.append(
-            {"rows": len(rows), "confidence": confidence, "accuracy": accuracy}
-            | {"low": low, "high": high}
+            {
+                "rows": len(rows),
+                "confidence": confidence,
+                "accuracy": accuracy,
+                "low": low,
+                "high": high,
+            }
         )
     return {"error": error, "binning": "equal mass", "bins": bin_facts}
 

@@ -5,13 +5,17 @@ Imports transformers only inside functions.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from headrace.configs.errors import RecipeError, did_you_mean
 from headrace.configs.schema import Model
 
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-def of(model: Model, tokenizer: Any) -> Any:
+
+def build_config(model: Model, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
     """Return the config from the recipe's fields and the tokenizer's size and special tokens.
 
     Raises RecipeError for an unknown model type or field, or an invalid value.
@@ -47,7 +51,7 @@ def of(model: Model, tokenizer: Any) -> Any:
     return config
 
 
-def _check_names(model_type: str, fields: dict[str, Any]) -> None:
+def _check_names(model_type: str, fields: Mapping[str, object]) -> None:
     """Raise RecipeError for an unknown type or field; transformers accepts and keeps any field."""
     from transformers import CONFIG_MAPPING
 

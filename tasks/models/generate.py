@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from headrace.serving.arrays import Array
 from headrace.serving.heads import Ids
 from headrace.serving.runtime.batching import plan_batches
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 STEPS = 32
 """Tokens that are generated after each prompt and compared."""
@@ -32,7 +35,11 @@ class ReferenceGeneration:
 
 
 def write(
-    model: Any, prompts: Sequence[Ids], *, pad_id: int, repetition_penalty: float = 1.0
+    model: PreTrainedModel,
+    prompts: Sequence[Ids],
+    *,
+    pad_id: int,
+    repetition_penalty: float = 1.0,
 ) -> ReferenceGeneration:
     """Generate greedily after each prompt, (length,); return the tokens and their logits.
 
@@ -60,7 +67,9 @@ def write(
     return ReferenceGeneration(_in_order(tokens, len(prompts)), _in_order(logits, len(prompts)))
 
 
-def texts(model: Any, prompts: Sequence[Ids], *, pad_id: int, **options: Any) -> list[list[int]]:
+def texts(
+    model: PreTrainedModel, prompts: Sequence[Ids], *, pad_id: int, **options: object
+) -> list[list[int]]:
     """Generate after each prompt up to the end token; return the generated tokens.
 
     `options`: those of transformers' generate(). A row that ends before its batch does is padded.
@@ -75,7 +84,9 @@ def texts(model: Any, prompts: Sequence[Ids], *, pad_id: int, **options: Any) ->
     return outputs
 
 
-def generated(model: Any, rows: Sequence[Ids], *, pad_id: int, **options: Any) -> Any:
+def generated(
+    model: PreTrainedModel, rows: Sequence[Ids], *, pad_id: int, **options: object
+) -> Any:
     """Run transformers' generate() on one batch; return its result.
 
     `options`: those of generate(), which is greedy by default.

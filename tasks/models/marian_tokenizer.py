@@ -13,7 +13,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 VOCABULARY, SOURCE, TARGET = "vocab.json", "source.spm", "target.spm"
 UNKNOWN, END, PAD = "<unk>", "</s>", "<pad>"
@@ -44,7 +47,7 @@ def files(place: Path | str, revision: str | None) -> dict[str, Path] | None:
     return paths
 
 
-def load(paths: dict[str, Path]) -> Any:
+def load(paths: dict[str, Path]) -> PreTrainedTokenizerFast:
     """Return a transformers tokenizer of sources, whose `.target` is the tokenizer of targets.
 
     The tokenizer of sources also decodes outputs. Raises ValueError if the vocabulary leaves out
@@ -58,13 +61,13 @@ def load(paths: dict[str, Path]) -> Any:
     return tokenizer
 
 
-def save(tokenizer: Any, folder: Path) -> None:
+def save(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
     if hasattr(tokenizer, "target"):
         tokenizer.target.save_pretrained(folder / FOLDER)
 
 
-def of_targets(tokenizer: Any) -> Any:
+def of_targets(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """Return the tokenizer of targets for a `tokenizer` that was loaded from a folder.
 
     It is the one saved within that folder, or else `tokenizer` itself.
@@ -75,7 +78,7 @@ def of_targets(tokenizer: Any) -> Any:
     return AutoTokenizer.from_pretrained(folder) if folder.is_dir() else tokenizer
 
 
-def _fast(file: Path, vocabulary: dict[str, int]) -> Any:
+def _fast(file: Path, vocabulary: dict[str, int]) -> PreTrainedTokenizerFast:
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
     from tokenizers.processors import TemplateProcessing
     from transformers import PreTrainedTokenizerFast

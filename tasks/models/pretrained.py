@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from headrace.configs.errors import ModelError
 from headrace.configs.schema import Model
 from headrace.serving.digests import file_sha256
 from headrace.serving.text.tokenizer import panics_told
 from headrace.tasks.runtime.artifacts import digest_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 PACKAGE = "package:"
 SCRATCH = "scratch"
@@ -38,7 +41,7 @@ def locate(model: Model) -> Path | str:
     return model.source
 
 
-def digest(model: Model) -> dict[str, Any]:
+def digest(model: Model) -> dict[str, object]:
     """Return a JSON object that pins the model: its local content, or its commit on the Hub.
 
     For `scratch` it has the settings. Raises ModelError if the model cannot be found.
@@ -52,7 +55,7 @@ def digest(model: Model) -> dict[str, Any]:
     return {"id": place, "commit": _commit(place, model.revision)}
 
 
-def load_tokenizer(model: Model) -> Any:
+def load_tokenizer(model: Model) -> PreTrainedTokenizerBase:
     """Return the model's transformers tokenizer.
 
     Raises ModelError if there is none, if it is slow, or if `max_length` exceeds its limit.

@@ -9,9 +9,14 @@ same ids.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from headrace.configs.schema import Model
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from tokenizers.processors import TemplateProcessing
+    from transformers import PreTrainedTokenizerFast
 
 BERT_FAMILY = (
     "bert", "distilbert", "electra", "mobilebert", "squeezebert", "transformer-encoder",
@@ -26,7 +31,7 @@ BERT_TOKENS = {
 BYTE_TOKENS = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
 
 
-def train(texts: Iterable[str], model: Model, *, ended: bool = True) -> Any:
+def train(texts: Iterable[str], model: Model, *, ended: bool = True) -> PreTrainedTokenizerFast:
     """Train a transformers tokenizer of about `model.scratch.vocab_size` tokens.
 
     It has more if the single characters (256 bytes) alone are more. `ended`: each text ends with
@@ -58,7 +63,7 @@ def train(texts: Iterable[str], model: Model, *, ended: bool = True) -> Any:
     )
 
 
-def _of_single_characters(unknown: str) -> tuple[Any, list[str]]:
+def _of_single_characters(unknown: str) -> tuple[Tokenizer, list[str]]:
     """Return (untrained tokenizer, initial alphabet: none). Each character is a token.
 
     That includes spaces and line ends.
@@ -71,7 +76,7 @@ def _of_single_characters(unknown: str) -> tuple[Any, list[str]]:
     return tokenizer, []
 
 
-def _of_characters() -> tuple[Any, list[str]]:
+def _of_characters() -> tuple[Tokenizer, list[str]]:
     """Return (untrained tokenizer, initial alphabet: none, so that it is taken from the texts)."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
@@ -84,7 +89,7 @@ def _of_characters() -> tuple[Any, list[str]]:
     return tokenizer, []
 
 
-def _of_bytes() -> tuple[Any, list[str]]:
+def _of_bytes() -> tuple[Tokenizer, list[str]]:
     """Return (untrained tokenizer, initial alphabet: all bytes, so that none is unknown)."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
@@ -100,7 +105,7 @@ def _of_bytes() -> tuple[Any, list[str]]:
     return tokenizer, pre_tokenizers.ByteLevel.alphabet()
 
 
-def _framed(tokenizer: Any, frame: str) -> Any:
+def _framed(tokenizer: Tokenizer, frame: str) -> TemplateProcessing:
     """Return a post-processor that puts the special tokens of `frame` around a text (its {})."""
     from tokenizers import processors
 

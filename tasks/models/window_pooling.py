@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 ATTENTION = "attention"
 FILE = "pooling.safetensors"
@@ -63,7 +66,9 @@ POOLS: dict[str, Callable[[Tensor], Tensor]] = {"mean": mean, "max": largest, "v
 class DocumentModel(nn.Module):
     """A model of whole texts: takes the windows of each text, gives one output per text."""
 
-    def __init__(self, model: Any, pool: str, attention: AttentionPool | None = None) -> None:
+    def __init__(
+        self, model: PreTrainedModel, pool: str, attention: AttentionPool | None = None
+    ) -> None:
         """Wrap `model`, a transformers model with logits.
 
         `attention`: the trained pool if `pool` is "attention"; None: a new one. Attention changes
@@ -71,14 +76,15 @@ class DocumentModel(nn.Module):
         """
         super().__init__()
         self.model = model
+        self.pool: Callable[[Tensor], Tensor]
         if pool == ATTENTION:
             width, n_outputs = take_last_layer(model)
-            self.pool: Any = attention or AttentionPool(width, n_outputs)
+            self.pool = attention or AttentionPool(width, n_outputs)
         else:
             self.pool = POOLS[pool]
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, n_windows: Tensor, **kwargs: Any
+        self, input_ids: Tensor, attention_mask: Tensor, n_windows: Tensor, **kwargs: object
     ) -> dict[str, Tensor]:
         """Return {"logits": (texts, k)}. `n_windows`, (texts,): the number of rows of each text."""
         # Without gradients, no activations are kept, so the windows can run in several passes.
@@ -97,7 +103,7 @@ class DocumentModel(nn.Module):
             save_file(self.pool.state_dict(), folder / FILE)
 
 
-def take_last_layer(model: Any) -> tuple[int, int]:
+def take_last_layer(model: nn.Module) -> tuple[int, int]:
     """Remove a classifier's last layer, so that the model returns that layer's input.
 
     Returns the input and output widths of the layer. Raises ValueError if the last layer of the
@@ -118,7 +124,7 @@ def take_last_layer(model: Any) -> tuple[int, int]:
     )
 
 
-def load(model: Any, pool: str, folder: Path) -> DocumentModel:
+def load(model: PreTrainedModel, pool: str, folder: Path) -> DocumentModel:
     """Return a trained model of windows as one of whole texts; a learned pool is in `folder`."""
     if pool != ATTENTION:
         return DocumentModel(model, pool)

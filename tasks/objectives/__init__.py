@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-from typing import Any
 
 from headrace.configs.errors import RecipeError
 from headrace.serving import heads
 from headrace.tasks.objectives.base import Objective
 
-AnyObjective = Objective[Any, Any]
+AnyObjective = Objective[object, object]
+"""Any objective: its targets and outputs are passed on, but only it knows what they are."""
 
 BUILT_IN = ("classification", "generation", "multilabel", "tagging", "translation")
 GROUP = "headrace.objectives"

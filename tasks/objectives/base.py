@@ -8,9 +8,9 @@ is the settings of that twin, such as {"labels": [...]}, which `fit_targets` lea
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypedDict, TypeVar, final
 
 import numpy as np
 
@@ -19,21 +19,35 @@ from headrace.serving.text.windows import Reader
 from headrace.tasks.metrics.metric import Metric
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from datasets import Dataset
     from pydantic import BaseModel
+    from torch import Tensor
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from headrace.serving.engine.scorer import Scorer
-    from headrace.tasks.metrics.bootstrap import Resampling
+    from headrace.tasks.metrics.bootstrap import Interval, Resampling
+    from headrace.tasks.metrics.calibration import Calibration
 
 Settings = Mapping[str, Any]
 """Settings of a head; can be stored as JSON."""
 Row = Mapping[str, Any]
 """A row of the training table: role to value."""
-LossFunction = Callable[..., Any]
-"""The Trainer's `compute_loss_func`: (outputs, labels, num_items_in_batch) → loss."""
 
 Target = TypeVar("Target")
 Outputs = TypeVar("Outputs")
+
+
+class LossFunction(Protocol):
+    """The Trainer's `compute_loss_func`."""
+
+    def __call__(
+        self,
+        outputs: Mapping[str, Tensor],
+        labels: Tensor,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -43,19 +57,45 @@ class TrainingContext:
     options: Any
     head: Settings
     reader: Reader
-    tokenizer: Any
+    tokenizer: PreTrainedTokenizerBase
     """The model's own transformers tokenizer."""
 
 
-class TestRows(Protocol):
+class TestRows(Protocol[Target]):
     """The rows that a report's samples are chosen from (tasks/evaluation/test_set.py)."""
 
     @property
     def texts(self) -> list[str]: ...
     @property
-    def targets(self) -> list[Any]: ...
+    def targets(self) -> list[Target]: ...
     @property
     def lengths(self) -> Array: ...
+
+
+class Confusion(TypedDict):
+    """Rows by true label and predicted label."""
+
+    labels: list[str]
+    counts: list[list[int]]
+
+
+class Table(TypedDict):
+    """A table of the report."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[object]]
+
+
+class Details(TypedDict, total=False):
+    """Results that are not sums over rows: intervals of metrics, and sections of the report."""
+
+    metrics: dict[str, Interval]
+    confusion: Confusion
+    calibration: Calibration
+    tables: list[Table]
+    signatures: dict[str, str]
+    """By metric: settings on which its value depends."""
 
 
 class Objective(ABC, Generic[Target, Outputs]):
@@ -101,7 +141,7 @@ class Objective(ABC, Generic[Target, Outputs]):
         return row
 
     @abstractmethod
-    def fit_targets(self, rows: Mapping[str, list[Any]], options: Any) -> dict[str, Any]:
+    def fit_targets(self, rows: Mapping[str, list[Any]], options: Any) -> dict[str, object]:
         """Learn the head's settings from the usable rows of all splits, by role."""
 
     @abstractmethod
@@ -128,7 +168,9 @@ class Objective(ABC, Generic[Target, Outputs]):
     # --- training ---------------------------------------------------------------------------------
 
     @abstractmethod
-    def load_model(self, source: Any, head: Settings, **how: Any) -> Any:
+    def load_model(
+        self, source: Path | str | PretrainedConfig, head: Settings, **how: object
+    ) -> PreTrainedModel:
         """Load a transformers model with its head. `source`: a folder, a Hub id or a config."""
 
     @abstractmethod
@@ -141,7 +183,7 @@ class Objective(ABC, Generic[Target, Outputs]):
         """Return a dataset of input_ids, labels and length; by default the stored rows."""
         return stored
 
-    def of_batches(self, labels: Any, logits: Any, head: Settings) -> tuple[Any, Outputs]:
+    def of_batches(self, labels: Array, logits: Any, head: Settings) -> tuple[Any, Outputs]:
         """Convert the Trainer's collected validation batches to targets and outputs."""
         return labels, logits
 
@@ -214,7 +256,7 @@ class Objective(ABC, Generic[Target, Outputs]):
         """
         return outputs  # type: ignore[no-any-return]
 
-    def reference(self, model: Any, rows: Sequence[Array], head: Any) -> Outputs:
+    def reference(self, model: PreTrainedModel, rows: Sequence[Array], head: Any) -> Outputs:
         """Compute the outputs of `to_metric_inputs` with PyTorch, for rows of token ids."""
         raise NotImplementedError(
             f"{type(self).__module__} generates text and must implement `reference`"
@@ -224,11 +266,8 @@ class Objective(ABC, Generic[Target, Outputs]):
 
     def details(
         self, targets: Sequence[Target], outputs: Outputs, head: Settings, how: Resampling
-    ) -> dict[str, Any]:
-        """Return results that are not sums over rows.
-
-        They are {"metrics": {name: Interval}}, and sections of the report.
-        """
+    ) -> Details:
+        """Return results that are not sums over rows."""
         return {}
 
     def wrong(self, targets: Sequence[Target], head: Settings) -> Outputs | None:
@@ -243,7 +282,7 @@ class Objective(ABC, Generic[Target, Outputs]):
         """Return the outputs of a model that gives decisions only, such as the baseline."""
         return None
 
-    def samples(self, scorer: Scorer, rows: TestRows) -> list[dict[str, str]] | None:
+    def samples(self, scorer: Scorer, rows: TestRows[Target]) -> list[dict[str, str]] | None:
         """Return [{"given", "written", "reference"}, ...], shown instead of the worst rows."""
         return None
 
@@ -260,7 +299,7 @@ class Objective(ABC, Generic[Target, Outputs]):
         return outputs
 
 
-def unanswered(outputs: Any) -> Array:
+def unanswered(outputs: object) -> Array:
     """Return a mask (n,) of rows without an answer; serving gives them the error `model_error`.
 
     `outputs`: numbers (n, ...), where a row is an answer if all its numbers are finite, or a list
@@ -272,7 +311,7 @@ def unanswered(outputs: Any) -> Array:
     return np.logical_not(np.isfinite(numbers.reshape(len(numbers), -1)).all(axis=1))
 
 
-def _answered(targets: Sequence[Any], outputs: Any, missing: Array) -> tuple[list[Any], Any]:
+def _answered(targets: Sequence[Target], outputs: Any, missing: Array) -> tuple[list[Target], Any]:
     indices = np.flatnonzero(~missing).tolist()
     answers = (
         [outputs[i] for i in indices] if isinstance(outputs, list) else np.asarray(outputs)[indices]
@@ -283,7 +322,19 @@ def _answered(targets: Sequence[Any], outputs: Any, missing: Array) -> tuple[lis
 # --- for objectives to use ------------------------------------------------------------------------
 
 
-def load(auto: Any, source: Any, config: Mapping[str, Any], **options: Any) -> Any:
+class AutoModel(Protocol):
+    """One of transformers' Auto classes."""
+
+    def from_config(self, config: PretrainedConfig) -> PreTrainedModel: ...
+    def from_pretrained(self, source: Path | str, **options: object) -> PreTrainedModel: ...
+
+
+def load(
+    auto: AutoModel,
+    source: Path | str | PretrainedConfig,
+    config: Mapping[str, object],
+    **options: object,
+) -> PreTrainedModel:
     """Load a model with one of transformers' Auto classes.
 
     `source`: a folder, a Hub id or (random weights) a config. `config`: fields to set on the
@@ -299,7 +350,7 @@ def load(auto: Any, source: Any, config: Mapping[str, Any], **options: Any) -> A
     return auto.from_pretrained(source, **config, **options)
 
 
-def config_of(names: Sequence[str]) -> dict[str, Any]:
+def config_of(names: Sequence[str]) -> dict[str, object]:
     """Return the fields of transformers' config that name a head's outputs."""
     return {
         "num_labels": len(names),
@@ -316,7 +367,11 @@ def token_loss(label_smoothing: float) -> LossFunction:
     """
     from torch.nn.functional import cross_entropy
 
-    def compute(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
+    def compute(
+        outputs: Mapping[str, Tensor],
+        labels: Tensor,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor:
         total = cross_entropy(
             outputs["logits"].flatten(0, 1).float(),
             labels.flatten(),

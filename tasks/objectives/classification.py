@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
@@ -19,7 +19,21 @@ from headrace.tasks.metrics.bootstrap import Resampling
 from headrace.tasks.metrics.calibration import auc_terms, calibration
 from headrace.tasks.metrics.metric import Metric
 from headrace.tasks.objectives import base
-from headrace.tasks.objectives.base import LossFunction, Row, Settings, config_of, load, unanswered
+from headrace.tasks.objectives.base import (
+    Details,
+    LossFunction,
+    Row,
+    Settings,
+    config_of,
+    load,
+    unanswered,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+    from transformers import PretrainedConfig, PreTrainedModel
 
 
 class Options(Section):
@@ -38,7 +52,7 @@ class Objective(base.Objective[int, Array]):
     POOLS = ("mean", "max", "attention", "vote")
     OPTIONS = Options
 
-    def fit_targets(self, rows: Mapping[str, list[Any]], options: Options) -> dict[str, Any]:
+    def fit_targets(self, rows: Mapping[str, list[object]], options: Options) -> dict[str, object]:
         """Return {"labels": [...]}: the given labels, or all in the rows, sorted."""
         labels = {str(label) for label in rows["label"] if not _is_null(label)}
         return {"labels": options.labels or sorted(labels)}
@@ -99,7 +113,9 @@ class Objective(base.Objective[int, Array]):
 
         return bag_of_words(train, validation, test)
 
-    def load_model(self, source: Any, head: Settings, **how: Any) -> Any:
+    def load_model(
+        self, source: Path | str | PretrainedConfig, head: Settings, **how: object
+    ) -> PreTrainedModel:
         return load_classifier(source, head, **how)
 
     def loss(
@@ -118,12 +134,16 @@ class Objective(base.Objective[int, Array]):
         import torch
         from torch.nn.functional import cross_entropy
 
-        weight: Any = None
+        weight: Tensor | None = None
         if options.class_weights == "balanced":
             counts = np.bincount(np.asarray(targets), minlength=len(head["labels"]))
             weight = torch.tensor(counts.sum() / (len(counts) * np.maximum(counts, 1)))
 
-        def compute(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
+        def compute(
+            outputs: Mapping[str, Tensor],
+            labels: Tensor,
+            num_items_in_batch: Tensor | int | None = None,
+        ) -> Tensor:
             logits = outputs["logits"].float()
             total = cross_entropy(
                 logits,
@@ -204,7 +224,7 @@ class Objective(base.Objective[int, Array]):
 
     def details(
         self, targets: Sequence[int], outputs: Array, head: Settings, how: Resampling
-    ) -> dict[str, Any]:
+    ) -> Details:
         """Return the confusion matrix and the calibration of the answered rows.
 
         Calibration is that of the predicted label's probability.
@@ -215,7 +235,7 @@ class Objective(base.Objective[int, Array]):
             _probabilities(outputs[answered]),
         )
         decisions = probabilities.argmax(axis=1)
-        sections: dict[str, Any] = {
+        sections: Details = {
             "confusion": {
                 "labels": list(head["labels"]),
                 "counts": np.bincount(true * k + decisions, minlength=k * k).reshape(k, k).tolist(),
@@ -235,7 +255,7 @@ class Objective(base.Objective[int, Array]):
         index = {label: i for i, label in enumerate(head["labels"])}
         return np.asarray(np.eye(len(index))[[index[decision] for decision in decisions]])
 
-    def common_head(self, head: Settings, other: Settings) -> dict[str, Any]:
+    def common_head(self, head: Settings, other: Settings) -> Settings:
         return common_labels(head, other)
 
     def align(self, outputs: Array, head: Settings, common: Settings) -> Array:
@@ -245,7 +265,9 @@ class Objective(base.Objective[int, Array]):
 # --- for objectives with the same labels ----------------------------------------------------------
 
 
-def load_classifier(source: Any, head: Settings, **options: Any) -> Any:
+def load_classifier(
+    source: Path | str | PretrainedConfig, head: Settings, **options: object
+) -> PreTrainedModel:
     """Load a sequence classifier from a folder, a Hub id or (random weights) a config."""
     from transformers import AutoModelForSequenceClassification, PretrainedConfig
 
@@ -261,7 +283,7 @@ def label_counts(sums: Array, head: Settings) -> Array:
     return np.asarray(sums[: 3 * k].reshape(3, k))
 
 
-def common_labels(head: Settings, other: Settings) -> dict[str, Any]:
+def common_labels(head: Settings, other: Settings) -> Settings:
     """Return a head with the labels of both models; those of the first keep their indices."""
     return {"labels": list(dict.fromkeys([*head["labels"], *other["labels"]]))}
 
@@ -280,7 +302,7 @@ def align_logits(outputs: Array, head: Settings, common: Settings) -> Array:
 # --- helpers --------------------------------------------------------------------------------------
 
 
-def _is_null(label: Any) -> bool:
+def _is_null(label: object) -> bool:
     return label is None or not str(label).strip()
 
 

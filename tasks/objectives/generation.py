@@ -9,7 +9,7 @@ Imports torch and transformers only inside the functions that train.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import numpy as np
 from pydantic import Field
@@ -28,7 +28,10 @@ from headrace.tasks.objectives.base import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from datasets import Dataset
+    from transformers import PretrainedConfig, PreTrainedModel
 
     from headrace.serving.engine.scorer import Scorer
     from headrace.serving.heads.generation import Head
@@ -70,7 +73,7 @@ class Objective(base.Objective[int, Array]):
     """Training cuts the rows into blocks, so they are not truncated before."""
     OPTIONS = Options
 
-    def fit_targets(self, rows: Mapping[str, list[Any]], options: Options) -> dict[str, Any]:
+    def fit_targets(self, rows: Mapping[str, list[object]], options: Options) -> dict[str, object]:
         """Return the decoding settings; nothing is learned from the rows."""
         return {
             "concatenate": options.concatenate,
@@ -87,7 +90,9 @@ class Objective(base.Objective[int, Array]):
     def check(self, splits: Mapping[str, Sequence[int]], head: Settings, min_rows: int) -> None:
         """Accept all rows: any text can be learned from."""
 
-    def load_model(self, source: Any, head: Settings, **how: Any) -> Any:
+    def load_model(
+        self, source: Path | str | PretrainedConfig, head: Settings, **how: object
+    ) -> PreTrainedModel:
         """Load a causal language model from a folder, a Hub id or (random weights) a config."""
         from transformers import AutoModelForCausalLM
 
@@ -111,7 +116,7 @@ class Objective(base.Objective[int, Array]):
         return datasets.Dataset(pa.table(columns))
 
     def loss(
-        self, options: Options, targets: Any, head: Settings, label_smoothing: float
+        self, options: Options, targets: object, head: Settings, label_smoothing: float
     ) -> LossFunction | None:
         """Return None: the model's own causal loss in transformers shifts the labels by one."""
         return None
@@ -143,11 +148,11 @@ class Objective(base.Objective[int, Array]):
             "perplexity": Metric(perplexity, higher_is_better=False),
         }
 
-    def to_metric_inputs(self, head: Head, outputs: Sequence[Any]) -> Array:
+    def to_metric_inputs(self, head: Head, outputs: Sequence[tuple[float, int]]) -> Array:
         """Return (n, 2): nats and tokens of each text."""
         return np.asarray(outputs, dtype=np.float64).reshape(-1, 2)
 
-    def reference(self, model: Any, rows: Sequence[Array], head: Head) -> Array:
+    def reference(self, model: PreTrainedModel, rows: Sequence[Array], head: Head) -> Array:
         """Compute nats and tokens with PyTorch, in the same pieces as the serving head."""
         import torch
 
@@ -164,7 +169,7 @@ class Objective(base.Objective[int, Array]):
                 sums += float(nats), len(next_tokens)
         return totals
 
-    def samples(self, scorer: Scorer, rows: TestRows) -> list[dict[str, str]]:
+    def samples(self, scorer: Scorer, rows: TestRows[int]) -> list[dict[str, str]]:
         """Return the starts of some texts, their generated completions, and their real ones."""
         from headrace.serving.engine.timing import sample_by_length
 
@@ -183,7 +188,7 @@ class Objective(base.Objective[int, Array]):
         end = max(text[:PROMPT_CHARS].rfind(" "), 1)
         return text[:end], text[end:]
 
-    def common_head(self, head: Settings, other: Settings) -> dict[str, Any]:
+    def common_head(self, head: Settings, other: Settings) -> Settings:
         """Return the head itself: likelihoods are comparable whatever the tokenizer."""
         return dict(head)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -21,13 +21,19 @@ from headrace.tasks.metrics.bootstrap import Resampling
 from headrace.tasks.metrics.calibration import average_precision
 from headrace.tasks.metrics.metric import Metric
 from headrace.tasks.objectives import base
-from headrace.tasks.objectives.base import LossFunction, Row, Settings, unanswered
+from headrace.tasks.objectives.base import Details, LossFunction, Row, Settings, unanswered
 from headrace.tasks.objectives.classification import (
     align_logits,
     common_labels,
     label_counts,
     load_classifier,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+    from transformers import PretrainedConfig, PreTrainedModel
 
 SURE = 30.0
 """A logit above any threshold; its negative is below any."""
@@ -53,7 +59,7 @@ class Objective(base.Objective[Sequence[int], Array]):
     DECODE: ClassVar = {"probabilities": True}
     OPTIONS = Options
 
-    def read_row(self, row: Row) -> dict[str, Any]:
+    def read_row(self, row: Row) -> Row:
         """Parse the labels into a list. Raises ValueError with `null_labels` or `wrong_type`."""
         labels = row["labels"]
         if labels is None:
@@ -71,7 +77,9 @@ class Objective(base.Objective[Sequence[int], Array]):
         names = [str(label).strip() for label in labels]
         return {"text": row["text"], "labels": [name for name in names if name]}
 
-    def fit_targets(self, rows: Mapping[str, list[Any]], options: Options) -> dict[str, Any]:
+    def fit_targets(
+        self, rows: Mapping[str, list[list[str]]], options: Options
+    ) -> dict[str, object]:
         """Return the labels (given, or all in the rows, sorted) and the given threshold for all."""
         labels = options.labels or sorted(
             {label for row_labels in rows["labels"] for label in row_labels}
@@ -107,7 +115,9 @@ class Objective(base.Objective[Sequence[int], Array]):
                 "data.limits.min_rows_per_label"
             )
 
-    def load_model(self, source: Any, head: Settings, **how: Any) -> Any:
+    def load_model(
+        self, source: Path | str | PretrainedConfig, head: Settings, **how: object
+    ) -> PreTrainedModel:
         """Load a classifier with one output for each label."""
         return load_classifier(source, head, **how)
 
@@ -125,7 +135,11 @@ class Objective(base.Objective[Sequence[int], Array]):
         """
         from torch.nn.functional import binary_cross_entropy_with_logits
 
-        def compute(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
+        def compute(
+            outputs: Mapping[str, Tensor],
+            labels: Tensor,
+            num_items_in_batch: Tensor | int | None = None,
+        ) -> Tensor:
             soft_labels = labels.float() * (1 - label_smoothing) + label_smoothing / 2
             total = binary_cross_entropy_with_logits(
                 outputs["logits"].float(), soft_labels, reduction="sum"
@@ -136,7 +150,7 @@ class Objective(base.Objective[Sequence[int], Array]):
 
     def calibrate_head(
         self, head: Settings, targets: Sequence[Sequence[int]], outputs: Array
-    ) -> dict[str, Any]:
+    ) -> Settings:
         """Return the head with each label's best threshold, by F1, on these rows.
 
         Given thresholds are kept.
@@ -218,7 +232,7 @@ class Objective(base.Objective[Sequence[int], Array]):
 
     def details(
         self, targets: Sequence[Sequence[int]], outputs: Array, head: Settings, how: Resampling
-    ) -> dict[str, Any]:
+    ) -> Details:
         """Return average precision, which needs no thresholds, and a table of the labels.
 
         A row without an answer gets the worst possible ranks.
@@ -247,7 +261,7 @@ class Objective(base.Objective[Sequence[int], Array]):
             "tables": [{"title": "Labels", "columns": columns, "rows": rows}],
         }
 
-    def common_head(self, head: Settings, other: Settings) -> dict[str, Any]:
+    def common_head(self, head: Settings, other: Settings) -> Settings:
         """Return a head with the labels of both models and the default threshold for all."""
         return {**common_labels(head, other), "thresholds": None}
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from headrace.configs.errors import RecipeError
 from headrace.configs.schema import Recipe
 from headrace.tasks import objectives
 from headrace.tasks.metrics.metric import Metric
+from headrace.tasks.objectives.base import Settings
 
 
-def deciding_metric(recipe: Recipe, head: Mapping[str, Any]) -> tuple[str, Metric]:
+def deciding_metric(recipe: Recipe, head: Settings) -> tuple[str, Metric]:
     """Return the metric that decides on promotion. Raises RecipeError for an unknown one."""
     objective = objectives.get(recipe.objective)
     name = recipe.promote.metric or objective.METRIC
@@ -24,7 +22,7 @@ def deciding_metric(recipe: Recipe, head: Mapping[str, Any]) -> tuple[str, Metri
     return name, metrics[name]
 
 
-def slice_metric(recipe: Recipe, head: Mapping[str, Any]) -> tuple[str, Metric]:
+def slice_metric(recipe: Recipe, head: Settings) -> tuple[str, Metric]:
     """Return the metric that compares slices: the objective's own, whatever promotion uses.
 
     It must be meaningful for rows of a single label too; macro F1, for one, is not. If targets are

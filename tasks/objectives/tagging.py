@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, cast
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from headrace.tasks.metrics.bootstrap import Resampling
 from headrace.tasks.metrics.metric import Metric
 from headrace.tasks.objectives import base
 from headrace.tasks.objectives.base import (
+    Details,
     LossFunction,
     Row,
     Settings,
@@ -35,16 +36,27 @@ from headrace.tasks.objectives.base import (
 from headrace.tasks.reporting.html import excerpt
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from datasets import Dataset
+    from transformers import PretrainedConfig, PreTrainedModel
 
     from headrace.serving.engine.scorer import Scorer
-    from headrace.serving.heads.tagging import Head
+    from headrace.serving.heads.tagging import Head, Tagged
 
 IGNORE_INDEX = -100
 SAMPLES, SAMPLE_CHARS = 10, 1_000
 """Texts that a report shows, and characters shown of each."""
 Span = tuple[int, int, str]
 """Start, end (exclusive), label; in characters of the text."""
+
+
+class GivenSpan(TypedDict):
+    """A span in a row, once read; start and end as in Span."""
+
+    start: int
+    end: int
+    label: str
 
 
 class Options(Section):
@@ -71,7 +83,7 @@ class Objective(base.Objective[str, Sequence[Any]]):
 
     # --- rows -------------------------------------------------------------------------------------
 
-    def read_row(self, row: Row) -> dict[str, Any]:
+    def read_row(self, row: Row) -> Row:
         """Return a text and its spans. The row has these, or words and tags, as JSON or not.
 
         Raises ValueError with the reason code `null_tags`, `wrong_type`, `other_number_of_tags` or
@@ -91,7 +103,7 @@ class Objective(base.Objective[str, Sequence[Any]]):
         if len(words) != len(tags):
             raise ValueError("other_number_of_tags")
         ends = np.cumsum([len(word) + 1 for word in words]) - 1
-        spans = [
+        spans: list[GivenSpan] = [
             {
                 "start": int(ends[first]) - len(words[first]),
                 "end": int(ends[last]),
@@ -101,7 +113,9 @@ class Objective(base.Objective[str, Sequence[Any]]):
         ]
         return {"text": " ".join(words), "tags": spans}
 
-    def fit_targets(self, rows: Mapping[str, list[Any]], options: Options) -> dict[str, Any]:
+    def fit_targets(
+        self, rows: Mapping[str, list[list[GivenSpan]]], options: Options
+    ) -> dict[str, object]:
         """Return the labels (given, or all in the rows, sorted) and the scheme."""
         labels = {span["label"] for spans in rows["tags"] for span in spans}
         return {"labels": options.labels or sorted(labels), "scheme": options.scheme}
@@ -148,7 +162,9 @@ class Objective(base.Objective[str, Sequence[Any]]):
 
     # --- training ---------------------------------------------------------------------------------
 
-    def load_model(self, source: Any, head: Settings, **how: Any) -> Any:
+    def load_model(
+        self, source: Path | str | PretrainedConfig, head: Settings, **how: object
+    ) -> PreTrainedModel:
         """Load a token classifier from a folder, a Hub id or (random weights) a config."""
         from transformers import AutoModelForTokenClassification, PretrainedConfig
 
@@ -182,7 +198,7 @@ class Objective(base.Objective[str, Sequence[Any]]):
         return datasets.Dataset(pa.table(columns))
 
     def loss(
-        self, options: Options, targets: Any, head: Settings, label_smoothing: float
+        self, options: Options, targets: object, head: Settings, label_smoothing: float
     ) -> LossFunction:
         """Return cross-entropy over the first tokens of words."""
         return token_loss(label_smoothing)
@@ -210,7 +226,7 @@ class Objective(base.Objective[str, Sequence[Any]]):
 
     # --- metrics ----------------------------------------------------------------------------------
 
-    def to_metric_inputs(self, head: Head, outputs: Sequence[Any]) -> list[str | None]:
+    def to_metric_inputs(self, head: Head, outputs: Sequence[Tagged]) -> list[str | None]:
         """Return the spans of each text in the stored form of targets; None for no answer."""
         span_lists = (head.spans(output) for output in outputs)
         return [
@@ -290,11 +306,11 @@ class Objective(base.Objective[str, Sequence[Any]]):
         outputs: Sequence[str | None],
         head: Settings,
         how: Resampling,
-    ) -> dict[str, Any]:
+    ) -> Details:
         """Return a table with precision, recall and F1 of each label."""
         statistics = self.row_statistics(targets, [output or "[]" for output in outputs], head)
         sums = self.by_label(statistics.sum(axis=0), head)
-        rows = []
+        rows: list[list[object]] = []
         for label, true, predicted, both in zip(head["labels"], *sums, strict=True):
             precision, recall = both / max(predicted, 1), both / max(true, 1)
             f1 = 2 * both / max(true + predicted, 1)
@@ -307,7 +323,7 @@ class Objective(base.Objective[str, Sequence[Any]]):
         true, predicted, both = np.split(self.row_statistics(targets, outputs, head), 3, axis=1)
         return np.asarray((true + predicted - 2 * both).sum(axis=1))
 
-    def samples(self, scorer: Scorer, rows: TestRows) -> list[dict[str, str]]:
+    def samples(self, scorer: Scorer, rows: TestRows[str]) -> list[dict[str, str]]:
         """Return some texts with spans, their predicted spans, and their true spans."""
         from headrace.serving.engine.timing import sample_by_length
 
@@ -325,7 +341,7 @@ class Objective(base.Objective[str, Sequence[Any]]):
             for text, output, i in zip(texts, outputs, indices, strict=True)
         ]
 
-    def common_head(self, head: Settings, other: Settings) -> dict[str, Any]:
+    def common_head(self, head: Settings, other: Settings) -> Settings:
         """Return a head with the labels of both models."""
         return {**head, "labels": list(dict.fromkeys([*head["labels"], *other["labels"]]))}
 
@@ -340,7 +356,7 @@ def _as_bilou(tag: str) -> str:
     return f"{ {'E': 'L', 'S': 'U'}.get(prefix, prefix) }-{label}"
 
 
-def _transposed(fields: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _transposed(fields: Mapping[str, Any]) -> list[dict[str, object]]:
     try:
         return [
             dict(zip(fields, values, strict=True)) for values in zip(*fields.values(), strict=True)
@@ -349,12 +365,11 @@ def _transposed(fields: Mapping[str, Any]) -> list[dict[str, Any]]:
         raise ValueError("wrong_type") from None
 
 
-def _known(span: Any) -> dict[str, Any]:
+def _known(span: Any) -> GivenSpan:
     try:
-        fields = {"start": int(span["start"]), "end": int(span["end"]), "label": str(span["label"])}
+        return {"start": int(span["start"]), "end": int(span["end"]), "label": str(span["label"])}
     except (TypeError, KeyError, ValueError):
         raise ValueError("wrong_type") from None
-    return fields
 
 
 def labels_of(text: str, tokens: Tokens, spans: Sequence[Span], tags: Sequence[str]) -> Array:

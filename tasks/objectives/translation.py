@@ -18,6 +18,7 @@ from headrace.tasks.metrics.bootstrap import Resampling
 from headrace.tasks.metrics.metric import Metric
 from headrace.tasks.objectives import base
 from headrace.tasks.objectives.base import (
+    Details,
     LossFunction,
     Row,
     Settings,
@@ -28,9 +29,15 @@ from headrace.tasks.objectives.base import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from datasets import Dataset
+    from sacrebleu.metrics.bleu import BLEU
+    from sacrebleu.metrics.chrf import CHRF
+    from transformers import PretrainedConfig, PreTrainedModel
 
     from headrace.serving.engine.scorer import Scorer
+    from headrace.serving.generation.continuous_batching import Completion
     from headrace.serving.heads.translation import Head
 
 SAMPLES = 10
@@ -58,7 +65,7 @@ class Objective(base.Objective[str, Sequence[Any]]):
     LABELLED = False
     OPTIONS = Options
 
-    def fit_targets(self, rows: Mapping[str, list[Any]], options: Options) -> dict[str, Any]:
+    def fit_targets(self, rows: Mapping[str, list[object]], options: Options) -> dict[str, object]:
         """Return the decoding settings; nothing is learned from the rows."""
         return {
             "decoding": options.model_dump(
@@ -85,7 +92,9 @@ class Objective(base.Objective[str, Sequence[Any]]):
                 "translation requires at least two different training targets; all are equal"
             )
 
-    def load_model(self, source: Any, head: Settings, **how: Any) -> Any:
+    def load_model(
+        self, source: Path | str | PretrainedConfig, head: Settings, **how: object
+    ) -> PreTrainedModel:
         """Load a text-to-text model from a folder, a Hub id or (random weights) a config."""
         from transformers import AutoModelForSeq2SeqLM
 
@@ -113,7 +122,7 @@ class Objective(base.Objective[str, Sequence[Any]]):
         return datasets.Dataset(pa.table(columns))
 
     def loss(
-        self, options: Options, targets: Any, head: Settings, label_smoothing: float
+        self, options: Options, targets: object, head: Settings, label_smoothing: float
     ) -> LossFunction:
         """Return cross-entropy over the target's tokens."""
         return token_loss(label_smoothing)
@@ -181,7 +190,7 @@ class Objective(base.Objective[str, Sequence[Any]]):
         outputs: Sequence[str],
         head: Settings,
         how: Resampling,
-    ) -> dict[str, Any]:
+    ) -> Details:
         """Return sacrebleu's signatures: scores are comparable only if these are equal."""
         signatures = {}
         for name, scorer in zip(("bleu", "chrf"), _scorers(), strict=True):
@@ -189,11 +198,11 @@ class Objective(base.Objective[str, Sequence[Any]]):
             signatures[name] = str(scorer.get_signature())
         return {"signatures": signatures}
 
-    def to_metric_inputs(self, head: Head, outputs: Sequence[Any]) -> list[str | None]:
+    def to_metric_inputs(self, head: Head, outputs: Sequence[Completion]) -> list[str | None]:
         """Return the texts; None where the model generated none."""
         return list(head.texts(outputs))
 
-    def reference(self, model: Any, rows: Sequence[Array], head: Head) -> list[str]:
+    def reference(self, model: PreTrainedModel, rows: Sequence[Array], head: Head) -> list[str]:
         """Generate the texts with PyTorch."""
         from headrace.tasks.models.generate import texts
 
@@ -216,7 +225,7 @@ class Objective(base.Objective[str, Sequence[Any]]):
             [100 - chrf.sentence_score(output, [target]).score for output, target in pairs]
         )
 
-    def samples(self, scorer: Scorer, rows: TestRows) -> list[dict[str, str]]:
+    def samples(self, scorer: Scorer, rows: TestRows[str]) -> list[dict[str, str]]:
         """Return some rows of every length: text, generated output, and target."""
         from headrace.serving.engine.timing import sample_by_length
 
@@ -228,12 +237,12 @@ class Objective(base.Objective[str, Sequence[Any]]):
             for text, output, i in zip(texts, outputs, indices, strict=True)
         ]
 
-    def common_head(self, head: Settings, other: Settings) -> dict[str, Any]:
+    def common_head(self, head: Settings, other: Settings) -> Settings:
         """Return the head itself: texts are comparable whatever the tokenizer."""
         return dict(head)
 
 
-def _scorers() -> tuple[Any, Any]:
+def _scorers() -> tuple[BLEU, CHRF]:
     from sacrebleu.metrics.bleu import BLEU
     from sacrebleu.metrics.chrf import CHRF
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from headrace.configs.secrets import mask
 from headrace.tasks.registry import tracking
@@ -38,6 +38,16 @@ MAX_REASON_CHARS = 1000
 Action = Literal["promote", "challenge", "rollback", "external"]
 
 
+class DecisionInShort(TypedDict):
+    """What the history keeps of a decision; a tag of the version holds it in full."""
+
+    promote: bool
+    metric: str
+    digest: str
+    compared_with: str | None
+    """The version of the champion that it compared with."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """One move of one alias."""
@@ -50,8 +60,7 @@ class Entry:
     from_version: str | None
     to_version: str | None
     why: str
-    decision: dict[str, Any] | None = None
-    """The decision in short; a tag of the version holds it in full."""
+    decision: DecisionInShort | None = None
 
     def line(self) -> str:
         change = f"{self.from_version or '–'} → {self.to_version or '–'}"
@@ -99,7 +108,7 @@ def move(
     to: str,
     action: Action,
     reason: str,
-    decision: Mapping[str, Any] | None = None,
+    decision: DecisionInShort | None = None,
 ) -> Entry:
     """Move the alias and record the move. The caller has the history `opened`.
 
@@ -143,7 +152,7 @@ def _entry(
     to_version: str | None,
     action: Action,
     reason: str,
-    decision: Mapping[str, Any] | None = None,
+    decision: DecisionInShort | None = None,
 ) -> Entry:
     return Entry(
         at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -153,7 +162,7 @@ def _entry(
         from_version=current_version(entries, alias),
         to_version=to_version,
         why=mask(reason)[:MAX_REASON_CHARS],
-        decision=None if decision is None else dict(decision),
+        decision=None if decision is None else decision.copy(),
     )
 
 

@@ -18,7 +18,7 @@ import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,6 +28,13 @@ from headrace.serving.digests import carried_sha256
 from headrace.serving.engine import golden, manifest
 from headrace.serving.engine.scorer import Scorer
 from headrace.tasks.registry import model_store, tracking
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, ParamSpec
+    from mlflow.types.schema import Array, Object
 
 CODE = Path(__file__).with_name("pyfunc_model.py")
 LEFT_AT_HOME = ("jobs", "tables")
@@ -53,7 +60,7 @@ def log(
     *,
     run_id: str,
     tags: Mapping[str, str],
-    metadata: Mapping[str, Any],
+    metadata: Mapping[str, str],
     aside: Path,
 ) -> str:
     """Log the model folder as an MLflow model of the run; return the logged model's id.
@@ -128,7 +135,7 @@ def check(model_id: str, model: Path, *, aside: Path) -> str:
     return digest
 
 
-def _as_json(column: Any) -> str:
+def _as_json(column: pd.Series) -> str:
     """Return a column as JSON, in which a list and a NumPy array look the same."""
     return json.dumps(column.tolist(), default=lambda value: value.tolist())
 
@@ -146,59 +153,69 @@ def imported() -> Any:
     return mlflow
 
 
-def signature(scorer: Scorer) -> Any:
+def signature(scorer: Scorer) -> ModelSignature:
     """Return the signature: one unnamed column in, scored rows out.
 
     The column has no name so that a bare list of texts is a request. Its type is "any": for
     "string", MLflow's server turns a null into the text 'None', which would be scored. This way a
     null reaches our own check and becomes an error in its row.
     """
-    import pyarrow as pa
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
-    from mlflow.types.schema import AnyType, Array, Object, Property
+    from mlflow.types.schema import AnyType
 
+    return ModelSignature(
+        inputs=Schema([ColSpec(AnyType())]),
+        outputs=Schema(
+            [*map(_column, scorer.fields()), ColSpec(DataType.string, "error", required=False)]
+        ),
+        params=ParamSchema(
+            [
+                ParamSpec("variant", DataType.string, ""),
+                ParamSpec("device", DataType.string, "auto"),
+                *(_param(name, default) for name, default in scorer.head.defaults().items()),
+            ]
+        ),
+    )
+
+
+def _column(field: pa.Field) -> ColSpec:
+    from mlflow.types import ColSpec
+
+    return ColSpec(_column_type(field.type), field.name, required=False)
+
+
+def _column_type(arrow_type: pa.DataType) -> DataType | Array | Object:
+    import pyarrow as pa
+    from mlflow.types import DataType
+    from mlflow.types.schema import Array, Object, Property
+
+    if pa.types.is_list(arrow_type):
+        return Array(_column_type(arrow_type.value_type))
+    if pa.types.is_struct(arrow_type):
+        return Object(
+            [Property(field.name, _column_type(field.type), required=False) for field in arrow_type]
+        )
+    if pa.types.is_boolean(arrow_type):
+        return DataType.boolean
+    if pa.types.is_floating(arrow_type):
+        return DataType.float if arrow_type.bit_width == 32 else DataType.double
+    return DataType.long if pa.types.is_integer(arrow_type) else DataType.string
+
+
+def _param(name: str, default: object) -> ParamSpec:
+    """Return the schema of one of the head's options, by the type of its default."""
+    from mlflow.types import DataType, ParamSpec
+
+    if isinstance(default, list | tuple):
+        return ParamSpec(name, DataType.string, list(default), shape=(-1,))
     types = {
         bool: DataType.boolean,
         int: DataType.long,
         float: DataType.double,
         str: DataType.string,
     }
-
-    def column(field: pa.Field) -> ColSpec:
-        return ColSpec(kind(field.type), field.name, required=False)
-
-    def kind(arrow_type: pa.DataType) -> Any:
-        if pa.types.is_list(arrow_type):
-            return Array(kind(arrow_type.value_type))
-        if pa.types.is_struct(arrow_type):
-            return Object(
-                [Property(field.name, kind(field.type), required=False) for field in arrow_type]
-            )
-        if pa.types.is_boolean(arrow_type):
-            return DataType.boolean
-        if pa.types.is_floating(arrow_type):
-            return DataType.float if arrow_type.bit_width == 32 else DataType.double
-        return DataType.long if pa.types.is_integer(arrow_type) else DataType.string
-
-    def param(name: str, default: Any) -> ParamSpec:
-        if isinstance(default, list | tuple):
-            return ParamSpec(name, DataType.string, list(default), shape=(-1,))
-        return ParamSpec(name, types[type(default)], default)
-
-    return ModelSignature(
-        inputs=Schema([ColSpec(AnyType())]),
-        outputs=Schema(
-            [*map(column, scorer.fields()), ColSpec(DataType.string, "error", required=False)]
-        ),
-        params=ParamSchema(
-            [
-                ParamSpec("variant", DataType.string, ""),
-                ParamSpec("device", DataType.string, "auto"),
-                *(param(name, default) for name, default in scorer.head.defaults().items()),
-            ]
-        ),
-    )
+    return ParamSpec(name, types[type(default)], default)
 
 
 def requirements() -> list[str]:

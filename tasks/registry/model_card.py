@@ -10,66 +10,68 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from headrace.configs.schema import Recipe
+from headrace.configs.schema import Data, Model, Recipe
 from headrace.configs.secrets import mask
 from headrace.tasks.data import windowing
 from headrace.tasks.models import pretrained
-from headrace.tasks.runtime.artifacts import Artifact
+from headrace.tasks.runtime.facts import (
+    EvaluatedFacts,
+    ExportedFacts,
+    IntervalFacts,
+    PreparedFacts,
+    StageArtifacts,
+    TrainedFacts,
+)
 
 PICTURES = ("confusion", "calibration")
 LICENCE = re.compile(r"^license: *(\S+)", re.MULTILINE)
 """License line in the header of a model's README on the Hugging Face Hub."""
 
 
-def write(folder: Path, recipe: Recipe, artifacts: Sequence[Artifact]) -> str:
-    """Write README.md and its pictures to `folder`; return the text.
-
-    `artifacts`: those of prepare, train, export, evaluate and decide.
-    """
-    by_stage = {artifact.stage: artifact for artifact in artifacts}
+def write(folder: Path, recipe: Recipe, stages: StageArtifacts) -> str:
+    """Write README.md and its pictures to `folder`; return the text."""
     pictures = []
     for name in PICTURES:
-        picture = by_stage["evaluate"].path / f"{name}-light.svg"
+        picture = stages.evaluated.path / f"{name}-light.svg"
         if picture.exists():
             shutil.copy(picture, folder / picture.name)
             pictures.append(f"![{name}]({picture.name})")
-    page = text(recipe, {stage: artifact.facts for stage, artifact in by_stage.items()}, pictures)
+    page = text(recipe, stages, pictures)
     (folder / "README.md").write_text(page, encoding="utf-8")
     return page
 
 
-def text(recipe: Recipe, facts: Mapping[str, Mapping[str, Any]], pictures: Sequence[str]) -> str:
-    """Return the page as Markdown; `facts` by stage."""
-    prepared, evaluated = facts["prepare"], facts["evaluate"]
+def text(recipe: Recipe, stages: StageArtifacts, pictures: Sequence[str]) -> str:
+    """Return the page as Markdown."""
+    prepared, decided = stages.prepared.facts, stages.decided.facts
     parts = [
         f"# {recipe.name}",
-        facts["decide"]["summary"],
+        decided["summary"],
         "## Use",
         _use(recipe, prepared),
         "## Quality on test rows",
-        _metrics(evaluated, prepared.get("baseline")),
+        _metrics(stages.evaluated.facts, prepared["baseline"]),
         *pictures,
         "## Variants",
-        _variants(facts["export"]),
+        _variants(stages.exported.facts),
         "## Decision",
-        "\n".join(f"- {reason}" for reason in facts["decide"]["reasons"]),
+        "\n".join(f"- {reason}" for reason in decided["reasons"]),
         "## Data",
-        _data(recipe, prepared),
+        _data(recipe.data, prepared),
         "## Training",
-        _training(recipe, facts["train"]),
+        _training(recipe.model, stages.trained.facts),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _use(recipe: Recipe, prepared: Mapping[str, Any]) -> str:
+def _use(recipe: Recipe, prepared: PreparedFacts) -> str:
     labels = prepared["head"].get("labels", [])
     purpose = f"{recipe.objective} of texts like those it was trained on"
     if labels:
         names = ", ".join(map(str, labels[:30])) + (", …" if len(labels) > 30 else "")
         purpose += f", into {len(labels)} labels: {names}"
-    window = windowing.of(recipe)
+    window = windowing.resolve(recipe)
     treatment = f"cut to {recipe.model.max_length} tokens"
     if window.in_windows:
         treatment = f"read in windows of {window.window} tokens with a stride of {window.stride}"
@@ -80,7 +82,9 @@ def _use(recipe: Recipe, prepared: Mapping[str, Any]) -> str:
     )
 
 
-def _metrics(evaluated: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> str:
+def _metrics(
+    evaluated: EvaluatedFacts, baseline: Mapping[str, IntervalFacts | float] | None
+) -> str:
     lines = ["| metric | this model | TF-IDF and logistic regression |", "|---|---|---|"]
     for name, value in evaluated["metrics"].items():
         reference = (baseline or {}).get(name)
@@ -91,7 +95,7 @@ def _metrics(evaluated: Mapping[str, Any], baseline: Mapping[str, Any] | None) -
     return "\n".join(lines) + f"\n\n{note}"
 
 
-def _variants(exported: Mapping[str, Any]) -> str:
+def _variants(exported: ExportedFacts) -> str:
     lines = ["| variant | tokens/s | agreement with PyTorch | MB | |", "|---|---|---|---|---|"]
     for variant in exported["variants"]:
         if variant["status"] != "kept":
@@ -100,15 +104,15 @@ def _variants(exported: Mapping[str, Any]) -> str:
         note = "default" if variant["name"] == exported["default"] else ""
         lines.append(
             f"| {variant['name']} | {variant['tokens_per_second']:,.0f} "
-            f"| {variant['agreement']:.2%} | {variant['size_bytes'] / 1e6:.1f} | {note} |"
+            f"| {variant['agreement']:.2%} | {(variant['size_bytes'] or 0) / 1e6:.1f} | {note} |"
         )
     return "\n".join(lines)
 
 
-def _data(recipe: Recipe, prepared: Mapping[str, Any]) -> str:
+def _data(data: Data, prepared: PreparedFacts) -> str:
     rows = prepared["rows"]
     return (
-        f"- source: {recipe.data.source.kind}\n"
+        f"- source: {data.source.kind}\n"
         f"- rows: {rows['train']:,} training, {rows['validation']:,} validation, "
         f"{rows['test']:,} test\n"
         f"- rejected: {sum(prepared['rejected'].values()):,}; "
@@ -116,28 +120,28 @@ def _data(recipe: Recipe, prepared: Mapping[str, Any]) -> str:
     )
 
 
-def _training(recipe: Recipe, trained: Mapping[str, Any]) -> str:
+def _training(model: Model, trained: TrainedFacts) -> str:
     best = trained["best"]
     return (
-        f"- weights: {_weights(recipe)}\n"
+        f"- weights: {_weights(model)}\n"
         f"- {trained['steps']} steps, {trained['precision']} on {trained['device']}; "
         f"best validation {best['metric']} {best['value']:.4f} at step {best['step']}"
     )
 
 
-def _weights(recipe: Recipe) -> str:
+def _weights(model: Model) -> str:
     """Say where the weights came from and under which license, as far as that is known."""
-    source = mask(recipe.model.source)
+    source = mask(model.source)
     if source == "scratch":
         return "random initialization, trained only on this data"
-    revision = f" at {recipe.model.revision}" if recipe.model.revision else ""
-    place = pretrained.locate(recipe.model)
+    revision = f" at {model.revision}" if model.revision else ""
+    place = pretrained.locate(model)
     readme = place / "README.md" if isinstance(place, Path) else None
     match = readme and readme.exists() and LICENCE.search(readme.read_text(encoding="utf-8"))
     return f"{source}{revision}; license: {match[1] if match else 'see the source'}"
 
 
-def _interval(value: Any) -> str:
+def _interval(value: IntervalFacts | float) -> str:
     if isinstance(value, Mapping):
         return f"{value['value']:.4f} [{value['low']:.4f}, {value['high']:.4f}]"
     return f"{value:.4f}"

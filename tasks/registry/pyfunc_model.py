@@ -15,7 +15,8 @@ import pkgutil
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,13 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model as Stored
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
+
+if TYPE_CHECKING:  # a model that was copied elsewhere has its own serving package instead
+    import pyarrow as pa
+    from mlflow.pyfunc import PythonModelContext
+
+    from headrace.serving.engine.scorer import Scorer
+    from headrace.serving.heads import Head
 
 DEVICES = ("auto", "cpu", "cuda", "tensorrt")
 _importing = threading.Lock()
@@ -34,11 +42,11 @@ class Model(PythonModel):  # type: ignore[misc]
     The column `error` says why a text could not be scored.
     """
 
-    def load_context(self, context: Any) -> None:
+    def load_context(self, context: PythonModelContext) -> None:
         verify(Path(context.artifacts["serving"]).parent)
         self._serving = carried(Path(context.artifacts["serving"]))
         self._folder = Path(context.artifacts["model"])
-        self._scorers: dict[tuple[str | None, str], Any] = {}
+        self._scorers: dict[tuple[str | None, str], Scorer] = {}
         self._opening = threading.Lock()
         # MLflow turns a request into a DataFrame before `predict` sees it, and Arrow's strings
         # reject the whole request for a single lone surrogate.
@@ -68,7 +76,7 @@ class Model(PythonModel):  # type: ignore[misc]
         index = getattr(model_input, "index", None)
         return frame.set_axis(index) if index is not None and len(index) == len(frame) else frame
 
-    def _scorer(self, variant: str | None, device: str) -> Any:
+    def _scorer(self, variant: str | None, device: str) -> Scorer:
         if device not in DEVICES:
             raise MlflowException.invalid_parameter_value(
                 f"device must be one of {', '.join(DEVICES)}, not {device!r}"
@@ -93,7 +101,7 @@ class NullableTexts(pd.arrays.StringArray):  # type: ignore[misc]
     null into the text 'None'.
     """
 
-    def astype(self, dtype: Any, copy: bool = True) -> Any:
+    def astype(self, dtype: object, copy: bool = True) -> object:
         if dtype == np.str_:
             return self.to_numpy(dtype=object, na_value=None)
         return super().astype(dtype, copy=copy)
@@ -148,7 +156,7 @@ def _tree_sha256(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def carried(folder: Path) -> Any:
+def carried(folder: Path) -> ModuleType:
     """Import the serving package in `folder` under a name of its own, once per process."""
     name = f"headrace_serving_{_digest(folder)}"
     with _importing:
@@ -192,7 +200,7 @@ def _digest(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _texts(model_input: Any, head: Any) -> list[Any]:
+def _texts(model_input: pd.DataFrame | list[object] | str, head: Head) -> list[object]:
     """Return the texts of a request, as MLflow's schema check passes it on.
 
     The signature has one unnamed column, so that a bare list of strings is a request. From a wider
@@ -210,18 +218,19 @@ def _texts(model_input: Any, head: Any) -> list[Any]:
     texts = [_plain(value) for value in model_input.iloc[:, 0]]
     reads_words = isinstance(head.text_of(["a", "word"]), str)
     # {"text": [...]} arrives as one row that holds the whole list, just like the words of one text.
-    is_batch = len(texts) == 1 and isinstance(texts[0], list) and not reads_words
-    return [_plain(value) for value in texts[0]] if is_batch else texts
+    if len(texts) == 1 and isinstance(texts[0], list) and not reads_words:
+        return [_plain(value) for value in texts[0]]
+    return texts
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """Return a cell with a NumPy array as a list and a pandas null as None."""
     if isinstance(value, np.ndarray):
         return value.tolist()
     return None if value is pd.NA or value is pd.NaT else value
 
 
-def _spread(column: Any, places: list[int], n: int) -> pd.Series:
+def _spread(column: pa.ChunkedArray, places: list[int], n: int) -> pd.Series:
     """Return `n` rows with the column's values at `places` and None elsewhere.
 
     None rather than NaN, because a server answers in JSON, which has no NaN.

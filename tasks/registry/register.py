@@ -20,9 +20,17 @@ from typing import TYPE_CHECKING
 
 from headrace.configs.schema import Recipe
 from headrace.tasks.registry import mlflow_model, model_card, model_store, tracking, versions
+from headrace.tasks.registry.alias_history import DecisionInShort
 from headrace.tasks.runtime import workspace
-from headrace.tasks.runtime.artifacts import Artifact
-from headrace.tasks.runtime.facts import Decided, Evaluated, Exported, Prepared, Reported, Trained
+from headrace.tasks.runtime.facts import (
+    Decided,
+    Evaluated,
+    Exported,
+    Prepared,
+    Reported,
+    StageArtifacts,
+    Trained,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -76,16 +84,16 @@ def register(
     """
     started = time.monotonic()
     client = tracking.connect()
-    artifacts = [prepared, trained, exported, evaluated, decided]
+    stages = StageArtifacts(prepared, trained, exported, evaluated, decided)
     with workspace.lock(f"register-{recipe.name}"):
         try:
             version = _registered(client, recipe.name, exported)
             cached = version is not None
             if version is None:
                 _check_still_to_beat(recipe.name, exported, decided)
-                version = _new_version(client, recipe, artifacts, run_id)
+                version = _new_version(client, recipe, stages, run_id)
             else:
-                _store_decision(client, recipe, version, artifacts)
+                _store_decision(client, recipe, version, stages)
             has_moved = _carry_out(version, decided)
         except versions.ChampionChanged as problem:
             seconds = round(time.monotonic() - started, 3)
@@ -104,10 +112,9 @@ def register(
 
 
 def _new_version(
-    client: MlflowClient, recipe: Recipe, artifacts: list[Artifact], run_id: str
+    client: MlflowClient, recipe: Recipe, stages: StageArtifacts, run_id: str
 ) -> ModelVersion:
-    exported = next(artifact for artifact in artifacts if artifact.stage == "export")
-    decided = next(artifact for artifact in artifacts if artifact.stage == "decide")
+    exported = stages.exported
     tags = {versions.EXPORT_ID: exported.id}
     _discard_leftovers(client, run_id, tags)
     model = exported.path / "model"
@@ -115,7 +122,7 @@ def _new_version(
         card_folder, check_folder = aside / "card", aside / "back"
         card_folder.mkdir()
         check_folder.mkdir()
-        page = model_card.write(card_folder, recipe, artifacts)
+        page = model_card.write(card_folder, recipe, stages)
         metadata = {"recipe": recipe.name, "objective": recipe.objective, **tags}
         model_id = mlflow_model.log(
             model, card_folder, run_id=run_id, tags=tags, metadata=metadata, aside=aside
@@ -134,7 +141,7 @@ def _new_version(
             **tags,
             versions.EXPORT_DIGEST: exported.digest,
             versions.CONTENT: sha256,
-            versions.DECISION: _as_tag(decided),
+            versions.DECISION: _as_tag(stages.decided),
         },
     )
 
@@ -188,13 +195,13 @@ def _check_still_to_beat(name: str, exported: Exported, decided: Decided) -> Non
 
 
 def _store_decision(
-    client: MlflowClient, recipe: Recipe, version: ModelVersion, artifacts: list[Artifact]
+    client: MlflowClient, recipe: Recipe, version: ModelVersion, stages: StageArtifacts
 ) -> None:
     """Replace an older decision of the version. (The card inside the model stays as registered.)"""
-    decided = next(artifact for artifact in artifacts if artifact.stage == "decide")
+    decided = stages.decided
     if version.tags.get(versions.DECISION) != _as_tag(decided):
         with _aside(recipe.name) as aside:
-            page = model_card.write(aside, recipe, artifacts)
+            page = model_card.write(aside, recipe, stages)
         client.update_model_version(version.name, version.version, page[:MAX_DESCRIPTION])
         client.set_model_version_tag(
             version.name, version.version, versions.DECISION, _as_tag(decided)
@@ -204,6 +211,10 @@ def _store_decision(
 def _carry_out(version: ModelVersion, decided: Decided) -> bool:
     """Move the alias that the decision asks for, once; False if that is already done."""
     facts = decided.facts
-    decision = {name: facts[name] for name in ("promote", "metric")}
-    decision |= {"digest": decided.digest, "compared_with": facts["champion_version"]}
+    decision: DecisionInShort = {
+        "promote": facts["promote"],
+        "metric": facts["metric"],
+        "digest": decided.digest,
+        "compared_with": facts["champion_version"],
+    }
     return versions.carry_out(version.name, str(version.version), decision, reason=facts["summary"])

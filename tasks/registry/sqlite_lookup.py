@@ -7,6 +7,7 @@ store, no such model), the answer is None, and the caller asks MLflow's own clie
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,7 @@ def find(
     return Stored(str(number), str(place), str(value), recorded)
 
 
-def _asked(uri: str, query: str, values: dict[str, Any]) -> list[Any] | None:
+def _asked(uri: str, query: str, values: Mapping[str, str | int | None]) -> list[Any] | None:
     file = Path(uri.removeprefix(SQLITE))
     if not uri.startswith(SQLITE) or not file.is_file():
         return None

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from headrace.configs import secrets
 from headrace.configs.errors import ModelError, UserError
@@ -174,7 +174,7 @@ def flatten(recipe: Recipe) -> dict[str, str]:
     """
     params: dict[str, str] = {}
 
-    def walk(prefix: str, value: Any) -> None:
+    def walk(prefix: str, value: object) -> None:
         if isinstance(value, dict):
             for name, inner in value.items():
                 walk(f"{prefix}.{name}" if prefix else name, inner)

@@ -9,14 +9,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from headrace.configs.errors import ModelError, UnusableVersion, did_you_mean
 from headrace.configs.secrets import mask
 from headrace.serving.engine import manifest
 from headrace.serving.errors import ModelFolderError, NewerFormatError
 from headrace.tasks.registry import alias_history, model_store, sqlite_lookup, tracking
-from headrace.tasks.registry.alias_history import CHALLENGER, CHAMPION, Entry
+from headrace.tasks.registry.alias_history import (
+    CHALLENGER,
+    CHAMPION,
+    Action,
+    DecisionInShort,
+    Entry,
+)
 from headrace.tasks.registry.incumbent import Unreadable
 from headrace.tasks.runtime.facts import Exported
 
@@ -252,21 +258,22 @@ class ChampionChanged(Exception):
         self.champion = champion
 
 
-def carry_out(name: str, version: str, decision: Mapping[str, Any], reason: str) -> bool:
+def carry_out(name: str, version: str, decision: DecisionInShort, reason: str) -> bool:
     """Make a version champion or challenger, as a decision says; False if that is already done.
 
-    `decision`: `digest`, `promote` and `compared_with`, the champion that it compared with.
     A decision in the history has been carried out, whatever happened since: a version that somebody
     rolled back stays rolled back when its command is run again.
     Raises ChampionChanged, with nothing moved, if `compared_with` is no longer the version to beat.
     """
     client = tracking.connect()
     exported_id = find_version(client, name, version).tags.get(EXPORT_ID)
-    alias, action = (CHAMPION, "promote") if decision["promote"] else (CHALLENGER, "challenge")
+    alias = CHAMPION if decision["promote"] else CHALLENGER
+    action: Action = "promote" if decision["promote"] else "challenge"
     with alias_history.opened(client, name) as entries:
         if any(
             entry.to_version == version
-            and (entry.decision or {}).get("digest") == decision["digest"]
+            and entry.decision is not None
+            and entry.decision.get("digest") == decision["digest"]
             for entry in entries
         ):
             return False
@@ -281,7 +288,7 @@ def carry_out(name: str, version: str, decision: Mapping[str, Any], reason: str)
             entries,
             alias=alias,
             to=version,
-            action=cast(Any, action),
+            action=action,
             reason=reason,
             decision=decision,
         )

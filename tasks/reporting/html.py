@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from headrace.serving.digests import file_sha256
 
@@ -16,7 +15,7 @@ BASE = "page.html"
 
 
 def render(
-    template: str, filters: dict[str, Callable[..., Any]] | None = None, **values: Any
+    template: str, filters: dict[str, Callable[..., str]] | None = None, **values: object
 ) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from headrace.configs.secrets import masked
 from headrace.serving import heads
@@ -37,14 +36,14 @@ def render(report: Report, manifest: Manifest, spec: JobSpec) -> str:
     )
 
 
-def _bars(values: Mapping[str, float]) -> list[dict[str, Any]]:
+def _bars(values: Mapping[str, float]) -> list[dict[str, object]]:
     """Return each value with its share of the largest, the largest first."""
     max_value = max([*values.values(), 1e-9])
     items = sorted(values.items(), key=lambda item: -item[1])
     return [{"name": name, "value": value, "share": value / max_value} for name, value in items]
 
 
-def _shares(counts: Mapping[str, int], trained_shares: Mapping[str, float]) -> dict[str, Any]:
+def _shares(counts: Mapping[str, int], trained_shares: Mapping[str, float]) -> dict[str, object]:
     """Return the values' shares, beside those in training if they are known."""
     shares = {name: count / max(sum(counts.values()), 1) for name, count in counts.items()}
     names = sorted({*counts, *trained_shares}, key=lambda name: (-counts.get(name, 0), name))

@@ -12,9 +12,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
+    from matplotlib.typing import ColorType
+    from numpy.typing import ArrayLike
+
+    from headrace.tasks.runtime.facts import TrainingEvent
 
 Picture = dict[str, bytes]
 """Theme (`light`, `dark`) to SVG."""
@@ -70,7 +78,7 @@ def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Picture
     side = min(9.4, 1.5 + 0.62 * k + 0.05 * max(map(len, names)))
     size = max(6.0, min(9.0, 130 / k))
 
-    def draw(axes: Any, look: Theme) -> None:
+    def draw(axes: Axes, look: Theme) -> None:
         ramp = _ramp(look.paper, look.blue)
         axes.imshow(shares, cmap=ramp, vmin=0, vmax=1)
         for row, column in np.argwhere(table > 0):
@@ -108,7 +116,7 @@ def reliability(bins: Sequence[Mapping[str, float]]) -> Picture:
     high_errors = [entry["high"] for entry in bins] - accuracy
     start = max(0.0, min(confidence.min(), (accuracy - low_errors).min()) - 0.03)
 
-    def draw(axes: Any, look: Theme) -> None:
+    def draw(axes: Axes, look: Theme) -> None:
         axes.plot([start, 1], [start, 1], color=look.soft, linewidth=1, linestyle=(0, (4, 3)))
         axes.errorbar(
             confidence,
@@ -126,7 +134,7 @@ def reliability(bins: Sequence[Mapping[str, float]]) -> Picture:
     return _render(draw, (4.4, 4.4))
 
 
-def training_curve(events: Sequence[Mapping[str, Any]], metric: str) -> Picture:
+def training_curve(events: Sequence[TrainingEvent], metric: str) -> Picture:
     """Draw losses by step, and above them the validation metric if it is another."""
     losses = [(e["step"], e["loss"]) for e in events if e.get("loss") is not None]
     evaluations = [(e["step"], e["validation"]) for e in events if e.get("validation")]
@@ -159,14 +167,14 @@ def training_curve(events: Sequence[Mapping[str, Any]], metric: str) -> Picture:
     return _render(draw, (5.4, 2.8)) if metric == "loss" else _render(draw, (5.4, 4.4), rows=2)
 
 
-def attention_map(weights: Any, looking: Sequence[str], looked_at: Sequence[str]) -> Picture:
+def attention_map(weights: ArrayLike, looking: Sequence[str], looked_at: Sequence[str]) -> Picture:
     """Draw attention weights (l, s): rows are tokens that attend, columns tokens attended to."""
     shares = np.asarray(weights)
     row_names, column_names = (
         [tick_name(i, token) for i, token in enumerate(names)] for names in (looking, looked_at)
     )
 
-    def draw(axes: Any, look: Theme) -> None:
+    def draw(axes: Axes, look: Theme) -> None:
         axes.imshow(shares, cmap=_ramp(look.paper, look.blue), vmin=0)
         axes.set_xticks(
             range(len(column_names)), column_names, rotation=60, ha="right", rotation_mode="anchor"
@@ -179,7 +187,7 @@ def attention_map(weights: Any, looking: Sequence[str], looked_at: Sequence[str]
     return _render(draw, (1.6 + 0.3 * len(column_names), 1.6 + 0.3 * len(row_names)))
 
 
-def attention_heads(shares: Any) -> Picture:
+def attention_heads(shares: ArrayLike) -> Picture:
     """Draw all maps (layers, heads, l, s), small: one row per layer, the first layer on top.
 
     Each map has its own scale: it shows where its head attends, not how strongly.
@@ -188,7 +196,7 @@ def attention_heads(shares: Any) -> Picture:
     n_layers, n_heads, length, width = maps.shape
     edge = 0.06 * max(length, width)  # between two maps
 
-    def draw(axes: Any, look: Theme) -> None:
+    def draw(axes: Axes, look: Theme) -> None:
         for layer, head in np.ndindex(n_layers, n_heads):
             left, top = head * (width + edge), layer * (length + edge)
             axes.imshow(
@@ -214,10 +222,10 @@ def attention_heads(shares: Any) -> Picture:
     return _render(draw, (0.8 + map_width * n_heads, 0.6 + map_width * n_layers * length / width))
 
 
-def pattern(table: Any, *, xlabel: str, ylabel: str) -> Picture:
+def pattern(table: ArrayLike, *, xlabel: str, ylabel: str) -> Picture:
     """Draw numbers from -1 to 1, (rows, columns): orange below zero, blue above."""
 
-    def draw(axes: Any, look: Theme) -> None:
+    def draw(axes: Axes, look: Theme) -> None:
         ramp = _ramp(look.orange, look.paper, look.blue)
         axes.imshow(np.asarray(table), cmap=ramp, vmin=-1, vmax=1, aspect="auto")
         axes.set(xlabel=xlabel, ylabel=ylabel)
@@ -227,7 +235,7 @@ def pattern(table: Any, *, xlabel: str, ylabel: str) -> Picture:
 
 
 def curve(values: Sequence[float], *, xlabel: str, ylabel: str) -> Picture:
-    def draw(axes: Any, look: Theme) -> None:
+    def draw(axes: Axes, look: Theme) -> None:
         axes.plot(range(1, len(values) + 1), values, color=look.blue, linewidth=1.2)
         axes.set(xlabel=xlabel, ylabel=ylabel)
         axes.set_ylim(bottom=0)
@@ -257,7 +265,7 @@ def _render(
     return picture
 
 
-def _style(look: Theme) -> dict[str, Any]:
+def _style(look: Theme) -> dict[str, object]:
     return {
         "svg.hashsalt": "headrace",
         "svg.fonttype": "path",
@@ -276,17 +284,17 @@ def _style(look: Theme) -> dict[str, Any]:
     }
 
 
-def _ramp(*colours: str) -> Any:
+def _ramp(*colours: str) -> Colormap:
     from matplotlib.colors import LinearSegmentedColormap
 
     return LinearSegmentedColormap.from_list("ramp", colours)
 
 
-def _contrast(ink: Any, paper: Any) -> float:
+def _contrast(ink: ColorType, paper: ColorType) -> float:
     """Return the contrast ratio of two colors, 1 to 21 (WCAG 2.2)."""
     from matplotlib.colors import to_rgb
 
-    def luminance(colour: Any) -> float:
+    def luminance(colour: ColorType) -> float:
         rgb = np.asarray(to_rgb(colour))
         linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
         return float(linear @ [0.2126, 0.7152, 0.0722])

@@ -10,10 +10,10 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import yaml
@@ -22,13 +22,36 @@ from headrace.configs.schema import Recipe
 from headrace.configs.secrets import masked
 from headrace.tasks.reporting import html, plots
 from headrace.tasks.runtime import artifacts
-from headrace.tasks.runtime.artifacts import Artifact
-from headrace.tasks.runtime.facts import Decided, Evaluated, Exported, Prepared, Reported, Trained
+from headrace.tasks.runtime.artifacts import AnyArtifact
+from headrace.tasks.runtime.facts import (
+    Decided,
+    DecidedFacts,
+    Evaluated,
+    Exported,
+    IntervalFacts,
+    Measured,
+    Prepared,
+    Reported,
+    ReportedFacts,
+    SliceFacts,
+    StageArtifacts,
+    Trained,
+    TrainingEvent,
+)
 from headrace.tasks.runtime.text import duration
 
 TEMPLATE = "report.html"
 MAX_LABELS = 40
 """Label shares shown; the others are only counted."""
+
+
+class Standing(TypedDict):
+    """A model's value of the deciding metric, with its interval if it has one."""
+
+    who: str
+    value: float
+    low: NotRequired[float]
+    high: NotRequired[float]
 
 
 def report(
@@ -40,44 +63,44 @@ def report(
     decided: Decided,
 ) -> Reported:
     """Write a folder with `report.html`. Each section uses the files and facts of its stage."""
-    stages = [prepared, trained, exported, evaluated, decided]
+    stages = StageArtifacts(prepared, trained, exported, evaluated, decided)
     return artifacts.make(
         "report",
         key={
             "recipe": masked(recipe.model_dump(mode="json")),
             "templates": html.digests(TEMPLATE),
         },
-        inputs=stages,
+        inputs=stages.in_order(),
         code=[__name__],
         libraries=["jinja2", "matplotlib"],
         build=partial(_build, recipe, stages),
     )
 
 
-def _build(recipe: Recipe, stages: Sequence[Artifact], folder: Path) -> dict[str, Any]:
-    page = render(recipe, {artifact.stage: artifact for artifact in stages})
+def _build(recipe: Recipe, stages: StageArtifacts, folder: Path) -> ReportedFacts:
+    page = render(recipe, stages)
     (folder / "report.html").write_text(page, encoding="utf-8")
     return {"bytes": len(page.encode())}
 
 
-def render(recipe: Recipe, stages: Mapping[str, Artifact]) -> str:
-    evaluation = _json(stages["evaluate"].path / "metrics.json")
-    decision = stages["decide"].facts
+def render(recipe: Recipe, stages: StageArtifacts) -> str:
+    evaluation: Measured = _json(stages.evaluated.path / "metrics.json")
+    decision = stages.decided.facts
     return html.render(
         TEMPLATE,
         {"duration": duration, "size": size},
         recipe=recipe,
         recipe_text=recipe_text(recipe),
-        stages=list(stages.values()),
-        libraries=_libraries(stages.values()),
-        data=_data(stages["prepare"]),
-        training=stages["train"].facts,
-        export=stages["export"].facts,
+        stages=stages.in_order(),
+        libraries=_libraries(stages.in_order()),
+        data=_data(stages.prepared),
+        training=stages.trained.facts,
+        export=stages.exported.facts,
         found=evaluation,
         decision=decision,
         slice_scale=slice_scale(evaluation["slices"]),
-        standings=standings(evaluation, stages["prepare"].facts.get("baseline"), decision),
-        pictures=_pictures(recipe, stages, evaluation),
+        standings=standings(evaluation, stages.prepared.facts["baseline"], decision),
+        pictures=_pictures(stages, evaluation),
     )
 
 
@@ -85,30 +108,33 @@ def render(recipe: Recipe, stages: Mapping[str, Artifact]) -> str:
 
 
 def standings(
-    evaluation: Mapping[str, Any], baseline: Mapping[str, Any] | None, decision: Mapping[str, Any]
-) -> dict[str, Any]:
+    evaluation: Measured,
+    baseline: Mapping[str, IntervalFacts | float] | None,
+    decision: DecidedFacts,
+) -> dict[str, object]:
     """Return the models' values of the deciding metric, and a scale that spans all of them."""
     name = evaluation["metric"]
-    rows = [{"who": "this model", **evaluation["metrics"][name]}]
+    rows: list[Standing] = [{"who": "this model", **evaluation["metrics"][name]}]
     if decision["champion"]:
         champion = f"champion, version {decision['champion_version']}"
         rows.append({"who": champion, "value": decision["champion"]["value"]})
-    if baseline and name in baseline:
-        rows.append({"who": "TF-IDF baseline", **baseline[name]})
+    reference = (baseline or {}).get(name)
+    if isinstance(reference, dict):  # a metric that ranks has none
+        rows.append({"who": "TF-IDF baseline", **reference})
     low = min(row.get("low", row["value"]) for row in rows)
     high = max(row.get("high", row["value"]) for row in rows)
     room = 0.08 * (high - low) or 0.01
     return {"rows": rows, "low": low - room, "high": high + room}
 
 
-def slice_scale(slices: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def slice_scale(slices: Sequence[SliceFacts]) -> dict[str, float]:
     """Return a scale that spans all slices: 0 to 1 for a share, else 0 to a round number."""
     highest = max((row["high"] for row in slices), default=1.0) or 1.0
     step = 10.0 ** math.floor(math.log10(highest)) if highest > 1 else 1.0
     return {"low": 0.0, "high": math.ceil(round(highest / step, 6)) * step}
 
 
-def _data(prepared: Prepared) -> dict[str, Any]:
+def _data(prepared: Prepared) -> dict[str, object]:
     profile = _json(prepared.path / "profile.json")
     shares = sorted(profile.get("label_shares", {}).items(), key=lambda item: -item[1])
     return {
@@ -120,7 +146,7 @@ def _data(prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def _lengths(histogram: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+def _lengths(histogram: Mapping[str, Sequence[int]] | None) -> list[dict[str, float]]:
     """Return a bar for each bin: height from 0 to 1, its rows, and the fewest tokens in it."""
     if not histogram or not any(histogram["counts"]):
         return []
@@ -130,16 +156,14 @@ def _lengths(histogram: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     return [{"height": count / highest, "rows": count, "from": edge} for count, edge in bins]
 
 
-def _pictures(
-    recipe: Recipe, stages: Mapping[str, Artifact], evaluation: Mapping[str, Any]
-) -> dict[str, dict[str, str]]:
+def _pictures(stages: StageArtifacts, evaluation: Measured) -> dict[str, dict[str, str]]:
     """Return the plots: name to {look: data URI}."""
     pictures = plots.of_evaluation(evaluation)
-    events = _events(stages["train"].path / "events.jsonl")
+    events = _events(stages.trained.path / "events.jsonl")
     if events:
-        best_by = stages["train"].facts["best"]["metric"] or evaluation["metric"]
+        best_by = stages.trained.facts["best"]["metric"] or evaluation["metric"]
         pictures["training"] = plots.training_curve(events, best_by.removeprefix("eval_"))
-    if attention := _json(stages["export"].path / "attention.json"):
+    if attention := _json(stages.exported.path / "attention.json"):
         shares = np.asarray(attention["shares"])
         last_layer = shares[-1].mean(axis=0)
         pictures["attention"] = plots.attention_map(
@@ -152,13 +176,13 @@ def _pictures(
     }
 
 
-def _events(file: Path) -> list[dict[str, Any]]:
+def _events(file: Path) -> list[TrainingEvent]:
     if not file.exists():
         return []
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
-def _libraries(stages: Any) -> dict[str, str]:
+def _libraries(stages: Iterable[AnyArtifact]) -> dict[str, str]:
     """Return name and version of every library that an artifact depends on."""
     libraries: dict[str, str] = {}
     for artifact in stages:
@@ -176,8 +200,7 @@ def recipe_text(recipe: Recipe) -> str:
 
 
 def _json(file: Path) -> Any:
-    content: Any = json.loads(file.read_bytes())
-    return content
+    return json.loads(file.read_bytes())
 
 
 def _data_uri(svg: bytes) -> str:

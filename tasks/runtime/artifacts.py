@@ -24,10 +24,10 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Required, TypedDict, TypeVar, Unpack
 
 from headrace.configs.secrets import masked
 from headrace.serving.atomic import write_text
@@ -64,10 +64,38 @@ class Artifact(Generic[Facts]):
 AnyArtifact = Artifact[Mapping[str, object]]
 
 
+class Determinants(TypedDict, total=False):
+    """The arguments of `make` that determine the artifact; `key` is required."""
+
+    key: Required[Mapping[str, object]]
+    inputs: Sequence[AnyArtifact]
+    code: Sequence[str]
+    libraries: Sequence[str]
+
+
+class Record(TypedDict):
+    """The content of artifact.json."""
+
+    stage: str
+    digest: str
+    key: dict[str, object]
+    """With secrets masked."""
+    inputs: dict[str, str]
+    """The ids of the artifacts that were read, by stage."""
+    code: str
+    libraries: dict[str, str]
+    facts: Any
+    """As the stage's class in facts.py says."""
+    made_at: float
+    seconds: float
+    files: dict[str, str]
+    """The sha256 of every other file, by name."""
+
+
 def make(
     stage: str,
     *,
-    key: Mapping[str, Any],
+    key: Mapping[str, object],
     build: Callable[[Path], Facts],
     inputs: Sequence[AnyArtifact] = (),
     code: Sequence[str] = (),
@@ -109,27 +137,27 @@ def make(
             raise
     artifact = _find(stage, digest, folder)
     assert artifact is not None, f"{folder} differs from what was written"
-    return Artifact(**{**vars(artifact), "cached": False})
+    return replace(artifact, cached=False)
 
 
-def is_made(stage: str, **arguments: Any) -> bool:
+def is_made(stage: str, **arguments: Unpack[Determinants]) -> bool:
     """True if the folder exists, intact or not; takes `make`'s arguments without `build`."""
     name = name_of(stage, **arguments)
     return (workspace.home() / "artifacts" / stage / name).exists()
 
 
-def name_of(stage: str, **arguments: Any) -> str:
+def name_of(stage: str, **arguments: Unpack[Determinants]) -> str:
     """Return the digest that names the artifact; takes `make`'s arguments without `build`."""
     return digest_of({"stage": stage, **_determined_by(**arguments)})
 
 
 def _determined_by(
     *,
-    key: Mapping[str, Any],
+    key: Mapping[str, object],
     inputs: Sequence[AnyArtifact] = (),
     code: Sequence[str] = (),
     libraries: Sequence[str] = (),
-) -> dict[str, Any]:
+) -> dict[str, object]:
     return {
         "key": dict(key),
         "inputs": {artifact.stage: artifact.id for artifact in inputs},
@@ -138,7 +166,7 @@ def _determined_by(
     }
 
 
-def _find(stage: str, digest: str, folder: Path) -> Artifact | None:
+def _find(stage: str, digest: str, folder: Path) -> Artifact[Any] | None:
     """Return the artifact in `folder`, or None. A damaged one is removed, with a warning."""
     if not folder.exists():
         return None
@@ -159,14 +187,14 @@ def _find(stage: str, digest: str, folder: Path) -> Artifact | None:
     )
 
 
-def verify(folder: Path) -> dict[str, Any]:
+def verify(folder: Path) -> Record:
     """Check every file against artifact.json and return that record.
 
     Raises ValueError naming the first file that is missing, changed or not listed.
     """
     try:
-        record: dict[str, Any] = json.loads((folder / RECORD).read_bytes())
-        digests: dict[str, str] = record["files"]
+        record: Record = json.loads((folder / RECORD).read_bytes())
+        digests = record["files"]
     except (OSError, ValueError, KeyError, TypeError) as problem:
         raise ValueError(f"{RECORD} cannot be read: {problem}") from problem
     names = set(_files(folder)) - {RECORD}
@@ -191,13 +219,13 @@ def _sweep(folder: Path) -> None:
 # --- digests --------------------------------------------------------------------------------------
 
 
-def digest_of(value: Any) -> str:
+def digest_of(value: object) -> str:
     """Return 16 hex characters of the sha256 of a JSON value; the order of keys does not count."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: object) -> None:
     """Write JSON to a temporary file and rename it into place."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 

@@ -1,11 +1,17 @@
-"""What each stage records about its result: the `facts` in its artifact.json, as typed JSON."""
+"""What each stage records about its result: the `facts` in its artifact.json, as typed JSON.
+
+Two of the stages' files that the report reads are here too: metrics.json and events.jsonl.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypedDict
+from dataclasses import dataclass
+from typing import Any, NotRequired, TypedDict
 
-from headrace.tasks.runtime.artifacts import Artifact
+from headrace.tasks.runtime.artifacts import AnyArtifact, Artifact
+
+Numbers = dict[str, float | int | str | None]
 
 
 class IntervalFacts(TypedDict):
@@ -45,7 +51,7 @@ class BestFacts(TypedDict):
     """The checkpoint that was kept."""
 
     step: int
-    metric: str | None
+    metric: str
     value: float
 
 
@@ -79,6 +85,15 @@ class TrainedFacts(TypedDict):
     retries: list[RetryFacts]
 
 
+class TrainingEvent(TypedDict):
+    """A line of events.jsonl: a logged step with its loss, or an evaluation."""
+
+    step: int
+    loss: NotRequired[float]
+    validation: NotRequired[dict[str, float]]
+    """Metrics by name, and the `loss`."""
+
+
 class TorchFacts(TypedDict):
     """PyTorch beside the exported variants, in the same run."""
 
@@ -88,9 +103,9 @@ class TorchFacts(TypedDict):
 
 
 class MeasuredFacts(TypedDict):
-    """How one variant was built and measured; None where it could not be."""
+    """How one variant was built and measured; None, or no way, where it could not be."""
 
-    way: str | None
+    way: str
     tokens_per_second: float | None
     agreement: float | None
     metric: float | None
@@ -120,6 +135,34 @@ class ExportedFacts(TypedDict):
     variants: list[VariantFacts]
 
 
+class SliceFacts(IntervalFacts):
+    """One slice of the test rows; the interval is the slice metric's."""
+
+    name: str
+    """The column, such as `label` or `length`."""
+    of: str
+    """The column's value."""
+    rows: int
+
+
+class Measured(TypedDict):
+    """The part of metrics.json that every objective has."""
+
+    metric: str
+    """The deciding one."""
+    rows: int
+    clusters: int
+    confidence: float
+    metrics: dict[str, IntervalFacts]
+    baseline_metric: str
+    baseline_difference: DifferenceFacts | None
+    slice_metric: str
+    slice_lower_is_better: bool
+    slices: list[SliceFacts]
+    slices_left_out: dict[str, int]
+    """By column: values without a slice."""
+
+
 class EvaluatedFacts(IntervalFacts):
     """What evaluation/evaluate.py records; the interval is the deciding metric's."""
 
@@ -135,7 +178,7 @@ class MeasurementFacts(TypedDict):
     """One model in the comparison."""
 
     value: float
-    size_bytes: int
+    size_bytes: int | None
     tokens_per_second: float | None
 
 
@@ -145,7 +188,7 @@ class GuardFacts(TypedDict):
     name: str
     passed: bool
     reason: str
-    numbers: dict[str, Any]
+    numbers: Numbers
     asked: bool
 
 
@@ -161,7 +204,7 @@ class DecidedFacts(TypedDict):
     champion: MeasurementFacts | None
     champion_version: str | None
     difference: DifferenceFacts | None
-    smallest_detectable: float | None
+    smallest_detectable: float
     guards: list[GuardFacts]
     reasons: list[str]
 
@@ -178,3 +221,17 @@ Exported = Artifact[ExportedFacts]
 Evaluated = Artifact[EvaluatedFacts]
 Decided = Artifact[DecidedFacts]
 Reported = Artifact[ReportedFacts]
+
+
+@dataclass(frozen=True)
+class StageArtifacts:
+    """The artifacts of one run that its report and its model card describe."""
+
+    prepared: Prepared
+    trained: Trained
+    exported: Exported
+    evaluated: Evaluated
+    decided: Decided
+
+    def in_order(self) -> list[AnyArtifact]:
+        return [self.prepared, self.trained, self.exported, self.evaluated, self.decided]

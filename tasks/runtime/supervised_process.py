@@ -22,7 +22,8 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import IO, TypedDict, Unpack
 
 import psutil
 
@@ -33,6 +34,15 @@ KILL_WAIT_S = 10.0
 TRACEBACK = "Traceback (most recent call last):"
 LINES, LINE_CHARS = 50, 300
 """Lines of standard error that are kept, and characters of a line that are shown."""
+
+
+class PopenArguments(TypedDict, total=False):
+    """The arguments of Popen that a caller of `running` may choose."""
+
+    stdout: IO[bytes] | int
+    stderr: IO[bytes] | int
+    cwd: Path | str
+    pass_fds: Sequence[int]
 
 
 class StderrListener:
@@ -74,7 +84,7 @@ def running(
     *,
     patience_s: float = 5.0,
     env: Mapping[str, str] | None = None,
-    **popen: Any,
+    **popen: Unpack[PopenArguments],
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run `python -m module args` while the body runs, then end it with all its children.
 

@@ -24,7 +24,8 @@ from concurrent.futures import Future
 from dataclasses import asdict, replace
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from headrace.configs.errors import UserError
 from headrace.serving.digests import folder_sha256
@@ -35,6 +36,9 @@ from headrace.serving.jobs.storage.base import Record
 from headrace.serving.runtime.cpu import granted_cores
 from headrace.tasks.scoring import supervisor
 
+if TYPE_CHECKING:
+    from ray import ObjectRef
+
 log = logging.getLogger(__name__)
 
 POLL_S = 0.5
@@ -42,8 +46,8 @@ POLL_S = 0.5
 
 
 def run(
-    spec: JobSpec, on_progress: Callable[[dict[str, Any]], None] | None = None
-) -> dict[str, Any]:
+    spec: JobSpec, on_progress: Callable[[dict[str, object]], None] | None = None
+) -> dict[str, object]:
     """Score like `run` of serving/jobs/job.py, but on the cluster at RAY_ADDRESS.
 
     If RAY_ADDRESS is not set, a cluster of this one machine is started. `spec.workers`: cores to
@@ -86,7 +90,7 @@ def _import_installed() -> Callable[[], None]:
     return hook
 
 
-def _ray() -> Any:
+def _ray() -> ModuleType:
     # The actors request no GPU from Ray, but must still see those of their node.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
@@ -99,14 +103,14 @@ def _ray() -> Any:
 class _Driver:
     """The driver's loop: hands out chunks to the actors and collects their records."""
 
-    def __init__(self, ray: Any, begun: job.JobRun, tracker: job.ProgressTracker) -> None:
+    def __init__(self, ray: ModuleType, begun: job.JobRun, tracker: job.ProgressTracker) -> None:
         self._ray, self._begun, self._spec, self._tracker = ray, begun, begun.spec, tracker
         self._todo = deque(begun.missing)
         self._deaths: Counter[int] = Counter()
         """Deaths of actors, by the chunk they were working on."""
         self._actors: dict[str, Any] = {}
         """The actor of each node."""
-        self._refs: dict[Any, tuple[str, int | None]] = {}
+        self._refs: dict[ObjectRef[Record | None], tuple[str, int | None]] = {}
         """Pending calls: the node, and the chunk, or None while the actor starts."""
         model = {
             str(file.relative_to(begun.folder)): file.read_bytes()
@@ -145,7 +149,7 @@ class _Driver:
             )
             self._refs[self._actors[name].ready.remote()] = (name, None)
 
-    def _take_in(self, ref: Any) -> None:
+    def _take_in(self, ref: ObjectRef[Record | None]) -> None:
         node, chunk = self._refs.pop(ref)
         try:
             record = self._ray.get(ref)
@@ -207,7 +211,7 @@ class Worker:
     def __init__(self, model: dict[str, bytes], digest: str, spec: JobSpec) -> None:
         self._todo: SimpleQueue[int] = SimpleQueue()
         self._promised: dict[int, Future[Record]] = {}
-        self._failed: Future[Any] = Future()
+        self._failed: Future[None] = Future()
         folder = Path(spec.model)
         if not folder.is_dir() or folder_sha256(folder) != digest:  # not on a shared disk
             self._sent = tempfile.TemporaryDirectory(prefix="headrace-model-")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from headrace.serving.jobs.report import Report
     from headrace.serving.runtime.session import Device
 
-OnProgress = Callable[[dict[str, Any]], None]
+OnProgress = Callable[[dict[str, object]], None]
 """Gets the fields of Progress (serving/jobs/report.py)."""
 ENGINES = {
     "local": "headrace.tasks.scoring.supervisor",
@@ -59,7 +59,7 @@ def spec_of(
     variant: str | None = None,
     device: Device = "auto",
     tune: bool = False,
-    **settings: Any,
+    **settings: object,
 ) -> JobSpec:
     """Return the specification of a job.
 
@@ -70,7 +70,7 @@ def spec_of(
     """
     note([*_paths(source), str(output)])
     resolved, paths = resolve(model), _paths(source)
-    measured: dict[str, Any] = {}
+    measured: dict[str, object] = {}
     if variant is None and open_output(output).get(PLAN) is None:
         from headrace.tasks.scoring import tuning_cache
 

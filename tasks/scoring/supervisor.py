@@ -13,8 +13,8 @@ import json
 import logging
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypedDict
 
 from headrace.serving import errors
 from headrace.serving.jobs.spec import JobSpec
@@ -28,7 +28,31 @@ CODE = "killed_worker"
 DEATHS = 3
 """Unexplained deaths (no row is to blame) after which a job is given up."""
 
-Events = Iterator[dict[str, Any]]
+Job = Mapping[str, object]
+"""What a worker is to do (serving/jobs/worker.py)."""
+
+
+class Problem(TypedDict):
+    """An exception of the worker."""
+
+    kind: str
+    text: str
+    errno: int | None
+    traceback: str
+
+
+class Event(TypedDict, total=False):
+    """An event of a worker: one of these fields."""
+
+    progress: dict[str, object]
+    """The fields of Progress (serving/jobs/report.py)."""
+    begun: int
+    committed: int
+    report: dict[str, object]
+    done: bool
+    error: Problem
+    died: str
+    """Why; not from the worker itself."""
 
 
 class WorkerDied(RuntimeError):
@@ -36,8 +60,8 @@ class WorkerDied(RuntimeError):
 
 
 def run(
-    spec: JobSpec, on_progress: Callable[[dict[str, Any]], None] | None = None
-) -> dict[str, Any]:
+    spec: JobSpec, on_progress: Callable[[dict[str, object]], None] | None = None
+) -> dict[str, object]:
     """Run a job (serving/jobs/job.py) in a worker process; return the fields of its report.
 
     `on_progress` gets the fields of Progress (serving/jobs/report.py).
@@ -68,12 +92,12 @@ def work(
 
 
 def _until_done(
-    job: Callable[[], dict[str, Any]],
+    job: Callable[[], Job],
     spec: JobSpec,
-    on_progress: Callable[[dict[str, Any]], None] | None = None,
+    on_progress: Callable[[dict[str, object]], None] | None = None,
     on_committed: Callable[[int], None] | None = None,
     lock: int | None = None,
-) -> dict[str, Any]:
+) -> Event:
     """Run `job()` in a worker, and in a new one each time it dies; return the last event.
 
     `lock`: a file handle that the worker inherits.
@@ -141,7 +165,7 @@ def bisect_crashes(rows: range, kills: Callable[[range], bool]) -> list[int]:
     return bisect_crashes(rows[:half], kills) + bisect_crashes(rows[half:], kills)
 
 
-def _events(job: dict[str, Any], lock: int | None = None) -> Events:
+def _events(job: Job, lock: int | None = None) -> Iterator[Event]:
     """Yield the worker's events, ending in {"died": why} if it died. Raises what it raised."""
     with (
         _as_file(job) as given,  # a command line is limited in size
@@ -157,7 +181,7 @@ def _events(job: dict[str, Any], lock: int | None = None) -> Events:
         assert process.stdout is not None
         with process.stdout as lines:
             for line in lines:
-                event = json.loads(line)
+                event: Event = json.loads(line)
                 if "error" in event:
                     raise _error(**event["error"])
                 yield event
@@ -167,7 +191,7 @@ def _events(job: dict[str, Any], lock: int | None = None) -> Events:
 
 
 @contextlib.contextmanager
-def _as_file(job: dict[str, Any]) -> Iterator[int]:
+def _as_file(job: Job) -> Iterator[int]:
     """Yield the handle of an unnamed file with the job; it vanishes however this process ends."""
     with tempfile.TemporaryFile() as file:
         file.write(json.dumps(job).encode())

@@ -12,12 +12,15 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from headrace.serving.runtime.cpu import granted_cores
 from headrace.tasks.registry.model_store import content_id
 from headrace.tasks.runtime import hardware, workspace
 from headrace.tasks.runtime.artifacts import digest_of, write_json
+
+if TYPE_CHECKING:
+    from headrace.serving.runtime.session import Device
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +29,7 @@ SAMPLE_ROWS, SAMPLE_CHARS = 2_000, 2_000_000
 """Rows from the start of a table to measure with, or characters, whichever limit comes first."""
 
 
-def load_cached(model: Path, device: str = "auto") -> dict[str, Any]:
+def load_cached(model: Path, device: Device = "auto") -> dict[str, object]:
     """Return the measured variant, workers, threads and token_budget; empty if not measured."""
     if not (workspace.home() / FOLDER).is_dir():
         return {}  # nothing was ever measured: do not read the whole model for its digest
@@ -36,7 +39,7 @@ def load_cached(model: Path, device: str = "auto") -> dict[str, Any]:
         return {}
 
 
-def measure(model: Path, texts: Sequence[str], device: Any = "auto") -> dict[str, Any]:
+def measure(model: Path, texts: Sequence[str], device: Device = "auto") -> dict[str, object]:
     """Measure on these texts (some seconds) and cache the result; `load_cached` will return it."""
     from headrace.serving.engine.autotune import fastest
 
@@ -55,8 +58,8 @@ def _file(model: Path, device: str) -> Path:
     return workspace.home() / FOLDER / name
 
 
-def _machine(device: str) -> dict[str, Any]:
-    found: dict[str, Any] = {
+def _machine(device: str) -> dict[str, object]:
+    found: dict[str, object] = {
         "processor": hardware.processor(),
         "cores": granted_cores(),
         "device": device,

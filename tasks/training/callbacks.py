@@ -9,14 +9,19 @@ import json
 import math
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Unpack
 
 import torch
 from transformers import TrainerCallback
 
 from headrace.configs.errors import RecipeError
 from headrace.tasks.training import checkpoints
+from headrace.tasks.training.run_files import Event, EventFields
+
+if TYPE_CHECKING:
+    from transformers import TrainerControl, TrainerState, TrainingArguments
 
 
 class Meter:
@@ -40,16 +45,27 @@ class Progress(TrainerCallback):  # type: ignore[misc]
     def __init__(self, file: Path, meter: Meter) -> None:
         self.file, self.meter = file, meter
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
         self.started = self.clock = time.monotonic()
         self.first_step = state.global_step
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
         now = time.monotonic()
         self.meter.train_s += now - self.clock
         self.clock = now
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, float],
+        **_: object,
+    ) -> None:
         if "loss" not in logs:
             return
         if not math.isfinite(logs["loss"]):
@@ -68,7 +84,12 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         )
 
     def on_evaluate(
-        self, args: Any, state: Any, control: Any, metrics: dict[str, Any], **_: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: Mapping[str, float],
+        **_: object,
     ) -> None:
         timing = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
         validation = {
@@ -79,15 +100,22 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         self._append(state, validation=validation)
         self.clock = time.monotonic()
 
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
         self.clock = time.monotonic()
 
-    def _append(self, state: Any, **fields: Any) -> None:
+    def _append(self, state: TrainerState, **fields: Unpack[EventFields]) -> None:
         if not state.is_world_process_zero:
             return
-        place = {"step": state.global_step, "max_steps": state.max_steps, "epoch": state.epoch}
+        event: Event = {
+            "step": state.global_step,
+            "max_steps": state.max_steps,
+            "epoch": state.epoch,
+            **fields,
+        }
         with self.file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({**place, **fields}) + "\n")
+            file.write(json.dumps(event) + "\n")
 
 
 class Checkpoints(TrainerCallback):  # type: ignore[misc]
@@ -101,19 +129,25 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
         self.every_s = math.inf if minutes is None else minutes * 60
         self.told_to_end = False
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
         self.clock = time.monotonic()
 
-    def end(self, *_: Any) -> None:
+    def end(self, *_: object) -> None:
         """Signal handler: end the process once this step is done and its checkpoint saved."""
         self.told_to_end = True
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
         overdue = time.monotonic() - self.clock >= self.every_s
         due, self.told_to_end = _agreed(args.device, overdue or self.told_to_end, self.told_to_end)
         control.should_save = control.should_save or due
 
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
         if torch.distributed.is_initialized():
             torch.distributed.barrier()
         if state.is_world_process_zero:

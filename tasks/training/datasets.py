@@ -6,9 +6,9 @@ Imported only in the training process.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -19,11 +19,26 @@ from headrace.serving.runtime.batching import plan_batches
 from headrace.serving.text.tokenizer import Tokens
 from headrace.serving.text.windows import Document, Reader
 
+if TYPE_CHECKING:
+    import datasets
+
 IGNORE_INDEX = -100
 """Label of a position that the loss ignores; the default of torch's cross-entropy."""
+Piece = dict[str, torch.Tensor]
+"""The tensors of one pass of the model, by the name of its argument."""
 
 
-class Windowed(Dataset[dict[str, Any]]):
+class TrainingRow(TypedDict):
+    """A row as it is stored, with `input_ids` and `length`, or in `windows`."""
+
+    labels: Any
+    """The text's, as the objective stores them; labels per token are one list per window."""
+    input_ids: NotRequired[list[int]]
+    length: NotRequired[int]
+    windows: NotRequired[list[list[int]]]
+
+
+class Windowed(Dataset[TrainingRow]):
     """Texts in the windows that scoring uses: all of them, or a new sample in each epoch.
 
     The sample depends only on seed, epoch and row, so a resumed run draws the same windows.
@@ -31,7 +46,7 @@ class Windowed(Dataset[dict[str, Any]]):
 
     def __init__(
         self,
-        stored: Any,
+        stored: datasets.Dataset,
         reader: Reader,
         *,
         most: int | None = None,
@@ -50,7 +65,7 @@ class Windowed(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self._stored)
 
-    def __getitem__(self, i: int) -> dict[str, Any]:
+    def __getitem__(self, i: int) -> TrainingRow:
         row = self._stored[i]
         document = self._reader.divided(Tokens(row["input_ids"]))
         indices = self._chosen(document, i)
@@ -92,7 +107,7 @@ class Windowed(Dataset[dict[str, Any]]):
         return [*prefix, *labels[start : start + self._reader.room], *suffix]
 
 
-class SingleWindows(Dataset[dict[str, Any]]):
+class SingleWindows(Dataset[TrainingRow]):
     """A Windowed data set with one row per window.
 
     The Trainer assumes that a batch has as many outputs as rows.
@@ -103,17 +118,18 @@ class SingleWindows(Dataset[dict[str, Any]]):
         n_windows = texts.n_windows()
         self._text = np.repeat(np.arange(len(n_windows)), n_windows)
         self._first = np.cumsum([0, *n_windows])
-        self._read: tuple[int, dict[str, Any]] | None = None
+        self._read: tuple[int, TrainingRow] | None = None
 
     def __len__(self) -> int:
         return len(self._text)
 
-    def __getitem__(self, i: int) -> dict[str, Any]:
+    def __getitem__(self, i: int) -> TrainingRow:
         text = int(self._text[i])
         if self._read is None or self._read[0] != text:
             self._read = text, self._texts[text]
         window = i - int(self._first[text])
-        return {name: [values[window]] for name, values in self._read[1].items()}
+        row = self._read[1]
+        return {"windows": [row["windows"][window]], "labels": [row["labels"][window]]}
 
     def lengths(self) -> list[int]:
         """Return the number of tokens of each window; windows of one text have equal lengths."""
@@ -204,15 +220,15 @@ class InPieces:
 
     def __init__(
         self,
-        collate: Callable[[Sequence[Mapping[str, Any]]], dict[str, torch.Tensor]],
+        collate: Callable[[Sequence[TrainingRow]], Piece],
         *,
         rows: float = math.inf,
         tokens: float = math.inf,
     ) -> None:
         self.collate, self.rows, self.tokens = collate, rows, tokens
 
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, torch.Tensor]]:
-        pieces: list[list[Mapping[str, Any]]] = [[]]
+    def __call__(self, rows: Sequence[TrainingRow]) -> list[Piece]:
+        pieces: list[list[TrainingRow]] = [[]]
         max_tokens = 0
         for row in rows:
             max_tokens, n_rows = max(max_tokens, _n_tokens(row)), len(pieces[-1]) + 1
@@ -223,7 +239,7 @@ class InPieces:
         return [self.collate(piece) for piece in pieces]
 
 
-def _n_tokens(row: Mapping[str, Any]) -> int:
+def _n_tokens(row: TrainingRow) -> int:
     """Return the tokens of a row as `lengths` counts them; for text to text, the longer side's."""
     return int(row["length"]) if "length" in row else sum(map(len, row["windows"]))
 
@@ -247,7 +263,7 @@ class Collator:
     ) -> None:
         self.pad_id, self.decoder_ids, self.token_labels = pad_id, decoder_ids, token_labels
 
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    def __call__(self, rows: Sequence[TrainingRow]) -> Piece:
         in_windows = "windows" in rows[0]
         labels = [row["labels"] for row in rows]
         if in_windows:

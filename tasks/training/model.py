@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from transformers.pytorch_utils import Conv1D
@@ -16,15 +16,21 @@ from headrace.tasks.models.window_pooling import DocumentModel
 from headrace.tasks.objectives import AnyObjective
 from headrace.tasks.objectives.base import Settings
 
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-def load_model(model: Model, objective: AnyObjective, head: Settings, tokenizer: Any) -> Any:
+
+def load_model(
+    model: Model, objective: AnyObjective, head: Settings, tokenizer: PreTrainedTokenizerBase
+) -> PreTrainedModel:
     """Load the recipe's model with the objective's head.
 
     Always in fp32, whatever the checkpoint's dtype: small updates would be lost in rounding.
     Raises RecipeError for a scratch config that is invalid for its model type.
     """
     if model.source == SCRATCH:
-        return objective.load_model(from_config.of(model, tokenizer), head)
+        return objective.load_model(from_config.build_config(model, tokenizer), head)
     network = objective.load_model(
         locate(model),
         head,
@@ -37,7 +43,7 @@ def load_model(model: Model, objective: AnyObjective, head: Settings, tokenizer:
     return network
 
 
-def with_lora(model: Any, lora: Lora) -> Any:
+def with_lora(model: PreTrainedModel, lora: Lora) -> PeftModel:
     """Add low-rank adapters to the body's linear layers; the new head is trained in full."""
     from peft import LoraConfig, get_peft_model
 
@@ -63,21 +69,19 @@ def with_lora(model: Any, lora: Lora) -> Any:
     return get_peft_model(model, config)
 
 
-def save(model: Any, tokenizer: Path, folder: Path) -> None:
+def save(model: PreTrainedModel | PeftModel | DocumentModel, tokenizer: Path, folder: Path) -> None:
     """Save config.json, model.safetensors and the tokenizer's files, with adapters merged.
 
     No file is a pickle. The folder is written under another name and then renamed.
     """
-    full_model = model
-    if isinstance(model, DocumentModel):
-        model = model.model
-    if hasattr(model, "merge_and_unload"):
-        model = model.merge_and_unload()
+    network = model.model if isinstance(model, DocumentModel) else model
+    if hasattr(network, "merge_and_unload"):
+        network = network.merge_and_unload()
     aside = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
     shutil.rmtree(folder, ignore_errors=True)
-    model.save_pretrained(aside)
-    if isinstance(full_model, DocumentModel):
-        full_model.save_pool(aside)
+    network.save_pretrained(aside)
+    if isinstance(model, DocumentModel):
+        model.save_pool(aside)
     shutil.copytree(tokenizer, aside, dirs_exist_ok=True)
     aside.rename(folder)

@@ -1,8 +1,12 @@
-"""Names of the files in a training run's work folder, shared by train.py and its workers."""
+"""Files in a training run's work folder, shared by train.py and its workers: names, contents."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal, NotRequired, TypedDict
+
+from headrace.tasks.runtime.facts import BatchFacts, BestFacts
 
 JOB = "job.json"
 EVENTS = "events.jsonl"
@@ -13,6 +17,73 @@ LOCK_WAIT_S = 30.0
 SAVE_PATIENCE_S = 20.0
 """Time for a step to finish and its checkpoint to be written once training is told to stop
 (Prefect's worker kills a cancelled run after 30 s)."""
+
+
+class Job(TypedDict):
+    """What a worker is to do (JOB)."""
+
+    recipe: Mapping[str, object]
+    prepared: str
+    """Folder of the prepared rows."""
+    per_device: int
+    """Rows or tokens that a device holds at a time."""
+    resume: str | None
+    """Checkpoint to resume from; None: train from the start."""
+
+
+class EventFields(TypedDict, total=False):
+    """What an event tells: of a logged step, or of an evaluation (`validation` alone)."""
+
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    tokens_per_second: int
+    eta_s: float
+    validation: Mapping[str, float]
+
+
+class Event(EventFields):
+    """A line of EVENTS."""
+
+    step: int
+    max_steps: int
+    epoch: float
+
+
+class RunFacts(TypedDict):
+    """TrainedFacts without the retries, of which a worker knows nothing."""
+
+    best: BestFacts
+    steps: int
+    parameters: int
+    epochs: float
+    precision: str
+    device: str
+    processes: int
+    batch: BatchFacts
+    tokens_per_second: int
+
+
+class Done(TypedDict):
+    """Outcome of a worker that trained to the end."""
+
+    outcome: Literal["done"]
+    facts: RunFacts
+
+
+class Failed(TypedDict):
+    """Outcome of a worker that did not: it raised an error, or was killed."""
+
+    outcome: Literal["out_of_memory", "failed", "killed"]
+    error: str
+    """One line."""
+    user: NotRequired[bool]
+    """The user can fix it."""
+    final: NotRequired[bool]
+    """Smaller pieces do not help."""
+
+
+Outcome = Done | Failed
 
 
 def outcome_file(work: Path, rank: int) -> Path:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import datasets
 import numpy as np
@@ -23,12 +24,13 @@ from transformers import (
 )
 
 from headrace.configs.errors import RecipeError
-from headrace.configs.schema import Recipe
+from headrace.configs.schema import Recipe, Train
+from headrace.serving.arrays import Array
 from headrace.tasks import objectives
 from headrace.tasks.data import windowing
 from headrace.tasks.models.window_pooling import DocumentModel
 from headrace.tasks.objectives import AnyObjective
-from headrace.tasks.objectives.base import Settings, TrainingContext
+from headrace.tasks.objectives.base import LossFunction, Settings, TrainingContext
 from headrace.tasks.runtime import hardware
 from headrace.tasks.training.callbacks import Checkpoints
 from headrace.tasks.training.datasets import (
@@ -38,11 +40,17 @@ from headrace.tasks.training.datasets import (
     SingleWindows,
     Steps,
     TokenSteps,
+    TrainingRow,
     Windowed,
 )
 from headrace.tasks.training.model import load_model, with_lora
-from headrace.tasks.training.run_files import EVENTS
+from headrace.tasks.training.run_files import EVENTS, RunFacts
 from headrace.tasks.training.trainer import StepTrainer
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from pydantic import BaseModel
+    from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
 
 COLUMNS = ["input_ids", "labels", "length"]
 
@@ -54,16 +62,54 @@ def build(recipe: Recipe, prepared: Path, work: Path, *, per_device: int) -> Ste
     Raises RecipeError for a model or precision that is not available.
     """
     device = hardware.device()
-    objective = objectives.get(recipe.objective)
-    options = objective.OPTIONS.model_validate(recipe.options)
-    head = json.loads((prepared / "head.json").read_bytes())
+    fitted = FittedObjective.of(recipe, prepared)
     tokenizer = AutoTokenizer.from_pretrained(prepared / "tokenizer")
     train, validation = (
-        Split.of(name, recipe, prepared, objective, options, head, tokenizer)
-        for name in ("train", "validation")
+        Split.of(name, recipe, prepared, fitted, tokenizer) for name in ("train", "validation")
     )
     set_seed(recipe.train.seed)  # before the model: a new head's weights are random
-    model = load_model(recipe.model, objective, head, tokenizer)
+    model = _load(recipe, fitted, tokenizer)
+    _check_positions(model, train)
+    decoder_ids = getattr(model, "prepare_decoder_input_ids_from_labels", None)
+    token_labels = fitted.objective.TOKEN_LABELS
+    if recipe.long_text.in_windows and not token_labels:
+        model = DocumentModel(model, recipe.long_text.pool)
+    best_metric = fitted.objective.metric_for_best_model(recipe.train.metric_for_best_model)
+    collator = Collator(tokenizer.pad_token_id or 0, decoder_ids, token_labels=token_labels)
+    steps = _steps(recipe.train, train.lengths)
+    pieces, eval_rows = _pieces(recipe.train, collator, per_device, validation.lengths)
+    trainer = StepTrainer(
+        steps=steps,
+        pieces=pieces,
+        checkpoints=Checkpoints(recipe.train.checkpoint_minutes),
+        events=work / EVENTS,
+        model=model,
+        args=arguments(
+            recipe.train,
+            output_dir=str(work),
+            steps_per_epoch=len(steps),
+            per_device_eval_batch_size=eval_rows,
+            use_cpu=device == "cpu",
+            bf16=hardware.precision(recipe.train.precision, device) == "bf16",
+            metric_for_best_model=best_metric,
+            greater_is_better=fitted.is_higher_better(best_metric),
+        ),
+        train_dataset=train.rows,
+        eval_dataset=validation.longest_first(),
+        data_collator=collator,
+        compute_loss_func=fitted.loss(train.labels, recipe.train.label_smoothing),
+        compute_metrics=None if best_metric == "loss" else fitted.measure,
+    )
+    if recipe.train.early_stopping:
+        trainer.add_callback(EarlyStoppingCallback(recipe.train.early_stopping.patience))
+    return trainer
+
+
+def _load(
+    recipe: Recipe, fitted: FittedObjective, tokenizer: PreTrainedTokenizerBase
+) -> PreTrainedModel | PeftModel:
+    """Load the model, with what the recipe adds to it or freezes."""
+    model = load_model(recipe.model, fitted.objective, fitted.head, tokenizer)
     if recipe.train.gradient_checkpointing:
         model.activation_checkpointing_enable()
     if recipe.train.freeze_embeddings:
@@ -72,58 +118,20 @@ def build(recipe: Recipe, prepared: Path, work: Path, *, per_device: int) -> Ste
         model = with_lora(model, recipe.model.lora)
     if getattr(model.config, "use_cache", False):
         model.config.use_cache = False  # training generates nothing
-    _check_positions(model, train)
-    decoder_ids = getattr(model, "prepare_decoder_input_ids_from_labels", None)
-    token_labels = objective.TOKEN_LABELS
-    if recipe.long_text.in_windows and not token_labels:
-        model = DocumentModel(model, recipe.long_text.pool)
-    metrics, best_metric = (
-        objective.metrics(head),
-        objective.metric_for_best_model(recipe.train.metric_for_best_model),
-    )
-    collator = Collator(tokenizer.pad_token_id or 0, decoder_ids, token_labels=token_labels)
-    steps, pieces, eval_rows = _steps(recipe, train.lengths), InPieces(collator), per_device
-    if recipe.train.batch_tokens is None:
-        pieces.rows = per_device
-    else:
-        pieces.tokens = per_device
-        eval_rows = max(1, per_device // max(validation.lengths))
-    trainer = StepTrainer(
-        steps=steps,
-        pieces=pieces,
-        checkpoints=Checkpoints(recipe.train.checkpoint_minutes),
-        events=work / EVENTS,
-        model=model,
-        args=arguments(
-            recipe,
-            output_dir=str(work),
-            steps_per_epoch=len(steps),
-            per_device_eval_batch_size=eval_rows,
-            use_cpu=device == "cpu",
-            bf16=hardware.precision(recipe.train.precision, device) == "bf16",
-            metric_for_best_model=best_metric,
-            greater_is_better=best_metric != "loss" and metrics[best_metric].higher_is_better,
-        ),
-        train_dataset=train.rows,
-        # Sorted, longest first: least padding, and too little memory shows at once.
-        # Stable: windows of one text stay together.
-        eval_dataset=Subset(
-            validation.rows, np.argsort(-np.asarray(validation.lengths), kind="stable").tolist()
-        ),
-        data_collator=collator,
-        compute_loss_func=objective.loss(options, train.labels, head, recipe.train.label_smoothing),
-        compute_metrics=None
-        if best_metric == "loss"
-        else lambda outputs: measure(objective, head, outputs.label_ids, outputs.predictions),
-    )
-    if recipe.train.early_stopping:
-        trainer.add_callback(EarlyStoppingCallback(recipe.train.early_stopping.patience))
-    return trainer
+    return model
 
 
-def _steps(recipe: Recipe, lengths: list[int]) -> Steps:
+def _pieces(
+    train: Train, collator: Collator, per_device: int, validation_lengths: Sequence[int]
+) -> tuple[InPieces, int]:
+    """Return how a step is divided to fit the device, and the rows of a validation batch."""
+    if train.batch_tokens is None:
+        return InPieces(collator, rows=per_device), per_device
+    return InPieces(collator, tokens=per_device), max(1, per_device // max(validation_lengths))
+
+
+def _steps(train: Train, lengths: Sequence[int]) -> Steps:
     """Return this process's share of the recipe's optimizer steps."""
-    train = recipe.train
     kind, size = (
         (RowSteps, train.batch_size)
         if train.batch_tokens is None
@@ -133,7 +141,7 @@ def _steps(recipe: Recipe, lengths: list[int]) -> Steps:
     return kind(lengths, size, seed=lambda: 0, rank=rank, world_size=max(1, world_size))
 
 
-def _check_positions(model: Any, train: Split) -> None:
+def _check_positions(model: PreTrainedModel | PeftModel, train: Split) -> None:
     """Raise RecipeError if a row, such as one with a long target, exceeds the model's positions."""
     positions = getattr(model.config, "max_position_embeddings", None)
     if positions is None or isinstance(train.rows, Windowed):
@@ -146,14 +154,44 @@ def _check_positions(model: Any, train: Split) -> None:
 
 
 @dataclass(frozen=True)
+class FittedObjective:
+    """The recipe's objective with its options, and its head as fitted to the prepared rows."""
+
+    objective: AnyObjective
+    options: BaseModel
+    head: Settings
+
+    @classmethod
+    def of(cls, recipe: Recipe, prepared: Path) -> FittedObjective:
+        """Find the recipe's objective and read its fitted head."""
+        objective = objectives.get(recipe.objective)
+        options = objective.OPTIONS.model_validate(recipe.options)
+        return cls(objective, options, json.loads((prepared / "head.json").read_bytes()))
+
+    def loss(self, targets: object, label_smoothing: float) -> LossFunction | None:
+        """Return the Trainer's `compute_loss_func`; `targets`: all labels of the training rows."""
+        return self.objective.loss(self.options, targets, self.head, label_smoothing)
+
+    def measure(self, collected: EvalPrediction) -> dict[str, float]:
+        """Return the validation metrics: the Trainer's `compute_metrics`."""
+        return measure(self.objective, self.head, collected.label_ids, collected.predictions)
+
+    def is_higher_better(self, metric: str) -> bool:
+        """True if a higher value of this metric, or `loss`, picks the checkpoint."""
+        metrics = self.objective.metrics(self.head)
+        return metric != "loss" and metrics[metric].higher_is_better
+
+
+@dataclass(frozen=True)
 class Split:
     """Training or validation rows."""
 
-    rows: Any
+    rows: datasets.Dataset | Windowed | SingleWindows
     """Rows as the Collator takes them; memory-mapped if they are the stored rows themselves."""
     lengths: list[int]
     """Tokens of each row that an epoch reads."""
-    labels: Any
+    labels: object
+    """As stored, of all rows."""
 
     @classmethod
     def of(
@@ -161,17 +199,15 @@ class Split:
         name: str,
         recipe: Recipe,
         prepared: Path,
-        objective: AnyObjective,
-        options: Any,
-        head: Settings,
-        tokenizer: Any,
+        fitted: FittedObjective,
+        tokenizer: PreTrainedTokenizerBase,
     ) -> Split:
         """Load a prepared split and convert it to the objective's training rows."""
         dataset = datasets.load_from_disk(str(prepared / name))
         reader = windowing.reader(recipe, prepared, offsets=True)
-        context = TrainingContext(options, head, reader, tokenizer)
-        dataset = objective.training_rows(dataset, context).select_columns(COLUMNS)
-        token_labels = objective.TOKEN_LABELS
+        context = TrainingContext(fitted.options, fitted.head, reader, tokenizer)
+        dataset = fitted.objective.training_rows(dataset, context).select_columns(COLUMNS)
+        token_labels = fitted.objective.TOKEN_LABELS
         if not recipe.long_text.in_windows and not token_labels:
             return cls(dataset, list(dataset["length"]), dataset["labels"])
         max_windows = recipe.long_text.train_windows if name == "train" else None
@@ -181,10 +217,15 @@ class Split:
             rows = SingleWindows(rows)
         return cls(rows, rows.lengths(), dataset["labels"])
 
+    def longest_first(self) -> Subset[TrainingRow]:
+        """Return the rows sorted: least padding, and too little memory shows at once."""
+        # Stable: windows of one text stay together.
+        order = np.argsort(-np.asarray(self.lengths), kind="stable").tolist()
+        return Subset(self.rows, order)
 
-def arguments(recipe: Recipe, *, steps_per_epoch: int, **fields: Any) -> TrainingArguments:
+
+def arguments(train: Train, *, steps_per_epoch: int, **fields: object) -> TrainingArguments:
     """Return the recipe as TrainingArguments; `fields` holds those it does not determine."""
-    train = recipe.train
     steps = math.ceil(train.epochs * steps_per_epoch)
     interval = max(1, math.ceil(steps_per_epoch / train.evaluations_per_epoch))
     return TrainingArguments(
@@ -217,16 +258,16 @@ def arguments(recipe: Recipe, *, steps_per_epoch: int, **fields: Any) -> Trainin
 
 
 def measure(
-    objective: AnyObjective, head: Settings, targets: Any, outputs: Any
+    objective: AnyObjective, head: Settings, targets: Array, outputs: Array
 ) -> dict[str, float]:
     """Return the validation metrics, with the head calibrated as it will be when it ships."""
-    targets, outputs = objective.of_batches(targets, outputs, head)
-    head = objective.calibrate_head(head, targets, outputs)
-    statistics = objective.statistics(targets, outputs, head)
+    row_targets, row_outputs = objective.of_batches(targets, outputs, head)
+    head = objective.calibrate_head(head, row_targets, row_outputs)
+    statistics = objective.statistics(row_targets, row_outputs, head)
     return {name: metric.value(statistics) for name, metric in objective.metrics(head).items()}
 
 
-def facts(trainer: StepTrainer) -> dict[str, Any]:
+def facts(trainer: StepTrainer) -> RunFacts:
     """Return the facts about this training that its artifact records."""
     state, args, steps, pieces = trainer.state, trainer.args, trainer.steps, trainer.pieces
     share = steps.size // steps.world_size

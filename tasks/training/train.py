@@ -22,7 +22,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from headrace.configs.errors import RecipeError, UserError
-from headrace.configs.schema import Recipe
+from headrace.configs.schema import Launch, Recipe, Train
 from headrace.configs.secrets import masked
 from headrace.serving.atomic import write_text
 from headrace.serving.runtime.cpu import granted_cores
@@ -30,7 +30,7 @@ from headrace.tasks import objectives
 from headrace.tasks.models import pretrained
 from headrace.tasks.runtime import artifacts, hardware, supervised_process, workspace
 from headrace.tasks.runtime.artifacts import write_json
-from headrace.tasks.runtime.facts import Prepared, Trained
+from headrace.tasks.runtime.facts import Prepared, RetryFacts, Trained, TrainedFacts
 from headrace.tasks.training import checkpoints
 from headrace.tasks.training.run_files import (
     EVENTS,
@@ -38,6 +38,10 @@ from headrace.tasks.training.run_files import (
     LOCK,
     LOCK_WAIT_S,
     SAVE_PATIENCE_S,
+    Event,
+    Failed,
+    Job,
+    Outcome,
     outcome_file,
     outcome_files,
 )
@@ -50,7 +54,7 @@ RETRIES = "retries.json"
 TORCHRUN = "torch.distributed.elastic"
 """Part of the exception that torchrun ends with when a trainer was killed."""
 
-OnEvent = Callable[[dict[str, Any]], None]
+OnEvent = Callable[[Event], None]
 
 
 class TrainingFailed(RuntimeError):
@@ -76,7 +80,7 @@ def train(recipe: Recipe, prepared: Prepared, *, on_event: OnEvent | None = None
     identity = _determined_by(recipe, prepared)
     work = workspace.home() / "work" / f"train-{artifacts.name_of('train', **identity)}"
 
-    def build(folder: Path) -> dict[str, Any]:
+    def build(folder: Path) -> TrainedFacts:
         facts = fit(recipe, prepared, work, on_event or (lambda event: None))
         shutil.copytree(work / "model", folder / "model", copy_function=os.link)
         shutil.copy(work / EVENTS, folder / EVENTS)
@@ -131,21 +135,20 @@ def check(recipe: Recipe, prepared: Prepared) -> None:
             f"train.launch: {launch.nodes} nodes require rendezvous, the host:port of one of them"
         )
     n, unit = size_of_step(recipe)
-    if n % world_size(recipe):
+    if n % world_size(launch):
         raise RecipeError(
             f"train.batch_{'size' if unit == 'rows' else unit}: {n} {unit} cannot be divided "
-            f"evenly among {world_size(recipe)} processes; use a multiple of that number"
+            f"evenly among {world_size(launch)} processes; use a multiple of that number"
         )
 
 
-def processes(recipe: Recipe) -> int:
+def processes(launch: Launch) -> int:
     """Return the number of training processes on this machine.
 
     The recipe's number; with `auto`, one per GPU, or one without a GPU.
     """
-    n_processes = recipe.train.launch.processes
-    if n_processes != "auto":
-        return n_processes
+    if launch.processes != "auto":
+        return launch.processes
     import torch
 
     return max(1, torch.cuda.device_count())
@@ -159,20 +162,20 @@ def size_of_step(recipe: Recipe) -> tuple[int, str]:
     )
 
 
-def world_size(recipe: Recipe) -> int:
+def world_size(launch: Launch) -> int:
     """Return the number of training processes on all machines."""
-    return processes(recipe) * recipe.train.launch.nodes
+    return processes(launch) * launch.nodes
 
 
 # --- one training, retried in smaller pieces when memory runs out -------------------------------
 
 
-def fit(recipe: Recipe, prepared: Prepared, work: Path, on_event: OnEvent) -> dict[str, Any]:
+def fit(recipe: Recipe, prepared: Prepared, work: Path, on_event: OnEvent) -> TrainedFacts:
     """Train until done, halving the pieces after running out of memory; return the facts."""
     work.mkdir(parents=True, exist_ok=True)
     n, unit = size_of_step(recipe)
-    share = n // world_size(recipe)
-    retries: list[dict[str, Any]] = _read(work / RETRIES) or []
+    share = n // world_size(recipe.train.launch)
+    retries: list[RetryFacts] = _read(work / RETRIES) or []
     while True:
         per_device = retries[-1]["per_device"] if retries else share
         outcome = attempt(recipe, prepared, work, per_device=per_device, on_event=on_event)
@@ -194,7 +197,7 @@ def fit(recipe: Recipe, prepared: Prepared, work: Path, on_event: OnEvent) -> di
 
 def attempt(
     recipe: Recipe, prepared: Prepared, work: Path, *, per_device: int, on_event: OnEvent
-) -> dict[str, Any]:
+) -> Outcome:
     """Run the trainer once, from the last complete checkpoint; return its outcome."""
     with _alone(work):
         checkpoint = checkpoints.last_whole(work)
@@ -202,7 +205,7 @@ def attempt(
         _forget_events_after(work / EVENTS, step)
         for file in outcome_files(work):
             file.unlink()
-        job = {
+        job: Job = {
             "recipe": _without_secrets(recipe),
             "prepared": str(prepared.path),
             "per_device": per_device,
@@ -211,9 +214,10 @@ def attempt(
         write_json(work / JOB, job)
     if checkpoint:
         log.info("train: resuming from step %s", step)
-    if recipe.train.launch.nodes > 1:
+    launch = recipe.train.launch
+    if launch.nodes > 1:
         # The trainers on the other machines read and write this folder, so it must be shared.
-        call = ["python", "-m", "torch.distributed.run", *torchrun(recipe, work)]
+        call = ["python", "-m", "torch.distributed.run", *torchrun(launch, work)]
         log.info("train: waiting for the other machines; run this on each: %s", " ".join(call))
     events, log_start = _follow(work / EVENTS, on_event), _size(work / LOG)
     oom_kills = hardware.oom_kills()
@@ -221,9 +225,9 @@ def attempt(
         (work / LOG).open("ab") as output,
         supervised_process.running(
             "torch.distributed.run",
-            torchrun(recipe, work),
+            torchrun(launch, work),
             patience_s=SAVE_PATIENCE_S,
-            env=environment(recipe),
+            env=environment(recipe.train),
             stdout=output,
             stderr=output,
         ) as process,
@@ -237,9 +241,8 @@ def attempt(
     return outcome_of(work, (work / LOG).read_bytes()[log_start:])
 
 
-def torchrun(recipe: Recipe, work: Path) -> list[str]:
+def torchrun(launch: Launch, work: Path) -> list[str]:
     """Return torchrun's arguments: standalone for one machine, else with the rendezvous."""
-    launch = recipe.train.launch
     meeting = (
         ["--standalone"]
         if launch.nodes == 1
@@ -250,7 +253,7 @@ def torchrun(recipe: Recipe, work: Path) -> list[str]:
             f"--rdzv-id={work.name}",
         ]
     )
-    count = f"--nproc-per-node={processes(recipe)}"
+    count = f"--nproc-per-node={processes(launch)}"
     return [
         *meeting,
         count,
@@ -261,13 +264,13 @@ def torchrun(recipe: Recipe, work: Path) -> list[str]:
     ]
 
 
-def environment(recipe: Recipe) -> dict[str, str]:
+def environment(train: Train) -> dict[str, str]:
     """Return the environment of the trainers.
 
     Ours, with threads for each process (torchrun's default is one) and without progress bars,
     telemetry or tokenizer threads.
     """
-    threads = recipe.train.threads or max(1, granted_cores() // processes(recipe))
+    threads = train.threads or max(1, granted_cores() // processes(train.launch))
     return {
         **os.environ,
         "OMP_NUM_THREADS": str(threads),
@@ -277,19 +280,20 @@ def environment(recipe: Recipe) -> dict[str, str]:
     }
 
 
-def outcome_of(work: Path, log_bytes: bytes) -> dict[str, Any]:
+def outcome_of(work: Path, log_bytes: bytes) -> Outcome:
     """Return the worst outcome that the processes left, which explains the others.
 
     `log_bytes`: their log, which is searched if they ended without an outcome.
     """
-    outcomes = [_read(file) for file in outcome_files(work)]
+    outcomes: list[Outcome | None] = [_read(file) for file in outcome_files(work)]
     for kind in ("out_of_memory", "failed"):
         for outcome in outcomes:
             if outcome and outcome["outcome"] == kind:
-                return dict(outcome)
-    main_outcome = _read(outcome_file(work, 0))  # it saves the model, so it is the last to be done
+                return outcome
+    # It saves the model, so it is the last to be done.
+    main_outcome: Outcome | None = _read(outcome_file(work, 0))
     if main_outcome:
-        return dict(main_outcome)
+        return main_outcome
     if supervised_process.TRACEBACK.encode() in log_bytes and TORCHRUN not in (
         reason := supervised_process.last_words(log_bytes)
     ):
@@ -297,7 +301,7 @@ def outcome_of(work: Path, log_bytes: bytes) -> dict[str, Any]:
     return {"outcome": "killed", "error": "the trainer was killed"}
 
 
-def failure(outcome: dict[str, Any], work: Path) -> Exception:
+def failure(outcome: Failed, work: Path) -> Exception:
     """Return the exception to raise for an outcome: UserError, or a kind of TrainingFailed."""
     if outcome.get("user"):
         return UserError(outcome["error"])
@@ -309,7 +313,7 @@ def failure(outcome: dict[str, Any], work: Path) -> Exception:
     return kinds.get(outcome["outcome"], TrainingFailed)(message)
 
 
-def _without_secrets(recipe: Recipe) -> dict[str, Any]:
+def _without_secrets(recipe: Recipe) -> dict[str, object]:
     """Return the recipe for a trainer, with the source's secrets masked: it reads no source."""
     fields = recipe.model_dump(mode="json")
     return {**fields, "data": {**fields["data"], "source": masked(fields["data"]["source"])}}

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import SequentialSampler
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, SequentialSampler
 from transformers import PrinterCallback, Trainer
 
 from headrace.tasks.runtime import hardware
 from headrace.tasks.training.callbacks import Checkpoints, Meter, Progress
-from headrace.tasks.training.datasets import IGNORE_INDEX, InPieces, Steps, Windowed
+from headrace.tasks.training.datasets import (
+    IGNORE_INDEX,
+    InPieces,
+    Piece,
+    Steps,
+    TrainingRow,
+    Windowed,
+)
 
 
 class StepTrainer(Trainer):  # type: ignore[misc]
@@ -43,9 +51,9 @@ class StepTrainer(Trainer):  # type: ignore[misc]
         if isinstance(self.train_dataset, Windowed):
             self.train_dataset.seed = self.seed_of_epoch
 
-    def get_train_dataloader(self) -> Any:
+    def get_train_dataloader(self) -> DataLoader[TrainingRow]:
         # Not prepared by accelerate, which would divide the steps among the processes again.
-        return torch.utils.data.DataLoader(
+        return DataLoader(
             self.train_dataset,
             batch_sampler=self.steps,
             collate_fn=self.pieces,
@@ -59,16 +67,24 @@ class StepTrainer(Trainer):  # type: ignore[misc]
         """
         return int(self.args.seed * 100_003 + int(self.state.epoch or 0))
 
-    def _get_eval_sampler(self, eval_dataset: Any) -> SequentialSampler:
+    def _get_eval_sampler(self, eval_dataset: Sized) -> SequentialSampler:
         return SequentialSampler(eval_dataset)
 
-    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
+    def _get_num_items_in_batch(
+        self, batch_samples: Sequence[Sequence[Piece]], device: torch.device
+    ) -> object:
         pieces = [piece for step in batch_samples for piece in step]
         return super()._get_num_items_in_batch(pieces, device)
 
-    def training_step(self, model: Any, pieces: Any, num_items_in_batch: Any = None) -> Any:
+    def training_step(
+        self,
+        model: nn.Module,
+        pieces: Sequence[Piece],
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | float:
         """Compute the loss and gradient of a whole step: the sums over its pieces."""
-        loss, n_items = 0.0, [self._n_items(piece) for piece in pieces]
+        loss: Tensor | float = 0.0
+        n_items = [self._n_items(piece) for piece in pieces]
         for place, piece in enumerate(pieces, 1):
             self.meter.tokens += int(piece["attention_mask"].sum())
             if "decoder_input_ids" in piece:
@@ -82,21 +98,23 @@ class StepTrainer(Trainer):  # type: ignore[misc]
                 loss = loss + super().training_step(model, piece, num_items_in_batch)
         return loss
 
-    def _n_items(self, piece: Mapping[str, torch.Tensor]) -> int:
+    def _n_items(self, piece: Piece) -> int:
         """Return the number of items, rows or tokens, that a mean loss averages over."""
         labels = piece["labels"][..., 1:] if self._loss_shifts_labels else piece["labels"]
         return max(1, int((labels != IGNORE_INDEX).sum()))
 
-    def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+    def prediction_step(
+        self, model: nn.Module, inputs: Piece, *args: object, **kwargs: object
+    ) -> object:
         with _row_that_does_not_fit(inputs):
             return super().prediction_step(model, inputs, *args, **kwargs)
 
-    def floating_point_ops(self, inputs: Any) -> int:
+    def floating_point_ops(self, inputs: Sequence[Piece]) -> int:
         return sum(super(StepTrainer, self).floating_point_ops(piece) for piece in inputs)
 
 
 @contextlib.contextmanager
-def _row_that_does_not_fit(piece: Mapping[str, torch.Tensor]) -> Iterator[None]:
+def _row_that_does_not_fit(piece: Piece) -> Iterator[None]:
     """Raise RowTooLarge if memory runs out for a single row: there is no smaller piece."""
     try:
         yield

@@ -16,7 +16,6 @@ import signal
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
@@ -24,7 +23,15 @@ from headrace.configs.errors import UserError
 from headrace.configs.secrets import mask
 from headrace.tasks.runtime.artifacts import write_json
 from headrace.tasks.runtime.hardware import RowTooLarge, is_out_of_memory
-from headrace.tasks.training.run_files import JOB, LOCK, LOCK_WAIT_S, outcome_file
+from headrace.tasks.training.run_files import (
+    JOB,
+    LOCK,
+    LOCK_WAIT_S,
+    Failed,
+    Job,
+    RunFacts,
+    outcome_file,
+)
 
 
 def main(work: Path) -> None:
@@ -41,12 +48,8 @@ def main(work: Path) -> None:
         write_json(outcome_file(work, rank), {"outcome": "done", "facts": facts})
 
 
-def outcome_of(problem: Exception) -> dict[str, Any]:
-    """Return the outcome of a process that raised `problem`.
-
-    {"outcome": "out_of_memory" | "failed", "error": one line, "user": the user can fix it,
-    "final": smaller pieces do not help}
-    """
+def outcome_of(problem: Exception) -> Failed:
+    """Return the outcome of a process that raised `problem`: `out_of_memory` or `failed`."""
     line = mask(traceback.format_exception_only(problem)[-1].strip().split("\n")[0])
     return {
         "outcome": "out_of_memory" if is_out_of_memory(problem) else "failed",
@@ -56,7 +59,7 @@ def outcome_of(problem: Exception) -> dict[str, Any]:
     }
 
 
-def run(work: Path, job: dict[str, Any]) -> dict[str, Any]:
+def run(work: Path, job: Job) -> RunFacts:
     """Train from the start or from `job["resume"]`, save the best model and return the facts."""
     import torch
     import transformers

@@ -19,18 +19,61 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NotRequired, TypedDict, Unpack
 
 from ...errors import PlanError
 
 PLAN, REPORT, SUCCESS, COMMITS, LOCK = "_plan.json", "_report.json", "_SUCCESS", "_commits", ".lock"
 QUARANTINE = "_quarantine.json"
-CONTENTS = "contents"
+CONTENTS: Final = "contents"
 """Field of a record with a hash per row; not held in memory, since it grows with the rows."""
 
 Write = Callable[[Path], object]
 """Writes a file at the given path."""
-Record = dict[str, Any]
+
+
+class FileRecord(TypedDict):
+    """A complete file in the output."""
+
+    name: str
+    size: int
+    sha256: str
+    tag: NotRequired[str]
+    """An object store's own mark of the content."""
+
+
+class RunFacts(TypedDict):
+    """Counts over some texts that went through the model; they can be summed (report.py)."""
+
+    scored: int
+    tokens: int
+    """Input tokens; one in two windows counts twice."""
+    written: int
+    padded_tokens: int
+    lengths: list[int]
+    """Histogram of the texts' numbers of tokens, with the edges of the training profile."""
+
+
+class ChunkFacts(RunFacts):
+    """What the record of a chunk says of its rows, so that the report needs none of them."""
+
+    first_row: int
+    rows: int
+    errors: dict[str, int]
+    """Number of rows by reason code."""
+    failed: RunFacts
+    """Of the texts that went through the model but got an error all the same."""
+    decisions: dict[str, dict[str, int]]
+    """Number of rows by value, for each of the head's watched columns."""
+    contents: NotRequired[str]
+    """`CONTENTS`: 32 bits for each row, in base64."""
+
+
+class Record(ChunkFacts):
+    """Commit record of a chunk."""
+
+    chunk: int
+    files: list[FileRecord]
 
 
 class Output(ABC):
@@ -67,13 +110,13 @@ class Output(ABC):
         """Return a file's content, or None if it does not exist."""
 
     @abstractmethod
-    def put(self, name: str, write: Write) -> Record:
+    def put(self, name: str, write: Write) -> FileRecord:
         """Have `write` make a file and put it into place, complete and durable.
 
-        Returns a record that identifies its content: name, size, sha256, ...
+        Returns a record that identifies its content.
         """
 
-    def create(self, name: str, write: Write) -> Record:
+    def create(self, name: str, write: Write) -> FileRecord:
         """Like `put`, for a new file. Raises FileExistsError if it exists with other content."""
         return self.put(name, write)  # the lock keeps everybody else out
 
@@ -86,12 +129,12 @@ class Output(ABC):
         """Remove files, and empty folders whose names begin with `folders`."""
 
     @abstractmethod
-    def is_whole(self, file: Mapping[str, Any]) -> bool:
+    def is_whole(self, file: FileRecord) -> bool:
         """True if the file exists and has the content that `put` recorded."""
 
     # --- records ----------------------------------------------------------------------------------
 
-    def read(self, name: str) -> Record | None:
+    def read(self, name: str) -> dict[str, Any] | None:
         """Return a JSON record, or None if it is missing or damaged."""
         try:
             content = json.loads(self.get(name) or b"")
@@ -99,10 +142,10 @@ class Output(ABC):
             return None
         return content if isinstance(content, dict) else None
 
-    def write(self, name: str, record: Mapping[str, Any]) -> None:
+    def write(self, name: str, record: Mapping[str, object]) -> None:
         self.put(name, _as_json(record))
 
-    def create_record(self, name: str, record: Mapping[str, Any]) -> None:
+    def create_record(self, name: str, record: Mapping[str, object]) -> None:
         """Write a new record. Raises FileExistsError if it exists with other content."""
         self.create(name, _as_json(record))
 
@@ -112,13 +155,13 @@ class Output(ABC):
 
     # --- chunks -----------------------------------------------------------------------------------
 
-    def commit(self, chunk: int, files: Mapping[str, Write], **facts: Any) -> Record:
+    def commit(self, chunk: int, files: Mapping[str, Write], **facts: Unpack[ChunkFacts]) -> Record:
         """Write a chunk's files, then the record with their digests and the `facts`.
 
         The keys of `files` are names in the folder. Returns the record as `committed` does.
         """
         file_records = [self.put(name, write) for name, write in files.items()]
-        record = {"chunk": chunk, "files": file_records, **facts}
+        record: Record = {"chunk": chunk, "files": file_records, **facts}
         self.write(record_name(chunk), record)
         return without_contents(record)
 
@@ -132,19 +175,19 @@ class Output(ABC):
 
         The record comes without its hashes of the rows (`CONTENTS`).
         """
-        record = self.read(record_name(chunk))
+        record: Any = self.read(record_name(chunk))
         return (
             without_contents(record)
             if record and all(map(self.is_whole, record["files"]))
             else None
         )
 
-    def finish(self, report: Mapping[str, Any], *, success: bool) -> None:
+    def finish(self, report: Mapping[str, object], *, success: bool) -> None:
         self.write(REPORT, report)
         if success:
             self.put(SUCCESS, lambda aside: aside.touch())
 
-    def finished(self) -> Record | None:
+    def finished(self) -> dict[str, Any] | None:
         """Return the report if the job is finished, else None."""
         return self.read(REPORT) if self.get(SUCCESS) is not None else None
 
@@ -153,14 +196,16 @@ class Output(ABC):
         self.remove(SUCCESS)
 
 
-def _as_json(record: Mapping[str, Any]) -> Write:
+def _as_json(record: Mapping[str, object]) -> Write:
     text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
     return lambda aside: aside.write_text(text, encoding="utf-8")
 
 
 def without_contents(record: Record) -> Record:
     """Return the part of a record that a process keeps in memory."""
-    return {name: value for name, value in record.items() if name != CONTENTS}
+    rest = record.copy()
+    rest.pop(CONTENTS, None)
+    return rest
 
 
 def record_name(chunk: int) -> str:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from ...atomic import replacing
 from ...digests import file_sha256
 from ...errors import PlanError
-from .base import LOCK, PLAN, Output, Record, Write
+from .base import LOCK, PLAN, FileRecord, Output, Write
 
 
 class OutputFolder(Output):
@@ -67,7 +66,7 @@ class OutputFolder(Output):
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    def put(self, name: str, write: Write) -> Record:
+    def put(self, name: str, write: Write) -> FileRecord:
         target = self.path / name
         target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target, durable=True) as aside:
@@ -85,7 +84,7 @@ class OutputFolder(Output):
                 with contextlib.suppress(OSError):  # it is not empty
                     entry.rmdir()
 
-    def is_whole(self, file: Mapping[str, Any]) -> bool:
+    def is_whole(self, file: FileRecord) -> bool:
         path = self.path / file["name"]
         return path.is_file() and bool(file_sha256(path) == file["sha256"])
 

@@ -12,12 +12,21 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from ...digests import file_sha256
 from ...errors import ServingError
 from ...tables.files import File, filesystem_of, unreachable
-from .base import COMMITS, Output, Record, Write, record_name, without_contents
+from .base import (
+    COMMITS,
+    ChunkFacts,
+    FileRecord,
+    Output,
+    Record,
+    Write,
+    record_name,
+    without_contents,
+)
 
 REQUESTS = 16
 """Concurrent requests for commit records and removals."""
@@ -51,13 +60,13 @@ class ObjectOutput(Output):
             except FileNotFoundError:
                 return None
 
-    def put(self, name: str, write: Write) -> Record:
+    def put(self, name: str, write: Write) -> FileRecord:
         return self._put(name, write, mode="overwrite")
 
-    def create(self, name: str, write: Write) -> Record:
+    def create(self, name: str, write: Write) -> FileRecord:
         return self._put(name, write, mode="create")
 
-    def _put(self, name: str, write: Write, *, mode: str) -> Record:
+    def _put(self, name: str, write: Write, *, mode: str) -> FileRecord:
         """Upload a file. Mode `create` raises FileExistsError if it exists with other content."""
         with tempfile.TemporaryDirectory() as folder:
             aside = Path(folder) / Path(name).name
@@ -83,7 +92,7 @@ class ObjectOutput(Output):
             for _ in pool.map(self.remove, names):
                 pass
 
-    def is_whole(self, file: Mapping[str, Any]) -> bool:
+    def is_whole(self, file: FileRecord) -> bool:
         try:
             return self._stamp(file["name"]) == (file["size"], file["tag"])
         except FileNotFoundError:
@@ -91,7 +100,7 @@ class ObjectOutput(Output):
 
     # --- chunks -----------------------------------------------------------------------------------
 
-    def commit(self, chunk: int, files: Mapping[str, Write], **facts: Any) -> Record:
+    def commit(self, chunk: int, files: Mapping[str, Write], **facts: Unpack[ChunkFacts]) -> Record:
         file_records = []
         for name, write in files.items():
             try:
@@ -100,7 +109,7 @@ class ObjectOutput(Output):
                 if other_record := self.committed(chunk):
                     return other_record
                 file_records.append(self.put(name, write))
-        record = {"chunk": chunk, "files": file_records, **facts}
+        record: Record = {"chunk": chunk, "files": file_records, **facts}
         try:
             self.create_record(record_name(chunk), record)
         except FileExistsError:

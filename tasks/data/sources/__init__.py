@@ -11,7 +11,7 @@ import importlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from headrace.configs.schema import Source as SourceSection
 from headrace.configs.secrets import mask, note
@@ -33,7 +33,7 @@ class Rows:
 class Source:
     """The rows of a table, by split."""
 
-    digest: dict[str, Any]
+    digest: Mapping[str, object]
     """JSON that determines the rows: content, commit or versions; no paths and no secrets."""
     splits: Mapping[str, Rows]
     """`train`, and `validation` and `test` if the source provides them."""

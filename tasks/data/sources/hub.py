@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headrace.configs.errors import DataError
 from headrace.configs.schema import HubSource
 from headrace.tasks.data.sources import Block, Rows, Source
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 BLOCK_ROWS = 10_000
 
@@ -28,7 +31,7 @@ def open_source(source: HubSource, columns: list[str], folder: object = None) ->
     return Source({"kind": source.kind, "dataset": source.dataset, **digest}, splits)
 
 
-def _load(source: HubSource, split: str) -> Any:
+def _load(source: HubSource, split: str) -> Dataset:
     import datasets
 
     datasets.disable_progress_bars()
@@ -45,7 +48,7 @@ def _load(source: HubSource, split: str) -> Any:
         ) from problem
 
 
-def _revision(table: Any) -> list[str]:
+def _revision(table: Dataset) -> list[str]:
     """Return values that pin a loaded split: its name and its files' URLs, with the Hub's commit.
 
     The data set's fingerprint stands in for the URLs if there are none.
@@ -54,7 +57,7 @@ def _revision(table: Any) -> list[str]:
     return [str(table.split), *(sorted(checksums) or [table._fingerprint])]
 
 
-def _read(table: Any, columns: list[str]) -> Iterator[Block]:
+def _read(table: Dataset, columns: list[str]) -> Iterator[Block]:
     """Yield the rows, with the data set's names for classes; a class of -1 is a missing label."""
     selection = table.select_columns(columns)
     for first_row in range(0, len(selection), BLOCK_ROWS):
@@ -64,7 +67,7 @@ def _read(table: Any, columns: list[str]) -> Iterator[Block]:
         yield Block(first_row, block, [None] * len(block[columns[0]]))
 
 
-def _named(value: Any, kind: Any) -> Any:
+def _named(value: Any, kind: Any) -> object:
     """Return the value with names for classes, also in lists and structs.
 
     `kind`: the data set's feature for this value.

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from headrace.configs.errors import DataError, UserError
 from headrace.configs.schema import SqlSource
@@ -71,7 +70,7 @@ def _read(file: Path, columns: list[str]) -> Iterator[Block]:
             first_row += len(rows)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> str:
     """Convert bytes, dates and such to text; invalid UTF-8 is detected later, row by row."""
     if isinstance(value, bytes | memoryview):
         return bytes(value).decode("utf-8", "surrogateescape")

@@ -11,18 +11,20 @@ Imports onnx_ir only inside functions.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-Graph = Any
-"""An onnx_ir.Model."""
-Value = Any
-"""An onnx_ir.Value."""
+from headrace.tasks.export.graphs.graph import producer_of
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    from onnx_ir import Value
+
 MASK = "attention_mask"
 PROBED_TOKENS = 1024
 """Length of the text that shows if more than padding shifts the scores: above any window."""
 
 
-def fuse(graph: Graph) -> int:
+def fuse(graph: ir.Model) -> int:
     """Fuse every attention of an encoder's graph, in place; return how many there were.
 
     The fused attentions have no mask, and `attention_mask` leaves the graph's inputs: the rows of
@@ -62,7 +64,7 @@ def fuse(graph: Graph) -> int:
     return len(attentions)
 
 
-def _is_padding(graph: Graph, bias: Value) -> bool:
+def _is_padding(graph: ir.Model, bias: Value) -> bool:
     """True if the bias of the scores is zero for texts without padding."""
     import numpy as np
     import onnx_ir as ir
@@ -82,7 +84,7 @@ def _is_padding(graph: Graph, bias: Value) -> bool:
     return not array.any()
 
 
-def _attention(softmax: Any) -> tuple[Value, Value, Value, int, Value, Value] | None:
+def _attention(softmax: ir.Node) -> tuple[Value, Value, Value, int, Value, Value] | None:
     """Return the parts of the attention that a softmax belongs to; None if there is no attention.
 
     These are query, key and value, each (batch, length, width), the number of heads, the output of
@@ -106,7 +108,7 @@ def _attention(softmax: Any) -> tuple[Value, Value, Value, int, Value, Value] | 
     return query, key, value, int(heads), reshape.outputs[0], scores.inputs[1]
 
 
-def _fused(query: Value, key: Value, value: Value, heads: int, output: Value) -> Any:
+def _fused(query: Value, key: Value, value: Value, heads: int, output: Any) -> ir.Node:
     import onnx_ir as ir
 
     old_node = output.producer()
@@ -124,7 +126,7 @@ def _fused(query: Value, key: Value, value: Value, heads: int, output: Value) ->
     return node
 
 
-def _take_sizes_from_ids(graph: Graph) -> None:
+def _take_sizes_from_ids(graph: ir.Model) -> None:
     """Read sizes from the ids, whose shape is the mask's, so that they do not keep it in use."""
     ids, mask = (
         next(value for value in graph.graph.inputs if value.name == name)
@@ -136,7 +138,8 @@ def _take_sizes_from_ids(graph: Graph) -> None:
 
 
 def _made_by(value: Value | None, op_type: str) -> Any:
-    node = value.producer() if value is not None else None
+    """Return the node that computes the value if it has this type, else None."""
+    node = producer_of(value)
     return node if node is not None and node.op_type == op_type else None
 
 

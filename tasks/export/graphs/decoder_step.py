@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from transformers import EncoderDecoderCache
 
 from headrace.modeling.attention import padding_mask
 from headrace.modeling.layers import Memory, SelfAttentionContext
-from headrace.tasks.export.graphs.graph import Graph, quiet
+from headrace.tasks.export.graphs.graph import quiet
 from headrace.tasks.export.graphs.kv_cache import (
     NAME,
     OURS,
@@ -31,13 +31,17 @@ from headrace.tasks.export.graphs.kv_cache import (
     traced,
 )
 
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    from transformers import PreTrainedModel
+
 DECODER, ENCODER = "decoder.onnx", "encoder.onnx"
 MASK_VALUE = -1e9
 """Added to a score, it makes the attention weight zero."""
 STEP = ("input_ids", "position_ids", "wanted", "last", "keys")
 
 
-def graphs_of(model: Any) -> dict[str, Graph]:
+def graphs_of(model: PreTrainedModel) -> dict[str, ir.Model]:
     """Return the graphs, by file name, of a causal or text-to-text model in eval mode, fp32.
 
     Raises ValueError for a model whose attention cannot be exported this way.
@@ -70,7 +74,7 @@ class Inputs:
 class _Step(nn.Module):
     """A decoder's forward pass with arguments that can be inputs of a graph."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
 
@@ -116,7 +120,7 @@ class _OurStep(_Step):
     def logits(self, step: Inputs) -> Tensor:
         stack = self.model.decoder
 
-        def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, **_: Any) -> Tensor:
+        def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, **_: object) -> Tensor:
             return step.cache.attend(q, k, v, bias, q.shape[-1] ** -0.5)
 
         bias = stack.positions.bias(step.at_bl, step.keys_s[None])
@@ -194,12 +198,12 @@ class _Kept(EncoderDecoderCache):  # type: ignore[misc]
         self.cross_attention_cache = SimpleNamespace(layers=layers)
         self.self_attention_cache = own_cache
 
-    def get_seq_length(self, layer_idx: int = 0) -> Any:
+    def get_seq_length(self, layer_idx: int = 0) -> Tensor:
         assert self.self_attention_cache is not None
         return self.self_attention_cache.get_seq_length(layer_idx)
 
 
-def _decoder(model: Any) -> Graph:
+def _decoder(model: PreTrainedModel) -> ir.Model:
     step = (_OurStep if isinstance(model, OURS) else _TheirStep)(model).eval()
     shape = cache_shape(model)
     b, length, t, c = 3, 4, 5, 16  # all differ, none is 1: torch.export takes 1 for a constant
@@ -211,10 +215,10 @@ def _decoder(model: Any) -> Graph:
         (torch.zeros(b, shape.heads, c, shape.width), torch.zeros(b, shape.heads, c, shape.width))
         for _ in range(shape.layers)
     ]
-    inputs: list[Any] = [ids, positions, wanted, last, torch.arange(length), past]
+    inputs: list[object] = [ids, positions, wanted, last, torch.arange(length), past]
     matrix_axes = {0: Dim.AUTO, 1: Dim.AUTO}
     cache = {0: Dim.AUTO, 2: Dim.AUTO}
-    axes: list[Any] = [
+    axes: list[object] = [
         matrix_axes,
         matrix_axes,
         matrix_axes,
@@ -238,21 +242,35 @@ def _decoder(model: Any) -> Graph:
     return _exported(step, inputs, axes, names, ["logits", *_names("present", shape.layers)])
 
 
-def cache_shape(model: Any) -> Any:
+@dataclass(frozen=True)
+class CacheShape:
+    """Sizes of the cached keys and values: of a text's own, and of the source's (`cross`)."""
+
+    layers: int
+    heads: int
+    width: int
+    """Of one head."""
+    cross_heads: int
+    cross_width: int
+
+
+def cache_shape(model: PreTrainedModel) -> CacheShape:
     """Return the layers, heads and head width of a text's own keys and of the source's."""
     config = model.config
 
-    def of(*names: str) -> Any:
-        return next(value for name in names if (value := getattr(config, name, None)) is not None)
+    def first_of(*names: str) -> int:
+        values = (getattr(config, name, None) for name in names)
+        size: int = next(value for value in values if value is not None)
+        return size
 
-    layers = of("num_decoder_layers", "decoder_layers", "num_hidden_layers")
-    heads = of("decoder_attention_heads", "num_attention_heads", "num_heads")
+    layers = first_of("num_decoder_layers", "decoder_layers", "num_hidden_layers")
+    heads = first_of("decoder_attention_heads", "num_attention_heads", "num_heads")
     n_kv_heads = getattr(config, "num_key_value_heads", None) or heads
     if n_kv_heads != heads and model.config.is_encoder_decoder:
         n_kv_heads = heads
     width = getattr(config, "head_dim", None) or getattr(config, "d_kv", None)
-    width = width or of("hidden_size", "d_model") // heads
-    return SimpleNamespace(
+    width = width or first_of("hidden_size", "d_model") // heads
+    return CacheShape(
         layers=layers, heads=n_kv_heads, width=width, cross_heads=heads, cross_width=width
     )
 
@@ -263,7 +281,7 @@ def cache_shape(model: Any) -> Any:
 class _Encoding(nn.Module):
     """Encode a text into the keys and values of each cross-attention of the decoder."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
 
@@ -276,7 +294,7 @@ class _Encoding(nn.Module):
         ]
 
 
-def _cross_attentions(model: Any) -> list[nn.Module]:
+def _cross_attentions(model: PreTrainedModel) -> list[nn.Module]:
     """Return the cross-attention of each decoder layer, whichever of its names it has."""
     decoder = model.get_decoder() if hasattr(model, "get_decoder") else model.decoder
     attentions = []
@@ -299,7 +317,7 @@ def _keys_and_values(attention: Any, x_btw: Tensor) -> Pair:
     return k_bthd.permute(0, 2, 3, 1), v_bthd.transpose(1, 2)
 
 
-def _encoder(model: Any) -> Graph:
+def _encoder(model: PreTrainedModel) -> ir.Model:
     mask = torch.ones(2, 5, dtype=torch.int64)
     mask[0, 3:] = 0  # the exporter drops a mask of all ones
     matrix_axes = {0: Dim.AUTO, 1: Dim.AUTO}
@@ -320,8 +338,12 @@ def _names(kind: str, n_layers: int) -> Iterator[str]:
 
 
 def _exported(
-    module: nn.Module, args: list[Any], axes: list[Any], inputs: list[str], outputs: list[str]
-) -> Graph:
+    module: nn.Module,
+    args: Sequence[object],
+    axes: Sequence[object],
+    inputs: list[str],
+    outputs: list[str],
+) -> ir.Model:
     program = torch.onnx.export(
         module,
         tuple(args),
@@ -332,7 +354,7 @@ def _exported(
         verbose=False,
     )
     assert program is not None
-    graph = program.model
+    graph: ir.Model = program.model
     graph.opset_imports.setdefault("com.microsoft", 1)
     names = [value.name for value in graph.graph.inputs], [v.name for v in graph.graph.outputs]
     if missing := [name for name in inputs if name not in names[0]]:

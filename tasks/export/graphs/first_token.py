@@ -10,19 +10,19 @@ Imports onnx_ir only inside functions.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-Graph = Any
-"""An onnx_ir.Model."""
-Node = Any
-"""An onnx_ir.Node."""
+from headrace.tasks.export.graphs.graph import constant_of
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 ROW_BY_ROW = {"Add", "Mul", "MatMul", "Gelu", "Relu", "Tanh", "Erf", "Div", "LayerNormalization"}
 ATTENTION = "MultiHeadAttention"
 QUERY, BIAS = 0, 5
 
 
-def to_first_token(graph: Graph) -> bool:
+def to_first_token(graph: ir.Model) -> bool:
     """Move the selection of the first token up, in place; False if there is nothing to move."""
     choice = _choice(graph)
     if choice is None:
@@ -42,19 +42,19 @@ def to_first_token(graph: Graph) -> bool:
     return True
 
 
-def _choice(graph: Graph) -> Node | None:
+def _choice(graph: ir.Model) -> ir.Node | None:
     """Return the node that takes row 0 of (batch, length, width), or None."""
     for node in graph.graph:
         if node.op_type == "Gather" and node.attributes.get_int("axis", 0) == 1:
-            index = node.inputs[1].const_value
+            index = constant_of(node.inputs[1])
             if index is not None and index.size == 1 and int(index.numpy()) == 0:
                 return node
     return None
 
 
-def _rows_of_their_own(graph: Graph, choice: Node) -> list[Node]:
+def _rows_of_their_own(graph: ir.Model, choice: ir.Node) -> list[ir.Node]:
     """Return the nodes before the selection whose other rows are not used, last node first."""
-    nodes: dict[Node, None] = {choice: None}
+    nodes: dict[ir.Node, None] = {choice: None}
     for node in reversed(list(graph.graph)):
         uses = [use for value in node.outputs for use in value.uses()]
         if (
@@ -70,25 +70,25 @@ def _rows_of_their_own(graph: Graph, choice: Node) -> list[Node]:
     return list(nodes)
 
 
-def _entrances(nodes: list[Node]) -> dict[Any, list[tuple[Node, int]]]:
+def _entrances(nodes: list[ir.Node]) -> dict[ir.Value, list[tuple[ir.Node, int]]]:
     """Return the values that enter these nodes with all rows, and the inputs they enter by."""
     members = set(nodes)
-    entrances: dict[Any, list[tuple[Node, int]]] = {}
+    entrances: dict[ir.Value, list[tuple[ir.Node, int]]] = {}
     for node in nodes:
         for index, value in enumerate(node.inputs):
-            if node.op_type == ATTENTION and index != QUERY:
+            if value is None or (node.op_type == ATTENTION and index != QUERY):
                 continue
-            producer = value.producer() if value is not None else None
+            producer = value.producer()
             if producer is not None and producer not in members and _has_rows(value):
                 entrances.setdefault(value, []).append((node, index))
     return entrances
 
 
-def _has_rows(value: Any) -> bool:
+def _has_rows(value: ir.Value) -> bool:
     return value.shape is not None and len(value.shape) == 3
 
 
-def _first(value: Any, axis: int = 1) -> Any:
+def _first(value: Any, axis: int = 1) -> ir.Value:
     """Slice (batch, length, width) to (batch, 1, width); on axis 2, a bias to the first query."""
     import numpy as np
     import onnx_ir as ir

@@ -6,19 +6,20 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 log = logging.getLogger(__name__)
 
-Graph = Any
-"""An onnx_ir.Model."""
 INLINE_BYTES = 1_500_000_000
 """If the weights exceed this, they go into a separate file: protobuf is limited to 2 GB."""
 
 
-def stripped(graph: Graph) -> Graph:
+def stripped(graph: ir.Model) -> ir.Model:
     """Remove the metadata that tells where the model's code lies on this machine, in place."""
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
@@ -26,15 +27,26 @@ def stripped(graph: Graph) -> Graph:
     return graph
 
 
-def save(graph: Graph, folder: Path, name: str = "model.onnx") -> str:
+def save(graph: ir.Model, folder: Path, name: str = "model.onnx") -> str:
     """Save a graph, with the weights inside its file if they fit; return the file's name."""
     import onnx_ir
 
     folder.mkdir(parents=True, exist_ok=True)
-    size = sum(value.const_value.nbytes for value in graph.graph.initializers.values())
+    initializers: Iterable[Any] = graph.graph.initializers.values()
+    size = sum(value.const_value.nbytes for value in initializers)
     data_file = f"{name}.data" if size > INLINE_BYTES else None
     onnx_ir.save(graph, folder / name, external_data=data_file)
     return name
+
+
+def producer_of(value: ir.Value | None) -> ir.Node | None:
+    """Return the node that computes a node's input; None for an omitted one or one of the graph."""
+    return value.producer() if value is not None else None
+
+
+def constant_of(value: ir.Value | None) -> ir.TensorProtocol | None:
+    """Return the content of a node's input; None for an omitted one or one that is computed."""
+    return value.const_value if value is not None else None
 
 
 @contextlib.contextmanager

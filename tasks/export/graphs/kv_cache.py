@@ -10,13 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
 from headrace.modeling.models import DecoderForCausalLM, EncoderDecoderForSeq2SeqLM
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 NAME = "headrace_in_place"
 """Name of this attention among transformers' attention implementations."""
@@ -36,14 +39,14 @@ class InPlaceKVCache:
         self._layer: int | None = None
         self.present: dict[int, Pair] = {}
 
-    def get_seq_length(self, layer: int = 0) -> Any:
+    def get_seq_length(self, layer: int = 0) -> Tensor:
         """Return the position where these tokens begin, (b, 1).
 
         A model that gets no positions counts them from here.
         """
         return self._at_bl[:, :1]
 
-    def update(self, k: Tensor, v: Tensor, layer: int, *_: Any, **__: Any) -> Pair:
+    def update(self, k: Tensor, v: Tensor, layer: int, *_: object, **__: object) -> Pair:
         """Return the new keys and values unchanged; the next `attend` puts them into the cache."""
         self._layer = layer
         return k, v
@@ -103,7 +106,7 @@ def _in_transformers(
     mask: Tensor | None,
     scaling: float | None = None,
     position_bias: Tensor | None = None,
-    **_: Any,
+    **_: object,
 ) -> tuple[Tensor, None]:
     """Attention function that transformers' layers call; returns (b, l, h, d) and no weights."""
     scale = q_bhld.shape[-1] ** -0.5 if scaling is None else scaling
@@ -117,7 +120,7 @@ def _in_transformers(
 
 
 @contextmanager
-def attending(model: Any, name: str) -> Iterator[None]:
+def attending(model: PreTrainedModel, name: str) -> Iterator[None]:
     """Give a transformers model the attention implementation `name` while a graph is exported.
 
     Models of headrace.modeling stay as they are.

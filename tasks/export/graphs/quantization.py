@@ -12,18 +12,22 @@ import contextlib
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Graph = Any
-"""An onnx_ir.Model."""
+from headrace.tasks.export.graphs.graph import constant_of, producer_of
+
+if TYPE_CHECKING:
+    import onnx
+    import onnx_ir as ir
+
 Feed = Mapping[str, NDArray[np.int64]]
 PRODUCTS = ("MatMul", "Gemm")
 
 
-def dynamic(graph: Graph) -> Graph:
+def dynamic(graph: ir.Model) -> ir.Model:
     """Quantize a graph with activation scales computed for each batch."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -40,7 +44,7 @@ def dynamic(graph: Graph) -> Graph:
         return _loaded(file)
 
 
-def static(graph: Graph, feeds: Iterable[Feed], *, weight_bits: int = 7) -> Graph:
+def static(graph: ir.Model, feeds: Iterable[Feed], *, weight_bits: int = 7) -> ir.Model:
     """Quantize a graph with fixed activation scales, calibrated on these inputs.
 
     7-bit weights cannot saturate on any CPU, so each CPU may use its fastest kernel; 8-bit weights
@@ -92,7 +96,7 @@ def _untyped() -> dict[str, int]:
 
 
 @contextlib.contextmanager
-def _quantizing(graph: Graph) -> Iterator[tuple[Any, list[str], Path]]:
+def _quantizing(graph: ir.Model) -> Iterator[tuple[onnx.ModelProto, list[str], Path]]:
     """Yield the graph as a proto, the names of its products with weights, and an output file."""
     import onnx_ir
 
@@ -111,7 +115,7 @@ def _quantizing(graph: Graph) -> Iterator[tuple[Any, list[str], Path]]:
         yield proto, nodes, Path(folder) / "model.onnx"
 
 
-def _loaded(file: Path) -> Graph:
+def _loaded(file: Path) -> ir.Model:
     import onnx_ir
 
     graph = onnx_ir.load(file)
@@ -122,7 +126,7 @@ def _loaded(file: Path) -> Graph:
 # --- after quantizing -----------------------------------------------------------------------------
 
 
-def _keep_residuals(graph: Graph) -> None:
+def _keep_residuals(graph: ir.Model) -> None:
     """Keep residuals in fp32: only products read a value's int8 form.
 
     The quantizer converts it to int8 and back before it is added to the product's result, which
@@ -135,13 +139,13 @@ def _keep_residuals(graph: Graph) -> None:
             continue
         for index, value in enumerate(node.inputs):
             dequantizer = _dequantized(value)
-            quantizer = dequantizer and dequantizer.inputs[0].producer()
+            quantizer = dequantizer and producer_of(dequantizer.inputs[0])
             if quantizer and quantizer.op_type == "QuantizeLinear":
                 node.replace_input_with(index, quantizer.inputs[0])
     RemoveUnusedNodesPass()(graph)
 
 
-def _use_tanh_gelu(graph: Graph) -> None:
+def _use_tanh_gelu(graph: ir.Model) -> None:
     """Use GELU's tanh form (Hendrycks and Gimpel, 2016, section 2).
 
     Its error is smaller than int8 rounding.
@@ -152,7 +156,7 @@ def _use_tanh_gelu(graph: Graph) -> None:
             node.attributes.clear()
 
 
-def _join_products(graph: Graph) -> None:
+def _join_products(graph: ir.Model) -> None:
     """Fuse dequantization, MatMul and Add into one MatMulIntegerToFloat (com.microsoft).
 
     onnxruntime does this itself when it loads the graph, except for the bias, which remains a
@@ -175,7 +179,8 @@ def _join_products(graph: Graph) -> None:
             domain="com.microsoft",
             name=f"{node.name}_joined",
         )
-        old_value, new_value = last_node.outputs[0], product.outputs[0]
+        old_value: Any = last_node.outputs[0]  # its type is known, whatever onnx_ir's types say
+        new_value = product.outputs[0]
         new_value.dtype, new_value.shape = old_value.dtype, old_value.shape
         # Names are unique and identify the outputs of the graph: the new value takes the old one's.
         new_value.name, old_value.name = old_value.name, f"{old_value.name}_apart"
@@ -185,19 +190,20 @@ def _join_products(graph: Graph) -> None:
     graph.graph.opset_imports.setdefault("com.microsoft", 1)
 
 
-def _dequantized(value: Any) -> Any:
-    node = value.producer() if value is not None else None
+def _dequantized(value: ir.Value | None) -> ir.Node | None:
+    node = producer_of(value)
     is_dequantizer = (
         node is not None and node.op_type == "DequantizeLinear" and len(node.inputs) == 3
     )
     return node if is_dequantizer else None
 
 
-def _bias_of(product: Any) -> tuple[Any, Any]:
+def _bias_of(product: ir.Node) -> tuple[ir.Node, ir.Value | None]:
     """Return the Add of a bias that alone uses the product, and the bias; else (product, None)."""
     users = [node for node, _ in product.outputs[0].uses()]
     if len(users) == 1 and users[0].op_type == "Add":
         for value in users[0].inputs:
-            if value.const_value is not None and len(value.const_value.shape) == 1:
+            constant = constant_of(value)
+            if constant is not None and len(constant.shape) == 1:
                 return users[0], value
     return product, None

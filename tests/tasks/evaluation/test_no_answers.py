@@ -205,7 +205,7 @@ def test_the_gate_lets_no_number_through_that_is_none(whose: str) -> None:
         {"scoring": [one], "mixed": [one]}, outputs, "expected", Pooled(True), Gate(),
         compares_texts=True,
     )  # fmt: skip
-    verdict = parity_check.verdict(outputs, parity.FP32)
-    assert verdict.reason is not None
-    assert "whole texts" in verdict.reason
-    assert "a drop of nan" in verdict.reason
+    result = parity_check.compare(outputs, parity.FP32)
+    assert result.reason is not None
+    assert "whole texts" in result.reason
+    assert "a drop of nan" in result.reason

@@ -76,9 +76,9 @@ def harness() -> DecoderHarness:
 def test_what_agrees_passes(harness: DecoderHarness, tmp_path: Path) -> None:
     tried = build_variants.try_variant(harness, "fp32", tmp_path)
     assert tried.reason is None
-    assert tried.verdict is not None
-    assert tried.verdict.agreement == 1.0
-    assert tried.verdict.metric == pytest.approx(harness.reference, abs=1e-4)
+    assert tried.parity is not None
+    assert tried.parity.agreement == 1.0
+    assert tried.parity.metric == pytest.approx(harness.reference, abs=1e-4)
     assert (tmp_path / "fp32" / "decoder.onnx").exists()
 
 
@@ -205,7 +205,7 @@ def test_every_option_alone_and_in_pairs_passes_the_gate_and_writes(
     method, graph = way_and_graph
     chosen = with_options(harness, **options)
     runner = opened(chosen, graph)
-    assert chosen.verdict(runner, method).reason is None
+    assert chosen.check_parity(runner, method).reason is None
     made = runner.run(chosen.prompts[:6])
     texts, *_ = chosen.head.columns(made)
     assert texts.null_count == 0
@@ -218,7 +218,7 @@ def test_a_wrong_penalty_is_seen(harness: DecoderHarness, way_and_graph: Any) ->
     method, graph = way_and_graph
     chosen = with_options(harness, repetition_penalty=1.7)
     wrong = replace(chosen, penalised=harness.written)
-    reason = wrong.verdict(opened(chosen, graph), method).reason
+    reason = wrong.check_parity(opened(chosen, graph), method).reason
     assert reason is not None
     assert "texts differ from PyTorch's, with repetition_penalty 1.7" in reason
 
@@ -248,7 +248,7 @@ def test_a_pytorch_that_gives_no_numbers_is_refused(
     logits = harness.written.logits.copy()
     logits[3, 2, 1] = np.nan
     broken = replace(harness, written=replace(harness.written, logits=logits))
-    reason = broken.verdict(opened(harness, graph), method).reason
+    reason = broken.check_parity(opened(harness, graph), method).reason
     assert reason == "some logits of PyTorch are NaN or infinite"
     nothing = replace(harness, torch_metric=float("nan"))
-    assert "a drop of nan" in str(nothing.verdict(opened(harness, graph), method).reason)
+    assert "a drop of nan" in str(nothing.check_parity(opened(harness, graph), method).reason)

@@ -343,7 +343,7 @@ def test_half_precision_computes_the_same_where_a_cpu_can_tell(
         harness, tmp_path / "fp16/model.onnx", "CPUExecutionProvider"
     )
     method = variants.BuildMethod("fp16", make, ("cuda",), parity.FP16, golden=1.0)
-    assert harness.verdict(runner, method).reason is None
+    assert harness.check_parity(runner, method).reason is None
 
 
 def test_serving_knows_which_variants_are_in_half_precision() -> None:

@@ -63,9 +63,9 @@ def parity_check(**limits: float) -> tuple[ParityCheck, list[Ids]]:
     return replace(one, expected_texts=texts.together(one.in_row_order(expected))), rows
 
 
-def verdict(run: parity.Run, tolerance: Tolerance = FP32, **limits: float) -> parity.ParityResult:
+def compared(run: parity.Run, tolerance: Tolerance = FP32, **limits: float) -> parity.ParityResult:
     one, rows = parity_check(**limits)
-    return one.verdict(parity.run_all(run, rows, one.batches), tolerance)
+    return one.compare(parity.run_all(run, rows, one.batches), tolerance)
 
 
 # --- the batches ----------------------------------------------------------------------------------
@@ -104,16 +104,16 @@ def test_outputs_come_back_in_row_order() -> None:
     assert (np.stack(one.in_row_order(one.expected)) == model(ROWS)).all()
 
 
-# --- the verdict ----------------------------------------------------------------------------------
+# --- the comparison -------------------------------------------------------------------------------
 
 
 def test_the_same_outputs_pass() -> None:
-    found = verdict(model)
+    found = compared(model)
     assert found == parity.ParityResult(None, agreement=1.0, metric=1.0, max_logit_difference=0.0)
 
 
 def test_rounding_passes_and_is_reported() -> None:
-    found = verdict(lambda rows: model(rows) + np.float32(1e-5))
+    found = compared(lambda rows: model(rows) + np.float32(1e-5))
     assert found.reason is None
     assert found.max_logit_difference == pytest.approx(1e-5, rel=0.1)
 
@@ -125,13 +125,13 @@ def test_one_wrong_output_of_one_batch_is_refused() -> None:
             outputs[0, 1] += 0.001
         return outputs
 
-    assert "longest batches differ from PyTorch's by 0.00033" in str(verdict(wrong).reason)
+    assert "longest batches differ from PyTorch's by 0.00033" in str(compared(wrong).reason)
 
 
 def test_a_small_error_everywhere_is_refused() -> None:
-    found = verdict(lambda rows: model(rows) * np.float32(0.7), INT8, max_metric_drop=1)
+    found = compared(lambda rows: model(rows) * np.float32(0.7), INT8, max_metric_drop=1)
     assert found.agreement == 1.0
-    assert "(mean; allowed: " in str(verdict(lambda rows: model(rows) + 0.4, INT8).reason)
+    assert "(mean; allowed: " in str(compared(lambda rows: model(rows) + 0.4, INT8).reason)
 
 
 def test_a_mask_that_is_not_heeded_is_refused() -> None:
@@ -140,11 +140,11 @@ def test_a_mask_that_is_not_heeded_is_refused() -> None:
         return model([row(longest)] * len(rows))
 
     # Sorted by length, rows of a batch are nearly equal: only the other batches can tell.
-    assert "mixed batches differ" in str(verdict(padded, INT8).reason)
+    assert "mixed batches differ" in str(compared(padded, INT8).reason)
 
 
 def test_swapped_labels_are_refused() -> None:
-    found = verdict(lambda rows: model(rows)[:, ::-1], Tolerance(9, 9))
+    found = compared(lambda rows: model(rows)[:, ::-1], Tolerance(9, 9))
     assert "metric" in str(found.reason)
     assert "predictions match PyTorch's on" in str(found.reason)
 
@@ -156,7 +156,7 @@ def test_outputs_that_are_no_numbers_are_refused(value: float) -> None:
         outputs[0, 0] = value
         return outputs
 
-    found = verdict(broken, Tolerance(9, 9), min_agreement=0, max_metric_drop=1)
+    found = compared(broken, Tolerance(9, 9), min_agreement=0, max_metric_drop=1)
     assert " outputs of the graph in scoring batches are NaN or infinite" in str(found.reason)
     assert found.agreement is None
 
@@ -169,12 +169,12 @@ def test_a_pytorch_model_that_gives_no_numbers_passes_nothing() -> None:
     }
     broken = replace(one, expected=nothing)
     assert "outputs of PyTorch in scoring batches are NaN or infinite" in str(
-        broken.verdict(one.expected, INT8).reason
+        broken.compare(one.expected, INT8).reason
     )
 
 
 def test_another_number_of_labels_is_refused() -> None:
-    found = verdict(lambda rows: model(rows)[:, :2])
+    found = compared(lambda rows: model(rows)[:, :2])
     assert found.reason == ("outputs of scoring batches have shape (2,), expected (3,)")
 
 
@@ -187,11 +187,11 @@ def test_agreement_and_metric_have_limits_of_their_own() -> None:
         return outputs
 
     loose = Tolerance(9, 9)
-    passed = verdict(one_row_wrong, loose, min_agreement=0.9, max_metric_drop=0.05)
+    passed = compared(one_row_wrong, loose, min_agreement=0.9, max_metric_drop=0.05)
     assert (passed.reason, passed.metric) == (None, 0.95)
-    agreement = verdict(one_row_wrong, loose, min_agreement=0.99, max_metric_drop=0.05)
+    agreement = compared(one_row_wrong, loose, min_agreement=0.99, max_metric_drop=0.05)
     assert str(agreement.reason).endswith("(required: 99.00%)")
-    metric = verdict(one_row_wrong, loose, min_agreement=0.9, max_metric_drop=0.04)
+    metric = compared(one_row_wrong, loose, min_agreement=0.9, max_metric_drop=0.04)
     assert metric.reason == ("metric 0.9500, PyTorch's 1.0000: a drop of 0.0500 (allowed: 0.04)")
 
 
@@ -200,4 +200,4 @@ def test_a_metric_that_should_be_low_may_not_rise(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Texts, "measure", lambda self, outputs: -float(outputs.max(axis=1).mean()))
     loss = replace(one, higher_is_better=False)
     smaller = parity.run_all(lambda some: model(some) * np.float32(0.9), rows, one.batches)
-    assert "a drop of" in str(loss.verdict(smaller, INT8).reason)
+    assert "a drop of" in str(loss.compare(smaller, INT8).reason)

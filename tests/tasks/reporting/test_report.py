@@ -23,6 +23,7 @@ from headrace.tasks.reporting import plots
 from headrace.tasks.reporting.report import recipe_text, render, report, slice_scale
 from headrace.tasks.runtime import artifacts
 from headrace.tasks.runtime.artifacts import Artifact
+from headrace.tasks.runtime.facts import StageArtifacts
 from tests.toy import tiny_recipe
 
 EVIL = '<script>alert("x")</script>'
@@ -49,8 +50,8 @@ class Page(HTMLParser):
         return words in " ".join(self.words.split())
 
 
-def made(stage: str, facts: dict[str, Any], **files: Any) -> Artifact:
-    def build(folder: Path) -> dict[str, Any]:
+def made(stage: str, facts: Any, **files: Any) -> Any:
+    def build(folder: Path) -> Any:
         for name, content in files.items():
             if name == "events":
                 lines = [json.dumps(line) + "\n" for line in content]
@@ -63,7 +64,7 @@ def made(stage: str, facts: dict[str, Any], **files: Any) -> Artifact:
 
 
 @pytest.fixture
-def stages(table: Path) -> dict[str, Artifact]:
+def stages(table: Path) -> StageArtifacts:
     """A run as its stages leave it, told by hand: 200 test rows, half of them labelled `EVIL`."""
     targets = [0, 1] * 100
     outputs = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
@@ -92,7 +93,10 @@ def stages(table: Path) -> dict[str, Artifact]:
             "length_histogram": {"edges": [0, 8, 16, 32], "counts": [10, 500, 190]},
         },
     )
-    found = evaluate.measure(tiny_recipe(table), prepared, prepared.facts["head"], rows, outputs)
+    measured, sections = evaluate.measure(
+        tiny_recipe(table), prepared, prepared.facts["head"], rows, outputs
+    )
+    found: dict[str, Any] = {**measured, **sections}
     found["baseline_difference"] = {"value": 0.2, "low": 0.1, "high": 0.3}
     found["variant"] = "int8"
     found["worst"] = [
@@ -110,9 +114,9 @@ def stages(table: Path) -> dict[str, Artifact]:
         slices=[lost],
     )
     kept = {"status": "kept", "reason": None, "size_bytes": 23_100_000}
-    return {
-        "prepare": prepared,
-        "train": made(
+    return StageArtifacts(
+        prepared=prepared,
+        trained=made(
             "train",
             {
                 "best": {"step": 20, "metric": "accuracy", "value": 0.81},
@@ -130,7 +134,7 @@ def stages(table: Path) -> dict[str, Artifact]:
                 {"step": 30, "epoch": 1.5, "loss": 0.4},
             ],
         ),
-        "export": made(
+        exported=made(
             "export",
             {
                 "default": "int8",
@@ -147,12 +151,12 @@ def stages(table: Path) -> dict[str, Artifact]:
                 "shares": np.full((1, 2, 2, 3), 1 / 3).tolist(),
             },
         ),
-        "evaluate": made("evaluate", {}, metrics=found),
-        "decide": made("decide", decision.to_dict()),
-    }
+        evaluated=made("evaluate", {}, metrics=found),
+        decided=made("decide", decision.to_dict()),
+    )
 
 
-def test_every_section_shows_its_numbers(stages: dict[str, Artifact], recipe: Recipe) -> None:
+def test_every_section_shows_its_numbers(stages: StageArtifacts, recipe: Recipe) -> None:
     page = Page(render(recipe, stages))
     for words in (
         "Promoted over version 3",
@@ -167,14 +171,14 @@ def test_every_section_shows_its_numbers(stages: dict[str, Artifact], recipe: Re
         "rejected 3 null_text 2, too_long 1",
         "duplicates removed 9 exact 4, near 5",
         "ham 40.0%",
-        stages["export"].digest,
+        stages.exported.digest,
         "hidden_size: 32",
     ):
         assert words in page, words
 
 
 def test_nothing_that_comes_from_data_becomes_markup(
-    stages: dict[str, Artifact], recipe: Recipe
+    stages: StageArtifacts, recipe: Recipe
 ) -> None:
     page = Page(render(recipe, stages))
     assert "script" not in {tag for tag, _ in page.tags}
@@ -183,7 +187,7 @@ def test_nothing_that_comes_from_data_becomes_markup(
     assert f"label={EVIL} (100 rows)" in page
 
 
-def test_the_page_asks_nothing_of_a_network(stages: dict[str, Artifact], recipe: Recipe) -> None:
+def test_the_page_asks_nothing_of_a_network(stages: StageArtifacts, recipe: Recipe) -> None:
     text = render(recipe, stages)
     page = Page(text)
     for tag, attributes in page.tags:
@@ -197,7 +201,7 @@ def test_the_page_asks_nothing_of_a_network(stages: dict[str, Artifact], recipe:
 
 
 def test_a_first_model_without_baseline_reads_as_well(
-    stages: dict[str, Artifact], recipe: Recipe
+    stages: StageArtifacts, recipe: Recipe
 ) -> None:
     first = promotion_rules.apply(
         Promote(min_value=0.99),
@@ -205,9 +209,12 @@ def test_a_first_model_without_baseline_reads_as_well(
         rows=200,
         candidate=ModelMeasurement(0.84, 23_100_000),
     )
-    facts = {**stages["prepare"].facts, "baseline": None}
-    stages["prepare"] = replace(stages["prepare"], facts=facts)
-    stages["decide"] = made("decide", first.to_dict())
+    facts = {**stages.prepared.facts, "baseline": None}
+    stages = replace(
+        stages,
+        prepared=replace(stages.prepared, facts=facts),
+        decided=made("decide", first.to_dict()),
+    )
     page = Page(render(recipe, stages))
     assert "Refused. Test accuracy must be at least 0.99 (promote.min_value); it is 0.8400." in page
     assert "TF-IDF" not in page
