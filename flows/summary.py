@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from headrace.configs.schema import Recipe
 from headrace.tasks import objectives
@@ -21,6 +21,7 @@ from headrace.tasks.runtime.facts import (
     IntervalFacts,
     Prepared,
     Reported,
+    StageArtifacts,
     Trained,
     VariantFacts,
 )
@@ -28,17 +29,6 @@ from headrace.tasks.runtime.text import duration
 from headrace.tasks.training.train import size_of_step
 
 StageResult = AnyArtifact | Registered | Overtaken
-
-
-class Artifacts(NamedTuple):
-    """The artifacts of a run, in the order of its stages."""
-
-    prepared: Prepared
-    trained: Trained
-    exported: Exported
-    evaluated: Evaluated
-    decided: Decided
-    reported: Reported
 
 
 @dataclass(frozen=True)
@@ -67,8 +57,10 @@ class Outcome:
     stages: list[dict[str, object]]
 
 
-def outcome(recipe: Recipe, artifacts: Artifacts, registered: Registered) -> Outcome:
-    decision, evaluation = artifacts.decided.facts, artifacts.evaluated.facts
+def outcome(
+    recipe: Recipe, stages: StageArtifacts, reported: Reported, registered: Registered
+) -> Outcome:
+    decision, evaluation = stages.decided.facts, stages.evaluated.facts
     return Outcome(
         name=recipe.name,
         version=registered.version,
@@ -78,12 +70,12 @@ def outcome(recipe: Recipe, artifacts: Artifacts, registered: Registered) -> Out
         reasons=decision["reasons"],
         metric=evaluation["metric"],
         metrics=evaluation["metrics"],
-        baseline=artifacts.prepared.facts["baseline"],
+        baseline=stages.prepared.facts["baseline"],
         baseline_difference=evaluation["baseline_difference"],
         smallest_detectable=decision["smallest_detectable"],
-        variants=artifacts.exported.facts["variants"],
-        default_variant=artifacts.exported.facts["default"],
-        report=str(artifacts.reported.path / "report.html"),
+        variants=stages.exported.facts["variants"],
+        default_variant=stages.exported.facts["default"],
+        report=str(reported.path / "report.html"),
         run_id=registered.run_id,
         stages=[
             {
@@ -93,7 +85,7 @@ def outcome(recipe: Recipe, artifacts: Artifacts, registered: Registered) -> Out
                 "seconds": artifact.seconds,
                 "folder": str(artifact.path),
             }
-            for artifact in artifacts
+            for artifact in [*stages.in_order(), reported]
         ]
         + [{"stage": "register", "cached": registered.cached}],
     )

@@ -23,7 +23,7 @@ from headrace.configs.errors import is_wrong_name
 from headrace.configs.load import load
 from headrace.configs.schema import Recipe
 from headrace.flows import progress, summary
-from headrace.flows.summary import Artifacts, Outcome, StageResult
+from headrace.flows.summary import Outcome, StageResult
 from headrace.tasks import preflight
 from headrace.tasks.data.prepare import prepare
 from headrace.tasks.evaluation.comparable import check_comparable
@@ -35,7 +35,7 @@ from headrace.tasks.registry.incumbent import Unreadable
 from headrace.tasks.registry.register import Registered, register
 from headrace.tasks.reporting.report import report
 from headrace.tasks.runtime.artifacts import digest_of
-from headrace.tasks.runtime.facts import Exported, Prepared
+from headrace.tasks.runtime.facts import Exported, Prepared, StageArtifacts
 from headrace.tasks.training.train import TrainerKilled, train
 
 log = logging.getLogger(__name__)
@@ -62,10 +62,10 @@ def training(recipe: str, overrides: list[str] | None = None) -> State[Outcome]:
         for _ in range(MAX_DECISIONS):
             champion = versions.incumbent(settings.name, exported)
             decided = stage(decide)(settings, prepared, exported, evaluated, champion)
-            reported = stage(report)(settings, prepared, trained, exported, evaluated, decided)
-            artifacts = Artifacts(prepared, trained, exported, evaluated, decided, reported)
+            stages = StageArtifacts(prepared, trained, exported, evaluated, decided)
+            reported = stage(report)(settings, stages)
             registered = stage(register, retry=is_transient)(
-                settings, **artifacts._asdict(), run_id=run_id
+                settings, stages, reported, run_id=run_id
             )
             if isinstance(registered, Registered):
                 break
@@ -74,7 +74,7 @@ def training(recipe: str, overrides: list[str] | None = None) -> State[Outcome]:
                 f"the champion of {settings.name} changed {MAX_DECISIONS} times during the "
                 "comparison; run the same command again"
             )
-    outcome = summary.outcome(settings, artifacts, registered)
+    outcome = summary.outcome(settings, stages, reported, registered)
     publish(outcome, exported)
     return Completed(name="Completed" if outcome.promoted else "Refused", data=outcome)
 

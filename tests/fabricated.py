@@ -20,6 +20,7 @@ from headrace.tasks.registry import model_store, tracking, versions
 from headrace.tasks.registry.register import register
 from headrace.tasks.runtime import artifacts
 from headrace.tasks.runtime.artifacts import Artifact
+from headrace.tasks.runtime.facts import StageArtifacts
 from tests.serving.tiny_model import make_model
 from tests.toy import tiny_recipe
 
@@ -92,7 +93,8 @@ def _made(stage: str, name: str, facts: dict[str, Any]) -> Artifact:
 
 def registered(name: str, made: dict[str, Artifact]) -> Any:
     run_id = tracking.run_for(recipe(name), f"key-of-{name}")
-    return register(recipe(name), **made, run_id=run_id)
+    *stages, reported = made.values()
+    return register(recipe(name), StageArtifacts(*stages), reported, run_id=run_id)
 
 
 def stored_model(name: str) -> Path:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from headrace.configs.schema import Evaluate
-from headrace.tasks.metrics.bootstrap import Interval, Resampling, bootstrap
+from headrace.tasks.metrics.bootstrap import Resampling, bootstrap
 from headrace.tasks.models.tfidf import Labelled
 from headrace.tasks.objectives import AnyObjective
 from headrace.tasks.objectives.base import Objective, Settings
@@ -63,7 +63,7 @@ def measure(
         Resampling(evaluate.resamples, evaluate.confidence, clusters),
     )
     facts: dict[str, IntervalFacts | float] = {
-        **{name: _facts(interval) for name, interval in intervals.items()},
+        **{name: interval.facts() for name, interval in intervals.items()},
         "train_rows": len(fit_rows),
         "test_rows": len(test),
         "seconds": round(time.monotonic() - start, 3),
@@ -73,10 +73,6 @@ def measure(
         pa.table({"row": test["row"][:], "decision": names}), folder / "baseline.parquet"
     )
     return facts
-
-
-def _facts(interval: Interval) -> IntervalFacts:
-    return {"value": interval.value, "low": interval.low, "high": interval.high}
 
 
 def _texts(rows: Dataset) -> Labelled:

@@ -21,19 +21,17 @@ from headrace.serving.arrays import Array
 from headrace.tasks import objectives
 from headrace.tasks.evaluation import test_set
 from headrace.tasks.evaluation.test_set import TestSet
-from headrace.tasks.metrics.bootstrap import Interval, Resampling, bootstrap
+from headrace.tasks.metrics.bootstrap import Resampling, bootstrap
 from headrace.tasks.metrics.metric import Metric
-from headrace.tasks.metrics.paired import Difference, paired_difference
+from headrace.tasks.metrics.paired import paired_difference
 from headrace.tasks.objectives import AnyObjective, selection
 from headrace.tasks.objectives.base import Details, Settings
 from headrace.tasks.reporting import html, plots
 from headrace.tasks.runtime import artifacts
 from headrace.tasks.runtime.facts import (
-    DifferenceFacts,
     Evaluated,
     EvaluatedFacts,
     Exported,
-    IntervalFacts,
     Measured,
     Prepared,
     SliceFacts,
@@ -124,12 +122,12 @@ def measure(
         "clusters": len(np.unique(rows.clusters)),
         "confidence": recipe.evaluate.confidence,
         "metrics": {
-            key: _interval_facts(interval)
+            key: interval.facts()
             for key, interval in intervals.items()
             if key == name or not math.isnan(interval.value)
         },
         "baseline_metric": common_name,
-        "baseline_difference": _difference_facts(difference) if difference else None,
+        "baseline_difference": difference.facts() if difference else None,
         "slice_metric": slice_name,
         "slice_lower_is_better": not slice_metric.higher_is_better,
         "slices": _slices(recipe, rows, statistics, slice_metric, resampling),
@@ -145,25 +143,8 @@ def _slices(
     facts: list[SliceFacts] = []
     for column, value, mask in test_set.slices(recipe, rows):
         interval = bootstrap(statistics[mask], {"": metric}, resampling.among(mask))[""]
-        facts.append(
-            {"name": column, "of": value, "rows": int(mask.sum()), **_interval_facts(interval)}
-        )
+        facts.append({"name": column, "of": value, "rows": int(mask.sum()), **interval.facts()})
     return facts
-
-
-def _interval_facts(interval: Interval) -> IntervalFacts:
-    return {"value": interval.value, "low": interval.low, "high": interval.high}
-
-
-def _difference_facts(difference: Difference) -> DifferenceFacts:
-    return {
-        "value": difference.value,
-        "low": difference.low,
-        "high": difference.high,
-        "standard_error": difference.standard_error,
-        "smallest_detectable": difference.smallest_detectable,
-        "differing": difference.differing,
-    }
 
 
 def _baseline_statistics(

@@ -14,7 +14,6 @@ from headrace.configs.schema import Promote
 from headrace.tasks.metrics.paired import Difference
 from headrace.tasks.runtime.facts import (
     DecidedFacts,
-    DifferenceFacts,
     GuardFacts,
     MeasurementFacts,
     Numbers,
@@ -116,7 +115,7 @@ class Decision:
             "candidate": _measurement_facts(self.candidate),
             "champion": None if self.champion is None else _measurement_facts(self.champion),
             "champion_version": self.champion_version,
-            "difference": None if self.difference is None else _difference_facts(self.difference),
+            "difference": None if self.difference is None else self.difference.facts(),
             "smallest_detectable": self.smallest_detectable,
             "guards": [_guard_facts(guard) for guard in self.guards],
             "reasons": self.reasons,
@@ -145,17 +144,6 @@ def _measurement_facts(measurement: ModelMeasurement) -> MeasurementFacts:
         "value": measurement.value,
         "size_bytes": measurement.size_bytes,
         "tokens_per_second": measurement.tokens_per_second,
-    }
-
-
-def _difference_facts(difference: Difference) -> DifferenceFacts:
-    return {
-        "value": difference.value,
-        "low": difference.low,
-        "high": difference.high,
-        "standard_error": difference.standard_error,
-        "smallest_detectable": difference.smallest_detectable,
-        "differing": difference.differing,
     }
 
 

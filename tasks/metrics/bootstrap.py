@@ -20,6 +20,7 @@ import numpy as np
 
 from headrace.serving.arrays import Array
 from headrace.tasks.metrics.metric import Metric
+from headrace.tasks.runtime.facts import IntervalFacts
 
 POWER = 0.8
 """Probability of showing a difference of the smallest detectable size."""
@@ -34,6 +35,10 @@ class Interval:
     value: float
     low: float
     high: float
+
+    def facts(self) -> IntervalFacts:
+        """Return it as JSON."""
+        return {"value": self.value, "low": self.low, "high": self.high}
 
 
 @dataclass(frozen=True)

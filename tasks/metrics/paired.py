@@ -33,6 +33,7 @@ from headrace.tasks.metrics.bootstrap import (
     resampled_sums,
 )
 from headrace.tasks.metrics.metric import Metric
+from headrace.tasks.runtime.facts import DifferenceFacts
 
 STRICTER = 0.8
 """Share of the allowed error that the score bound and the test may use: neither is exact.
@@ -64,6 +65,17 @@ class Difference:
     """True gain that this number of such rows would show with a probability of 80%."""
     differing: int | None = None
     """Rows, or clusters of rows, on which the metric of the two models differs."""
+
+    def facts(self) -> DifferenceFacts:
+        """Return it as JSON."""
+        return {
+            "value": self.value,
+            "low": self.low,
+            "high": self.high,
+            "standard_error": self.standard_error,
+            "smallest_detectable": self.smallest_detectable,
+            "differing": self.differing,
+        }
 
 
 def paired_difference(

@@ -24,12 +24,9 @@ from headrace.tasks.registry.alias_history import DecisionInShort
 from headrace.tasks.runtime import workspace
 from headrace.tasks.runtime.facts import (
     Decided,
-    Evaluated,
     Exported,
-    Prepared,
     Reported,
     StageArtifacts,
-    Trained,
 )
 
 if TYPE_CHECKING:
@@ -65,15 +62,7 @@ class Overtaken:
 
 
 def register(
-    recipe: Recipe,
-    *,
-    prepared: Prepared,
-    trained: Trained,
-    exported: Exported,
-    evaluated: Evaluated,
-    decided: Decided,
-    reported: Reported,
-    run_id: str,
+    recipe: Recipe, stages: StageArtifacts, reported: Reported, *, run_id: str
 ) -> Registered | Overtaken:
     """Register the export with its decision, whatever that says, and carry the decision out.
 
@@ -84,7 +73,7 @@ def register(
     """
     started = time.monotonic()
     client = tracking.connect()
-    stages = StageArtifacts(prepared, trained, exported, evaluated, decided)
+    exported, decided = stages.exported, stages.decided
     with workspace.lock(f"register-{recipe.name}"):
         try:
             version = _registered(client, recipe.name, exported)

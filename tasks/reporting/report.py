@@ -24,10 +24,7 @@ from headrace.tasks.reporting import html, plots
 from headrace.tasks.runtime import artifacts
 from headrace.tasks.runtime.artifacts import AnyArtifact
 from headrace.tasks.runtime.facts import (
-    Decided,
     DecidedFacts,
-    Evaluated,
-    Exported,
     IntervalFacts,
     Measured,
     Prepared,
@@ -35,7 +32,6 @@ from headrace.tasks.runtime.facts import (
     ReportedFacts,
     SliceFacts,
     StageArtifacts,
-    Trained,
     TrainingEvent,
 )
 from headrace.tasks.runtime.text import duration
@@ -54,16 +50,8 @@ class Standing(TypedDict):
     high: NotRequired[float]
 
 
-def report(
-    recipe: Recipe,
-    prepared: Prepared,
-    trained: Trained,
-    exported: Exported,
-    evaluated: Evaluated,
-    decided: Decided,
-) -> Reported:
+def report(recipe: Recipe, stages: StageArtifacts) -> Reported:
     """Write a folder with `report.html`. Each section uses the files and facts of its stage."""
-    stages = StageArtifacts(prepared, trained, exported, evaluated, decided)
     return artifacts.make(
         "report",
         key={

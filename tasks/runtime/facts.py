@@ -70,8 +70,8 @@ class RetryFacts(TypedDict):
     error: str
 
 
-class TrainedFacts(TypedDict):
-    """What training/train.py records."""
+class WorkerFacts(TypedDict):
+    """What a training process reports at its end."""
 
     best: BestFacts
     steps: int
@@ -82,6 +82,11 @@ class TrainedFacts(TypedDict):
     processes: int
     batch: BatchFacts
     tokens_per_second: int
+
+
+class TrainedFacts(WorkerFacts):
+    """What training/train.py records."""
+
     retries: list[RetryFacts]
 
 
@@ -225,7 +230,7 @@ Reported = Artifact[ReportedFacts]
 
 @dataclass(frozen=True)
 class StageArtifacts:
-    """The artifacts of one run that its report and its model card describe."""
+    """The artifacts of a run up to its decision: what the report and the registry describe."""
 
     prepared: Prepared
     trained: Trained

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, NotRequired, TypedDict
 
-from headrace.tasks.runtime.facts import BatchFacts, BestFacts
+from headrace.tasks.runtime.facts import WorkerFacts
 
 JOB = "job.json"
 EVENTS = "events.jsonl"
@@ -50,25 +50,11 @@ class Event(EventFields):
     epoch: float
 
 
-class RunFacts(TypedDict):
-    """TrainedFacts without the retries, of which a worker knows nothing."""
-
-    best: BestFacts
-    steps: int
-    parameters: int
-    epochs: float
-    precision: str
-    device: str
-    processes: int
-    batch: BatchFacts
-    tokens_per_second: int
-
-
 class Done(TypedDict):
     """Outcome of a worker that trained to the end."""
 
     outcome: Literal["done"]
-    facts: RunFacts
+    facts: WorkerFacts
 
 
 class Failed(TypedDict):

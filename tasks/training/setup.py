@@ -32,6 +32,7 @@ from headrace.tasks.models.window_pooling import DocumentModel
 from headrace.tasks.objectives import AnyObjective
 from headrace.tasks.objectives.base import LossFunction, Settings, TrainingContext
 from headrace.tasks.runtime import hardware
+from headrace.tasks.runtime.facts import WorkerFacts
 from headrace.tasks.training.callbacks import Checkpoints
 from headrace.tasks.training.datasets import (
     Collator,
@@ -44,7 +45,7 @@ from headrace.tasks.training.datasets import (
     Windowed,
 )
 from headrace.tasks.training.model import load_model, with_lora
-from headrace.tasks.training.run_files import EVENTS, RunFacts
+from headrace.tasks.training.run_files import EVENTS
 from headrace.tasks.training.trainer import StepTrainer
 
 if TYPE_CHECKING:
@@ -267,7 +268,7 @@ def measure(
     return {name: metric.value(statistics) for name, metric in objective.metrics(head).items()}
 
 
-def facts(trainer: StepTrainer) -> RunFacts:
+def facts(trainer: StepTrainer) -> WorkerFacts:
     """Return the facts about this training that its artifact records."""
     state, args, steps, pieces = trainer.state, trainer.args, trainer.steps, trainer.pieces
     share = steps.size // steps.world_size

