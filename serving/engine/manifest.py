@@ -29,7 +29,7 @@ FILE = "manifest.json"
 
 
 class Lineage(TypedDict, total=False):
-    """What a model was made from; empty for a model that no recipe made."""
+    """The recipe and rows that a model was made from; empty if no recipe made it."""
 
     recipe: str
     """Name of the recipe."""

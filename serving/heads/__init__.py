@@ -38,7 +38,7 @@ WINDOWS = "windows"
 
 
 class OpenedGraph(Protocol):
-    """What a runner needs to know about the session(s) that `Head.open` returned."""
+    """The session or sessions that `Head.open` returned, as a runner sees them."""
 
     @property
     def providers(self) -> list[str]:

@@ -44,7 +44,7 @@ TRUNCATED = pa.field("truncated", pa.bool_())
 Likelihood = tuple[float, int]
 """A text's nats and its number of tokens."""
 Output = Completion | Likelihood
-"""What a row gives: a likelihood with the option of that name."""
+"""Output of a row: a likelihood with the option of that name."""
 
 
 def truncated(outputs: Sequence[Completion]) -> pa.Array:

@@ -39,7 +39,7 @@ Action = Literal["promote", "challenge", "rollback", "external"]
 
 
 class DecisionInShort(TypedDict):
-    """What the history keeps of a decision; a tag of the version holds it in full."""
+    """Extract of a decision for the history; a tag of the version holds it in full."""
 
     promote: bool
     metric: str

@@ -1,4 +1,4 @@
-"""What each stage records about its result: the `facts` in its artifact.json, as typed JSON.
+"""Typed JSON of the stages' results: the `facts` in their artifact.json.
 
 Two of the stages' files that the report reads are here too: metrics.json and events.jsonl.
 """
@@ -31,7 +31,7 @@ class DifferenceFacts(IntervalFacts):
 
 
 class PreparedFacts(TypedDict):
-    """What data/prepare.py records."""
+    """Facts of the prepared rows (data/prepare.py)."""
 
     rows: dict[str, int]
     """By split."""
@@ -44,7 +44,7 @@ class PreparedFacts(TypedDict):
     baseline: Mapping[str, IntervalFacts | float] | None
     """The TF-IDF baseline's metrics, its rows and seconds."""
     source: object
-    """What the source says identifies its content."""
+    """JSON that identifies the source's content."""
 
 
 class BestFacts(TypedDict):
@@ -56,7 +56,7 @@ class BestFacts(TypedDict):
 
 
 class BatchFacts(TypedDict):
-    """How an optimizer step is divided; `of` is "rows" or "tokens"."""
+    """Division of an optimizer step; `of` is "rows" or "tokens"."""
 
     of: str
     per_device: int
@@ -71,7 +71,7 @@ class RetryFacts(TypedDict):
 
 
 class WorkerFacts(TypedDict):
-    """What a training process reports at its end."""
+    """Facts that a training process reports at its end."""
 
     best: BestFacts
     steps: int
@@ -85,7 +85,7 @@ class WorkerFacts(TypedDict):
 
 
 class TrainedFacts(WorkerFacts):
-    """What training/train.py records."""
+    """Facts of a training (training/train.py)."""
 
     retries: list[RetryFacts]
 
@@ -108,7 +108,7 @@ class TorchFacts(TypedDict):
 
 
 class MeasuredFacts(TypedDict):
-    """How one variant was built and measured; None, or no way, where it could not be."""
+    """Measurements of one variant; None, or an empty `way`, for a variant that was not built."""
 
     way: str
     tokens_per_second: float | None
@@ -129,7 +129,7 @@ class VariantFacts(MeasuredFacts):
 
 
 class ExportedFacts(TypedDict):
-    """What export/export.py records; also its variants.json."""
+    """Facts of an export (export/export.py); also its variants.json."""
 
     default: str
     device: str
@@ -169,7 +169,7 @@ class Measured(TypedDict):
 
 
 class EvaluatedFacts(IntervalFacts):
-    """What evaluation/evaluate.py records; the interval is the deciding metric's."""
+    """Facts of an evaluation (evaluation/evaluate.py); the interval is the deciding metric's."""
 
     metric: str
     rows: int
@@ -198,7 +198,7 @@ class GuardFacts(TypedDict):
 
 
 class DecidedFacts(TypedDict):
-    """What evaluation/decide.py records: a promotion_rules.Decision; also its decision.json."""
+    """Facts of a decision: a promotion_rules.Decision; also decision.json."""
 
     promote: bool
     summary: str
@@ -215,7 +215,7 @@ class DecidedFacts(TypedDict):
 
 
 class ReportedFacts(TypedDict):
-    """What reporting/report.py records."""
+    """Facts of a report page (reporting/report.py)."""
 
     bytes: int
 

@@ -29,7 +29,7 @@ DEATHS = 3
 """Unexplained deaths (no row is to blame) after which a job is given up."""
 
 Job = Mapping[str, object]
-"""What a worker is to do (serving/jobs/worker.py)."""
+"""Orders for a worker (serving/jobs/worker.py)."""
 
 
 class Problem(TypedDict):

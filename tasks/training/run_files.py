@@ -20,7 +20,7 @@ SAVE_PATIENCE_S = 20.0
 
 
 class Job(TypedDict):
-    """What a worker is to do (JOB)."""
+    """Orders for a worker (JOB)."""
 
     recipe: Mapping[str, object]
     prepared: str
@@ -32,7 +32,7 @@ class Job(TypedDict):
 
 
 class EventFields(TypedDict, total=False):
-    """What an event tells: of a logged step, or of an evaluation (`validation` alone)."""
+    """Numbers of a logged step, or of an evaluation (`validation` alone)."""
 
     loss: float
     learning_rate: float

@@ -55,14 +55,14 @@ class RunFacts(TypedDict):
 
 
 class ChunkFacts(RunFacts):
-    """What the record of a chunk says of its rows, so that the report needs none of them."""
+    """Counts over the rows of a chunk: all that the report needs of them."""
 
     first_row: int
     rows: int
     errors: dict[str, int]
     """Number of rows by reason code."""
     failed: RunFacts
-    """Of the texts that went through the model but got an error all the same."""
+    """Counts over the texts that went through the model but got an error all the same."""
     decisions: dict[str, dict[str, int]]
     """Number of rows by value, for each of the head's watched columns."""
     contents: NotRequired[str]

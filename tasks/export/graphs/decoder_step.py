@@ -249,7 +249,7 @@ class CacheShape:
     layers: int
     heads: int
     width: int
-    """Of one head."""
+    """Width of one head."""
     cross_heads: int
     cross_width: int
 
