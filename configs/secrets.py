@@ -3,7 +3,9 @@
 `mask` finds secrets in two ways: by their context (a URL, `name=value`, a header, a dictionary as
 text) and, in any context, by a value that is known: resolved from `${env:NAME}`, seen in a URL that
 the user gave (`note`), or held by an environment variable whose name says that it is a secret.
-`guard` applies it to the logging, warnings and uncaught exceptions of a process.
+`guard` applies it to the logging, warnings and uncaught exceptions of a process; flows/__init__.py
+and tasks/runtime/supervised_process.py install it. What is written to files and to MLflow is masked
+where it is written.
 Imports nothing but the standard library and configs/errors.py.
 """
 

@@ -103,13 +103,13 @@ def run_share(spec: JobSpec, chunks: Sequence[int]) -> None:
 def run_shares(settings: dict[str, Any], fan_out: int) -> Report:
     """Run the job in `fan_out` shares; this process plans it and holds the output's lock."""
     spec = spec_of(**settings)
-    with job.begun(spec) as begun:
-        missing = begun.to_share()
-        ends = [len(missing) * i // fan_out for i in range(fan_out + 1)]
-        shares = [missing[start:end] for start, end in pairwise(ends)]
+    with job.open_job(spec) as job_run:
+        pending = job_run.shareable_chunks()
+        ends = [len(pending) * i // fan_out for i in range(fan_out + 1)]
+        shares = [pending[start:end] for start, end in pairwise(ends)]
         runs = [run_share.submit(spec, chunks) for chunks in shares if chunks]
         wait(runs)
         for run in runs:
             run.result()
-        begun.done = begun.out.all_committed(begun.plan.n_chunks)
-        return reported(spec, begun.finish().to_dict())
+        job_run.records = job_run.out.committed_records(job_run.plan.n_chunks)
+        return reported(spec, job_run.finish().to_dict())

@@ -7,26 +7,28 @@ import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headrace.configs.schema import Recipe
 from headrace.tasks import objectives
 from headrace.tasks.registry.register import Overtaken, Registered
 from headrace.tasks.runtime.artifacts import AnyArtifact
-from headrace.tasks.runtime.facts import (
-    Decided,
-    DifferenceFacts,
-    Evaluated,
-    Exported,
-    IntervalFacts,
-    Prepared,
-    Reported,
-    StageArtifacts,
-    Trained,
-    VariantFacts,
-)
 from headrace.tasks.runtime.text import duration
 from headrace.tasks.training.train import size_of_step
+
+if TYPE_CHECKING:
+    from headrace.tasks.runtime.facts import (
+        Decided,
+        DifferenceFacts,
+        Evaluated,
+        Exported,
+        IntervalFacts,
+        Prepared,
+        Reported,
+        StageArtifacts,
+        Trained,
+        VariantFacts,
+    )
 
 StageResult = AnyArtifact | Registered | Overtaken
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from prefect import State, flow, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
@@ -35,8 +35,11 @@ from headrace.tasks.registry.incumbent import Unreadable
 from headrace.tasks.registry.register import Registered, register
 from headrace.tasks.reporting.report import report
 from headrace.tasks.runtime.artifacts import digest_of
-from headrace.tasks.runtime.facts import Exported, Prepared, StageArtifacts
+from headrace.tasks.runtime.facts import StageArtifacts
 from headrace.tasks.training.train import TrainerKilled, train
+
+if TYPE_CHECKING:
+    from headrace.tasks.runtime.facts import Exported, Prepared
 
 log = logging.getLogger(__name__)
 

@@ -17,11 +17,12 @@ from headrace.tasks.evaluation import test_set
 from headrace.tasks.export import export
 from headrace.tasks.models import from_config, pretrained
 from headrace.tasks.objectives.base import Settings
-from headrace.tasks.runtime.facts import Prepared
 from headrace.tasks.training import train
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from headrace.tasks.runtime.facts import Prepared
 
 
 def check(recipe: Recipe, prepared: Prepared) -> None:

@@ -221,6 +221,7 @@ class Scorer:
         """Combine all documents' outputs: for classification into logits (n, k) float32."""
         located = [output for output in outputs if isinstance(output, WindowOutputs)]
         if located:
+            assert len(located) == len(outputs), "some outputs come without those of their windows"
             return CollectedOutputs(
                 self.head.collect([output.output for output in located]), located
             )

@@ -174,8 +174,7 @@ class Head:
 
     def numbers(self, outputs: Any) -> Array:
         """Return the numbers (n, ...) of collected outputs by which golden rows are compared."""
-        numbers: Array = outputs
-        return numbers
+        return cast("Array", outputs)
 
     def agrees(self, decision: Any, other: Any) -> bool:
         """True if two values of the first column are the same decision."""

@@ -65,6 +65,8 @@ class GenerationSettings(TypedDict):
     """Ids of the end tokens."""
     context: int
     """The number of tokens that the model has positions for."""
+    concatenate: NotRequired[bool]
+    """How the objective made its training rows; not used for scoring."""
 
 
 class Head(Base):

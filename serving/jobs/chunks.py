@@ -1,7 +1,7 @@
 """Steps of a scoring job for one chunk of rows: read and tokenize, then decode into a table.
 
-In between, the rows are at the workers (engine/runner.py). The functions are pure except for
-reading: pipeline.py writes and commits.
+In between, the workers run the rows (engine/runner.py). The functions are pure except for reading:
+pipeline.py writes and commits.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ..tables.files import HIVE_NULL, File
 from ..tables.readers import Block, as_text, read_table
 from ..text.windows import Document
 from .plan import Plan, check_content, check_names
-from .report import chunk_facts, run_facts
+from .report import chunk_facts, text_counts
 from .storage.base import ChunkFacts
 
 PIECE_CHARS = 2**16
@@ -37,7 +37,7 @@ Types = Mapping[str, pa.DataType]
 
 @dataclass(frozen=True)
 class Chunk:
-    """A chunk, or some rows of one, without its texts, which are at the workers."""
+    """A chunk, or some of its rows, without the texts, which the workers have."""
 
     number: int
     rows: Sequence[int]
@@ -47,11 +47,11 @@ class Chunk:
     errors: list[str | None]
     """Reason code or None, by position in `rows`."""
     good: list[int]
-    """Positions in `rows` that have a document, and no error so far."""
+    """Positions in `rows` with a document and no error so far."""
     lengths: list[int]
     """Number of tokens of each document."""
-    contents: list[int]
-    """Hash of each document's row (`content_of`)."""
+    row_hashes: list[int]
+    """Hash of each document's row (`row_hash`)."""
     windows: list[list[int]]
     """Number of tokens of each window, per document."""
 
@@ -60,47 +60,48 @@ class Chunk:
 
 
 class BlockReader:
-    """The input in chunks, in any order; fast if each lies further on than the last.
+    """Reads the input in chunks, in any order; fast if chunk numbers increase.
 
     Before the first row of a file is read, its content is checked against the plan.
     """
 
     def __init__(self, files: Sequence[File], plan: Plan, head: type[Head]) -> None:
-        """Take all of the plan's files. Raises PlanError if their names are not the plan's."""
+        """`files`: all of the plan. Raises PlanError if their names differ from the plan's."""
         check_names(plan, files)
         self._plan, self._files, self._head = plan, plan.readable(files), head
-        self._known = [entry for entry in plan.input if "problem" not in entry]
-        self._checked: set[int] = set()
+        self._entries = [entry for entry in plan.input if "problem" not in entry]
+        self._checked_files: set[int] = set()
         """Indexes of the files whose content was checked against the plan."""
         self._columns = list(dict.fromkeys([plan.text_column, *plan.keep]))
         self._blocks: Iterator[Block] = iter(())
-        self._next = -1
+        self._next_chunk = -1
 
     def read(self, number: int) -> Block:
         """Return a chunk's rows.
 
-        Raises PlanError if a file, InputError if the number of rows differs from the plan.
+        Raises PlanError if a file differs from the plan, InputError if the number of rows does.
         """
         plan, first_row = self._plan, number * self._plan.chunk_rows
         if plan.n_rows == 0:  # at least one chunk, so that a table without rows has a part
             return Block(0, {name: [] for name in self._columns}, [])
         n_rows = min(plan.chunk_rows, plan.n_rows - first_row)
-        self._check(self._file_of(first_row), self._file_of(first_row + n_rows - 1))
-        forward = 0 <= self._next <= number
-        if not forward or self._file_of(self._next * plan.chunk_rows) < self._file_of(first_row):
-            self._blocks = self._from(first_row)
+        first_file = self._file_index(first_row)
+        self._check_files(first_file, self._file_index(first_row + n_rows - 1))
+        is_ahead = 0 <= self._next_chunk <= number
+        if not is_ahead or self._file_index(self._next_chunk * plan.chunk_rows) < first_file:
+            self._blocks = self._blocks_from(first_row)
         else:
-            for _ in range(number - self._next):
+            for _ in range(number - self._next_chunk):
                 next(self._blocks, None)
-        self._next = number + 1
+        self._next_chunk = number + 1
         block = next(self._blocks, None)
         if block is None or len(block) != n_rows:
             raise InputError("the input has changed since the job started; start a new job")
         return block
 
-    def _from(self, first_row: int) -> Iterator[Block]:
-        """Return the blocks from a row on; the files before it are not opened."""
-        file = self._file_of(first_row)
+    def _blocks_from(self, first_row: int) -> Iterator[Block]:
+        """Return the blocks from a row on; files before it are not opened."""
+        file = self._file_index(first_row)
         return read_table(
             self._files[file:],
             self._columns,
@@ -108,41 +109,44 @@ class BlockReader:
             text_of=self._head.text_of,
             block_rows=self._plan.chunk_rows,
             first_row=first_row,
-            skip=first_row - sum(int(entry["rows"]) for entry in self._known[:file]),
+            skip=first_row - sum(int(entry["rows"]) for entry in self._entries[:file]),
         )
 
-    def _check(self, first_file: int, last_file: int) -> None:
-        """Check the content of these files against the plan, once each."""
+    def _check_files(self, first_file: int, last_file: int) -> None:
+        """Check the content of these files against the plan, each only the first time."""
         for file in range(first_file, last_file + 1):
-            if file not in self._checked:
-                check_content(self._files[file], self._known[file])
-                self._checked.add(file)
+            if file not in self._checked_files:
+                check_content(self._files[file], self._entries[file])
+                self._checked_files.add(file)
 
-    def _file_of(self, row: int) -> int:
+    def _file_index(self, row: int) -> int:
         """Return the index of the file that a row is in."""
-        for file, entry in enumerate(self._known):
+        for file, entry in enumerate(self._entries):
             if row < entry["rows"]:
                 return file
             row -= entry["rows"]
-        return len(self._known) - 1
+        return len(self._entries) - 1
 
 
-def set_aside(block: Block, quarantine: Mapping[int, str]) -> None:
-    """Give quarantined rows, which must not be scored, their reason code, in place."""
+def apply_quarantine(block: Block, quarantine: Mapping[int, str]) -> None:
+    """Set the reason codes of quarantined rows, which must not be scored, in the block's errors."""
     for row in quarantine.keys() & set(range(block.first_row, block.first_row + len(block))):
         block.errors[row - block.first_row] = quarantine[row]
 
 
-def tokenised(
-    number: int, block: Block, plan: Plan, scorer: Scorer, only: Collection[int] | None = None
+def tokenize_block(
+    number: int,
+    block: Block,
+    plan: Plan,
+    scorer: Scorer,
+    wanted_rows: Collection[int] | None = None,
 ) -> tuple[Chunk, list[Document]]:
     """Return a chunk, and the documents of its rows that have no error.
 
-    A text without a token gets an error. `only`: numbers of the wanted rows, if not the whole
-    block.
+    A text without a token gets an error. `wanted_rows`: row numbers to take, by default all.
     """
     all_rows = range(block.first_row, block.first_row + len(block))
-    positions = [i for i, row in enumerate(all_rows) if only is None or row in only]
+    positions = [i for i, row in enumerate(all_rows) if wanted_rows is None or row in wanted_rows]
     columns = {name: [values[i] for i in positions] for name, values in block.columns.items()}
     errors = [block.errors[i] for i in positions]
     texts = columns[plan.text_column]
@@ -155,18 +159,18 @@ def tokenised(
         errors,
         good=list(document_at),
         lengths=[document.n_tokens for document in documents],
-        contents=[content_of(columns, i, rows) for i in document_at],
+        row_hashes=[row_hash(columns, i, rows) for i in document_at],
         windows=[[len(window) for window in document.windows] for document in documents],
     )
     return chunk, documents
 
 
-def scored(
+def decode_chunk(
     chunk: Chunk, outputs: Sequence[object], scorer: Scorer, plan: Plan, types: Types
 ) -> tuple[pa.Table, ChunkFacts]:
     """Return the table of a chunk's part and the facts of its record.
 
-    `outputs`: what the workers returned for the chunk's documents.
+    `outputs`: the workers' outputs of the chunk's documents.
     """
     decisions = scorer.decode(scorer.collect(outputs), **plan.options)
     errors = list(chunk.errors)
@@ -179,15 +183,15 @@ def scored(
     failed_tokens = sum(sum(chunk.windows[place]) for place in failures)
     count_written = scorer.head.written
     edges = scorer.manifest.profile.get("length_histogram", {}).get("edges", [])
-    contents = [0] * len(chunk)
-    for i, content in zip(chunk.good, chunk.contents, strict=True):
-        contents[i] = content if errors[i] is None else 0
+    row_hashes = [0] * len(chunk)
+    for i, checksum in zip(chunk.good, chunk.row_hashes, strict=True):
+        row_hashes[i] = checksum if errors[i] is None else 0
     facts = chunk_facts(
         chunk.number * plan.chunk_rows,
         errors,
-        packed_contents(contents),
-        run_facts(chunk.lengths, sum(windows), n_padded, count_written(outputs), edges),
-        run_facts(
+        pack_hashes(row_hashes),
+        text_counts(chunk.lengths, sum(windows), n_padded, count_written(outputs), edges),
+        text_counts(
             [chunk.lengths[place] for place in failures],
             failed_tokens,
             failed_tokens,  # padding spent on them stays counted
@@ -199,16 +203,16 @@ def scored(
     return table, facts
 
 
-def packed_contents(contents: Sequence[int] | NDArray[np.uint32]) -> str:
-    """Pack the rows' hashes as a record stores them: 32 bits per row, in base64."""
-    return b64encode(np.asarray(contents, "<u4").tobytes()).decode()
+def pack_hashes(row_hashes: Sequence[int] | NDArray[np.uint32]) -> str:
+    """Pack hashes of rows as a record stores them: 32 bits per row, in base64."""
+    return b64encode(np.asarray(row_hashes, "<u4").tobytes()).decode()
 
 
-def unpacked_contents(packed: str) -> NDArray[np.uint32]:
+def unpack_hashes(packed: str) -> NDArray[np.uint32]:
     return np.frombuffer(b64decode(packed), "<u4").copy()
 
 
-def content_of(columns: Mapping[str, Sequence[object]], position: int, rows: Sequence[int]) -> int:
+def row_hash(columns: Mapping[str, Sequence[object]], position: int, rows: Sequence[int]) -> int:
     """Return a 32-bit hash of a row's number and values.
 
     A text is hashed in pieces, since it may be long.
@@ -216,8 +220,8 @@ def content_of(columns: Mapping[str, Sequence[object]], position: int, rows: Seq
     checksum = crc32(str(rows[position]).encode())
     for name in sorted(columns):
         value = columns[name][position]
-        kind, text = (b"text", value) if isinstance(value, str) else (b"other", _repr(value))
-        checksum = crc32(kind, checksum)
+        tag, text = (b"text", value) if isinstance(value, str) else (b"other", _repr(value))
+        checksum = crc32(tag, checksum)
         for start in range(0, len(text), PIECE_CHARS):
             piece = text[start : start + PIECE_CHARS]
             checksum = crc32(piece.encode("utf-8", "surrogatepass"), checksum)
@@ -242,16 +246,16 @@ def _table(
     names = output_names(plan.keep, head_table.column_names)
     columns = {"row": pa.array(chunk.rows, pa.int64())}
     for name in plan.keep:
-        columns[names[name]] = _kept(chunk.columns[name], types[name])
+        columns[names[name]] = _kept_column(chunk.columns[name], types[name])
     columns |= {name: head_table.column(name) for name in head_table.column_names}
     columns["error"] = pa.array(errors, pa.string())
     columns["model_version"] = pa.array([plan.model_version] * n, pa.string())
     return pa.table(columns)
 
 
-def output_names(keep: Sequence[str], own_names: Sequence[str]) -> dict[str, str]:
-    """Return each kept column's name in the output: `input_...` if its own is taken."""
-    used_names, names = {"row", *own_names, "error", "model_version"}, {}
+def output_names(keep: Sequence[str], head_columns: Sequence[str]) -> dict[str, str]:
+    """Return each kept column's name in the output: `input_...` if its name is taken."""
+    used_names, names = {"row", *head_columns, "error", "model_version"}, {}
     for name in keep:
         free_name = name
         while free_name in used_names:
@@ -261,9 +265,9 @@ def output_names(keep: Sequence[str], own_names: Sequence[str]) -> dict[str, str
     return names
 
 
-def _kept(values: Sequence[object], kind: pa.DataType) -> pa.Array:
-    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    return pa.array(map(as_text, values) if is_text else values, kind)
+def _kept_column(values: Sequence[object], data_type: pa.DataType) -> pa.Array:
+    is_text = pa.types.is_string(data_type) or pa.types.is_large_string(data_type)
+    return pa.array(map(as_text, values) if is_text else values, data_type)
 
 
 # --- files ----------------------------------------------------------------------------------------
@@ -273,8 +277,8 @@ def part_name(number: int, plan: Plan) -> str:
     return f"part-{number:05}{writers.get(plan.output_format).ending}"
 
 
-def by_file(number: int, table: pa.Table, plan: Plan) -> dict[str, pa.Table]:
-    """Return the chunk's rows by the name of the file they go into.
+def split_by_file(number: int, table: pa.Table, plan: Plan) -> dict[str, pa.Table]:
+    """Split a chunk's rows into the tables of its files, by file name.
 
     If the output is partitioned by a column, each of its values, as text, has a folder, and the
     files do not have the column.
@@ -283,9 +287,9 @@ def by_file(number: int, table: pa.Table, plan: Plan) -> dict[str, pa.Table]:
     if plan.partition_by is None:
         return {name: table}
     values = pa.array(writers.as_texts(table[plan.partition_by]), pa.string())
-    rest, files = table.drop_columns(plan.partition_by), {}
+    other_columns, files = table.drop_columns(plan.partition_by), {}
     for value in sorted(set(values.to_pylist()), key=lambda text: (text is None, text or "")):
         mask = pc.is_null(values) if value is None else pc.equal(values, value)
         folder = HIVE_NULL if value is None else quote(value, safe=" ")
-        files[f"{plan.partition_by}={folder}/{name}"] = rest.filter(mask)
+        files[f"{plan.partition_by}={folder}/{name}"] = other_columns.filter(mask)
     return files

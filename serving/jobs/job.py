@@ -1,9 +1,9 @@
-"""Score a table into a folder of parts, chunk by chunk, so that it can be killed and run again.
+"""Score a table into a folder of parts, chunk by chunk, so that a killed job can be resumed.
 
-A chunk with a complete commit (storage/) is not done again, and everything that determines the
-bytes is frozen in _plan.json (plan.py): a job that was killed gives the same parts as one that was
-not. `run` does it all; several processes or machines share a job's chunks between `begun` and
-`JobRun.finish`, each with `work` (pipeline.py does the chunks themselves).
+A chunk with a complete commit (storage/) is skipped, and everything that determines the bytes is
+fixed in _plan.json (plan.py): a resumed job gives the same parts as one that was never killed.
+`run` does a whole job. To share one, a coordinator opens it with `open_job`, each process calls
+`work`, then the coordinator calls `JobRun.finish`. pipeline.py does the chunks themselves.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from .. import heads
 from ..digests import folder_sha256
-from ..engine import manifest
+from ..engine import manifest as manifests
 from ..engine.manifest import Manifest
 from ..engine.scorer import Scorer
 from ..errors import PlanError
@@ -26,15 +26,15 @@ from ..tables.readers import Paths, find_files
 from ..text.windows import long_text_of
 from . import leftovers, redo_rejected, start
 from . import plan as plans
-from .chunks import BlockReader, set_aside, tokenised
-from .pipeline import ChunkPipeline, OnChunk, Take
+from .chunks import BlockReader, apply_quarantine, tokenize_block
+from .pipeline import ChunkPipeline, NextChunk, OnChunk
 from .plan import Plan
-from .report import Progress, Report, report_of
+from .report import Progress, Report, build_report
 from .spec import JobSpec
 from .storage import open_output
 from .storage.base import PLAN, QUARANTINE, Output, Record
 
-__all__ = ["JobRun", "Progress", "Report", "begun", "run", "score_table", "try_rows", "work"]
+__all__ = ["JobRun", "Progress", "Report", "open_job", "run", "score_table", "try_rows", "work"]
 
 OnProgress = Callable[[Progress], None]
 
@@ -44,27 +44,27 @@ def run(
     *,
     on_progress: OnProgress | None = None,
     on_chunk: OnChunk | None = None,
-    held: bool = False,
+    lock_held: bool = False,
 ) -> Report:
     """Score every row of the input; chunks already committed in the output stay as they are.
 
-    Raises what `begun` raises.
+    Raises what `open_job` raises.
     """
-    with begun(spec, held=held) as job:
-        tracker = ProgressTracker(job, on_progress)
+    with open_job(spec, lock_held=lock_held) as job_run:
+        tracker = ProgressTracker(job_run, on_progress)
 
-        def tell(number: int, record: Record | None) -> None:
+        def notify(number: int, record: Record | None) -> None:
             tracker.on_chunk(number, record)
             if on_chunk:
                 on_chunk(number, record)
 
-        if job.missing:
-            todo = iter(job.missing)
-            job.pipeline = job.opened()
-            job.pipeline.run(
-                lambda: next(todo, None), tell, tracker.on_batch, rejected=job.rejected
+        if job_run.pending_chunks:
+            chunks = iter(job_run.pending_chunks)
+            job_run.pipeline = job_run.open_pipeline()
+            job_run.pipeline.run(
+                lambda: next(chunks, None), notify, tracker.on_batch, rejected=job_run.rejected
             )
-        return job.finish()
+        return job_run.finish()
 
 
 def score_table(
@@ -77,40 +77,47 @@ def score_table(
 ) -> Report:
     """Score tables into the folder `output` in this process; `settings`: see JobSpec.of.
 
-    Raises what `begun` raises.
+    Raises what `open_job` raises.
     """
     return run(JobSpec.of(model, paths, output, **settings), on_progress=on_progress)
 
 
 @contextlib.contextmanager
-def begun(spec: JobSpec, *, held: bool = False) -> Iterator[JobRun]:
-    """Begin a job, or resume the one in its output; on a disk, the output is locked meanwhile.
+def open_job(spec: JobSpec, *, lock_held: bool = False) -> Iterator[JobRun]:
+    """Open a new job, or resume the one in the output; an output on a disk is locked meanwhile.
 
-    `held`: the caller has the output's lock.
-    Raises InputError for tables that cannot be read, PlanError if the output holds another job,
-    or one that is running, ModelFolderError and ProviderError as Scorer does.
+    `lock_held`: the caller already holds the output's lock.
+    Raises InputError for tables that cannot be read, PlanError if the output holds a job
+    with other settings or input, or one that is running, ModelFolderError and ProviderError as
+    Scorer does.
     """
-    started = time.monotonic()
+    start_s = time.monotonic()
     folder, out, files = Path(spec.model), open_output(spec.output), find_files(spec.paths)
-    described = manifest.read(folder)
-    head = heads.get(described.objective)
-    head.check(spec.options, pools=long_text_of(described.long_text).in_windows)
-    asked = start.requested(spec, described)
-    start.check_apart(spec.output, spec.paths)
-    problems = plans.problems(files, list(dict.fromkeys([asked["text_column"], *spec.keep])))
-    with contextlib.nullcontext() if held else out.lock():
+    manifest = manifests.read(folder)
+    head = heads.get(manifest.objective)
+    head.check(spec.options, pools=long_text_of(manifest.long_text).in_windows)
+    settings = start.requested_settings(spec, manifest)
+    start.check_output_location(spec.output, spec.paths)
+    columns = list(dict.fromkeys([settings["text_column"], *spec.keep]))
+    file_problems = plans.file_problems(files, columns)
+    with contextlib.nullcontext() if lock_held else out.lock():
         out.check()
         plan = plans.read(out.read(PLAN))
         if spec.retry_rejected and plan is None:
             raise PlanError(f"--retry-rejected: {out} contains no job to retry")
-        limit = start.max_row_bytes(spec.max_row_bytes, described.score.get("max_row_bytes"), plan)
-        files = [replace(file, max_row_bytes=limit) for file in files]
-        entries = plans.fingerprint(files, problems, plan)
-        scorer = changed = None
+        row_limit = start.max_row_bytes(
+            spec.max_row_bytes, manifest.score.get("max_row_bytes"), plan
+        )
+        files = [replace(file, max_row_bytes=row_limit) for file in files]
+        entries = plans.input_entries(files, file_problems, plan)
+        scorer: Scorer | None = None
+        retry_plan: Plan | None = None
         with start.ensure_unchanged(folder):
-            found = start.Found(model=folder_sha256(folder), input=entries, max_row_bytes=limit)
+            sources = start.Sources(
+                model=folder_sha256(folder), input=entries, max_row_bytes=row_limit
+            )
             if plan is None:
-                plan, scorer = start.new_plan(folder, spec, asked, found)
+                plan, scorer = start.new_plan(folder, spec, settings, sources)
         if scorer:
             try:
                 out.create_record(PLAN, asdict(plan))
@@ -118,97 +125,104 @@ def begun(spec: JobSpec, *, held: bool = False) -> Iterator[JobRun]:
                 raise PlanError(f"another job has just started in {out}; try again") from None
         else:
             if spec.retry_rejected:
-                changed = redo_rejected.with_new_input(plan, entries)
-            start.check_plan(plan, spec, asked, found)
-        done = out.all_committed(plan.n_chunks)
-        rejected = redo_rejected.find(out, done, plan) if plan.retrying or changed else {}
-        if changed and changed != plan:
-            redo_rejected.check_others(out, BlockReader(files, changed, head), done, rejected)
-            _replace_plan(out, changed)
-            plan = changed
-        job = JobRun(spec, folder, files, out, described, plan, done, rejected, scorer, started)
-        if job.missing:
+                retry_plan = redo_rejected.plan_retry(plan, entries)
+            start.check_plan(plan, spec, settings, sources)
+        records = out.committed_records(plan.n_chunks)
+        rejected = (
+            redo_rejected.find_rejected(out, records, plan) if plan.retrying or retry_plan else {}
+        )
+        if retry_plan and retry_plan != plan:
+            reader = BlockReader(files, retry_plan, head)
+            redo_rejected.check_other_rows(out, reader, records, rejected)
+            _replace_plan(out, retry_plan)
+            plan = retry_plan
+        job_run = JobRun(
+            spec, folder, files, out, manifest, plan, records, rejected, scorer, start_s
+        )
+        if job_run.pending_chunks:
             out.reopen()
-        yield job
+        yield job_run
 
 
-def _replace_plan(out: Output, plan: Plan) -> None:
-    """Write the plan of a retry of rejected rows, with which all of them are done again."""
+def _replace_plan(out: Output, retry_plan: Plan) -> None:
+    """Replace the plan, to retry all rejected rows."""
     # A quarantined row, which killed a process, is a rejected row too.
     out.remove(QUARANTINE)
-    out.write(PLAN, asdict(plan))
+    out.write(PLAN, asdict(retry_plan))
 
 
 @dataclass
 class JobRun:
-    """A job in progress, for the process that holds it."""
+    """A run of a job, in the process that opened it."""
 
     spec: JobSpec
     folder: Path
     files: list[File]
     out: Output
-    described: Manifest
+    manifest: Manifest
     plan: Plan
-    done: dict[int, Record]
+    records: dict[int, Record]
     """Records of the committed chunks."""
-    rejected: dict[int, redo_rejected.Rejected]
-    """Rejected rows of committed chunks, which are to be done again."""
+    rejected: dict[int, redo_rejected.RejectedRows]
+    """Rejected rows to retry, by committed chunk."""
     scorer: Scorer | None
-    started: float
+    start_s: float
     pipeline: ChunkPipeline | None = None
-    """Pipeline of this process, if it does chunks itself."""
-    earlier: list[Record] = field(init=False)
-    """Records from before this run; those of chunks with rejected rows cover the other rows."""
+    """Pipeline of this process, if it scores chunks itself."""
+    earlier_records: list[Record] = field(init=False)
+    """Records from earlier runs; for a chunk being retried, only of the rows not retried."""
 
     def __post_init__(self) -> None:
-        self.earlier = []
-        for chunk, record in self.done.items():
-            again = self.rejected.get(chunk)
-            self.earlier.append(again.record if again else record)
+        self.earlier_records = []
+        for chunk, record in self.records.items():
+            retry = self.rejected.get(chunk)
+            self.earlier_records.append(retry.other_record if retry else record)
 
     @property
-    def missing(self) -> list[int]:
-        """Chunks to do, as a whole or in part."""
-        return [n for n in range(self.plan.n_chunks) if n not in self.done or n in self.rejected]
+    def pending_chunks(self) -> list[int]:
+        """Chunks that are not committed, or have rejected rows to retry."""
+        numbers = range(self.plan.n_chunks)
+        return [n for n in numbers if n not in self.records or n in self.rejected]
 
     @property
     def steps_s(self) -> dict[str, float]:
         return self.pipeline.steps_s if self.pipeline else {}
 
-    def to_share(self) -> list[int]:
-        """Return `missing`, for other processes to do.
+    def shareable_chunks(self) -> list[int]:
+        """Return `pending_chunks`, to be done by other processes.
 
-        Raises PlanError if rejected rows are to be done again: only this process can do that.
+        Raises PlanError if there are rejected rows to retry: only this process can do that.
         """
         if self.rejected:
             raise PlanError(
                 f"a retry of rejected rows is in progress in {self.out}; finish it first, "
                 "with --retry-rejected and the engine local"
             )
-        return self.missing
+        return self.pending_chunks
 
-    def opened(self) -> ChunkPipeline:
-        opened = start.opened(self.folder, self.plan, self.files, scorer=self.scorer)
-        return ChunkPipeline(opened, self.plan, self.out)
+    def open_pipeline(self) -> ChunkPipeline:
+        resources = start.open_resources(self.folder, self.plan, self.files, scorer=self.scorer)
+        return ChunkPipeline(resources, self.plan, self.out)
 
     def finish(self) -> Report:
-        """Remove leftovers of killed jobs and write the report; no chunk may be missing.
+        """Remove leftovers of killed jobs and write the report.
 
-        The job is marked as a success unless input files were unreadable.
+        Requires that every chunk is committed and in `records`. The job is marked as a success
+        unless input files were unreadable.
         """
-        records = [self.done[chunk] for chunk in range(self.plan.n_chunks)]
+        records = [self.records[chunk] for chunk in range(self.plan.n_chunks)]
         if self.plan.retrying:
             self.plan = replace(self.plan, retrying=False)
             self.out.write(PLAN, asdict(self.plan))
-        report = report_of(
+        report = build_report(
             self.plan,
             records,
-            self.described,
-            earlier=self.earlier,
+            self.manifest,
+            earlier_records=self.earlier_records,
             max_rejected=self.spec.max_rejected,
-            seconds=time.monotonic() - self.started,
+            seconds=time.monotonic() - self.start_s,
             steps_s=self.steps_s,
-            last=self.out.finished(),
+            last_report=self.out.final_report(),
             other_files=leftovers.remove(self.out, self.plan, records),
         )
         self.out.finish(asdict(report), success=not report.unreadable)
@@ -218,67 +232,69 @@ class JobRun:
 class ProgressTracker:
     """Keeps a job's records and its progress."""
 
-    def __init__(self, job: JobRun, on_progress: OnProgress | None) -> None:
-        self._job, self._on_progress = job, on_progress
-        self._earlier = sum(record["rows"] for record in job.earlier)
-        self._errors = sum(sum(record["errors"].values()) for record in job.earlier)
-        self._rows = self._tokens = self._padded = 0
+    def __init__(self, job_run: JobRun, on_progress: OnProgress | None) -> None:
+        self._job_run, self._on_progress = job_run, on_progress
+        records = job_run.earlier_records
+        self._earlier_rows = sum(record["rows"] for record in records)
+        self._errors = sum(sum(record["errors"].values()) for record in records)
+        self._rows = self._tokens = self._padded_tokens = 0
 
-    def on_batch(self, rows: int, tokens: int, padded: int) -> None:
+    def on_batch(self, rows: int, tokens: int, padded_tokens: int) -> None:
         self._rows += rows
         self._tokens += tokens
-        self._padded += padded
+        self._padded_tokens += padded_tokens
         if self._on_progress:
             self._on_progress(
                 Progress(
-                    rows=self._earlier + self._rows,
-                    n_rows=self._job.plan.n_rows,
+                    rows=self._earlier_rows + self._rows,
+                    n_rows=self._job_run.plan.n_rows,
                     rows_now=self._rows,
                     tokens=self._tokens,
-                    padded_tokens=self._padded,
+                    padded_tokens=self._padded_tokens,
                     errors=self._errors,
-                    steps_s=self._job.steps_s,
+                    steps_s=self._job_run.steps_s,
                 )
             )
 
     def on_chunk(self, number: int, record: Record | None) -> None:
         if record:
-            before = self._job.rejected.get(number)
-            self._job.done[number] = record
+            retry = self._job_run.rejected.get(number)
+            self._job_run.records[number] = record
             self._errors += sum(record["errors"].values())
-            unscored = record["rows"] - record["scored"]
-            if before:
-                unscored -= before.record["rows"] - before.record["scored"]
-            self.on_batch(unscored, 0, 0)  # rows that were in no batch
+            n_unscored = record["rows"] - record["scored"]
+            if retry:
+                n_unscored -= retry.other_record["rows"] - retry.other_record["scored"]
+            self.on_batch(n_unscored, 0, 0)  # rows that were in no batch
 
 
-def work(spec: JobSpec, take: Take, on_chunk: OnChunk) -> dict[str, float]:
-    """Score chunks of a job that another process has begun; return the seconds of each step.
+def work(spec: JobSpec, next_chunk: NextChunk, on_chunk: OnChunk) -> dict[str, float]:
+    """Score chunks of a job that another process has opened; return the seconds of each step.
 
-    Of `spec`, model, paths, output and workers count: the plan has the rest. Its workers are those
-    of this machine, which need not be the one the job was planned on.
-    Raises PlanError if there is no such job, or if model, input or onnxruntime differ from its.
+    Only model, paths, output and workers are taken from `spec`; the rest comes from the plan. The
+    workers are those of this machine, which need not be the one the job was planned on.
+    Raises PlanError if there is no such job, or if model, input or onnxruntime differ from the
+    job's.
     """
     out = open_output(spec.output)
-    plan = start.planned(out)
+    plan = start.read_plan(out)
     files = find_files(spec.paths, plan.max_row_bytes)
-    opened = start.opened(Path(spec.model), plan, files, workers=spec.workers)
-    pipeline = ChunkPipeline(opened, plan, out)
-    pipeline.run(take, on_chunk, lambda *batch: None)
+    resources = start.open_resources(Path(spec.model), plan, files, workers=spec.workers)
+    pipeline = ChunkPipeline(resources, plan, out)
+    pipeline.run(next_chunk, on_chunk, lambda *batch: None)
     return pipeline.steps_s
 
 
 def try_rows(spec: JobSpec, rows: range) -> None:
-    """Score some rows of a job that has begun and keep nothing, to see whether they can be scored.
+    """Score some rows of an open job and discard the outputs, to test whether they can be scored.
 
     `rows` lie within one chunk of the job's plan. Raises PlanError as `work` does.
     """
     out = open_output(spec.output)
-    plan = start.planned(out)
+    plan = start.read_plan(out)
     number = rows.start // plan.chunk_rows
     files = find_files(spec.paths, plan.max_row_bytes)
-    opened = start.opened(Path(spec.model), plan, files)
-    scorer, block = opened.scorer, opened.reader.read(number)
-    set_aside(block, out.quarantine())
-    _, documents = tokenised(number, block, plan, scorer, only=rows)
+    resources = start.open_resources(Path(spec.model), plan, files)
+    scorer, block = resources.scorer, resources.reader.read(number)
+    apply_quarantine(block, out.quarantine())
+    _, documents = tokenize_block(number, block, plan, scorer, wanted_rows=rows)
     scorer.start(documents, **plan.options).outputs()

@@ -1,9 +1,9 @@
-"""Chunks of a job, a few at a time, each taken through all its steps by one thread.
+"""Score chunks of a job, a few at a time, each in one thread for all its steps.
 
 The steps are read, tokenize, run, decode, write, commit: while the workers run the batches of one
 chunk (engine/runner.py), another is read and tokenized and a third is written. All steps spend
 their time in libraries that release the GIL. Memory holds a handful of chunks, however long the
-table. The source of the chunks (job.py, another machine's list) gives them out one by one.
+table. A callback gives out the chunk numbers (of a job, or of a share of one).
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from types import MappingProxyType
 from ..engine.scorer import OnBatch, PendingDocuments
 from ..tables import writers
 from . import redo_rejected
-from .chunks import Chunk, by_file, scored, set_aside, tokenised
+from .chunks import Chunk, apply_quarantine, decode_chunk, split_by_file, tokenize_block
 from .plan import Plan
-from .start import Opened
+from .start import JobResources
 from .storage.base import Output, Record
 
 LANES = 3
-"""Threads of a job: one chunk at the workers, one waiting for them, one being read or written."""
+"""Threads of a job: one chunk is run, one waits for the workers, one is read or written."""
 STEPS = ("read", "tokenise", "decode", "write")
 
-Take = Callable[[], int | None]
+NextChunk = Callable[[], int | None]
 """Returns the number of the next chunk, or None if none is left."""
 OnChunk = Callable[[int, Record | None], None]
-"""Called with a chunk's number and None when it is begun, its record when it is committed."""
+"""Called with a chunk's number and None when it is started, its record when it is committed."""
 
 
 class ChunkPipeline:
@@ -40,14 +40,15 @@ class ChunkPipeline:
     `.steps_s`: seconds spent in each step so far, summed over the lanes, which overlap.
     """
 
-    def __init__(self, opened: Opened, plan: Plan, out: Output) -> None:
-        self._scorer, self._reader, self._types = opened.scorer, opened.reader, opened.types
+    def __init__(self, resources: JobResources, plan: Plan, out: Output) -> None:
+        self._scorer, self._reader = resources.scorer, resources.reader
+        self._types = resources.types
         self._plan, self._out = plan, out
-        self._taking, self._telling = threading.Lock(), threading.Lock()
+        self._start_lock, self._callback_lock = threading.Lock(), threading.Lock()
         self._state, self._stopped = threading.Condition(), False
-        self._busy: set[int] = set()
+        self._busy_lanes: set[int] = set()
         """Thread ids of the lanes that have a chunk."""
-        self._at_work: set[PendingDocuments] = set()
+        self._pending: set[PendingDocuments] = set()
         self._steps_s = dict.fromkeys(STEPS, 0.0)
         self._busy_before_s = self._scorer.runner.busy_s
 
@@ -58,96 +59,101 @@ class ChunkPipeline:
 
     def run(
         self,
-        take: Take,
+        next_chunk: NextChunk,
         on_chunk: OnChunk,
         on_batch: OnBatch,
         *,
-        rejected: Mapping[int, redo_rejected.Rejected] = MappingProxyType({}),
+        rejected: Mapping[int, redo_rejected.RejectedRows] = MappingProxyType({}),
     ) -> None:
-        """Do all chunks that `take` gives. The callbacks are called by one thread at a time.
+        """Score all chunks that `next_chunk` gives. One thread at a time calls the callbacks.
 
-        `rejected`: rows of committed chunks to do again; the other rows stay.
+        `rejected`: rows of committed chunks to retry; their other rows stay.
         """
 
-        def tell(call: Callable[..., None], *args: object) -> None:
-            with self._telling:
+        def notify(call: Callable[..., None], *args: object) -> None:
+            with self._callback_lock:
                 call(*args)
 
         def lane() -> None:
-            while work := self._begin(take, partial(tell, on_chunk), rejected):
-                chunk, pending_documents = work
+            while started := self._start(next_chunk, partial(notify, on_chunk), rejected):
+                chunk, pending_documents = started
                 retry = rejected.get(chunk.number)
-                record = self._end(chunk, pending_documents, partial(tell, on_batch), retry)
-                tell(on_chunk, chunk.number, record)
+                record = self._finish(chunk, pending_documents, partial(notify, on_batch), retry)
+                notify(on_chunk, chunk.number, record)
 
-        ended: SimpleQueue[BaseException | None] = SimpleQueue()
+        results: SimpleQueue[BaseException | None] = SimpleQueue()
         for number in range(LANES):
-            # Daemons: the process can end even while `take` waits for a chunk.
+            # Daemons: the process can end even while `next_chunk` waits for a chunk.
             threading.Thread(
-                target=self._guarded, args=(lane, ended), name=f"lane-{number}", daemon=True
+                target=self._run_lane, args=(lane, results), name=f"lane-{number}", daemon=True
             ).start()
-        self._wait(ended)
+        self._wait(results)
 
-    def _guarded(self, lane: Callable[[], None], ended: SimpleQueue[BaseException | None]) -> None:
-        """Do a lane; put its error, or None, in the queue when it has ended."""
+    def _run_lane(
+        self, lane: Callable[[], None], results: SimpleQueue[BaseException | None]
+    ) -> None:
+        """Run a lane; at its end put its error, or None, in the queue."""
         error = None
         try:
             lane()
         except BaseException as problem:  # noqa: BLE001  # `_wait` raises it
             error = problem
         self._release()
-        ended.put(error)
+        results.put(error)
         del error  # else it and its traceback, which holds this frame, keep each other alive
 
-    def _wait(self, ended: SimpleQueue[BaseException | None]) -> None:
+    def _wait(self, results: SimpleQueue[BaseException | None]) -> None:
         """Wait for all lanes; raise the first error, once no lane has a chunk any more."""
         problem: BaseException | None = None
         try:
             for _ in range(LANES):
-                if (problem := ended.get()) is not None:
+                if (problem := results.get()) is not None:
                     self._stop()
-                    # Not until the lanes end: one may wait in `take` for a chunk that never comes.
+                    # Not until the lanes end: `next_chunk` may wait for a chunk that never comes.
                     with self._state:
-                        self._state.wait_for(lambda: not self._busy)
+                        self._state.wait_for(lambda: not self._busy_lanes)
                     raise problem
         finally:
             self._stopped = True
             del problem  # as above
 
-    def _begin(
-        self, take: Take, tell: OnChunk, rejected: Mapping[int, redo_rejected.Rejected]
+    def _start(
+        self,
+        next_chunk: NextChunk,
+        notify: OnChunk,
+        rejected: Mapping[int, redo_rejected.RejectedRows],
     ) -> tuple[Chunk, PendingDocuments] | None:
         self._release()
         # One lane at a time, so that chunks are read, and reach the workers, in order.
-        with self._taking:
-            number = None if self._stopped else take()
+        with self._start_lock:
+            number = None if self._stopped else next_chunk()
             if number is None or not self._claim():
                 return None
-            tell(number, None)
+            notify(number, None)
             with self._step("read"):
                 block = self._reader.read(number)
-            set_aside(block, self._out.quarantine())  # the quarantine may have grown
+            apply_quarantine(block, self._out.quarantine())  # the quarantine may have grown
             with self._step("tokenise"):
                 rows = rejected[number].rows if number in rejected else None
-                chunk, documents = tokenised(number, block, self._plan, self._scorer, rows)
+                chunk, documents = tokenize_block(number, block, self._plan, self._scorer, rows)
             pending_documents = self._scorer.start(documents, **self._plan.options)
-            self._at_work.add(pending_documents)
+            self._pending.add(pending_documents)
             return chunk, pending_documents
 
-    def _end(
+    def _finish(
         self,
         chunk: Chunk,
         pending_documents: PendingDocuments,
         on_batch: OnBatch,
-        retry: redo_rejected.Rejected | None,
+        retry: redo_rejected.RejectedRows | None,
     ) -> Record:
         try:
             outputs = pending_documents.outputs(on_batch)
         finally:
-            self._at_work.discard(pending_documents)
+            self._pending.discard(pending_documents)
         with self._step("decode"):
-            table, facts = scored(chunk, outputs, self._scorer, self._plan, self._types)
-            tables = by_file(chunk.number, table, self._plan)
+            table, facts = decode_chunk(chunk, outputs, self._scorer, self._plan, self._types)
+            tables = split_by_file(chunk.number, table, self._plan)
         with self._step("write"):
             if retry:
                 return redo_rejected.commit(self._out, retry, tables, facts, self._plan)
@@ -156,22 +162,22 @@ class ChunkPipeline:
             return self._out.commit(chunk.number, files, **facts)
 
     def _claim(self) -> bool:
-        """Mark this lane as having a chunk; False if it may no longer begin one."""
+        """Mark this lane as busy; return False if it may no longer start a chunk."""
         with self._state:
             if not self._stopped:
-                self._busy.add(threading.get_ident())
+                self._busy_lanes.add(threading.get_ident())
             return not self._stopped
 
     def _release(self) -> None:
         with self._state:
-            self._busy.discard(threading.get_ident())
+            self._busy_lanes.discard(threading.get_ident())
             self._state.notify_all()
 
     def _stop(self) -> None:
-        """Begin no more chunks, and drop the batches that no worker has begun."""
+        """Start no more chunks, and drop the batches that no worker has started."""
         with self._state:
             self._stopped = True
-        for pending_documents in list(self._at_work):
+        for pending_documents in list(self._pending):
             pending_documents.cancel()
 
     @contextmanager
@@ -180,5 +186,5 @@ class ChunkPipeline:
         try:
             yield
         finally:
-            with self._telling:
+            with self._callback_lock:
                 self._steps_s[name] += time.monotonic() - start_s

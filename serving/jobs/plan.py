@@ -1,8 +1,9 @@
-"""_plan.json: everything that determines a job's output bytes, frozen when the job is started.
+"""_plan.json: the settings and input of a job, fixed when the job starts.
 
-A job that is run again takes from the plan what the caller left open (variant, workers, ...), so
-that a resumed job computes as the first run did. A setting that differs from the plan's is an error
-that names the field.
+They determine its output bytes, except `workers`, which affects only the speed. A resumed job
+takes from the plan what the caller left open (variant, workers, ...), so it computes as the first
+run did. A setting that differs from the plan's, even `workers`, is an error that names the field.
+Only a retry of rejected rows changes a plan: its `input`, and `retrying` until the retry is done.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from .storage.base import PLAN
 
 FORMAT = 6
 MAX_CHUNKS = 100_000  # part names have five digits and must sort into row order
-ANOTHER_JOB = "this output folder belongs to another job"
-ANOTHER_FOLDER = "use another output folder, or empty this one to start over"
+CANNOT_CONTINUE = "the job in this output folder cannot continue"
+FOLDER_ADVICE = "use another output folder, or empty this one to start over"
 
 
 FEW_FILES = 5
@@ -31,33 +32,35 @@ FEW_FILES = 5
 
 
 class InputFile(TypedDict):
-    """A file of the input, as the plan identifies it."""
+    """A plan's entry for an input file."""
 
     name: str
-    """Its path below the common folder of all."""
+    """Path relative to the inputs' common folder."""
     size: int
     digest: str
-    """sha256 of its content, or a store's own tag."""
+    """sha256 of the content, or an object store's tag of it."""
     rows: int
     problem: NotRequired[str]
-    """Why it cannot be read; it counts as having no rows then."""
+    """Why the file cannot be read; its row count is then 0."""
 
 
 @dataclass(frozen=True)
 class Plan:
+    """Content of `_plan.json`."""
+
     model: str
     """Digest of the model folder's entire content."""
     model_version: str
     """Value of the column `model_version` in each output row."""
     input: list[InputFile]
-    """Its files in reading order."""
+    """Input files in reading order."""
     text_column: str
     keep: list[str]
     options: dict[str, Any]
     """Options of the head, such as {"probabilities": true}."""
     output_format: str
     partition_by: str | None
-    """Output column with a folder for each of its values."""
+    """Output column; each of its values has a folder."""
     chunk_rows: int
     variant: str
     provider: str
@@ -66,9 +69,9 @@ class Plan:
     """Threads of each worker."""
     token_budget: int
     max_row_bytes: int
-    """Size limit of an input row; a larger row has an error."""
+    """Size limit of an input row; a larger row gets an error."""
     retrying: bool = False
-    """True while rejected rows are being done again; a resumed job continues with them."""
+    """True while rejected rows are being retried; a resumed job continues the retry."""
     onnxruntime: str = ort.__version__
     format: int = FORMAT
 
@@ -104,14 +107,14 @@ def read(record: Mapping[str, Any] | None) -> Plan | None:
     if record is None:
         return None
     if record.get("format") != FORMAT or set(record) != set(Plan.__dataclass_fields__):
-        raise PlanError(f"{PLAN} was written by an incompatible Headrace version; {ANOTHER_FOLDER}")
+        raise PlanError(f"{PLAN} was written by an incompatible Headrace version; {FOLDER_ADVICE}")
     return Plan(**record)
 
 
 def check_same(plan: Plan, **settings: object) -> None:
-    """Raises PlanError naming the first field that differs from the plan; None asks for nothing.
+    """Raises PlanError naming the first field that differs from the plan.
 
-    The input is checked by `check_input`.
+    None means not specified and is not compared. `check_input` checks the input.
     """
     for name, value in settings.items():
         plan_value = getattr(plan, name)
@@ -121,20 +124,20 @@ def check_same(plan: Plan, **settings: object) -> None:
             change = "the model files differ from those it started with"
         else:
             change = f"{name} was {plan_value!r} and is now {value!r}"
-        raise PlanError(f"{ANOTHER_JOB}: {change}; {ANOTHER_FOLDER}")
+        raise PlanError(f"{CANNOT_CONTINUE}: {change}; {FOLDER_ADVICE}")
 
 
 def check_input(plan: Plan, entries: list[InputFile]) -> None:
-    """Raises PlanError naming the difference if the input is not the plan's."""
+    """Raises PlanError naming the first difference from the plan's input."""
     if entries != plan.input:
-        raise PlanError(f"{ANOTHER_JOB}: {_input_change(plan.input, entries)}; {ANOTHER_FOLDER}")
+        raise PlanError(f"{CANNOT_CONTINUE}: {_input_change(plan.input, entries)}; {FOLDER_ADVICE}")
 
 
 def check_names(plan: Plan, files: Sequence[File]) -> None:
     """Raises PlanError if the names of these files are not the plan's."""
     names, names_now = [entry["name"] for entry in plan.input], names_below(files)
     if names != names_now:
-        raise PlanError(f"{ANOTHER_JOB}: {_names_change(names, names_now)}; {ANOTHER_FOLDER}")
+        raise PlanError(f"{CANNOT_CONTINUE}: {_names_change(names, names_now)}; {FOLDER_ADVICE}")
 
 
 def check_content(file: File, entry: InputFile) -> None:
@@ -144,18 +147,18 @@ def check_content(file: File, entry: InputFile) -> None:
     except FileNotFoundError as problem:
         raise InputError(f"{file} does not exist") from problem
     if not is_same:
-        raise PlanError(f"{ANOTHER_JOB}: {_content_changed(entry['name'])}; {ANOTHER_FOLDER}")
+        raise PlanError(f"{CANNOT_CONTINUE}: {_content_change(entry['name'])}; {FOLDER_ADVICE}")
 
 
 def _input_change(entries: list[InputFile], entries_now: list[InputFile]) -> str:
     names, names_now = [f["name"] for f in entries], [f["name"] for f in entries_now]
     if names != names_now:
         return _names_change(names, names_now)
-    name = next(b["name"] for b, n in zip(entries, entries_now, strict=True) if b != n)
-    return f"{_content_changed(name)} (if only rejected rows were corrected, use --retry-rejected)"
+    name = next(a["name"] for a, b in zip(entries, entries_now, strict=True) if a != b)
+    return f"{_content_change(name)} (if only rejected rows were corrected, use --retry-rejected)"
 
 
-def _content_changed(name: str) -> str:
+def _content_change(name: str) -> str:
     return f"the content of its input {name} has changed"
 
 
@@ -167,53 +170,54 @@ def _names_change(names: Sequence[str], names_now: Sequence[str]) -> str:
     return f"its input had {len(names):,} files and now has {len(names_now):,}: {example}"
 
 
-def problems(files: Sequence[File], columns: Sequence[str]) -> dict[File, str]:
-    """Return, after a first look, why files cannot be opened or lack a column.
+def file_problems(files: Sequence[File], columns: Sequence[str]) -> dict[File, str]:
+    """Open each file and return the problem of any that is unreadable or lacks a column.
 
-    Raises InputError if that is so of every file.
+    Raises InputError if no file is usable.
     """
-    reasons = {}
+    problems = {}
     for file in files:
         try:
             check_columns(file, columns, column_names(file))
-        except InputError as problem:
-            reasons[file] = str(problem)
-    return _not_all(reasons, files)
+        except InputError as error:
+            problems[file] = str(error)
+    _raise_if_none_usable(problems, files)
+    return problems
 
 
-def fingerprint(
+def input_entries(
     files: Sequence[File], known_problems: Mapping[File, str], plan: Plan | None
 ) -> list[InputFile]:
-    """Return `Plan.input`; the rows of an unchanged file of `plan` are not counted again.
+    """Return one entry per input file. Row counts of files unchanged since `plan` are reused.
 
     Raises InputError if no file can be read to its end.
     """
-    plan_entries = {(file["name"], file["digest"]): file for file in (plan.input if plan else [])}
-    entries, reasons = list[InputFile](), dict(known_problems)
+    plan_input = plan.input if plan else []
+    plan_entries = {(entry["name"], entry["digest"]): entry for entry in plan_input}
+    entries, problems = list[InputFile](), dict(known_problems)
     for file, name in zip(files, names_below(files), strict=True):
-        size, digest = 0, ""  # of a file that cannot even be asked for them
+        size, digest = 0, ""  # defaults if the file's size and digest cannot be read
         try:
             size, digest = file.stamp()
             plan_entry = plan_entries.get((name, digest))
-            if file in reasons:
+            if file in problems:
                 rows = 0
             elif plan_entry:
                 rows = plan_entry["rows"]
             else:
                 rows = count_rows(file)
             if plan_entry and "problem" in plan_entry:
-                reasons[file] = plan_entry["problem"]
-        except (InputError, FileNotFoundError, PermissionError) as problem:
-            rows, reasons[file] = 0, str(problem)
+                problems[file] = plan_entry["problem"]
+        except (InputError, FileNotFoundError, PermissionError) as error:
+            rows, problems[file] = 0, str(error)
         entry: InputFile = {"name": name, "size": size, "digest": digest, "rows": rows}
-        if file in reasons:
-            entry["problem"] = reasons[file]
+        if file in problems:
+            entry["problem"] = problems[file]
         entries.append(entry)
-    _not_all(reasons, files)
+    _raise_if_none_usable(problems, files)
     return entries
 
 
-def _not_all(problems: dict[File, str], files: Sequence[File]) -> dict[File, str]:
+def _raise_if_none_usable(problems: Mapping[File, str], files: Sequence[File]) -> None:
     if len(problems) == len(files):
         raise InputError(problems[files[0]])
-    return problems

@@ -13,16 +13,16 @@ from .. import heads
 from ..arrays import Array
 from ..engine.manifest import Manifest
 from .plan import Plan
-from .storage.base import CONTENTS, ChunkFacts, Record, RunFacts
+from .storage.base import CONTENTS, ChunkFacts, Record, TextCounts
 
 MAX_REJECTED = 0.1
 
 # Smaller shares are raised to this, so that an empty bin does not make the index infinite.
 SMALLEST_SHARE = 1e-4
 # Usual reading of a population stability index: below 0.1 no shift, above 0.25 a major one.
-DRIFTED = 0.25
+MAJOR_DRIFT = 0.25
 # On fewer rows the index is large by chance alone.
-ENOUGH_FOR_DRIFT = 200
+MIN_ROWS_FOR_DRIFT = 200
 Count = Literal["rows", "tokens", "written", "padded_tokens"]
 COUNTS: tuple[Count, ...] = ("rows", "tokens", "written", "padded_tokens")
 """Names of the counts that are summed over all chunks."""
@@ -35,7 +35,7 @@ class Progress:
     rows: int
     n_rows: int
     rows_now: int
-    """Rows of this run of the job; tokens and seconds are of this run too."""
+    """Rows processed in this run of the job; tokens and seconds are of this run too."""
     tokens: int
     padded_tokens: int
     errors: int
@@ -74,13 +74,13 @@ class Report:
     steps_s: dict[str, float]
     """Seconds spent in each step, summed over threads; the steps overlap."""
     unreadable: dict[str, str]
-    """Input files that were left out, with the reason."""
+    """Input files that were left out, each with the reason."""
     decisions: dict[str, dict[str, int]]
     """Number of rows by value, for each of the head's watched columns."""
     drift: dict[str, float]
     """Population stability index against training, of `length` and the head's watched columns.
 
-    `length` is left out if it does not mean the same as in training.
+    `length` is left out if it is measured differently from training.
     """
     model_version: str
     variant: str
@@ -89,7 +89,7 @@ class Report:
     threads: int
     parts: int
     other_files: list[str] = field(default_factory=list)
-    """Files in the output that are not the job's, but that a folder reader takes for its parts."""
+    """Files in the output that this job did not write, but that a reader takes for its parts."""
 
     def to_dict(self) -> dict[str, object]:
         return asdict(self)
@@ -115,7 +115,7 @@ class Report:
             line = f"{self.rejected_share:.1%} of the rows have no prediction: {reasons}"
             lines.append(line + (limit if self.too_many_rejected else ""))
         for name, index in self.drift.items():
-            if index > DRIFTED and self.rows >= ENOUGH_FOR_DRIFT:
+            if index > MAJOR_DRIFT and self.rows >= MIN_ROWS_FOR_DRIFT:
                 lines.append(
                     f"{name} differs from the training data "
                     f"(population stability index {index:.2f})"
@@ -132,7 +132,7 @@ class Report:
 
 
 class Speed(TypedDict):
-    """The fields of a report that tell how fast one run of the job was."""
+    """Fields of a report with the speed of one run of the job."""
 
     seconds: float
     tokens_per_second: float
@@ -140,29 +140,31 @@ class Speed(TypedDict):
     steps_s: dict[str, float]
 
 
-def report_of(
+def build_report(
     plan: Plan,
     records: Sequence[Record],
     manifest: Manifest,
     *,
-    earlier: Sequence[Record],
+    earlier_records: Sequence[Record],
     max_rejected: float | None,
     seconds: float,
     steps_s: Mapping[str, float],
-    last: Mapping[str, Any] | None,
+    last_report: Mapping[str, Any] | None,
     other_files: list[str],
 ) -> Report:
-    """Return the report of a job, from the records of all its chunks.
+    """Build the report of a job from the records of all its chunks.
 
-    `earlier`: the records that existed before this run. `last`: the report of the finished job; its
-    speed is kept if this run had nothing to do. `max_rejected`: None takes the model's own.
+    `earlier_records`: those from before this run. `last_report`: of the finished job; its speed is
+    kept if this run had nothing to do. `max_rejected`: None takes the model's limit.
     """
-    rows, tokens, written_tokens, padded_tokens = (_sum(records, name) for name in COUNTS)
-    rows_now, *tokens_now = (_sum(records, name) - _sum(earlier, name) for name in COUNTS[:3])
-    speed = _speed(rows_now, sum(tokens_now), seconds, steps_s, last)
+    rows, tokens, written_tokens, padded_tokens = (_total(records, name) for name in COUNTS)
+    rows_now, *tokens_now = (
+        _total(records, name) - _total(earlier_records, name) for name in COUNTS[:3]
+    )
+    speed = _speed(rows_now, sum(tokens_now), seconds, steps_s, last_report)
     if max_rejected is None:
         max_rejected = float(manifest.score.get("max_rejected", MAX_REJECTED))
-    errors = _add(record["errors"] for record in records)
+    errors = _sum_counts(record["errors"] for record in records)
     head = heads.get(manifest.objective)
     rejected_share = sum(errors.values()) / max(rows, 1)
     return Report(
@@ -194,15 +196,15 @@ def _speed(
     tokens: int,
     seconds: float,
     steps_s: Mapping[str, float],
-    last: Mapping[str, Any] | None,
+    last_report: Mapping[str, Any] | None,
 ) -> Speed:
-    """Return the speed of this run, or the one in the `last` report if this run did no rows."""
-    if last and not rows:
+    """Return the speed of this run, or that in `last_report` if this run scored no rows."""
+    if last_report and not rows:
         return {
-            "seconds": last["seconds"],
-            "tokens_per_second": last["tokens_per_second"],
-            "rows_per_second": last["rows_per_second"],
-            "steps_s": last["steps_s"],
+            "seconds": last_report["seconds"],
+            "tokens_per_second": last_report["tokens_per_second"],
+            "rows_per_second": last_report["rows_per_second"],
+            "steps_s": last_report["steps_s"],
         }
     return {
         "seconds": round(seconds, 3),
@@ -212,24 +214,24 @@ def _speed(
     }
 
 
-def _sum(records: Sequence[Record], name: Count) -> int:
+def _total(records: Sequence[Record], name: Count) -> int:
     return sum(int(record[name]) for record in records)
 
 
 # --- sums over chunks -----------------------------------------------------------------------------
 
 
-def run_facts(
+def text_counts(
     lengths: Sequence[int],
     tokens: int,
     padded_tokens: int,
     written: int,
     edges: Sequence[float],
-) -> RunFacts:
-    """Return counts over some texts that went through the model; they can be summed.
+) -> TextCounts:
+    """Count texts that went through the model; the counts of several calls can be summed.
 
     `lengths`: tokens of each text. `tokens`: input tokens; one in two windows counts twice.
-    `edges`: of the histogram of lengths; none if the model has no profile.
+    `edges`: of the histogram of lengths; empty if the model has no profile.
     """
     return {
         "scored": len(lengths),
@@ -243,65 +245,65 @@ def run_facts(
 def chunk_facts(
     first_row: int,
     errors: Sequence[str | None],
-    contents: str,
-    facts: RunFacts,
-    failed_facts: RunFacts,
+    packed_hashes: str,
+    all_counts: TextCounts,
+    failed_counts: TextCounts,
     decisions: Mapping[str, Iterable[object]],
 ) -> ChunkFacts:
-    """Return the facts that a chunk's record keeps, so that the report needs no rows.
+    """Return the facts in a chunk's record from which the report is built without the rows.
 
-    `errors`: one for each of its rows, None for a good one. `contents`: the rows' packed hashes.
-    `facts`: `run_facts` of all its texts that went through the model; `failed_facts`: of those
-    among them that got an error all the same. `decisions`: values of the head's watched columns.
+    `errors`: a reason code per row, None for a good row. `packed_hashes`: of the rows.
+    `all_counts`: `text_counts` of all its texts that went through the model; `failed_counts`: of
+    those among them that got an error afterwards. `decisions`: the head's watched columns.
     """
     return {
         "first_row": first_row,
         "rows": len(errors),
         "errors": _count(code for code in errors if code is not None),
-        **facts,
-        "failed": failed_facts,
+        **all_counts,
+        "failed": failed_counts,
         "decisions": {
             name: _count(str(value) for value in values if value is not None)
             for name, values in decisions.items()
         },
-        CONTENTS: contents,
+        CONTENTS: packed_hashes,
     }
 
 
 def without_rejected(record: Record, n_rows: int) -> Record:
     """Return the record as if the chunk had never had its `n_rows` rejected rows."""
-    ran = _plus(record, record["failed"], times=-1)
-    return {**record, **ran, "rows": record["rows"] - n_rows, "errors": {}}
+    counts = _add_counts(record, record["failed"], sign=-1)
+    return {**record, **counts, "rows": record["rows"] - n_rows, "errors": {}}
 
 
-def merged(good_facts: ChunkFacts, retry_facts: ChunkFacts, contents: str) -> ChunkFacts:
-    """Return the facts of a chunk's good rows plus those of its rejected rows, done again.
+def merge_facts(good_facts: ChunkFacts, retry_facts: ChunkFacts, packed_hashes: str) -> ChunkFacts:
+    """Merge the facts of a chunk's good rows with those of its retried rows.
 
-    `contents`: the packed hashes of all of them.
+    `packed_hashes`: of all of them.
     """
     return {
-        CONTENTS: contents,
+        CONTENTS: packed_hashes,
         "first_row": good_facts["first_row"],
         "rows": good_facts["rows"] + retry_facts["rows"],
-        **_plus(good_facts, retry_facts),
+        **_add_counts(good_facts, retry_facts),
         "errors": retry_facts["errors"],
         "failed": retry_facts["failed"],
         "decisions": {
-            name: _add([good_facts["decisions"].get(name, {}), counts])
+            name: _sum_counts([good_facts["decisions"].get(name, {}), counts])
             for name, counts in retry_facts["decisions"].items()
         },
     }
 
 
-def _plus(facts: RunFacts, others: RunFacts, times: int = 1) -> RunFacts:
-    """Return the sum; with `times=-1`, the difference."""
-    lengths = zip(facts["lengths"], others["lengths"], strict=True)
+def _add_counts(a: TextCounts, b: TextCounts, sign: int = 1) -> TextCounts:
+    """Return the sum; with `sign=-1`, the difference."""
+    lengths = zip(a["lengths"], b["lengths"], strict=True)
     return {
-        "scored": facts["scored"] + times * others["scored"],
-        "tokens": facts["tokens"] + times * others["tokens"],
-        "written": facts["written"] + times * others["written"],
-        "padded_tokens": facts["padded_tokens"] + times * others["padded_tokens"],
-        "lengths": [a + times * b for a, b in lengths],
+        "scored": a["scored"] + sign * b["scored"],
+        "tokens": a["tokens"] + sign * b["tokens"],
+        "written": a["written"] + sign * b["written"],
+        "padded_tokens": a["padded_tokens"] + sign * b["padded_tokens"],
+        "lengths": [n + sign * m for n, m in lengths],
     }
 
 
@@ -309,7 +311,7 @@ def _count(values: Iterable[str]) -> dict[str, int]:
     return dict(sorted(Counter(values).items()))
 
 
-def _add(all_counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+def _sum_counts(all_counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     total: Counter[str] = Counter()
     for counts in all_counts:
         total.update(counts)
@@ -330,7 +332,7 @@ def _drift(
 ) -> dict[str, float]:
     """Return the stability index of the length and of each watched column in the profile.
 
-    The length is left out if it does not mean the same as in training.
+    The length is left out if it is measured differently from training.
     """
     indexes = {}
     expected = profile.get("length_histogram", {}).get("counts", [])
@@ -349,7 +351,7 @@ def _drift(
 
 
 def _decisions(records: Sequence[Record], column: str) -> dict[str, int]:
-    return _add(record["decisions"].get(column, {}) for record in records)
+    return _sum_counts(record["decisions"].get(column, {}) for record in records)
 
 
 def stability_index(expected: Sequence[float] | Array, observed: Sequence[float] | Array) -> float:

@@ -20,43 +20,43 @@ COUNTS = ("chunk_rows", "workers", "threads", "token_budget", "max_row_bytes")
 
 @dataclass(frozen=True)
 class JobSpec:
-    """Everything a scoring job is asked for; None leaves the choice to the plan or the model.
+    """Settings of a scoring job; None leaves the choice to the plan or the model.
 
     Raises InputError for a count below 1, and a share that is not between 0 and 1.
     """
 
     model: str
-    """The model folder."""
+    """Path of the model folder."""
     paths: tuple[str, ...]
     """Input files, folders, globs or URLs."""
     output: str
-    """A folder, or a URL of an object store."""
+    """A folder, or a URL in an object store."""
     text_column: str | None = None
     keep: tuple[str, ...] = ()
-    """Input columns that are carried along."""
+    """Input columns to copy to the output."""
     model_version: str | None = None
-    """What each output row says of its model; the folder's name by default."""
+    """Value of the output column `model_version`; by default the model folder's name."""
     variant: str | None = None
     device: Device = "auto"
     workers: int | None = None
-    """Batches that run at a time. They do not decide the bytes."""
+    """Number of batches that run at a time; it does not affect the output bytes."""
     threads: int | None = None
     """Threads of each worker."""
     token_budget: int | None = None
     """Tokens in a batch, padding included."""
     format: str = "parquet"
     partition_by: str | None = None
-    """An output column with a folder for each of its values."""
+    """Output column; each of its values gets a folder."""
     chunk_rows: int | None = None
     """Rows per commit."""
     max_rejected: float | None = None
-    """Share of rejected rows above which the report says so."""
+    """Share of rejected rows above which the report warns."""
     max_row_bytes: int | None = None
     """Rows longer than this are rejected as `row_too_large`."""
     csv_safe: bool | None = None
     """In CSV parts, mark cells that a spreadsheet would execute as formulas."""
     retry_rejected: bool = False
-    """Redo the finished rows that had an error; the input may have changed in those."""
+    """Score the rejected rows of a finished job again; only they may have changed in the input."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Options of the model's head, such as {"probabilities": True}."""
 
@@ -81,9 +81,9 @@ class JobSpec:
 
         Names that are not fields become options of the head; None and False are dropped.
         """
-        several = [paths] if isinstance(paths, str | Path) else paths
-        own = {name: value for name, value in settings.items() if name in FIELDS}
-        own["keep"] = tuple(dict.fromkeys(own.get("keep") or ()))
+        path_list = [paths] if isinstance(paths, str | Path) else paths
+        spec_fields = {name: value for name, value in settings.items() if name in FIELDS}
+        spec_fields["keep"] = tuple(dict.fromkeys(spec_fields.get("keep") or ()))
         options = {
             name: value
             for name, value in settings.items()
@@ -91,9 +91,9 @@ class JobSpec:
         }
         return cls(
             model=str(model),
-            paths=tuple(map(str, several)),
+            paths=tuple(map(str, path_list)),
             output=str(output),
-            **{"options": options, **own},
+            **{"options": options, **spec_fields},
         )
 
     def to_json(self) -> dict[str, object]:
@@ -105,4 +105,4 @@ class JobSpec:
         return cls(**{**content, **lists})
 
 
-FIELDS = frozenset(one.name for one in fields(JobSpec))
+FIELDS = frozenset(spec_field.name for spec_field in fields(JobSpec))

@@ -1,6 +1,6 @@
 """Start of a job, before its first chunk: check the arguments, make the plan, open the model.
 
-plan.py has the plan itself and the checks against it.
+The plan itself and the checks against it are in plan.py.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from .storage.base import PLAN, Output
 CHUNK_ROWS = 10_000
 
 
-class Requested(TypedDict):
-    """The fields of a plan that follow from the caller's arguments and the manifest."""
+class RequestedSettings(TypedDict):
+    """Fields of a plan that follow from the caller's arguments and the manifest."""
 
     model_version: str
     text_column: str
@@ -41,60 +41,64 @@ class Requested(TypedDict):
     partition_by: str | None
 
 
-class Found(TypedDict):
-    """The fields of a plan that are found out about the model and the input."""
+class Sources(TypedDict):
+    """Fields of a plan that identify the model and the input, and how its rows are read."""
 
     model: str
     input: list[InputFile]
     max_row_bytes: int
 
 
-def requested(spec: JobSpec, described: Manifest) -> Requested:
-    """Return what the caller asks for, with the model's own defaults.
+def requested_settings(spec: JobSpec, manifest: Manifest) -> RequestedSettings:
+    """Return the caller's settings, with the model's defaults for those left open.
 
-    Raises InputError for a format that does not exist, or has no safe form.
+    Raises InputError for an unknown format, or `csv_safe` with a format other than csv.
     """
     writers.get(spec.format)
     return {
         "model_version": spec.model_version or Path(spec.model).name,
-        "text_column": spec.text_column or described.score.get("text_column", "text"),
+        "text_column": spec.text_column or manifest.score.get("text_column", "text"),
         "keep": list(spec.keep),
         "options": dict(spec.options),
         "output_format": output_format(
-            spec.format, spec.csv_safe, by_default=bool(described.score.get("csv_safe"))
+            spec.format, spec.csv_safe, by_default=bool(manifest.score.get("csv_safe"))
         ),
         "partition_by": spec.partition_by,
     }
 
 
-def max_row_bytes(asked: int | None, of_model: int | None, plan: Plan | None) -> int:
-    """Return the limit of an input row: as asked, else the plan's, the model's, or the default."""
-    begun = plan.max_row_bytes if plan else None
-    return int(asked or begun or of_model or MAX_ROW_BYTES)
+def max_row_bytes(requested: int | None, model_default: int | None, plan: Plan | None) -> int:
+    """Return the size limit of a row: the requested one, else the plan's, the model's or ours."""
+    plan_limit = plan.max_row_bytes if plan else None
+    return int(requested or plan_limit or model_default or MAX_ROW_BYTES)
 
 
-def output_format(asked: str, csv_safe: bool | None, *, by_default: bool) -> str:
+def output_format(requested: str, csv_safe: bool | None, *, by_default: bool) -> str:
     """Return the writer's name. Raises InputError for `csv_safe` with a format other than csv."""
-    if asked != "csv" and csv_safe:
-        raise InputError(f"csv_safe requires the format csv, not {asked}")
+    if requested != "csv" and csv_safe:
+        raise InputError(f"csv_safe requires the format csv, not {requested}")
     if csv_safe is None:
         csv_safe = by_default
-    return "csv_safe" if asked == "csv" and csv_safe else asked
+    return "csv_safe" if requested == "csv" and csv_safe else requested
 
 
-def check_apart(output: str | Path, paths: Paths) -> None:
+def check_output_location(output: str | Path, paths: Paths) -> None:
     """Raises InputError for an output inside the input: the next run would read its own parts."""
-    for one in [paths] if isinstance(paths, str | Path) else paths:
-        if is_url(one) or is_url(output):
-            inside = str(output).startswith(f"{str(one).rstrip('/')}/")
+    for source in [paths] if isinstance(paths, str | Path) else paths:
+        if is_url(source) or is_url(output):
+            is_inside = str(output).startswith(f"{str(source).rstrip('/')}/")
         else:
-            path = Path(one)
-            inside = path.is_dir() and Path(output).resolve().is_relative_to(path.resolve())
-        if inside:
-            raise InputError(f"the output {output} is inside the input {one}; use another output")
+            path = Path(source)
+            is_inside = path.is_dir() and Path(output).resolve().is_relative_to(path.resolve())
+        if is_inside:
+            raise InputError(
+                f"the output {output} is inside the input {source}; use another output"
+            )
 
 
-def new_plan(folder: Path, spec: JobSpec, asked: Requested, found: Found) -> tuple[Plan, Scorer]:
+def new_plan(
+    folder: Path, spec: JobSpec, settings: RequestedSettings, sources: Sources
+) -> tuple[Plan, Scorer]:
     """Return a new plan, and the scorer that was opened for it.
 
     The plan holds what the model actually runs with (variant, provider, ...), which is known only
@@ -109,11 +113,11 @@ def new_plan(folder: Path, spec: JobSpec, asked: Requested, found: Found) -> tup
         token_budget=spec.token_budget,
     )
     # Raises for a wrong option, which must not get into a plan.
-    own = [one.name for one in scorer.fields(**spec.options)]
-    _check_partition(spec.partition_by, own, spec.keep, scorer.head.DRIFT_COLUMNS)
+    head_columns = [column.name for column in scorer.fields(**spec.options)]
+    _check_partition(spec.partition_by, head_columns, spec.keep, scorer.head.DRIFT_COLUMNS)
     plan = Plan(
-        **asked,
-        **found,
+        **settings,
+        **sources,
         chunk_rows=spec.chunk_rows or scorer.manifest.score.get("chunk_rows", CHUNK_ROWS),
         variant=scorer.variant.name,
         provider=scorer.provider,
@@ -124,44 +128,41 @@ def new_plan(folder: Path, spec: JobSpec, asked: Requested, found: Found) -> tup
     return plan, scorer
 
 
-def check_plan(plan: Plan, spec: JobSpec, asked: Requested, found: Found) -> None:
-    """Raises PlanError naming the first field of a job's plan that differs from what is asked.
+def check_plan(plan: Plan, spec: JobSpec, settings: RequestedSettings, sources: Sources) -> None:
+    """Raises PlanError naming the first field of a job's plan that differs from what is requested.
 
-    The input may differ if rejected rows are to be done again (redo_rejected.with_new_input).
+    The input may differ if rejected rows are retried (redo_rejected.plan_retry).
     """
     plans.check_same(
         plan,
-        **asked,
+        **settings,
         chunk_rows=spec.chunk_rows,
         variant=spec.variant,
         workers=spec.workers,
         threads=spec.threads,
         token_budget=spec.token_budget,
-        max_row_bytes=found["max_row_bytes"],
-    )
-    if not spec.retry_rejected:
-        plans.check_input(plan, found["input"])
-    plans.check_same(
-        plan,
+        max_row_bytes=sources["max_row_bytes"],
         onnxruntime=ort.__version__,
-        model=found["model"],
+        model=sources["model"],
         provider=PROVIDERS.get(spec.device),
     )
+    if not spec.retry_rejected:
+        plans.check_input(plan, sources["input"])
 
 
 def _check_partition(
-    column: str | None, own: Sequence[str], keep: Sequence[str], decisions: Iterable[str]
+    column: str | None, head_columns: Sequence[str], keep: Sequence[str], decisions: Iterable[str]
 ) -> None:
-    allowed = [*decisions, *output_names(keep, own).values()]
+    allowed = [*decisions, *output_names(keep, head_columns).values()]
     if column is not None and column not in allowed:
-        known = ", ".join(allowed) or "the kept columns"
+        choices = ", ".join(allowed) or "the kept columns"
         raise InputError(
-            f"partition_by must be one of {known}, not {column!r}; "
+            f"partition_by must be one of {choices}, not {column!r}; "
             "to use an input column, add it to keep"
         )
 
 
-def planned(out: Output) -> Plan:
+def read_plan(out: Output) -> Plan:
     """Return the plan of the job in an output. Raises PlanError if there is none."""
     plan = plans.read(out.read(PLAN))
     if plan is None:
@@ -171,36 +172,36 @@ def planned(out: Output) -> Plan:
 
 @contextlib.contextmanager
 def ensure_unchanged(folder: Path) -> Iterator[None]:
-    """Raises PlanError if the model's files were changed while the body opened them."""
-    before = folder_stamps(folder)
+    """Raises PlanError if the model's files change while the body of the `with` opens them."""
+    stamps = folder_stamps(folder)
     yield
-    if folder_stamps(folder) != before:
+    if folder_stamps(folder) != stamps:
         raise PlanError(f"the model in {folder} changed while it was being opened; try again")
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A plan's model and input, opened for a process that does its chunks."""
+class JobResources:
+    """Model and input of a plan, open for a process that scores its chunks."""
 
     scorer: Scorer
     reader: BlockReader
     types: Types
 
 
-def opened(
+def open_resources(
     folder: Path,
     plan: Plan,
     files: list[File],
     *,
     workers: int | None = None,
     scorer: Scorer | None = None,
-) -> Opened:
+) -> JobResources:
     """Check model, onnxruntime, provider and input against the plan, and open them.
 
-    Every process that does chunks goes through here: this one, one that shares the job or takes it
-    over, a task run, an actor. The names of the input are compared now, and a file's content before
-    its first row is read. `workers`: for this machine. `scorer`: the one that the plan was made
-    with. Raises PlanError naming the difference from the plan.
+    Every process that scores chunks calls this: the one that opened the job, a share's, a task
+    run's, an actor's. Input names are compared now, a file's content before its first row is read.
+    `workers`: of this machine. `scorer`: the one that the plan was made with.
+    Raises PlanError naming the difference from the plan.
     """
     if scorer is None:
         with ensure_unchanged(folder):
@@ -215,4 +216,4 @@ def opened(
             )
             plans.check_same(plan, provider=scorer.provider)
     reader = BlockReader(files, plan, type(scorer.head))
-    return Opened(scorer, reader, column_types(plan.readable(files), plan.keep))
+    return JobResources(scorer, reader, column_types(plan.readable(files), plan.keep))

@@ -1,10 +1,10 @@
 """A scoring job in a process of its own: `python -m headrace.serving.jobs.worker JOB`.
 
-JOB is a file with a JSON object: `{"run": {"spec", "held"}}`, `{"work": {"spec", "chunks"}}` or
-`{"try": {"spec", "rows"}}`, for the functions of job.py; a spec is a JobSpec (spec.py). The process
-writes events to standard output, one JSON object per line: `progress`, `begun` and `committed`
-chunks, and last a `report`, `done`, or an `error`. A process that ends without one of these last
-three died, and its parent knows from the events which chunks it was working on.
+JOB is a file with a JSON object: `{"run": {"spec", "lock_held"}}`, `{"work": {"spec", "chunks"}}`
+or `{"try": {"spec", "rows"}}`, for the functions of job.py; a spec is a JobSpec (spec.py). The
+process writes events to standard output, one JSON object per line: `progress`, `started` and
+`committed` chunks, and last a `report`, `done`, or an `error`. A process that ends without one of
+these last three has died, and its parent knows from the events which chunks it was working on.
 """
 
 from __future__ import annotations
@@ -29,52 +29,55 @@ class EventWriter:
     """Writes events to the original standard output; native libraries print to stderr instead."""
 
     def __init__(self) -> None:
-        self._to = os.dup(1)
+        self._stdout = os.dup(1)
         os.dup2(2, 1)
-        self._last = 0.0
+        self._last_s = 0.0
 
-    def tell(self, **event: object) -> None:
-        os.write(self._to, (json.dumps(event) + "\n").encode())
+    def write(self, **event: object) -> None:
+        os.write(self._stdout, (json.dumps(event) + "\n").encode())
 
     def progress(self, now: Progress) -> None:
-        if now.rows == now.n_rows or time.monotonic() - self._last >= PROGRESS_EVERY_S:
-            self._last = time.monotonic()
-            self.tell(progress=asdict(now))
+        if now.rows == now.n_rows or time.monotonic() - self._last_s >= PROGRESS_EVERY_S:
+            self._last_s = time.monotonic()
+            self.write(progress=asdict(now))
 
     def chunk(self, number: int, record: Record | None) -> None:
-        self.tell(**{"committed" if record else "begun": number})
+        self.write(**{"committed" if record else "started": number})
 
 
 def _text(problem: Exception) -> str:
     """Return the message without the errno, which has its own field."""
     if isinstance(problem, OSError) and problem.strerror:
-        at = f": {problem.filename}" if problem.filename else ""
-        return problem.strerror + at
+        file = f": {problem.filename}" if problem.filename else ""
+        return problem.strerror + file
     return str(problem)
 
 
 def main(job: Path) -> None:
-    teller = EventWriter()
+    events = EventWriter()
     try:
         from . import job as jobs
         from .spec import JobSpec
 
-        ((call, asked),) = json.loads(job.read_bytes()).items()
-        spec = JobSpec.from_json(asked["spec"])
+        ((call, arguments),) = json.loads(job.read_bytes()).items()
+        spec = JobSpec.from_json(arguments["spec"])
         if call == "run":
             report = jobs.run(
-                spec, on_progress=teller.progress, on_chunk=teller.chunk, held=asked["held"]
+                spec,
+                on_progress=events.progress,
+                on_chunk=events.chunk,
+                lock_held=arguments["lock_held"],
             )
-            teller.tell(report=report.to_dict())
+            events.write(report=report.to_dict())
         elif call == "work":
-            todo = iter(asked["chunks"])
-            jobs.work(spec, take=lambda: next(todo, None), on_chunk=teller.chunk)
-            teller.tell(done=True)
+            chunks = iter(arguments["chunks"])
+            jobs.work(spec, next_chunk=lambda: next(chunks, None), on_chunk=events.chunk)
+            events.write(done=True)
         else:
-            jobs.try_rows(spec, range(*asked["rows"]))
-            teller.tell(done=True)
+            jobs.try_rows(spec, range(*arguments["rows"]))
+            events.write(done=True)
     except Exception as problem:  # noqa: BLE001  # the parent has to know of any error
-        teller.tell(
+        events.write(
             error={
                 "kind": type(problem).__name__,
                 "text": _text(problem),

@@ -9,21 +9,28 @@ standard library (csv_json.py), the others through Arrow (parquet_arrow.py). Fol
 A row is a CSV record after the header (blank lines are skipped, as in Python's csv), a JSON line
 that is not blank, or a Parquet or Arrow row. Rows are numbered from 0 across all files.
 
-Reason codes for a row, in `Block.errors`:
+Reason codes for a row, in `Block.errors`, and the functions that assign them:
     invalid_utf8       a requested value is not UTF-8 text, or has a NUL or a lone surrogate
-    wrong_field_count  a CSV record with more or fewer fields than the header, or an unclosed quote
-    invalid_json       a line that is not a JSON object; a requested key that occurs twice; a
-                       requested value nested over 100 deep
-    row_too_large      more bytes than the file's `max_row_bytes`: in a line, in a CSV record (or
-                       before a quote is closed), in the requested values of a typed row
-    unreadable         after a broken place of a Parquet row group, in a broken Arrow batch, or a
-                       requested value that Python cannot represent, such as a day after the year
-                       9999
+                       (csv_json.clean, csv_json._json_objects; parquet_arrow._decoded, ._value;
+                       for bytes in a text column text/validity.problem)
+    wrong_field_count  a CSV record with more or fewer fields than the header (csv_json.csv_rows),
+                       or an unclosed quote (csv_json._csv_records)
+    invalid_json       a line that is not a JSON object (csv_json._json_objects); a requested key
+                       that occurs twice (._object); a requested value nested over 100 deep (.clean)
+    row_too_large      more bytes than the file's `max_row_bytes`: in a line (csv_json._whole), in a
+                       CSV record or before a quote is closed (csv_json._csv_records), in the
+                       requested values of a typed row (parquet_arrow._batch_rows)
+    unreadable         after a broken place of a Parquet row group (parquet_arrow.parquet_rows), in
+                       a broken Arrow batch (.arrow_rows), or a requested value that Python cannot
+                       represent, such as a day after the year 9999 (._value)
     null_text          a text column holds null or NaN, or the key is absent
     empty_text         a text column holds an empty or blank string, such as an empty CSV cell
     wrong_type         a text column holds something that is not a string
+                       (these three: text/validity.problem)
 
-Training rows may also have a code of their objective, such as `unknown_label` (tasks/objectives).
+Training rows may also be `too_long` (tasks/data/ingest.py) or have a code of their objective, such
+as `unknown_label` (tasks/objectives). Scoring adds `model_error` (engine/scorer.py; also
+`empty_text`, for a text without any token) and `killed_worker` (tasks/scoring/supervisor.py).
 """
 
 from __future__ import annotations

@@ -22,10 +22,11 @@ from headrace.tasks.models.tfidf import Labelled
 from headrace.tasks.objectives import AnyObjective
 from headrace.tasks.objectives.base import Objective, Settings
 from headrace.tasks.runtime.artifacts import write_json
-from headrace.tasks.runtime.facts import IntervalFacts
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+    from headrace.tasks.runtime.facts import IntervalFacts
 
 MAX_ROWS = 50_000
 """Maximum training rows to fit on; more take minutes and improve it very little."""

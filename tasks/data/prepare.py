@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -36,7 +37,9 @@ from headrace.tasks.objectives import AnyObjective
 from headrace.tasks.objectives.base import Settings
 from headrace.tasks.runtime import artifacts, workspace
 from headrace.tasks.runtime.artifacts import write_json
-from headrace.tasks.runtime.facts import IntervalFacts, Prepared, PreparedFacts
+
+if TYPE_CHECKING:
+    from headrace.tasks.runtime.facts import IntervalFacts, Prepared, PreparedFacts
 
 log = logging.getLogger(__name__)
 

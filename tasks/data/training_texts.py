@@ -11,13 +11,16 @@ than one model in ten million has two that share a hash.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace.configs.errors import ModelError
 from headrace.tasks.data.splits import hash64, normalise
-from headrace.tasks.runtime.facts import Prepared
+
+if TYPE_CHECKING:
+    from headrace.tasks.runtime.facts import Prepared
 
 FILE = "training_texts.npy"
 Hashes = NDArray[np.uint64]

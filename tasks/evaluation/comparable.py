@@ -10,7 +10,7 @@ left out for both models. If they are most of the test set, the comparison is re
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,9 @@ from headrace.configs.errors import UserError
 from headrace.configs.schema import Recipe, Splits
 from headrace.serving.engine import manifest
 from headrace.tasks.data import training_texts
-from headrace.tasks.runtime.facts import Prepared
+
+if TYPE_CHECKING:
+    from headrace.tasks.runtime.facts import Prepared
 
 MIN_FAIR = 0.5
 """Share of the test rows that must remain; with less it is not the recipe's test set anymore."""
@@ -46,7 +48,7 @@ def check_comparable(recipe: Recipe, prepared: Prepared, champion: Champion) -> 
     their_manifest = manifest.read(champion.folder)
     if their_manifest.objective != recipe.objective:
         raise UserError(
-            f"{_who(champion)} is a {their_manifest.objective} model, but this recipe trains a "
+            f"{_name(champion)} is a {their_manifest.objective} model, but this recipe trains a "
             f"{recipe.objective} model; they cannot be compared; register under another name"
         )
     mask = fair_rows(prepared, champion)
@@ -55,7 +57,7 @@ def check_comparable(recipe: Recipe, prepared: Prepared, champion: Champion) -> 
     elif mask.sum() < MIN_FAIR * len(mask):
         n_unfair = len(mask) - int(mask.sum())
         raise UserError(
-            f"{n_unfair:,} of {len(mask):,} test rows are texts that {_who(champion)} was trained "
+            f"{n_unfair:,} of {len(mask):,} test rows are texts that {_name(champion)} was trained "
             "on and this recipe's model was not, or vice versa; the remaining rows are too few for "
             f"a fair comparison; {_remedy(recipe.data.splits, their_manifest)}provide test rows "
             "that neither model was trained on (data.source.test), or register under another name"
@@ -75,7 +77,7 @@ def fair_rows(prepared: Prepared, champion: Champion) -> NDArray[np.bool_] | Non
     return training_texts.fair(training_texts.of_test_rows(prepared), our_hashes, their_hashes)
 
 
-def _who(champion: Champion) -> str:
+def _name(champion: Champion) -> str:
     return f"champion {champion.name} version {champion.version}"
 
 
@@ -91,7 +93,7 @@ def _remedy(splits: Splits, their_manifest: manifest.Manifest) -> str:
 
 
 def _check_splits(splits: Splits, their_manifest: manifest.Manifest, champion: Champion) -> None:
-    """Raise UserError if salt and test share allow that rows have moved between splits.
+    """Raise UserError if rows may have moved between splits, judging by salt and test share.
 
     For a champion without hashes. Test rows are the high end of the hashes: a smaller share of them
     is part of the champion's own test set, a larger one is not.
@@ -100,13 +102,13 @@ def _check_splits(splits: Splits, their_manifest: manifest.Manifest, champion: C
     share = their_manifest.training.get("test_share", splits.test)
     if salt != splits.salt:
         raise UserError(
-            f"{_who(champion)} was split with salt {salt!r}, but this recipe uses "
+            f"{_name(champion)} was split with salt {salt!r}, but this recipe uses "
             f"{splits.salt!r}; this test set may contain the champion's "
             f"training rows; set data.splits.salt to {salt!r}, or register under another name"
         )
     if splits.test > share:
         raise UserError(
-            f"{_who(champion)} was split with a test share of {share:g}, but this recipe uses "
+            f"{_name(champion)} was split with a test share of {share:g}, but this recipe uses "
             f"{splits.test:g}; this test set would contain the champion's "
             f"training rows; set data.splits.test to {share:g} or less, or register under another "
             "name"

@@ -1,6 +1,6 @@
 """The stage that decides on promotion: it measures the champion on the candidate's test rows.
 
-promotion_rules.py has the rules, in `apply`; this stage gathers the numbers for them.
+promotion_rules.py has the rules, in `judge`; this stage gathers the numbers for them.
 
 The champion runs again, through its own exported model, because its stored metrics are of other
 rows. Rows on which a comparison would be unfair (comparable.py) are left out for both models.
@@ -26,12 +26,8 @@ from headrace.serving.errors import ModelFolderError, NewerFormatError
 from headrace.tasks import objectives
 from headrace.tasks.evaluation import promotion_rules, test_set
 from headrace.tasks.evaluation.comparable import Champion, check_comparable, fair_rows
-from headrace.tasks.evaluation.promotion_rules import (
-    Decision,
-    Guard,
-    ModelMeasurement,
-    SliceComparison,
-)
+from headrace.tasks.evaluation.decision import Decision, Guard, ModelMeasurement
+from headrace.tasks.evaluation.promotion_rules import SliceComparison
 from headrace.tasks.evaluation.test_set import TestSet
 from headrace.tasks.metrics.bootstrap import Interval, Resampling, unpaired_detectable
 from headrace.tasks.metrics.metric import Metric
@@ -41,17 +37,17 @@ from headrace.tasks.objectives.base import Settings
 from headrace.tasks.registry.incumbent import Unreadable
 from headrace.tasks.registry.model_store import content_id
 from headrace.tasks.runtime import artifacts
-from headrace.tasks.runtime.facts import (
-    Decided,
-    DecidedFacts,
-    Evaluated,
-    Exported,
-    Numbers,
-    Prepared,
-)
 
 if TYPE_CHECKING:
     from headrace.serving.engine.scorer import Scorer
+    from headrace.tasks.runtime.facts import (
+        Decided,
+        DecidedFacts,
+        Evaluated,
+        Exported,
+        Numbers,
+        Prepared,
+    )
 
 TIMED_ROWS, GENERATIVE_ROWS = 200, 32
 """Rows that are timed: for encoders, and for generative models."""
@@ -83,7 +79,7 @@ def decide(
             "evaluate": recipe.evaluate.model_dump(mode="json"),
             "objective": recipe.objective,
             "keep": recipe.data.keep,
-            "champion": _key_of(champion),
+            "champion": _champion_key(champion),
         },
         inputs=[prepared, exported, evaluated],
         code=[__name__, *objectives.code(recipe.objective)],
@@ -92,7 +88,7 @@ def decide(
     )
 
 
-def _key_of(champion: Champion | Unreadable | None) -> dict[str, str] | None:
+def _champion_key(champion: Champion | Unreadable | None) -> dict[str, str] | None:
     if champion is None:
         return None
     if isinstance(champion, Unreadable):
@@ -123,7 +119,7 @@ def _build(
     return decision.to_dict()
 
 
-def _over_baseline(evaluated: Evaluated) -> tuple[str, Difference] | None:
+def _baseline_gain(evaluated: Evaluated) -> tuple[str, Difference] | None:
     """Return the metric, and the candidate's gain over the TF-IDF baseline; None without one."""
     difference = evaluated.facts["baseline_difference"]
     return difference and (evaluated.facts["baseline_metric"], Difference(**difference))
@@ -137,7 +133,7 @@ def _without_champion(
     unreadable: Unreadable | None,
 ) -> Decision:
     name, metric = selection.deciding_metric(recipe, prepared.facts["head"])
-    return promotion_rules.apply(
+    return promotion_rules.judge(
         recipe.promote,
         metric=name,
         rows=evaluated.facts["rows"],
@@ -148,9 +144,9 @@ def _without_champion(
         unpaired_detectable=unpaired_detectable(
             Interval(**evaluated.facts["metrics"][name]), recipe.evaluate.confidence
         ),
-        baseline=_over_baseline(evaluated),
+        baseline=_baseline_gain(evaluated),
         higher_is_better=metric.higher_is_better,
-        nothing_to_compare=unreadable.told if unreadable else None,
+        incomparable_reason=unreadable.told if unreadable else None,
     )
 
 
@@ -169,16 +165,18 @@ def _with_champion(
     mask = fair_rows(prepared, champion)
     if mask is not None and not mask.all():
         pair = (pair[0][mask], pair[1][mask], pair[2])
-        rows = test_set.chosen(rows, mask)
+        rows = test_set.select(rows, mask)
     speeds = _speeds(Scorer(exported.path / "model"), their_scorer, rows)
     sizes = _default_size(exported.path / "model"), _default_size(champion.folder)
-    baseline = _over_baseline(evaluated)
-    decision = _decide(recipe, rows, pair, speeds, sizes, champion.version, baseline)
-    return decision if mask is None else _told(decision, mask, champion)
+    baseline = _baseline_gain(evaluated)
+    decision = _judge(recipe, rows, pair, speeds, sizes, champion.version, baseline)
+    return decision if mask is None else _with_left_out_guard(decision, mask, champion)
 
 
-def _told(decision: Decision, mask: NDArray[np.bool_], champion: Champion) -> Decision:
-    """Add a guard that tells how many rows were left out."""
+def _with_left_out_guard(
+    decision: Decision, mask: NDArray[np.bool_], champion: Champion
+) -> Decision:
+    """Add a guard that says how many test rows were left out as unfair."""
     n_out = len(mask) - int(mask.sum())
     reason = (
         f"{n_out:,} of {len(mask):,} test rows were left out because version "
@@ -229,7 +227,7 @@ def _statistics(
     )
 
 
-def _decide(
+def _judge(
     recipe: Recipe,
     rows: TestSet,
     pair: Pair,
@@ -244,7 +242,7 @@ def _decide(
     slice_name, slice_metric = selection.slice_metric(recipe, head)
     wrong = test_set.wrong(objective, rows, head)
     resampling = test_set.resampling(recipe.evaluate, rows)
-    return promotion_rules.apply(
+    return promotion_rules.judge(
         in_units(recipe.promote, metric, slice_metric),
         metric=name,
         rows=len(our_statistics),
@@ -291,7 +289,7 @@ def _slices(
         slice_resampling = (small_resampling if small else resampling).among(mask)
         comparisons.append(
             SliceComparison(
-                name=column,
+                column=column,
                 value=value,
                 rows=int(mask.sum()),
                 candidate=metric.value(our_statistics),
@@ -312,8 +310,8 @@ def lost_labels(objective: AnyObjective, pair: Pair) -> list[str]:
     their_counts = objective.by_label(their_statistics.sum(axis=0), head)
     if our_counts is None or their_counts is None:
         return []
-    (_, n_given, _), (_, _, n_right) = our_counts, their_counts
-    return [head["labels"][i] for i in np.flatnonzero((n_given == 0) & (n_right > 0))]
+    (_, n_predicted, _), (_, _, n_correct) = our_counts, their_counts
+    return [head["labels"][i] for i in np.flatnonzero((n_predicted == 0) & (n_correct > 0))]
 
 
 def in_units(rules: Promote, metric: Metric, slice_metric: Metric) -> Promote:
@@ -336,18 +334,18 @@ def _speeds(our_scorer: Scorer, their_scorer: Scorer, rows: TestSet) -> tuple[fl
     texts = rows.texts[:n_rows]
     tokens = our_scorer.head.timed_tokens(rows.lengths[:n_rows].tolist())
     times: list[tuple[float, float]] = []
-    started = time.perf_counter()
+    start = time.perf_counter()
     elapsed_s = 0.0
     while not times or (
         elapsed_s < (ENOUGH_S if len(times) < MIN_ROUNDS else TIMED_S) and len(times) < MAX_ROUNDS
     ):
-        times.append((_timed(our_scorer, texts), _timed(their_scorer, texts)))
-        elapsed_s = time.perf_counter() - started
+        times.append((_scoring_seconds(our_scorer, texts), _scoring_seconds(their_scorer, texts)))
+        elapsed_s = time.perf_counter() - start
     our_s, their_s = (min(seconds) for seconds in zip(*times, strict=True))
     return tokens / our_s, tokens / their_s
 
 
-def _timed(scorer: Scorer, texts: Sequence[str]) -> float:
-    started = time.perf_counter()
+def _scoring_seconds(scorer: Scorer, texts: Sequence[str]) -> float:
+    start = time.perf_counter()
     scorer.outputs(texts, **scorer.head.TIMED)
-    return time.perf_counter() - started
+    return time.perf_counter() - start

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -28,16 +29,18 @@ from headrace.tasks.objectives import AnyObjective, selection
 from headrace.tasks.objectives.base import Details, Settings
 from headrace.tasks.reporting import html, plots
 from headrace.tasks.runtime import artifacts
-from headrace.tasks.runtime.facts import (
-    Evaluated,
-    EvaluatedFacts,
-    Exported,
-    Measured,
-    Prepared,
-    SliceFacts,
-)
 
-WORST = 12
+if TYPE_CHECKING:
+    from headrace.tasks.runtime.facts import (
+        Evaluated,
+        EvaluatedFacts,
+        EvaluationMetrics,
+        Exported,
+        Prepared,
+        SliceFacts,
+    )
+
+WORST_ROWS = 12
 """Rows shown: those that the model is most wrong about."""
 EXCERPT_CHARS = 240
 
@@ -70,33 +73,33 @@ def _build(recipe: Recipe, prepared: Prepared, exported: Exported, folder: Path)
     scorer = Scorer(exported.path / "model")
     objective, head = objectives.get(recipe.objective), scorer.manifest.head
     raw_outputs, outputs = test_set.answers(objective, scorer, rows.texts)
-    measured, sections = measure(recipe, prepared, head, rows, outputs)
+    evaluation, sections = measure(recipe, prepared, head, rows, outputs)
     decoded_table = scorer.decode(raw_outputs, **objective.MEASURE, **objective.DECODE)
     losses = objective.losses(rows.targets, outputs, head)
     table = _predictions(rows, decoded_table, losses)
     samples = objective.samples(scorer, rows)
     examples: dict[str, object]
     examples = {"worst": _worst(rows, table)} if samples is None else {"samples": samples}
-    results = {**measured, **sections, **examples, "variant": scorer.variant.name}
+    results = {**evaluation, **sections, **examples, "variant": scorer.variant.name}
 
     test_set.write_outputs(folder, outputs)
     pq.write_table(table, folder / "predictions.parquet")
     artifacts.write_json(folder / "metrics.json", results)
     plots.write_all(folder, plots.of_evaluation(sections))
     return {
-        "metric": measured["metric"],
-        **measured["metrics"][measured["metric"]],
-        "rows": measured["rows"],
-        "metrics": measured["metrics"],
-        "clusters": measured["clusters"],
-        "baseline_metric": measured["baseline_metric"],
-        "baseline_difference": measured["baseline_difference"],
+        "metric": evaluation["metric"],
+        **evaluation["metrics"][evaluation["metric"]],
+        "rows": evaluation["rows"],
+        "metrics": evaluation["metrics"],
+        "clusters": evaluation["clusters"],
+        "baseline_metric": evaluation["baseline_metric"],
+        "baseline_difference": evaluation["baseline_difference"],
     }
 
 
 def measure(
     recipe: Recipe, prepared: Prepared, head: Settings, rows: TestSet, outputs: object
-) -> tuple[Measured, Details]:
+) -> tuple[EvaluationMetrics, Details]:
     """Compute the part of metrics.json that needs only targets and outputs (n, ...).
 
     Returns what every objective has, and this objective's own sections of the report.
@@ -116,7 +119,7 @@ def measure(
     if baseline is not None:
         wrong = test_set.wrong(objective, rows, head)
         difference = paired_difference(statistics, baseline, common_metric, resampling, wrong=wrong)
-    measured: Measured = {
+    evaluation: EvaluationMetrics = {
         "metric": name,
         "rows": len(rows.rows),
         "clusters": len(np.unique(rows.clusters)),
@@ -133,7 +136,7 @@ def measure(
         "slices": _slices(recipe, rows, statistics, slice_metric, resampling),
         "slices_left_out": test_set.left_out(recipe, rows),
     }
-    return measured, details
+    return evaluation, details
 
 
 def _slices(
@@ -163,7 +166,7 @@ def _baseline_statistics(
 def _predictions(rows: TestSet, decoded_table: pa.Table, losses: Array | None) -> pa.Table:
     """Return the table of predictions.
 
-    Columns: row, target, the head's (the first is the decision), loss, length, and kept ones.
+    Columns: row, target, the head's (the first is the decision), loss, length, and data.keep's.
     """
     columns: dict[str, object] = {"row": rows.rows, "target": rows.names}
     first_column, *_ = decoded_table.column_names
@@ -179,7 +182,7 @@ def _predictions(rows: TestSet, decoded_table: pa.Table, losses: Array | None) -
         columns["loss"] = losses
     columns["length"] = rows.lengths
     return pa.table(
-        columns | {f"input_{k}" if k in columns else k: v for k, v in rows.kept.items()}
+        columns | {f"input_{k}" if k in columns else k: v for k, v in rows.extra_columns.items()}
     )
 
 
@@ -194,7 +197,7 @@ def _worst(rows: TestSet, table: pa.Table) -> list[dict[str, object]]:
     ]
     order = np.argsort(-table["loss"].to_numpy(), kind="stable")
     decisions = np.asarray(table["decision"].to_pylist(), dtype=object)
-    wrong_rows = order[(decisions != np.asarray(rows.names, dtype=object))[order]][:WORST]
+    wrong_rows = order[(decisions != np.asarray(rows.names, dtype=object))[order]][:WORST_ROWS]
     return [
         {
             **{name: table[name][i].as_py() for name in columns},

@@ -9,155 +9,36 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 from headrace.configs.schema import Promote
+from headrace.tasks.evaluation.decision import Decision, Guard, ModelMeasurement
 from headrace.tasks.metrics.paired import Difference
-from headrace.tasks.runtime.facts import (
-    DecidedFacts,
-    GuardFacts,
-    MeasurementFacts,
-    Numbers,
-)
 
-SHOWN = 5
+if TYPE_CHECKING:
+    from headrace.tasks.runtime.facts import Numbers
+
+MAX_NAMED_LABELS = 5
 """Maximum number of lost labels that a reason names."""
-
-
-@dataclass(frozen=True)
-class ModelMeasurement:
-    """Measurements of one model on the candidate's test rows."""
-
-    value: float
-    """Value of the deciding metric."""
-    size_bytes: int | None = None
-    """Size of the default variant."""
-    tokens_per_second: float | None = None
-    """Speed, both models timed in one run on the same rows; None if nothing was compared."""
 
 
 @dataclass(frozen=True)
 class SliceComparison:
     """Comparison of the two models on the test rows of one slice."""
 
-    name: str
-    """The column, such as `label` or `length`."""
+    column: str
+    """`label`, `length` or one of the recipe's columns."""
     value: str
+    """The column's value in this slice."""
     rows: int
     candidate: float
     champion: float
     difference: Difference
     small: bool = False
-    """So few rows that chance moves the value: the interval counts, at a family's confidence."""
+    """Too few rows to trust the value: its Bonferroni-corrected interval is judged instead."""
 
 
-@dataclass(frozen=True)
-class Guard:
-    """One condition for promotion, and the measurement that it was checked against."""
-
-    name: str
-    passed: bool
-    reason: str
-    numbers: Numbers
-    asked: bool = True
-    """False if the recipe sets no such limit, or there is nothing to check it against."""
-
-
-@dataclass(frozen=True)
-class Decision:
-    """The verdict with its reasons. Promotion requires that every guard passes."""
-
-    promote: bool
-    rule: str
-    metric: str
-    rows: int
-    """Test rows that every number here is based on."""
-    candidate: ModelMeasurement
-    champion: ModelMeasurement | None
-    champion_version: str | None
-    """Version of the champion at the time, even if it could not be compared."""
-    difference: Difference | None
-    """Gain over the champion; above 0, the candidate is better."""
-    smallest_detectable: float
-    """Smallest true gain that these rows detect with 80% probability."""
-    guards: tuple[Guard, ...]
-
-    @property
-    def reasons(self) -> list[str]:
-        """Reasons of the guards that were asked for."""
-        return [guard.reason for guard in self.guards if guard.asked]
-
-    @property
-    def summary(self) -> str:
-        """One line for a log, a terminal or a heading."""
-        if not self.promote:
-            return "Refused: " + " ".join(g.reason for g in self.guards if not g.passed)
-        if self.difference is None and self.champion_version is not None:
-            return (
-                f"Promoted without a comparison, replacing version "
-                f"{self.champion_version}: {self.metric} {self.candidate.value:.4f}."
-            )
-        if self.difference is None:
-            return f"Promoted as the first champion: {self.metric} {self.candidate.value:.4f}."
-        gain = self.difference
-        return (
-            f"Promoted over version {self.champion_version}: {self.metric} "
-            f"{self.candidate.value:.4f}, a gain of {gain.value:.4f} "
-            f"(CI {gain.low:+.4f} to {gain.high:+.4f})."
-        )
-
-    def to_dict(self) -> DecidedFacts:
-        """Return a JSON-compatible dict; `from_dict` reads it back."""
-        return {
-            "promote": self.promote,
-            "rule": self.rule,
-            "metric": self.metric,
-            "rows": self.rows,
-            "candidate": _measurement_facts(self.candidate),
-            "champion": None if self.champion is None else _measurement_facts(self.champion),
-            "champion_version": self.champion_version,
-            "difference": None if self.difference is None else self.difference.facts(),
-            "smallest_detectable": self.smallest_detectable,
-            "guards": [_guard_facts(guard) for guard in self.guards],
-            "reasons": self.reasons,
-            "summary": self.summary,
-        }
-
-    @classmethod
-    def from_dict(cls, content: DecidedFacts) -> Decision:
-        champion, difference = content["champion"], content["difference"]
-        return cls(
-            promote=content["promote"],
-            rule=content["rule"],
-            metric=content["metric"],
-            rows=content["rows"],
-            candidate=ModelMeasurement(**content["candidate"]),
-            champion=None if champion is None else ModelMeasurement(**champion),
-            champion_version=content["champion_version"],
-            difference=None if difference is None else Difference(**difference),
-            smallest_detectable=content["smallest_detectable"],
-            guards=tuple(Guard(**guard) for guard in content["guards"]),
-        )
-
-
-def _measurement_facts(measurement: ModelMeasurement) -> MeasurementFacts:
-    return {
-        "value": measurement.value,
-        "size_bytes": measurement.size_bytes,
-        "tokens_per_second": measurement.tokens_per_second,
-    }
-
-
-def _guard_facts(guard: Guard) -> GuardFacts:
-    return {
-        "name": guard.name,
-        "passed": guard.passed,
-        "reason": guard.reason,
-        "numbers": guard.numbers,
-        "asked": guard.asked,
-    }
-
-
-def apply(
+def judge(
     rules: Promote,
     *,
     metric: str,
@@ -172,21 +53,21 @@ def apply(
     lost_labels: Sequence[str] = (),
     unpaired_detectable: float = math.nan,
     higher_is_better: bool = True,
-    nothing_to_compare: str | None = None,
+    incomparable_reason: str | None = None,
 ) -> Decision:
-    """Check the candidate against the recipe's rules; without a champion, those that need none.
+    """Check the candidate against the recipe's rules; guards that need a champion pass without one.
 
     `baseline`: a metric and the gain over the TF-IDF baseline in it. `lost_labels`: labels that the
     champion predicted correctly and the candidate never predicts. `unpaired_detectable` (see
-    tasks/metrics/bootstrap.py) is used if there is no difference to take it from.
-    `nothing_to_compare`: the reason for no comparison although there is a champion, whose version
-    is given. Raises ValueError if a champion comes without a difference to it, or the reverse.
+    tasks/metrics/bootstrap.py): the decision's `smallest_detectable` if there is no difference.
+    `incomparable_reason`: why the champion `champion_version` could not be compared. Raises
+    ValueError if only one of `champion` and `difference` is given.
     """
     if (champion is None) != (difference is None):
         raise ValueError("a champion needs a difference, and a difference needs a champion")
     smallest_detectable = difference.smallest_detectable if difference else unpaired_detectable
     guards = (
-        _comparison(rules, metric, difference, smallest_detectable, nothing_to_compare),
+        _difference(rules, metric, difference, smallest_detectable, incomparable_reason),
         _baseline(rules, baseline),
         _floor(rules, metric, candidate, higher_is_better),
         _slices(rules, slice_metric or metric, slices),
@@ -212,22 +93,15 @@ def apply(
 # Every comparison is written so that a NaN fails it.
 
 
-def _comparison(
+def _difference(
     rules: Promote,
     metric: str,
     difference: Difference | None,
     smallest_detectable: float,
-    nothing_to_compare: str | None,
+    incomparable_reason: str | None,
 ) -> Guard:
-    """Return the guard `difference`, with or without a champion that could be compared."""
-    if nothing_to_compare is not None:
-        return _blind(rules, nothing_to_compare)
-    return _difference(rules, metric, difference, smallest_detectable)
-
-
-def _difference(
-    rules: Promote, metric: str, difference: Difference | None, smallest_detectable: float
-) -> Guard:
+    if incomparable_reason is not None:
+        return _without_comparison(rules, incomparable_reason)
     margin = 0.0 if rules.rule == "better" else rules.margin
     if difference is None:
         reason = (
@@ -246,9 +120,9 @@ def _difference(
     return Guard("difference", passed, reason, {"margin": margin, **asdict(difference)})
 
 
-def _blind(rules: Promote, cause: str) -> Guard:
-    """Return the guard for an unusable champion: without a floor it is not replaced."""
-    reason = f"No comparison was possible: {cause}."
+def _without_comparison(rules: Promote, incomparable_reason: str) -> Guard:
+    """Return the guard for an unusable champion; only with `promote.min_value` is it replaced."""
+    reason = f"No comparison was possible: {incomparable_reason}."
     if rules.min_value is None:
         reason += (
             " Set promote.min_value to promote without a comparison, or make a usable version the "
@@ -264,13 +138,12 @@ def _baseline(rules: Promote, baseline: tuple[str, Difference] | None) -> Guard:
     metric, gain = baseline
     numbers: Numbers = {"metric": metric, **asdict(gain)}
     is_below = not gain.high >= 0
-    verdict = (
-        "The TF-IDF baseline is better"
-        if is_below
-        else "No significant gain over the TF-IDF baseline"
-    )
     if gain.low > 0:
         verdict = "The model beats the TF-IDF baseline"
+    elif is_below:
+        verdict = "The TF-IDF baseline is better"
+    else:
+        verdict = "No significant gain over the TF-IDF baseline"
     reason = f"{verdict}: {metric} gain {gain.value:+.4f} (CI {gain.low:+.4f} to {gain.high:+.4f})."
     if is_below:
         is_ignored = rules.baseline == "ignore"
@@ -315,12 +188,14 @@ def _slices(rules: Promote, metric: str, slices: Sequence[SliceComparison]) -> G
     failures = [comparison for comparison in slices if not best_case(comparison) >= -limit]
     worst = min(failures or slices, key=best_case)
     change = worst.difference
-    numbers |= {"slice": f"{worst.name}={worst.value}", "rows": worst.rows, "failed": len(failures)}
+    worst_name = f"{worst.column}={worst.value}"
+    numbers |= {"slice": worst_name, "rows": worst.rows, "failed": len(failures)}
+    # The loss: 0.0 - x, because -x of 0.0 is -0.0.
     numbers |= {"found": 0.0 - change.value, "low": change.low, "high": change.high}
     reason = (
         f"No slice may lose more than {limit:g} {metric}; of {len(slices)} slices ({n_small} "
         f"small, judged by their CI), {len(failures) or 'none'} did. Worst: "
-        f"{worst.name}={worst.value} ({worst.rows} rows), {change.value:+.4f} "
+        f"{worst_name} ({worst.rows} rows), {change.value:+.4f} "
         f"(CI {change.low:+.4f} to {change.high:+.4f})."
     )
     return Guard("slices", not failures, reason, numbers)
@@ -331,8 +206,8 @@ def _labels(rules: Promote, lost_labels: Sequence[str], slices: Sequence[SliceCo
     if not lost_labels:
         reason = "The candidate still predicts every label that the champion predicted correctly."
         return Guard("labels", True, reason, {"lost": 0}, asked=False)
-    names = ", ".join(repr(label) for label in lost_labels[:SHOWN]) + (
-        ", …" if len(lost_labels) > SHOWN else ""
+    names = ", ".join(repr(label) for label in lost_labels[:MAX_NAMED_LABELS]) + (
+        ", …" if len(lost_labels) > MAX_NAMED_LABELS else ""
     )
     reason = (
         f"Labels that the champion predicted correctly and the candidate never predicts: {names}."

@@ -19,12 +19,12 @@ from headrace.tasks.metrics.bootstrap import Resampling
 from headrace.tasks.objectives import AnyObjective, selection
 from headrace.tasks.objectives.base import Settings
 from headrace.tasks.runtime import artifacts
-from headrace.tasks.runtime.facts import Prepared
 
 if TYPE_CHECKING:
     from headrace.serving.engine.scorer import Scorer
+    from headrace.tasks.runtime.facts import Prepared
 
-NUMBERS, TEXTS = "outputs.npy", "outputs.json"
+NUMBERS_FILE, TEXTS_FILE = "outputs.npy", "outputs.json"
 MAX_VALUES = 30
 """Most slices of one of the recipe's columns, by frequency; every label is a slice."""
 
@@ -43,7 +43,8 @@ class TestSet:
     """Name of each target, as shown to a reader."""
     lengths: Array
     """Tokens of each text, counted by the candidate's tokenizer."""
-    kept: dict[str, list[object]]
+    extra_columns: dict[str, list[object]]
+    """The columns of the recipe's `data.keep`."""
     clusters: Array
     """(n,) cluster ids, equal for copies of one text, or for the rows of one group."""
 
@@ -60,26 +61,26 @@ def read(recipe: Recipe, prepared: Prepared) -> TestSet:
         targets=targets,
         names=[objective.decode_target(target, head) for target in targets],
         lengths=split["length"].to_numpy(),
-        kept={name: split[name].to_pylist() for name in recipe.data.keep},
+        extra_columns={name: split[name].to_pylist() for name in recipe.data.keep},
         clusters=split["cluster"].to_numpy(),
     )
 
 
-def chosen(rows: TestSet, mask: Array) -> TestSet:
-    """Return some of the rows. `mask`: (n,) booleans."""
-    places = np.flatnonzero(mask).tolist()
+def select(rows: TestSet, mask: Array) -> TestSet:
+    """Return the rows for which the mask (n,) is true."""
+    indices = np.flatnonzero(mask).tolist()
 
-    def of(column: list[Value]) -> list[Value]:
-        return [column[i] for i in places]
+    def pick(column: list[Value]) -> list[Value]:
+        return [column[i] for i in indices]
 
     return TestSet(
-        rows=of(rows.rows),
-        texts=of(rows.texts),
-        targets=of(rows.targets),
-        names=of(rows.names),
-        lengths=rows.lengths[places],
-        kept={name: of(values) for name, values in rows.kept.items()},
-        clusters=rows.clusters[places],
+        rows=pick(rows.rows),
+        texts=pick(rows.texts),
+        targets=pick(rows.targets),
+        names=pick(rows.names),
+        lengths=rows.lengths[indices],
+        extra_columns={name: pick(values) for name, values in rows.extra_columns.items()},
+        clusters=rows.clusters[indices],
     )
 
 
@@ -106,16 +107,16 @@ def write_outputs(folder: Path, outputs: object) -> None:
     Texts go to JSON: in an array, each would take as much room as the longest.
     """
     if isinstance(outputs, list):
-        artifacts.write_json(folder / TEXTS, outputs)
+        artifacts.write_json(folder / TEXTS_FILE, outputs)
     else:
-        np.save(folder / NUMBERS, np.asarray(outputs), allow_pickle=False)
+        np.save(folder / NUMBERS_FILE, np.asarray(outputs), allow_pickle=False)
 
 
 def read_outputs(folder: Path) -> object:
     """Read the inputs of the metrics: numbers (n, ...), or a list of texts."""
-    if (folder / TEXTS).exists():
-        return json.loads((folder / TEXTS).read_bytes())
-    return np.load(folder / NUMBERS, allow_pickle=False)
+    if (folder / TEXTS_FILE).exists():
+        return json.loads((folder / TEXTS_FILE).read_bytes())
+    return np.load(folder / NUMBERS_FILE, allow_pickle=False)
 
 
 def check(recipe: Recipe, head: Settings) -> None:
@@ -136,20 +137,20 @@ def slices(recipe: Recipe, rows: TestSet) -> Iterator[tuple[str, str, Array]]:
     columns gives at most `MAX_VALUES`, the most frequent.
     """
     if objectives.get(recipe.objective).LABELLED and len(set(rows.names)) > 1:
-        yield from _by("label", rows.names, sorted(set(rows.names)))
+        yield from _column_slices("label", rows.names, sorted(set(rows.names)))
     buckets = [length_bucket(int(length)) for length in rows.lengths]
     frequent_buckets = [bucket for bucket in set(buckets) if buckets.count(bucket) > 1]
-    yield from _by(
+    yield from _column_slices(
         "length", buckets, sorted(frequent_buckets, key=lambda bucket: int(bucket.split("-")[0]))
     )
     for column, values in _columns(recipe.evaluate, rows):
-        yield from _by(column, values, sorted(_frequent(values)))
+        yield from _column_slices(column, values, sorted(_frequent_values(values)))
 
 
 def left_out(recipe: Recipe, rows: TestSet) -> dict[str, int]:
-    """Count the values without a slice, for each of the recipe's columns that has any."""
+    """Count the values too rare for a slice, for each of the recipe's columns that has any."""
     n_left = {
-        column: len(set(values)) - len(_frequent(values))
+        column: len(set(values)) - len(_frequent_values(values))
         for column, values in _columns(recipe.evaluate, rows)
     }
     return {column: n for column, n in n_left.items() if n}
@@ -157,16 +158,17 @@ def left_out(recipe: Recipe, rows: TestSet) -> dict[str, int]:
 
 def _columns(evaluate: Evaluate, rows: TestSet) -> Iterator[tuple[str, list[str]]]:
     for column in evaluate.slices:
-        yield column, ["(null)" if value is None else str(value) for value in rows.kept[column]]
+        values = rows.extra_columns[column]
+        yield column, ["(null)" if value is None else str(value) for value in values]
 
 
-def _frequent(values: Sequence[str]) -> list[str]:
+def _frequent_values(values: Sequence[str]) -> list[str]:
     counts = Counter(values)
     by_rows = sorted(counts, key=lambda value: (-counts[value], value))
     return [value for value in by_rows if counts[value] > 1][:MAX_VALUES]
 
 
-def _by(
+def _column_slices(
     column: str, values: Sequence[str], slice_values: Sequence[str]
 ) -> Iterator[tuple[str, str, Array]]:
     all_values = np.asarray(values, dtype=object)

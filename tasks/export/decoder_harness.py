@@ -30,7 +30,7 @@ from headrace.serving.runtime.cpu import granted_cores
 from headrace.serving.runtime.session import Device
 from headrace.serving.text.tokenizer import TextTokenizer
 from headrace.tasks import objectives
-from headrace.tasks.export import build_variants, parity, torch_reference, variants
+from headrace.tasks.export import parity, torch_reference, try_variants, variants
 from headrace.tasks.export.graphs import decoder_step, quantization
 from headrace.tasks.export.graphs.graph import quiet, save
 from headrace.tasks.export.parity import ParityResult
@@ -38,7 +38,6 @@ from headrace.tasks.export.variants import BuildMethod
 from headrace.tasks.models.generate import STEPS, ReferenceGeneration, texts, write
 from headrace.tasks.objectives import selection
 from headrace.tasks.runtime import hardware
-from headrace.tasks.runtime.facts import Prepared, Trained
 
 if TYPE_CHECKING:
     from types import SimpleNamespace
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
 
     from headrace.serving.heads.generation import GenerationSettings
     from headrace.serving.heads.translation import TranslationSettings
+    from headrace.tasks.runtime.facts import Prepared, Trained
 
     Graphs = dict[str, ir.Model]
     """The graphs of one model, by file name."""
@@ -63,19 +63,20 @@ INT8 = parity.Tolerance(0.5, 0.1)
 
 
 @dataclass(frozen=True)
-class DecoderHarness(build_variants.ExportHarness):
+class DecoderHarness(try_variants.ExportHarness):
     agreement_of = "tokens"
     head: generation.Head
     graphs: Graphs
     """The fp32 graphs."""
     calibration: Sequence[Ids]
     prompts: list[Ids]
-    written: ReferenceGeneration
+    torch_texts: ReferenceGeneration
+    """PyTorch's greedy continuations of the prompts."""
     torch_metric: float
     measure: Callable[[Runner], float]
     """Compute a variant's metric on the validation rows."""
-    penalised: ReferenceGeneration | None = None
-    """Like `written`, with the recipe's repetition penalty; None if it has none."""
+    torch_texts_penalised: ReferenceGeneration | None = None
+    """Like `torch_texts`, with the recipe's repetition penalty; None if it has none."""
 
     def names(self) -> list[str]:
         # Nothing is left to fuse, and no variant runs on CUDA yet.
@@ -105,7 +106,7 @@ class DecoderHarness(build_variants.ExportHarness):
         return folder / next(iter(graphs))
 
     def check_parity(self, runner: Runner, method: BuildMethod) -> ParityResult:
-        logits, expected = self._logits(runner), self.written.logits
+        logits, expected = self._logits(runner), self.torch_texts.logits
         for owner, values in (("the graph", logits), ("PyTorch", expected)):
             if not np.isfinite(values).all():
                 return ParityResult(f"some logits of {owner} are NaN or infinite", None, None, None)
@@ -116,7 +117,7 @@ class DecoderHarness(build_variants.ExportHarness):
             *parity.low_agreement(agreement, limits.min_agreement, "decoding steps"),
         ]
         if method.tolerance == parity.FP32:
-            reasons += self._other_texts(runner)
+            reasons += self._text_mismatches(runner)
         metric = self.measure(runner)
         _, deciding_metric = selection.deciding_metric(self.recipe, self.settings)
         reasons += parity.metric_drop(
@@ -134,7 +135,7 @@ class DecoderHarness(build_variants.ExportHarness):
 
     @property
     def scale(self) -> float:
-        return float(np.abs(self.written.logits).max())
+        return float(np.abs(self.torch_texts.logits).max())
 
     def passes(self) -> tuple[dict[str, Callable[[], object]], Callable[[Runner], object], int]:
         rows = timing.sample(self.prompts, n_tokens=sum(map(len, self.prompts)))[:TIMED_ROWS]
@@ -152,7 +153,7 @@ class DecoderHarness(build_variants.ExportHarness):
             )
             for name, model in models.items()
         }
-        return torch, lambda runner: runner.run(rows, **EXACTLY), len(rows) * STEPS
+        return torch, lambda runner: runner.run(rows, **GREEDY), len(rows) * STEPS
 
     def golden_texts(self) -> list[str]:
         lengths = np.array([len(ids) for ids in self.validation.ids])
@@ -165,22 +166,26 @@ class DecoderHarness(build_variants.ExportHarness):
         logits = [decoder.start(starts)]
         positions = np.array([len(start) for start in starts])
         for step in range(STEPS - 1):
-            logits.append(decoder.step(self.written.tokens[:, step], positions + step))
+            logits.append(decoder.step(self.torch_texts.tokens[:, step], positions + step))
         return np.stack(logits, axis=1)
 
-    def _other_texts(self, runner: Runner) -> list[str]:
+    def _text_mismatches(self, runner: Runner) -> list[str]:
         """Return the reasons to refuse: how many greedy texts differ from PyTorch's.
 
         They are compared with the recipe's repetition penalty too, if it has one. Where two tokens
         are equally likely within the fp32 tolerance, either is accepted.
         """
         tolerance = parity.FP32.largest * self.scale
-        reasons = [_others(runner, self.prompts, self.written, tolerance)]
-        if self.penalised is not None:
+        reasons = [_mismatch_reason(runner, self.prompts, self.torch_texts, tolerance)]
+        if self.torch_texts_penalised is not None:
             penalty = self.head.decoding().repetition_penalty
             tolerance *= max(penalty, 1 / penalty)
             options = {"repetition_penalty": penalty}
-            reasons.append(_others(runner, self.prompts, self.penalised, tolerance, **options))
+            reasons.append(
+                _mismatch_reason(
+                    runner, self.prompts, self.torch_texts_penalised, tolerance, **options
+                )
+            )
         return [reason for reason in reasons if reason]
 
     def _int8_static(self, graphs: Graphs, *, weight_bits: int = 7) -> Graphs:
@@ -199,15 +204,15 @@ def _int8_dynamic(graphs: Graphs) -> Graphs:
         return {name: quantization.dynamic(graph.clone()) for name, graph in graphs.items()}
 
 
-def _others(
+def _mismatch_reason(
     runner: Runner,
     prompts: Sequence[Ids],
     reference: ReferenceGeneration,
     tolerance: float,
     **options: float,
 ) -> str | None:
-    n_other = 0
-    for i, completion in enumerate(runner.run(prompts, **{**EXACTLY, **options})):
+    n_mismatches = 0
+    for i, completion in enumerate(runner.run(prompts, **{**GREEDY, **options})):
         if completion.reason is None:
             return "some logits of the graph are NaN or infinite during generation"
         differences = np.flatnonzero(np.array(completion.ids) != reference.tokens[i])
@@ -215,12 +220,14 @@ def _others(
             step = differences[0]
             logits = reference.logits[i, step]
             gap = logits[reference.tokens[i, step]] - logits[completion.ids[step]]
-            n_other += not gap <= tolerance
+            n_mismatches += not gap <= tolerance
     suffix = "".join(f", with {name} {value:g}" for name, value in options.items())
-    return f"{n_other} of {len(prompts)} texts differ from PyTorch's{suffix}" if n_other else None
+    if not n_mismatches:
+        return None
+    return f"{n_mismatches} of {len(prompts)} texts differ from PyTorch's{suffix}"
 
 
-EXACTLY: dict[str, Any] = {
+GREEDY: dict[str, Any] = {
     **vars(Decoding()),
     "min_new_tokens": STEPS,
     "max_new_tokens": STEPS,
@@ -268,10 +275,10 @@ def prepare_harness(
             recipe, prepared, "train", recipe.export.calibration_rows
         ).ids,
         prompts=prompts,
-        written=reference,
+        torch_texts=reference,
         torch_metric=metric_of(objective.reference(model, validation.ids, head)),
         measure=measure,
-        penalised=penalised_reference,
+        torch_texts_penalised=penalised_reference,
     )
 
 
@@ -375,7 +382,7 @@ class _Feeds:
             rows = [self._texts[i] for i in batch]
             feeds: dict[str, Array] = reading(rows, [[len(row) - 1] for row in rows])
             if decoder_step.ENCODER in self._graphs:
-                feeds |= {**self._encoded(source), "source_mask": mask}
+                feeds |= {**self._encode(source), "source_mask": mask}
             shape = feeds["input_ids"].shape
             for value in inputs:
                 if value.name.startswith(PAST):
@@ -391,6 +398,6 @@ class _Feeds:
         graph = self._graphs[decoder_step.ENCODER]
         return ort.InferenceSession(onnx_ir.to_proto(graph).SerializeToString())
 
-    def _encoded(self, source: Mapping[str, Array]) -> dict[str, Array]:
+    def _encode(self, source: Mapping[str, Array]) -> dict[str, Array]:
         names = [output.name for output in self._encoder.get_outputs()]
         return dict(zip(names, self._encoder.run(names, dict(source)), strict=True))

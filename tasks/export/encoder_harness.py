@@ -26,21 +26,22 @@ from headrace.serving.text.pooling import FILE, Pool, open_pool
 from headrace.serving.text.windows import Reader
 from headrace.tasks import objectives
 from headrace.tasks.data import windowing
-from headrace.tasks.export import build_variants, parity, torch_reference, variants
+from headrace.tasks.export import parity, torch_reference, try_variants, variants
 from headrace.tasks.export.graphs.graph import save
 from headrace.tasks.export.parity import ParityResult, Run
 from headrace.tasks.objectives import selection
 from headrace.tasks.objectives.base import Objective
 from headrace.tasks.runtime import hardware
-from headrace.tasks.runtime.facts import Prepared, Trained
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from headrace.tasks.runtime.facts import Prepared, Trained
+
 GOLDEN_ROWS, GOLDEN_WINDOWS = 32, 2
-SETTLING_ROWS = 2_000
+HEAD_CALIBRATION_ROWS = 2_000
 """Validation rows on which an objective calibrates its head after training."""
-CHARS_A_TOKEN = 64
+CHARS_PER_TOKEN = 64
 """More characters than a token has on average in any language."""
 TIMED_TOKENS: dict[Device, int] = {"cpu": 5_000, "cuda": 100_000}
 """Tokens of one timed pass; 5,000 on 2 cores are a second of PyTorch, a quarter of a second of
@@ -55,7 +56,7 @@ class EncoderOutputs:
     head: Head
     rows: torch_reference.Rows
 
-    def together(self, outputs: Sequence[Array]) -> object:
+    def join_windows(self, outputs: Sequence[Array]) -> object:
         start, texts = 0, []
         for document in self.rows.documents:
             n_windows = len(document.windows)
@@ -63,7 +64,7 @@ class EncoderOutputs:
             start += n_windows
         return self.head.collect(texts)
 
-    def alone(self, rows: Sequence[int], outputs: Sequence[Array]) -> object:
+    def separate_windows(self, rows: Sequence[int], outputs: Sequence[Array]) -> object:
         windows = [
             document.only(i)
             for document in self.rows.documents
@@ -89,7 +90,7 @@ class EncoderOutputs:
 
 
 @dataclass(frozen=True)
-class EncoderHarness(build_variants.ExportHarness):
+class EncoderHarness(try_variants.ExportHarness):
     torch: dict[str, Run]
     """PyTorch's forward pass by precision: `fp32`, and `bf16` where the hardware supports it."""
     source: variants.Source
@@ -132,7 +133,7 @@ class EncoderHarness(build_variants.ExportHarness):
         plan = plan_batches(lengths, token_budget=budget)
         batches = [[rows[i] for i in batch] for batch in plan]
         torch: dict[str, Callable[[], object]] = {
-            f"torch {name}": partial(_each, run, batches) for name, run in self.torch.items()
+            f"torch {name}": partial(_run_batches, run, batches) for name, run in self.torch.items()
         }
         return torch, lambda runner: runner.run(rows), sum(lengths)
 
@@ -148,7 +149,7 @@ class EncoderHarness(build_variants.ExportHarness):
         margin = np.array(list(self._margins()))
         groups = np.array_split(by_length, min(GOLDEN_ROWS, len(by_length)))
         texts = [self.validation.texts[group[margin[group].argmax()]] for group in groups]
-        return [self._start(text) for text in texts]
+        return [self._first_windows(text) for text in texts]
 
     def _margins(self) -> Iterator[float]:
         """Yield the smallest margin in each text's first windows."""
@@ -161,7 +162,7 @@ class EncoderHarness(build_variants.ExportHarness):
             yield float(margins.min(initial=np.inf))
             start += len(document.windows)
 
-    def _start(self, text: str) -> str:
+    def _first_windows(self, text: str) -> str:
         (document,) = self.reader.read([text], offsets=True)
         if len(document.windows) <= GOLDEN_WINDOWS:
             return text
@@ -179,7 +180,7 @@ def prepare_harness(
 
     from headrace.tasks.models.window_pooling import AttentionPool
 
-    device, threads = build_variants.device(), granted_cores()
+    device, threads = try_variants.device(), granted_cores()
     torch.set_num_threads(threads)
     pad_id = torch_reference.pad_id(prepared)
     model, torch_pool = torch_reference.load_reader(recipe, prepared, trained, device)
@@ -193,7 +194,7 @@ def prepare_harness(
     )
     validation = torch_reference.read_rows(recipe, prepared, "validation", recipe.export.gate.rows)
     reader = windowing.reader(recipe, prepared.path)
-    n_chars = CHARS_A_TOKEN * recipe.model.max_length
+    n_chars = CHARS_PER_TOKEN * recipe.model.max_length
     longest_row = reader.read([" ".join(validation.texts)[:n_chars]])[0].windows[0]
     rows, batches = parity.plan(
         validation.ids, longest_row, token_budget=head.TOKEN_BUDGETS[device]
@@ -241,11 +242,11 @@ def _calibrated_settings(
     objective = objectives.get(recipe.objective)
     if type(objective).calibrate_head is Objective.calibrate_head:
         return dict(head.settings)
-    rows = torch_reference.read_rows(recipe, prepared, "validation", SETTLING_ROWS)
+    rows = torch_reference.read_rows(recipe, prepared, "validation", HEAD_CALIBRATION_ROWS)
     batches = plan_batches([len(row) for row in rows.ids], token_budget=head.TOKEN_BUDGETS["cpu"])
     outputs = parity.run_all(run, rows.ids, {"scoring": batches})["scoring"]
     row_outputs = [outputs[i] for i in np.argsort(np.concatenate(batches))]
-    texts = EncoderOutputs(recipe, head, rows).together(row_outputs)
+    texts = EncoderOutputs(recipe, head, rows).join_windows(row_outputs)
     return dict(objective.calibrate_head(head.settings, rows.targets, texts))
 
 
@@ -269,7 +270,7 @@ def _parity_check(
         higher_is_better=metric.higher_is_better,
         compares_texts=compares_texts,
     )
-    expected_texts = torch_texts.together(parity_check.in_row_order(expected))
+    expected_texts = torch_texts.join_windows(parity_check.in_row_order(expected))
     return replace(parity_check, expected_texts=expected_texts)
 
 
@@ -279,5 +280,5 @@ def _calibration(recipe: Recipe, prepared: Prepared) -> list[Ids]:
     return [rows[i] for i in timing.sample_by_length(np.array([len(row) for row in rows]), n_rows)]
 
 
-def _each(run: Run, batches: Sequence[Sequence[Ids]]) -> list[Sequence[Array]]:
+def _run_batches(run: Run, batches: Sequence[Sequence[Ids]]) -> list[Sequence[Array]]:
     return [run(batch) for batch in batches]

@@ -1,9 +1,9 @@
 """Export a trained PyTorch model to a model folder that serving can open.
 
-Every ONNX variant must pass the parity check (parity.py) on validation rows; test rows are kept for
-the promotion decision. Variants that pass are timed on this device, and the fastest becomes the
+Every ONNX variant must pass the parity check (parity.py) on validation rows; test rows are reserved
+for the promotion decision. Variants that pass are timed on this device, and the fastest becomes the
 default. The export fails closed: without a plain fp32 graph that agrees with PyTorch, it makes no
-model folder. Read in this order: variants.py, parity.py, build_variants.py. Imports torch only
+model folder. Read in this order: variants.py, parity.py, try_variants.py. Imports torch only
 inside functions.
 """
 
@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from headrace.configs.errors import RecipeError
 from headrace.configs.schema import Recipe
@@ -25,34 +26,36 @@ from headrace.serving.engine.scorer import Scorer
 from headrace.serving.jobs.start import CHUNK_ROWS
 from headrace.tasks import objectives
 from headrace.tasks.data import training_texts, windowing
-from headrace.tasks.export import attention_maps, build_variants, variants
+from headrace.tasks.export import attention_maps, try_variants, variants
 from headrace.tasks.export.attention_maps import AttentionMaps
-from headrace.tasks.export.build_variants import ExportHarness, ExportRefused, VariantResult
+from headrace.tasks.export.try_variants import ExportHarness, ExportRefused, VariantResult
 from headrace.tasks.objectives import selection
 from headrace.tasks.runtime import artifacts
-from headrace.tasks.runtime.facts import (
-    Exported,
-    ExportedFacts,
-    MeasuredFacts,
-    Prepared,
-    TorchFacts,
-    Trained,
-    VariantFacts,
-)
+
+if TYPE_CHECKING:
+    from headrace.tasks.runtime.facts import (
+        Exported,
+        ExportedFacts,
+        Prepared,
+        TorchFacts,
+        Trained,
+        VariantFacts,
+        VariantMeasurements,
+    )
 
 __all__ = ["ExportRefused", "export"]
 
-TABLE = "variants.json"
-ATTENTION = "attention.json"
+VARIANTS_FILE = "variants.json"
+ATTENTION_FILE = "attention.json"
 WINDOWS_CHUNK_ROWS = 500
 """Default `chunk_rows` for texts that are read in windows: they are long."""
 
 
 def export(recipe: Recipe, prepared: Prepared, trained: Trained) -> Exported:
-    """Build the artifact of an exported model.
+    """Export the model.
 
-    It has the model folder (`model/`), the table of all variants tried (variants.json) and the
-    attention maps (attention.json).
+    The artifact holds the model folder (`model/`), the facts about every variant tried
+    (variants.json) and attention maps for the report (attention.json).
 
     Raises ExportRefused if fp32, or the variant that the recipe fixes as the default, fails the
     parity check; RecipeError for an invalid metric or default.
@@ -68,7 +71,7 @@ def export(recipe: Recipe, prepared: Prepared, trained: Trained) -> Exported:
             "export": recipe.export.model_dump(mode="json"),
             "metric": recipe.promote.metric,
             "score": _scoring_defaults(recipe),
-            "device": build_variants.device(),
+            "device": try_variants.device(),
         },
         inputs=[prepared, trained],
         code=[__name__, _harness_module(recipe.objective), *objectives.code(recipe.objective)],
@@ -89,7 +92,7 @@ def check(recipe: Recipe, prepared: Prepared) -> None:
 
 
 def _onnxruntime() -> str:
-    """Return the distribution that onnxruntime comes from: with CUDA or without."""
+    """Return the name of the installed onnxruntime distribution, for GPU or CPU."""
     try:
         importlib.metadata.version("onnxruntime-gpu")
     except importlib.metadata.PackageNotFoundError:
@@ -98,7 +101,10 @@ def _onnxruntime() -> str:
 
 
 def _harness_module(objective: str) -> str:
-    """Return the module whose `prepare_harness` handles models of this kind."""
+    """Return the module whose `prepare_harness` makes the harness for the objective's models.
+
+    A harness builds and measures one model's variants.
+    """
     generates = objectives.get(objective).GENERATES
     return f"{__package__}.{'decoder_harness' if generates else 'encoder_harness'}"
 
@@ -110,8 +116,8 @@ def _build(recipe: Recipe, prepared: Prepared, trained: Trained, folder: Path) -
     harness: ExportHarness = module.prepare_harness(recipe, prepared, trained, model)
     shutil.copy(prepared.path / "tokenizer" / "tokenizer.json", model)
     shutil.copy(prepared.path / training_texts.FILE, model)
-    results = [build_variants.try_variant(harness, name, model) for name in harness.names()]
-    speeds = build_variants.speeds(harness, results)
+    results = [try_variants.try_variant(harness, name, model) for name in harness.names()]
+    speeds = try_variants.speeds(harness, results)
     model_manifest = replace(
         _manifest(harness, results, speeds),
         profile=json.loads((prepared.path / "profile.json").read_bytes()),
@@ -119,21 +125,21 @@ def _build(recipe: Recipe, prepared: Prepared, trained: Trained, folder: Path) -
     )
     manifest.write(model, model_manifest)
     _write_golden(harness, model, model_manifest)
-    table: ExportedFacts = {
+    facts: ExportedFacts = {
         "default": model_manifest.default,
         "device": harness.device,
         "threads": harness.threads,
         "rows": len(harness.validation.ids),
         "metric": selection.deciding_metric(recipe, harness.settings)[0],
-        "torch": _torch_row(harness, speeds),
-        "variants": [_row(harness, result, speeds) for result in results],
+        "torch": _torch_facts(harness, speeds),
+        "variants": [_variant_facts(harness, result, speeds) for result in results],
     }
-    artifacts.write_json(folder / TABLE, table)
-    artifacts.write_json(folder / ATTENTION, _attention(harness, prepared))
-    return table
+    artifacts.write_json(folder / VARIANTS_FILE, facts)
+    artifacts.write_json(folder / ATTENTION_FILE, _attention_maps(harness, prepared))
+    return facts
 
 
-def _attention(harness: ExportHarness, prepared: Prepared) -> AttentionMaps | None:
+def _attention_maps(harness: ExportHarness, prepared: Prepared) -> AttentionMaps | None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(prepared.path / "tokenizer")
@@ -149,7 +155,9 @@ def _manifest(
     """Return the manifest without the data profile and the model's lineage."""
     recipe = harness.recipe
     kept_variants = [
-        replace(result.variant, measured={**_measured(result, speeds), "device": harness.device})
+        replace(
+            result.variant, measured={**_measurements(result, speeds), "device": harness.device}
+        )
         for result in results
         if result.variant
     ]
@@ -189,7 +197,10 @@ def _lineage(recipe: Recipe, prepared: Prepared, trained: Trained) -> manifest.L
 
 
 def _write_golden(harness: ExportHarness, model: Path, model_manifest: manifest.Manifest) -> None:
-    """Write texts of all lengths with each variant's outputs, as the scorer will check them."""
+    """Write the golden rows: texts of all lengths, with each variant's outputs.
+
+    The scorer recomputes these outputs when it opens the model.
+    """
     texts = harness.golden_texts()
     golden.write(
         model,
@@ -201,10 +212,10 @@ def _write_golden(harness: ExportHarness, model: Path, model_manifest: manifest.
     )
 
 
-# --- the table ------------------------------------------------------------------------------------
+# --- the facts ------------------------------------------------------------------------------------
 
 
-def _row(
+def _variant_facts(
     harness: ExportHarness, result: VariantResult, speeds: Mapping[str, float]
 ) -> VariantFacts:
     return {
@@ -213,12 +224,12 @@ def _row(
         "reason": result.reason,
         "size_bytes": result.variant.size_bytes if result.variant else None,
         "disabled_optimizers": list(result.variant.disabled_optimizers) if result.variant else [],
-        **_measured(result, speeds),
+        **_measurements(result, speeds),
         "agreement_of": harness.agreement_of,
     }
 
 
-def _measured(result: VariantResult, speeds: Mapping[str, float]) -> MeasuredFacts:
+def _measurements(result: VariantResult, speeds: Mapping[str, float]) -> VariantMeasurements:
     return {
         "way": result.method,
         "tokens_per_second": round(speeds[result.name], 1) if result.name in speeds else None,
@@ -228,7 +239,7 @@ def _measured(result: VariantResult, speeds: Mapping[str, float]) -> MeasuredFac
     }
 
 
-def _torch_row(harness: ExportHarness, speeds: Mapping[str, float]) -> TorchFacts:
+def _torch_facts(harness: ExportHarness, speeds: Mapping[str, float]) -> TorchFacts:
     """Return PyTorch's speed (fp32, and bf16 or None) and metric, from the same run."""
     bf16 = speeds.get("torch bf16")
     return {

@@ -1,4 +1,4 @@
-"""The parity check: a graph is kept only if its outputs match PyTorch's on real rows.
+"""The parity check: a graph passes only if its outputs match PyTorch's on real rows.
 
 Each graph runs the same batches as the PyTorch model: all rows batched as in scoring, short rows
 beside long ones (so that padding, and with it a wrong mask, shows), single rows, and rows of the
@@ -104,10 +104,10 @@ def run_all(run: Run, rows: Sequence[Ids], batches: Mapping[str, Batches]) -> Ou
 class OutputAdapter(Protocol):
     """Interprets the outputs of rows, which are the windows of texts."""
 
-    def together(self, outputs: Sequence[Array]) -> object:
+    def join_windows(self, outputs: Sequence[Array]) -> object:
         """Turn the outputs of all rows, in row order, into outputs of the texts."""
 
-    def alone(self, rows: Sequence[int], outputs: Sequence[Array]) -> object:
+    def separate_windows(self, rows: Sequence[int], outputs: Sequence[Array]) -> object:
         """Turn the outputs of some rows into outputs of windows, each by itself."""
 
     def decide(self, outputs: object) -> Sequence[object]:
@@ -159,10 +159,10 @@ class ParityCheck:
     def compare(self, outputs: Outputs, tolerance: Tolerance) -> ParityResult:
         """Compare a graph's outputs with PyTorch's."""
         for kind, expected in self.expected.items():
-            if problem := _incomparable(expected, outputs[kind], kind):
+            if problem := _incomparable_reason(expected, outputs[kind], kind):
                 return ParityResult(problem, None, None, None)
         pairs = {kind: (_flat(self.expected[kind]), _flat(outputs[kind])) for kind in self.expected}
-        texts = self.texts.together(self.in_row_order(outputs))
+        texts = self.texts.join_windows(self.in_row_order(outputs))
         reasons: list[str] = []
         for kind, (theirs, ours) in pairs.items():
             reasons += too_different(theirs, ours, self.scale, tolerance, f"{kind} batches")
@@ -185,7 +185,10 @@ class ParityCheck:
     def _agreement(self, outputs: Outputs, texts: object) -> float:
         decide, agrees = self.texts.decide, self.texts.agrees
         mixed_rows = np.concatenate(self.batches["mixed"]).tolist()
-        windows = (self.texts.alone(mixed_rows, side["mixed"]) for side in (outputs, self.expected))
+        windows = (
+            self.texts.separate_windows(mixed_rows, side["mixed"])
+            for side in (outputs, self.expected)
+        )
         matches = [
             agrees(ours, theirs)
             for answers, references in ((texts, self.expected_texts), tuple(windows))
@@ -198,7 +201,7 @@ class ParityCheck:
 
 
 def too_different(
-    expected: Array, outputs: Array, scale: float, tolerance: Tolerance, of: str
+    expected: Array, outputs: Array, scale: float, tolerance: Tolerance, unit: str
 ) -> list[str]:
     """Outputs differ by more than the tolerance, as a share of `scale`; NaN is refused too."""
     difference = np.abs(outputs - expected) / scale
@@ -208,17 +211,17 @@ def too_different(
     ):
         if not value <= limit:
             return [
-                f"outputs of {of} differ from PyTorch's by {value:.2g} of the largest output "
+                f"outputs of {unit} differ from PyTorch's by {value:.2g} of the largest output "
                 f"({statistic}; allowed: {limit:g})"
             ]
     return []
 
 
-def low_agreement(agreement: float, required: float, of: str) -> list[str]:
+def low_agreement(agreement: float, required: float, unit: str) -> list[str]:
     """The graph decides like PyTorch on too small a share."""
     if agreement >= required:
         return []
-    return [f"predictions match PyTorch's on {agreement:.2%} of {of} (required: {required:.2%})"]
+    return [f"predictions match PyTorch's on {agreement:.2%} of {unit} (required: {required:.2%})"]
 
 
 def metric_drop(
@@ -238,7 +241,9 @@ def _flat(outputs: Sequence[Array]) -> Array:
     return np.concatenate([np.ravel(output) for output in outputs])
 
 
-def _incomparable(expected: Sequence[Array], outputs: Sequence[Array], kind: str) -> str | None:
+def _incomparable_reason(
+    expected: Sequence[Array], outputs: Sequence[Array], kind: str
+) -> str | None:
     for theirs, ours in zip(expected, outputs, strict=True):
         if ours.shape != theirs.shape:
             return f"outputs of {kind} batches have shape {ours.shape}, expected {theirs.shape}"

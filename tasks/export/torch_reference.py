@@ -22,17 +22,18 @@ from headrace.serving.text.windows import Document
 from headrace.tasks import objectives
 from headrace.tasks.data import windowing
 from headrace.tasks.export.parity import Run
-from headrace.tasks.runtime.facts import Prepared, Trained
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
+    from headrace.tasks.runtime.facts import Prepared, Trained
+
     TorchPool = Callable[[Tensor], Tensor]
     """A pool of tasks/models/window_pooling.py; an nn.Module if it was learned."""
 
-MOST_TOKENS = 1_000_000
-"""Limit for texts that are read in windows: minutes of PyTorch on two cores."""
+MAX_WINDOWED_TOKENS = 1_000_000
+"""Limit over all texts that are read in windows: minutes of PyTorch on two cores."""
 
 
 @dataclass(frozen=True)
@@ -85,11 +86,11 @@ def as_pool(pool: TorchPool | None) -> Pool | None:
     if isinstance(pool, torch.nn.Module):
         pool.cpu()
 
-    def pooled(outputs: Array) -> Array:
+    def run_pool(outputs: Array) -> Array:
         with torch.inference_mode():
             return np.asarray(pool(torch.from_numpy(outputs)).numpy())
 
-    return pooled
+    return run_pool
 
 
 def in_bf16(model: PreTrainedModel) -> PreTrainedModel:
@@ -117,16 +118,16 @@ def runner(model: PreTrainedModel, *, pad_id: int) -> Run:
 def read_rows(recipe: Recipe, prepared: Prepared, split: str, n_rows: int) -> Rows:
     """Read at most `n_rows` rows of a split, of every length.
 
-    Of texts that are read in windows, at most about MOST_TOKENS tokens are read.
+    Of texts that are read in windows, at most about MAX_WINDOWED_TOKENS tokens are read.
     """
     from datasets import load_from_disk
 
     dataset = load_from_disk(str(prepared.path / split)).with_format("arrow")
     lengths = np.asarray(dataset[:]["length"])
     indices = np.sort(sample_by_length(lengths, n_rows))
-    if recipe.long_text.in_windows and (total := lengths[indices].sum()) > MOST_TOKENS:
+    if recipe.long_text.in_windows and (total := lengths[indices].sum()) > MAX_WINDOWED_TOKENS:
         indices = np.sort(
-            sample_by_length(lengths, max(1, int(len(indices) * MOST_TOKENS / total)))
+            sample_by_length(lengths, max(1, int(len(indices) * MAX_WINDOWED_TOKENS / total)))
         )
     table = dataset[indices]
     texts = table["text"].to_pylist()

@@ -57,7 +57,7 @@ class Source:
 
 @dataclass(frozen=True)
 class BuildMethod:
-    """One way to build a variant; the first way that passes the parity check is used."""
+    """One method of building a variant; the first that passes the parity check is used."""
 
     name: str
     make: Callable[[Any], Any]
@@ -79,7 +79,7 @@ def names(variants: Sequence[str]) -> list[str]:
 
 
 def build_methods(variant: str, device: Device) -> list[BuildMethod]:
-    """Return the ways to build a variant, the preferred one first."""
+    """Return the build methods of a variant, the preferred one first."""
     tolerance = parity.TF32 if device == "cuda" else parity.FP32
     return {
         "fp32": [

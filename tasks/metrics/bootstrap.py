@@ -13,14 +13,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from statistics import NormalDist
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from headrace.serving.arrays import Array
 from headrace.tasks.metrics.metric import Metric
-from headrace.tasks.runtime.facts import IntervalFacts
+
+if TYPE_CHECKING:
+    from headrace.tasks.runtime.facts import IntervalFacts
 
 POWER = 0.8
 """Probability of showing a difference of the smallest detectable size."""
@@ -38,7 +41,7 @@ class Interval:
 
     def facts(self) -> IntervalFacts:
         """Return it as JSON."""
-        return {"value": self.value, "low": self.low, "high": self.high}
+        return cast("IntervalFacts", asdict(self))
 
 
 @dataclass(frozen=True)

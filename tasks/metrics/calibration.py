@@ -52,7 +52,8 @@ def calibration(confidences: Array, hits: Array, *, bins: int | None = None) -> 
     """
     order = np.argsort(confidences, kind="stable")
     bins = bins or min(BINS, max(1, len(order) // MIN_BIN_ROWS))
-    bin_facts, error = list[Bin](), 0.0
+    bin_facts: list[Bin] = []
+    error = 0.0
     for rows in np.array_split(order, bins):
         confidence, accuracy = float(confidences[rows].mean()), float(hits[rows].mean())
         low, high = wilson(accuracy, len(rows))

@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -33,7 +34,9 @@ from headrace.tasks.metrics.bootstrap import (
     resampled_sums,
 )
 from headrace.tasks.metrics.metric import Metric
-from headrace.tasks.runtime.facts import DifferenceFacts
+
+if TYPE_CHECKING:
+    from headrace.tasks.runtime.facts import DifferenceFacts
 
 STRICTER = 0.8
 """Share of the allowed error that the score bound and the test may use: neither is exact.
@@ -68,14 +71,7 @@ class Difference:
 
     def facts(self) -> DifferenceFacts:
         """Return it as JSON."""
-        return {
-            "value": self.value,
-            "low": self.low,
-            "high": self.high,
-            "standard_error": self.standard_error,
-            "smallest_detectable": self.smallest_detectable,
-            "differing": self.differing,
-        }
+        return cast("DifferenceFacts", asdict(self))
 
 
 def paired_difference(

@@ -10,19 +10,22 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from headrace.configs.schema import Data, Model, Recipe
 from headrace.configs.secrets import mask
 from headrace.tasks.data import windowing
 from headrace.tasks.models import pretrained
-from headrace.tasks.runtime.facts import (
-    EvaluatedFacts,
-    ExportedFacts,
-    IntervalFacts,
-    PreparedFacts,
-    StageArtifacts,
-    TrainedFacts,
-)
+
+if TYPE_CHECKING:
+    from headrace.tasks.runtime.facts import (
+        EvaluatedFacts,
+        ExportedFacts,
+        IntervalFacts,
+        PreparedFacts,
+        StageArtifacts,
+        TrainedFacts,
+    )
 
 PICTURES = ("confusion", "calibration")
 LICENCE = re.compile(r"^license: *(\S+)", re.MULTILINE)

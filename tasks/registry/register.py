@@ -22,16 +22,12 @@ from headrace.configs.schema import Recipe
 from headrace.tasks.registry import mlflow_model, model_card, model_store, tracking, versions
 from headrace.tasks.registry.alias_history import DecisionInShort
 from headrace.tasks.runtime import workspace
-from headrace.tasks.runtime.facts import (
-    Decided,
-    Exported,
-    Reported,
-    StageArtifacts,
-)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
+
+    from headrace.tasks.runtime.facts import Decided, Exported, Reported, StageArtifacts
 
 log = logging.getLogger(__name__)
 

@@ -24,11 +24,12 @@ from headrace.tasks.registry.alias_history import (
     Entry,
 )
 from headrace.tasks.registry.incumbent import Unreadable
-from headrace.tasks.runtime.facts import Exported
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+
+    from headrace.tasks.runtime.facts import Exported
 
 # Tags of a version.
 CONTENT = "headrace.content"

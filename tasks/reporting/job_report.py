@@ -8,7 +8,7 @@ from dataclasses import replace
 from headrace.configs.secrets import masked
 from headrace.serving import heads
 from headrace.serving.engine.manifest import Manifest
-from headrace.serving.jobs.report import DRIFTED, ENOUGH_FOR_DRIFT, Report
+from headrace.serving.jobs.report import MAJOR_DRIFT, MIN_ROWS_FOR_DRIFT, Report
 from headrace.serving.jobs.spec import JobSpec
 from headrace.tasks.reporting import html
 
@@ -31,8 +31,8 @@ def render(report: Report, manifest: Manifest, spec: JobSpec) -> str:
             column: _shares(report.decisions.get(column, {}), manifest.profile.get(key, {}))
             for column, key in drift_columns.items()
         },
-        drifted=DRIFTED,
-        enough_for_drift=report.rows >= ENOUGH_FOR_DRIFT,
+        drifted=MAJOR_DRIFT,
+        enough_for_drift=report.rows >= MIN_ROWS_FOR_DRIFT,
     )
 
 
@@ -57,4 +57,4 @@ def _shares(counts: Mapping[str, int], trained_shares: Mapping[str, float]) -> d
         for name in names[:MAX_VALUES]
     ]
     max_share = max([1e-9, *shares.values(), *trained_shares.values()])
-    return {"rows": rows, "most": max_share, "others": len(names) - len(rows)}
+    return {"rows": rows, "max_share": max_share, "n_hidden": len(names) - len(rows)}

@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import numpy as np
 import yaml
@@ -23,18 +23,20 @@ from headrace.configs.secrets import masked
 from headrace.tasks.reporting import html, plots
 from headrace.tasks.runtime import artifacts
 from headrace.tasks.runtime.artifacts import AnyArtifact
-from headrace.tasks.runtime.facts import (
-    DecidedFacts,
-    IntervalFacts,
-    Measured,
-    Prepared,
-    Reported,
-    ReportedFacts,
-    SliceFacts,
-    StageArtifacts,
-    TrainingEvent,
-)
 from headrace.tasks.runtime.text import duration
+
+if TYPE_CHECKING:
+    from headrace.tasks.runtime.facts import (
+        DecidedFacts,
+        IntervalFacts,
+        MetricsFile,
+        Prepared,
+        Reported,
+        ReportedFacts,
+        SliceFacts,
+        StageArtifacts,
+        TrainingEvent,
+    )
 
 TEMPLATE = "report.html"
 MAX_LABELS = 40
@@ -72,7 +74,7 @@ def _build(recipe: Recipe, stages: StageArtifacts, folder: Path) -> ReportedFact
 
 
 def render(recipe: Recipe, stages: StageArtifacts) -> str:
-    evaluation: Measured = _json(stages.evaluated.path / "metrics.json")
+    evaluation: MetricsFile = _json(stages.evaluated.path / "metrics.json")
     decision = stages.decided.facts
     return html.render(
         TEMPLATE,
@@ -84,7 +86,7 @@ def render(recipe: Recipe, stages: StageArtifacts) -> str:
         data=_data(stages.prepared),
         training=stages.trained.facts,
         export=stages.exported.facts,
-        found=evaluation,
+        evaluation=evaluation,
         decision=decision,
         slice_scale=slice_scale(evaluation["slices"]),
         standings=standings(evaluation, stages.prepared.facts["baseline"], decision),
@@ -96,7 +98,7 @@ def render(recipe: Recipe, stages: StageArtifacts) -> str:
 
 
 def standings(
-    evaluation: Measured,
+    evaluation: MetricsFile,
     baseline: Mapping[str, IntervalFacts | float] | None,
     decision: DecidedFacts,
 ) -> dict[str, object]:
@@ -144,7 +146,7 @@ def _lengths(histogram: Mapping[str, Sequence[int]] | None) -> list[dict[str, fl
     return [{"height": count / highest, "rows": count, "from": edge} for count, edge in bins]
 
 
-def _pictures(stages: StageArtifacts, evaluation: Measured) -> dict[str, dict[str, str]]:
+def _pictures(stages: StageArtifacts, evaluation: MetricsFile) -> dict[str, dict[str, str]]:
     """Return the plots: name to {look: data URI}."""
     pictures = plots.of_evaluation(evaluation)
     events = _events(stages.trained.path / "events.jsonl")

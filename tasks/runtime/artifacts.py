@@ -73,17 +73,22 @@ class Determinants(TypedDict, total=False):
     libraries: Sequence[str]
 
 
-class Record(TypedDict):
-    """The content of artifact.json."""
+class Determined(TypedDict):
+    """All that an artifact's digest is made of, beside the stage's name."""
 
-    stage: str
-    digest: str
-    key: dict[str, object]
-    """With secrets masked."""
+    key: object
+    """JSON; in a Record, with secrets masked."""
     inputs: dict[str, str]
     """The ids of the artifacts that were read, by stage."""
     code: str
     libraries: dict[str, str]
+
+
+class Record(Determined):
+    """The content of artifact.json."""
+
+    stage: str
+    digest: str
     facts: Any
     """As the stage's class in facts.py says."""
     made_at: float
@@ -120,7 +125,7 @@ def make(
         try:
             started = time.time()
             facts = build(aside)
-            record = {
+            record: Record = {
                 "stage": stage,
                 "digest": digest,
                 **determinants,
@@ -157,7 +162,7 @@ def _determined_by(
     inputs: Sequence[AnyArtifact] = (),
     code: Sequence[str] = (),
     libraries: Sequence[str] = (),
-) -> dict[str, object]:
+) -> Determined:
     return {
         "key": dict(key),
         "inputs": {artifact.stage: artifact.id for artifact in inputs},

@@ -1,17 +1,18 @@
-"""Typed JSON of the stages' results: the `facts` in their artifact.json.
+"""Types of the `facts` that each stage stores in its artifact.json.
 
-Two of the stages' files that the report reads are here too: metrics.json and events.jsonl.
+Also the types of metrics.json and of a line of events.jsonl.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NotRequired, TypedDict
+from typing import Any, TypedDict
 
 from headrace.tasks.runtime.artifacts import AnyArtifact, Artifact
 
 Numbers = dict[str, float | int | str | None]
+"""The limits and measurements that a promotion guard was decided on, by name."""
 
 
 class IntervalFacts(TypedDict):
@@ -28,6 +29,7 @@ class DifferenceFacts(IntervalFacts):
     standard_error: float
     smallest_detectable: float
     differing: int | None
+    """Rows, or clusters of rows, on which the two models differ."""
 
 
 class PreparedFacts(TypedDict):
@@ -38,17 +40,17 @@ class PreparedFacts(TypedDict):
     rejected: dict[str, int]
     """By reason code."""
     duplicates: dict[str, int]
-    """Rows that were taken out, by kind."""
+    """Removed rows, by kind of duplicate."""
     head: dict[str, Any]
-    """The objective's settings of its head, such as {"labels": [...]}."""
+    """Settings of the objective's head, such as {"labels": [...]}."""
     baseline: Mapping[str, IntervalFacts | float] | None
-    """The TF-IDF baseline's metrics, its rows and seconds."""
+    """The TF-IDF baseline's metrics, with its row count and seconds."""
     source: object
     """JSON that identifies the source's content."""
 
 
 class BestFacts(TypedDict):
-    """The checkpoint that was kept."""
+    """The best checkpoint, which becomes the trained model."""
 
     step: int
     metric: str
@@ -56,7 +58,7 @@ class BestFacts(TypedDict):
 
 
 class BatchFacts(TypedDict):
-    """Division of an optimizer step; `of` is "rows" or "tokens"."""
+    """How an optimizer step is split into micro-batches; sizes are in `of`, "rows" or "tokens"."""
 
     of: str
     per_device: int
@@ -64,7 +66,7 @@ class BatchFacts(TypedDict):
 
 
 class RetryFacts(TypedDict):
-    """An attempt after running out of memory."""
+    """A retry with a smaller `per_device`, and the out-of-memory `error` that caused it."""
 
     per_device: int
     error: str
@@ -85,39 +87,51 @@ class WorkerFacts(TypedDict):
 
 
 class TrainedFacts(WorkerFacts):
-    """Facts of a training (training/train.py)."""
+    """Facts of a training run (training/train.py)."""
 
     retries: list[RetryFacts]
 
 
-class TrainingEvent(TypedDict):
-    """A line of events.jsonl: a logged step with its loss, or an evaluation."""
+class TrainingEventFields(TypedDict, total=False):
+    """Numbers of a logged step, or of an evaluation (`validation` alone)."""
 
-    step: int
-    loss: NotRequired[float]
-    validation: NotRequired[dict[str, float]]
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    tokens_per_second: int
+    eta_s: float
+    validation: Mapping[str, float]
     """Metrics by name, and the `loss`."""
 
 
+class TrainingEvent(TrainingEventFields):
+    """A line of events.jsonl: a logged step or an evaluation."""
+
+    step: int
+    max_steps: int
+    epoch: float
+
+
 class TorchFacts(TypedDict):
-    """PyTorch beside the exported variants, in the same run."""
+    """PyTorch's numbers, measured in the same run as the variants."""
 
     tokens_per_second: float
     bf16_tokens_per_second: float | None
     metric: float
 
 
-class MeasuredFacts(TypedDict):
-    """Measurements of one variant; None, or an empty `way`, for a variant that was not built."""
+class VariantMeasurements(TypedDict):
+    """Measurements of one variant; None for what was not measured."""
 
     way: str
+    """Name of the last build method tried; empty if that method does not support the device."""
     tokens_per_second: float | None
     agreement: float | None
     metric: float | None
     max_logit_difference: float | None
 
 
-class VariantFacts(MeasuredFacts):
+class VariantFacts(VariantMeasurements):
     """One variant that was tried; `status` is "kept" or "refused"."""
 
     name: str
@@ -126,6 +140,7 @@ class VariantFacts(MeasuredFacts):
     size_bytes: int | None
     disabled_optimizers: list[str]
     agreement_of: str
+    """Unit of `agreement`: "rows" or "tokens"."""
 
 
 class ExportedFacts(TypedDict):
@@ -150,13 +165,14 @@ class SliceFacts(IntervalFacts):
     rows: int
 
 
-class Measured(TypedDict):
-    """The part of metrics.json that every objective has."""
+class EvaluationMetrics(TypedDict):
+    """Metrics of outputs on the test rows, for any objective."""
 
     metric: str
-    """The deciding one."""
+    """Name of the deciding metric."""
     rows: int
     clusters: int
+    """Distinct rows: copies of one text, or the rows of one group, count once."""
     confidence: float
     metrics: dict[str, IntervalFacts]
     baseline_metric: str
@@ -165,7 +181,14 @@ class Measured(TypedDict):
     slice_lower_is_better: bool
     slices: list[SliceFacts]
     slices_left_out: dict[str, int]
-    """By column: values without a slice."""
+    """Per column, how many values were too rare for a slice of their own."""
+
+
+class MetricsFile(EvaluationMetrics):
+    """The part of metrics.json that every objective has."""
+
+    variant: str
+    """Name of the exported variant that was evaluated."""
 
 
 class EvaluatedFacts(IntervalFacts):
@@ -175,12 +198,13 @@ class EvaluatedFacts(IntervalFacts):
     rows: int
     metrics: dict[str, IntervalFacts]
     clusters: int
+    """Distinct rows, as in EvaluationMetrics."""
     baseline_metric: str
     baseline_difference: DifferenceFacts | None
 
 
-class MeasurementFacts(TypedDict):
-    """One model in the comparison."""
+class ModelMeasurementFacts(TypedDict):
+    """Measurements of the candidate, or of the champion."""
 
     value: float
     size_bytes: int | None
@@ -188,7 +212,7 @@ class MeasurementFacts(TypedDict):
 
 
 class GuardFacts(TypedDict):
-    """One rule of the promotion and how it came out."""
+    """One promotion guard and its outcome."""
 
     name: str
     passed: bool
@@ -198,15 +222,15 @@ class GuardFacts(TypedDict):
 
 
 class DecidedFacts(TypedDict):
-    """Facts of a decision: a promotion_rules.Decision; also decision.json."""
+    """Facts of a decision: an evaluation.decision.Decision; also decision.json."""
 
     promote: bool
     summary: str
     rule: str
     metric: str
     rows: int
-    candidate: MeasurementFacts
-    champion: MeasurementFacts | None
+    candidate: ModelMeasurementFacts
+    champion: ModelMeasurementFacts | None
     champion_version: str | None
     difference: DifferenceFacts | None
     smallest_detectable: float

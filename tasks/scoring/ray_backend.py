@@ -65,12 +65,12 @@ def run(
         **mine,
     )
     try:
-        with job.begun(spec) as begun:
+        with job.open_job(spec) as job_run:
             tell = None if on_progress is None else lambda now: on_progress(asdict(now))
-            tracker = job.ProgressTracker(begun, tell)
-            if begun.to_share():
-                _Driver(ray, begun, tracker).run()
-            return begun.finish().to_dict()
+            tracker = job.ProgressTracker(job_run, tell)
+            if job_run.shareable_chunks():
+                _Driver(ray, job_run, tracker).run()
+            return job_run.finish().to_dict()
     finally:
         ray.shutdown()
 
@@ -103,9 +103,9 @@ def _ray() -> ModuleType:
 class _Driver:
     """The driver's loop: hands out chunks to the actors and collects their records."""
 
-    def __init__(self, ray: ModuleType, begun: job.JobRun, tracker: job.ProgressTracker) -> None:
-        self._ray, self._begun, self._spec, self._tracker = ray, begun, begun.spec, tracker
-        self._todo = deque(begun.missing)
+    def __init__(self, ray: ModuleType, job_run: job.JobRun, tracker: job.ProgressTracker) -> None:
+        self._ray, self._job_run, self._spec, self._tracker = ray, job_run, job_run.spec, tracker
+        self._todo = deque(job_run.pending_chunks)
         self._deaths: Counter[int] = Counter()
         """Deaths of actors, by the chunk they were working on."""
         self._actors: dict[str, Any] = {}
@@ -113,8 +113,8 @@ class _Driver:
         self._refs: dict[ObjectRef[Record | None], tuple[str, int | None]] = {}
         """Pending calls: the node, and the chunk, or None while the actor starts."""
         model = {
-            str(file.relative_to(begun.folder)): file.read_bytes()
-            for file in sorted(begun.folder.rglob("*"))
+            str(file.relative_to(job_run.folder)): file.read_bytes()
+            for file in sorted(job_run.folder.rglob("*"))
             if file.is_file()
         }
         self._model = ray.put(model)
@@ -145,7 +145,7 @@ class _Driver:
                 scheduling_strategy=NodeAffinitySchedulingStrategy(name, soft=False),
             )
             self._actors[name] = actor.remote(
-                self._model, self._begun.plan.model, replace(self._spec, workers=cores)
+                self._model, self._job_run.plan.model, replace(self._spec, workers=cores)
             )
             self._refs[self._actors[name].ready.remote()] = (name, None)
 
@@ -236,7 +236,7 @@ class Worker:
                 self._promised.pop(chunk).set_result(record)
 
         try:
-            job.work(spec, take=self._todo.get, on_chunk=told)
+            job.work(spec, next_chunk=self._todo.get, on_chunk=told)
         except BaseException as problem:  # noqa: BLE001  # raised where a chunk is awaited
             self._failed.set_exception(problem)
             for promise in list(self._promised.values()):

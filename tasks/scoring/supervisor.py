@@ -46,7 +46,7 @@ class Event(TypedDict, total=False):
 
     progress: dict[str, object]
     """The fields of Progress (serving/jobs/report.py)."""
-    begun: int
+    started: int
     committed: int
     report: dict[str, object]
     done: bool
@@ -67,7 +67,7 @@ def run(
     `on_progress` gets the fields of Progress (serving/jobs/report.py).
     Raises the job's exceptions, rebuilt from kind and text; WorkerDied if the worker keeps dying.
     """
-    job = {"run": {"spec": spec.to_json(), "held": True}}
+    job = {"run": {"spec": spec.to_json(), "lock_held": True}}
     # The lock is also held between one worker's death and the next one's start.
     with open_output(spec.output).lock() as lock:
         return dict(_until_done(lambda: job, spec, on_progress, lock=lock)["report"])
@@ -76,12 +76,12 @@ def run(
 def work(
     spec: JobSpec, chunks: Sequence[int], on_committed: Callable[[int], None] | None = None
 ) -> None:
-    """Score these chunks of a job that has begun (serving/jobs/job.py), in a worker process.
+    """Score these chunks of an open job (serving/jobs/job.py), in a worker process.
 
     Committed chunks stay as they are. Raises as `run` does.
     """
     out = open_output(spec.output)
-    left = [chunk for chunk in chunks if out.committed(chunk) is None]
+    left = [chunk for chunk in chunks if out.committed_record(chunk) is None]
 
     def committed(chunk: int) -> None:
         left.remove(chunk)
@@ -104,24 +104,24 @@ def _until_done(
     """
     deaths, why = 0, ""
     while True:
-        begun: set[int] = set()
+        started: set[int] = set()
         for event in _events(job(), lock):
             if "report" in event or "done" in event:
                 return event
             if "progress" in event and on_progress:
                 on_progress(event["progress"])
-            elif "begun" in event:
-                begun.add(event["begun"])
+            elif "started" in event:
+                started.add(event["started"])
             elif "committed" in event:
-                begun.remove(event["committed"])
+                started.remove(event["committed"])
                 if on_committed:
                     on_committed(event["committed"])
             elif "died" in event:
                 why = event["died"]
-        if not quarantine(spec, sorted(begun)):
+        if not quarantine(spec, sorted(started)):
             deaths += 1
         if deaths == DEATHS:
-            at = f"at chunk {min(begun)}" if begun else "before it started"
+            at = f"at chunk {min(started)}" if started else "before it started"
             raise WorkerDied(
                 f"the scoring process crashed {DEATHS} times {at} and no single row reproduces it: "
                 f"{why}"

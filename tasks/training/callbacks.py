@@ -18,10 +18,11 @@ from transformers import TrainerCallback
 
 from headrace.configs.errors import RecipeError
 from headrace.tasks.training import checkpoints
-from headrace.tasks.training.run_files import Event, EventFields
 
 if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments
+
+    from headrace.tasks.runtime.facts import TrainingEvent, TrainingEventFields
 
 
 class Meter:
@@ -105,10 +106,10 @@ class Progress(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         self.clock = time.monotonic()
 
-    def _append(self, state: TrainerState, **fields: Unpack[EventFields]) -> None:
+    def _append(self, state: TrainerState, **fields: Unpack[TrainingEventFields]) -> None:
         if not state.is_world_process_zero:
             return
-        event: Event = {
+        event: TrainingEvent = {
             "step": state.global_step,
             "max_steps": state.max_steps,
             "epoch": state.epoch,

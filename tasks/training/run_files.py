@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict
 
-from headrace.tasks.runtime.facts import WorkerFacts
+if TYPE_CHECKING:
+    from headrace.tasks.runtime.facts import WorkerFacts
+
 
 JOB = "job.json"
 EVENTS = "events.jsonl"
@@ -29,25 +31,6 @@ class Job(TypedDict):
     """Rows or tokens that a device holds at a time."""
     resume: str | None
     """Checkpoint to resume from; None: train from the start."""
-
-
-class EventFields(TypedDict, total=False):
-    """Numbers of a logged step, or of an evaluation (`validation` alone)."""
-
-    loss: float
-    learning_rate: float
-    grad_norm: float
-    tokens_per_second: int
-    eta_s: float
-    validation: Mapping[str, float]
-
-
-class Event(EventFields):
-    """A line of EVENTS."""
-
-    step: int
-    max_steps: int
-    epoch: float
 
 
 class Done(TypedDict):

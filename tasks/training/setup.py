@@ -32,7 +32,6 @@ from headrace.tasks.models.window_pooling import DocumentModel
 from headrace.tasks.objectives import AnyObjective
 from headrace.tasks.objectives.base import LossFunction, Settings, TrainingContext
 from headrace.tasks.runtime import hardware
-from headrace.tasks.runtime.facts import WorkerFacts
 from headrace.tasks.training.callbacks import Checkpoints
 from headrace.tasks.training.datasets import (
     Collator,
@@ -52,6 +51,8 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from pydantic import BaseModel
     from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
+
+    from headrace.tasks.runtime.facts import WorkerFacts
 
 COLUMNS = ["input_ids", "labels", "length"]
 
@@ -178,7 +179,7 @@ class FittedObjective:
         return measure(self.objective, self.head, collected.label_ids, collected.predictions)
 
     def is_higher_better(self, metric: str) -> bool:
-        """True if a higher value of this metric, or `loss`, picks the checkpoint."""
+        """True if a higher value of this metric is better; False for `loss`."""
         metrics = self.objective.metrics(self.head)
         return metric != "loss" and metrics[metric].higher_is_better
 

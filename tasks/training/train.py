@@ -17,7 +17,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
@@ -30,7 +30,6 @@ from headrace.tasks import objectives
 from headrace.tasks.models import pretrained
 from headrace.tasks.runtime import artifacts, hardware, supervised_process, workspace
 from headrace.tasks.runtime.artifacts import write_json
-from headrace.tasks.runtime.facts import Prepared, RetryFacts, Trained, TrainedFacts
 from headrace.tasks.training import checkpoints
 from headrace.tasks.training.run_files import (
     EVENTS,
@@ -38,13 +37,23 @@ from headrace.tasks.training.run_files import (
     LOCK,
     LOCK_WAIT_S,
     SAVE_PATIENCE_S,
-    Event,
     Failed,
     Job,
     Outcome,
     outcome_file,
     outcome_files,
 )
+
+if TYPE_CHECKING:
+    from headrace.tasks.runtime.facts import (
+        Prepared,
+        RetryFacts,
+        Trained,
+        TrainedFacts,
+        TrainingEvent,
+    )
+
+    OnEvent = Callable[[TrainingEvent], None]
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +62,6 @@ LOG = "trainer.log"
 RETRIES = "retries.json"
 TORCHRUN = "torch.distributed.elastic"
 """Part of the exception that torchrun ends with when a trainer was killed."""
-
-OnEvent = Callable[[Event], None]
 
 
 class TrainingFailed(RuntimeError):

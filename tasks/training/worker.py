@@ -16,13 +16,13 @@ import signal
 import sys
 import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
 from headrace.configs.errors import UserError
 from headrace.configs.secrets import mask
 from headrace.tasks.runtime.artifacts import write_json
-from headrace.tasks.runtime.facts import WorkerFacts
 from headrace.tasks.runtime.hardware import RowTooLarge, is_out_of_memory
 from headrace.tasks.training.run_files import (
     JOB,
@@ -32,6 +32,9 @@ from headrace.tasks.training.run_files import (
     Job,
     outcome_file,
 )
+
+if TYPE_CHECKING:
+    from headrace.tasks.runtime.facts import WorkerFacts
 
 
 def main(work: Path) -> None:

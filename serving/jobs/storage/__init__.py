@@ -9,10 +9,10 @@ from .base import Output
 from .local import OutputFolder
 
 
-def open_output(where: str | Path) -> Output:
+def open_output(location: str | Path) -> Output:
     """Return the output at a path or a URL; nothing is created there yet."""
-    if is_url(where):
+    if is_url(location):
         from .object_store import ObjectOutput
 
-        return ObjectOutput(str(where))
-    return OutputFolder(Path(where))
+        return ObjectOutput(str(location))
+    return OutputFolder(Path(location))

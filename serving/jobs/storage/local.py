@@ -25,7 +25,7 @@ class OutputFolder(Output):
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[int | None]:
-        """Create the folder and lock it; a new folder is removed again if no job was begun in it.
+        """Create the folder and lock it; remove it again if it is new and no job was started in it.
 
         The lock ends with its process and those that inherited it.
         """
@@ -69,9 +69,9 @@ class OutputFolder(Output):
     def put(self, name: str, write: Write) -> FileRecord:
         target = self.path / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(target, durable=True) as aside:
-            write(aside)
-            return {"name": name, "size": aside.stat().st_size, "sha256": file_sha256(aside)}
+        with replacing(target, durable=True) as path:
+            write(path)
+            return {"name": name, "size": path.stat().st_size, "sha256": file_sha256(path)}
 
     def remove(self, name: str) -> None:
         (self.path / name).unlink(missing_ok=True)
@@ -80,9 +80,9 @@ class OutputFolder(Output):
         for name in names:
             self.remove(name)
         if folders:
-            for entry in [entry for entry in self.path.iterdir() if entry.name.startswith(folders)]:
+            for folder in [path for path in self.path.iterdir() if path.name.startswith(folders)]:
                 with contextlib.suppress(OSError):  # it is not empty
-                    entry.rmdir()
+                    folder.rmdir()
 
     def is_whole(self, file: FileRecord) -> bool:
         path = self.path / file["name"]

@@ -1,8 +1,8 @@
 """Output of a job in an object store, such as s3://bucket/prefix.
 
 An object store has no lock that ends with its process, and none is needed: the plan and each commit
-record are put on the condition that they do not exist yet. If two jobs share an output, the first
-to finish a chunk commits it, and the other takes over its record.
+record are written on condition that they do not exist yet. If two jobs share an output, the first
+to finish a chunk commits it, and the other adopts its record.
 """
 
 from __future__ import annotations
@@ -69,9 +69,9 @@ class ObjectOutput(Output):
     def _put(self, name: str, write: Write, *, mode: str) -> FileRecord:
         """Upload a file. Mode `create` raises FileExistsError if it exists with other content."""
         with tempfile.TemporaryDirectory() as folder:
-            aside = Path(folder) / Path(name).name
-            write(aside)
-            content, digest = aside.read_bytes(), file_sha256(aside)
+            path = Path(folder) / Path(name).name
+            write(path)
+            content, digest = path.read_bytes(), file_sha256(path)
         try:
             self._filesystem.pipe_file(self._path(name), content, mode=mode)
         except FileExistsError:
@@ -106,23 +106,23 @@ class ObjectOutput(Output):
             try:
                 file_records.append(self.create(name, write))
             except FileExistsError:  # left by a killed job, or another one is running
-                if other_record := self.committed(chunk):
+                if other_record := self.committed_record(chunk):
                     return other_record
                 file_records.append(self.put(name, write))
         record: Record = {"chunk": chunk, "files": file_records, **facts}
         try:
             self.create_record(record_name(chunk), record)
         except FileExistsError:
-            if other_record := self.committed(chunk):
+            if other_record := self.committed_record(chunk):
                 return other_record
             self.write(record_name(chunk), record)
         return without_contents(record)
 
-    def all_committed(self, n_chunks: int) -> dict[int, Record]:
+    def committed_records(self, n_chunks: int) -> dict[int, Record]:
         names = self._names(COMMITS)
         chunks = [chunk for chunk in range(n_chunks) if Path(record_name(chunk)).name in names]
         with ThreadPoolExecutor(REQUESTS) as pool:
-            records = zip(chunks, pool.map(self.committed, chunks), strict=True)
+            records = zip(chunks, pool.map(self.committed_record, chunks), strict=True)
             return {chunk: record for chunk, record in records if record is not None}
 
     # --- the store --------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""A number for each text. Column: `value`."""
+"""Regression: one number per text. Column: `value`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from headrace.serving.heads.classification import Head as Classification
 
 
 class Head(Classification):
-    """`settings`: `mean` and `deviation` of the training rows' numbers."""
+    """`settings`: `mean` and (standard) `deviation` of the numbers of all rows."""
 
     OPTIONS = ()
     DRIFT_COLUMNS = {}  # noqa: RUF012

@@ -1,4 +1,4 @@
-"""A number for each text: squared error. Trained on numbers of mean 0 and deviation 1."""
+"""Regression: one number per text. Loss: squared error. Targets are standardized."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ class Objective(base.Objective):
         if len(set(splits["train"])) < 2:
             raise DataError("regression needs numbers that differ; the training rows have only one")
 
-    def load_model(self, source, head, **how):
+    def load_model(self, source, head, **options):
         from transformers import AutoModelForSequenceClassification
 
-        return base.load(AutoModelForSequenceClassification, source, {"num_labels": 1}, **how)
+        return base.load(AutoModelForSequenceClassification, source, {"num_labels": 1}, **options)
 
     def loss(self, options, targets, head, label_smoothing):
         def compute(outputs, labels, num_items_in_batch=None):
-            wanted = (labels.float() - head["mean"]) / head["deviation"]
-            total = (outputs["logits"][:, 0].float() - wanted).square().sum()
+            target = (labels.float() - head["mean"]) / head["deviation"]
+            total = (outputs["logits"][:, 0].float() - target).square().sum()
             return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
 
         return compute
@@ -60,17 +60,20 @@ class Objective(base.Objective):
         return np.column_stack([error**2, np.abs(error), np.ones(len(error))])
 
     def missed(self, targets, head):
-        """A text that gets no number is as wrong as one that is ten deviations off."""
+        """Count a text without a number as ten standard deviations off."""
         error = np.full(len(targets), 10 * head.get("scale", head["deviation"]))
         return np.column_stack([error**2, error, np.ones(len(error))])
 
     def metrics(self, head):
-        how = {"higher_is_better": False, "scale": head.get("scale", head["deviation"])}
+        metric_options = {"higher_is_better": False, "scale": head.get("scale", head["deviation"])}
         return {
-            "rmse": Metric(lambda sums: np.sqrt(sums[..., 0] / sums[..., 2]), **how),
-            "mae": Metric(lambda sums: sums[..., 1] / sums[..., 2], **how),
+            "rmse": Metric(lambda sums: np.sqrt(sums[..., 0] / sums[..., 2]), **metric_options),
+            "mae": Metric(lambda sums: sums[..., 1] / sums[..., 2], **metric_options),
         }
 
+    # Two models standardize differently. To compare them, `align` converts the outputs of both to
+    # the targets' own unit, which mean 0 and deviation 1 leave unchanged. `scale` keeps the
+    # candidate's deviation: the limits in a recipe are shares of it.
     def common_head(self, head, other):
         return {"mean": 0.0, "deviation": 1.0, "scale": head["deviation"]}
 

@@ -185,7 +185,7 @@ def test_a_changed_plan_is_an_error_that_names_the_field(
     source, output = table(tmp_path / "t.csv", 30), tmp_path / "out"
     run(model, source, output)
     before = parts(output)
-    with pytest.raises(PlanError, match=f"belongs to another job: {message}"):
+    with pytest.raises(PlanError, match=f"cannot continue: {message}"):
         run(model, source, output, **change)
     assert parts(output) == before
 

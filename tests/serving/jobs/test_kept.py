@@ -248,12 +248,12 @@ def test_shares_done_apart_keep_types_as_one_job_does(model: Path, tmp_path: Pat
     pq.write_table(given, tmp_path / "t.parquet")
     source, output = tmp_path / "t.parquet", tmp_path / "out"
     spec = JobSpec.of(model, source, output, keep=["kept"], chunk_rows=1, model_version="m/1")
-    with job.begun(spec) as begun:
+    with job.open_job(spec) as job_run:
         for chunk in (1, 0):
             todo = iter([chunk])
-            job.work(spec, lambda todo=todo: next(todo, None), begun.done.__setitem__)
-        begun.done = begun.out.all_committed(2)
-        begun.finish()
+            job.work(spec, lambda todo=todo: next(todo, None), job_run.records.__setitem__)
+        job_run.records = job_run.out.committed_records(2)
+        job_run.finish()
     assert pq.read_table(tmp_path / "out")["kept"].equals(given["kept"])
 
 

@@ -168,7 +168,7 @@ def test_of_very_long_texts_the_gate_looks_at_fewer(
     recipe = recipe_of(table, "mean")
     prepared = prepare(recipe)
     all_rows = torch_reference.read_rows(recipe, prepared, "validation", 50)
-    monkeypatch.setattr(torch_reference, "MOST_TOKENS", 1_000)
+    monkeypatch.setattr(torch_reference, "MAX_WINDOWED_TOKENS", 1_000)
     fewer = torch_reference.read_rows(recipe, prepared, "validation", 50)
     assert len(all_rows.texts) == 50
     assert 5 < len(fewer.texts) < 30

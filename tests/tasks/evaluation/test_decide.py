@@ -97,7 +97,7 @@ def test_two_models_are_timed_on_a_bounded_number_of_tokens(
     """Rows may be long documents."""
     timed: list[int] = []
     monkeypatch.setattr(
-        "headrace.tasks.evaluation.decide._timed",
+        "headrace.tasks.evaluation.decide._scoring_seconds",
         lambda scorer, texts: timed.append(len(texts)) or 0.5,
     )
     monkeypatch.setattr("headrace.tasks.evaluation.decide.TIMED_TOKENS", 60)

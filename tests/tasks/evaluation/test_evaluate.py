@@ -115,7 +115,7 @@ def test_slices_go_by_label_length_and_the_recipes_columns(table: Any) -> None:
         targets=[0, 0, 1, 1, 1],
         names=["a", "a", "b", "b", "b"],
         lengths=np.array([3, 16, 17, 300, 20]),
-        kept={"country": [None, "AT", "AT", None, "CH"]},
+        extra_columns={"country": [None, "AT", "AT", None, "CH"]},
         clusters=np.arange(5),
     )
     found = [
@@ -143,7 +143,7 @@ def test_every_label_is_a_slice_and_of_a_column_of_many_values_the_rest_is_count
         targets=list(range(77)),
         names=labels,
         lengths=np.full(77, 9),
-        kept={"customer": [f"c{i // 2}" for i in range(77)]},
+        extra_columns={"customer": [f"c{i // 2}" for i in range(77)]},
         clusters=np.arange(77),
     )
     found = [(name, value) for name, value, _ in test_set.slices(recipe, rows)]

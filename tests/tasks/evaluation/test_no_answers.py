@@ -180,10 +180,10 @@ def test_the_gate_lets_no_number_through_that_is_none(whose: str) -> None:
         def __init__(self, broken: bool) -> None:
             self.broken = broken
 
-        def together(self, outputs: Any) -> Any:
+        def join_windows(self, outputs: Any) -> Any:
             return "found"
 
-        def alone(self, rows: Any, outputs: Any) -> Any:
+        def separate_windows(self, rows: Any, outputs: Any) -> Any:
             return outputs
 
         def decide(self, outputs: Any) -> Any:

@@ -7,12 +7,8 @@ from typing import Any
 import pytest
 
 from headrace.configs.schema import Promote
-from headrace.tasks.evaluation.promotion_rules import (
-    Decision,
-    ModelMeasurement,
-    SliceComparison,
-    apply,
-)
+from headrace.tasks.evaluation.decision import Decision, ModelMeasurement
+from headrace.tasks.evaluation.promotion_rules import SliceComparison, judge
 from headrace.tasks.metrics.paired import Difference
 
 GAIN = Difference(0.02, 0.005, 0.035, 0.0077, 0.0216)
@@ -25,7 +21,7 @@ CHAMPION: dict[str, Any] = {
 
 def decided(rules: dict[str, Any], **numbers: Any) -> Decision:
     given = {"candidate": ModelMeasurement(0.9, 25_000_000, 20_000.0), **numbers}
-    return apply(Promote.model_validate(rules), metric="accuracy", rows=1000, **given)
+    return judge(Promote.model_validate(rules), metric="accuracy", rows=1000, **given)
 
 
 def failed(decision: Decision) -> list[str]:

@@ -19,11 +19,11 @@ from headrace.serving.engine.runner import Runner
 from headrace.serving.errors import InputError
 from headrace.serving.heads import generation
 from headrace.serving.text.windows import Document
-from headrace.tasks.export import build_variants, decoder_harness
-from headrace.tasks.export.build_variants import ExportRefused
+from headrace.tasks.export import decoder_harness, try_variants
 from headrace.tasks.export.decoder_harness import DecoderHarness
 from headrace.tasks.export.graphs import decoder_step
 from headrace.tasks.export.torch_reference import Rows
+from headrace.tasks.export.try_variants import ExportRefused
 from headrace.tasks.models import generate
 from headrace.tasks.objectives.generation import Objective
 from tests.toy import tiny_recipe
@@ -67,14 +67,14 @@ def harness() -> DecoderHarness:
         graphs=decoder_step.graphs_of(model),
         calibration=rows,
         prompts=prompts,
-        written=generate.write(model, prompts, pad_id=0),
+        torch_texts=generate.write(model, prompts, pad_id=0),
         torch_metric=metric(GENERATION.reference(model, rows, head)),
         measure=measure,
     )  # fmt: skip
 
 
 def test_what_agrees_passes(harness: DecoderHarness, tmp_path: Path) -> None:
-    tried = build_variants.try_variant(harness, "fp32", tmp_path)
+    tried = try_variants.try_variant(harness, "fp32", tmp_path)
     assert tried.reason is None
     assert tried.parity is not None
     assert tried.parity.agreement == 1.0
@@ -113,24 +113,24 @@ def test_what_was_broken_is_refused(
     breaking(graph)
     broken = replace(harness, graphs={decoder_step.DECODER: graph})
     with pytest.raises(ExportRefused, match="outputs of decoding steps differ from PyTorch's"):
-        build_variants.try_variant(broken, "fp32", tmp_path)
+        try_variants.try_variant(broken, "fp32", tmp_path)
 
 
 def test_other_texts_are_counted_but_not_those_of_ties(
     harness: DecoderHarness, tmp_path: Path
 ) -> None:
-    runner = build_variants.try_variant(harness, "fp32", tmp_path).runner
+    runner = try_variants.try_variant(harness, "fp32", tmp_path).runner
     assert runner is not None
-    tokens, logits = harness.written.tokens.copy(), harness.written.logits.copy()
+    tokens, logits = harness.torch_texts.tokens.copy(), harness.torch_texts.logits.copy()
     tokens[0, 5] = (tokens[0, 5] + 1) % VOCABULARY  # as if PyTorch had chosen another one
     logits[0, 5, tokens[0, 5]] = logits[0, 5].max() + 1
-    other = replace(harness, written=replace(harness.written, tokens=tokens, logits=logits))
-    assert other._other_texts(runner) == [
+    other = replace(harness, torch_texts=replace(harness.torch_texts, tokens=tokens, logits=logits))
+    assert other._text_mismatches(runner) == [
         f"1 of {len(harness.prompts)} texts differ from PyTorch's"
     ]
-    logits[0, 5, tokens[0, 5]] = logits[0, 5, harness.written.tokens[0, 5]]
-    tied = replace(harness, written=replace(harness.written, tokens=tokens, logits=logits))
-    assert tied._other_texts(runner) == []
+    logits[0, 5, tokens[0, 5]] = logits[0, 5, harness.torch_texts.tokens[0, 5]]
+    tied = replace(harness, torch_texts=replace(harness.torch_texts, tokens=tokens, logits=logits))
+    assert tied._text_mismatches(runner) == []
 
 
 # --- every option of a recipe ---------------------------------------------------------------------
@@ -182,7 +182,7 @@ def with_options(harness: DecoderHarness, **options: Any) -> DecoderHarness:
         penalised = generate.write(
             harness.model, harness.prompts, pad_id=0, repetition_penalty=penalty
         )
-    return replace(harness, head=head, settings=head.settings, penalised=penalised)
+    return replace(harness, head=head, settings=head.settings, torch_texts_penalised=penalised)
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +217,7 @@ def test_every_option_alone_and_in_pairs_passes_the_gate_and_writes(
 def test_a_wrong_penalty_is_seen(harness: DecoderHarness, way_and_graph: Any) -> None:
     method, graph = way_and_graph
     chosen = with_options(harness, repetition_penalty=1.7)
-    wrong = replace(chosen, penalised=harness.written)
+    wrong = replace(chosen, torch_texts_penalised=harness.torch_texts)
     reason = wrong.check_parity(opened(chosen, graph), method).reason
     assert reason is not None
     assert "texts differ from PyTorch's, with repetition_penalty 1.7" in reason
@@ -245,9 +245,9 @@ def test_a_pytorch_that_gives_no_numbers_is_refused(
     harness: DecoderHarness, way_and_graph: Any
 ) -> None:
     method, graph = way_and_graph
-    logits = harness.written.logits.copy()
+    logits = harness.torch_texts.logits.copy()
     logits[3, 2, 1] = np.nan
-    broken = replace(harness, written=replace(harness.written, logits=logits))
+    broken = replace(harness, torch_texts=replace(harness.torch_texts, logits=logits))
     reason = broken.check_parity(opened(harness, graph), method).reason
     assert reason == "some logits of PyTorch are NaN or infinite"
     nothing = replace(harness, torch_metric=float("nan"))

@@ -20,7 +20,7 @@ from headrace.configs.schema import Recipe, Variant
 from headrace.serving.engine import golden, manifest
 from headrace.serving.engine.scorer import HALF, Scorer
 from headrace.serving.runtime.session import PROVIDERS
-from headrace.tasks.export import build_variants, encoder_harness, parity, variants
+from headrace.tasks.export import encoder_harness, parity, try_variants, variants
 from headrace.tasks.export.encoder_harness import EncoderHarness as ExportHarness
 from headrace.tasks.export.export import ExportRefused, export
 from headrace.tasks.export.graphs.graph import save
@@ -193,7 +193,7 @@ def test_exporting_is_quiet_and_leaves_logging_as_it_was(
 ) -> None:
     before = logging.root.level, logging.getLogger("transformers").level, sys.stdout
     variants.plain(tiny_classifier(), max_length=8)
-    build_variants.try_variant(harness, "int8", tmp_path)
+    try_variants.try_variant(harness, "int8", tmp_path)
     assert capfd.readouterr() == ("", "")
     assert [one for one in caplog.records if one.levelno >= logging.WARNING] == []
     assert (logging.root.level, logging.getLogger("transformers").level, sys.stdout) == before
@@ -250,7 +250,7 @@ def test_a_broken_fp32_graph_is_refused(
     harness: ExportHarness, breaking: Break, match: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ExportRefused, match=match):
-        build_variants.try_variant(broken(harness, breaking), "fp32", tmp_path)
+        try_variants.try_variant(broken(harness, breaking), "fp32", tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -258,7 +258,7 @@ def test_a_broken_fp32_graph_is_refused(
 def test_a_broken_int8_graph_is_dropped(
     harness: ExportHarness, breaking: Break, tmp_path: Path
 ) -> None:
-    tried = build_variants.try_variant(broken(harness, breaking), "int8", tmp_path)
+    tried = try_variants.try_variant(broken(harness, breaking), "int8", tmp_path)
     assert tried.reason is not None
     assert tried.reason.startswith("static: ")
     assert "; dynamic: " in tried.reason
@@ -323,7 +323,7 @@ def test_a_fixed_default_that_is_refused_fails_the_stage(
     monkeypatch.setattr(parity, "INT8", parity.Tolerance(1e-9, 1e-9))
     fixed = replace(harness, recipe=changed(harness.recipe, export={"default": "int8"}))
     with pytest.raises(ExportRefused, match="variant int8 did not pass the parity check: static: "):
-        build_variants.try_variant(fixed, "int8", tmp_path)
+        try_variants.try_variant(fixed, "int8", tmp_path)
 
 
 def test_a_default_that_is_not_made_is_a_wrong_recipe(
@@ -339,9 +339,7 @@ def test_half_precision_computes_the_same_where_a_cpu_can_tell(
     harness: ExportHarness, make: Callable[[variants.Source], Any], tmp_path: Path
 ) -> None:
     save(make(harness.source), tmp_path / "fp16")
-    runner = build_variants.open_runner(
-        harness, tmp_path / "fp16/model.onnx", "CPUExecutionProvider"
-    )
+    runner = try_variants.open_runner(harness, tmp_path / "fp16/model.onnx", "CPUExecutionProvider")
     method = variants.BuildMethod("fp16", make, ("cuda",), parity.FP16, golden=1.0)
     assert harness.check_parity(runner, method).reason is None
 

@@ -34,10 +34,10 @@ def model(rows: Sequence[Ids]) -> Array:
 class Texts:
     """Each row is a text; its logits are its output."""
 
-    def together(self, outputs: Sequence[Array]) -> Array:
+    def join_windows(self, outputs: Sequence[Array]) -> Array:
         return np.stack(outputs)
 
-    def alone(self, rows: Sequence[int], outputs: Sequence[Array]) -> Array:
+    def separate_windows(self, rows: Sequence[int], outputs: Sequence[Array]) -> Array:
         return np.stack(outputs)
 
     def decide(self, outputs: Array) -> list[int]:
@@ -60,7 +60,7 @@ def parity_check(**limits: float) -> tuple[ParityCheck, list[Ids]]:
     expected = parity.run_all(model, rows, batches)
     texts = Texts()
     one = ParityCheck(batches, expected, None, texts, Gate.model_validate(limits))
-    return replace(one, expected_texts=texts.together(one.in_row_order(expected))), rows
+    return replace(one, expected_texts=texts.join_windows(one.in_row_order(expected))), rows
 
 
 def compared(run: parity.Run, tolerance: Tolerance = FP32, **limits: float) -> parity.ParityResult:

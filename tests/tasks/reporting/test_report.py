@@ -75,7 +75,7 @@ def stages(table: Path) -> StageArtifacts:
         targets=targets,
         names=[HEAD["labels"][target] for target in targets],
         lengths=np.arange(200) % 40 + 2,
-        kept={},
+        extra_columns={},
         clusters=np.arange(200),
     )
     baseline = {"accuracy": {"value": 0.61, "low": 0.54, "high": 0.68}}
@@ -103,7 +103,7 @@ def stages(table: Path) -> StageArtifacts:
         {"row": 7, "target": EVIL, "decision": "ham", "probability": 0.97, "text": rows.texts[7]}
     ]
     lost = SliceComparison("label", EVIL, 100, 0.7, 0.72, Difference(-0.02, -0.1, 0.06, 0.04, 0.11))
-    decision = promotion_rules.apply(
+    decision = promotion_rules.judge(
         Promote(max_latency_ratio=2),
         metric="accuracy",
         rows=200,
@@ -203,7 +203,7 @@ def test_the_page_asks_nothing_of_a_network(stages: StageArtifacts, recipe: Reci
 def test_a_first_model_without_baseline_reads_as_well(
     stages: StageArtifacts, recipe: Recipe
 ) -> None:
-    first = promotion_rules.apply(
+    first = promotion_rules.judge(
         Promote(min_value=0.99),
         metric="accuracy",
         rows=200,

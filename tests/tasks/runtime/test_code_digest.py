@@ -204,14 +204,14 @@ def test_every_module_that_a_stage_runs_is_in_its_digest(
         "prepare": [], "train": [], "export": [], "evaluate": [], "decide": [], "report": [],
     }  # fmt: skip
     assert {"headrace.tasks.training.worker", "headrace.tasks.training.setup"} < stages.ran["train"]
-    assert {"headrace.tasks.export.build_variants", *runs} < stages.ran["export"]
+    assert {"headrace.tasks.export.try_variants", *runs} < stages.ran["export"]
     # What exports another kind of model, or what exports at all, is nothing to the others.
     behind = {stage: set(artifacts.modules_behind(code)) for stage, code in stages.code.items()}
     assert not left_alone & behind["export"]
     assert (
         not {
             "headrace.tasks.export.export",
-            "headrace.tasks.export.build_variants",
+            "headrace.tasks.export.try_variants",
             "headrace.tasks.export.parity",
             "headrace.tasks.export.variants",
         }

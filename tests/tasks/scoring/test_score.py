@@ -189,10 +189,10 @@ def test_a_retry_that_is_killed_half_way_is_gone_on_with(model: Path, tmp_path: 
         run(model, source, output, retry_rejected=True, on_chunk=killed)
     assert not (output / "_SUCCESS").exists()
     with (
-        job.begun(JobSpec.of(model, source, output, model_version="m/1")) as begun,
+        job.open_job(JobSpec.of(model, source, output, model_version="m/1")) as job_run,
         pytest.raises(PlanError, match=r"rejected rows is in progress in .*out; finish it first"),
     ):
-        begun.to_share()
+        job_run.shareable_chunks()
     run(model, source, output)  # what was begun as a retry stays one
     run(model, source, tmp_path / "whole")
     wanted = {k: v for k, v in parts(tmp_path / "whole").items() if k.startswith("part")}
@@ -254,13 +254,13 @@ def test_folders_named_like_columns_are_columns(model: Path, tmp_path: Path) -> 
 def test_shares_of_a_job_done_apart_make_the_same_output(model: Path, tmp_path: Path) -> None:
     source, output = table(tmp_path / "t.csv", 200), tmp_path / "out"
     spec = JobSpec.of(model, source, output, chunk_rows=20, model_version="m/1")
-    with job.begun(spec) as begun:
+    with job.open_job(spec) as job_run:
         with pytest.raises(PlanError, match="another job is writing"):
             run(model, source, output)
         for chunks in ([7, 8, 9], [0, 1, 2, 3], [4, 5, 6]):
             supervisor.work(spec, chunks)
-        begun.done = begun.out.all_committed(begun.plan.n_chunks)
-        report = begun.finish()
+        job_run.records = job_run.out.committed_records(job_run.plan.n_chunks)
+        report = job_run.finish()
     assert (report.rows, report.parts) == (200, 10)
     run(model, source, tmp_path / "whole")
     assert parts(output) == parts(tmp_path / "whole")

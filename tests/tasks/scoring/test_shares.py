@@ -29,7 +29,7 @@ def by_share(spec: JobSpec) -> None:
 
 def in_this_process(spec: JobSpec) -> None:
     todo = iter([5])
-    job.work(spec, take=lambda: next(todo, None), on_chunk=lambda *_: None)
+    job.work(spec, next_chunk=lambda: next(todo, None), on_chunk=lambda *_: None)
 
 
 def by_trying_rows(spec: JobSpec) -> None:
@@ -86,7 +86,7 @@ def test_a_share_with_another_model_input_or_onnxruntime_does_nothing(
     (tmp_path / "in").mkdir()
     source = table(tmp_path / "in" / "t.csv", 200)
     spec = JobSpec.of(model, tmp_path / "in", output, chunk_rows=20, model_version="m/1")
-    with job.begun(spec):
+    with job.open_job(spec):
         supervisor.work(spec, [0, 1, 2])
         frozen = json.loads((output / "_plan.json").read_bytes())
         if change == "model":
@@ -135,11 +135,11 @@ def test_a_model_retrained_between_two_task_runs_fails_the_job(tmp_path: Path) -
     model, output = make_model(tmp_path / "model"), tmp_path / "out"
     source = table(tmp_path / "t.csv", 200)
     spec = JobSpec.of(model, source, output, chunk_rows=20, model_version="m/1")
-    with job.begun(spec) as begun:
-        first, second = begun.to_share()[:5], begun.to_share()[5:]
+    with job.open_job(spec) as job_run:
+        first, second = job_run.shareable_chunks()[:5], job_run.shareable_chunks()[5:]
         supervisor.work(spec, first)
         retrained(model)
         with pytest.raises(PlanError, match="the model files differ from those"):
             supervisor.work(spec, second)
-        assert begun.out.all_committed(10).keys() == set(first)
+        assert job_run.out.committed_records(10).keys() == set(first)
     assert not (output / "_SUCCESS").exists()

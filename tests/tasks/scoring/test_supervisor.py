@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from headrace.serving.errors import InputError, PlanError
-from headrace.serving.jobs.job import begun
+from headrace.serving.jobs.job import open_job
 from headrace.serving.jobs.spec import JobSpec
 from headrace.serving.jobs.storage import open_output
 from headrace.serving.jobs.storage.base import PLAN
@@ -111,9 +111,9 @@ def test_no_other_job_comes_in_while_a_dead_worker_is_replaced(
         while out.read(PLAN) is None:
             assert not running.done()
         tries = 0
-        while not out.finished():
+        while not out.final_report():
             with contextlib.suppress(PlanError), out.lock():
-                assert out.finished(), "the output was free"
+                assert out.final_report(), "the output was free"
             tries += 1
         assert running.result()["errors"] == {"killed_worker": 2}
     assert tries > 10
@@ -151,10 +151,10 @@ def test_any_number_of_chunks_goes_through(exported: Artifact, tmp_path: Path) -
         if len(done) == 3:
             raise KeyboardInterrupt
 
-    with begun(spec) as planned:
-        assert planned.plan.n_chunks == 100_000
+    with open_job(spec) as job_run:
+        assert job_run.plan.n_chunks == 100_000
         with pytest.raises(KeyboardInterrupt):
-            supervisor.work(spec, planned.to_share(), committed)
+            supervisor.work(spec, job_run.shareable_chunks(), committed)
     # Three lanes have a chunk each; the quickest is heard of first.
     assert len(set(done)) == 3
     assert max(done) < 10

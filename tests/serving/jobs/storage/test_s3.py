@@ -189,7 +189,7 @@ def test_a_job_killed_in_a_bucket_goes_on(model: Path, tmp_path: Path, proxy: Pr
         time.sleep(0.01)
     os.kill(child.pid, signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL, "the job had ended"
-    done = len(output.all_committed(20))
+    done = len(output.committed_records(20))
     assert 5 <= done < 20
     report = run(model, source, str(output), **how)
     assert report.rows_now == 400 - 20 * done
@@ -253,16 +253,16 @@ def test_of_two_jobs_at_one_output_each_chunk_counts_once(
     source = table(tmp_path / "t.csv", 60)
     url = f"{BUCKET}/out"
     spec = JobSpec.of(model, source, url, chunk_rows=20, model_version="m/1")
-    with job.begun(spec) as first:
+    with job.open_job(spec) as first:
         second = run(model, source, url)
         assert second.rows_now == 60
-        records = open_output(url).all_committed(3)
-        todo = iter(first.missing)
+        records = open_output(url).committed_records(3)
+        todo = iter(first.pending_chunks)
         counted = ProgressTracker(first, None)
-        first.opened().run(lambda: next(todo, None), counted.on_chunk, counted.on_batch)
-        assert first.done == records
+        first.open_pipeline().run(lambda: next(todo, None), counted.on_chunk, counted.on_batch)
+        assert first.records == records
         first.finish()
-    assert open_output(url).all_committed(3) == records
+    assert open_output(url).committed_records(3) == records
 
 
 def test_what_cannot_be_reached_is_named(model: Path, tmp_path: Path, proxy: Proxy) -> None:

@@ -49,7 +49,7 @@ class VariantResult:
 
     name: str
     reason: str | None
-    """Why it was refused; None if it is kept."""
+    """Why it was refused; None if it passed."""
     method: str = ""
     parity: ParityResult | None = None
     variant: manifest.Variant | None = None
@@ -58,10 +58,10 @@ class VariantResult:
 
 @dataclass(frozen=True)
 class ExportHarness(ABC):
-    """Builds and measures the variants of one model: everything that they have in common."""
+    """Builds and measures the variants of one model; has what all kinds of models share."""
 
     agreement_of: ClassVar[str] = "rows"
-    """Unit of a ParityResult's agreement: it is a share of rows or of tokens."""
+    """Unit that a ParityResult's agreement is a share of: "rows" or "tokens"."""
     recipe: Recipe
     device: Device
     """`cpu` or `cuda`: where the model will run."""
@@ -79,7 +79,7 @@ class ExportHarness(ABC):
 
     @abstractmethod
     def build_methods(self, variant: str) -> Sequence[BuildMethod]:
-        """Return the ways to build a variant, the preferred one first."""
+        """Return the build methods of a variant, the preferred one first."""
 
     @abstractmethod
     def make(self, method: BuildMethod, folder: Path) -> Path:
@@ -117,7 +117,7 @@ def device() -> Device:
 
 
 def try_variant(harness: ExportHarness, name: str, model: Path) -> VariantResult:
-    """Build a variant in `model`, trying each way in order until one passes the parity check.
+    """Build a variant in `model` with the first build method that passes the parity check.
 
     Raises ExportRefused if fp32, or the variant that the recipe fixes as the default, does not
     pass.
@@ -207,9 +207,9 @@ def open_runner(
 
 
 def speeds(harness: ExportHarness, results: Sequence[VariantResult]) -> dict[str, float]:
-    """Return tokens per second of every kept variant, and of `torch fp32` and `torch bf16`."""
-    passes, of_runner, n_tokens = harness.passes()
+    """Return tokens per second of the variants that passed, `torch fp32` and `torch bf16`."""
+    passes, runner_pass, n_tokens = harness.passes()
     for result in results:
         if result.reason is None and result.runner:
-            passes[result.name] = partial(of_runner, result.runner)
+            passes[result.name] = partial(runner_pass, result.runner)
     return timing.tokens_per_second(passes, n_tokens=n_tokens)

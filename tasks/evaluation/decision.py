@@ -1,0 +1,135 @@
+"""The promotion decision and the measurements behind it, as stored in decision.json."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from headrace.tasks.metrics.paired import Difference
+
+if TYPE_CHECKING:
+    from headrace.tasks.runtime.facts import (
+        DecidedFacts,
+        GuardFacts,
+        ModelMeasurementFacts,
+        Numbers,
+    )
+
+
+@dataclass(frozen=True)
+class ModelMeasurement:
+    """Measurements of one model on the candidate's test rows."""
+
+    value: float
+    """Value of the deciding metric."""
+    size_bytes: int | None = None
+    """Size of the default variant."""
+    tokens_per_second: float | None = None
+    """Speed, both models timed in one run on the same rows; None if nothing was compared."""
+
+
+@dataclass(frozen=True)
+class Guard:
+    """One condition for promotion, and the measurement that it was checked against."""
+
+    name: str
+    passed: bool
+    reason: str
+    numbers: Numbers
+    asked: bool = True
+    """False if the recipe sets no such limit, or there is nothing to check it against."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The verdict with its reasons. Promotion requires that every guard passes."""
+
+    promote: bool
+    rule: str
+    metric: str
+    rows: int
+    """Test rows that every number here is based on."""
+    candidate: ModelMeasurement
+    champion: ModelMeasurement | None
+    champion_version: str | None
+    """Version of the champion at the time, even if it could not be compared."""
+    difference: Difference | None
+    """Gain over the champion; above 0, the candidate is better."""
+    smallest_detectable: float
+    """Smallest true gain that these rows detect with 80% probability."""
+    guards: tuple[Guard, ...]
+
+    @property
+    def reasons(self) -> list[str]:
+        """Reasons of the guards that were asked for."""
+        return [guard.reason for guard in self.guards if guard.asked]
+
+    @property
+    def summary(self) -> str:
+        """One line for a log, a terminal or a heading."""
+        if not self.promote:
+            return "Refused: " + " ".join(g.reason for g in self.guards if not g.passed)
+        if self.difference is None and self.champion_version is not None:
+            return (
+                f"Promoted without a comparison, replacing version "
+                f"{self.champion_version}: {self.metric} {self.candidate.value:.4f}."
+            )
+        if self.difference is None:
+            return f"Promoted as the first champion: {self.metric} {self.candidate.value:.4f}."
+        gain = self.difference
+        return (
+            f"Promoted over version {self.champion_version}: {self.metric} "
+            f"{self.candidate.value:.4f}, a gain of {gain.value:.4f} "
+            f"(CI {gain.low:+.4f} to {gain.high:+.4f})."
+        )
+
+    def to_dict(self) -> DecidedFacts:
+        """Return a JSON-compatible dict; `from_dict` reads it back."""
+        return {
+            "promote": self.promote,
+            "rule": self.rule,
+            "metric": self.metric,
+            "rows": self.rows,
+            "candidate": _measurement_facts(self.candidate),
+            "champion": None if self.champion is None else _measurement_facts(self.champion),
+            "champion_version": self.champion_version,
+            "difference": None if self.difference is None else self.difference.facts(),
+            "smallest_detectable": self.smallest_detectable,
+            "guards": [_guard_facts(guard) for guard in self.guards],
+            "reasons": self.reasons,
+            "summary": self.summary,
+        }
+
+    @classmethod
+    def from_dict(cls, content: DecidedFacts) -> Decision:
+        champion, difference = content["champion"], content["difference"]
+        return cls(
+            promote=content["promote"],
+            rule=content["rule"],
+            metric=content["metric"],
+            rows=content["rows"],
+            candidate=ModelMeasurement(**content["candidate"]),
+            champion=None if champion is None else ModelMeasurement(**champion),
+            champion_version=content["champion_version"],
+            difference=None if difference is None else Difference(**difference),
+            smallest_detectable=content["smallest_detectable"],
+            guards=tuple(Guard(**guard) for guard in content["guards"]),
+        )
+
+
+def _measurement_facts(measurement: ModelMeasurement) -> ModelMeasurementFacts:
+    return {
+        "value": measurement.value,
+        "size_bytes": measurement.size_bytes,
+        "tokens_per_second": measurement.tokens_per_second,
+    }
+
+
+def _guard_facts(guard: Guard) -> GuardFacts:
+    return {
+        "name": guard.name,
+        "passed": guard.passed,
+        "reason": guard.reason,
+        "numbers": guard.numbers,
+        "asked": guard.asked,
+    }
