@@ -271,7 +271,8 @@ def test_a_real_run_is_reported_and_then_found(
     recipe: Recipe, prepared: Artifact, trained: Artifact, exported: Artifact, evaluated: Artifact
 ) -> None:
     decided = stage.decide(recipe, prepared, exported, evaluated, None)
-    first = report(recipe, prepared, trained, exported, evaluated, decided)
+    stages = StageArtifacts(prepared, trained, exported, evaluated, decided)
+    first = report(recipe, stages)
     text = (first.path / "report.html").read_text(encoding="utf-8")
     assert Decision.from_dict(decided.facts).summary.removeprefix("Promoted") in Page(text)
-    assert report(recipe, prepared, trained, exported, evaluated, decided).cached
+    assert report(recipe, stages).cached
