@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 if TYPE_CHECKING:
     from headrace.tasks.scoring.score import OnProgress
-    from headrace.tasks.training.train import OnEvent
+    from headrace.tasks.training.launcher import OnEvent
 
 log = logging.getLogger(__name__)
 

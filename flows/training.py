@@ -34,9 +34,10 @@ from headrace.tasks.registry import tracking, versions
 from headrace.tasks.registry.incumbent import Unreadable
 from headrace.tasks.registry.register import Registered, register
 from headrace.tasks.reporting.report import report
-from headrace.tasks.runtime.artifacts import digest_of
 from headrace.tasks.runtime.facts import StageArtifacts
-from headrace.tasks.training.train import TrainerKilled, train
+from headrace.tasks.runtime.files import digest_of
+from headrace.tasks.training.launcher import TrainerKilled
+from headrace.tasks.training.train import train
 
 if TYPE_CHECKING:
     from headrace.tasks.runtime.facts import Exported, Prepared

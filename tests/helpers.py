@@ -1,14 +1,23 @@
-"""What several tests of stages need: processes found again, recipes changed."""
+"""What several tests of stages need: processes found again, recipes changed, a Trainer built."""
+
+from __future__ import annotations
 
 import time
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from headrace.configs.schema import Recipe
 
+if TYPE_CHECKING:
+    from headrace.tasks.runtime.artifacts import Artifact
+    from headrace.tasks.training.trainer import StepTrainer
+
 TAG = "HEADRACE_TEST_TAG"
 """Environment variable that marks the processes a test starts, however deep."""
+SAME = 1e-5
+"""Relative difference that float32 sums in another order may show."""
 
 
 def tagged(tag: str) -> list[psutil.Process]:
@@ -37,3 +46,9 @@ def changed(recipe: Recipe, *, options: dict[str, Any] | None = None, **sections
     for section, fields in sections.items():
         content[section] = {**content[section], **fields}
     return Recipe.model_validate({**content, "options": options or {}})
+
+
+def built(recipe: Recipe, prepared: Artifact, work: Path, *, pieces: int = 1) -> StepTrainer:
+    from headrace.tasks.training import setup
+
+    return setup.build(recipe, prepared.path, work, per_device=recipe.train.batch_size // pieces)

@@ -37,6 +37,7 @@ from headrace.tasks.objectives.base import Settings
 from headrace.tasks.registry.incumbent import Unreadable
 from headrace.tasks.registry.model_store import content_id
 from headrace.tasks.runtime import artifacts
+from headrace.tasks.runtime.files import write_json
 
 if TYPE_CHECKING:
     from headrace.serving.engine.scorer import Scorer
@@ -115,7 +116,7 @@ def _build(
     if decision is None:
         assert champion is None or isinstance(champion, Unreadable)
         decision = _without_champion(recipe, prepared, exported, evaluated, champion)
-    artifacts.write_json(folder / "decision.json", decision.to_dict())
+    write_json(folder / "decision.json", decision.to_dict())
     return decision.to_dict()
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, cast
 
 from headrace.tasks.metrics.paired import Difference
 
 if TYPE_CHECKING:
     from headrace.tasks.runtime.facts import (
         DecidedFacts,
-        GuardFacts,
-        ModelMeasurementFacts,
         Numbers,
     )
 
@@ -85,20 +83,8 @@ class Decision:
 
     def to_dict(self) -> DecidedFacts:
         """Return a JSON-compatible dict; `from_dict` reads it back."""
-        return {
-            "promote": self.promote,
-            "rule": self.rule,
-            "metric": self.metric,
-            "rows": self.rows,
-            "candidate": _measurement_facts(self.candidate),
-            "champion": None if self.champion is None else _measurement_facts(self.champion),
-            "champion_version": self.champion_version,
-            "difference": None if self.difference is None else self.difference.facts(),
-            "smallest_detectable": self.smallest_detectable,
-            "guards": [_guard_facts(guard) for guard in self.guards],
-            "reasons": self.reasons,
-            "summary": self.summary,
-        }
+        facts = {**asdict(self), "reasons": self.reasons, "summary": self.summary}
+        return cast("DecidedFacts", facts)
 
     @classmethod
     def from_dict(cls, content: DecidedFacts) -> Decision:
@@ -115,21 +101,3 @@ class Decision:
             smallest_detectable=content["smallest_detectable"],
             guards=tuple(Guard(**guard) for guard in content["guards"]),
         )
-
-
-def _measurement_facts(measurement: ModelMeasurement) -> ModelMeasurementFacts:
-    return {
-        "value": measurement.value,
-        "size_bytes": measurement.size_bytes,
-        "tokens_per_second": measurement.tokens_per_second,
-    }
-
-
-def _guard_facts(guard: Guard) -> GuardFacts:
-    return {
-        "name": guard.name,
-        "passed": guard.passed,
-        "reason": guard.reason,
-        "numbers": guard.numbers,
-        "asked": guard.asked,
-    }

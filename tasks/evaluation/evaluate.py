@@ -29,6 +29,7 @@ from headrace.tasks.objectives import AnyObjective, selection
 from headrace.tasks.objectives.base import Details, Settings
 from headrace.tasks.reporting import html, plots
 from headrace.tasks.runtime import artifacts
+from headrace.tasks.runtime.files import write_json
 
 if TYPE_CHECKING:
     from headrace.tasks.runtime.facts import (
@@ -84,7 +85,7 @@ def _build(recipe: Recipe, prepared: Prepared, exported: Exported, folder: Path)
 
     test_set.write_outputs(folder, outputs)
     pq.write_table(table, folder / "predictions.parquet")
-    artifacts.write_json(folder / "metrics.json", results)
+    write_json(folder / "metrics.json", results)
     plots.write_all(folder, plots.of_evaluation(sections))
     return {
         "metric": evaluation["metric"],

@@ -18,7 +18,7 @@ from headrace.tasks import objectives
 from headrace.tasks.metrics.bootstrap import Resampling
 from headrace.tasks.objectives import AnyObjective, selection
 from headrace.tasks.objectives.base import Settings
-from headrace.tasks.runtime import artifacts
+from headrace.tasks.runtime.files import write_json
 
 if TYPE_CHECKING:
     from headrace.serving.engine.scorer import Scorer
@@ -107,7 +107,7 @@ def write_outputs(folder: Path, outputs: object) -> None:
     Texts go to JSON: in an array, each would take as much room as the longest.
     """
     if isinstance(outputs, list):
-        artifacts.write_json(folder / TEXTS_FILE, outputs)
+        write_json(folder / TEXTS_FILE, outputs)
     else:
         np.save(folder / NUMBERS_FILE, np.asarray(outputs), allow_pickle=False)
 

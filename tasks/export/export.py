@@ -31,6 +31,7 @@ from headrace.tasks.export.attention_maps import AttentionMaps
 from headrace.tasks.export.try_variants import ExportHarness, ExportRefused, VariantResult
 from headrace.tasks.objectives import selection
 from headrace.tasks.runtime import artifacts
+from headrace.tasks.runtime.files import write_json
 
 if TYPE_CHECKING:
     from headrace.tasks.runtime.facts import (
@@ -134,8 +135,8 @@ def _build(recipe: Recipe, prepared: Prepared, trained: Trained, folder: Path) -
         "torch": _torch_facts(harness, speeds),
         "variants": [_variant_facts(harness, result, speeds) for result in results],
     }
-    artifacts.write_json(folder / VARIANTS_FILE, facts)
-    artifacts.write_json(folder / ATTENTION_FILE, _attention_maps(harness, prepared))
+    write_json(folder / VARIANTS_FILE, facts)
+    write_json(folder / ATTENTION_FILE, _attention_maps(harness, prepared))
     return facts
 
 

@@ -14,33 +14,26 @@ artifacts refer to it by the digest of its `artifact.json`, so they are made aga
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import importlib.metadata
-import importlib.util
 import json
 import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any, Generic, Required, TypedDict, TypeVar, Unpack
 
 from headrace.configs.secrets import masked
-from headrace.serving.atomic import write_text
 from headrace.serving.digests import file_sha256
 from headrace.tasks.runtime import workspace
+from headrace.tasks.runtime.code_digest import code_digest
+from headrace.tasks.runtime.files import digest_of, write_json
 
 log = logging.getLogger(__name__)
 
 RECORD = "artifact.json"
-OURS = ("headrace.tasks", "headrace.serving", "headrace.modeling", "headrace.configs")
-"""Packages whose code counts toward a stage's digest."""
-
-
 Facts = TypeVar("Facts", bound=Mapping[str, object], covariant=True)
 
 
@@ -219,98 +212,3 @@ def _sweep(folder: Path) -> None:
     """Remove temporary folders that a killed `make` of this artifact left (we hold its lock)."""
     for leftover in folder.parent.glob(f".{folder.name}-*"):
         shutil.rmtree(leftover, ignore_errors=True)
-
-
-# --- digests --------------------------------------------------------------------------------------
-
-
-def digest_of(value: object) -> str:
-    """Return 16 hex characters of the sha256 of a JSON value; the order of keys does not count."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write JSON to a temporary file and rename it into place."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
-
-
-@cache
-def code_digest(modules: tuple[str, ...]) -> str:
-    """Return the digest of the code of `modules_behind`; comments and docstrings do not count."""
-    return digest_of(
-        {
-            name: ast.dump(_without_docstrings(tree))
-            for name, tree in modules_behind(modules).items()
-        }
-    )
-
-
-def modules_behind(modules: Sequence[str]) -> dict[str, ast.Module]:
-    """Return, by name, the modules and all that they import of ours or of their own packages.
-
-    Import statements count wherever they stand. A module that is loaded by a name built at run time
-    must be among those given.
-    """
-    packages = {
-        *OURS,
-        *(name.split(".")[0] for name in modules if not name.startswith("headrace.")),
-    }
-    trees: dict[str, ast.Module] = {}
-    queue = list(modules)
-    while queue:
-        name = queue.pop()
-        source = _source(name, packages)
-        if name in trees or source is None:
-            continue
-        trees[name] = ast.parse(source.read_text(encoding="utf-8"))
-        queue += _imports(trees[name], name, is_package=source.name == "__init__.py")
-    return trees
-
-
-def _source(module: str, packages: Collection[str]) -> Path | None:
-    """Return the file of one of our modules; None for any other module or a name in a module."""
-    if not any(f"{module}.".startswith(f"{package}.") for package in packages):
-        return None
-    try:
-        spec = importlib.util.find_spec(module)
-    except ModuleNotFoundError:
-        return None
-    return Path(spec.origin) if spec and spec.origin else None
-
-
-def _imports(tree: ast.Module, module: str, *, is_package: bool) -> Iterator[str]:
-    for node in _running(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                parents = module.split(".")[: len(module.split(".")) - node.level + is_package]
-                base = ".".join([*parents, *([base] if base else [])])
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
-
-
-def _running(tree: ast.Module) -> Iterator[ast.AST]:
-    """Yield the nodes of a tree but those under `if TYPE_CHECKING:`, which never run."""
-    todo: list[ast.AST] = [tree]
-    while todo:
-        node = todo.pop()
-        yield node
-        types_only = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-        todo += (
-            node.orelse if isinstance(node, ast.If) and types_only else ast.iter_child_nodes(node)
-        )
-
-
-def _without_docstrings(tree: ast.Module) -> ast.Module:
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            node.body = [  # type: ignore[attr-defined]
-                line
-                for line in body
-                if not (isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant))
-            ]
-    return tree

@@ -1,79 +1,35 @@
-"""Train in separate processes: start them, follow their progress and keep the result.
+"""The training stage: one training, resumed after a crash and retried after running out of memory.
 
-CPU, one GPU, several GPUs and several machines share one path: torchrun starts worker.py under
-supervision (runtime/supervised_process.py), so that it ends when we do. The work folder survives a
-crash: the same training, started again, resumes from the last complete checkpoint. Two processes
-never train in one folder: artifacts.make holds a lock on the artifact, and the first worker one on
-the work folder (run_files.LOCK). Imports torch only inside functions.
+The training itself runs in processes of its own (launcher.py). The work folder survives a crash:
+the same training, started again, resumes from the last complete checkpoint. Two processes never
+train in one folder: artifacts.make holds a lock on the artifact, and the first worker one on the
+work folder (run_files.LOCK). Imports torch only inside functions.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
 import os
 import shutil
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
-from headrace.configs.errors import RecipeError, UserError
-from headrace.configs.schema import Launch, Recipe, Train
-from headrace.configs.secrets import masked
-from headrace.serving.atomic import write_text
-from headrace.serving.runtime.cpu import granted_cores
+from headrace.configs.errors import RecipeError
+from headrace.configs.schema import Recipe
 from headrace.tasks import objectives
 from headrace.tasks.models import pretrained
-from headrace.tasks.runtime import artifacts, hardware, supervised_process, workspace
-from headrace.tasks.runtime.artifacts import write_json
-from headrace.tasks.training import checkpoints
-from headrace.tasks.training.run_files import (
-    EVENTS,
-    JOB,
-    LOCK,
-    LOCK_WAIT_S,
-    SAVE_PATIENCE_S,
-    Failed,
-    Job,
-    Outcome,
-    outcome_file,
-    outcome_files,
-)
+from headrace.tasks.runtime import artifacts, workspace
+from headrace.tasks.runtime.files import read_json, write_json
+from headrace.tasks.training.launcher import attempt, failure, world_size
+from headrace.tasks.training.run_files import EVENTS
 
 if TYPE_CHECKING:
-    from headrace.tasks.runtime.facts import (
-        Prepared,
-        RetryFacts,
-        Trained,
-        TrainedFacts,
-        TrainingEvent,
-    )
-
-    OnEvent = Callable[[TrainingEvent], None]
+    from headrace.tasks.runtime.facts import Prepared, RetryFacts, Trained, TrainedFacts
+    from headrace.tasks.training.launcher import OnEvent
 
 log = logging.getLogger(__name__)
 
-POLL_S = 0.2
-LOG = "trainer.log"
 RETRIES = "retries.json"
-TORCHRUN = "torch.distributed.elastic"
-"""Part of the exception that torchrun ends with when a trainer was killed."""
-
-
-class TrainingFailed(RuntimeError):
-    """The trainer raised an error; the message has its last line and the path of the full log."""
-
-
-class TrainerOutOfMemory(TrainingFailed):
-    """Memory is not enough even for one row at a time."""
-
-
-class TrainerKilled(TrainingFailed):
-    """The trainer ended without an outcome. Started again, it resumes from its last checkpoint."""
 
 
 def train(recipe: Recipe, prepared: Prepared, *, on_event: OnEvent | None = None) -> Trained:
@@ -149,18 +105,6 @@ def check(recipe: Recipe, prepared: Prepared) -> None:
         )
 
 
-def processes(launch: Launch) -> int:
-    """Return the number of training processes on this machine.
-
-    The recipe's number; with `auto`, one per GPU, or one without a GPU.
-    """
-    if launch.processes != "auto":
-        return launch.processes
-    import torch
-
-    return max(1, torch.cuda.device_count())
-
-
 def size_of_step(recipe: Recipe) -> tuple[int, str]:
     """Return the size of an optimizer step over all processes: (number, "rows" or "tokens")."""
     train = recipe.train
@@ -169,20 +113,12 @@ def size_of_step(recipe: Recipe) -> tuple[int, str]:
     )
 
 
-def world_size(launch: Launch) -> int:
-    """Return the number of training processes on all machines."""
-    return processes(launch) * launch.nodes
-
-
-# --- one training, retried in smaller pieces when memory runs out -------------------------------
-
-
 def fit(recipe: Recipe, prepared: Prepared, work: Path, on_event: OnEvent) -> TrainedFacts:
     """Train until done, halving the pieces after running out of memory; return the facts."""
     work.mkdir(parents=True, exist_ok=True)
     n, unit = size_of_step(recipe)
     share = n // world_size(recipe.train.launch)
-    retries: list[RetryFacts] = _read(work / RETRIES) or []
+    retries: list[RetryFacts] = read_json(work / RETRIES) or []
     while True:
         per_device = retries[-1]["per_device"] if retries else share
         outcome = attempt(recipe, prepared, work, per_device=per_device, on_event=on_event)
@@ -200,181 +136,3 @@ def fit(recipe: Recipe, prepared: Prepared, work: Path, on_event: OnEvent) -> Tr
             share,
             outcome["error"],
         )
-
-
-def attempt(
-    recipe: Recipe, prepared: Prepared, work: Path, *, per_device: int, on_event: OnEvent
-) -> Outcome:
-    """Run the trainer once, from the last complete checkpoint; return its outcome."""
-    with _alone(work):
-        checkpoint = checkpoints.last_whole(work)
-        step = checkpoints.step_of(checkpoint) if checkpoint else 0
-        _forget_events_after(work / EVENTS, step)
-        for file in outcome_files(work):
-            file.unlink()
-        job: Job = {
-            "recipe": _without_secrets(recipe),
-            "prepared": str(prepared.path),
-            "per_device": per_device,
-            "resume": str(checkpoint) if checkpoint else None,
-        }
-        write_json(work / JOB, job)
-    if checkpoint:
-        log.info("train: resuming from step %s", step)
-    launch = recipe.train.launch
-    if launch.nodes > 1:
-        # The trainers on the other machines read and write this folder, so it must be shared.
-        call = ["python", "-m", "torch.distributed.run", *torchrun(launch, work)]
-        log.info("train: waiting for the other machines; run this on each: %s", " ".join(call))
-    events, log_start = _follow(work / EVENTS, on_event), _size(work / LOG)
-    oom_kills = hardware.oom_kills()
-    with (
-        (work / LOG).open("ab") as output,
-        supervised_process.running(
-            "torch.distributed.run",
-            torchrun(launch, work),
-            patience_s=SAVE_PATIENCE_S,
-            env=environment(recipe.train),
-            stdout=output,
-            stderr=output,
-        ) as process,
-    ):
-        while process.poll() is None:
-            events()
-            time.sleep(POLL_S)
-        events()
-    if hardware.oom_kills() > oom_kills and not outcome_files(work):
-        return {"outcome": "out_of_memory", "error": "killed by the kernel's out-of-memory killer"}
-    return outcome_of(work, (work / LOG).read_bytes()[log_start:])
-
-
-def torchrun(launch: Launch, work: Path) -> list[str]:
-    """Return torchrun's arguments: standalone for one machine, else with the rendezvous."""
-    meeting = (
-        ["--standalone"]
-        if launch.nodes == 1
-        else [
-            f"--nnodes={launch.nodes}",
-            "--rdzv-backend=c10d",
-            f"--rdzv-endpoint={launch.rendezvous}",
-            f"--rdzv-id={work.name}",
-        ]
-    )
-    count = f"--nproc-per-node={processes(launch)}"
-    return [
-        *meeting,
-        count,
-        "-m",
-        supervised_process.__name__,
-        f"{__package__}.worker",
-        str(work),
-    ]
-
-
-def environment(train: Train) -> dict[str, str]:
-    """Return the environment of the trainers.
-
-    Ours, with threads for each process (torchrun's default is one) and without progress bars,
-    telemetry or tokenizer threads.
-    """
-    threads = train.threads or max(1, granted_cores() // processes(train.launch))
-    return {
-        **os.environ,
-        "OMP_NUM_THREADS": str(threads),
-        "TOKENIZERS_PARALLELISM": "false",
-        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-    }
-
-
-def outcome_of(work: Path, log_bytes: bytes) -> Outcome:
-    """Return the worst outcome that the processes left, which explains the others.
-
-    `log_bytes`: their log, which is searched if they ended without an outcome.
-    """
-    outcomes: list[Outcome | None] = [_read(file) for file in outcome_files(work)]
-    for kind in ("out_of_memory", "failed"):
-        for outcome in outcomes:
-            if outcome and outcome["outcome"] == kind:
-                return outcome
-    # It saves the model, so it is the last to be done.
-    main_outcome: Outcome | None = _read(outcome_file(work, 0))
-    if main_outcome:
-        return main_outcome
-    if supervised_process.TRACEBACK.encode() in log_bytes and TORCHRUN not in (
-        reason := supervised_process.last_words(log_bytes)
-    ):
-        return {"outcome": "failed", "error": f"the trainer failed to start: {reason}"}
-    return {"outcome": "killed", "error": "the trainer was killed"}
-
-
-def failure(outcome: Failed, work: Path) -> Exception:
-    """Return the exception to raise for an outcome: UserError, or a kind of TrainingFailed."""
-    if outcome.get("user"):
-        return UserError(outcome["error"])
-    message = f"training {outcome['outcome'].replace('_', ' ')}: {outcome['error']}"
-    if outcome["outcome"] == "out_of_memory":
-        message += "; set train.gradient_checkpointing: true, or lower model.max_length"
-    message += f"; trainer log: {work / LOG}"
-    kinds = {"out_of_memory": TrainerOutOfMemory, "killed": TrainerKilled}
-    return kinds.get(outcome["outcome"], TrainingFailed)(message)
-
-
-def _without_secrets(recipe: Recipe) -> dict[str, object]:
-    """Return the recipe for a trainer, with the source's secrets masked: it reads no source."""
-    fields = recipe.model_dump(mode="json")
-    return {**fields, "data": {**fields["data"], "source": masked(fields["data"]["source"])}}
-
-
-# --- the work folder ------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _alone(work: Path) -> Iterator[None]:
-    """Wait until no trainer uses the folder; one of a killed run needs a moment to notice.
-
-    Raises TrainingFailed after LOCK_WAIT_S.
-    """
-    try:
-        with FileLock(work / LOCK, timeout=LOCK_WAIT_S):
-            yield
-    except Timeout:
-        raise TrainingFailed(f"another trainer is still running in {work}; stop it first") from None
-
-
-def _forget_events_after(file: Path, step: int) -> None:
-    """Drop the events of steps that will be repeated, and a line that was cut short."""
-    lines = []
-    for line in file.read_text("utf-8").splitlines() if file.exists() else []:
-        with contextlib.suppress(ValueError):
-            if json.loads(line)["step"] <= step:
-                lines.append(line + "\n")
-    write_text(file, "".join(lines))
-
-
-def _follow(file: Path, on_event: OnEvent) -> Callable[[], None]:
-    """Return a function that reports the complete lines added to the file since its last call."""
-    position = file.stat().st_size
-
-    def report() -> None:
-        nonlocal position
-        with file.open("rb") as events:
-            events.seek(position)
-            for line in events:
-                if not line.endswith(b"\n"):
-                    break
-                position += len(line)
-                on_event(json.loads(line))
-
-    return report
-
-
-def _size(file: Path) -> int:
-    return file.stat().st_size if file.exists() else 0
-
-
-def _read(file: Path) -> Any:
-    try:
-        return json.loads(file.read_bytes())
-    except (OSError, ValueError):
-        return None

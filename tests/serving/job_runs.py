@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from headrace.serving.jobs import job
 from headrace.serving.jobs.pipeline import OnChunk
 from headrace.serving.jobs.spec import JobSpec
@@ -56,6 +58,11 @@ def everything(folder: Path) -> dict[str, tuple[int, bytes]]:
     """Every file, when it was written, and what it holds."""
     found = [path for path in folder.rglob("*") if path.is_file()]
     return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in found}
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """The rows of an output, in the order of the input."""
+    return sorted(pq.read_table(folder).to_pylist(), key=lambda row: row["row"])
 
 
 def run(

@@ -1,3 +1,5 @@
+"""What importing serving brings in."""
+
 import subprocess
 import sys
 

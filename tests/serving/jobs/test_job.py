@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
-import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import onnx
-import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from headrace.serving.engine import golden, manifest
 from headrace.serving.engine.scorer import Scorer
-from headrace.serving.errors import InputError, PlanError, ServingError
+from headrace.serving.errors import InputError, PlanError
 from headrace.serving.jobs import job
 from tests.serving import tiny_model
-from tests.serving.job_runs import parts, run, start, table
+from tests.serving.job_runs import rows, run, table
 from tests.serving.tiny_model import bag_of_words, graph, make_model
 
 # --- what comes out -------------------------------------------------------------------------------
@@ -62,23 +59,6 @@ def test_scores_are_the_scorers_own_and_unmoved_by_chunks(model: Path, tmp_path:
             assert row["probabilities"] == pytest.approx(expected["probabilities"][i].as_py())
 
 
-def test_kept_columns_of_a_parquet_table_keep_their_type(model: Path, tmp_path: Path) -> None:
-    columns = {"text": ["soup", None], "row": [5, None], "input_row": ["a", "b"]}
-    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
-    run(model, tmp_path / "t.parquet", tmp_path / "out", keep=["row", "input_row", "text"])
-    read = pq.read_table(tmp_path / "out")
-    assert read.column_names[:4] == ["row", "input_row", "input_input_row", "text"]
-    assert read["input_row"].to_pylist() == [5, None]
-    assert read["error"].to_pylist() == [None, "null_text"]
-
-
-def test_a_kept_column_never_hides_another(model: Path, tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("text,label,input_label\nsoup,a,b\n")
-    run(model, tmp_path / "t.csv", tmp_path / "out", keep=["input_label", "label"])
-    (row,) = pq.read_table(tmp_path / "out").to_pylist()
-    assert (row["input_label"], row["input_input_label"], row["label"]) == ("b", "a", "food")
-
-
 def test_a_table_without_rows_gives_a_part_with_the_columns(model: Path, tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("text\n")
     report = run(model, tmp_path / "t.csv", tmp_path / "out")
@@ -117,6 +97,27 @@ def test_the_report_counts_tokens_padding_and_drift(make: Any, tmp_path: Path) -
     assert (seen[-1].rows, seen[-1].n_rows, seen[-1].tokens) == (4, 4, report.tokens)
 
 
+def test_folders_named_like_columns_are_columns(model: Path, tmp_path: Path) -> None:
+    for day in ("007", "2026-01-31"):
+        (tmp_path / "in" / f"day={day}").mkdir(parents=True)
+        table(tmp_path / "in" / f"day={day}" / "t.csv", 25, seed=len(day))
+    run(model, tmp_path / "in", tmp_path / "out", keep=["day", "id"])
+    found = rows(tmp_path / "out")
+    assert [row["day"] for row in found] == ["007"] * 25 + ["2026-01-31"] * 25
+    assert found[24]["id"] == found[49]["id"] == "0024"
+
+
+def test_the_training_table_is_scored_without_drift(
+    exported: Any, table: Path, tmp_path: Path
+) -> None:
+    report = job.score_table(exported.path / "model", table, tmp_path / "out", keep=["label"])
+    scored = pq.read_table(tmp_path / "out")
+    assert scored.num_rows == report.rows == 1200
+    assert pc.mean(pc.equal(scored["label"], scored["input_label"])).as_py() > 0.8
+    assert set(report.drift) == {"length", "label"}
+    assert max(report.drift.values()) < 0.1
+
+
 # --- run again ------------------------------------------------------------------------------------
 
 
@@ -145,88 +146,7 @@ def test_numbers_that_cannot_be_leave_no_plan(
     assert not output.exists()
 
 
-def test_a_file_cannot_be_the_output(model: Path, tmp_path: Path) -> None:
-    source = table(tmp_path / "t.csv", 3)
-    with pytest.raises(PlanError, match=r"the output .*t\.csv is a file; it must be a folder"):
-        run(model, source, source)
-
-
-def test_the_text_column_is_the_one_of_training_by_default(model: Path, tmp_path: Path) -> None:
-    described = manifest.read(model)
-    manifest.write(model, replace(described, score={"text_column": "label"}))
-    try:
-        source = table(tmp_path / "t.csv", 3)
-        run(model, source, tmp_path / "out")
-    finally:
-        manifest.write(model, described)
-    assert json.loads((tmp_path / "out" / "_plan.json").read_bytes())["text_column"] == "label"
-
-
 # --- one job, one folder --------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"keep": ["id"]}, r"keep was \[\] and is now \['id'\]; use another output folder"),
-        ({"text_column": "label"}, "text_column was 'text' and is now 'label'"),
-        ({"probabilities": True}, r"options was \{\} and is now \{'probabilities': True\}"),
-        ({"format": "csv"}, "output_format was 'parquet' and is now 'csv'"),
-        ({"chunk_rows": 7}, "chunk_rows was 20 and is now 7"),
-        ({"variant": "fused"}, "variant was 'fp32' and is now 'fused'"),
-        ({"workers": 9}, "workers was .* and is now 9"),
-        ({"token_budget": 9}, "token_budget was 1024 and is now 9"),
-        ({"model_version": "m/2"}, "model_version was 'm/1' and is now 'm/2'"),
-    ],
-)
-def test_a_changed_plan_is_an_error_that_names_the_field(
-    model: Path, tmp_path: Path, change: dict[str, Any], message: str
-) -> None:
-    source, output = table(tmp_path / "t.csv", 30), tmp_path / "out"
-    run(model, source, output)
-    before = parts(output)
-    with pytest.raises(PlanError, match=f"cannot continue: {message}"):
-        run(model, source, output, **change)
-    assert parts(output) == before
-
-
-def test_changed_input_and_changed_model_are_told_apart(model: Path, tmp_path: Path) -> None:
-    source, output = table(tmp_path / "t.csv", 30), tmp_path / "out"
-    run(model, source, output)
-    with pytest.raises(PlanError, match=r"input was t\.csv and is now t\.csv, u\.csv"):
-        run(model, [source, table(tmp_path / "u.csv", 3)], output)  # type: ignore[arg-type]
-    described = manifest.read(model)
-    manifest.write(model, manifest.Manifest(**{**vars(described), "training": {"x": 1}}))
-    with pytest.raises(PlanError, match="the model files differ from those it started with"):
-        run(model, source, output)
-    manifest.write(model, described)
-    assert run(model, source, output).rows_now == 0
-    table(source, 30, seed=1)
-    with pytest.raises(PlanError, match=r"the content of its input t\.csv has changed"):
-        run(model, source, output)
-
-
-def test_what_is_left_open_is_taken_from_the_plan(model: Path, tmp_path: Path) -> None:
-    source, output = table(tmp_path / "t.csv", 30), tmp_path / "out"
-    how = {"variant": "fused", "workers": 1, "token_budget": 50, "device": "cpu"}
-    run(model, source, output, **how)
-    (output / "part-00001.parquet").unlink()
-    report = job.score_table(model, source, output, model_version="m/1")
-    assert (report.rows_now, report.variant, report.workers) == (10, "fused", 1)
-
-
-def test_two_jobs_at_once_keep_apart(model: Path, tmp_path: Path) -> None:
-    source, output = table(tmp_path / "t.csv", 2000), tmp_path / "out"
-    child = start(model, source, output, "parquet")
-    try:
-        while not (output / "_plan.json").exists():
-            assert child.poll() is None
-            time.sleep(0.01)
-        with pytest.raises(PlanError, match=r"another job is writing to .*out; wait for it"):
-            run(model, source, output)
-    finally:
-        child.kill()
-        child.wait()
 
 
 def test_a_folder_with_something_else_in_it_is_left_alone(model: Path, tmp_path: Path) -> None:
@@ -240,43 +160,3 @@ def test_a_folder_with_something_else_in_it_is_left_alone(model: Path, tmp_path:
     source.rename(tmp_path / "in" / "t.csv")
     with pytest.raises(InputError, match=r"the output .*out is inside the input .*in"):
         run(model, tmp_path / "in", tmp_path / "in" / "out")
-
-
-def test_nothing_is_made_when_the_table_cannot_be_scored(model: Path, tmp_path: Path) -> None:
-    source, output = table(tmp_path / "t.csv", 3), tmp_path / "out"
-    with pytest.raises(InputError, match="no column 'review'; it has 'id', 'text', 'label'"):
-        run(model, source, output, text_column="review")
-    with pytest.raises(ServingError, match="unknown output format 'xlsx'"):
-        run(model, source, output, format="xlsx")
-    assert not output.exists()
-    with pytest.raises(ServingError, match="no variant 'int4'"):  # told when the output is held
-        run(model, source, output, variant="int4")
-    assert not output.exists()
-    with pytest.raises(
-        PlanError, match=r"output .*t\.csv/out cannot be created: Not a directory; use"
-    ):
-        run(model, source, source / "out")
-
-
-def test_a_plan_of_another_format_and_too_many_parts_are_named(model: Path, tmp_path: Path) -> None:
-    source, output = table(tmp_path / "t.csv", 30), tmp_path / "out"
-    run(model, source, output)
-    (output / "_plan.json").write_text('{"format": 1}')
-    with pytest.raises(PlanError, match=r"_plan\.json was written by an incompatible Headrace"):
-        run(model, source, output)
-    (output / "_plan.json").write_text('{"format": 2, "mo')
-    with pytest.raises(PlanError, match=r"_plan\.json is damaged; use another output folder"):
-        run(model, source, output)
-    (tmp_path / "long.csv").write_text("text\n" + "soup\n" * 100_001)
-    with pytest.raises(PlanError, match="100,001 rows in chunks of 1 make more than 100,000"):
-        run(model, tmp_path / "long.csv", tmp_path / "other", chunk_rows=1)
-
-
-def test_a_variant_that_fails_here_is_replaced_and_the_plan_says_by_which(
-    model: Path, tmp_path: Path
-) -> None:
-    texts, outputs = golden.read(model)
-    golden.write(model, texts, {**outputs, "fp32": outputs["fp32"] + 1})
-    source = table(tmp_path / "t.csv", 30)
-    assert run(model, source, tmp_path / "out").variant == "fused"
-    assert json.loads((tmp_path / "out" / "_plan.json").read_text())["variant"] == "fused"

@@ -1,3 +1,5 @@
+"""The report of a job: drift, lengths, and what a reader must know."""
+
 from __future__ import annotations
 
 import math

@@ -1,3 +1,5 @@
+"""Rows to batches: by length, within the budget, padded to shapes."""
+
 import itertools
 
 import numpy as np

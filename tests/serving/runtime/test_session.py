@@ -1,3 +1,5 @@
+"""Sessions of onnxruntime: the device that was asked for, or an error that says why not."""
+
 from __future__ import annotations
 
 from pathlib import Path

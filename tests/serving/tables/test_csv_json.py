@@ -1,3 +1,5 @@
+"""CSV and JSON: a bad row costs one row, and values stay as they are."""
+
 from __future__ import annotations
 
 import bz2

@@ -1,3 +1,5 @@
+"""Parquet and Arrow: types are kept, and what is broken costs its own rows."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""Tables of files of all kinds: which files are read, once each, and columns in their paths."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""Parts in every format: types, the same bytes each time, and rows replaced."""
+
 from __future__ import annotations
 
 import csv

@@ -1,10 +1,18 @@
+"""Texts to tokens by a tokenizer.json, whole or not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from headrace.serving.errors import ModelFolderError
 from headrace.serving.text.tokenizer import TextTokenizer
-from tests.serving.tiny_model import tokenizer
+from tests.serving.tiny_model import VOCABULARY, make_model, tokenizer
 
 
 @pytest.fixture
@@ -36,3 +44,46 @@ def test_a_missing_or_damaged_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(ModelFolderError, match=r"tokenizer\.json is not a valid tokenizer"):
         TextTokenizer(tmp_path / "tokenizer.json", max_length=6)
+
+
+PANICS: dict[str, dict[str, Any]] = {
+    "while it is read": {
+        "normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"},
+    },
+    "while it encodes": {"pre_tokenizer": {"type": "FixedLength", "length": 0}},
+    "while it decodes": {"decoder": {"type": "Strip", "content": "a", "start": 3, "stop": 3}},
+}
+"""Parts of a tokenizer.json at which the Rust code of tokenizers 0.23 panics."""
+
+
+@pytest.mark.parametrize("when", PANICS)
+def test_a_tokenizer_that_panics_is_the_models_error(tmp_path: Path, when: str) -> None:
+    file = tmp_path / "tokenizer.json"
+    file.write_text(json.dumps(json.loads(tokenizer().to_str()) | PANICS[when]))
+    with pytest.raises(ModelFolderError, match=r"tokenizer\.json crashes the tokenizers library"):
+        use(file)
+
+
+def use(file: Path) -> None:
+    made = TextTokenizer(file, max_length=16)
+    made.encode(["soup", "salt"])
+    list(TextTokenizer(file, None).whole(["soup"]))
+    made.decode([VOCABULARY["a"]])
+
+
+def test_a_job_with_such_a_tokenizer_ends_with_the_models_error(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "model")
+    file = model / "tokenizer.json"
+    content = json.loads(file.read_bytes())
+    file.write_text(json.dumps(content | PANICS["while it is read"]))
+    (tmp_path / "in.csv").write_text("text\nsoup\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "headrace.flows.cli", "score", str(model), "in.csv", "out"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("headrace: ")
+    assert "crashes the tokenizers library" in done.stderr.splitlines()[-1]

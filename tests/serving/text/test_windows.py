@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from headrace.serving.engine.scorer import Scorer
 from headrace.serving.errors import InputError, ModelFolderError
-from headrace.serving.text import pooling, windows
 from headrace.serving.text import tokenizer as tokenizers
+from headrace.serving.text import windows
 from headrace.serving.text.tokenizer import TextTokenizer
 from headrace.serving.text.windows import Document, LongText, Reader, window_starts
 from tests.serving import job_runs
@@ -173,16 +173,6 @@ def test_only_where_it_is_known_to_be_exact_a_text_is_parted(
 
 
 # --- pooling --------------------------------------------------------------------------------------
-
-
-def test_outputs_are_pooled_by_name() -> None:
-    outputs = np.array([[2, 0, 1], [0, 3, 1], [1, 0, 0]], np.float32)
-    assert pooling.mean(outputs).tolist() == [1, 1, pytest.approx(2 / 3)]
-    assert pooling.largest(outputs).tolist() == [2, 3, 1]
-    shares = np.exp(pooling.vote(outputs))
-    assert shares.sum() == pytest.approx(1)
-    assert shares.argmax() == 0
-    assert pooling.vote(np.array([[-1e9, 0.0]])).tolist() == [pytest.approx(-87.3, abs=0.1), 0]
 
 
 def test_windows_of_a_text_are_pooled_wherever_they_ran(tmp_path: Path) -> None:

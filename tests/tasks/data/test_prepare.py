@@ -11,41 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from headrace.configs.errors import DataError, ModelError, RecipeError
 from headrace.configs.schema import Recipe
-from headrace.serving.text.tokenizer import TextTokenizer
-from headrace.tasks.data import ingest
 from headrace.tasks.data.prepare import prepare
 from tests import ROOT
-from tests.toy import sentences, tiny_recipe, write_csv
-
-
-def recipe_for(table: Path, *, model: dict[str, Any] | None = None, **data: Any) -> Recipe:
-    """The tiny recipe without a baseline, with other keys of `data` and `model`."""
-    source = {"kind": "files", "train": str(table), **data.pop("source", {})}
-    recipe = tiny_recipe(table, data={"baseline": False, **data, "source": source})
-    return recipe.model_copy(update={"model": recipe.model.model_copy(update=model or {})})
-
-
-def rows_of(prepared: Any, split: str) -> set[int]:
-    return set(datasets.load_from_disk(str(prepared.path / split))["row"][:])
-
-
-def split_of(prepared: Any) -> dict[int, str]:
-    """The split of each row of the one table that all splits were drawn from."""
-    names = ("train", "validation", "test")
-    return {row: name for name in names for row in rows_of(prepared, name)}
-
-
-def rejected(prepared: Any) -> list[tuple[str, int, str]]:
-    table = pq.read_table(prepared.path / "rejected.parquet").to_pylist()
-    return sorted((row["split"], row["row"], row["reason"]) for row in table)
-
+from tests.tasks.data.rows import recipe_for, rows_of, split_of
+from tests.toy import sentences, write_csv
 
 # --- what comes out -------------------------------------------------------------------------------
 
@@ -96,51 +71,6 @@ def test_splits_are_memory_mapped_and_typed(prepared: Any) -> None:
     }
 
 
-def test_the_ids_are_those_that_scoring_makes(prepared: Any) -> None:
-    test = datasets.load_from_disk(str(prepared.path / "test"))
-    tokenizer = TextTokenizer(prepared.path / "tokenizer" / "tokenizer.json", 32)
-    expected = [ids.tolist() for ids in tokenizer.encode(test["text"][:])]
-    assert test["input_ids"][:] == expected
-    assert test["length"][:] == [len(ids) for ids in expected]
-    assert max(test["length"][:]) <= 32
-
-
-def test_the_profile_counts_every_training_row(prepared: Any) -> None:
-    profile = json.loads((prepared.path / "profile.json").read_bytes())
-    rows = prepared.facts["rows"]["train"]
-    assert profile["rows"] == rows
-    assert sum(profile["label_shares"].values()) == pytest.approx(1)
-    histogram = profile["length_histogram"]
-    assert histogram["edges"] == [0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32]
-    assert sum(histogram["counts"]) == rows
-    train = datasets.load_from_disk(str(prepared.path / "train"))
-    assert histogram["counts"][-1] == sum(length >= 24 for length in train["length"][:])
-
-
-def test_texts_that_are_cut_are_counted(table: Path) -> None:
-    prepared = prepare(recipe_for(table, model={"max_length": 12}))
-    train = datasets.load_from_disk(str(prepared.path / "train"))
-    whole = TextTokenizer(prepared.path / "tokenizer" / "tokenizer.json", 1000)
-    longer = [len(ids) > 12 for ids in whole.encode(train["text"][:])]
-    profile = json.loads((prepared.path / "profile.json").read_bytes())
-    assert profile["truncated_share"] == pytest.approx(np.mean(longer))
-    assert 0.2 < profile["truncated_share"] < 0.9
-    assert max(train["length"][:]) == 12
-
-
-def test_the_baseline_is_measured_on_the_test_rows(prepared: Any) -> None:
-    facts = prepared.facts["baseline"]
-    assert facts == json.loads((prepared.path / "baseline.json").read_bytes())
-    test = datasets.load_from_disk(str(prepared.path / "test"))
-    decisions = pq.read_table(prepared.path / "baseline.parquet").to_pydict()
-    assert decisions["row"] == test["row"][:]
-    names = [prepared.facts["head"]["labels"][label] for label in test["labels"][:]]
-    hits = [a == b for a, b in zip(decisions["decision"], names, strict=True)]
-    assert facts["accuracy"]["value"] == pytest.approx(np.mean(hits))
-    assert facts["accuracy"]["low"] < facts["accuracy"]["value"] < facts["accuracy"]["high"]
-    assert facts["accuracy"]["value"] > 0.8
-
-
 def test_no_pickle_is_written(prepared: Any) -> None:
     names = {path.suffix for path in prepared.path.rglob("*") if path.is_file()}
     assert names == {".json", ".parquet", ".arrow", ".npy"}
@@ -160,15 +90,6 @@ def test_kept_columns_travel_as_text_and_may_be_called_row(tmp_path: Path) -> No
     assert found[1] == "0.5"
     with pytest.raises(RecipeError, match=r"data.keep: 'row' is a reserved name"):
         prepare(recipe_for(tmp_path / "rows.parquet", keep=["row"]))
-
-
-def test_max_rows_takes_the_first_rows_of_each_split(tmp_path: Path) -> None:
-    train = write_csv(tmp_path / "train.csv", sentences(400))
-    test = write_csv(tmp_path / "test.csv", sentences(90, seed=1))
-    recipe = recipe_for(train, limits={"max_rows": 100}, source={"test": str(test)})
-    facts = prepare(recipe).facts
-    assert facts["rows"]["test"] == 90
-    assert facts["rows"]["train"] + facts["rows"]["validation"] <= 100
 
 
 # --- the same again -------------------------------------------------------------------------------
@@ -221,69 +142,6 @@ def test_the_trained_tokenizer_is_the_same_in_another_process(
     )
     theirs = Path(other.stdout.strip()) / "tokenizer" / "tokenizer.json"
     assert theirs.read_bytes() == (prepared.path / "tokenizer" / "tokenizer.json").read_bytes()
-
-
-# --- rejected rows --------------------------------------------------------------------------------
-
-
-def test_every_unusable_row_is_listed_with_its_reason(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ingest, "BATCH_CHARS", 500)  # a few rows at a time
-    rows: list[Any] = [{"text": text, "label": label} for text, label in sentences(200)]
-    rows[3]["text"] = None
-    rows[4]["text"] = " \u00a0\n"
-    rows[5]["text"] = 17
-    rows[6]["label"] = None
-    rows[7]["label"] = " "
-    rows[8]["label"] = "weather"
-    rows[9]["text"] = "soup " * 100
-    lines = [json.dumps(row).encode() for row in rows]
-    lines[10] = b'{"text": "caf\xe9", "label": "food"}'
-    lines[11] = b'{"text": "half a row'
-    table = tmp_path / "rows.jsonl"
-    table.write_bytes(b"\n".join(lines) + b"\n")
-    recipe = recipe_for(table, limits={"max_chars": 400})
-    recipe = recipe.model_copy(update={"options": {"labels": ["food", "space", "sport"]}})
-    prepared = prepare(recipe)
-    assert rejected(prepared) == [
-        ("train", 3, "null_text"),
-        ("train", 4, "empty_text"),
-        ("train", 5, "wrong_type"),
-        ("train", 6, "null_label"),
-        ("train", 7, "null_label"),
-        ("train", 8, "unknown_label"),
-        ("train", 9, "too_long"),
-        ("train", 10, "invalid_utf8"),
-        ("train", 11, "invalid_json"),
-    ]
-    details = pq.read_table(prepared.path / "rejected.parquet")["detail"].to_pylist()
-    assert "weather" in details
-    assert "500 characters" in details
-    assert sum(prepared.facts["rejected"].values()) == 9
-    kept = sum(prepared.facts["rows"].values()) + sum(prepared.facts["duplicates"].values())
-    assert kept == len(rows) - 9
-
-
-def test_too_many_rejected_rows_are_counted_by_reason(tmp_path: Path) -> None:
-    rows = [("" if i % 4 == 0 else text, label) for i, (text, label) in enumerate(sentences(200))]
-    table = write_csv(tmp_path / "rows.csv", rows)
-    with pytest.raises(DataError, match=r"50 of 200 rows .*50 empty_text.*data.limits.rejected"):
-        prepare(recipe_for(table))
-    assert prepare(recipe_for(table, limits={"rejected": 0.25})).facts["rejected"] == {
-        "empty_text": 50
-    }
-
-
-def test_a_null_label_of_pandas_is_a_null_label(tmp_path: Path) -> None:
-    rows = sentences(200)
-    numbers = [float(label == "food") for _, label in rows]
-    numbers[2] = float("nan")
-    columns = {"text": [text for text, _ in rows], "label": numbers}
-    pq.write_table(pa.table(columns), tmp_path / "rows.parquet")
-    prepared = prepare(recipe_for(tmp_path / "rows.parquet"))
-    assert rejected(prepared) == [("train", 2, "null_label")]
-    assert prepared.facts["head"] == {"labels": ["0.0", "1.0"]}
 
 
 # --- duplicates -----------------------------------------------------------------------------------
@@ -360,11 +218,6 @@ def test_a_group_of_given_test_rows_leaves_train(tmp_path: Path) -> None:
     assert kept.isdisjoint({7, 37, 67, 97, 127})
 
 
-def test_a_group_column_that_is_not_there_is_told(table: Path) -> None:
-    with pytest.raises(DataError, match=r"data\.splits\.group: the train rows have no column 'x'"):
-        prepare(recipe_for(table, splits={"group": "x"}))
-
-
 def test_a_label_seen_only_in_test(tmp_path: Path) -> None:
     train = write_csv(tmp_path / "train.csv", sentences(200))
     test = write_csv(tmp_path / "test.csv", [*sentences(60, seed=1), ("so odd", "weather")])
@@ -377,22 +230,6 @@ def test_a_column_of_numbers_as_label_is_told_in_a_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"and \d+ more") as told:
         prepare(recipe_for(write_csv(tmp_path / "rows.csv", rows)))
     assert len(str(told.value)) < 500
-
-
-@pytest.mark.parametrize(
-    ("columns", "said"),
-    [
-        ({"text": "txt"}, r"data.columns.text: .*no column 'txt'; did you mean 'text'"),
-        (
-            {"label": "stars"},
-            r"data.columns.label: .*no column 'stars'; available columns: text, label",
-        ),
-        ({"txt": "text"}, r"unknown role 'txt'.*text, label"),
-    ],
-)
-def test_a_missing_column(table: Path, columns: dict[str, str], said: str) -> None:
-    with pytest.raises((DataError, RecipeError), match=said):
-        prepare(recipe_for(table, columns=columns))
 
 
 def test_a_split_without_rows(tmp_path: Path) -> None:

@@ -7,12 +7,9 @@ import random
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from datasets import load_from_disk
-from hypothesis import given
-from hypothesis import strategies as st
 
 from headrace.configs.errors import RecipeError
 from headrace.configs.schema import Lora, Recipe
@@ -25,10 +22,8 @@ from headrace.tasks.evaluation.evaluate import evaluate
 from headrace.tasks.export import torch_reference
 from headrace.tasks.export.export import export
 from headrace.tasks.models.window_pooling import (
-    POOLS,
     AttentionPool,
     DocumentModel,
-    take_last_layer,
 )
 from headrace.tasks.runtime.artifacts import Artifact
 from headrace.tasks.training import datasets, setup
@@ -102,19 +97,6 @@ def test_what_stands_far_behind_is_seen_in_windows(
     texts, _ = golden.read(model)
     assert {len(one.windows) for one in scorer.read(texts)} == {2}
     assert manifest.read(model).score["chunk_rows"] == 500
-
-
-@given(st.integers(1, 9), st.integers(2, 5), st.integers(0, 2**31))
-def test_tensors_are_pooled_as_arrays_are(n: int, k: int, seed: int) -> None:
-    outputs = np.random.default_rng(seed).normal(size=(n, k)).astype(np.float32)
-    for name, pool in POOLS.items():
-        ours = pool(torch.from_numpy(outputs)).numpy()
-        np.testing.assert_allclose(ours, pooling.POOLS[name](outputs), rtol=1e-5, atol=1e-6)
-
-
-def test_votes_are_trained_as_a_mean() -> None:
-    outputs = torch.randn(3, 2, requires_grad=True)
-    assert torch.equal(POOLS["vote"](outputs), outputs.mean(0))
 
 
 def test_a_model_of_windows_gives_an_output_for_each_text(table: Path, tmp_path: Path) -> None:
@@ -196,11 +178,6 @@ def test_an_epoch_draws_windows_anew_and_a_resumed_one_the_same(
         assert all(window in scored for window in first[i]["windows"])
         assert len(first[i]["windows"]) == min(4, len(scored))
         assert trainer.steps.lengths[i] == sum(map(len, first[i]["windows"]))
-
-
-def test_what_is_no_classifier_cannot_be_pooled_by_attention() -> None:
-    with pytest.raises(ValueError, match="attention does not support Sequential"):
-        take_last_layer(torch.nn.Sequential())
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+"""The decision between a candidate and the champion, on real artifacts."""
+
 from __future__ import annotations
 
 import json

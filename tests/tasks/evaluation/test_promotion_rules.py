@@ -1,6 +1,7 @@
+"""The rules of promotion, on made-up numbers."""
+
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
@@ -173,13 +174,3 @@ def test_a_floor_under_a_metric_to_be_lowered_is_a_ceiling() -> None:
 def test_a_champion_and_a_difference_come_together() -> None:
     with pytest.raises(ValueError, match="a champion needs a difference"):
         decided({}, champion=ModelMeasurement(0.9))
-
-
-def test_a_decision_survives_json() -> None:
-    gain = SliceComparison("length", "1-16", 70, 0.8, 0.82, LOSS)
-    decision = decided({"min_value": 0.5}, difference=GAIN, slices=[gain], **CHAMPION)
-    content = json.loads(json.dumps(decision.to_dict()))
-    assert Decision.from_dict(content) == decision
-    assert content["smallest_detectable"] == 0.0216
-    assert content["reasons"] == decision.reasons
-    assert len(content["reasons"]) == 3  # difference, floor, slices: no more was asked for

@@ -1,14 +1,8 @@
-"""Export from a real trained model: whole folders, and graphs broken on purpose."""
+"""Export from a real trained model: whole folders, and the stage that fails."""
 
 import json
-import logging
-import shutil
-import sys
 import sysconfig
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
 
 import numpy as np
 import onnx_ir
@@ -16,51 +10,23 @@ import onnxruntime as ort
 import pytest
 
 from headrace.configs.errors import RecipeError
-from headrace.configs.schema import Recipe, Variant
+from headrace.configs.schema import Recipe
 from headrace.serving.engine import golden, manifest
-from headrace.serving.engine.scorer import HALF, Scorer
-from headrace.serving.runtime.session import PROVIDERS
-from headrace.tasks.export import encoder_harness, parity, try_variants, variants
+from headrace.serving.engine.scorer import Scorer
+from headrace.tasks.export import parity, variants
 from headrace.tasks.export.encoder_harness import EncoderHarness as ExportHarness
 from headrace.tasks.export.export import ExportRefused, export
-from headrace.tasks.export.graphs.graph import save
 from headrace.tasks.runtime import workspace
 from headrace.tasks.runtime.artifacts import Artifact
 from tests import ROOT
 from tests.helpers import changed
+from tests.tasks.export.broken import broken, cut_mask
 
 CLASSIFIER = "classifier.weight"
-Break = Callable[[Any], None]
-
-
-@pytest.fixture(scope="session")
-def harness(
-    recipe: Recipe,
-    prepared: Artifact,
-    trained: Artifact,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> ExportHarness:
-    """The real model, PyTorch's answers and the plain graph."""
-    return encoder_harness.prepare_harness(
-        recipe, prepared, trained, tmp_path_factory.mktemp("harness")
-    )
-
-
-@pytest.fixture
-def model(exported: Artifact) -> Path:
-    return exported.path / "model"
 
 
 def session(file: Path) -> ort.InferenceSession:
     return ort.InferenceSession(file, providers=["CPUExecutionProvider"])
-
-
-def tiny_classifier() -> Any:
-    from transformers import BertConfig, BertForSequenceClassification
-
-    shape = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
-    config = BertConfig(vocab_size=20, intermediate_size=8, **shape)
-    return BertForSequenceClassification(config).eval()
 
 
 # --- what is made ---------------------------------------------------------------------------------
@@ -94,20 +60,6 @@ def test_the_manifest_says_where_the_model_comes_from(
         "text_column": "text",
     }  # fmt: skip
     assert whole.dropped == {}
-
-
-def test_only_graphs_of_onnxs_own_operators_are_for_tensorrt(
-    harness: ExportHarness, model: Path
-) -> None:
-    cuda, tensorrt, cpu = (PROVIDERS[device] for device in ("cuda", "tensorrt", "cpu"))
-    providers = {one.name: one.providers for one in manifest.read(model).variants}
-    assert providers == {"fp32": (cuda, tensorrt, cpu), "fused": (cpu,), "int8": (cpu,)}
-    on_gpu = {
-        name: variants.build_methods(name, "cuda")[0] for name in ("fused", "fp16", "fp16_plain")
-    }
-    assert [method.providers for method in on_gpu.values()] == [(cuda,), (cuda,), (cuda, tensorrt)]
-    for method in (variants.build_methods("fp32", "cuda")[0], on_gpu["fp16_plain"]):
-        assert {node.domain for node in method.make(harness.source).graph} == {""}
 
 
 def test_the_table_holds_every_variant_and_pytorch_itself(exported: Artifact) -> None:
@@ -185,89 +137,7 @@ def test_a_second_export_is_found(
     assert (again.cached, again.path) == (True, exported.path)
 
 
-def test_exporting_is_quiet_and_leaves_logging_as_it_was(
-    harness: ExportHarness,
-    capfd: pytest.CaptureFixture[str],
-    caplog: pytest.LogCaptureFixture,
-    tmp_path: Path,
-) -> None:
-    before = logging.root.level, logging.getLogger("transformers").level, sys.stdout
-    variants.plain(tiny_classifier(), max_length=8)
-    try_variants.try_variant(harness, "int8", tmp_path)
-    assert capfd.readouterr() == ("", "")
-    assert [one for one in caplog.records if one.levelno >= logging.WARNING] == []
-    assert (logging.root.level, logging.getLogger("transformers").level, sys.stdout) == before
-
-
 # --- broken on purpose ----------------------------------------------------------------------------
-
-
-def perturb(graph: Any) -> None:
-    """Scale one weight matrix by 1%."""
-    value = next(v for v in graph.graph.initializers.values() if v.shape == (32, 64))
-    value.const_value = onnx_ir.tensor(value.const_value.numpy() * np.float32(1.01))
-
-
-def cut_mask(graph: Any) -> None:
-    """Ignore the attention mask: a mask of ones made from the ids takes its place."""
-    ids, mask = graph.graph.inputs
-    ones = onnx_ir.node("Equal", [ids, ids])
-    cast = onnx_ir.node("Cast", ones.outputs, attributes={"to": onnx_ir.DataType.INT64.value})
-    for use in list(mask.uses()):
-        use.node.replace_input_with(use.idx, cast.outputs[0])
-    graph.graph.insert_before(graph.graph[0], [ones, cast])
-
-
-def swap_labels(graph: Any) -> None:
-    """The last layer's rows in another order."""
-    last = graph.graph.outputs[0].producer()
-    for value in last.inputs[1:]:
-        value.const_value = onnx_ir.tensor(value.const_value.numpy()[::-1].copy())
-
-
-def poison(graph: Any) -> None:
-    """A weight that is not a number."""
-    value = next(v for v in graph.graph.initializers.values() if v.shape == (32, 64))
-    value.const_value = onnx_ir.tensor(np.full((32, 64), np.nan, np.float32))
-
-
-BROKEN = {
-    perturb: "differ from PyTorch's by",
-    cut_mask: "outputs of mixed batches differ",
-    swap_labels: "predictions match PyTorch's on",
-    poison: "NaN or infinite",
-}
-
-
-def broken(harness: ExportHarness, breaking: Break) -> ExportHarness:
-    graph = harness.source.graph.clone()
-    breaking(graph)
-    return replace(harness, source=replace(harness.source, graph=graph))
-
-
-@pytest.mark.parametrize(("breaking", "match"), BROKEN.items())
-def test_a_broken_fp32_graph_is_refused(
-    harness: ExportHarness, breaking: Break, match: str, tmp_path: Path
-) -> None:
-    with pytest.raises(ExportRefused, match=match):
-        try_variants.try_variant(broken(harness, breaking), "fp32", tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("breaking", [swap_labels, poison])
-def test_a_broken_int8_graph_is_dropped(
-    harness: ExportHarness, breaking: Break, tmp_path: Path
-) -> None:
-    tried = try_variants.try_variant(broken(harness, breaking), "int8", tmp_path)
-    assert tried.reason is not None
-    assert tried.reason.startswith("static: ")
-    assert "; dynamic: " in tried.reason
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_graph_with_other_outputs_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"outputs \['last_hidden_state'"):
-        variants.plain(tiny_classifier().bert, max_length=8)
 
 
 def test_a_refused_fp32_graph_fails_the_stage_and_leaves_nothing(
@@ -317,35 +187,12 @@ def test_refused_variants_are_dropped_with_their_reasons(
     assert refused["int8"]["max_logit_difference"] > 0
 
 
-def test_a_fixed_default_that_is_refused_fails_the_stage(
-    harness: ExportHarness, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(parity, "INT8", parity.Tolerance(1e-9, 1e-9))
-    fixed = replace(harness, recipe=changed(harness.recipe, export={"default": "int8"}))
-    with pytest.raises(ExportRefused, match="variant int8 did not pass the parity check: static: "):
-        try_variants.try_variant(fixed, "int8", tmp_path)
-
-
 def test_a_default_that_is_not_made_is_a_wrong_recipe(
     recipe: Recipe, prepared: Artifact, trained: Artifact
 ) -> None:
     asked = changed(recipe, export={"variants": ["fp32"], "default": "int8"})
     with pytest.raises(RecipeError, match=r"export\.default: int8 is not in export.variants"):
         export(asked, prepared, trained)
-
-
-@pytest.mark.parametrize("make", [variants.fp16, variants.fp16_plain])
-def test_half_precision_computes_the_same_where_a_cpu_can_tell(
-    harness: ExportHarness, make: Callable[[variants.Source], Any], tmp_path: Path
-) -> None:
-    save(make(harness.source), tmp_path / "fp16")
-    runner = try_variants.open_runner(harness, tmp_path / "fp16/model.onnx", "CPUExecutionProvider")
-    method = variants.BuildMethod("fp16", make, ("cuda",), parity.FP16, golden=1.0)
-    assert harness.check_parity(runner, method).reason is None
-
-
-def test_serving_knows_which_variants_are_in_half_precision() -> None:
-    assert tuple(name for name in get_args(Variant) if name.startswith("fp16")) == HALF
 
 
 @pytest.mark.gpu
@@ -358,28 +205,3 @@ def test_on_a_gpu_half_precision_passes_the_gate(
     assert made.facts["device"] == "cuda"
     scorer = Scorer(made.path / "model", device="cuda")
     assert (scorer.variant.name, scorer.runner.providers[0]) == ("fp16", "CUDAExecutionProvider")
-
-
-# --- the format -----------------------------------------------------------------------------------
-
-# Exported by version 0.1.0 and not to be made again: what was registered then has to load now.
-FORMAT_1 = ROOT / "tests" / "fixtures" / "model_format_1"
-
-
-def test_a_model_of_format_1_keeps_loading() -> None:
-    scorer = Scorer(FORMAT_1)
-    assert scorer.manifest.format == 1
-    assert scorer.variant.name == scorer.manifest.default
-    table = scorer.score(["goal match team coach", "orbit rocket moon planet", "soup bread oven"])
-    assert table["label"].to_pylist() == ["sport", "space", "food"]
-
-
-def test_a_newer_format_is_refused_in_a_line(tmp_path: Path) -> None:
-    newer = shutil.copytree(FORMAT_1, tmp_path / "model")
-    content = json.loads((newer / "manifest.json").read_bytes())
-    (newer / "manifest.json").write_text(json.dumps({**content, "format": 3, "novelty": 1}))
-    with pytest.raises(
-        manifest.ModelFolderError,
-        match="model format 3; this version reads formats up to 2; update",
-    ):
-        Scorer(newer)

@@ -1,3 +1,5 @@
+"""Intervals by the bootstrap."""
+
 from __future__ import annotations
 
 import numpy as np

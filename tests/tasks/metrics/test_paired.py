@@ -1,3 +1,5 @@
+"""Differences of two models on the same rows."""
+
 from __future__ import annotations
 
 from dataclasses import replace

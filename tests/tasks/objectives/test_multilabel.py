@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import average_precision_score, f1_score
 
 from headrace.configs.errors import DataError
-from headrace.serving.heads.multilabel import Head, sigmoid
+from headrace.serving.heads.multilabel import sigmoid
 from headrace.tasks.metrics.bootstrap import Resampling
 from headrace.tasks.metrics.calibration import average_precision
 from headrace.tasks.objectives import multilabel
@@ -42,17 +42,6 @@ def test_rows_that_cannot_be_used_say_why(given: Any, reason: str) -> None:
 def test_every_label_needs_training_rows() -> None:
     with pytest.raises(DataError, match="'b' has 1, 'c' has 0"):
         MULTILABEL.check({"train": [[1, 0, 0]] * 5 + [[1, 1, 0]]}, HEAD, 5)
-
-
-def test_a_label_is_given_from_its_threshold_on() -> None:
-    logits = np.log([[1.0, 0.34, 1.0], [3.0, 0.3, 3.0]]).astype(np.float32)
-    logits = np.concatenate([logits, [[np.nan, 1, 1]]]).astype(np.float32)
-    head = Head(HEAD, pad_id=0)
-    given, probabilities = head.columns(logits, probabilities=True)
-    assert given.to_pylist() == [["a", "b"], ["a", "c"], None]
-    assert probabilities.to_pylist()[0] == [0.5, pytest.approx(0.34 / 1.34), 0.5]
-    assert probabilities.to_pylist()[2] is None
-    assert sigmoid(np.array([-1e9, 0, 1e9])).tolist() == [0, 0.5, 1]
 
 
 def test_thresholds_are_those_of_the_best_f1() -> None:

@@ -27,7 +27,6 @@ from headrace.serving.jobs import job
 from headrace.serving.text.windows import LongText, Reader
 from headrace.tasks.data import windowing
 from headrace.tasks.data.prepare import prepare
-from headrace.tasks.evaluation import test_set
 from headrace.tasks.export import torch_reference
 from headrace.tasks.export.export import export
 from headrace.tasks.objectives import tagging
@@ -193,14 +192,6 @@ def test_a_sample_has_the_spans_of_what_it_shows_of_a_text() -> None:
     text = "Ada " + "and so on " * 200 + "York"
     spans = [(0, 3, "name"), (len(text) - 4, len(text), "place")]
     assert tagging.marked(text, spans) == "[Ada] name"
-
-
-def test_outputs_of_long_texts_take_the_room_of_each(tmp_path: Path) -> None:
-    """As an array of texts they would take that of the longest for every row."""
-    outputs = ["[]"] * 500 + [json.dumps([[i, i + 1, "name"] for i in range(20_000)])]
-    test_set.write_outputs(tmp_path, outputs)
-    assert test_set.read_outputs(tmp_path) == outputs
-    assert sum(one.stat().st_size for one in tmp_path.iterdir()) < 2 * len(outputs[-1])
 
 
 # --- a whole run ----------------------------------------------------------------------------------

@@ -1,3 +1,5 @@
+"""A registered model as MLflow calls it."""
+
 import json
 import os
 import shutil

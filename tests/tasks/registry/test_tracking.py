@@ -1,3 +1,5 @@
+"""Runs of MLflow, and where its registry lies."""
+
 import os
 import subprocess
 import sys
@@ -8,7 +10,6 @@ import pytest
 from headrace.configs.errors import ModelError, UserError
 from headrace.configs.schema import Recipe
 from headrace.tasks.registry import tracking
-from headrace.tasks.runtime import workspace
 from tests import fabricated
 
 
@@ -70,12 +71,6 @@ def test_where_no_registry_is_that_is_told(
     with pytest.raises(error, match=told) as found:
         tracking.connect()
     assert "\n" not in str(found.value)
-
-
-def test_a_workspace_that_cannot_be_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HEADRACE_HOME", "/proc/none")
-    with pytest.raises(UserError, match=r"/proc/none cannot be created: .*HEADRACE_HOME"):
-        workspace.home()
 
 
 FIRST_START = """

@@ -1,3 +1,5 @@
+"""Versions and the moves of their aliases: promotion, rollback, and those of others."""
+
 import os
 import shutil
 import signal

@@ -1,3 +1,5 @@
+"""The report of a run: its numbers, and nothing of the data as markup."""
+
 from __future__ import annotations
 
 import json
@@ -19,11 +21,11 @@ from headrace.tasks.evaluation.promotion_rules import (
     SliceComparison,
 )
 from headrace.tasks.metrics.paired import Difference
-from headrace.tasks.reporting import plots
 from headrace.tasks.reporting.report import recipe_text, render, report, slice_scale
 from headrace.tasks.runtime import artifacts
 from headrace.tasks.runtime.artifacts import Artifact
 from headrace.tasks.runtime.facts import StageArtifacts
+from headrace.tasks.runtime.files import write_json
 from tests.toy import tiny_recipe
 
 EVIL = '<script>alert("x")</script>'
@@ -57,7 +59,7 @@ def made(stage: str, facts: Any, **files: Any) -> Any:
                 lines = [json.dumps(line) + "\n" for line in content]
                 (folder / "events.jsonl").write_text("".join(lines))
             else:
-                artifacts.write_json(folder / f"{name}.json", content)
+                write_json(folder / f"{name}.json", content)
         return facts
 
     return artifacts.make(stage, key={"facts": facts, "files": files}, build=build)
@@ -229,28 +231,6 @@ def test_the_recipe_is_shown_without_its_password(recipe: Recipe) -> None:
     assert "reader:***@db" in text
     assert "s3cret" not in text
     assert "max_grad_norm" not in text  # a default
-
-
-def test_pictures_are_the_same_bytes_each_time_in_two_looks() -> None:
-    bins = [{"confidence": 0.7, "accuracy": 0.6, "low": 0.4, "high": 0.8, "rows": 9}]
-    one, other = plots.reliability(bins), plots.reliability(bins)
-    assert one == other
-    assert set(one) == {"light", "dark"}
-    assert one["light"] != one["dark"]
-
-
-@pytest.mark.parametrize(
-    "labels", [["a", "b"], [f"label $x_{i}$" for i in range(20)], ["体育", "a"]]
-)
-def test_a_confusion_matrix_takes_any_labels(labels: list[str]) -> None:
-    k = len(labels)
-    drawn = plots.confusion(labels, np.eye(k, dtype=int).tolist())
-    assert drawn["dark"].startswith(b"<?xml")
-
-
-def test_a_label_that_the_font_lacks_goes_by_its_number() -> None:
-    assert plots.tick_name(3, "体育") == "#3"
-    assert plots.tick_name(0, "a label that is far too long") == "a label that is…"
 
 
 @pytest.mark.parametrize(

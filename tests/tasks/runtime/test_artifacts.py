@@ -115,34 +115,3 @@ def test_two_makers_of_one_artifact_take_turns(home: Path) -> None:
         made = artifacts.make("stage", key={"a": 1}, build=lambda folder: {})
     assert made.cached
     assert (made.path / "half").read_text() == "x"
-
-
-def write_module(folder: Path, name: str, text: str) -> None:
-    (folder / f"{name}.py").write_text(text)
-
-
-def test_the_code_digest_follows_imports_and_ignores_comments(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    package = tmp_path / "ours"
-    package.mkdir()
-    write_module(package, "__init__", "")
-    write_module(package, "stage", "from ours import helper\nfrom ours.deep import f\n")
-    write_module(package, "helper", "X = 1\n")
-    write_module(package, "deep", "def f():\n    'says'\n    return 1\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(artifacts, "OURS", ("ours",))
-
-    def digest() -> str:
-        artifacts.code_digest.cache_clear()
-        return artifacts.code_digest(("ours.stage",))
-
-    before = digest()
-    write_module(package, "deep", "# why\ndef f():\n    'says more'\n    return 1\n")
-    assert digest() == before
-    write_module(package, "deep", "def f():\n    return 2\n")
-    changed = digest()
-    assert changed != before
-    write_module(package, "helper", "X = 2\n")
-    assert digest() not in (before, changed)
-    artifacts.code_digest.cache_clear()

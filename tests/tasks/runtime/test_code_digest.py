@@ -22,7 +22,7 @@ from headrace.tasks.evaluation.decide import decide
 from headrace.tasks.evaluation.evaluate import evaluate
 from headrace.tasks.export.export import export
 from headrace.tasks.reporting.report import report
-from headrace.tasks.runtime import artifacts
+from headrace.tasks.runtime import artifacts, code_digest
 from headrace.tasks.runtime.facts import StageArtifacts
 from headrace.tasks.training.train import train
 from tests.tasks.objectives.test_contract import OPTIONS, SCRATCH, table
@@ -100,7 +100,7 @@ class Stages:
     def left_out(self) -> dict[str, list[str]]:
         """By stage, the modules that it ran and that its digest does not know."""
         return {
-            stage: sorted(ran - set(artifacts.modules_behind(self.code[stage])))
+            stage: sorted(ran - set(code_digest.modules_behind(self.code[stage])))
             for stage, ran in self.ran.items()
         }
 
@@ -206,7 +206,7 @@ def test_every_module_that_a_stage_runs_is_in_its_digest(
     assert {"headrace.tasks.training.worker", "headrace.tasks.training.setup"} < stages.ran["train"]
     assert {"headrace.tasks.export.try_variants", *runs} < stages.ran["export"]
     # What exports another kind of model, or what exports at all, is nothing to the others.
-    behind = {stage: set(artifacts.modules_behind(code)) for stage, code in stages.code.items()}
+    behind = {stage: set(code_digest.modules_behind(code)) for stage, code in stages.code.items()}
     assert not left_alone & behind["export"]
     assert (
         not {
@@ -235,6 +235,37 @@ def test_the_kind_of_a_source_is_in_the_digest_of_prepare(stages: Stages, tmp_pa
     prepare(recipe.model_validate({**content, "data": {**content["data"], "source": source}}))
     assert stages.left_out() == {"prepare": []}
     assert "headrace.tasks.data.sources.sql" in stages.ran["prepare"]
-    assert "headrace.tasks.data.sources.files" not in artifacts.modules_behind(
+    assert "headrace.tasks.data.sources.files" not in code_digest.modules_behind(
         stages.code["prepare"]
     )
+
+
+def write_module(folder: Path, name: str, text: str) -> None:
+    (folder / f"{name}.py").write_text(text)
+
+
+def test_the_code_digest_follows_imports_and_ignores_comments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "ours"
+    package.mkdir()
+    write_module(package, "__init__", "")
+    write_module(package, "stage", "from ours import helper\nfrom ours.deep import f\n")
+    write_module(package, "helper", "X = 1\n")
+    write_module(package, "deep", "def f():\n    'says'\n    return 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(code_digest, "OURS", ("ours",))
+
+    def digest() -> str:
+        code_digest.code_digest.cache_clear()
+        return code_digest.code_digest(("ours.stage",))
+
+    before = digest()
+    write_module(package, "deep", "# why\ndef f():\n    'says more'\n    return 1\n")
+    assert digest() == before
+    write_module(package, "deep", "def f():\n    return 2\n")
+    changed = digest()
+    assert changed != before
+    write_module(package, "helper", "X = 2\n")
+    assert digest() not in (before, changed)
+    code_digest.code_digest.cache_clear()

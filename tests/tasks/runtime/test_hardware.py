@@ -1,3 +1,5 @@
+"""What this machine has: kills for memory, and precision."""
+
 from pathlib import Path
 
 import pytest

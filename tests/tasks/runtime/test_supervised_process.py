@@ -1,3 +1,5 @@
+"""Child processes: none outlives its parent, and each says why it ended."""
+
 import os
 import signal
 import subprocess

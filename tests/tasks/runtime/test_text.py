@@ -1,3 +1,5 @@
+"""Durations in words."""
+
 from headrace.tasks.runtime.text import duration
 
 

@@ -9,14 +9,11 @@ from typing import Any
 import pytest
 
 from headrace.serving.engine import autotune
-from headrace.serving.engine.autotune import Setting, compare_variants, fastest
 from headrace.serving.errors import InputError
 from headrace.tasks.runtime.artifacts import Artifact
 from headrace.tasks.scoring import tuning_cache
 from headrace.tasks.scoring.score import bench, score
 from tests.toy import sentences, write_csv
-
-CPU = "CPUExecutionProvider"
 
 
 @pytest.fixture
@@ -42,29 +39,6 @@ def test_of_long_texts_few_are_measured_with(
     texts: Any = bench(str(exported.path), str(table))
     assert sum(map(len, texts)) > 100_000
     assert len(texts) < 200
-
-
-def test_something_else_is_taken_only_where_it_is_clearly_faster(
-    exported: Artifact, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = exported.path / "model"
-    default = next(iter(compare_variants(folder, ["goal match"])))
-
-    def speeds(faster: Setting, times: float) -> None:
-        monkeypatch.setattr(
-            autotune,
-            "_speeds",
-            lambda folder, rows, settings: {
-                one: 100 * (times if one.token_budget == faster.token_budget else 1)
-                for one in settings
-            },
-        )
-
-    larger = Setting(default.variant, CPU, default.workers, default.threads, 1024)
-    speeds(larger, 1.02)
-    assert fastest(folder, ["goal match"]) == default
-    speeds(larger, 1.2)
-    assert fastest(folder, ["goal match"]) == larger
 
 
 def test_what_was_measured_is_used_by_later_jobs_but_not_by_one_that_was_begun(

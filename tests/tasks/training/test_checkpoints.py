@@ -1,3 +1,5 @@
+"""Checkpoints: the newest whole one, and which are kept."""
+
 import json
 from pathlib import Path
 

@@ -15,7 +15,8 @@ from headrace.configs.schema import Recipe
 from headrace.tasks.data.prepare import prepare
 from headrace.tasks.runtime.artifacts import Artifact
 from headrace.tasks.training import checkpoints, setup
-from headrace.tasks.training.train import TrainerOutOfMemory, train
+from headrace.tasks.training.launcher import TrainerOutOfMemory
+from headrace.tasks.training.train import train
 from tests.helpers import changed
 from tests.toy import sentences, tiny_recipe, write_csv
 

@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -19,10 +20,12 @@ from headrace.configs.errors import RecipeError
 from headrace.configs.schema import Recipe
 from headrace.serving.digests import file_sha256
 from headrace.tasks.runtime.artifacts import Artifact
-from headrace.tasks.training import checkpoints
+from headrace.tasks.training import checkpoints, launcher
 from headrace.tasks.training import train as module
-from headrace.tasks.training.train import TrainerKilled, TrainingFailed, train
+from headrace.tasks.training.launcher import TrainerKilled, TrainingFailed
+from headrace.tasks.training.train import train
 from tests.helpers import TAG, changed, tagged, wait_until_gone
+from tests.toy import tiny_recipe
 
 PARENT = """
 import json, pathlib, sys
@@ -293,14 +296,14 @@ def test_a_trainer_that_cannot_start_says_why(
 def test_two_trainers_never_share_a_folder(
     recipe: Recipe, prepared: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "LOCK_WAIT_S", 0.1)
+    monkeypatch.setattr(launcher, "LOCK_WAIT_S", 0.1)
     with (
         FileLock(tmp_path / "trainer.lock"),
         pytest.raises(
             TrainingFailed, match=r"another trainer is still running in .* stop it first"
         ),
     ):
-        module.attempt(recipe, prepared, tmp_path, per_device=16, on_event=print)
+        launcher.attempt(recipe, prepared, tmp_path, per_device=16, on_event=print)
 
 
 @pytest.mark.parametrize(
@@ -424,3 +427,10 @@ def test_training_on_a_gpu_in_bf16(recipe: Recipe, prepared: Artifact, home: Pat
     assert on_gpu.facts["device"] == "cuda"
     assert on_gpu.facts["precision"] == "bf16"
     assert on_gpu.facts["best"]["value"] > 0.85
+
+
+def test_label_smoothing_is_refused_where_the_loss_is_the_models_own(tmp_path: Path) -> None:
+    recipe = tiny_recipe(tmp_path / "t.csv", objective="generation", train={"label_smoothing": 0.1})
+    prepared: Any = SimpleNamespace(facts={"head": {}})
+    with pytest.raises(RecipeError, match=r"train.label_smoothing: generation .* remove 0.1"):
+        module.check(recipe, prepared)

@@ -1,4 +1,4 @@
-"""Tables behind http://, as a signed address of a cloud store names them."""
+"""Files of a table behind http://, as a signed address of a cloud store names them."""
 
 from __future__ import annotations
 
