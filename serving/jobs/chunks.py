@@ -26,7 +26,7 @@ from ..tables.files import HIVE_NULL, File
 from ..tables.readers import Block, as_text, read_table
 from ..text.windows import Document
 from .plan import Plan, check_content, check_names
-from .report import chunk_facts, text_counts
+from .statistics import chunk_facts, text_counts
 from .storage.base import ChunkFacts
 
 PIECE_CHARS = 2**16

@@ -21,7 +21,7 @@ from ..tables.files import File
 from ..tables.readers import count_rows
 from .chunks import BlockReader, pack_hashes, row_hash, unpack_hashes
 from .plan import FOLDER_ADVICE, InputFile, Plan
-from .report import merge_facts, without_rejected
+from .statistics import merge_facts, without_rejected
 from .storage.base import CONTENTS, ChunkFacts, Output, Record, record_name
 
 

@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from headrace.serving.heads import classification, generation
-from headrace.serving.jobs.report import Report, _drift, _histogram, stability_index
+from headrace.serving.jobs.report import Report, _drift, stability_index
+from headrace.serving.jobs.statistics import _histogram
 
 REPORT = Report(
     rows=1200, rows_now=1200, errors={}, rejected_share=0.0, max_rejected=0.1,
