@@ -43,7 +43,7 @@ class FileRecord(TypedDict):
 
 
 class TextCounts(TypedDict):
-    """Counts over texts that went through the model; report.py sums them."""
+    """Counts over texts that went through the model; statistics.py sums them."""
 
     scored: int
     """Number of texts."""
