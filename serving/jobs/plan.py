@@ -16,9 +16,9 @@ from typing import Any, NotRequired, TypedDict
 import onnxruntime as ort
 
 from ..errors import InputError, PlanError
-from ..tables.csv_json import check_columns
 from ..tables.files import File, names_below
 from ..tables.readers import column_names, count_rows
+from ..tables.rows import check_columns
 from .storage.base import PLAN
 
 FORMAT = 6

@@ -1,6 +1,6 @@
-"""Rows of one Parquet or Arrow file; csv_json.py reads CSV and JSON lines.
+"""Rows of one Parquet or Arrow file; rows.py has what the formats share.
 
-`*_schema` returns a file's columns and their types; `*_count` and `*_rows` work as in csv_json.py.
+`*_schema` returns a file's columns and their types; `*_count` and `*_rows` work as in rows.py.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import InputError
-from .csv_json import TOO_LARGE, ReasonCode, Row, check_columns, clean
 from .files import File
+from .rows import TOO_LARGE, ReasonCode, Row, check_columns, clean
 
 # Rows and bytes of a Parquet file that are in memory at a time, as Arrow and as Python values.
 BATCH_ROWS, BATCH_BYTES = 2**12, 2**24

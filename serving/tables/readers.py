@@ -3,22 +3,23 @@
 Format by file ending: .csv, .tsv, .jsonl/.ndjson/.json (one object per line), each also compressed
 (.gz, .bz2, .xz, .zst, .lz4), .parquet/.pq and .arrow/.feather/.ipc. pyarrow's own CSV and JSON
 readers fail a whole block for one bad row and lose its number, so these formats go through the
-standard library (csv_json.py), the others through Arrow (parquet_arrow.py). Folders named like
-`day=2026-01-31` are columns too, always text; a file's own column of that name takes precedence.
+standard library (csv_rows.py, json_lines.py), the others through Arrow (parquet_arrow.py). Folders
+named like `day=2026-01-31` are columns too, always text; a file's own column of that name takes
+precedence.
 
 A row is a CSV record after the header (blank lines are skipped, as in Python's csv), a JSON line
 that is not blank, or a Parquet or Arrow row. Rows are numbered from 0 across all files.
 
 Reason codes for a row, in `Block.errors`, and the functions that assign them:
     invalid_utf8       a requested value is not UTF-8 text, or has a NUL or a lone surrogate
-                       (csv_json.clean, csv_json._json_objects; parquet_arrow._decoded, ._value;
+                       (rows.clean, json_lines._json_objects; parquet_arrow._decoded, ._value;
                        for bytes in a text column text/validity.problem)
-    wrong_field_count  a CSV record with more or fewer fields than the header (csv_json.csv_rows),
-                       or an unclosed quote (csv_json._csv_records)
-    invalid_json       a line that is not a JSON object (csv_json._json_objects); a requested key
+    wrong_field_count  a CSV record with more or fewer fields than the header (csv_rows.csv_rows),
+                       or an unclosed quote (csv_rows._csv_records)
+    invalid_json       a line that is not a JSON object (json_lines._json_objects); a requested key
                        that occurs twice (._object); a requested value nested over 100 deep (.clean)
-    row_too_large      more bytes than the file's `max_row_bytes`: in a line (csv_json._whole), in a
-                       CSV record or before a quote is closed (csv_json._csv_records), in the
+    row_too_large      more bytes than the file's `max_row_bytes`: in a line (rows.whole_line), in a
+                       CSV record or before a quote is closed (csv_rows._csv_records), in the
                        requested values of a typed row (parquet_arrow._batch_rows)
     unreadable         after a broken place of a Parquet row group (parquet_arrow.parquet_rows), in
                        a broken Arrow batch (.arrow_rows), or a requested value that Python cannot
@@ -49,20 +50,21 @@ import pyarrow as pa
 
 from ..errors import InputError
 from ..text import validity
-from . import csv_json, files, parquet_arrow
+from . import csv_rows, files, json_lines, parquet_arrow
 from .files import File
+from .rows import Row, check_columns
 
 Paths = str | Path | Sequence[str | Path]
 
 
 @dataclass(frozen=True)
 class Format:
-    """A table's format: its endings, and the functions that read it (csv_json, parquet_arrow)."""
+    """A table's format: its endings, and the functions that read it."""
 
     endings: tuple[str, ...]
     names: Callable[[File], list[str]]
     count: Callable[[File], int]
-    rows: Callable[[File, Sequence[str]], Iterator[csv_json.Row]]
+    rows: Callable[[File, Sequence[str]], Iterator[Row]]
     schema: Callable[[File], pa.Schema] | None = None
     """Column types, if the format has them; if not, all columns are written as text."""
 
@@ -76,9 +78,9 @@ def _typed(
 def _separated(ending: str, delimiter: str) -> Format:
     return Format(
         (ending,),
-        partial(csv_json.csv_names, delimiter=delimiter),
-        partial(csv_json.csv_count, delimiter=delimiter),
-        partial(csv_json.csv_rows, delimiter=delimiter),
+        partial(csv_rows.csv_names, delimiter=delimiter),
+        partial(csv_rows.csv_count, delimiter=delimiter),
+        partial(csv_rows.csv_rows, delimiter=delimiter),
     )
 
 
@@ -86,7 +88,10 @@ FORMATS = {
     "csv": _separated(".csv", ","),
     "tsv": _separated(".tsv", "\t"),
     "jsonl": Format(
-        (".jsonl", ".ndjson", ".json"), csv_json.json_names, csv_json.json_count, csv_json.json_rows
+        (".jsonl", ".ndjson", ".json"),
+        json_lines.json_names,
+        json_lines.json_count,
+        json_lines.json_rows,
     ),
     "parquet": Format(
         (".parquet", ".pq"),
@@ -181,7 +186,7 @@ def column_types(paths: Paths | Sequence[File], columns: Sequence[str]) -> dict[
     """
     kinds: dict[str, set[pa.DataType]] = {name: set() for name in columns}
     for file in find_files(paths):
-        csv_json.check_columns(file, columns, column_names(file))
+        check_columns(file, columns, column_names(file))
         types = _types(file, columns)
         for name in columns:
             kinds[name].add(types.get(name, pa.string()))
@@ -215,8 +220,8 @@ def as_text(value: object) -> str | None:
 
 
 def _as_json(value: object) -> str:
-    """Return a value as json.dumps does, but a `csv_json.Number` with its own digits."""
-    if isinstance(value, csv_json.Number):
+    """Return a value as json.dumps does, but a `json_lines.Number` with its own digits."""
+    if isinstance(value, json_lines.Number):
         return value.text
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_as_json, value))}]"
@@ -226,7 +231,7 @@ def _as_json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, default=as_text)
 
 
-def _rows(file: File, columns: Sequence[str]) -> Iterator[csv_json.Row]:
+def _rows(file: File, columns: Sequence[str]) -> Iterator[Row]:
     """Yield a file's rows, with the columns given by its path in their places."""
     partitions = file.partitions
     own_names = _own_names(file) if partitions else columns

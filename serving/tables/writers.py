@@ -21,7 +21,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from ..errors import ServingError
-from .csv_json import allow_long_fields
+from .csv_rows import allow_long_fields
 from .parquet_arrow import readable_type
 from .readers import as_text
 

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from headrace.configs.errors import DataError, RecipeError, did_you_mean
 from headrace.configs.schema import Data
-from headrace.serving.tables.csv_json import clean
 from headrace.serving.tables.readers import as_text
+from headrace.serving.tables.rows import clean
 from headrace.serving.text.validity import is_unicode, problem
 from headrace.tasks.data.sources import Block, Rows, Source
 from headrace.tasks.data.splits import NAMES, belonging, hash64, normalise
@@ -214,7 +214,7 @@ def _usable(
             if any(isinstance(value, bytes) for value in fields.values()):
                 raise ValueError("invalid_utf8")
             fields = dict(objective.read_row(fields))
-            # csv_json.py checks this in files; other sources, and JSON in a text, hold any value.
+            # serving/tables/rows.py checks this in files; other sources, and JSON in a text, hold any value.
             _, error = clean([*fields.values(), *(column[i] for _, column in kept_columns)])
             if error:
                 raise ValueError(error)

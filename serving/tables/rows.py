@@ -1,0 +1,113 @@
+"""Rows of text formats, which csv_rows.py and json_lines.py read: opened, cut and checked alike.
+
+Each format has three functions: `*_names` lists a file's columns, `*_count` counts its rows, and
+`*_rows` yields them, a bad one with its reason code (listed in readers.py). A problem with the file
+as a whole is an InputError or one of the libraries' own errors (`readers.BROKEN`).
+"""
+
+from __future__ import annotations
+
+import codecs
+import difflib
+import io
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import IO, AnyStr
+
+from ..errors import InputError
+from ..text.validity import is_unicode
+from .files import File, unpacked
+
+Row = tuple[list[object], str | None]
+"""Values of the requested columns, and a reason code, or None for a good row."""
+
+TOO_LARGE = "row_too_large"
+SKIP = 2**16
+"""Bytes (characters of CSV) to skip at a time in a line that is too long."""
+# Python gives up on JSON at about 1,000, depending on the depth of the call stack.
+MAX_NESTING = 100
+# Limits of a message: column names listed, and characters of each.
+NAMES_SHOWN, NAME_CHARS = 20, 60
+
+
+def check_columns(path: File, columns: Sequence[str], names: Sequence[str]) -> None:
+    """Raises InputError for a column that is missing (naming the nearest) or occurs twice."""
+    for name in columns:
+        if names.count(name) > 1:
+            raise InputError(f"{path} has {names.count(name)} columns {name!r}; rename all but one")
+        if name not in names:
+            matches = difflib.get_close_matches(name, names, n=1)
+            hint = f"; did you mean {matches[0]!r}? It has " if matches else "; it has "
+            raise InputError(f"{path} has no column {name!r}{hint}{_listed(names)}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return the names, shortened: a header can be any garbage, and as long as the file."""
+    labels = [repr(name)[:NAME_CHARS] for name in names[:NAMES_SHOWN]]
+    remainder = [f"{len(names) - NAMES_SHOWN:,} more"] if len(names) > NAMES_SHOWN else []
+    return ", ".join(labels + remainder) or "none"
+
+
+@contextmanager
+def open_text(path: File) -> Iterator[io.BufferedReader]:
+    """Yield the file's bytes, unpacked, without a byte order mark.
+
+    Raises InputError for an empty file and for UTF-16.
+    """
+    with unpacked(path) as file:
+        start = file.peek(2)[:2]
+        if not start:
+            raise InputError(f"{path} is empty")
+        if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            raise InputError(f"{path} is UTF-16; save it as UTF-8")
+        if file.peek(3)[:3] == codecs.BOM_UTF8:
+            file.read(3)
+        yield file
+
+
+class ReasonCode(str):
+    """A reason code in place of a value that could not be read."""
+
+
+def clean(values: list[object]) -> Row:
+    """Return the row with None for bad values, and the reason code, if any."""
+    code = None
+    for i, value in enumerate(values):
+        if problem := _problem(value):
+            values[i], code = None, problem
+    return values, code
+
+
+def _problem(value: object) -> str | None:
+    if isinstance(value, str):
+        if isinstance(value, ReasonCode):
+            return value
+        return None if is_unicode(value) else "invalid_utf8"
+    parts = [value]
+    for _ in range(MAX_NESTING):
+        parts = [part for parent in parts for part in _parts(parent)]
+        if not parts:
+            return None
+        for part in parts:
+            if isinstance(part, ReasonCode):
+                return part
+            if isinstance(part, str) and not is_unicode(part):
+                return "invalid_utf8"
+    return "invalid_json"
+
+
+def _parts(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return itertools.chain(value, value.values())
+    return value if isinstance(value, list | tuple) else ()
+
+
+def whole_line(file: IO[AnyStr], limit: int, line: AnyStr) -> AnyStr | ReasonCode:
+    """Return the line; if it is too long, skip the rest of it and return a `ReasonCode`."""
+    end = ("\n", "\r") if isinstance(line, str) else b"\n"
+    if len(line) <= limit:
+        return line
+    while line and not line.endswith(end):
+        line = file.readline(SKIP)
+    return ReasonCode(TOO_LARGE)
