@@ -214,7 +214,7 @@ def _usable(
             if any(isinstance(value, bytes) for value in fields.values()):
                 raise ValueError("invalid_utf8")
             fields = dict(objective.read_row(fields))
-            # serving/tables/rows.py checks this in files; other sources, and JSON in a text, hold any value.
+            # Files are checked as they are read; other sources, and JSON in a text, hold any value.
             _, error = clean([*fields.values(), *(column[i] for _, column in kept_columns)])
             if error:
                 raise ValueError(error)

@@ -1,12 +1,9 @@
-"""CSV and JSON: a bad row costs one row, and values stay as they are."""
+"""CSV: a bad row costs one row, and values stay as they are."""
 
 from __future__ import annotations
 
-import bz2
 import csv
 import io
-import lzma
-import tracemalloc
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,17 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from headrace.serving.errors import InputError
 from headrace.serving.tables.readers import (
-    column_names,
     column_types,
     count_rows,
     find_files,
     read_table,
 )
 from tests.serving.job_runs import texts, write
-
-# --- CSV ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.csv.gz", "T.CSV"])
@@ -116,73 +109,3 @@ def test_rows_after_a_bad_one_keep_their_numbers(
         found += [None if error else (a, b) for a, b, error in pairs]
     assert found == expected
     assert count_rows(path) == len(expected)
-
-
-# --- JSON lines -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["t.jsonl", "t.ndjson.gz", "t.json"])
-def test_json_lines(tmp_path: Path, name: str) -> None:
-    lines = [
-        b'{"text": "good", "n": 1}', b"[1]", b"{bad", b'"text"', b'{"text": "\xff"}',
-        b'{"text": "\\ud800"}', b'{"text": "a\\u0000b"}', b"", b'{"text": null}', b'{"n": 2}',
-        b'{"text": 3}', b'{"text": " "}', b"[" * 100_000, b'{"text": "last"}',
-    ]  # fmt: skip
-    path = write(tmp_path, name, b"\n".join(lines))
-    assert texts(path) == [
-        ("good", None),
-        (None, "invalid_json"),
-        (None, "invalid_json"),
-        (None, "invalid_json"),
-        (None, "invalid_utf8"),
-        (None, "invalid_utf8"),
-        (None, "invalid_utf8"),
-        (None, "null_text"),
-        (None, "null_text"),
-        (3, "wrong_type"),
-        (" ", "empty_text"),
-        (None, "invalid_json"),
-        ("last", None),
-    ]
-    assert count_rows(path) == 13
-    assert column_names(path) == ["text", "n"]
-
-
-def test_of_json_lines_only_what_is_read_is_held(tmp_path: Path) -> None:
-    line = b'{"text": "' + b"a" * 100_000 + b'"}\n'
-    path = write(tmp_path, "t.jsonl", line * 300)
-    tracemalloc.start()
-    n_rows = sum(len(block) for block in read_table(path, ["text"], block_rows=5))
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert n_rows == 300
-    assert peak < 30 * len(line)
-
-
-def test_a_json_array_is_told_from_json_lines(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is a JSON array; write one object per line"):
-        texts(write(tmp_path, "t.json", b'[{"text": "a"}]'))
-
-
-# --- compressed text ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("ending", [".bz2", ".xz", ".zst", ".lz4"])
-def test_compressed_text(tmp_path: Path, ending: str) -> None:
-    csv_file, json_file = tmp_path / f"t.csv{ending}", tmp_path / f"t.JSONL{ending.upper()}"
-    for path, content in ((csv_file, b"text\nsoup\n\xff\n"), (json_file, b'{"text": "goal"}\n')):
-        packed = {".bz2": bz2.compress, ".xz": lzma.compress}.get(ending)
-        if packed:
-            path.write_bytes(packed(content))
-        else:
-            codec = {".zst": "zstd", ".lz4": "lz4"}[ending]
-            with pa.CompressedOutputStream(str(path), codec) as file:
-                file.write(content)
-    assert texts(csv_file) == [("soup", None), (None, "invalid_utf8")]
-    assert texts(json_file) == [("goal", None)]
-    assert (count_rows(csv_file), count_rows(json_file)) == (2, 1)
-
-
-def test_typed_tables_are_compressed_within(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"t\.parquet\.gz: unknown file extension"):
-        find_files(write(tmp_path, "t.parquet.gz", b""))
