@@ -87,9 +87,8 @@ def open_job(spec: JobSpec, *, lock_held: bool = False) -> Iterator[JobRun]:
     """Open a new job, or resume the one in the output; an output on a disk is locked meanwhile.
 
     `lock_held`: the caller already holds the output's lock.
-    Raises InputError for tables that cannot be read, PlanError if the output holds a job
-    with other settings or input, or one that is running, ModelFolderError and ProviderError as
-    Scorer does.
+    Raises InputError for tables that cannot be read, PlanError if the output's job has other
+    settings or input or is running, ModelFolderError and ProviderError as Scorer does.
     """
     start_s = time.monotonic()
     folder, out, files = Path(spec.model), open_output(spec.output), find_files(spec.paths)
@@ -105,43 +104,43 @@ def open_job(spec: JobSpec, *, lock_held: bool = False) -> Iterator[JobRun]:
         plan = plans.read(out.read(PLAN))
         if spec.retry_rejected and plan is None:
             raise PlanError(f"--retry-rejected: {out} contains no job to retry")
-        row_limit = start.max_row_bytes(
-            spec.max_row_bytes, manifest.score.get("max_row_bytes"), plan
-        )
+        row_limit = start.max_row_bytes(spec, plan, manifest)
         files = [replace(file, max_row_bytes=row_limit) for file in files]
         entries = plans.input_entries(files, file_problems, plan)
-        scorer: Scorer | None = None
-        retry_plan: Plan | None = None
+        scorer = None
         with start.ensure_unchanged(folder):
             sources = start.Sources(
                 model=folder_sha256(folder), input=entries, max_row_bytes=row_limit
             )
             if plan is None:
                 plan, scorer = start.new_plan(folder, spec, settings, sources)
+        retry_plan = redo_rejected.plan_retry(plan, entries) if spec.retry_rejected else None
         if scorer:
-            try:
-                out.create_record(PLAN, asdict(plan))
-            except FileExistsError:
-                raise PlanError(f"another job has just started in {out}; try again") from None
+            _create_plan(out, plan)
         else:
-            if spec.retry_rejected:
-                retry_plan = redo_rejected.plan_retry(plan, entries)
             start.check_plan(plan, spec, settings, sources)
         records = out.committed_records(plan.n_chunks)
         rejected = (
             redo_rejected.find_rejected(out, records, plan) if plan.retrying or retry_plan else {}
         )
         if retry_plan and retry_plan != plan:
-            reader = BlockReader(files, retry_plan, head)
-            redo_rejected.check_other_rows(out, reader, records, rejected)
-            _replace_plan(out, retry_plan)
             plan = retry_plan
+            redo_rejected.check_other_rows(out, BlockReader(files, plan, head), records, rejected)
+            _replace_plan(out, plan)
         job_run = JobRun(
             spec, folder, files, out, manifest, plan, records, rejected, scorer, start_s
         )
         if job_run.pending_chunks:
             out.reopen()
         yield job_run
+
+
+def _create_plan(out: Output, plan: Plan) -> None:
+    """Write the plan of a new job. Raises PlanError if the output got another one meanwhile."""
+    try:
+        out.create_record(PLAN, asdict(plan))
+    except FileExistsError:
+        raise PlanError(f"another job has just started in {out}; try again") from None
 
 
 def _replace_plan(out: Output, retry_plan: Plan) -> None:

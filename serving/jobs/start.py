@@ -67,10 +67,10 @@ def requested_settings(spec: JobSpec, manifest: Manifest) -> RequestedSettings:
     }
 
 
-def max_row_bytes(requested: int | None, model_default: int | None, plan: Plan | None) -> int:
+def max_row_bytes(spec: JobSpec, plan: Plan | None, manifest: Manifest) -> int:
     """Return the size limit of a row: the requested one, else the plan's, the model's or ours."""
-    plan_limit = plan.max_row_bytes if plan else None
-    return int(requested or plan_limit or model_default or MAX_ROW_BYTES)
+    plan_limit, model_limit = plan and plan.max_row_bytes, manifest.score.get("max_row_bytes")
+    return int(spec.max_row_bytes or plan_limit or model_limit or MAX_ROW_BYTES)
 
 
 def output_format(requested: str, csv_safe: bool | None, *, by_default: bool) -> str:
