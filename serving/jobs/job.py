@@ -120,9 +120,8 @@ def open_job(spec: JobSpec, *, lock_held: bool = False) -> Iterator[JobRun]:
         else:
             start.check_plan(plan, spec, settings, sources)
         records = out.committed_records(plan.n_chunks)
-        rejected = (
-            redo_rejected.find_rejected(out, records, plan) if plan.retrying or retry_plan else {}
-        )
+        is_retry = plan.retrying or retry_plan is not None
+        rejected = redo_rejected.find_rejected(out, records, plan) if is_retry else {}
         if retry_plan and retry_plan != plan:
             plan = retry_plan
             redo_rejected.check_other_rows(out, BlockReader(files, plan, head), records, rejected)
