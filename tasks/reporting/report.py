@@ -23,6 +23,7 @@ from headrace.configs.secrets import masked
 from headrace.tasks.reporting import html, plots
 from headrace.tasks.runtime import artifacts
 from headrace.tasks.runtime.artifacts import AnyArtifact
+from headrace.tasks.runtime.facts import StageArtifacts  # not for its type alone: see inputs
 from headrace.tasks.runtime.text import duration
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
         Reported,
         ReportedFacts,
         SliceFacts,
-        StageArtifacts,
         TrainingEvent,
     )
 
@@ -61,7 +61,7 @@ def report(recipe: Recipe, stages: StageArtifacts) -> Reported:
             "templates": html.digests(TEMPLATE),
         },
         inputs=stages.in_order(),
-        code=[__name__],
+        code=[__name__],  # and facts.py, which the page's code calls
         libraries=["jinja2", "matplotlib"],
         build=partial(_build, recipe, stages),
     )
