@@ -9,6 +9,8 @@
     headrace.promote("reviews", "2", reason="checked by hand")
 
 Guide: docs/python.md. Names are imported when they are first used, so `import headrace` is fast.
+Secrets are masked in the exceptions of these functions and, from the first use on, in all logs,
+warnings and uncaught exceptions of the process.
 """
 
 from __future__ import annotations
@@ -39,8 +41,11 @@ def __getattr__(name: str) -> object:
         return metadata.version("headrace")
     if name not in _PLACES:
         raise AttributeError(f"module 'headrace' has no attribute {name!r}")
+    from headrace.configs import secrets
+
+    secrets.guard()
     module, _, attribute = _PLACES[name].partition(":")
-    return getattr(import_module(module), attribute)
+    return secrets.masking(getattr(import_module(module), attribute))
 
 
 def __dir__() -> list[str]:

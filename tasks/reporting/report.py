@@ -23,7 +23,7 @@ from headrace.configs.secrets import masked
 from headrace.tasks.reporting import html, plots
 from headrace.tasks.runtime import artifacts
 from headrace.tasks.runtime.artifacts import AnyArtifact
-from headrace.tasks.runtime.facts import StageArtifacts  # not for its type alone: see inputs
+from headrace.tasks.runtime.facts import StageArtifacts  # it is called: part of the digest
 from headrace.tasks.runtime.text import duration
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def report(recipe: Recipe, stages: StageArtifacts) -> Reported:
             "templates": html.digests(TEMPLATE),
         },
         inputs=stages.in_order(),
-        code=[__name__],  # and facts.py, which the page's code calls
+        code=[__name__],
         libraries=["jinja2", "matplotlib"],
         build=partial(_build, recipe, stages),
     )
