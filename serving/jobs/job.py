@@ -115,7 +115,7 @@ def open_job(spec: JobSpec, *, lock_held: bool = False) -> Iterator[JobRun]:
             if plan is None:
                 plan, scorer = start.new_plan(folder, spec, settings, sources)
         retry_plan = redo_rejected.plan_retry(plan, entries) if spec.retry_rejected else None
-        if scorer:
+        if scorer:  # the job is new
             _create_plan(out, plan)
         else:
             start.check_plan(plan, spec, settings, sources)

@@ -1,4 +1,4 @@
-"""Counts over the rows of a chunk, which its record keeps, and sums of them for the report."""
+"""Count the rows of a chunk for its commit record, and add up such counts for the report."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def without_rejected(record: Record, n_rows: int) -> Record:
 
 
 def merge_facts(good_facts: ChunkFacts, retry_facts: ChunkFacts, packed_hashes: str) -> ChunkFacts:
-    """Merge the facts of a chunk's good rows with those of its retried rows.
+    """Merge the facts of a chunk's good rows (see `without_rejected`) and of its retried rows.
 
     `packed_hashes`: of all of them.
     """

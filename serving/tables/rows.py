@@ -1,4 +1,4 @@
-"""Rows of text formats, which csv_rows.py and json_lines.py read: opened, cut and checked alike.
+"""Shared by the formats: open a file, limit its lines, check its values.
 
 Each format has three functions: `*_names` lists a file's columns, `*_count` counts its rows, and
 `*_rows` yields them, a bad one with its reason code (listed in readers.py). A problem with the file
@@ -71,7 +71,7 @@ class ReasonCode(str):
 
 
 def clean(values: list[object]) -> Row:
-    """Return the row with None for bad values, and the reason code, if any."""
+    """Replace bad values by None, in place; return them with the last reason code, if any."""
     code = None
     for i, value in enumerate(values):
         if problem := _problem(value):

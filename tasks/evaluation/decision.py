@@ -35,7 +35,7 @@ class Guard:
     reason: str
     numbers: Numbers
     asked: bool = True
-    """False if the recipe sets no such limit, or there is nothing to check it against."""
+    """True if its reason is one of the decision's: it had a limit to check, or it failed."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Decision:
     rule: str
     metric: str
     rows: int
-    """Test rows that every number here is based on."""
+    """Test rows of the comparison; the gain over the baseline is of all test rows."""
     candidate: ModelMeasurement
     champion: ModelMeasurement | None
     champion_version: str | None
@@ -77,7 +77,7 @@ class Decision:
         gain = self.difference
         return (
             f"Promoted over version {self.champion_version}: {self.metric} "
-            f"{self.candidate.value:.4f}, a gain of {gain.value:.4f} "
+            f"{self.candidate.value:.4f}, a gain of {gain.value:+.4f} "
             f"(CI {gain.low:+.4f} to {gain.high:+.4f})."
         )
 

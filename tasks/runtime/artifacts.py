@@ -8,8 +8,8 @@ holds the sha256 of every file; a reader gets the folder only after these were c
     made = artifacts.make("prepare", key={...}, inputs=[...], code=[...], build=fill_folder)
 
 makes the folder, or finds it complete (`made.cached`), under a lock, so that two processes never
-make the same one. A damaged folder is made again. Later
-artifacts refer to it by the digest of its `artifact.json`, so they are made again too.
+make the same one. A damaged folder is made again; `is_made` checks nothing. Later artifacts refer to
+it by the digest of its `artifact.json`, which holds the time, so they are made again too.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Artifact(Generic[Facts]):
 AnyArtifact = Artifact[Mapping[str, object]]
 
 
-class Determinants(TypedDict, total=False):
+class MakeArguments(TypedDict, total=False):
     """The arguments of `make` that determine the artifact; `key` is required."""
 
     key: Required[Mapping[str, object]]
@@ -66,7 +66,7 @@ class Determinants(TypedDict, total=False):
     libraries: Sequence[str]
 
 
-class Determined(TypedDict):
+class DigestContent(TypedDict):
     """All that an artifact's digest is made of, beside the stage's name."""
 
     key: object
@@ -77,7 +77,7 @@ class Determined(TypedDict):
     libraries: dict[str, str]
 
 
-class Record(Determined):
+class Record(DigestContent):
     """The content of artifact.json."""
 
     stage: str
@@ -105,8 +105,8 @@ def make(
     there, except those loaded by a name built at run time. `libraries` are the distributions whose
     version matters. `build` fills the empty folder it is given and returns the artifact's facts.
     """
-    determinants = _determined_by(key=key, inputs=inputs, code=code, libraries=libraries)
-    digest = digest_of({"stage": stage, **determinants})
+    content = _digest_content(key=key, inputs=inputs, code=code, libraries=libraries)
+    digest = digest_of({"stage": stage, **content})
     folder = workspace.home() / "artifacts" / stage / digest
     with workspace.lock(f"{stage}-{digest}"):
         if artifact := _find(stage, digest, folder):
@@ -121,8 +121,8 @@ def make(
             record: Record = {
                 "stage": stage,
                 "digest": digest,
-                **determinants,
-                "key": masked(determinants["key"]),
+                **content,
+                "key": masked(content["key"]),
                 "facts": facts,
                 "made_at": started,
                 "seconds": round(time.time() - started, 3),
@@ -138,24 +138,24 @@ def make(
     return replace(artifact, cached=False)
 
 
-def is_made(stage: str, **arguments: Unpack[Determinants]) -> bool:
+def is_made(stage: str, **arguments: Unpack[MakeArguments]) -> bool:
     """True if the folder exists, intact or not; takes `make`'s arguments without `build`."""
     name = name_of(stage, **arguments)
     return (workspace.home() / "artifacts" / stage / name).exists()
 
 
-def name_of(stage: str, **arguments: Unpack[Determinants]) -> str:
+def name_of(stage: str, **arguments: Unpack[MakeArguments]) -> str:
     """Return the digest that names the artifact; takes `make`'s arguments without `build`."""
-    return digest_of({"stage": stage, **_determined_by(**arguments)})
+    return digest_of({"stage": stage, **_digest_content(**arguments)})
 
 
-def _determined_by(
+def _digest_content(
     *,
     key: Mapping[str, object],
     inputs: Sequence[AnyArtifact] = (),
     code: Sequence[str] = (),
     libraries: Sequence[str] = (),
-) -> Determined:
+) -> DigestContent:
     return {
         "key": dict(key),
         "inputs": {artifact.stage: artifact.id for artifact in inputs},

@@ -68,7 +68,7 @@ def attempt(
     recipe: Recipe, prepared: Prepared, work: Path, *, per_device: int, on_event: OnEvent
 ) -> Outcome:
     """Run the trainer once, from the last complete checkpoint; return its outcome."""
-    with _alone(work):
+    with _no_trainer_running(work):
         checkpoint = checkpoints.last_whole(work)
         step = checkpoints.step_of(checkpoint) if checkpoint else 0
         _forget_events_after(work / EVENTS, step)
@@ -167,7 +167,7 @@ def environment(train: Train) -> dict[str, str]:
 
 
 def outcome_of(work: Path, log_bytes: bytes) -> Outcome:
-    """Return the worst outcome that the processes left, which explains the others.
+    """Return out_of_memory if a process reported it, else failed, rank 0's outcome, or killed.
 
     `log_bytes`: their log, which is searched if they ended without an outcome.
     """
@@ -176,7 +176,7 @@ def outcome_of(work: Path, log_bytes: bytes) -> Outcome:
         for outcome in outcomes:
             if outcome and outcome["outcome"] == kind:
                 return outcome
-    # It saves the model, so it is the last to be done.
+    # Rank 0 saves the model, so it ends last.
     main_outcome: Outcome | None = read_json(outcome_file(work, 0))
     if main_outcome:
         return main_outcome
@@ -209,8 +209,10 @@ def _without_secrets(recipe: Recipe) -> dict[str, object]:
 
 
 @contextlib.contextmanager
-def _alone(work: Path) -> Iterator[None]:
-    """Wait until no trainer uses the folder; one of a killed run needs a moment to notice.
+def _no_trainer_running(work: Path) -> Iterator[None]:
+    """Wait until no trainer uses the folder: a killed run's needs a moment to notice.
+
+    The lock is held only while the folder is prepared; the process of rank 0 takes it again.
 
     Raises TrainingFailed after LOCK_WAIT_S.
     """

@@ -2,8 +2,8 @@
 
 The training itself runs in processes of its own (launcher.py). The work folder survives a crash:
 the same training, started again, resumes from the last complete checkpoint. Two processes never
-train in one folder: artifacts.make holds a lock on the artifact, and the first worker one on the
-work folder (run_files.LOCK). Imports torch only inside functions.
+train in one folder: artifacts.make locks the artifact, and the process of rank 0 the work folder
+(run_files.LOCK). Imports torch only inside functions.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def train(recipe: Recipe, prepared: Prepared, *, on_event: OnEvent | None = None
     Raises RecipeError, and TrainingFailed or one of its subclasses.
     """
     check(recipe, prepared)
-    identity = _determined_by(recipe, prepared)
-    work = workspace.home() / "work" / f"train-{artifacts.name_of('train', **identity)}"
+    arguments = _make_arguments(recipe, prepared)
+    work = workspace.home() / "work" / f"train-{artifacts.name_of('train', **arguments)}"
 
     def build(folder: Path) -> TrainedFacts:
         facts = fit(recipe, prepared, work, on_event or (lambda event: None))
@@ -49,17 +49,17 @@ def train(recipe: Recipe, prepared: Prepared, *, on_event: OnEvent | None = None
         shutil.copy(work / EVENTS, folder / EVENTS)
         return facts
 
-    artifact = artifacts.make("train", build=build, **identity)
+    artifact = artifacts.make("train", build=build, **arguments)
     shutil.rmtree(work, ignore_errors=True)
     return artifact
 
 
 def is_done(recipe: Recipe, prepared: Prepared) -> bool:
     """True if this training's artifact already exists."""
-    return artifacts.is_made("train", **_determined_by(recipe, prepared))
+    return artifacts.is_made("train", **_make_arguments(recipe, prepared))
 
 
-def _determined_by(recipe: Recipe, prepared: Prepared) -> dict[str, Any]:
+def _make_arguments(recipe: Recipe, prepared: Prepared) -> dict[str, Any]:
     return {
         "key": {
             "objective": recipe.objective,
@@ -133,6 +133,6 @@ def fit(recipe: Recipe, prepared: Prepared, work: Path, on_event: OnEvent) -> Tr
             "train: out of memory; retrying with %s %s at a time, %s per step (%s)",
             per_device,
             unit,
-            share,
+            n,
             outcome["error"],
         )
