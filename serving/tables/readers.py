@@ -17,7 +17,8 @@ Reason codes for a row, in `Block.errors`, and the functions that assign them:
     wrong_field_count  a CSV record with more or fewer fields than the header (csv_rows.csv_rows),
                        or an unclosed quote (csv_rows._csv_records)
     invalid_json       a line that is not a JSON object (json_lines._json_objects); a requested key
-                       that occurs twice (._object); a requested value nested over 100 deep (rows.clean)
+                       that occurs twice (._object); a requested value nested over 100 deep
+                       (rows.clean)
     row_too_large      more bytes than the file's `max_row_bytes`: in a line (rows.whole_line), in a
                        CSV record or before a quote is closed (csv_rows._csv_records), in the
                        requested values of a typed row (parquet_arrow._batch_rows)

@@ -8,8 +8,8 @@ holds the sha256 of every file; a reader gets the folder only after these were c
     made = artifacts.make("prepare", key={...}, inputs=[...], code=[...], build=fill_folder)
 
 makes the folder, or finds it complete (`made.cached`), under a lock, so that two processes never
-make the same one. A damaged folder is made again; `is_made` checks nothing. Later artifacts refer to
-it by the digest of its `artifact.json`, which holds the time, so they are made again too.
+make the same one. A damaged folder is made again; `is_made` checks nothing. Later artifacts refer
+to it by the digest of its `artifact.json`, which holds the time, so they are made again too.
 """
 
 from __future__ import annotations
