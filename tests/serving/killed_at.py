@@ -86,10 +86,14 @@ def run_again(model: str, source: str, output: Path, how: dict[str, Any]) -> Non
     try:
         job.score_table(model, source, output, **how)
     except PlanError as problem:
-        # Killed before the plan took the mended input: only a retry may go on.
-        if how["retry_rejected"] or "content of its input" not in str(problem):
+        # Killed before the plan took the mended input, only a retry may go on; killed before there
+        # was a plan, only a first run.
+        refused = "contains no job to retry" if how["retry_rejected"] else "content of its input"
+        if refused not in str(problem):
             raise
-        job.score_table(model, source, output, **{**how, "retry_rejected": True})
+        job.score_table(
+            model, source, output, **{**how, "retry_rejected": not how["retry_rejected"]}
+        )
 
 
 if __name__ == "__main__":
