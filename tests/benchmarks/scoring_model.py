@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterable
 from functools import cache
 
-from headrace.configs.schema import Recipe
+from headrace.configs.schema import DocstringsSource, Recipe
 from headrace.tasks.runtime.artifacts import Artifact
 
 MAX_LENGTH = 256
@@ -47,6 +48,17 @@ def fine_tuned(*variants: str) -> tuple[Artifact, Artifact]:
     prepared = prepare(recipe)
     trained = train(recipe, prepared)
     return trained, export(recipe, prepared, trained)
+
+
+def docstrings(n: int) -> list[str]:
+    """`n` whole docstrings of the packages, in random order."""
+    from headrace.tasks.data.sources.docstrings import open_source
+
+    source = DocstringsSource(kind="docstrings", packages=PACKAGES, per_package=n, form="whole")
+    blocks = open_source(source).splits["train"].read()
+    texts = [text for block in blocks for text in block.columns["text"]]
+    random.Random(0).shuffle(texts)
+    return texts[:n]
 
 
 def operations(trained: Artifact, lengths: Iterable[int]) -> int:

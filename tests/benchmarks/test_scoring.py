@@ -8,7 +8,6 @@ judged by its best setting.
 
 from __future__ import annotations
 
-import random
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from headrace.configs.schema import DocstringsSource
 from headrace.tasks.runtime.artifacts import Artifact
 from tests.benchmarks import peers
 from tests.benchmarks.machine import gop_per_second, table, write_page
-from tests.benchmarks.scoring_model import MAX_LENGTH, PACKAGES, fine_tuned, operations
+from tests.benchmarks.scoring_model import MAX_LENGTH, docstrings, fine_tuned, operations
 
 pytestmark = [
     pytest.mark.bench,
@@ -54,19 +52,9 @@ def exported() -> tuple[Artifact, Artifact]:
 @pytest.fixture(scope="module")
 def texts(exported: tuple[Artifact, Artifact]) -> Texts:
     from headrace.serving.text.tokenizer import TextTokenizer
-    from headrace.tasks.data.sources.docstrings import open_source
 
-    source = DocstringsSource(
-        kind="docstrings", packages=PACKAGES, per_package=N_TEXTS, form="whole"
-    )
-    found = [
-        text
-        for block in open_source(source).splits["train"].read()
-        for text in block.columns["text"]
-    ]
-    random.Random(0).shuffle(found)
     tokenizer = TextTokenizer(exported[1].path / "model" / "tokenizer.json", MAX_LENGTH)
-    kept = found[:N_TEXTS]
+    kept = docstrings(N_TEXTS)
     return Texts(kept, [len(ids) for ids in tokenizer.encode(kept)])
 
 

@@ -5,7 +5,6 @@ The classifier of test_scoring.py and its docstrings, repeated until a job takes
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable
 from functools import partial
@@ -17,7 +16,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from headrace.configs.schema import DocstringsSource
 from headrace.serving.engine import timing
 from headrace.serving.engine.runner import Runner
 from headrace.serving.engine.scorer import Scorer, defaults
@@ -28,7 +26,7 @@ from headrace.serving.runtime.session import PROVIDERS, Device
 from headrace.tasks.export.graphs.graph import save
 from tests.benchmarks import peers
 from tests.benchmarks.machine import fp16_flops, table, write_page
-from tests.benchmarks.scoring_model import PACKAGES, fine_tuned, operations
+from tests.benchmarks.scoring_model import docstrings, fine_tuned, operations
 
 pytestmark = [
     pytest.mark.bench,
@@ -51,7 +49,7 @@ def test_headrace_beside_pytorch_on_one_card(tmp_path: Path) -> None:
 
     trained, made = fine_tuned(*VARIANTS)
     model = made.path / "model"
-    texts = docstrings()
+    texts = docstrings(N_TEXTS)
     lengths = [len(each.windows[0]) for each in Scorer(model, device="cuda").read(texts)]
     n_tokens, n_operations = REPEATS * sum(lengths), REPEATS * operations(trained, lengths)
     pq.write_table(pa.table({"text": texts * REPEATS}), tmp_path / "texts.parquet")
@@ -109,18 +107,6 @@ def test_headrace_beside_pytorch_on_one_card(tmp_path: Path) -> None:
         ]
     )  # fmt: skip
     write_page("scoring-gpu", "Batch scoring on a GPU, MiniLM-L6", "make bench", body)
-
-
-def docstrings() -> list[str]:
-    from headrace.tasks.data.sources.docstrings import open_source
-
-    source = DocstringsSource(
-        kind="docstrings", packages=PACKAGES, per_package=N_TEXTS, form="whole"
-    )
-    blocks = open_source(source).splits["train"].read()
-    texts = [text for block in blocks for text in block.columns["text"]]
-    random.Random(0).shuffle(texts)
-    return texts[:N_TEXTS]
 
 
 # --- sessions -------------------------------------------------------------------------------------
