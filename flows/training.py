@@ -31,8 +31,8 @@ from headrace.tasks.evaluation.decide import decide
 from headrace.tasks.evaluation.evaluate import evaluate
 from headrace.tasks.export.export import export
 from headrace.tasks.registry import tracking, versions
-from headrace.tasks.registry.incumbent import Unreadable
 from headrace.tasks.registry.register import Registered, register
+from headrace.tasks.registry.unreadable import Unreadable
 from headrace.tasks.reporting.report import report
 from headrace.tasks.runtime.facts import StageArtifacts
 from headrace.tasks.runtime.files import digest_of
@@ -64,7 +64,7 @@ def training(recipe: str, overrides: list[str] | None = None) -> State[Outcome]:
         exported = stage(export)(settings, prepared, trained)
         evaluated = stage(evaluate)(settings, prepared, exported)
         for _ in range(MAX_DECISIONS):
-            champion = versions.incumbent(settings.name, exported)
+            champion = versions.champion_to_beat(settings.name, exported)
             decided = stage(decide)(settings, prepared, exported, evaluated, champion)
             stages = StageArtifacts(prepared, trained, exported, evaluated, decided)
             reported = stage(report)(settings, stages)
@@ -86,7 +86,7 @@ def training(recipe: str, overrides: list[str] | None = None) -> State[Outcome]:
 def check_before_training(recipe: Recipe, prepared: Prepared) -> None:
     """Raise UserError now for errors that would otherwise stop the run after hours of training."""
     preflight.check(recipe, prepared)
-    champion = versions.incumbent(recipe.name)
+    champion = versions.champion_to_beat(recipe.name)
     if isinstance(champion, Unreadable):
         requirement = (
             ""

@@ -34,8 +34,8 @@ from headrace.tasks.metrics.metric import Metric
 from headrace.tasks.metrics.paired import Difference, paired_difference
 from headrace.tasks.objectives import AnyObjective, selection
 from headrace.tasks.objectives.base import Settings
-from headrace.tasks.registry.incumbent import Unreadable
 from headrace.tasks.registry.model_store import content_id
+from headrace.tasks.registry.unreadable import Unreadable
 from headrace.tasks.runtime import artifacts
 from headrace.tasks.runtime.files import write_json
 

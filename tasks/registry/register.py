@@ -75,7 +75,7 @@ def register(
             version = _registered(client, recipe.name, exported)
             cached = version is not None
             if version is None:
-                _check_still_to_beat(recipe.name, exported, decided)
+                _check_champion_unchanged(recipe.name, exported, decided)
                 version = _new_version(client, recipe, stages, run_id)
             else:
                 _store_decision(client, recipe, version, stages)
@@ -169,14 +169,14 @@ def _as_tag(decided: Decided) -> str:
     return json.dumps({**decided.facts, "digest": decided.digest}, ensure_ascii=False)
 
 
-def _check_still_to_beat(name: str, exported: Exported, decided: Decided) -> None:
+def _check_champion_unchanged(name: str, exported: Exported, decided: Decided) -> None:
     """Raise ChampionChanged if the decision is outdated.
 
     This runs before anything is made, because the decision goes into it, e.g. into the model card.
     """
-    rival = versions.rival_version(name, exported.id)
-    if rival != decided.facts["champion_version"]:
-        raise versions.ChampionChanged(rival)
+    to_beat = versions.version_to_beat(name, exported.id)
+    if to_beat != decided.facts["champion_version"]:
+        raise versions.ChampionChanged(to_beat)
 
 
 def _store_decision(

@@ -89,7 +89,7 @@ def _registered(model: str) -> ResolvedModel:
     return ResolvedModel(version.folder, f"{version.name}/{version.version}")
 
 
-def _found(model: str) -> versions.Champion:
+def _found(model: str) -> versions.RegisteredVersion:
     match = REGISTERED.fullmatch(model) or REGISTERED.fullmatch(f"models:/{model}@{CHAMPION}")
     if match and (version := versions.lookup_without_mlflow(*match.groups())):
         return version

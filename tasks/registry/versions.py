@@ -23,7 +23,7 @@ from headrace.tasks.registry.alias_history import (
     DecisionInShort,
     Entry,
 )
-from headrace.tasks.registry.incumbent import Unreadable
+from headrace.tasks.registry.unreadable import Unreadable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -47,7 +47,7 @@ DECISION = "headrace.decision"
 
 
 @dataclass(frozen=True)
-class Champion:
+class RegisteredVersion:
     """A registered version with its verified model folder on this machine."""
 
     name: str
@@ -59,7 +59,7 @@ class Champion:
 # --- reading --------------------------------------------------------------------------------------
 
 
-def champion(name: str) -> Champion | None:
+def champion(name: str) -> RegisteredVersion | None:
     """Return the current champion; None if the model does not exist or has no champion.
 
     Raises ModelError if its files are gone or differ from those that were registered.
@@ -70,13 +70,15 @@ def champion(name: str) -> Champion | None:
     return load_version(name, str(model.aliases[CHAMPION]))
 
 
-def incumbent(name: str, exported: Exported | None = None) -> Champion | Unreadable | None:
+def champion_to_beat(
+    name: str, exported: Exported | None = None
+) -> RegisteredVersion | Unreadable | None:
     """Return the champion that this export has to beat, never the export itself.
 
     If the champion is this very export (the command is run again), return the champion before it,
     so that an unchanged run gets its own decision again instead of losing to itself.
     """
-    version = rival_version(name, exported.id if exported else None)
+    version = version_to_beat(name, exported.id if exported else None)
     if version is None:
         return None
     try:
@@ -85,16 +87,16 @@ def incumbent(name: str, exported: Exported | None = None) -> Champion | Unreada
         return Unreadable(name, version, str(problem))
 
 
-def rival_version(name: str, exported_id: str | None) -> str | None:
-    """Return the version number of `incumbent`, whatever state its files are in."""
+def version_to_beat(name: str, exported_id: str | None) -> str | None:
+    """Return the version number of `champion_to_beat`, whatever state its files are in."""
     client = tracking.connect()
     if _find_model(client, name) is None:
         return None
     with alias_history.opened(client, name) as entries:
-        return _to_beat(client, name, entries, exported_id)
+        return _version_to_beat(client, name, entries, exported_id)
 
 
-def _to_beat(
+def _version_to_beat(
     client: MlflowClient, name: str, entries: Sequence[Entry], exported_id: str | None
 ) -> str | None:
     if alias_history.current_version(entries, CHAMPION) is None:
@@ -108,7 +110,7 @@ def _to_beat(
     return None
 
 
-def _opened(name: str, version: str) -> Champion:
+def _opened(name: str, version: str) -> RegisteredVersion:
     """Do as `load_version`, and check that the manifest can be read too.
 
     Raises UnusableVersion; NewerFormatError if a newer Headrace could read it.
@@ -137,7 +139,7 @@ def history(name: str) -> list[Entry]:
         return entries
 
 
-def load_version(name: str, version: str) -> Champion:
+def load_version(name: str, version: str) -> RegisteredVersion:
     """Return a version with its verified model folder: in place if on this machine, else a copy.
 
     Raises ModelError if the model or version does not exist, is not one of ours, or is damaged.
@@ -148,16 +150,18 @@ def load_version(name: str, version: str) -> Champion:
     folder = _verified(
         name, version, place, model_version.tags[CONTENT], _recorded(client, model_version)
     )
-    return Champion(name, version, folder, model_version.run_id or "")
+    return RegisteredVersion(name, version, folder, model_version.run_id or "")
 
 
-def lookup_without_mlflow(name: str, version: str | None, alias: str | None) -> Champion | None:
+def lookup_without_mlflow(
+    name: str, version: str | None, alias: str | None
+) -> RegisteredVersion | None:
     """Do as `load_version` without MLflow, whose import takes two seconds; None if not possible."""
     row = sqlite_lookup.find(tracking.uri(), name, CONTENT, version=version, alias=alias)
     if row is None:
         return None
     folder = _verified(name, row.version, row.place, row.tag, row.recorded)
-    return Champion(name, row.version, folder, "")
+    return RegisteredVersion(name, row.version, folder, "")
 
 
 def _verified(name: str, version: str, place: str, content: str, run_digest: str | None) -> Path:
@@ -278,9 +282,9 @@ def carry_out(name: str, version: str, decision: DecisionInShort, reason: str) -
             for entry in entries
         ):
             return False
-        rival = _to_beat(client, name, entries, exported_id)
-        if rival != decision["compared_with"]:
-            raise ChampionChanged(rival)
+        to_beat = _version_to_beat(client, name, entries, exported_id)
+        if to_beat != decision["compared_with"]:
+            raise ChampionChanged(to_beat)
         if alias_history.current_version(entries, alias) == version:
             return False
         alias_history.move(

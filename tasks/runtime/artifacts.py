@@ -108,7 +108,7 @@ def make(
     content = _digest_content(key=key, inputs=inputs, code=code, libraries=libraries)
     digest = digest_of({"stage": stage, **content})
     folder = workspace.home() / "artifacts" / stage / digest
-    with workspace.lock(f"{stage}-{digest}"):
+    with workspace.turn(f"{stage}-{digest}", making=f"{stage} {digest}"):
         if artifact := _find(stage, digest, folder):
             log.debug("%s: %s is complete; nothing to do", stage, digest)
             return artifact

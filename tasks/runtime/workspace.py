@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from headrace.configs.errors import UserError
+
+log = logging.getLogger(__name__)
 
 _ROOT = Path(__file__).parents[2]
 CHECKOUT = _ROOT if (_ROOT / "pyproject.toml").is_file() else None
 """The repository that this code runs from; None if it runs from an installed package."""
+PATIENCE_S = 1.0
+"""Time before a wait for another process is logged."""
 
 
 def home() -> Path:
@@ -39,3 +46,18 @@ def lock(name: str, timeout_s: float = -1) -> FileLock:
     folder = home() / "locks"
     folder.mkdir(exist_ok=True)
     return FileLock(folder / f"{name}.lock", timeout=timeout_s)
+
+
+@contextmanager
+def turn(name: str, making: str) -> Iterator[None]:
+    """Hold the lock of that name; if another process has it, log once that it is waited for."""
+    held = lock(name)
+    try:
+        held.acquire(timeout=PATIENCE_S)
+    except Timeout:
+        log.warning("another process is making %s; waiting for it", making)
+        held.acquire()
+    try:
+        yield
+    finally:
+        held.release()

@@ -21,7 +21,7 @@ from headrace.tasks.data import splits, training_texts
 from headrace.tasks.evaluation import decide as stage
 from headrace.tasks.evaluation.decide import MIN_ROUNDS, in_units
 from headrace.tasks.objectives import translation
-from headrace.tasks.registry.incumbent import Unreadable
+from headrace.tasks.registry.unreadable import Unreadable
 from headrace.tasks.runtime.artifacts import Artifact
 
 TRANSLATION = translation.Objective()
@@ -59,10 +59,10 @@ def champion(exported: Artifact, tmp_path: Path) -> Callable[..., Champion]:
 def decide(
     recipe: Recipe, prepared: Artifact, exported: Artifact, evaluated: Artifact
 ) -> Callable[..., Artifact]:
-    def call(incumbent: Champion | None, **promote: Any) -> Artifact:
+    def call(champion_to_beat: Champion | None, **promote: Any) -> Artifact:
         rules = recipe.promote.model_copy(update=promote)
         changed = recipe.model_copy(update={"promote": rules})
-        return stage.decide(changed, prepared, exported, evaluated, incumbent)
+        return stage.decide(changed, prepared, exported, evaluated, champion_to_beat)
 
     return call
 
@@ -218,14 +218,14 @@ def test_a_champion_that_cannot_be_opened_is_replaced_only_where_there_is_a_floo
 def test_the_registry_may_know_already_that_there_is_nothing_to_compare_with(
     decide: Callable[..., Artifact],
 ) -> None:
-    incumbent = Unreadable("tiny", "4", "its files are missing (/models/4)")
-    refused = decide(incumbent)
+    damaged = Unreadable("tiny", "4", "its files are missing (/models/4)")
+    refused = decide(damaged)
     assert refused.facts["promote"] is False
     assert (
         "version 4 cannot be used (its files are missing (/models/4))" in refused.facts["summary"]
     )
-    assert decide(incumbent).cached
-    assert decide(incumbent, min_value=0.5).facts["promote"] is True
+    assert decide(damaged).cached
+    assert decide(damaged, min_value=0.5).facts["promote"] is True
     # The first model of all needs none.
     assert decide(None).facts["promote"] is True
 

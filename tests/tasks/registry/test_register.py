@@ -322,8 +322,8 @@ def test_the_real_stages_end_in_a_version_with_their_numbers_on_its_card(
     from headrace.tasks.evaluation.decide import decide
     from headrace.tasks.reporting.report import report
 
-    incumbent = versions.incumbent(recipe.name, exported)
-    decided = decide(recipe, prepared, exported, evaluated, incumbent)
+    champion = versions.champion_to_beat(recipe.name, exported)
+    decided = decide(recipe, prepared, exported, evaluated, champion)
     stages = StageArtifacts(prepared, trained, exported, evaluated, decided)
     run_id = tracking.run_for(recipe, "real stages")
     registered = register(recipe, stages, report(recipe, stages), run_id=run_id)

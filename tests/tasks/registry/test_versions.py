@@ -15,7 +15,7 @@ import pytest
 from headrace.configs.errors import ModelError
 from headrace.tasks.registry import model_store, tracking, versions
 from headrace.tasks.registry.alias_history import Entry
-from headrace.tasks.registry.incumbent import Unreadable
+from headrace.tasks.registry.unreadable import Unreadable
 from tests import fabricated
 
 
@@ -197,12 +197,12 @@ def test_a_candidate_never_meets_itself(name: str) -> None:
     client.set_model_version_tag(name, "2", versions.EXPORT_ID, made.id)
     client.set_model_version_tag(name, "3", versions.EXPORT_DIGEST, made.digest)
     client.set_model_version_tag(name, "3", versions.EXPORT_ID, "an earlier making")
-    assert versions.incumbent(name, made) is None
+    assert versions.champion_to_beat(name, made) is None
     for version, met in (("1", "1"), ("2", "1"), ("3", "3")):
         versions.promote(name, version)
-        incumbent = versions.incumbent(name, made)
-        assert incumbent is not None
-        assert incumbent.version == met
+        champion = versions.champion_to_beat(name, made)
+        assert champion is not None
+        assert champion.version == met
 
 
 def by_hand(name: str) -> None:
@@ -327,15 +327,15 @@ DAMAGES = pytest.mark.parametrize(
 
 
 @DAMAGES
-def test_a_damaged_champion_is_a_rival_that_nothing_can_be_compared_with(
+def test_no_candidate_can_be_compared_with_a_damaged_champion(
     apart: str, damage: Callable[[str, str], None], said: str
 ) -> None:
     versions.promote(apart, "2")
     damage(apart, "2")
-    incumbent = versions.incumbent(apart)
-    assert isinstance(incumbent, Unreadable)
-    assert (incumbent.name, incumbent.version) == (apart, "2")
-    assert said in incumbent.problem
+    champion = versions.champion_to_beat(apart)
+    assert isinstance(champion, Unreadable)
+    assert (champion.name, champion.version) == (apart, "2")
+    assert said in champion.problem
 
 
 @DAMAGES

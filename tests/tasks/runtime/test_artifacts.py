@@ -105,8 +105,10 @@ def test_a_killed_build_leaves_nothing_that_looks_finished(home: Path) -> None:
     assert [path.name for path in (home / "artifacts" / "stage").iterdir()] == [made.digest]
 
 
-def test_two_makers_of_one_artifact_take_turns(home: Path) -> None:
-    script = KILLED.replace("time.sleep(60)", "time.sleep(1)") + 'print("done", flush=True)'
+def test_two_makers_of_one_artifact_take_turns(
+    home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    script = KILLED.replace("time.sleep(60)", "time.sleep(3)") + 'print("done", flush=True)'
     with subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, env={**os.environ}
     ) as child:
@@ -115,3 +117,5 @@ def test_two_makers_of_one_artifact_take_turns(home: Path) -> None:
         made = artifacts.make("stage", key={"a": 1}, build=lambda folder: {})
     assert made.cached
     assert (made.path / "half").read_text() == "x"
+    waited = f"another process is making stage {made.digest}; waiting for it"
+    assert [entry.getMessage() for entry in caplog.records].count(waited) == 1
