@@ -25,7 +25,7 @@ from headrace.flows.arguments import parser
 from headrace.serving.errors import ServingError
 
 os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # read when huggingface_hub is imported
-DONE, FAILED, WRONG_USAGE, REFUSED, REJECTED = range(5)
+DONE, FAILED, WRONG_USAGE, NOT_PROMOTED, TOO_MANY_REJECTED = range(5)
 LOGGER = "headrace"
 CHATTY = ("huggingface_hub", "datasets")
 """Libraries that log every retry; the final error says what failed."""
@@ -131,7 +131,7 @@ def train(arguments: argparse.Namespace) -> Result:
     from headrace.flows import summary
 
     value = dataclasses.asdict(outcome)
-    return (DONE if outcome.promoted else REFUSED), value, summary.text(outcome)
+    return (DONE if outcome.promoted else NOT_PROMOTED), value, summary.text(outcome)
 
 
 OPTIONS = (
@@ -163,7 +163,7 @@ def score(arguments: argparse.Namespace) -> Result:
         as_flow="PREFECT_API_URL" in os.environ,
         verbose=arguments.debug,
     )
-    code = REJECTED if report.too_many_rejected else DONE
+    code = TOO_MANY_REJECTED if report.too_many_rejected else DONE
     page = f"{output.rstrip('/')}/{PAGE}"
     for problem in report.unreadable.values():
         _say(f"headrace: left out: {problem}", sys.stderr)

@@ -30,7 +30,7 @@ def main(recipe: str = "docstrings") -> int:
     file = RECIPES / f"{recipe}.yaml"
     # A run with a refused candidate (exit 3) is finished too: the champion scores.
     code, outcome = cli.call(["train", str(file)])
-    if code not in (cli.DONE, cli.REFUSED):
+    if code not in (cli.DONE, cli.NOT_PROMOTED):
         return code
     from headrace.tasks.registry.resolve import resolve
     from headrace.tasks.runtime import workspace

@@ -150,7 +150,7 @@ def _condition(
 
 
 def is_crash(problem: BaseException) -> bool:
-    """True if the trainer was killed from outside: it resumes from the last complete checkpoint."""
+    """True if training was killed from outside: it resumes from the last complete checkpoint."""
     return isinstance(problem, TrainerKilled)
 
 

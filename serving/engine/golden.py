@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import model_files
+from .. import folder_checks
 from ..arrays import Array
 from ..atomic import write_text
 from ..errors import ModelFolderError
@@ -38,7 +38,7 @@ def write(folder: Path, texts: Sequence[str], outputs: Mapping[str, Array]) -> N
 def read(folder: Path) -> tuple[list[str], dict[str, Array]]:
     """Return the texts and each variant's outputs. Raises ModelFolderError if there are none."""
     try:
-        content = json.loads(model_files.read_bytes(folder / FILE))
+        content = json.loads(folder_checks.read_bytes(folder / FILE))
         outputs = {name: np.asarray(rows) for name, rows in content["outputs"].items()}
         return list(content["texts"]), outputs
     except ModelFolderError:

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from .. import model_files
+from .. import folder_checks
 from ..atomic import write_text
 from ..errors import ModelFolderError, NewerFormatError
 
@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from ..heads import Settings
 
 FORMAT = 2
+"""Format of a model folder. Format 2 added `long_text` and pooling.onnx: texts in windows.
+
+Raise it for every change that an older Headrace cannot read or would misread, such as a new field:
+`read` then tells its user to update. Models of all earlier formats must keep loading.
+"""
 FILE = "manifest.json"
 
 
@@ -108,9 +113,9 @@ def read(folder: Path) -> Manifest:
     file = folder / FILE
     if not file.is_file():
         raise ModelFolderError(f"{folder} is not a model folder: {FILE} is missing")
-    model_files.check_folder(folder)
+    folder_checks.check_folder(folder)
     try:
-        content = json.loads(model_files.read_bytes(file))
+        content = json.loads(folder_checks.read_bytes(file))
         version = int(content["format"])
         if version > FORMAT:
             raise NewerFormatError(
@@ -127,5 +132,5 @@ def read(folder: Path) -> Manifest:
 
 def _variant(folder: Path, fields: dict[str, Any]) -> Variant:
     lists = {name: tuple(fields[name]) for name in ("providers", "disabled_optimizers")}
-    model_files.check_name(folder, fields["file"], said_by=FILE)
+    folder_checks.check_name(folder, fields["file"], said_by=FILE)
     return Variant(**{**fields, **lists})

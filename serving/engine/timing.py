@@ -18,7 +18,7 @@ from ..heads import Ids
 Name = TypeVar("Name", bound=Hashable)
 
 WARM_UP, PASSES = 1, 3
-ENOUGH_S = 15.0
+MAX_TIMED_S = 15.0
 """Seconds after which no further round starts: on a slow machine one timed pass is enough."""
 
 
@@ -29,7 +29,7 @@ def tokens_per_second(
     seconds: dict[Name, list[float]] = {name: [] for name in passes}
     start = time.perf_counter()
     for number in range(WARM_UP + PASSES):
-        if number > WARM_UP and time.perf_counter() - start > ENOUGH_S:
+        if number > WARM_UP and time.perf_counter() - start > MAX_TIMED_S:
             break
         for name, run in passes.items():
             pass_start = time.perf_counter()

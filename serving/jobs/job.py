@@ -3,7 +3,7 @@
 A chunk with a complete commit (storage/) is skipped, and everything that determines the bytes is
 fixed in _plan.json (plan.py): a resumed job gives the same parts as one that was never killed.
 `run` does a whole job. To share one, a coordinator opens it with `open_job`, each process calls
-`work`, then the coordinator calls `JobRun.finish`. pipeline.py does the chunks themselves.
+`work`, then the coordinator calls `JobRun.finish`. pipeline.py scores the chunks.
 """
 
 from __future__ import annotations
@@ -62,7 +62,10 @@ def run(
             chunks = iter(job_run.pending_chunks)
             job_run.pipeline = job_run.open_pipeline()
             job_run.pipeline.run(
-                lambda: next(chunks, None), notify, tracker.on_batch, rejected=job_run.rejected
+                lambda: next(chunks, None),
+                notify,
+                tracker.on_batch,
+                rows_to_retry=job_run.rows_to_retry,
             )
         return job_run.finish()
 
@@ -84,15 +87,16 @@ def score_table(
 
 @contextlib.contextmanager
 def open_job(spec: JobSpec, *, lock_held: bool = False) -> Iterator[JobRun]:
-    """Open a new job, or resume the one in the output; an output on a disk is locked meanwhile.
+    """Open a new job, or resume the one in the output.
 
-    `lock_held`: the caller already holds the output's lock.
+    A local output is locked while the context is open. `lock_held`: the caller already holds the
+    output's lock.
     Raises InputError for tables that cannot be read, PlanError if the output's job has other
     settings or input or is running, ModelFolderError and ProviderError as Scorer does.
     """
     start_s = time.monotonic()
-    folder, out, files = Path(spec.model), open_output(spec.output), find_files(spec.paths)
-    manifest = manifests.read(folder)
+    model_folder, out, files = Path(spec.model), open_output(spec.output), find_files(spec.paths)
+    manifest = manifests.read(model_folder)
     head = heads.get(manifest.objective)
     head.check(spec.options, pools=long_text_of(manifest.long_text).in_windows)
     settings = start.requested_settings(spec, manifest)
@@ -106,28 +110,39 @@ def open_job(spec: JobSpec, *, lock_held: bool = False) -> Iterator[JobRun]:
             raise PlanError(f"--retry-rejected: {out} contains no job to retry")
         row_limit = start.max_row_bytes(spec, plan, manifest)
         files = [replace(file, max_row_bytes=row_limit) for file in files]
-        entries = plans.input_entries(files, file_problems, plan)
+        input_entries = plans.input_entries(files, file_problems, plan)
         scorer = None
-        with start.ensure_unchanged(folder):
+        with start.ensure_unchanged(model_folder):
             sources = start.Sources(
-                model=folder_sha256(folder), input=entries, max_row_bytes=row_limit
+                model=folder_sha256(model_folder), input=input_entries, max_row_bytes=row_limit
             )
             if plan is None:
-                plan, scorer = start.new_plan(folder, spec, settings, sources)
-        retry_plan = redo_rejected.plan_retry(plan, entries) if spec.retry_rejected else None
+                plan, scorer = start.new_plan(model_folder, spec, settings, sources)
+        retry_plan = redo_rejected.plan_retry(plan, input_entries) if spec.retry_rejected else None
         if scorer:  # the job is new
             _create_plan(out, plan)
         else:
             start.check_plan(plan, spec, settings, sources)
         records = out.committed_records(plan.n_chunks)
         is_retry = plan.retrying or retry_plan is not None
-        rejected = redo_rejected.find_rejected(out, records, plan) if is_retry else {}
+        rows_to_retry = redo_rejected.find_rejected(out, records, plan) if is_retry else {}
+        # A retry in progress keeps its plan, unless the input was changed again.
         if retry_plan and retry_plan != plan:
             plan = retry_plan
-            redo_rejected.check_other_rows(out, BlockReader(files, plan, head), records, rejected)
+            reader = BlockReader(files, plan, head)
+            redo_rejected.check_other_rows(out, reader, records, rows_to_retry)
             _replace_plan(out, plan)
         job_run = JobRun(
-            spec, folder, files, out, manifest, plan, records, rejected, scorer, start_s
+            spec,
+            model_folder,
+            files,
+            out,
+            manifest,
+            plan,
+            records,
+            rows_to_retry,
+            scorer,
+            start_s,
         )
         if job_run.pending_chunks:
             out.reopen()
@@ -154,44 +169,44 @@ class JobRun:
     """A run of a job, in the process that opened it."""
 
     spec: JobSpec
-    folder: Path
+    model_folder: Path
     files: list[File]
     out: Output
     manifest: Manifest
     plan: Plan
     records: dict[int, Record]
     """Records of the committed chunks."""
-    rejected: dict[int, redo_rejected.RejectedRows]
+    rows_to_retry: dict[int, redo_rejected.RejectedRows]
     """Rejected rows to retry, by committed chunk."""
     scorer: Scorer | None
     start_s: float
     pipeline: ChunkPipeline | None = None
     """Pipeline of this process, if it scores chunks itself."""
     earlier_records: list[Record] = field(init=False)
-    """Records from earlier runs; for a chunk being retried, only of the rows not retried."""
+    """Records from earlier runs; for a chunk being retried, the record without the retried rows."""
 
     def __post_init__(self) -> None:
         self.earlier_records = []
         for chunk, record in self.records.items():
-            retry = self.rejected.get(chunk)
-            self.earlier_records.append(retry.other_record if retry else record)
+            retry = self.rows_to_retry.get(chunk)
+            self.earlier_records.append(retry.kept_record if retry else record)
 
     @property
     def pending_chunks(self) -> list[int]:
         """Chunks that are not committed, or have rejected rows to retry."""
         numbers = range(self.plan.n_chunks)
-        return [n for n in numbers if n not in self.records or n in self.rejected]
+        return [n for n in numbers if n not in self.records or n in self.rows_to_retry]
 
     @property
     def steps_s(self) -> dict[str, float]:
         return self.pipeline.steps_s if self.pipeline else {}
 
     def shareable_chunks(self) -> list[int]:
-        """Return `pending_chunks`, to be done by other processes.
+        """Return `pending_chunks` for other processes to score.
 
         Raises PlanError if there are rejected rows to retry: only this process can do that.
         """
-        if self.rejected:
+        if self.rows_to_retry:
             raise PlanError(
                 f"a retry of rejected rows is in progress in {self.out}; finish it first, "
                 "with --retry-rejected and the engine local"
@@ -199,7 +214,9 @@ class JobRun:
         return self.pending_chunks
 
     def open_pipeline(self) -> ChunkPipeline:
-        resources = start.open_resources(self.folder, self.plan, self.files, scorer=self.scorer)
+        resources = start.open_resources(
+            self.model_folder, self.plan, self.files, scorer=self.scorer
+        )
         return ChunkPipeline(resources, self.plan, self.out)
 
     def finish(self) -> Report:
@@ -256,13 +273,13 @@ class ProgressTracker:
 
     def on_chunk(self, number: int, record: Record | None) -> None:
         if record:
-            retry = self._job_run.rejected.get(number)
+            retry = self._job_run.rows_to_retry.get(number)
             self._job_run.records[number] = record
             self._errors += sum(record["errors"].values())
             n_unscored = record["rows"] - record["scored"]
             if retry:
-                n_unscored -= retry.other_record["rows"] - retry.other_record["scored"]
-            self.on_batch(n_unscored, 0, 0)  # rows that were in no batch
+                n_unscored -= retry.kept_record["rows"] - retry.kept_record["scored"]
+            self.on_batch(n_unscored, 0, 0)  # rows that were rejected before batching
 
 
 def work(spec: JobSpec, next_chunk: NextChunk, on_chunk: OnChunk) -> dict[str, float]:

@@ -63,11 +63,11 @@ class ChunkPipeline:
         on_chunk: OnChunk,
         on_batch: OnBatch,
         *,
-        rejected: Mapping[int, redo_rejected.RejectedRows] = MappingProxyType({}),
+        rows_to_retry: Mapping[int, redo_rejected.RejectedRows] = MappingProxyType({}),
     ) -> None:
         """Score all chunks that `next_chunk` gives. One thread at a time calls the callbacks.
 
-        `rejected`: rows of committed chunks to retry; their other rows stay.
+        `rows_to_retry`: by committed chunk; the chunk's other rows stay.
         """
 
         def notify(call: Callable[..., None], *args: object) -> None:
@@ -75,9 +75,9 @@ class ChunkPipeline:
                 call(*args)
 
         def lane() -> None:
-            while started := self._start(next_chunk, partial(notify, on_chunk), rejected):
+            while started := self._start(next_chunk, partial(notify, on_chunk), rows_to_retry):
                 chunk, pending_documents = started
-                retry = rejected.get(chunk.number)
+                retry = rows_to_retry.get(chunk.number)
                 record = self._finish(chunk, pending_documents, partial(notify, on_batch), retry)
                 notify(on_chunk, chunk.number, record)
 
@@ -121,7 +121,7 @@ class ChunkPipeline:
         self,
         next_chunk: NextChunk,
         notify: OnChunk,
-        rejected: Mapping[int, redo_rejected.RejectedRows],
+        rows_to_retry: Mapping[int, redo_rejected.RejectedRows],
     ) -> tuple[Chunk, PendingDocuments] | None:
         self._release()
         # One lane at a time, so that chunks are read, and reach the workers, in order.
@@ -134,7 +134,7 @@ class ChunkPipeline:
                 block = self._reader.read(number)
             apply_quarantine(block, self._out.quarantine())  # the quarantine may have grown
             with self._step("tokenise"):
-                rows = rejected[number].rows if number in rejected else None
+                rows = rows_to_retry[number].rows if number in rows_to_retry else None
                 chunk, documents = tokenize_block(number, block, self._plan, self._scorer, rows)
             pending_documents = self._scorer.start(documents, **self._plan.options)
             self._pending.add(pending_documents)

@@ -29,7 +29,7 @@ from .storage.base import CONTENTS, ChunkFacts, Output, Record, record_name
 class RejectedRows:
     """Rejected rows of a committed chunk, to be retried."""
 
-    other_record: Record
+    kept_record: Record
     """The chunk's record, reduced to its other rows."""
     rows: Collection[int]
     """Row numbers of the rejected rows in the table."""
@@ -103,7 +103,7 @@ def commit(
     `tables`: the new rows by file name. If a partition has lost all its rows, the record no longer
     names its file, and leftovers.py removes it.
     """
-    writer, record = writers.get(plan.output_format), rejected.other_record
+    writer, record = writers.get(plan.output_format), rejected.kept_record
     old_files = {file["name"]: out.get(file["name"]) or b"" for file in record["files"]}
     empty_table = next(iter(tables.values())).slice(0, 0)
     files = {}

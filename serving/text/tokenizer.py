@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
-from .. import model_files
+from .. import folder_checks
 from ..errors import ModelFolderError
 
 SEGMENT_CHARS = 2**14
@@ -75,7 +75,7 @@ class TextTokenizer:
         """
         if not tokenizer_json.is_file():
             raise ModelFolderError(f"{tokenizer_json} is missing: incomplete model folder")
-        model_files.check_size(tokenizer_json)
+        folder_checks.check_size(tokenizer_json)
         self._file = tokenizer_json
         try:
             with panics_told(tokenizer_json):

@@ -45,21 +45,21 @@ def check_comparable(recipe: Recipe, prepared: Prepared, champion: Champion) -> 
     Both need the same objective, and enough test rows that are fair to both. Cheap, so that a flow
     can check before it trains.
     """
-    their_manifest = manifest.read(champion.folder)
-    if their_manifest.objective != recipe.objective:
+    champion_manifest = manifest.read(champion.folder)
+    if champion_manifest.objective != recipe.objective:
         raise UserError(
-            f"{_name(champion)} is a {their_manifest.objective} model, but this recipe trains a "
+            f"{_name(champion)} is a {champion_manifest.objective} model, but this recipe trains a "
             f"{recipe.objective} model; they cannot be compared; register under another name"
         )
     mask = fair_rows(prepared, champion)
     if mask is None:
-        _check_splits(recipe.data.splits, their_manifest, champion)
+        _check_splits(recipe.data.splits, champion_manifest, champion)
     elif mask.sum() < MIN_FAIR * len(mask):
         n_unfair = len(mask) - int(mask.sum())
         raise UserError(
             f"{n_unfair:,} of {len(mask):,} test rows are texts that {_name(champion)} was trained "
             "on and this recipe's model was not, or vice versa; the remaining rows are too few for "
-            f"a fair comparison; {_remedy(recipe.data.splits, their_manifest)}provide test rows "
+            f"a fair comparison; {_remedy(recipe.data.splits, champion_manifest)}provide test rows "
             "that neither model was trained on (data.source.test), or register under another name"
         )
 
@@ -69,37 +69,39 @@ def fair_rows(prepared: Prepared, champion: Champion) -> NDArray[np.bool_] | Non
 
     None if either model has no hashes of its training texts.
     """
-    our_hashes, their_hashes = (
+    candidate_hashes, champion_hashes = (
         training_texts.read(folder) for folder in (prepared.path, champion.folder)
     )
-    if our_hashes is None or their_hashes is None:
+    if candidate_hashes is None or champion_hashes is None:
         return None
-    return training_texts.fair(training_texts.of_test_rows(prepared), our_hashes, their_hashes)
+    return training_texts.fair(
+        training_texts.of_test_rows(prepared), candidate_hashes, champion_hashes
+    )
 
 
 def _name(champion: Champion) -> str:
     return f"champion {champion.name} version {champion.version}"
 
 
-def _remedy(splits: Splits, their_manifest: manifest.Manifest) -> str:
+def _remedy(splits: Splits, champion_manifest: manifest.Manifest) -> str:
     """Tell which settings, if any, restore the champion's splits, as the start of a sentence."""
-    their_training = their_manifest.training
+    champion_training = champion_manifest.training
     remedies = []
-    if their_training.get("salt", "") != splits.salt:
-        remedies.append(f"set data.splits.salt to {their_training.get('salt', '')!r}")
-    if splits.test > their_training.get("test_share", splits.test):
-        remedies.append(f"set data.splits.test to {their_training['test_share']:g} or less")
+    if champion_training.get("salt", "") != splits.salt:
+        remedies.append(f"set data.splits.salt to {champion_training.get('salt', '')!r}")
+    if splits.test > champion_training.get("test_share", splits.test):
+        remedies.append(f"set data.splits.test to {champion_training['test_share']:g} or less")
     return "".join(f"{remedy}, " for remedy in remedies)
 
 
-def _check_splits(splits: Splits, their_manifest: manifest.Manifest, champion: Champion) -> None:
+def _check_splits(splits: Splits, champion_manifest: manifest.Manifest, champion: Champion) -> None:
     """Raise UserError if rows may have moved between splits, judging by salt and test share.
 
     For a champion without hashes. Test rows are the high end of the hashes: a smaller share of them
     is part of the champion's own test set, a larger one is not.
     """
-    salt = their_manifest.training.get("salt", "")
-    share = their_manifest.training.get("test_share", splits.test)
+    salt = champion_manifest.training.get("salt", "")
+    share = champion_manifest.training.get("test_share", splits.test)
     if salt != splits.salt:
         raise UserError(
             f"{_name(champion)} was split with salt {salt!r}, but this recipe uses "

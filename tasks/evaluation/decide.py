@@ -1,9 +1,9 @@
 """The stage that decides on promotion: it measures the champion on the candidate's test rows.
 
-promotion_rules.py has the rules, in `judge`; this stage gathers the numbers for them.
+promotion_rules.judge applies the rules; this stage gathers its numbers.
 
-The champion runs again, through its own exported model, because its stored metrics are of other
-rows. Rows on which a comparison would be unfair (comparable.py) are left out for both models.
+The champion runs again, through its own exported model, because its stored metrics were computed on
+other rows. Rows on which a comparison would be unfair (comparable.py) are left out for both models.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,12 +50,16 @@ if TYPE_CHECKING:
         Prepared,
     )
 
-TIMED_ROWS, GENERATIVE_ROWS = 200, 32
-"""Rows that are timed: for encoders, and for generative models."""
-MIN_ROUNDS, MAX_ROUNDS = 5, 50
+TIMED_ROWS = 200
+"""Most rows of a timed round, for encoders."""
+GENERATIVE_ROWS = 32
+"""Most rows of a timed round, for generative models."""
 TIMED_TOKENS = 50_000
-TIMED_S, ENOUGH_S = 1.0, 30.0
-"""Seconds of timing within those rounds; after `ENOUGH_S`, fewer than `MIN_ROUNDS` suffice."""
+"""Most tokens of a round's texts: if they are long, it has fewer rows, but at least one."""
+MIN_ROUNDS, MAX_ROUNDS = 5, 50
+TIMED_S, MAX_TIMED_S = 1.0, 30.0
+"""Time for at least `TIMED_S` (seconds) and `MIN_ROUNDS`, but stop after `MAX_TIMED_S` or
+`MAX_ROUNDS`."""
 
 
 def decide(
@@ -115,7 +119,7 @@ def _build(
             champion = Unreadable(champion.name, champion.version, str(problem))
     if decision is None:
         assert champion is None or isinstance(champion, Unreadable)
-        decision = _without_champion(recipe, prepared, exported, evaluated, champion)
+        decision = _without_comparison(recipe, prepared, exported, evaluated, champion)
     write_json(folder / "decision.json", decision.to_dict())
     return decision.to_dict()
 
@@ -126,7 +130,7 @@ def _baseline_gain(evaluated: Evaluated) -> tuple[str, Difference] | None:
     return difference and (evaluated.facts["baseline_metric"], Difference(**difference))
 
 
-def _without_champion(
+def _without_comparison(
     recipe: Recipe,
     prepared: Prepared,
     exported: Exported,
@@ -161,23 +165,26 @@ def _with_champion(
     from headrace.serving.engine.scorer import Scorer
 
     rows = test_set.read(recipe, prepared)
-    their_scorer = Scorer(champion.folder)
-    pair = _statistics(recipe, exported, rows, evaluated, their_scorer)
+    champion_scorer = Scorer(champion.folder)
+    statistics = _statistics(recipe, exported, rows, evaluated, champion_scorer)
     mask = fair_rows(prepared, champion)
     if mask is not None and not mask.all():
-        pair = (pair[0][mask], pair[1][mask], pair[2])
+        statistics = statistics.of_rows(mask)
         rows = test_set.select(rows, mask)
-    speeds = _speeds(Scorer(exported.path / "model"), their_scorer, rows)
+    speeds = _speeds(Scorer(exported.path / "model"), champion_scorer, rows)
     sizes = _default_size(exported.path / "model"), _default_size(champion.folder)
     baseline = _baseline_gain(evaluated)
-    decision = _judge(recipe, rows, pair, speeds, sizes, champion.version, baseline)
+    decision = _judge(recipe, rows, statistics, speeds, sizes, champion.version, baseline)
     return decision if mask is None else _with_left_out_guard(decision, mask, champion)
 
 
 def _with_left_out_guard(
     decision: Decision, mask: NDArray[np.bool_], champion: Champion
 ) -> Decision:
-    """Add a guard that says how many test rows were left out as unfair."""
+    """Add a guard that always passes: it says how many test rows were left out as unfair.
+
+    They are excluded because exactly one of the two models was trained on them.
+    """
     n_out = len(mask) - int(mask.sum())
     reason = (
         f"{n_out:,} of {len(mask):,} test rows were left out because version "
@@ -193,72 +200,77 @@ def _default_size(model: Path) -> int:
     return model_manifest.variant(model_manifest.default).size_bytes
 
 
-Pair = tuple[Array, Array, Settings]
-"""The candidate's and the champion's statistics (n, d), and the head that both refer to."""
+class PairedStatistics(NamedTuple):
+    """The statistics (n, d) of both models on the same rows."""
+
+    candidate: Array
+    champion: Array
+    head: Settings
+    """The head that both refer to."""
+
+    def of_rows(self, mask: NDArray[np.bool_]) -> PairedStatistics:
+        """Return the statistics of the rows for which the mask (n,) is true."""
+        return self._replace(candidate=self.candidate[mask], champion=self.champion[mask])
 
 
 def _statistics(
-    recipe: Recipe, exported: Exported, rows: TestSet, evaluated: Evaluated, their_scorer: Scorer
-) -> Pair:
+    recipe: Recipe, exported: Exported, rows: TestSet, evaluated: Evaluated, champion_scorer: Scorer
+) -> PairedStatistics:
     """Return both models' statistics under a head that has the labels of both.
 
-    So the champion always misses a label that it does not know, and is wrong if it predicts a label
-    that the candidate does not know. Raises UserError if the heads cannot be compared.
+    A label unknown to the champion therefore always counts as its miss; predicting a label unknown
+    to the candidate counts as an error. Raises UserError if the heads cannot be compared.
     """
     objective = objectives.get(recipe.objective)
-    head = manifest.read(exported.path / "model").head
-    our_outputs = test_set.read_outputs(evaluated.path)
-    _, their_outputs = test_set.answers(objective, their_scorer, rows.texts)
-    their_head = their_scorer.manifest.head
-    common_head = objective.common_head(head, their_head)
+    candidate_head = manifest.read(exported.path / "model").head
+    candidate_outputs = test_set.read_outputs(evaluated.path)
+    _, champion_outputs = test_set.answers(objective, champion_scorer, rows.texts)
+    champion_head = champion_scorer.manifest.head
+    common_head = objective.common_head(candidate_head, champion_head)
     if common_head is not None:
-        our_outputs = objective.align(our_outputs, head, common_head)
-        their_outputs = objective.align(their_outputs, their_head, common_head)
-    elif their_head != head:
+        candidate_outputs = objective.align(candidate_outputs, candidate_head, common_head)
+        champion_outputs = objective.align(champion_outputs, champion_head, common_head)
+    elif champion_head != candidate_head:
         raise UserError(
             "the champion's outputs have a different meaning from this model's, so they cannot be "
             "compared; register under another name"
         )
     else:
-        common_head = head
-    return (
-        objective.statistics(rows.targets, our_outputs, common_head),
-        objective.statistics(rows.targets, their_outputs, common_head),
-        common_head,
+        common_head = candidate_head
+    return PairedStatistics(
+        candidate=objective.statistics(rows.targets, candidate_outputs, common_head),
+        champion=objective.statistics(rows.targets, champion_outputs, common_head),
+        head=common_head,
     )
 
 
 def _judge(
     recipe: Recipe,
     rows: TestSet,
-    pair: Pair,
+    statistics: PairedStatistics,
     speeds: tuple[float, float],
     sizes: tuple[int, int],
-    version: str,
+    champion_version: str,
     baseline: tuple[str, Difference] | None,
 ) -> Decision:
-    our_statistics, their_statistics, head = pair
+    candidate, champion, head = statistics
     objective = objectives.get(recipe.objective)
     name, metric = selection.deciding_metric(recipe, head)
     slice_name, slice_metric = selection.slice_metric(recipe, head)
-    wrong = test_set.wrong(objective, rows, head)
+    all_wrong = test_set.wrong(objective, rows, head)
     resampling = test_set.resampling(recipe.evaluate, rows)
     return promotion_rules.judge(
-        in_units(recipe.promote, metric, slice_metric),
+        limits_in_metric_units(recipe.promote, metric, slice_metric),
         metric=name,
-        rows=len(our_statistics),
-        candidate=ModelMeasurement(metric.value(our_statistics), sizes[0], speeds[0]),
-        champion=ModelMeasurement(metric.value(their_statistics), sizes[1], speeds[1]),
-        champion_version=version,
-        difference=paired_difference(
-            our_statistics, their_statistics, metric, resampling, wrong=wrong
-        ),
+        rows=len(candidate),
+        candidate=ModelMeasurement(metric.value(candidate), sizes[0], speeds[0]),
+        champion=ModelMeasurement(metric.value(champion), sizes[1], speeds[1]),
+        champion_version=champion_version,
+        difference=paired_difference(candidate, champion, metric, resampling, wrong=all_wrong),
         baseline=baseline,
-        slices=_slices(
-            recipe, rows, (our_statistics, their_statistics, wrong), slice_metric, resampling
-        ),
+        slices=_slices(recipe, rows, statistics, all_wrong, slice_metric, resampling),
         slice_metric=slice_name,
-        lost_labels=lost_labels(objective, pair),
+        lost_labels=lost_labels(objective, statistics),
         higher_is_better=metric.higher_is_better,
     )
 
@@ -266,11 +278,12 @@ def _judge(
 def _slices(
     recipe: Recipe,
     rows: TestSet,
-    statistics: tuple[Array, Array, Array | None],
+    statistics: PairedStatistics,
+    all_wrong: Array | None,
     metric: Metric,
     resampling: Resampling,
 ) -> list[SliceComparison]:
-    """Compare the two models slice by slice; small slices are tested as a family (Bonferroni)."""
+    """Compare the two models by slice; the intervals of small slices are Bonferroni-corrected."""
     min_rows = recipe.promote.slices.min_rows if recipe.promote.slices else 0
     slices = [
         (column, value, mask, len(np.unique(rows.clusters[mask])) < min_rows)
@@ -282,21 +295,21 @@ def _slices(
     )
     comparisons = []
     for column, value, mask, small in slices:
-        our_statistics, their_statistics, wrong = (
-            None if array is None else array[mask] for array in statistics
-        )
-        assert our_statistics is not None
-        assert their_statistics is not None
+        candidate, champion, _ = statistics.of_rows(mask)
         slice_resampling = (small_resampling if small else resampling).among(mask)
         comparisons.append(
             SliceComparison(
                 column=column,
                 value=value,
                 rows=int(mask.sum()),
-                candidate=metric.value(our_statistics),
-                champion=metric.value(their_statistics),
+                candidate=metric.value(candidate),
+                champion=metric.value(champion),
                 difference=paired_difference(
-                    our_statistics, their_statistics, metric, slice_resampling, wrong=wrong
+                    candidate,
+                    champion,
+                    metric,
+                    slice_resampling,
+                    wrong=None if all_wrong is None else all_wrong[mask],
                 ),
                 small=small,
             )
@@ -304,18 +317,18 @@ def _slices(
     return comparisons
 
 
-def lost_labels(objective: AnyObjective, pair: Pair) -> list[str]:
+def lost_labels(objective: AnyObjective, statistics: PairedStatistics) -> list[str]:
     """Return labels that the champion predicted correctly and the candidate for no row at all."""
-    our_statistics, their_statistics, head = pair
-    our_counts = objective.by_label(our_statistics.sum(axis=0), head)
-    their_counts = objective.by_label(their_statistics.sum(axis=0), head)
-    if our_counts is None or their_counts is None:
+    candidate, champion, head = statistics
+    candidate_counts = objective.by_label(candidate.sum(axis=0), head)
+    champion_counts = objective.by_label(champion.sum(axis=0), head)
+    if candidate_counts is None or champion_counts is None:
         return []
-    (_, n_predicted, _), (_, _, n_correct) = our_counts, their_counts
+    (_, n_predicted, _), (_, _, n_correct) = candidate_counts, champion_counts
     return [head["labels"][i] for i in np.flatnonzero((n_predicted == 0) & (n_correct > 0))]
 
 
-def in_units(rules: Promote, metric: Metric, slice_metric: Metric) -> Promote:
+def limits_in_metric_units(rules: Promote, metric: Metric, slice_metric: Metric) -> Promote:
     """Convert the rules' limits from shares of the metrics' scales to the metrics' own units."""
     slices = rules.slices and rules.slices.model_copy(
         update={"max_drop": rules.slices.max_drop * slice_metric.scale}
@@ -323,27 +336,32 @@ def in_units(rules: Promote, metric: Metric, slice_metric: Metric) -> Promote:
     return rules.model_copy(update={"margin": rules.margin * metric.scale, "slices": slices})
 
 
-def _speeds(our_scorer: Scorer, their_scorer: Scorer, rows: TestSet) -> tuple[float, float]:
+def _speeds(
+    candidate_scorer: Scorer, champion_scorer: Scorer, rows: TestSet
+) -> tuple[float, float]:
     """Return tokens per second of both, from text to outputs, in turns on the same rows.
 
     The fastest round of each counts: other load on the machine only ever adds time. The candidate's
     tokenizer counts the tokens for both: the same text is the same work.
     """
-    n_rows = TIMED_ROWS if not our_scorer.head.TIMED else GENERATIVE_ROWS
+    n_rows = TIMED_ROWS if not candidate_scorer.head.TIMED else GENERATIVE_ROWS
     # Fewer rows if texts are long, so that a round has at most TIMED_TOKENS tokens.
     n_rows = max(1, min(n_rows, int(np.searchsorted(np.cumsum(rows.lengths), TIMED_TOKENS))))
     texts = rows.texts[:n_rows]
-    tokens = our_scorer.head.timed_tokens(rows.lengths[:n_rows].tolist())
+    tokens = candidate_scorer.head.timed_tokens(rows.lengths[:n_rows].tolist())
     times: list[tuple[float, float]] = []
     start = time.perf_counter()
     elapsed_s = 0.0
     while not times or (
-        elapsed_s < (ENOUGH_S if len(times) < MIN_ROUNDS else TIMED_S) and len(times) < MAX_ROUNDS
+        elapsed_s < (MAX_TIMED_S if len(times) < MIN_ROUNDS else TIMED_S)
+        and len(times) < MAX_ROUNDS
     ):
-        times.append((_scoring_seconds(our_scorer, texts), _scoring_seconds(their_scorer, texts)))
+        times.append(
+            (_scoring_seconds(candidate_scorer, texts), _scoring_seconds(champion_scorer, texts))
+        )
         elapsed_s = time.perf_counter() - start
-    our_s, their_s = (min(seconds) for seconds in zip(*times, strict=True))
-    return tokens / our_s, tokens / their_s
+    candidate_s, champion_s = (min(seconds) for seconds in zip(*times, strict=True))
+    return tokens / candidate_s, tokens / champion_s
 
 
 def _scoring_seconds(scorer: Scorer, texts: Sequence[str]) -> float:

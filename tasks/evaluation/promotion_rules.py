@@ -55,13 +55,14 @@ def judge(
     higher_is_better: bool = True,
     incomparable_reason: str | None = None,
 ) -> Decision:
-    """Check the candidate against the recipe's rules; guards that need a champion pass without one.
+    """Decide by the recipe's rules whether the candidate is promoted; nothing else decides that.
 
-    `baseline`: a metric and the gain over the TF-IDF baseline in it. `lost_labels`: labels that the
-    champion predicted correctly and the candidate never predicts. `unpaired_detectable` (see
+    Guards that need a champion pass without one; only the guard `difference` does not if there is
+    an `incomparable_reason`: why the champion `champion_version` could not be compared. `baseline`:
+    a metric and the gain over the TF-IDF baseline in it. `lost_labels`: labels that the champion
+    predicted correctly and the candidate never predicts. `unpaired_detectable` (see
     tasks/metrics/bootstrap.py): the decision's `smallest_detectable` if there is no difference.
-    `incomparable_reason`: why the champion `champion_version` could not be compared. Raises
-    ValueError if only one of `champion` and `difference` is given.
+    Raises ValueError if only one of `champion` and `difference` is given.
     """
     if (champion is None) != (difference is None):
         raise ValueError("a champion needs a difference, and a difference needs a champion")
@@ -224,18 +225,18 @@ def _labels(rules: Promote, lost_labels: Sequence[str], slices: Sequence[SliceCo
 def _latency(
     rules: Promote, candidate: ModelMeasurement, champion: ModelMeasurement | None
 ) -> Guard:
-    our_speed = candidate.tokens_per_second
-    their_speed = champion.tokens_per_second if champion else None
-    ratio = their_speed / our_speed if our_speed and their_speed else None
+    candidate_speed = candidate.tokens_per_second
+    champion_speed = champion.tokens_per_second if champion else None
+    ratio = champion_speed / candidate_speed if candidate_speed and champion_speed else None
     numbers: Numbers = {
         "limit": rules.max_latency_ratio,
         "found": ratio,
-        "candidate_tokens_per_second": our_speed,
-        "champion_tokens_per_second": their_speed,
+        "candidate_tokens_per_second": candidate_speed,
+        "champion_tokens_per_second": champion_speed,
     }
     speeds = (
-        f"candidate {our_speed:,.0f}, champion {their_speed:,.0f} tokens/s"
-        if our_speed and their_speed
+        f"candidate {candidate_speed:,.0f}, champion {champion_speed:,.0f} tokens/s"
+        if candidate_speed and champion_speed
         else ""
     )
     if champion is None:

@@ -1,6 +1,6 @@
 """Turn a model of windows into one of whole texts: serving/text/pooling.py's twin in PyTorch.
 
-It imports torch, so only the trainer's process and functions of the export import it.
+It imports torch, so only the training workers and functions of the export import it.
 """
 
 from __future__ import annotations

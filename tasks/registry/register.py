@@ -63,7 +63,6 @@ def register(
     """Register the export with its decision, whatever that says, and carry the decision out.
 
     Returns Overtaken if the champion changed since the decision, which then has to be made again.
-
     Raises mlflow_model.ModelMismatchError, with nothing registered, if the logged model does not
     answer like the exported one.
     """
@@ -114,7 +113,7 @@ def _new_version(
         )
         sha256 = mlflow_model.check(model_id, model, aside=check_folder)
         tracking.log_files(run_id, sorted(card_folder.iterdir()), "card")
-    versions.ensure(recipe.name)
+    versions.ensure_registered_model(recipe.name)
     client.log_param(run_id, f"{versions.CONTENT}.{model_id}", sha256)
     return client.create_model_version(
         recipe.name,

@@ -33,17 +33,24 @@ if TYPE_CHECKING:
 
 # Tags of a version.
 CONTENT = "headrace.content"
-"""sha256 of all that the version carries; readers verify it.
+"""sha256 of everything that the version carries; checked each time the version is loaded.
 
 Versions of Headrace 0.1 have the first 16 characters of the sha256 of their model folder. A tag can
 be edited, so the run that made the version also has the digest, as the parameter
 `headrace.content.<id of the logged model>`: MLflow never changes a parameter of a run.
 """
-LOGGED = "models:/"
 EXPORT_ID, EXPORT_DIGEST = "headrace.exported", "headrace.export"
-"""The exported artifact's id (of this very build) and digest (of all that determined it)."""
+"""The exported artifact's id, which differs for every build, and its digest, of all its inputs.
+
+The stored names stay as they are: `headrace.exported` is the id, `headrace.export` the digest.
+"""
 DECISION = "headrace.decision"
 """The full Decision as JSON, with the digest of its artifact."""
+
+LOGGED_MODEL_PREFIX = "models:/"
+"""Start of the source of a version that has a logged model; the logged model's id follows."""
+MAX_VERSIONS = 10_000
+"""Versions fetched in one call."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,7 @@ def champion(name: str) -> RegisteredVersion | None:
 def champion_to_beat(
     name: str, exported: Exported | None = None
 ) -> RegisteredVersion | Unreadable | None:
-    """Return the champion that this export has to beat, never the export itself.
+    """Return the champion that an export is compared with, never the version made from it.
 
     If the champion is this very export (the command is run again), return the champion before it,
     so that an unchanged run gets its own decision again instead of losing to itself.
@@ -82,13 +89,13 @@ def champion_to_beat(
     if version is None:
         return None
     try:
-        return _opened(name, version)
+        return _load_readable(name, version)
     except UnusableVersion as problem:
         return Unreadable(name, version, str(problem))
 
 
 def version_to_beat(name: str, exported_id: str | None) -> str | None:
-    """Return the version number of `champion_to_beat`, whatever state its files are in."""
+    """Return only the version number for `champion_to_beat`; its files are not checked."""
     client = tracking.connect()
     if _find_model(client, name) is None:
         return None
@@ -110,10 +117,10 @@ def _version_to_beat(
     return None
 
 
-def _opened(name: str, version: str) -> RegisteredVersion:
-    """Do as `load_version`, and check that the manifest can be read too.
+def _load_readable(name: str, version: str) -> RegisteredVersion:
+    """Like `load_version`, but also reads the manifest.
 
-    Raises UnusableVersion; NewerFormatError if a newer Headrace could read it.
+    Raises UnusableVersion; NewerFormatError if only a newer Headrace can read it.
     """
     model_version = load_version(name, version)
     try:
@@ -146,45 +153,47 @@ def load_version(name: str, version: str) -> RegisteredVersion:
     """
     client = tracking.connect()
     model_version = find_version(client, name, version)
-    place = client.get_model_version_download_uri(name, version)
-    folder = _verified(
-        name, version, place, model_version.tags[CONTENT], _recorded(client, model_version)
-    )
+    uri = client.get_model_version_download_uri(name, version)
+    run_digest = _digest_recorded_by_run(client, model_version)
+    folder = _verified_folder(name, version, uri, model_version.tags[CONTENT], run_digest)
     return RegisteredVersion(name, version, folder, model_version.run_id or "")
 
 
 def lookup_without_mlflow(
     name: str, version: str | None, alias: str | None
 ) -> RegisteredVersion | None:
-    """Do as `load_version` without MLflow, whose import takes two seconds; None if not possible."""
+    """Like `load_version` without importing MLflow (two seconds); None if that is not possible."""
     row = sqlite_lookup.find(tracking.uri(), name, CONTENT, version=version, alias=alias)
     if row is None:
         return None
-    folder = _verified(name, row.version, row.place, row.tag, row.recorded)
+    folder = _verified_folder(name, row.version, row.place, row.tag, row.recorded)
     return RegisteredVersion(name, row.version, folder, "")
 
 
-def _verified(name: str, version: str, place: str, content: str, run_digest: str | None) -> Path:
+def _verified_folder(
+    name: str, version: str, uri: str, tagged_digest: str, run_digest: str | None
+) -> Path:
     """Return the version's verified model folder.
 
-    `run_digest`: the digest that the run that made the version recorded, or None if unknown.
+    `uri`: of its MLflow model. `tagged_digest`: its tag CONTENT. `run_digest`: the digest that the
+    run that made the version recorded, or None if unknown.
     """
     what = f"{name} version {version}"
-    if run_digest not in (None, content):
+    if run_digest not in (None, tagged_digest):
         raise UnusableVersion(
             f"{what}: its tag {CONTENT} was edited; it differs from the digest recorded by its run"
         )
-    return model_store.fetch(place, content, what=what)
+    return model_store.fetch(uri, tagged_digest, what=what)
 
 
-def _recorded(client: MlflowClient, version: ModelVersion) -> str | None:
+def _digest_recorded_by_run(client: MlflowClient, version: ModelVersion) -> str | None:
     """Return the digest that the version's run recorded.
 
     None for a version of Headrace 0.1, or if the run was deleted for good.
     """
     from mlflow import MlflowException
 
-    if not version.run_id or not str(version.source).startswith(LOGGED):
+    if not version.run_id or not str(version.source).startswith(LOGGED_MODEL_PREFIX):
         return None
     try:
         params = client.get_run(version.run_id).data.params
@@ -192,12 +201,16 @@ def _recorded(client: MlflowClient, version: ModelVersion) -> str | None:
         if problem.error_code == "RESOURCE_DOES_NOT_EXIST":
             return None
         raise
-    digest: str | None = params.get(f"{CONTENT}.{version.source.removeprefix(LOGGED)}")
+    digest: str | None = params.get(f"{CONTENT}.{version.source.removeprefix(LOGGED_MODEL_PREFIX)}")
     return digest
 
 
 def find_version(client: MlflowClient, name: str, version: str) -> ModelVersion:
-    """Return a version. Raises ModelError that names the existing models or versions."""
+    """Return a version.
+
+    Raises ModelError that names the existing models or versions; UnusableVersion if Headrace did
+    not register it.
+    """
     _model(client, name)
     by_number = versions(client, name)
     if version not in by_number:
@@ -221,17 +234,16 @@ def aliased(client: MlflowClient, name: str, alias: str) -> str:
 def versions(client: MlflowClient, name: str) -> dict[str, ModelVersion]:
     """Return every version of the model by its number; empty if there is no such model."""
     # A name that contains a quote cannot be ours, and would end the string in the filter.
-    model_versions = [] if "'" in name else client.search_model_versions(f"name='{name}'", MANY)
+    model_versions = (
+        [] if "'" in name else client.search_model_versions(f"name='{name}'", MAX_VERSIONS)
+    )
     return {str(version.version): version for version in model_versions}
-
-
-MANY = 10_000
 
 
 # --- changing -------------------------------------------------------------------------------------
 
 
-def ensure(name: str) -> None:
+def ensure_registered_model(name: str) -> None:
     """Create the registered model, without versions, unless it exists."""
     from mlflow import MlflowException
 
@@ -249,7 +261,7 @@ def promote(name: str, version: str, reason: str = "by hand") -> Entry:
     with alias_history.opened(client, name) as entries:
         if alias_history.current_version(entries, CHAMPION) == version:
             raise ModelError(f"{name} version {version} is already the champion")
-        _opened(name, version)
+        _load_readable(name, version)
         return alias_history.move(
             client, name, entries, alias=CHAMPION, to=version, action="promote", reason=reason
         )
@@ -264,10 +276,11 @@ class ChampionChanged(Exception):
 
 
 def carry_out(name: str, version: str, decision: DecisionInShort, reason: str) -> bool:
-    """Make a version champion or challenger, as a decision says; False if that is already done.
+    """Make a version champion or challenger, as a decision says.
 
-    A decision in the history has been carried out, whatever happened since: a version that somebody
-    rolled back stays rolled back when its command is run again.
+    Returns whether an alias was moved. A decision in the history has been carried out, whatever
+    happened since: a version that somebody rolled back stays rolled back when its command is run
+    again.
     Raises ChampionChanged, with nothing moved, if `compared_with` is no longer the version to beat.
     """
     client = tracking.connect()
@@ -323,24 +336,24 @@ def rollback(name: str, reason: str = "by hand") -> Entry:
                     alias=CHAMPION,
                     to=version,
                     action="rollback",
-                    reason="; ".join([reason, *_told(problems)]),
+                    reason="; ".join([reason, *_skip_notes(problems)]),
                 )
             problems[version] = problem
     raise ModelError(
-        "; ".join([f"{name} has no earlier champion to roll back to", *_told(problems)])
+        "; ".join([f"{name} has no earlier champion to roll back to", *_skip_notes(problems)])
         + f"; `headrace promote {name} VERSION` promotes any version"
     )
 
 
 def _unusable(name: str, version: str) -> str | None:
     try:
-        _opened(name, version)
+        _load_readable(name, version)
     except UnusableVersion as problem:
         return str(problem)
     return None
 
 
-def _told(problems: Mapping[str, str]) -> list[str]:
+def _skip_notes(problems: Mapping[str, str]) -> list[str]:
     return [f"skipped version {version}: {problem}" for version, problem in problems.items()]
 
 

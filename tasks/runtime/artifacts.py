@@ -8,8 +8,9 @@ holds the sha256 of every file; a reader gets the folder only after these were c
     made = artifacts.make("prepare", key={...}, inputs=[...], code=[...], build=fill_folder)
 
 makes the folder, or finds it complete (`made.cached`), under a lock, so that two processes never
-make the same one. A damaged folder is made again; `is_made` checks nothing. Later artifacts refer
-to it by the digest of its `artifact.json`, which holds the time, so they are made again too.
+make the same one. A damaged folder is rebuilt. Its `artifact.json` then holds a new time, so its
+id, by which later artifacts refer to it, changes and they are rebuilt too. `is_made` only checks
+that the folder exists.
 """
 
 from __future__ import annotations
@@ -43,9 +44,9 @@ class Artifact(Generic[Facts]):
 
     stage: str
     digest: str
-    """Digest of all that determined it; also the folder's name."""
+    """Digest of the stage's name and its DigestInputs; also the folder's name."""
     id: str
-    """Digest of its artifact.json, which identifies this very build."""
+    """Digest of artifact.json: differs for every build, even from equal inputs."""
     path: Path
     facts: Facts
     """The stage's summary of its result, as JSON: counts, metrics, names."""
@@ -66,18 +67,18 @@ class MakeArguments(TypedDict, total=False):
     libraries: Sequence[str]
 
 
-class DigestContent(TypedDict):
-    """All that an artifact's digest is made of, beside the stage's name."""
+class DigestInputs(TypedDict):
+    """Everything that is hashed into an artifact's digest, besides the stage's name."""
 
     key: object
-    """JSON; in a Record, with secrets masked."""
+    """JSON. Secrets are masked when stored in a Record, not when hashed."""
     inputs: dict[str, str]
     """The ids of the artifacts that were read, by stage."""
     code: str
     libraries: dict[str, str]
 
 
-class Record(DigestContent):
+class Record(DigestInputs):
     """The content of artifact.json."""
 
     stage: str
@@ -101,12 +102,12 @@ def make(
 ) -> Artifact[Facts]:
     """Find the artifact or make it.
 
-    `key` is JSON. `code` names the stage's modules; our modules that they import are found from
-    there, except those loaded by a name built at run time. `libraries` are the distributions whose
+    `key`: JSON-serializable settings. `code`: the stage's modules; their imports of our modules are
+    followed; list modules that are loaded by a computed name. `libraries`: the distributions whose
     version matters. `build` fills the empty folder it is given and returns the artifact's facts.
     """
-    content = _digest_content(key=key, inputs=inputs, code=code, libraries=libraries)
-    digest = digest_of({"stage": stage, **content})
+    digest_inputs = _digest_inputs(key=key, inputs=inputs, code=code, libraries=libraries)
+    digest = digest_of({"stage": stage, **digest_inputs})
     folder = workspace.home() / "artifacts" / stage / digest
     with workspace.turn(f"{stage}-{digest}", making=f"{stage} {digest}"):
         if artifact := _find(stage, digest, folder):
@@ -121,8 +122,8 @@ def make(
             record: Record = {
                 "stage": stage,
                 "digest": digest,
-                **content,
-                "key": masked(content["key"]),
+                **digest_inputs,
+                "key": masked(digest_inputs["key"]),
                 "facts": facts,
                 "made_at": started,
                 "seconds": round(time.time() - started, 3),
@@ -134,7 +135,7 @@ def make(
             shutil.rmtree(aside, ignore_errors=True)
             raise
     artifact = _find(stage, digest, folder)
-    assert artifact is not None, f"{folder} differs from what was written"
+    assert artifact is not None, f"{folder} failed verification right after it was written"
     return replace(artifact, cached=False)
 
 
@@ -146,16 +147,16 @@ def is_made(stage: str, **arguments: Unpack[MakeArguments]) -> bool:
 
 def name_of(stage: str, **arguments: Unpack[MakeArguments]) -> str:
     """Return the digest that names the artifact; takes `make`'s arguments without `build`."""
-    return digest_of({"stage": stage, **_digest_content(**arguments)})
+    return digest_of({"stage": stage, **_digest_inputs(**arguments)})
 
 
-def _digest_content(
+def _digest_inputs(
     *,
     key: Mapping[str, object],
     inputs: Sequence[AnyArtifact] = (),
     code: Sequence[str] = (),
     libraries: Sequence[str] = (),
-) -> DigestContent:
+) -> DigestInputs:
     return {
         "key": dict(key),
         "inputs": {artifact.stage: artifact.id for artifact in inputs},

@@ -73,7 +73,7 @@ class RetryFacts(TypedDict):
 
 
 class WorkerFacts(TypedDict):
-    """Facts that a training process reports at its end."""
+    """Facts that a training worker reports at its end."""
 
     best: BestFacts
     steps: int

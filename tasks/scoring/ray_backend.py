@@ -113,8 +113,8 @@ class _Driver:
         self._refs: dict[ObjectRef[Record | None], tuple[str, int | None]] = {}
         """Pending calls: the node, and the chunk, or None while the actor starts."""
         model = {
-            str(file.relative_to(job_run.folder)): file.read_bytes()
-            for file in sorted(job_run.folder.rglob("*"))
+            str(file.relative_to(job_run.model_folder)): file.read_bytes()
+            for file in sorted(job_run.model_folder.rglob("*"))
             if file.is_file()
         }
         self._model = ray.put(model)

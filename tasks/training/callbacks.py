@@ -1,6 +1,6 @@
 """Callbacks for transformers' Trainer: progress events and checkpoints.
 
-Imported only in the training process.
+Imported only in the workers.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Choose the rows of each training step and collate them into tensors.
 
-Imported only in the training process.
+Imported only in the workers.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Start the trainers once, follow their progress and return how they ended.
+"""Run one training attempt: start the workers, relay their progress, return the outcome.
 
-CPU, one GPU, several GPUs and several machines share one path: torchrun starts worker.py under
-supervision (runtime/supervised_process.py), so that it ends when we do. Imports torch only inside
-functions.
+CPU, one GPU, several GPUs and several machines share one path: torchrun starts the workers
+(worker.py). It runs under supervision (runtime/supervised_process.py), so that torchrun ends when
+this process ends. Imports torch only inside functions.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ log = logging.getLogger(__name__)
 
 POLL_S = 0.2
 LOG = "trainer.log"
-TORCHRUN = "torch.distributed.elastic"
-"""Part of the exception that torchrun ends with when a trainer was killed."""
+TORCHRUN_ERROR = "torch.distributed.elastic"
+"""Appears in torchrun's own exception, raised when a worker was killed."""
 
 
 class TrainingFailed(RuntimeError):
-    """The trainer raised an error; the message has its last line and the path of the full log."""
+    """Training did not finish; the message says why and, if it started, where the log is."""
 
 
 class TrainerOutOfMemory(TrainingFailed):
@@ -61,14 +61,14 @@ class TrainerOutOfMemory(TrainingFailed):
 
 
 class TrainerKilled(TrainingFailed):
-    """The trainer ended without an outcome. Started again, it resumes from its last checkpoint."""
+    """The workers left no outcome. Started again, training resumes from the last checkpoint."""
 
 
 def attempt(
     recipe: Recipe, prepared: Prepared, work: Path, *, per_device: int, on_event: OnEvent
 ) -> Outcome:
-    """Run the trainer once, from the last complete checkpoint; return its outcome."""
-    with _no_trainer_running(work):
+    """Run the workers once, from the last complete checkpoint; return the outcome."""
+    with _no_worker_running(work):
         checkpoint = checkpoints.last_whole(work)
         step = checkpoints.step_of(checkpoint) if checkpoint else 0
         _forget_events_after(work / EVENTS, step)
@@ -85,10 +85,10 @@ def attempt(
         log.info("train: resuming from step %s", step)
     launch = recipe.train.launch
     if launch.nodes > 1:
-        # The trainers on the other machines read and write this folder, so it must be shared.
-        call = ["python", "-m", "torch.distributed.run", *torchrun(launch, work)]
-        log.info("train: waiting for the other machines; run this on each: %s", " ".join(call))
-    events, log_start = _follow(work / EVENTS, on_event), _size(work / LOG)
+        # The workers on the other machines read and write this folder, so it must be shared.
+        command = ["python", "-m", "torch.distributed.run", *torchrun(launch, work)]
+        log.info("train: waiting for the other machines; run this on each: %s", " ".join(command))
+    report_events, log_start = _follow(work / EVENTS, on_event), _size(work / LOG)
     oom_kills = hardware.oom_kills()
     with (
         (work / LOG).open("ab") as output,
@@ -102,16 +102,16 @@ def attempt(
         ) as process,
     ):
         while process.poll() is None:
-            events()
+            report_events()
             time.sleep(POLL_S)
-        events()
+        report_events()
     if hardware.oom_kills() > oom_kills and not outcome_files(work):
         return {"outcome": "out_of_memory", "error": "killed by the kernel's out-of-memory killer"}
     return outcome_of(work, (work / LOG).read_bytes()[log_start:])
 
 
 def processes(launch: Launch) -> int:
-    """Return the number of training processes on this machine.
+    """Return the number of workers on this machine.
 
     The recipe's number; with `auto`, one per GPU, or one without a GPU.
     """
@@ -123,13 +123,13 @@ def processes(launch: Launch) -> int:
 
 
 def world_size(launch: Launch) -> int:
-    """Return the number of training processes on all machines."""
+    """Return the number of workers on all machines."""
     return processes(launch) * launch.nodes
 
 
 def torchrun(launch: Launch, work: Path) -> list[str]:
     """Return torchrun's arguments: standalone for one machine, else with the rendezvous."""
-    meeting = (
+    rendezvous = (
         ["--standalone"]
         if launch.nodes == 1
         else [
@@ -141,7 +141,7 @@ def torchrun(launch: Launch, work: Path) -> list[str]:
     )
     count = f"--nproc-per-node={processes(launch)}"
     return [
-        *meeting,
+        *rendezvous,
         count,
         "-m",
         supervised_process.__name__,
@@ -151,10 +151,10 @@ def torchrun(launch: Launch, work: Path) -> list[str]:
 
 
 def environment(train: Train) -> dict[str, str]:
-    """Return the environment of the trainers.
+    """Return the environment of the workers.
 
-    Ours, with threads for each process (torchrun's default is one) and without progress bars,
-    telemetry or tokenizer threads.
+    This process's environment, with an explicit thread count per worker (torchrun would set 1) and
+    without progress bars, telemetry or tokenizer threads.
     """
     threads = train.threads or max(1, granted_cores() // processes(train.launch))
     return {
@@ -167,9 +167,10 @@ def environment(train: Train) -> dict[str, str]:
 
 
 def outcome_of(work: Path, log_bytes: bytes) -> Outcome:
-    """Return out_of_memory if a process reported it, else failed, rank 0's outcome, or killed.
+    """Return the outcome of workers that have ended; the first that applies counts.
 
-    `log_bytes`: their log, which is searched if they ended without an outcome.
+    In order: out_of_memory from any rank; failed from any rank; rank 0's outcome; failed, if
+    `log_bytes`, the log of this attempt, shows a failed start; killed.
     """
     outcomes: list[Outcome | None] = [read_json(file) for file in outcome_files(work)]
     for kind in ("out_of_memory", "failed"):
@@ -180,7 +181,7 @@ def outcome_of(work: Path, log_bytes: bytes) -> Outcome:
     main_outcome: Outcome | None = read_json(outcome_file(work, 0))
     if main_outcome:
         return main_outcome
-    if supervised_process.TRACEBACK.encode() in log_bytes and TORCHRUN not in (
+    if supervised_process.TRACEBACK.encode() in log_bytes and TORCHRUN_ERROR not in (
         reason := supervised_process.last_words(log_bytes)
     ):
         return {"outcome": "failed", "error": f"the trainer failed to start: {reason}"}
@@ -200,7 +201,7 @@ def failure(outcome: Failed, work: Path) -> Exception:
 
 
 def _without_secrets(recipe: Recipe) -> dict[str, object]:
-    """Return the recipe for a trainer, with the source's secrets masked: it reads no source."""
+    """Return the recipe with the source's secrets masked: the workers never read the source."""
     fields = recipe.model_dump(mode="json")
     return {**fields, "data": {**fields["data"], "source": masked(fields["data"]["source"])}}
 
@@ -209,11 +210,10 @@ def _without_secrets(recipe: Recipe) -> dict[str, object]:
 
 
 @contextlib.contextmanager
-def _no_trainer_running(work: Path) -> Iterator[None]:
-    """Wait until no trainer uses the folder: a killed run's needs a moment to notice.
+def _no_worker_running(work: Path) -> Iterator[None]:
+    """Wait until no worker uses the folder: the worker of a killed run needs a moment to exit.
 
-    The lock is held only while the folder is prepared; the process of rank 0 takes it again.
-
+    The lock is held only while the folder is prepared; the worker of rank 0 takes it again.
     Raises TrainingFailed after LOCK_WAIT_S.
     """
     try:

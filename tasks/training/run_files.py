@@ -56,10 +56,10 @@ Outcome = Done | Failed
 
 
 def outcome_file(work: Path, rank: int) -> Path:
-    """Return the file in which the process of this rank records how it ended."""
+    """Return the file in which the worker of this rank records how it ended."""
     return work / f"outcome-{rank}.json"
 
 
 def outcome_files(work: Path) -> list[Path]:
-    """Return the outcome files of the processes that have ended and were able to write one."""
+    """Return the outcome files of the workers that have ended and were able to write one."""
     return sorted(work.glob("outcome-*.json"))

@@ -1,6 +1,6 @@
 """Build transformers' Trainer: model, rows, batches, settings, callbacks.
 
-Imported only in the training process: the import takes seconds.
+Imported only in the workers: the import takes seconds.
 """
 
 from __future__ import annotations

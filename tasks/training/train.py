@@ -1,8 +1,8 @@
 """The training stage: one training, resumed after a crash and retried after running out of memory.
 
-The training itself runs in processes of its own (launcher.py). The work folder survives a crash:
-the same training, started again, resumes from the last complete checkpoint. Two processes never
-train in one folder: artifacts.make locks the artifact, and the process of rank 0 the work folder
+The training itself runs in workers, processes of its own (launcher.py). The work folder survives a
+crash: the same training, started again, resumes from the last complete checkpoint. Two trainings
+never share a folder: artifacts.make locks the artifact, and the worker of rank 0 the work folder
 (run_files.LOCK). Imports torch only inside functions.
 """
 
@@ -76,7 +76,7 @@ def _make_arguments(recipe: Recipe, prepared: Prepared) -> dict[str, Any]:
 
 
 def check(recipe: Recipe, prepared: Prepared) -> None:
-    """Raise RecipeError for mistakes that would only show after the trainer's slow start."""
+    """Raise RecipeError for mistakes that would only show after the workers' slow start."""
     objective = objectives.get(recipe.objective)
     objective.OPTIONS.model_validate(recipe.options)
     metric_names = ["loss", *objective.metrics(prepared.facts["head"])]

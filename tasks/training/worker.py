@@ -1,9 +1,10 @@
-"""The training process: train.py starts one per device, through torchrun.
+"""A worker: one of the processes that train; launcher.py starts them through torchrun.
 
     torchrun ... -m headrace.tasks.runtime.supervised_process headrace.tasks.training.worker WORK
 
 reads WORK/job.json and writes into WORK: checkpoints (see checkpoints.py), `events.jsonl`, and at
-the end `model/` and `outcome-RANK.json`. A process that leaves no outcome was killed. setup.py
+the end `model/` and `outcome-RANK.json`. A worker that leaves no outcome was killed. The recipe's
+`train.launch.processes` is the number of workers on each machine, by default one per GPU. setup.py
 builds transformers' Trainer.
 """
 
@@ -52,7 +53,7 @@ def main(work: Path) -> None:
 
 
 def outcome_of(problem: Exception) -> Failed:
-    """Return the outcome of a process that raised `problem`: `out_of_memory` or `failed`."""
+    """Return the outcome of a worker that raised `problem`: `out_of_memory` or `failed`."""
     line = mask(traceback.format_exception_only(problem)[-1].strip().split("\n")[0])
     return {
         "outcome": "out_of_memory" if is_out_of_memory(problem) else "failed",

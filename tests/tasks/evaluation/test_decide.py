@@ -19,7 +19,7 @@ from headrace.configs.schema import Promote, Recipe, SliceGuard
 from headrace.serving.errors import ServingError
 from headrace.tasks.data import splits, training_texts
 from headrace.tasks.evaluation import decide as stage
-from headrace.tasks.evaluation.decide import MIN_ROUNDS, in_units
+from headrace.tasks.evaluation.decide import MIN_ROUNDS, limits_in_metric_units
 from headrace.tasks.objectives import translation
 from headrace.tasks.registry.unreadable import Unreadable
 from headrace.tasks.runtime.artifacts import Artifact
@@ -260,7 +260,7 @@ def test_another_champion_is_another_decision(
 def test_limits_are_shares_of_what_a_metric_goes_up_to() -> None:
     bleu, exact = (TRANSLATION.metrics({})[name] for name in ("bleu", "exact"))
     rules = Promote(margin=0.01, slices=SliceGuard(max_drop=0.1))
-    scaled = in_units(rules, bleu, exact)
+    scaled = limits_in_metric_units(rules, bleu, exact)
     assert (scaled.margin, scaled.slices and scaled.slices.max_drop) == (1.0, 0.1)
-    assert in_units(rules, exact, exact) == rules
-    assert in_units(Promote(slices=None), bleu, bleu).slices is None
+    assert limits_in_metric_units(rules, exact, exact) == rules
+    assert limits_in_metric_units(Promote(slices=None), bleu, bleu).slices is None

@@ -12,7 +12,7 @@ from onnx.external_data_helper import convert_model_to_external_data
 
 from headrace.serving.engine.scorer import Scorer
 from headrace.serving.errors import ModelFolderError
-from headrace.serving.model_files import MAX_BYTES
+from headrace.serving.folder_checks import MAX_BYTES
 from tests.serving.tiny_model import bag_of_words, graph
 
 LINKED = ["fp32/model.onnx", "tokenizer.json", "golden.json", "manifest.json", "pooling.onnx"]
