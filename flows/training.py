@@ -35,7 +35,7 @@ from headrace.tasks.registry.register import Registered, register
 from headrace.tasks.registry.unreadable import Unreadable
 from headrace.tasks.reporting.report import report
 from headrace.tasks.runtime.facts import StageArtifacts
-from headrace.tasks.runtime.files import digest_of
+from headrace.tasks.runtime.json_files import digest_of
 from headrace.tasks.training.launcher import TrainerKilled
 from headrace.tasks.training.train import train
 

@@ -97,12 +97,20 @@ def registered(name: str, made: dict[str, Artifact]) -> Any:
     return register(recipe(name), StageArtifacts(*stages), reported, run_id=run_id)
 
 
+def champion(name: str) -> versions.RegisteredVersion | None:
+    """The version that MLflow's alias names, verified; None without a model or an alias."""
+    client = tracking.connect()
+    found = client.search_registered_models(f"name = '{name}'")
+    version = found[0].aliases.get("champion") if found else None
+    return None if version is None else versions.load_version(name, str(version))
+
+
 def stored_model(name: str) -> Path:
     """The folder of an MLflow model on disk, which is version 1 and champion of `name`."""
     registered(name, stages(name))
-    champion = versions.champion(name)
-    assert champion is not None
-    return champion.folder.parents[1]
+    found = champion(name)
+    assert found is not None
+    return found.folder.parents[1]
 
 
 def versions_in_registry(name: str, n: int, folder: Path, *, apart: bool = False) -> None:

@@ -11,26 +11,26 @@ from typing import IO
 
 from ..errors import InputError
 from .files import File
-from .rows import TOO_LARGE, ReasonCode, Row, check_columns, clean, open_text, whole_line
+from .rows import TOO_LARGE, ReasonCode, Row, check_columns, clean, open_bytes, whole_line
 
 Record = list[str] | str
 """Fields of a CSV record, or the reason code of one that could not be read."""
 
 
 def csv_names(path: File, delimiter: str) -> list[str]:
-    with open_text(path) as file:
+    with open_bytes(path) as file:
         return _header(_csv_records(file, delimiter, path.max_row_bytes), path)
 
 
 def csv_count(path: File, delimiter: str) -> int:
-    with open_text(path) as file:
+    with open_bytes(path) as file:
         records = _csv_records(file, delimiter, path.max_row_bytes)
         _header(records, path)
         return sum(1 for _ in records)
 
 
 def csv_rows(path: File, columns: Sequence[str], delimiter: str) -> Iterator[Row]:
-    with open_text(path) as file:
+    with open_bytes(path) as file:
         records = _csv_records(file, delimiter, path.max_row_bytes)
         header = _header(records, path)
         check_columns(path, columns, header)
@@ -89,7 +89,7 @@ class _Lines:
         if line is None:
             self.ended = True
             raise StopIteration
-        self._n_bytes += n_bytes(line)
+        self._n_bytes += _n_bytes(line)
         self.too_large = isinstance(line, ReasonCode) or self._n_bytes > self._limit
         if self.too_large and self.record:  # a quote that is not closed within the limit
             self._again.append(line)
@@ -105,7 +105,7 @@ class _Lines:
         self.ended = False
 
 
-def n_bytes(text: str) -> int:
+def _n_bytes(text: str) -> int:
     """Return the length in the file, in bytes; lone surrogates stand for those not in UTF-8."""
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogateescape"))
 

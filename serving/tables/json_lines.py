@@ -12,7 +12,7 @@ from typing import IO
 
 from ..errors import InputError
 from .files import File
-from .rows import ReasonCode, Row, check_columns, clean, open_text, whole_line
+from .rows import ReasonCode, Row, check_columns, clean, open_bytes, whole_line
 
 Object = dict[str, object] | str
 """Object of a JSON line, or the reason code of a line that is not an object."""
@@ -36,17 +36,17 @@ class Number(float):
 
 
 def json_names(path: File) -> list[str]:
-    with open_text(path) as file:
+    with open_bytes(path) as file:
         return _keys(itertools.islice(_json_objects(file, path), OBJECTS_LOOKED_AT))
 
 
 def json_count(path: File) -> int:
-    with open_text(path) as file:
+    with open_bytes(path) as file:
         return sum(1 for _ in _json_lines(file, path.max_row_bytes))
 
 
 def json_rows(path: File, columns: Sequence[str]) -> Iterator[Row]:
-    with open_text(path) as file:
+    with open_bytes(path) as file:
         objects = _json_objects(file, path)
         first_objects = _first(objects, columns)
         if any(isinstance(item, dict) for item in first_objects):

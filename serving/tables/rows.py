@@ -50,7 +50,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 @contextmanager
-def open_text(path: File) -> Iterator[io.BufferedReader]:
+def open_bytes(path: File) -> Iterator[io.BufferedReader]:
     """Yield the file's bytes, unpacked, without a byte order mark.
 
     Raises InputError for an empty file and for UTF-16.

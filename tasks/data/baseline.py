@@ -21,7 +21,7 @@ from headrace.tasks.metrics.bootstrap import Resampling, bootstrap
 from headrace.tasks.models.tfidf import Labelled
 from headrace.tasks.objectives import AnyObjective
 from headrace.tasks.objectives.base import Objective, Settings
-from headrace.tasks.runtime.files import write_json
+from headrace.tasks.runtime.json_files import write_json
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -36,7 +36,7 @@ from headrace.tasks.models import pretrained
 from headrace.tasks.objectives import AnyObjective
 from headrace.tasks.objectives.base import Settings
 from headrace.tasks.runtime import artifacts, workspace
-from headrace.tasks.runtime.files import digest_of, write_json
+from headrace.tasks.runtime.json_files import digest_of, write_json
 
 if TYPE_CHECKING:
     from headrace.tasks.runtime.facts import IntervalFacts, Prepared, PreparedFacts
@@ -150,7 +150,7 @@ def _passing_folder(data: Data) -> Iterator[Path]:
     """Yield a temporary folder for fetched files; also remove the leftovers of a killed run."""
     name = f"fetched-{digest_of(data.source.model_dump(mode='json'))}"
     folder = workspace.home() / name
-    with workspace.lock(name):
+    with workspace.turn(name, making="the data of this recipe"):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         try:

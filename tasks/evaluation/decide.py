@@ -37,7 +37,7 @@ from headrace.tasks.objectives.base import Settings
 from headrace.tasks.registry.model_store import content_id
 from headrace.tasks.registry.unreadable import Unreadable
 from headrace.tasks.runtime import artifacts
-from headrace.tasks.runtime.files import write_json
+from headrace.tasks.runtime.json_files import write_json
 
 if TYPE_CHECKING:
     from headrace.serving.engine.scorer import Scorer

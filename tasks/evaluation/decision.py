@@ -8,10 +8,7 @@ from typing import TYPE_CHECKING, cast
 from headrace.tasks.metrics.paired import Difference
 
 if TYPE_CHECKING:
-    from headrace.tasks.runtime.facts import (
-        DecidedFacts,
-        Numbers,
-    )
+    from headrace.tasks.runtime.facts import DecidedFacts, Numbers
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ class Guard:
     reason: str
     numbers: Numbers
     asked: bool = True
-    """True if its reason is one of the decision's: it had a limit to check, or it failed."""
+    """True if its reason is shown among the decision's."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ class Decision:
 
     @property
     def reasons(self) -> list[str]:
-        """Reasons of the guards that were asked for."""
+        """The shown reasons, in the order of the guards."""
         return [guard.reason for guard in self.guards if guard.asked]
 
     @property
@@ -82,22 +79,6 @@ class Decision:
         )
 
     def to_dict(self) -> DecidedFacts:
-        """Return a JSON-compatible dict; `from_dict` reads it back."""
+        """Return the decision as JSON-compatible facts, with its reasons and summary."""
         facts = {**asdict(self), "reasons": self.reasons, "summary": self.summary}
         return cast("DecidedFacts", facts)
-
-    @classmethod
-    def from_dict(cls, content: DecidedFacts) -> Decision:
-        champion, difference = content["champion"], content["difference"]
-        return cls(
-            promote=content["promote"],
-            rule=content["rule"],
-            metric=content["metric"],
-            rows=content["rows"],
-            candidate=ModelMeasurement(**content["candidate"]),
-            champion=None if champion is None else ModelMeasurement(**champion),
-            champion_version=content["champion_version"],
-            difference=None if difference is None else Difference(**difference),
-            smallest_detectable=content["smallest_detectable"],
-            guards=tuple(Guard(**guard) for guard in content["guards"]),
-        )

@@ -29,7 +29,7 @@ from headrace.tasks.objectives import AnyObjective, selection
 from headrace.tasks.objectives.base import Details, Settings
 from headrace.tasks.reporting import html, plots
 from headrace.tasks.runtime import artifacts
-from headrace.tasks.runtime.files import write_json
+from headrace.tasks.runtime.json_files import write_json
 
 if TYPE_CHECKING:
     from headrace.tasks.runtime.facts import (

@@ -18,7 +18,7 @@ from headrace.tasks import objectives
 from headrace.tasks.metrics.bootstrap import Resampling
 from headrace.tasks.objectives import AnyObjective, selection
 from headrace.tasks.objectives.base import Settings
-from headrace.tasks.runtime.files import write_json
+from headrace.tasks.runtime.json_files import write_json
 
 if TYPE_CHECKING:
     from headrace.serving.engine.scorer import Scorer

@@ -31,7 +31,7 @@ from headrace.tasks.export.attention_maps import AttentionMaps
 from headrace.tasks.export.try_variants import ExportHarness, ExportRefused, VariantResult
 from headrace.tasks.objectives import selection
 from headrace.tasks.runtime import artifacts
-from headrace.tasks.runtime.files import write_json
+from headrace.tasks.runtime.json_files import write_json
 
 if TYPE_CHECKING:
     from headrace.tasks.runtime.facts import (

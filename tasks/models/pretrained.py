@@ -15,7 +15,7 @@ from headrace.configs.errors import ModelError
 from headrace.configs.schema import Model
 from headrace.serving.digests import file_sha256
 from headrace.serving.text.tokenizer import panics_told
-from headrace.tasks.runtime.files import digest_of
+from headrace.tasks.runtime.json_files import digest_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -60,21 +60,9 @@ class RegisteredVersion:
     name: str
     version: str
     folder: Path
-    run_id: str
 
 
 # --- reading --------------------------------------------------------------------------------------
-
-
-def champion(name: str) -> RegisteredVersion | None:
-    """Return the current champion; None if the model does not exist or has no champion.
-
-    Raises ModelError if its files are gone or differ from those that were registered.
-    """
-    model = _find_model(tracking.connect(), name)
-    if model is None or CHAMPION not in model.aliases:
-        return None
-    return load_version(name, str(model.aliases[CHAMPION]))
 
 
 def champion_to_beat(
@@ -156,7 +144,7 @@ def load_version(name: str, version: str) -> RegisteredVersion:
     uri = client.get_model_version_download_uri(name, version)
     run_digest = _digest_recorded_by_run(client, model_version)
     folder = _verified_folder(name, version, uri, model_version.tags[CONTENT], run_digest)
-    return RegisteredVersion(name, version, folder, model_version.run_id or "")
+    return RegisteredVersion(name, version, folder)
 
 
 def lookup_without_mlflow(
@@ -167,7 +155,7 @@ def lookup_without_mlflow(
     if row is None:
         return None
     folder = _verified_folder(name, row.version, row.place, row.tag, row.recorded)
-    return RegisteredVersion(name, row.version, folder, "")
+    return RegisteredVersion(name, row.version, folder)
 
 
 def _verified_folder(

@@ -30,7 +30,7 @@ from headrace.configs.secrets import masked
 from headrace.serving.digests import file_sha256
 from headrace.tasks.runtime import workspace
 from headrace.tasks.runtime.code_digest import code_digest
-from headrace.tasks.runtime.files import digest_of, write_json
+from headrace.tasks.runtime.json_files import digest_of, write_json
 
 log = logging.getLogger(__name__)
 

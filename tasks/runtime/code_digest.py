@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
-from headrace.tasks.runtime.files import digest_of
+from headrace.tasks.runtime.json_files import digest_of
 
 OURS = ("headrace.tasks", "headrace.serving", "headrace.modeling", "headrace.configs")
 """Packages whose code counts toward a stage's digest."""

@@ -55,7 +55,7 @@ def turn(name: str, making: str) -> Iterator[None]:
     try:
         held.acquire(timeout=PATIENCE_S)
     except Timeout:
-        log.warning("another process is making %s; waiting for it", making)
+        log.warning("another process is making or checking %s; waiting for it", making)
         held.acquire()
     try:
         yield

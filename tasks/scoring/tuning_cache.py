@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from headrace.serving.runtime.cpu import granted_cores
 from headrace.tasks.registry.model_store import content_id
 from headrace.tasks.runtime import hardware, workspace
-from headrace.tasks.runtime.files import digest_of, write_json
+from headrace.tasks.runtime.json_files import digest_of, write_json
 
 if TYPE_CHECKING:
     from headrace.serving.runtime.session import Device

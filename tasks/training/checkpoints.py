@@ -10,7 +10,7 @@ import json
 import shutil
 from pathlib import Path
 
-from headrace.tasks.runtime.files import write_json
+from headrace.tasks.runtime.json_files import write_json
 
 MARKER = "whole.json"
 

@@ -24,7 +24,7 @@ from headrace.configs.secrets import masked
 from headrace.serving.atomic import write_text
 from headrace.serving.runtime.cpu import granted_cores
 from headrace.tasks.runtime import hardware, supervised_process
-from headrace.tasks.runtime.files import read_json, write_json
+from headrace.tasks.runtime.json_files import read_json, write_json
 from headrace.tasks.training import checkpoints
 from headrace.tasks.training.run_files import (
     EVENTS,

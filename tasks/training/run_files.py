@@ -1,4 +1,4 @@
-"""Files in a training run's work folder, shared by train.py and its workers: names, contents."""
+"""Files in a training run's work folder, shared by launcher.py and the workers: names, contents."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EVENTS = "events.jsonl"
 LOCK = "trainer.lock"
 """Held by the worker of rank 0 while it trains, so that no other training uses the folder."""
 LOCK_WAIT_S = 30.0
-"""Time for the workers of a killed run to notice, and let go of the lock."""
+"""Time for the worker of a killed run to exit, which releases the lock."""
 SAVE_PATIENCE_S = 20.0
 """Time for a step to finish and its checkpoint to be written once training is told to stop
 (Prefect's worker kills a cancelled run after 30 s)."""

@@ -19,7 +19,7 @@ from headrace.configs.schema import Recipe
 from headrace.tasks import objectives
 from headrace.tasks.models import pretrained
 from headrace.tasks.runtime import artifacts, workspace
-from headrace.tasks.runtime.files import read_json, write_json
+from headrace.tasks.runtime.json_files import read_json, write_json
 from headrace.tasks.training.launcher import attempt, failure, world_size
 from headrace.tasks.training.run_files import EVENTS
 
@@ -130,7 +130,8 @@ def fit(recipe: Recipe, prepared: Prepared, work: Path, on_event: OnEvent) -> Tr
         retries.append({"per_device": per_device, "error": outcome["error"]})
         write_json(work / RETRIES, retries)
         log.warning(
-            "train: out of memory; retrying with %s %s at a time, %s per step (%s)",
+            "train: out of memory; retrying with %s %s at a time in each process, "
+            "%s per step in all (%s)",
             per_device,
             unit,
             n,

@@ -23,8 +23,8 @@ from filelock import FileLock
 
 from headrace.configs.errors import UserError
 from headrace.configs.secrets import mask
-from headrace.tasks.runtime.files import write_json
 from headrace.tasks.runtime.hardware import RowTooLarge, is_out_of_memory
+from headrace.tasks.runtime.json_files import write_json
 from headrace.tasks.training.run_files import (
     JOB,
     LOCK,

@@ -50,7 +50,7 @@ def test_a_promoted_export_becomes_a_whole_version_and_champion() -> None:
     (entry,) = versions.history("promoted")
     assert (entry.action, entry.to_version, entry.why) == ("promote", "1", "Promoted.")
 
-    champion = versions.champion("promoted")
+    champion = fabricated.champion("promoted")
     assert champion is not None
     assert model_store.content_id(champion.folder) == model_store.content_id(
         made["exported"].path / "model"
@@ -87,7 +87,7 @@ def test_the_same_command_again_finds_its_version() -> None:
 def test_a_refused_export_is_registered_with_its_decision_as_challenger() -> None:
     made = fabricated.stages("refused", promote=False)
     registered = fabricated.registered("refused", made)
-    assert versions.champion("refused") is None
+    assert fabricated.champion("refused") is None
     client = tracking.connect()
     assert client.get_model_version_by_alias("refused", "challenger").version == 1
     version = client.get_model_version("refused", registered.version)
@@ -103,7 +103,7 @@ def test_a_version_that_was_rolled_back_stays_so_when_its_command_runs_again() -
     versions.rollback("undone")
     again = fabricated.registered("undone", newer)
     assert (again.version, again.cached) == ("2", True)
-    champion = versions.champion("undone")
+    champion = fabricated.champion("undone")
     assert champion is not None
     assert champion.version == "1"
 
@@ -152,7 +152,7 @@ def test_a_champion_that_changes_while_the_version_is_made_is_noticed_too(
     monkeypatch.setattr(mlflow_model, "log", log_and_promote)
     overtaken = fabricated.registered(name, candidate)
     assert isinstance(overtaken, Overtaken)
-    champion = versions.champion(name)
+    champion = fabricated.champion(name)
     assert champion is not None
     assert champion.version == "2"
 

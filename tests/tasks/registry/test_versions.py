@@ -40,7 +40,7 @@ def test_a_promotion_moves_the_alias_and_is_entered(name: str) -> None:
     assert entry.decision is None
     assert entry.at.endswith("+00:00")
     assert entry.line().endswith(f"champion       – → 2  promote   {tracking.user()}: better")
-    found = versions.champion(name)
+    found = fabricated.champion(name)
     assert found is not None
     assert (found.name, found.version) == (name, "2")
     assert (found.folder / "manifest.json").is_file()
@@ -89,7 +89,7 @@ def test_moves_of_another_client_are_entered_once(name: str) -> None:
     assert versions.history(name)[-1].who == "unknown"
     assert versions.rollback(name).to_version == "1"
     client.delete_registered_model_alias(name, "champion")
-    assert versions.champion(name) is None
+    assert fabricated.champion(name) is None
     assert versions.rollback(name, reason="it was lost").to_version == "1"
     assert moves(versions.history(name))[3:] == [("external", "1", None), ("rollback", None, "1")]
 
@@ -172,8 +172,8 @@ def test_what_is_not_there_is_answered_by_what_is(name: str) -> None:
 
 
 def test_no_champion_yet(name: str) -> None:
-    assert versions.champion(name) is None
-    assert versions.champion("nothing-of-this-name") is None
+    assert fabricated.champion(name) is None
+    assert fabricated.champion("nothing-of-this-name") is None
     with pytest.raises(ModelError, match="no earlier champion"):
         versions.rollback(name)
 
@@ -184,10 +184,10 @@ def test_a_champion_whose_files_changed_is_not_used(name: str, tmp_path: Path) -
     whole = graph.read_bytes()
     graph.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(ModelError, match=f"{name} version 1: .* differs from the registered files"):
-        versions.champion(name)
+        fabricated.champion(name)
     (tmp_path / "stored").rename(tmp_path / "elsewhere")
     with pytest.raises(ModelError, match=f"{name} version 1: its files are missing"):
-        versions.champion(name)
+        fabricated.champion(name)
 
 
 def test_a_candidate_never_meets_itself(name: str) -> None:

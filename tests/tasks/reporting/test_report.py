@@ -25,7 +25,7 @@ from headrace.tasks.reporting.report import recipe_text, render, report, slice_s
 from headrace.tasks.runtime import artifacts
 from headrace.tasks.runtime.artifacts import Artifact
 from headrace.tasks.runtime.facts import StageArtifacts
-from headrace.tasks.runtime.files import write_json
+from headrace.tasks.runtime.json_files import write_json
 from tests.toy import tiny_recipe
 
 EVIL = '<script>alert("x")</script>'

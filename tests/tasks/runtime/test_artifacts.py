@@ -117,5 +117,5 @@ def test_two_makers_of_one_artifact_take_turns(
         made = artifacts.make("stage", key={"a": 1}, build=lambda folder: {})
     assert made.cached
     assert (made.path / "half").read_text() == "x"
-    waited = f"another process is making stage {made.digest}; waiting for it"
+    waited = f"another process is making or checking stage {made.digest}; waiting for it"
     assert [entry.getMessage() for entry in caplog.records].count(waited) == 1
