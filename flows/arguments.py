@@ -14,8 +14,8 @@ from headrace.configs import secrets
 
 ABOUT = "Fine-tune text models on a schedule and score a lot of text cheaply."
 EXIT_CODES = """exit codes:
-  0 done · 1 failed · 2 wrong usage or input · 3 trained but not promoted ·
-  4 scored with too many rejected rows"""
+  0 done · 1 failed · 2 wrong usage or input, or scored without an unreadable file ·
+  3 trained but not promoted · 4 scored with too many rejected rows · 130 interrupted"""
 GROUPS = {
     "train": ("init", "check", "train"),
     "score": ("score", "bench"),
@@ -129,7 +129,8 @@ def _model_and_input(add: Add) -> None:
     add(
         "model",
         metavar="MODEL",
-        help="NAME (its champion), models:/NAME@ALIAS, models:/NAME/3, a run id or a folder",
+        help="NAME (its champion), models:/NAME@ALIAS, models:/NAME/3, "
+        "the id of an MLflow run, or a folder",
     )
     add(
         "input",
@@ -181,12 +182,16 @@ def _score_input(add: Add) -> None:
     add(
         "--retry-rejected",
         action="store_true",
-        help="score only the rejected rows of a finished job, from the corrected input",
+        help="in a job that has started: score the rejected rows again, from the corrected input",
     )
 
 
 def _score_model(add: Add) -> None:
-    add("--variant", metavar="V", help="fp32, fused, int8, fp16 (default: the model's choice)")
+    add(
+        "--variant",
+        metavar="V",
+        help="fp32, fused, int8, fp16, fp16_plain (default: the model's choice)",
+    )
     _device(add)
     add("--tune", action="store_true", help="first measure the fastest settings on this machine")
     add(
@@ -228,7 +233,9 @@ def _score_output(add: Add) -> None:
 
 def _report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "run_or_model", metavar="RUN", help="a run id, NAME (its champion) or models:/NAME/3"
+        "run_or_model",
+        metavar="RUN",
+        help="the id of an MLflow run, NAME (its champion) or models:/NAME/3",
     )
 
 

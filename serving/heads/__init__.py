@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Head", "Ids", "OpenedGraph", "Settings", "get", "names"]
 
 Settings = Mapping[str, Any]
-"""The manifest's `head`: {"labels": [...]} for classification."""
+"""Settings of a head, the manifest's `head`, as JSON: {"labels": [...]} for classification."""
 
 
 WINDOWS = "windows"

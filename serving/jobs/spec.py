@@ -56,7 +56,7 @@ class JobSpec:
     csv_safe: bool | None = None
     """In CSV parts, mark cells that a spreadsheet would execute as formulas."""
     retry_rejected: bool = False
-    """Score the rejected rows of a finished job again; only they may have changed in the input."""
+    """Score the rejected rows of a started job again; only they may have changed in the input."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Options of the model's head, such as {"probabilities": True}."""
 

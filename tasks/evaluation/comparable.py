@@ -1,10 +1,11 @@
 """Decide whether a champion can be compared with a candidate, and on which test rows.
 
-A comparison is fair only on rows that the champion has not learned from. Splits are made by a hash
-of the text, so with the same salt a row stays in its split however the table grows, and an old
-training row never enters the test set. With another salt, a larger test share or a separate test
-table it may. Each model carries hashes of its training texts, which identify such rows. They are
-left out for both models. If they are most of the test set, the comparison is refused.
+A comparison is fair only on rows that neither or both models have learned from. Splits are made by
+a hash of the text, so with the same salt a row stays in its split however the table grows, and an
+old training row never enters the test set. With another salt, a larger test share or a separate
+test table it may. Each model carries hashes of its training texts, which identify the rows that
+only one of the two has learned from. They are left out for both; if most rows are, nothing is
+compared.
 """
 
 from __future__ import annotations

@@ -187,8 +187,8 @@ def _with_left_out_guard(
     """
     n_out = len(mask) - int(mask.sum())
     reason = (
-        f"{n_out:,} of {len(mask):,} test rows were left out because version "
-        f"{champion.version} or this model was trained on their texts."
+        f"{n_out:,} of {len(mask):,} test rows were left out because only one of the two models, "
+        f"version {champion.version} and this one, learned from their texts."
     )
     numbers: Numbers = {"left_out": n_out, "test_rows": len(mask)}
     guard = Guard("training_texts", True, reason, numbers, asked=n_out > 0)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypedDict, T
 import numpy as np
 
 from headrace.serving.arrays import Array
+from headrace.serving.heads import Settings as Settings
 from headrace.serving.text.windows import Reader
 from headrace.tasks.metrics.metric import Metric
 
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from headrace.tasks.metrics.bootstrap import Interval, Resampling
     from headrace.tasks.metrics.calibration import Calibration
 
-Settings = Mapping[str, Any]
-"""Settings of a head; can be stored as JSON."""
 Row = Mapping[str, Any]
 """A row of the training table: role to value."""
 

@@ -159,8 +159,8 @@ def test_rows_that_only_the_champion_learned_from_are_left_out_for_both(
     assert facts["candidate"]["value"] == pytest.approx(right[40:].mean())
     assert facts["champion"]["value"] == pytest.approx(right[40:].mean())
     assert facts["reasons"][-1] == (
-        f"40 of {len(texts)} test rows were left out because version 1 or this model was trained "
-        "on their texts."
+        f"40 of {len(texts)} test rows were left out because only one of the two models, version 1 "
+        "and this one, learned from their texts."
     )
     clean = decide(champion(learned=["something else"], training={"salt": "other"})).facts
     assert clean["rows"] == len(texts)
