@@ -76,6 +76,8 @@ class Head:
     """Options that golden rows are run with."""
     TIMED: ClassVar[Mapping[str, Any]] = {}
     """Options that timed passes are run with."""
+    PER_LABEL: ClassVar[tuple[str, ...]] = ()
+    """Columns of lists with a number for each of the settings' labels, in their order."""
     LARGEST_DECIDES: ClassVar[bool] = True
     """In golden outputs the largest number is the decision, so its index must match exactly."""
     TRUNCATION_SIDE: ClassVar[Literal["left", "right"]] = "right"

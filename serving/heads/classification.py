@@ -27,6 +27,7 @@ class Head(Base):
 
     OPTIONS: ClassVar[tuple[str, ...]] = ("probabilities",)
     FLAGS: ClassVar[tuple[str, ...]] = ("probabilities",)
+    PER_LABEL: ClassVar[tuple[str, ...]] = ("probabilities",)
     DRIFT_COLUMNS: ClassVar[Mapping[str, str]] = {"label": "label_shares"}
 
     def run(self, session: Session, rows: Sequence[Ids], **options: object) -> Sequence[Array]:

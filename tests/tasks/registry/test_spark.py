@@ -80,20 +80,34 @@ def test_a_data_frame_is_scored_as_predict_does_it(spark: Any, rows: Any, model:
     assert table.where("scored.label is null").count() == 3
 
 
-def test_all_probabilities_are_there_when_asked_for(spark: Any, rows: Any, model: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "values_of"),
+    [
+        ("map<string, float>", dict),
+        ("struct<food: float, space: float, sport: float>", lambda row: row.asDict()),
+        ("array<float>", lambda row: dict(zip(["food", "space", "sport"], row, strict=False))),
+    ],
+)
+def test_all_probabilities_are_there_when_asked_for(
+    kind: str, values_of: Any, spark: Any, rows: Any, model: Path
+) -> None:
     score = mlflow_model.imported().pyfunc.spark_udf(
         spark,
         str(model),
         env_manager="local",
         params={"probabilities": True},
-        result_type="label string, error string, probabilities array<float>",
+        result_type=f"label string, error string, probabilities {kind}",
     )
     found = [row.scored for row in scored(rows, score)]
     assert [row.error for row in found] == ERRORS
     assert [row.label for row in found] == LABELS
-    assert [row.probabilities and round(sum(row.probabilities), 5) for row in found] == [
-        1.0 if label else None for label in LABELS
-    ]
+    for label, row in zip(LABELS, found, strict=True):
+        by_label = values_of(row.probabilities)
+        if label is None:
+            assert set(by_label.values()) <= {None}
+        else:
+            assert max(by_label, key=lambda name: by_label[name]) == label
+            assert sum(by_label.values()) == pytest.approx(1)
 
 
 def test_what_the_guide_says(
@@ -101,8 +115,11 @@ def test_what_the_guide_says(
 ) -> None:
     fabricated.stored_model("reviews")
     guide = (ROOT / "docs" / "scoring.md").read_text(encoding="utf-8")
-    (lines,) = re.findall(r"```\n(import mlflow\n.*?)```", guide, re.DOTALL)
+    first, second = re.findall(r"```\n((?:import mlflow\n|score = mlflow).*?)```", guide, re.DOTALL)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.uri())
     said: dict[str, Any] = {"spark": spark, "table": rows}
-    exec(lines, said)
+    exec(first, said)
     assert said["good"].count() == 5
+    exec(second, said)
+    found = [row.scored.probabilities for row in scored(rows, said["score"])]
+    assert [bool(by_label) for by_label in found] == [code is None for code in ERRORS]

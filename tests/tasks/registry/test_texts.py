@@ -11,9 +11,11 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from mlflow.exceptions import MlflowException
 
 from headrace.configs.schema import Data
 from headrace.serving.digests import carried_sha256
+from headrace.serving.engine import manifest
 from headrace.serving.engine.scorer import Scorer
 from headrace.serving.jobs import job
 from headrace.tasks import objectives
@@ -55,6 +57,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {
         "classification": make_model(root / "classification" / "model"),
         "tagging": make_tagger(root / "tagging" / "model"),
+        "messages": make_model(root / "messages" / "model", score={"text_column": "message"}),
     }
 
 
@@ -65,7 +68,7 @@ def models(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
     pyfunc = mlflow_model.imported().pyfunc
     for name, folder in folders.items():
         carried = {"model": folder, "serving": root / name / "serving"}
-        mlflow_model.copy_serving(carried["serving"], name)
+        mlflow_model.copy_serving(carried["serving"], manifest.read(folder).objective)
         pyfunc.save_model(
             path=str(root / name / "model"),
             python_model=str(mlflow_model.CODE),
@@ -159,6 +162,15 @@ def served(request: dict[str, Any]) -> Any:
 
     schema = Schema([ColSpec(AnyType())])
     return infer_and_parse_data(json.loads(json.dumps(request)), schema=schema)
+
+
+def test_the_column_of_the_training_is_taken_before_all_others(models: dict[str, Any]) -> None:
+    both = pd.DataFrame({"text": ["moon"], "note": ["orbit"], "message": [SOUP]})
+    assert models["messages"].predict(both)["label"].tolist() == ["food"]
+    assert models["classification"].predict(both)["label"].tolist() == ["space"]
+    assert models["messages"].predict(both[["note", "text"]])["label"].tolist() == ["space"]
+    with pytest.raises(MlflowException, match="name the one with the texts 'message'"):
+        models["messages"].predict(both.rename(columns={"message": "body", "text": "title"}))
 
 
 def test_nulls_of_pandas_are_nulls(models: dict[str, Any]) -> None:
