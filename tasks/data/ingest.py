@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
 from headrace.configs.errors import DataError, RecipeError, did_you_mean
 from headrace.configs.schema import Data
@@ -30,6 +31,7 @@ from headrace.serving.text.validity import is_unicode, problem
 from headrace.tasks.data.sources import Block, Rows, Source
 from headrace.tasks.data.splits import NAMES, belonging, hash64, normalise
 from headrace.tasks.objectives import AnyObjective
+from headrace.tasks.objectives.base import Row
 
 DETAIL_CHARS = 80
 """Characters shown of a value beside a rejected row's reason."""
@@ -102,12 +104,17 @@ def columns_of(data: Data, objective: AnyObjective) -> dict[str, str]:
 
 
 def stage(
-    source: Source, data: Data, roles: Mapping[str, str], objective: AnyObjective, file: Path
+    source: Source,
+    data: Data,
+    roles: Mapping[str, str],
+    objective: AnyObjective,
+    options: BaseModel,
+    file: Path,
 ) -> tuple[pa.Table, Rejected]:
     """Write the usable rows to `file`; return (memory-mapped table, rejected rows).
 
-    `roles`: role to column. Raises DataError for a missing or ambiguous column and for a split
-    without rows.
+    `roles`: role to column; `options`: the objective's. Raises DataError for a missing or ambiguous
+    column and for a split without rows.
     """
     for name, rows in source.splits.items():
         _check_columns(name, rows, roles, data)
@@ -127,13 +134,23 @@ def stage(
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         for name, rows in source.splits.items():
             n_before = rejected.read
+            read_row = objective.row_reader(_rows(rows, roles), options)
             for block in _first_rows(rows.read(), data.limits.max_rows):
-                usable_rows = _usable(block, name, data, roles, objective, rejected)
+                usable_rows = _usable(block, name, data, roles, read_row, objective.TEXT, rejected)
                 for batch in _batches(usable_rows):
                     writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema))
             if rejected.read == n_before:
                 raise DataError(f"data.source.{name} has no rows")
     return pa.ipc.open_file(pa.memory_map(str(file))).read_all(), rejected
+
+
+def _rows(rows: Rows, roles: Mapping[str, str]) -> Iterator[Row]:
+    """Yield the good rows of a split, role to value."""
+    for block in rows.read():
+        columns = [map(_known, block.columns[column]) for column in roles.values()]
+        for error, *values in zip(block.errors, *columns, strict=True):
+            if error is None:
+                yield dict(zip(roles, values, strict=True))
 
 
 def _batches(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
@@ -194,12 +211,15 @@ def _usable(
     split: str,
     data: Data,
     roles: Mapping[str, str],
-    objective: AnyObjective,
+    read_row: Callable[[Row], Row],
+    text: str,
     rejected: Rejected,
 ) -> Iterator[dict[str, Any]]:
-    """Yield a block's usable rows as the staged table stores them; add the others to `rejected`."""
+    """Yield a block's usable rows as the staged table stores them; add the others to `rejected`.
+
+    `text`: the role that is tokenized.
+    """
     rejected.read += len(block)
-    text = objective.TEXT
     values = {role: block.columns[column] for role, column in roles.items()}
     kept_columns = [(KEPT + name, block.columns[name]) for name in data.keep]
     groups = block.columns[data.splits.group] if data.splits.group else None
@@ -213,7 +233,7 @@ def _usable(
                 raise ValueError(error)
             if any(isinstance(value, bytes) for value in fields.values()):
                 raise ValueError("invalid_utf8")
-            fields = dict(objective.read_row(fields))
+            fields = dict(read_row(fields))
             # Files are checked as they are read; other sources, and JSON in a text, hold any value.
             _, error = clean([*fields.values(), *(column[i] for _, column in kept_columns)])
             if error:

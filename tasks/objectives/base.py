@@ -8,7 +8,7 @@ is the settings of that twin, such as {"labels": [...]}, which `fit_targets` lea
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypedDict, TypeVar, final
 
@@ -132,12 +132,18 @@ class Objective(ABC, Generic[Target, Outputs]):
     """Options of the serving head for outputs that metrics are computed from."""
     DECODE: ClassVar[Mapping[str, Any]] = {}
     """Options of the serving head for the table of predictions."""
+    WANTED: ClassVar[Mapping[str, str]] = {}
+    """By reason code: what a rejected row should have had, in a few words."""
 
     # --- rows -------------------------------------------------------------------------------------
 
     def read_row(self, row: Row) -> Row:
         """Parse the values of a row; its text becomes a string. Raises ValueError(reason code)."""
         return row
+
+    def row_reader(self, rows: Iterable[Row], options: Any) -> Callable[[Row], Row]:
+        """Return the `read_row` for a split; `rows`: its rows, if a look at them is needed."""
+        return self.read_row
 
     @abstractmethod
     def fit_targets(self, rows: Mapping[str, list[Any]], options: Any) -> dict[str, object]:
