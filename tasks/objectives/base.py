@@ -8,7 +8,7 @@ is the settings of that twin, such as {"labels": [...]}, which `fit_targets` lea
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypedDict, TypeVar, final
 
@@ -105,12 +105,17 @@ class Objective(ABC, Generic[Target, Outputs]):
 
     COLUMNS: ClassVar[Mapping[str, str]]
     """The columns that a training table must have: role to a one-line description."""
+    SEVERAL_COLUMNS: ClassVar[Collection[str]] = ()
+    """Roles that a recipe may give several columns; a row's value is then an object, by column."""
     TEXT: ClassVar[str] = "text"
     """The role that is tokenized; scoring needs no other column."""
     METRIC: ClassVar[str]
     """The metric for picking checkpoints and for promotion, unless the recipe names another."""
     METRIC_FOR_BEST_MODEL: ClassVar[str | None] = None
     """The metric for picking checkpoints if not METRIC: `loss` if METRIC needs generated text."""
+    WANTED: ClassVar[Mapping[str, str]] = {}
+    """What a row should hold instead, by reason code of the objective's own: `headrace check` says
+    it beside the first such row."""
     OPTIONS: ClassVar[type[BaseModel]]
     """The pydantic model of the recipe's `options`; it rejects unknown keys."""
     LABELLED: ClassVar[bool] = True
@@ -139,6 +144,10 @@ class Objective(ABC, Generic[Target, Outputs]):
         """Parse the values of a row; its text becomes a string. Raises ValueError(reason code)."""
         return row
 
+    def row_reader(self, options: Any) -> Callable[[Row], Row]:
+        """Return the function that parses a row under the recipe's options: `read_row` itself."""
+        return self.read_row
+
     @abstractmethod
     def fit_targets(self, rows: Mapping[str, list[Any]], options: Any) -> dict[str, object]:
         """Learn the head's settings from the usable rows of all splits, by role."""
@@ -150,6 +159,10 @@ class Objective(ABC, Generic[Target, Outputs]):
     @abstractmethod
     def decode_target(self, target: Target, head: Settings) -> str:
         """Return the target as shown to a reader; also the name of its slice."""
+
+    def count_labels(self, targets: Sequence[Target], head: Settings) -> Mapping[str, int]:
+        """Return how often each label of the head occurs; empty if targets are not labels."""
+        return {}
 
     @abstractmethod
     def check(self, splits: Mapping[str, Sequence[Target]], head: Settings, min_rows: int) -> None:
