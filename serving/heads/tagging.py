@@ -12,7 +12,6 @@ Roth, 2009), where spans of several words end in L-x and spans of one word are U
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +23,7 @@ import pyarrow as pa
 from ..arrays import Array, Ids
 from ..runtime.batching import pad
 from ..text.graphemes import Graphemes
+from ..text.literals import parsed
 from ..text.tokenizer import Tokens
 from ..text.windows import Document
 from . import Head as Base
@@ -251,21 +251,13 @@ class Head(Base):
 
 
 def words_in(value: object) -> list[str] | None:
-    """Return the words if the value is a list of strings, or JSON for one; else None."""
-    words = listed(value)
+    """Return the words if the value is a list of strings, or the text of one; else None."""
+    if isinstance(value, str) and not value[:64].lstrip().startswith("["):
+        return None
+    words = parsed(value)
     if isinstance(words, list) and all(isinstance(word, str) for word in words):
         return words
     return None
-
-
-def listed(value: object) -> object:
-    """Parse a list written as JSON, as in tables without list columns; return others unchanged."""
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        try:
-            return json.loads(value)
-        except (ValueError, RecursionError):
-            return value
-    return value
 
 
 def spans_of(tags: Sequence[str]) -> Iterator[tuple[str, int, int]]:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
 from headrace.configs.errors import DataError, RecipeError, did_you_mean
 from headrace.configs.schema import Data
@@ -75,15 +76,14 @@ def stage(
     data: Data,
     roles: Mapping[str, Columns],
     objective: AnyObjective,
+    options: BaseModel,
     file: Path,
-    read_row: Callable[[Row], Row] | None = None,
 ) -> tuple[pa.Table, Rejected]:
     """Write the usable rows to `file`; return (memory-mapped table, rejected rows).
 
-    `roles`: role to column. `read_row`: by default the objective's.
-    Raises DataError for a missing or ambiguous column and for a split without rows.
+    `roles`: role to column or columns; `options`: the objective's. Raises DataError for a missing
+    or ambiguous column and for a split without rows.
     """
-    read_row = read_row or objective.read_row
     for name, rows in source.splits.items():
         _check_columns(name, rows, roles, data)
     rejected = Rejected(
@@ -104,13 +104,23 @@ def stage(
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         for name, rows in source.splits.items():
             n_before = rejected.read
+            read_row = objective.row_reader(_rows(rows, roles), options)
             for block in _first_rows(rows.read(), data.limits.max_rows):
-                usable_rows = _usable(block, name, data, roles, objective.TEXT, read_row, rejected)
+                usable_rows = _usable(block, name, data, roles, read_row, objective.TEXT, rejected)
                 for batch in _batches(usable_rows):
                     writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema))
             if rejected.read == n_before:
                 raise DataError(f"data.source.{name} has no rows")
     return pa.ipc.open_file(pa.memory_map(str(file))).read_all(), rejected
+
+
+def _rows(rows: Rows, roles: Mapping[str, Columns]) -> Iterator[Row]:
+    """Yield the good rows of a split, role to value."""
+    for block in rows.read():
+        columns = [map(_known, _values(block, column)) for column in roles.values()]
+        for error, *values in zip(block.errors, *columns, strict=True):
+            if error is None:
+                yield dict(zip(roles, values, strict=True))
 
 
 def _batches(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
@@ -175,13 +185,13 @@ def _usable(
     split: str,
     data: Data,
     roles: Mapping[str, Columns],
-    text: str,
     read_row: Callable[[Row], Row],
+    text: str,
     rejected: Rejected,
 ) -> Iterator[dict[str, Any]]:
     """Yield a block's usable rows as the staged table stores them; add the others to `rejected`.
 
-    `text`: the role that holds the text.
+    `text`: the role that is tokenized.
     """
     rejected.read += len(block)
     values = {role: _values(block, column) for role, column in roles.items()}

@@ -97,9 +97,7 @@ def _build(
 ) -> PreparedFacts:
     data = recipe.data
     staged_file = folder / ".staged.arrow"
-    table, rejected = stage(
-        source, data, roles, objective, staged_file, objective.row_reader(options)
-    )
+    table, rejected = stage(source, data, roles, objective, options, staged_file)
     head, targets = _fit_and_encode(table, objective, options, rejected, recipe)
     rejected.write(folder / REJECTED)
 

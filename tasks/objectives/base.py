@@ -8,7 +8,7 @@ is the settings of that twin, such as {"labels": [...]}, which `fit_targets` lea
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypedDict, TypeVar, final
 
@@ -113,9 +113,6 @@ class Objective(ABC, Generic[Target, Outputs]):
     """The metric for picking checkpoints and for promotion, unless the recipe names another."""
     METRIC_FOR_BEST_MODEL: ClassVar[str | None] = None
     """The metric for picking checkpoints if not METRIC: `loss` if METRIC needs generated text."""
-    WANTED: ClassVar[Mapping[str, str]] = {}
-    """What a row should hold instead, by reason code of the objective's own: `headrace check` says
-    it beside the first such row."""
     OPTIONS: ClassVar[type[BaseModel]]
     """The pydantic model of the recipe's `options`; it rejects unknown keys."""
     LABELLED: ClassVar[bool] = True
@@ -137,6 +134,8 @@ class Objective(ABC, Generic[Target, Outputs]):
     """Options of the serving head for outputs that metrics are computed from."""
     DECODE: ClassVar[Mapping[str, Any]] = {}
     """Options of the serving head for the table of predictions."""
+    WANTED: ClassVar[Mapping[str, str]] = {}
+    """By reason code: what a rejected row should have had, in a few words."""
 
     # --- rows -------------------------------------------------------------------------------------
 
@@ -144,8 +143,8 @@ class Objective(ABC, Generic[Target, Outputs]):
         """Parse the values of a row; its text becomes a string. Raises ValueError(reason code)."""
         return row
 
-    def row_reader(self, options: Any) -> Callable[[Row], Row]:
-        """Return the function that parses a row under the recipe's options: `read_row` itself."""
+    def row_reader(self, rows: Iterable[Row], options: Any) -> Callable[[Row], Row]:
+        """Return the `read_row` for a split; `rows`: its rows, if a look at them is needed."""
         return self.read_row
 
     @abstractmethod

@@ -10,10 +10,8 @@ label: a vector (`010`, `0,1,0`, `[0, 1, 0]`) or an object, {"toxic": 0, "rude":
 
 from __future__ import annotations
 
-import ast
 import json
 import re
-import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Annotated
@@ -22,17 +20,14 @@ from pydantic import BeforeValidator
 
 from headrace.configs.schema import Distinct
 from headrace.serving.tables.readers import as_text
+from headrace.serving.text.literals import parsed
 
 CLOSING = {"[": "]", "(": ")", "{": "}"}
 NAMED = re.compile(r"(?:array|frozenset|list|set|tuple)\((.*?)(?:,\s*dtype=[^,]+)?\)", re.DOTALL)
 """A collection whose Python text begins with its name, such as `set()` and `array([0, 1])`."""
-ITEM = re.compile(
-    r"""\s*(?P<item>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^\s,'"\[\](){}]+)\s*(?P<comma>,?)\s*""",
-    re.DOTALL,
-)
+NESTED = re.compile(r"""['"\[\](){}]""")
 UNKNOWN_LIST = re.compile(r"""[\[{]|(\(|array\()\s*['"\[]""")
 """The start of a text that would be a list or an object, if it could be read."""
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 BITS = re.compile(r"[01](?:[\s,;|]*[01])+")
 """A vector as text: `010`, `0 1 0`, `0,1,0`."""
 ONE, ZERO = ("1", "1.0", "1.", "true"), ("0", "0.0", "0.", "false")
@@ -54,12 +49,12 @@ def label_of(value: object) -> str | None:
     `wrong_type` for an object or a list in a list.
     """
     if isinstance(value, str):
-        parsed = listed(value)
-        if parsed is None and CHOICES in value:
-            parsed = _json_object(value)
-        if parsed is None:
+        items: object = listed(value)
+        if items is None and CHOICES in value:
+            items = _json(value)
+        if items is None:
             return value.strip() or None
-        value = parsed
+        value = items
     if isinstance(value, Mapping):
         value = _choices(value)
     if isinstance(value, list | tuple | set | frozenset):
@@ -144,7 +139,7 @@ def _cell(text: str, separator: str | None, names: Sequence[str] | None) -> obje
     if (items := listed(text)) is not None:
         return items
     if UNKNOWN_LIST.match(text):
-        if (value := _json_object(text)) is not None:
+        if isinstance(value := _json(text) or parsed(text), dict):
             return value
         raise ValueError("wrong_type")  # cut short, or of a kind that is not known here
     if names and not {"0", "1"} & set(names) and BITS.fullmatch(text):
@@ -179,65 +174,34 @@ def listed(text: str) -> list[object] | None:
     """Return the items of a list written as text; None if the text is something else.
 
     JSON; Python's lists, tuples and sets; numpy's arrays, which have no commas; and words in
-    brackets with commas between them. Numbers come as text, with their own digits.
+    brackets with commas between them. Numbers of JSON come as text, with their own digits.
     """
     text = text.strip()
     if named := NAMED.fullmatch(text):
         text = named[1].strip() or "[]"
-    if len(text) < 2 or CLOSING.get(text[0]) != text[-1]:
+    if text[:1] not in CLOSING or CLOSING[text[0]] != text[-1]:
         return None
-    if text[0] == "[":
-        try:
-            value = json.loads(text, parse_int=str, parse_float=str, parse_constant=_no_number)
-        except (ValueError, RecursionError):
-            pass
-        else:
-            return value if isinstance(value, list) else None
-    return _python_items(text)
+    if text[0] == "[" and isinstance(items := _json(text), list):
+        return items
+    value = parsed(text)
+    if isinstance(value, list):
+        return value
+    return _words_in_brackets(text) if text[0] == "[" else None
 
 
-def _python_items(text: str) -> list[object] | None:
-    items, commas = list[object](), list[bool]()
-    inner, place = text[1:-1], 0
-    if not inner.strip():
-        return [] if text[0] != "{" else None
-    while place < len(inner):
-        match = ITEM.match(inner, place)
-        if match is None:
-            return None
-        item = match["item"]
-        is_word = item[0] not in "'\"" and not NUMBER.fullmatch(item)
-        if is_word and (text[0] != "[" or not (match["comma"] or match.end() == len(inner))):
-            return None
-        items.append(_unquoted(item))
-        commas.append(bool(match["comma"]))
-        place = match.end()
-    # All but the last item are followed by a comma, or, in an array of numpy, none is.
-    between = set(commas[:-1])
-    is_array = text[0] == "[" and between == {False} and not commas[-1]
-    return items if between <= {True} or is_array else None
+def _words_in_brackets(text: str) -> list[object] | None:
+    words = [word.strip() for word in text[1:-1].split(",")]
+    if not all(words) or NESTED.search(text[1:-1]) or (len(words) == 1 and " " in words[0]):
+        return None
+    return list(words)
 
 
-def _unquoted(item: str) -> object:
-    if item[0] not in "'\"":
-        return None if item in ("None", "nan", "null") else item
-    if "\\" not in item:
-        return item[1:-1]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a backslash that escapes nothing
-        return ast.literal_eval(item)
-
-
-def _json_object(text: str) -> dict[str, object] | None:
+def _json(text: str) -> object:
+    """Return a JSON value, with numbers as text; None for any other text."""
     try:
-        value = json.loads(text, parse_int=str, parse_float=str, parse_constant=_no_number)
+        return json.loads(text, parse_int=str, parse_float=str, parse_constant=lambda word: None)
     except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) else None
-
-
-def _no_number(word: str) -> None:
-    return None
 
 
 # --- whole columns --------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ rows. Imports torch and transformers only inside the functions that train.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
@@ -79,7 +79,7 @@ class Objective(base.Objective[Sequence[int], Array]):
         """Parse the labels into a list, as `labels.labels_in` does."""
         return _read(row, Options())
 
-    def row_reader(self, options: Options) -> Callable[[Row], Row]:
+    def row_reader(self, rows: Iterable[Row], options: Options) -> Callable[[Row], Row]:
         return partial(_read, options=options)
 
     def fit_targets(

@@ -67,7 +67,7 @@ def test_rows_of_either_kind_have_the_same_spans(row: dict[str, Any]) -> None:
     ("text", "tags", "reason"),
     [
         ("a", None, "null_tags"),
-        ("a", "none", "wrong_type"),
+        ("a", "none", "unknown_tag"),
         ("a", [{"start": 0}], "wrong_type"),
         ("a", {"start": [0], "end": []}, "wrong_type"),
         (["a", "b"], ["O"], "other_number_of_tags"),

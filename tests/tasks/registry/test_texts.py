@@ -106,7 +106,8 @@ def in_training(objective: str, values: list[Any], tmp_path: Path) -> list[str |
     source = Source({}, {"train": Rows(["text", role], read)})
     data = Data.model_validate({"source": {"kind": "files", "train": "rows.jsonl"}})
     roles = {"text": "text", role: role}
-    _, rejected = ingest.stage(source, data, roles, module, tmp_path / "staged.arrow")
+    options = module.OPTIONS()
+    _, rejected = ingest.stage(source, data, roles, module, options, tmp_path / "staged.arrow")
     codes = {row: reason for _, row, reason, _ in rejected.rows}
     return [codes.get(i) for i in range(len(values))]
 
