@@ -184,8 +184,9 @@ class Deduplicate(Section):
 
 class Data(Section):
     source: Source
-    columns: dict[str, str] = {}
-    """Column of each role, such as `{text: review, label: stars}`; by default the role's name."""
+    columns: dict[str, str | Annotated[list[str], Field(min_length=1)]] = {}
+    """Column of each role, such as `{text: review, label: stars}`; by default the role's name. A
+    list of columns where a role takes several, such as `{labels: [toxic, rude]}`, 0 or 1 each."""
     keep: Distinct[str] = []
     """More columns to keep, for `evaluate.slices`."""
     splits: Splits = Splits()

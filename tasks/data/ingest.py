@@ -11,15 +11,12 @@ text.
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
@@ -28,65 +25,27 @@ from headrace.configs.schema import Data
 from headrace.serving.tables.readers import as_text
 from headrace.serving.tables.rows import clean
 from headrace.serving.text.validity import is_unicode, problem
+from headrace.tasks.data.rejected import Rejected
 from headrace.tasks.data.sources import Block, Rows, Source
 from headrace.tasks.data.splits import NAMES, belonging, hash64, normalise
 from headrace.tasks.objectives import AnyObjective
 from headrace.tasks.objectives.base import Row
 
-DETAIL_CHARS = 80
-"""Characters shown of a value beside a rejected row's reason."""
 BATCH_CHARS = 2**26
 """Characters in a batch of rows that is written to the staged table."""
 OURS = ("row", "text", "input_ids", "length", "labels", "cluster")
 """Columns of every prepared split, in order."""
+Columns = str | list[str]
+"""The column of a role, or several: their values in a row are an object, by column."""
 KEPT = "keep:"
 """Prefix of a kept column's name while staged, as its own name may be `hash` or `target`."""
 
 
-@dataclass
-class Rejected:
-    """Rows that cannot be used, and the number of all rows read."""
+def columns_of(data: Data, objective: AnyObjective) -> dict[str, Columns]:
+    """Return the column, or columns, of each role.
 
-    read: int = 0
-    """Rows read, usable ones included."""
-    rows: list[tuple[str, int, str, str | None]] = field(default_factory=list)
-    """(split, row, reason code, detail); `row` is the source's row number."""
-
-    def add(self, split: str, row: int, reason: str, detail: object = None) -> None:
-        excerpt = None if detail is None else _utf8(str(detail)[:DETAIL_CHARS])
-        self.rows.append((split, row, reason, excerpt))
-
-    def counts(self) -> dict[str, int]:
-        """Return the number of rows by reason code, most frequent first."""
-        return dict(Counter(reason for _, _, reason, _ in self.rows).most_common())
-
-    def check(self, limit: float) -> None:
-        """Raise DataError if more than `limit` (a share) of the rows read were rejected."""
-        if len(self.rows) > limit * self.read:
-            reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.counts().items())
-            raise DataError(
-                f"{len(self.rows):,} of {self.read:,} rows were rejected: {reasons}; "
-                f"fix them or raise data.limits.rejected above {limit:g}"
-            )
-
-    def write(self, file: Path) -> None:
-        """Write the rejected rows as Parquet: split, row, reason, detail."""
-        names = {
-            "split": pa.string(),
-            "row": pa.int64(),
-            "reason": pa.string(),
-            "detail": pa.string(),
-        }
-        columns = zip(*self.rows, strict=True) if self.rows else ((),) * len(names)
-        arrays = [pa.array(c, kind) for c, kind in zip(columns, names.values(), strict=True)]
-        pq.write_table(pa.table(arrays, names=list(names)), file)
-
-
-def columns_of(data: Data, objective: AnyObjective) -> dict[str, str]:
-    """Return the column of each role.
-
-    Raises RecipeError for a role that the objective does not have, and for a kept column with the
-    name of one of prepare's own.
+    Raises RecipeError for a role that the objective does not have, for several columns of a role
+    that takes one, and for a kept column with the name of one of prepare's own.
     """
     for name in data.keep:
         if name in OURS:
@@ -94,7 +53,11 @@ def columns_of(data: Data, objective: AnyObjective) -> dict[str, str]:
             raise RecipeError(
                 f"data.keep: {name!r} is a reserved name ({own_names}); rename the column"
             )
-    for role in data.columns:
+    for role, column in data.columns.items():
+        if isinstance(column, list) and role not in objective.SEVERAL_COLUMNS:
+            raise RecipeError(
+                f"data.columns.{role}: this role has one column, not {', '.join(column)}"
+            )
         if role not in objective.COLUMNS:
             raise RecipeError(
                 f"data.columns: unknown role {role!r}; this objective has "
@@ -103,22 +66,29 @@ def columns_of(data: Data, objective: AnyObjective) -> dict[str, str]:
     return {role: data.columns.get(role, role) for role in objective.COLUMNS}
 
 
+def names_in(columns: Iterable[Columns]) -> list[str]:
+    """Return the names of all columns, in order."""
+    return [name for one in columns for name in ([one] if isinstance(one, str) else one)]
+
+
 def stage(
     source: Source,
     data: Data,
-    roles: Mapping[str, str],
+    roles: Mapping[str, Columns],
     objective: AnyObjective,
     options: BaseModel,
     file: Path,
 ) -> tuple[pa.Table, Rejected]:
     """Write the usable rows to `file`; return (memory-mapped table, rejected rows).
 
-    `roles`: role to column; `options`: the objective's. Raises DataError for a missing or ambiguous
-    column and for a split without rows.
+    `roles`: role to column or columns; `options`: the objective's. Raises DataError for a missing
+    or ambiguous column and for a split without rows.
     """
     for name, rows in source.splits.items():
         _check_columns(name, rows, roles, data)
-    rejected = Rejected()
+    rejected = Rejected(
+        places={name: rows.places for name, rows in source.splits.items() if rows.places}
+    )
     schema = pa.schema(
         [
             ("origin", pa.int8()),
@@ -144,10 +114,10 @@ def stage(
     return pa.ipc.open_file(pa.memory_map(str(file))).read_all(), rejected
 
 
-def _rows(rows: Rows, roles: Mapping[str, str]) -> Iterator[Row]:
+def _rows(rows: Rows, roles: Mapping[str, Columns]) -> Iterator[Row]:
     """Yield the good rows of a split, role to value."""
     for block in rows.read():
-        columns = [map(_known, block.columns[column]) for column in roles.values()]
+        columns = [map(_known, _values(block, column)) for column in roles.values()]
         for error, *values in zip(block.errors, *columns, strict=True):
             if error is None:
                 yield dict(zip(roles, values, strict=True))
@@ -180,8 +150,12 @@ def no_such_column(name: str, columns: Sequence[str]) -> str:
     return f"{f'{hint} Available' if hint else 'available'} columns: {', '.join(columns)}"
 
 
-def _check_columns(split: str, rows: Rows, roles: Mapping[str, str], data: Data) -> None:
-    column_keys = [(column, f"data.columns.{role}") for role, column in roles.items()]
+def _check_columns(split: str, rows: Rows, roles: Mapping[str, Columns], data: Data) -> None:
+    column_keys = [
+        (column, f"data.columns.{role}")
+        for role, columns in roles.items()
+        for column in names_in([columns])
+    ]
     column_keys += [(column, "data.keep") for column in data.keep]
     column_keys += [(column, "data.splits.group") for column in [data.splits.group] if column]
     for column, key in column_keys:
@@ -210,7 +184,7 @@ def _usable(
     block: Block,
     split: str,
     data: Data,
-    roles: Mapping[str, str],
+    roles: Mapping[str, Columns],
     read_row: Callable[[Row], Row],
     text: str,
     rejected: Rejected,
@@ -220,7 +194,7 @@ def _usable(
     `text`: the role that is tokenized.
     """
     rejected.read += len(block)
-    values = {role: block.columns[column] for role, column in roles.items()}
+    values = {role: _values(block, column) for role, column in roles.items()}
     kept_columns = [(KEPT + name, block.columns[name]) for name in data.keep]
     groups = block.columns[data.splits.group] if data.splits.group else None
     for i, error in enumerate(block.errors):
@@ -228,11 +202,13 @@ def _usable(
             block.first_row + i,
             {role: _known(column[i]) for role, column in values.items()},
         )
+        detail = None
         try:
             if error:
                 raise ValueError(error)
             if any(isinstance(value, bytes) for value in fields.values()):
                 raise ValueError("invalid_utf8")
+            detail = _shown(value for role, value in fields.items() if role != text)
             fields = dict(read_row(fields))
             # Files are checked as they are read; other sources, and JSON in a text, hold any value.
             _, error = clean([*fields.values(), *(column[i] for _, column in kept_columns)])
@@ -240,11 +216,12 @@ def _usable(
                 raise ValueError(error)
             value = fields.pop(text)
             if reason := _unusable(value, data.limits.max_chars):
+                n_chars = f"{len(value):,} characters" if reason == "too_long" else None
+                detail = n_chars or _shown([value])
                 raise ValueError(reason)
             kept_values = {name: _as_kept(column[i]) for name, column in kept_columns}
             owner = belonging(normalise(value), None if groups is None else _as_kept(groups[i]))
         except ValueError as reason:
-            detail = f"{len(value):,} characters" if str(reason) == "too_long" else None
             rejected.add(split, row, str(reason), detail)
             continue
         yield {
@@ -275,8 +252,18 @@ def _as_kept(value: object) -> str | None:
     return text
 
 
-def _utf8(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()
+def _values(block: Block, columns: Columns) -> Sequence[object]:
+    """Return a role's value in each row: of several columns, an object with a key for each."""
+    if isinstance(columns, str):
+        return block.columns[columns]
+    rows = zip(*(map(_known, block.columns[name]) for name in columns), strict=True)
+    return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+def _shown(values: Iterable[object]) -> str | None:
+    """Return values as a reader of the table would write them; None if all are null."""
+    texts = [as_text(value) for value in values]
+    return ", ".join("null" if text is None else text for text in texts) if any(texts) else None
 
 
 def _known(value: object) -> Any:

@@ -8,7 +8,7 @@ by prepare.py.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -27,6 +27,8 @@ class Rows:
     columns: list[str]
     """All columns of the split."""
     read: Callable[[], Iterator[Block]]
+    places: Callable[[Sequence[int]], Mapping[int, str]] | None = None
+    """From row numbers to where those rows stand, such as `reviews.csv, line 17`; None: unknown."""
 
 
 @dataclass(frozen=True)
