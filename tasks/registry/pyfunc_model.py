@@ -1,9 +1,10 @@
 """The file that MLflow loads: it gives a registered model its `predict`.
 
 It is copied into every model and must run on machines without Headrace, so it imports only mlflow,
-numpy, pandas and the copy of the serving package that the model carries. That copy is imported
-under a name made from its content: two models with different copies can live side by side in one
-process, and neither is this repository's `serving`. mlflow_model.py lists what a model carries.
+numpy, pandas, pyarrow and the copy of the serving package that the model carries. That copy is
+imported under a name made from its content: two models with different copies can live side by side
+in one process, and neither is this repository's `serving`. mlflow_model.py lists what a model
+carries.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model as Stored
 from mlflow.models import set_model
@@ -32,7 +34,6 @@ from mlflow.protos.databricks_pb2 import INTERNAL_ERROR
 from mlflow.pyfunc import PyFuncModel, PythonModel
 
 if TYPE_CHECKING:  # a model that was copied elsewhere has its own serving package instead
-    import pyarrow as pa
     from mlflow.pyfunc import PythonModelContext
 
     from headrace.serving.engine.scorer import Scorer
@@ -117,9 +118,11 @@ class Model(PythonModel):  # type: ignore[misc]
         columns = {name: _spread(table[name], places, len(texts)) for name in table.column_names}
         for name in columns.keys() & set(scorer.head.PER_LABEL):
             columns[name] = _by_label(columns[name], scorer.head.settings["labels"])
-        frame = pd.DataFrame({**columns, "error": pd.Series(errors, dtype=object)})
+        columns["error"] = pd.Series(errors, dtype=object)
         if _spark_task():
-            frame = frame.apply(_with_nulls)
+            types = {field.name: field.type for field in table.schema} | {"error": pa.string()}
+            columns = {name: _for_spark(column, types[name]) for name, column in columns.items()}
+        frame = pd.DataFrame(columns)
         index = getattr(model_input, "index", None)
         return frame.set_axis(index) if index is not None and len(index) == len(frame) else frame
 
@@ -217,13 +220,26 @@ class NullableTexts(pd.arrays.StringArray):  # type: ignore[misc]
     """Strings whose nulls stay nulls in Spark.
 
     MLflow's `spark_udf` casts the columns of a struct with `astype(np.str_)`, which would turn a
-    null into the text 'None'.
+    null into the text 'None'; the classes below do the same for booleans and integers.
     """
 
     def astype(self, dtype: object, copy: bool = True) -> object:
-        if dtype == np.str_:
-            return self.to_numpy(dtype=object, na_value=None)
-        return super().astype(dtype, copy=copy)
+        return _kept_null(self) if dtype == np.str_ else super().astype(dtype, copy=copy)
+
+
+class NullableBooleans(pd.arrays.BooleanArray):  # type: ignore[misc]
+    def astype(self, dtype: object, copy: bool = True) -> object:
+        return _kept_null(self) if dtype == np.bool_ else super().astype(dtype, copy=copy)
+
+
+class NullableIntegers(pd.arrays.IntegerArray):  # type: ignore[misc]
+    def astype(self, dtype: object, copy: bool = True) -> object:
+        is_integer = dtype in (np.int32, np.int64)
+        return _kept_null(self) if is_integer else super().astype(dtype, copy=copy)
+
+
+def _kept_null(array: Any) -> Any:
+    return array.to_numpy(dtype=object, na_value=None)
 
 
 class Probabilities(dict[str, float]):
@@ -252,10 +268,22 @@ def _by_label(column: pd.Series, labels: list[str]) -> pd.Series:
     return pd.Series(rows, dtype=object)
 
 
-def _with_nulls(column: pd.Series) -> pd.Series:
-    """Return the column so that nulls among its texts survive `spark_udf`."""
-    is_text = any(isinstance(value, str) for value in column)
-    return pd.Series(NullableTexts(np.array(column, dtype=object))) if is_text else column
+def _for_spark(column: pd.Series, arrow_type: pa.DataType) -> pd.Series:
+    """Return the column so that its nulls survive `spark_udf`; a null list of structs is empty."""
+    if not column.isna().any():
+        return column
+    types = pa.types
+    if types.is_string(arrow_type):
+        return pd.Series(NullableTexts(np.array(column, dtype=object)))
+    if types.is_boolean(arrow_type):
+        booleans = pd.array(column, dtype="boolean")
+        return pd.Series(NullableBooleans(booleans._data, booleans._mask))
+    if types.is_integer(arrow_type):
+        integers = pd.array(column, dtype="Int64")
+        return pd.Series(NullableIntegers(integers._data, integers._mask))
+    if types.is_list(arrow_type) and types.is_struct(arrow_type.value_type):
+        return pd.Series([[] if value is None else value for value in column], dtype=object)
+    return column
 
 
 def _spark_task() -> Any:

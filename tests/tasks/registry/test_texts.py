@@ -14,14 +14,13 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from headrace.configs.schema import Data
-from headrace.serving.digests import carried_sha256
-from headrace.serving.engine import manifest
 from headrace.serving.engine.scorer import Scorer
 from headrace.serving.jobs import job
 from headrace.tasks import objectives
 from headrace.tasks.data import ingest
 from headrace.tasks.data.sources import Block, Rows, Source
 from headrace.tasks.registry import mlflow_model
+from tests import fabricated
 from tests.serving.tiny_model import make_model, make_tagger
 
 SOUP = "soup"
@@ -64,22 +63,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def models(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """As MLflow loads them."""
-    found, root = {}, tmp_path_factory.mktemp("stored")
+    root = tmp_path_factory.mktemp("stored")
     pyfunc = mlflow_model.imported().pyfunc
-    for name, folder in folders.items():
-        carried = {"model": folder, "serving": root / name / "serving"}
-        mlflow_model.copy_serving(carried["serving"], manifest.read(folder).objective)
-        pyfunc.save_model(
-            path=str(root / name / "model"),
-            python_model=str(mlflow_model.CODE),
-            artifacts={key: str(place) for key, place in carried.items()},
-            signature=mlflow_model.signature(Scorer(folder)),
-            input_example=[SOUP],
-            pip_requirements=[],
-            metadata={mlflow_model.SHA256: carried_sha256(mlflow_model.CODE, carried)},
-        )
-        found[name] = pyfunc.load_model(str(root / name / "model"))
-    return found
+    return {
+        name: pyfunc.load_model(str(fabricated.saved(folder, root / name)))
+        for name, folder in folders.items()
+    }
 
 
 def values_of(objective: str) -> list[tuple[Any, str | None]]:
