@@ -283,6 +283,9 @@ class Train(Section):
     """Tokens per optimizer step, padding included, in place of `batch_size`. For text to text, the
     longer side of each pair counts."""
     learning_rate: float = Field(1e-4, gt=0)
+    head_learning_rate: float | None = Field(None, gt=0)
+    """Learning rate of the new head, whose weights start at random; by default `learning_rate`. A
+    head with many labels needs about ten times as much (docs/benchmarks/defaults.md)."""
     warmup_steps: float = Field(0.06, ge=0)
     """Steps over which the learning rate rises; below 1, a share of all steps."""
     lr_scheduler_type: Literal["linear", "cosine", "constant_with_warmup", "inverse_sqrt"] = (
