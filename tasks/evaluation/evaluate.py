@@ -132,7 +132,7 @@ def _calibration(sections: Details) -> CalibrationFacts | None:
         Interval(found["error"], found["low"], found["high"]).facts()
         for found in (sections["uncalibrated"], sections["calibration"])
     )
-    return {"before": before, "after": after}
+    return {"before": before, "after": after, "chance": sections["calibration"]["chance"]}
 
 
 def measure(

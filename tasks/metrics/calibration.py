@@ -47,6 +47,8 @@ class Calibration(TypedDict):
     low: float
     high: float
     """The error's interval; see `error_interval`."""
+    chance: float
+    """The error that as many rows of perfectly calibrated probabilities have on average."""
     binning: str
     bins: list[Bin]
 
@@ -65,11 +67,14 @@ def calibration(
     order = np.argsort(confidences, kind="stable")
     bins = bins or min(BINS, max(1, len(order) // MIN_BIN_ROWS))
     bin_facts: list[Bin] = []
-    gaps = np.zeros((len(order), bins))
+    gaps, chance = np.zeros((len(order), bins)), 0.0
     for number, rows in enumerate(np.array_split(order, bins)):
         gaps[rows, number] = hits[rows] - confidences[rows]
         confidence, accuracy = float(confidences[rows].mean()), float(hits[rows].mean())
         low, high = wilson(accuracy, len(rows))
+        # The mean size of a normal deviation is √(2/π) standard deviations.
+        variance = (confidences[rows] * (1 - confidences[rows])).sum()
+        chance += math.sqrt(2 / math.pi * variance) / len(order)
         bin_facts.append(
             {
                 "rows": len(rows),
@@ -84,6 +89,7 @@ def calibration(
         "error": error.value,
         "low": error.low,
         "high": error.high,
+        "chance": chance,
         "binning": "equal mass",
         "bins": bin_facts,
     }
@@ -94,7 +100,8 @@ def error_interval(gaps: Array, how: Resampling) -> Interval:
 
     `gaps`, (n, bins): hit minus confidence, in the column of the row's bin. Chance adds to the
     error of the rows and again to that of resamples of them, so the interval is mirrored at the
-    error (Davison and Hinkley 1997, section 5.2) and then widened to contain it.
+    error (Davison and Hinkley 1997, section 5.2) and then widened to contain it. That takes out
+    a part of what chance adds: see `Calibration.chance` for all of it.
     """
     metric = Metric(lambda sums: np.abs(sums).sum(axis=-1) / len(gaps))
     found = bootstrap(gaps, {"": metric}, how)[""]

@@ -109,7 +109,8 @@ def _probabilities(evaluated: EvaluatedFacts) -> list[str]:
     if calibration:
         parts.append(
             f"Expected calibration error {_interval(calibration['after'])}, before calibration "
-            f"{_interval(calibration['before'])}."
+            f"{_interval(calibration['before'])}; perfect probabilities would have "
+            f"{calibration['chance']:.4f} by chance."
         )
     lines = [
         f"| {f'{name}: ' if name else ''}{promise['target']:.0%} | {_withheld(promise)} |"

@@ -172,6 +172,8 @@ class CalibrationFacts(TypedDict):
     """Of the probabilities as the model was trained."""
     after: IntervalFacts
     """Of the probabilities that scoring shows."""
+    chance: float
+    """The error that perfectly calibrated probabilities have on as many rows."""
 
 
 class SelectionFacts(TypedDict):
