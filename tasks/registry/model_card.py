@@ -131,7 +131,7 @@ def _probabilities(evaluated: EvaluatedFacts) -> list[str]:
 def _withheld(promise: PromiseFacts) -> str:
     validation, test = promise["validation"], promise["test"]
     if validation is None or test is None:
-        return "none reaches it | | "
+        return "none reaches it | |"
     return f"{validation['threshold']:g} | {test['share']:.1%} | {_interval_of(test)}"
 
 

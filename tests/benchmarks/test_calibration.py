@@ -35,8 +35,8 @@ CHOSEN_ON = 0.4
 MAX_BROKEN = 3
 """Of 20 draws: a promise that breaks 5% of the time breaks more often in 2% of benchmarks."""
 ABOUT = """MiniLM-L6, trained briefly (in {precision}, as this machine does). Expected calibration
-error of test rows with 95% intervals, before and after the temperature was fitted on validation rows;
-*chance*: what perfect probabilities would have on as many rows. Labels do not change.
+error of test rows with 95% intervals, before and after the temperature was fitted on validation
+rows; *chance*: what perfect probabilities would have on as many rows. Labels do not change.
 
 {errors}
 
