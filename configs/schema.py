@@ -395,6 +395,9 @@ class Score(Section):
     """Input rows per commit; 10,000 by default, or 500 if texts are read in windows."""
     max_rejected: float = Field(0.1, ge=0, le=1)
     """Share of rows with an error, 0 to 1, above which the job ends with exit code 4."""
+    abstain_below: float | None = Field(None, ge=0, le=1)
+    """Probability below which a label is withheld and the row's `error` is `unsure`. Such rows do
+    not count against `max_rejected`. For classification and multilabel; by default none is."""
     max_row_bytes: int = Field(2**26, ge=1)
     """Maximum bytes of a row of the input. Longer rows get the error `row_too_large` and take no
     memory."""

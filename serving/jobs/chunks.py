@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..engine.scorer import Scorer, mark_undecided
 from ..errors import InputError
-from ..heads import Head
+from ..heads import MIN_PROBABILITY, UNSURE, Head
 from ..runtime.batching import padded_tokens
 from ..tables import hive, writers
 from ..tables.files import File
@@ -171,10 +171,15 @@ def decode_chunk(
 
     `outputs`: the workers' outputs of the chunk's documents.
     """
-    decisions = scorer.decode(scorer.collect(outputs), **plan.options)
-    errors = list(chunk.errors)
-    mark_undecided(errors, chunk.good, decisions)
-    table = _table(chunk, decisions, errors, plan, types)
+    collected = scorer.collect(outputs)
+    decisions = scorer.decode(collected, **plan.options)
+    codes = list(chunk.errors)
+    mark_undecided(codes, chunk.good, decisions, scorer.head)
+    table = _table(chunk, decisions, codes, plan, types)
+    errors = [None if code == UNSURE else code for code in codes]
+    if UNSURE in codes:  # what was withheld counts for drift: else each threshold would be drift
+        options = {name: plan.options[name] for name in plan.options if name != MIN_PROBABILITY}
+        decisions = scorer.decode(collected, **options)
     windows = [n for lengths in chunk.windows for n in lengths]
     batches = scorer.runner.batches(windows, **plan.options)
     n_padded = padded_tokens(windows, batches, scorer.runner.shapes)
@@ -198,6 +203,7 @@ def decode_chunk(
             edges,
         ),
         {name: decisions.column(name).to_pylist() for name in scorer.head.DRIFT_COLUMNS},
+        n_unsure=codes.count(UNSURE),
     )
     return table, facts
 

@@ -9,10 +9,11 @@ import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import onnxruntime as ort
 
+from .. import heads
 from ..digests import folder_sha256, folder_stamps
 from ..engine.manifest import Manifest
 from ..engine.scorer import Scorer
@@ -37,7 +38,7 @@ class RequestedSettings(TypedDict):
     model_version: str
     text_column: str
     keep: list[str]
-    options: dict[str, object]
+    options: dict[str, Any]
     output_format: str
     partition_by: str | None
 
@@ -60,12 +61,19 @@ def requested_settings(spec: JobSpec, manifest: Manifest) -> RequestedSettings:
         "model_version": spec.model_version or Path(spec.model).name,
         "text_column": spec.text_column or manifest.score.get("text_column", "text"),
         "keep": list(spec.keep),
-        "options": dict(spec.options),
+        "options": _options(spec, manifest),
         "output_format": output_format(
             spec.format, spec.csv_safe, by_default=bool(manifest.score.get("csv_safe"))
         ),
         "partition_by": spec.partition_by,
     }
+
+
+def _options(spec: JobSpec, manifest: Manifest) -> dict[str, Any]:
+    """Return the caller's options, with the model's defaults for those that its head has."""
+    names = heads.get(manifest.objective).OPTIONS
+    defaults = {name: value for name, value in manifest.options.items() if name in names}
+    return {**defaults, **spec.options}
 
 
 def max_row_bytes(spec: JobSpec, plan: Plan | None, manifest: Manifest) -> int:
@@ -114,7 +122,7 @@ def new_plan(
         token_budget=spec.token_budget,
     )
     # Raises for a wrong option, which must not get into a plan.
-    head_columns = [column.name for column in scorer.fields(**spec.options)]
+    head_columns = [column.name for column in scorer.fields(**settings["options"])]
     _check_partition(spec.partition_by, head_columns, spec.keep, scorer.head.DRIFT_COLUMNS)
     plan = Plan(
         **settings,

@@ -33,10 +33,62 @@ LABEL_NAMES = (
 )  # fmt: skip
 """Usual names of a label column, the surest first."""
 SIDE_NAMES = frozenset(
-    "id idx index row nr no number key uuid split fold set subset train test valid validation lang "
-    "language locale country region city state source channel platform device user author name "
-    "customer date time day month year hour week created updated timestamp url link version "
-    "gender age score confidence count length annotator rater worker".split()
+    [
+        "id",
+        "idx",
+        "index",
+        "row",
+        "nr",
+        "no",
+        "number",
+        "key",
+        "uuid",
+        "split",
+        "fold",
+        "set",
+        "subset",
+        "train",
+        "test",
+        "valid",
+        "validation",
+        "lang",
+        "language",
+        "locale",
+        "country",
+        "region",
+        "city",
+        "state",
+        "source",
+        "channel",
+        "platform",
+        "device",
+        "user",
+        "author",
+        "name",
+        "customer",
+        "date",
+        "time",
+        "day",
+        "month",
+        "year",
+        "hour",
+        "week",
+        "created",
+        "updated",
+        "timestamp",
+        "url",
+        "link",
+        "version",
+        "gender",
+        "age",
+        "score",
+        "confidence",
+        "count",
+        "length",
+        "annotator",
+        "rater",
+        "worker",
+    ]
 )
 """Words in the names of columns that go along with a text and are seldom its label."""
 SURE = 0.95

@@ -221,10 +221,17 @@ def signature(scorer: Scorer) -> ModelSignature:
             [
                 ParamSpec("variant", DataType.string, ""),
                 ParamSpec("device", DataType.string, "auto"),
-                *(_param(name, default) for name, default in scorer.head.defaults().items()),
+                *(_param(name, default) for name, default in _options(scorer).items()),
             ]
         ),
     )
+
+
+def _options(scorer: Scorer) -> dict[str, object]:
+    """Return the head's options with their defaults, the model's own among them."""
+    defaults = scorer.head.defaults()
+    own = {name: value for name, value in scorer.manifest.options.items() if name in defaults}
+    return {**defaults, **own}
 
 
 def _column(field: pa.Field) -> ColSpec:

@@ -15,7 +15,7 @@ import pytest
 from headrace.serving.engine.scorer import Scorer
 from headrace.tasks.registry import mlflow_model
 from tests import fabricated
-from tests.serving.tiny_model import LABELS
+from tests.serving.tiny_model import LABELS, make_model
 
 SPORT, SOUP = "the goal of the match", "soup"
 
@@ -67,6 +67,23 @@ def test_a_bad_row_is_answered_and_the_others_scored(model: Any) -> None:
     assert model.predict([None])["error"].tolist() == ["null_text"]
 
 
+def test_a_label_of_a_lower_probability_is_withheld(model: Any) -> None:
+    answer = model.predict([SPORT, SOUP, None], params={"min_probability": 0.5})
+    assert answer["label"].tolist() == [None, "food", None]
+    assert answer["error"].tolist() == ["unsure", None, "null_text"]
+    assert (
+        answer["probability"].tolist()[:2] == model.predict([SPORT, SOUP])["probability"].tolist()
+    )
+
+
+def test_the_models_own_threshold_is_a_requests_default(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model", score={"abstain_below": 0.5})
+    params = mlflow_model.signature(Scorer(folder)).params.to_dict()
+    assert [(one["type"], one["default"]) for one in params[-1:]] == [("double", 0.5)]
+    whole = make_model(tmp_path / "whole", objective="multilabel", score={"abstain_below": 0.5})
+    assert mlflow_model.signature(Scorer(whole)).params.to_dict()[-1]["default"] == 0.5
+
+
 @pytest.mark.parametrize(
     ("texts", "params", "message"),
     [
@@ -80,6 +97,7 @@ def test_a_bad_row_is_answered_and_the_others_scored(model: Any) -> None:
         ([SOUP], {"probabilities": "yes"}, "probabilities must be true or false, not 'yes'"),
         ([SOUP], {"variant": 8}, "variant must be a string, not 8"),
         ([SOUP], {"variant": "int9"}, "this model has no variant 'int9'; available: fp32, fused"),
+        ([SOUP], {"min_probability": 2.0}, "min_probability must be a number from 0 to 1, not 2"),
         ([SOUP], {"device": "tpu"}, "device must be one of auto, cpu, cuda, tensorrt, not 'tpu'"),
     ],
 )
@@ -109,7 +127,7 @@ def test_the_signature_describes_request_and_answer(model: Any) -> None:
         *("label", "probability", "error")
     ]
     assert [one["name"] for one in json.loads(signature["params"])] == [
-        *("variant", "device", "probabilities")
+        *("variant", "device", "probabilities", "min_probability")
     ]
     assert model.input_example == [SPORT, SOUP]
 
