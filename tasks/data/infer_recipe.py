@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,8 +13,10 @@ import yaml
 
 from headrace.configs.errors import DataError, RecipeError
 from headrace.serving.errors import InputError
-from headrace.serving.tables.readers import as_text, column_names, find_files, read_table
+from headrace.serving.tables.files import File
+from headrace.serving.tables.readers import as_text, column_names, read_table
 from headrace.tasks.data.ingest import no_such_column
+from headrace.tasks.data.sniff import sniff
 
 LOOKED_AT = 10_000
 """Rows that the columns are guessed from."""
@@ -47,6 +49,10 @@ class TableSummary:
     """Rows of each label in the whole table, most frequent first."""
     words: int
     """90th percentile of the words per text, among the first LOOKED_AT rows."""
+    dialect: Mapping[str, object]
+    """`data.source.csv` of the recipe."""
+    note: str
+    """How the table was read, for people."""
 
     @property
     def rare(self) -> list[str]:
@@ -55,21 +61,29 @@ class TableSummary:
         return rare_labels if len(self.labels) - len(rare_labels) >= 2 else []
 
 
-def inspect_table(path: Path, *, text: str | None = None, label: str | None = None) -> TableSummary:
+def inspect_table(
+    path: Path,
+    *,
+    text: str | None = None,
+    label: str | None = None,
+    stated: Mapping[str, object] | None = None,
+) -> TableSummary:
     """Guess the text column (longest strings) and the label column (few values, many rows each).
 
-    `text` and `label`: columns that are already known. Raises DataError for a table that cannot be
-    read, for a missing column, if no column fits, and for more than one label value per five rows.
+    `text` and `label`: columns that are already known; `stated`: settings of its dialect. Raises
+    DataError for a table that cannot be read, for a missing column, if no column fits, and for more
+    than one label value per five rows.
     """
     try:
-        columns = column_names(find_files(path)[0])
+        sniffed = sniff(path, stated)
+        columns = column_names(sniffed.files[0])
         for column in filter(None, (text, label)):
             _check_there(path, column, columns)
-        sample = _first_rows(path, columns)
+        sample = _first_rows(path, sniffed.files, columns)
         text = text or _text_column(path, {name: v for name, v in sample.items() if name != label})
         label = label or _label_column(path, {k: v for k, v in sample.items() if k != text})
         rows, labels = 0, Counter[str]()
-        for block in read_table(path, [label]):
+        for block in read_table(sniffed.files, [label]):
             rows += len(block)
             labels.update(_strings(block.columns[label]))
     except InputError as problem:
@@ -88,6 +102,8 @@ def inspect_table(path: Path, *, text: str | None = None, label: str | None = No
         label=label,
         labels=dict(labels.most_common()),
         words=words[len(words) * 9 // 10] if words else 0,
+        dialect=sniffed.recipe_section,
+        note=sniffed.note,
     )
 
 
@@ -99,6 +115,7 @@ def write_recipe(
     test: Path | None = None,
     name: str | None = None,
     recipe: Path | None = None,
+    stated: Mapping[str, object] | None = None,
 ) -> tuple[Path, str]:
     """Write a recipe that `headrace train` accepts as it is: (its path, a summary of the table).
 
@@ -110,7 +127,7 @@ def write_recipe(
             f"--name {name!r}: use only letters, digits, dots, dashes and underscores, and begin "
             "with a letter or digit"
         )
-    summary = inspect_table(table, text=text, label=label)
+    summary = inspect_table(table, text=text, label=label, stated=stated)
     name = (
         name or re.sub(r"[^A-Za-z0-9._-]+", "-", table.name.split(".")[0]).strip("-._") or "model"
     )
@@ -134,14 +151,17 @@ def _in_words(table: Path, summary: TableSummary) -> str:
         f"{table}: {summary.rows:,} rows; text column {summary.text!r}, "
         f"label column {summary.label!r}\n"
         f"{len(summary.labels)} labels: {', '.join(top_labels)}{suffix}"
+        + (f"\n{summary.note}" if summary.note else "")
         + (f"\nLabels with fewer than {FREQUENT} rows are left out: {names}" if names else "")
     )
 
 
 def _recipe(name: str, summary: TableSummary, table: Path, test: Path | None) -> str:
-    source: dict[str, str] = {"kind": "files", "train": str(table.resolve())}
+    source: dict[str, object] = {"kind": "files", "train": str(table.resolve())}
     if test is not None:
         source["test"] = str(test.resolve())
+    if summary.dialect:
+        source["csv"] = dict(summary.dialect)
     n_tokens = (summary.words + 2) * TOKENS_PER_WORD
     data: dict[str, object] = {
         "source": source,
@@ -170,9 +190,13 @@ def _recipe(name: str, summary: TableSummary, table: Path, test: Path | None) ->
 # --- guessing -------------------------------------------------------------------------------------
 
 
-def _first_rows(path: Path, columns: list[str]) -> dict[str, list[object]]:
-    """Return the good rows among the first LOOKED_AT, by column. Raises DataError if none is."""
-    block = next(read_table(path, columns, block_rows=LOOKED_AT), None)
+def _first_rows(path: Path, files: list[File], columns: list[str]) -> dict[str, list[object]]:
+    """Return the good rows among the first LOOKED_AT, by column. Raises DataError if none is.
+
+    Columns without a name, or with one that occurs twice, are left out.
+    """
+    named = [name for name in columns if name.strip() and columns.count(name) == 1]
+    block = next(read_table(files, named, optional=named, block_rows=LOOKED_AT), None)
     good_rows = [i for i, error in enumerate(block.errors) if error is None] if block else []
     if block is None or not good_rows:
         raise DataError(f"{path} has no rows")

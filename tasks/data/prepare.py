@@ -65,7 +65,8 @@ def prepare(recipe: Recipe) -> Prepared:
     columns = list(dict.fromkeys([*names_in(roles.values()), *recipe.data.keep, *group]))
     model = pretrained.digest(recipe.model)
     with _passing_folder(recipe.data) as temp_folder:
-        source = open_source(recipe.data.source, columns, temp_folder)
+        optional = {*recipe.data.keep} - {*roles.values(), *group}
+        source = open_source(recipe.data.source, columns, temp_folder, optional)
 
         def build(folder: Path) -> PreparedFacts:
             return _build(recipe, objective, options, roles, source, folder)
