@@ -107,8 +107,10 @@ def _grouped(group: str) -> str:
 def _init(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("table", metavar="TABLE", help="CSV, JSON lines or Parquet")
-    add("--text", metavar="COL", help="text column (default: guessed)")
-    add("--label", metavar="COL", help="label column (default: guessed)")
+    add("--text", metavar="COL", help="text column (default: guessed); COL,COL: joined")
+    add("--text-pair", metavar="COL", help="column of a second text, classified with the first")
+    add("--label", metavar="COL", help="label column (default: guessed); COL,COL: 0 or 1 each")
+    add("--objective", metavar="NAME", help="such as tagging (default: guessed)")
     add("--test", metavar="TABLE", help="a table of test rows")
     add("--name", help="the model's name (default: the table's)")
     add("-o", "--output", metavar="RECIPE", help="file to write (default: NAME.yaml)")

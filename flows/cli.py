@@ -95,12 +95,12 @@ def _log_to_stderr(level: int) -> None:
 
 
 def init(arguments: argparse.Namespace) -> Result:
+    from headrace.tasks.data.column_choice import Asked
     from headrace.tasks.data.infer_recipe import write_recipe
 
     recipe, text = write_recipe(
         Path(arguments.table),
-        text=arguments.text,
-        label=arguments.label,
+        asked=Asked(arguments.text, arguments.text_pair, arguments.label, arguments.objective),
         test=arguments.test and Path(arguments.test),
         name=arguments.name,
         recipe=arguments.output and Path(arguments.output),
@@ -115,15 +115,21 @@ def init(arguments: argparse.Namespace) -> Result:
 
 def check(arguments: argparse.Namespace) -> Result:
     from headrace.configs.load import load
-    from headrace.flows import summary
+    from headrace.flows import data_summary, summary
     from headrace.tasks import preflight
     from headrace.tasks.data.prepare import prepare
 
     recipe = load(arguments.recipe, arguments.overrides)
     prepared = prepare(recipe)
     preflight.check(recipe, prepared)
-    text = "\n".join([summary.line("prepare", prepared), *summary.of_check(recipe, prepared)])
-    return DONE, {"folder": str(prepared.path), **prepared.facts}, text
+    data = data_summary.of_data(recipe, prepared)
+    lines = [
+        summary.line("prepare", prepared),
+        *data.lines(),
+        *summary.of_check(recipe, prepared),
+    ]
+    value = {"folder": str(prepared.path), **prepared.facts, **data.to_dict()}
+    return DONE, value, "\n".join(lines)
 
 
 def train(arguments: argparse.Namespace) -> Result:

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from headrace.serving.tables.readers import as_text
+from headrace.serving.text.literals import parsed
+from headrace.tasks.objectives.annotations.reading import looks_like_spans, looks_like_tags
+from headrace.tasks.objectives.annotations.tags import tags_in
 from headrace.tasks.objectives.labels import (
     ONE,
     ZERO,
@@ -93,7 +96,12 @@ SIDE_NAMES = frozenset(
 """Words in the names of columns that go along with a text and are seldom its label."""
 SURE = 0.95
 """Share of the values that must look alike."""
+MIN_FILLED = 0.5
+"""Share of the rows in which a text column has a text, at least."""
+PROSE_CHARS = 100
+"""Mean characters from which strings that are all different are not lists of labels."""
 MAX_LABELS = 1_000
+MAX_TAGS = 400
 ROWS_PER_LABEL = 5
 """Rows that a label has on average, at least, in a column that may be the label."""
 MIN_ROWS_PER_LABEL = 2
@@ -133,6 +141,11 @@ class Column:
         return sum(map(len, self.texts)) / max(len(self.texts), 1)
 
     @property
+    def filled(self) -> float:
+        """Share of the rows that have a value."""
+        return len(self.texts) / max(len(self.values), 1)
+
+    @property
     def distinct(self) -> float:
         """Share of the values that are different."""
         return len(self.counts) / max(len(self.texts), 1)
@@ -141,11 +154,24 @@ class Column:
 
     @cached_property
     def is_text(self) -> bool:
-        """True for strings that are not dates, numbers, links or ids."""
+        """True for strings that are not lists, dates, numbers, links or ids.
+
+        A usual name is enough for any strings, however short they are.
+        """
         n_strings = sum(isinstance(value, str) for value in self.values)
-        if not self.texts or n_strings < len(self.texts) / 2:
+        if not self.texts or n_strings < len(self.texts) / 2 or self.is_words:
             return False
+        if self.text_rank < len(TEXT_NAMES) and self.filled >= MIN_FILLED:
+            return True
         return not (self._all(DATE) or self._all(NUMBER) or self._all(LINK) or self.is_id)
+
+    @cached_property
+    def is_words(self) -> bool:
+        """True for a list of words in each row, or the text of one."""
+        lists = [found for text in self.values if isinstance(found := parsed(text), list)]
+        if not lists or len(lists) < SURE * len(self.texts):
+            return False
+        return all(isinstance(word, str) for words in lists for word in words)
 
     @cached_property
     def is_id(self) -> bool:
@@ -206,13 +232,12 @@ class Column:
     @cached_property
     def separator(self) -> str | None:
         """What stands between the labels of a text; None for a list, or one label in each row."""
-        if any(isinstance(value, list | dict) for value in self.values):
-            return None
         if not all(isinstance(value, str) for value in self.values if value is not None):
             return None
-        if any(listed(text) is not None for text in self.counts):
+        is_prose = self.chars > PROSE_CHARS and self.distinct > SURE
+        if is_prose or any(listed(text) is not None for text in self.counts):
             return None
-        return separator_of(self.counts) if len(self.counts) <= len(self.texts) else None
+        return separator_of(self.counts)
 
     @cached_property
     def many(self) -> Counter[str]:
@@ -226,7 +251,8 @@ class Column:
                     n_most = max(n_most, len(labels))
         except ValueError as reason:
             return Counter(("0", "1")) if str(reason) == "vector_without_names" else Counter()
-        return found if n_most > 1 or are_vectors(found) else Counter()
+        is_many = n_most > 1 or (are_vectors(found) and not self.is_flag)
+        return found if is_many else Counter()
 
     @property
     def is_vector(self) -> bool:
@@ -239,13 +265,25 @@ class Column:
         most = min(MAX_LABELS, max(len(self.texts) / ROWS_PER_LABEL, 2))
         return self.is_vector or 2 <= len(self.many) <= most
 
+    # --- as annotations ---------------------------------------------------------------------------
+
+    @cached_property
+    def is_spans(self) -> bool:
+        return looks_like_spans(self.values)
+
+    def is_tags_of(self, words: Sequence[object]) -> bool:
+        """True for a tag for each word, of a few that come again and again. `words`: each row's."""
+        if not looks_like_tags(self.values, words):
+            return False
+        tags = {tag for value in self.values for tag in tags_in(parsed(value)) or ()}
+        return len(tags) <= MAX_TAGS
+
     # --- helpers ----------------------------------------------------------------------------------
 
     def _all(self, pattern: re.Pattern[str]) -> bool:
         return bool(self.texts) and self._share(pattern.fullmatch) >= SURE
 
-    def _share(self, matches: object) -> float:
-        assert callable(matches)
+    def _share(self, matches: Callable[[str], object]) -> float:
         return sum(matches(text) is not None for text in self.texts) / max(len(self.texts), 1)
 
 

@@ -53,13 +53,18 @@ class First:
     detail: str | None
     place: str | None
 
+    def wanted(self, wanted: Mapping[str, str]) -> str | None:
+        """Return what such a row should hold, by `wanted`, the codes of the objective's own."""
+        return wanted.get(self.reason) or WANTED.get(self.reason)
+
     def line(self, wanted: Mapping[str, str]) -> str:
         """Format `3 unknown_label, first in train row 7 (rows.csv, line 9): 'x'; wanted: ...`."""
         place = f" ({self.place})" if self.place else ""
         value = f": {self.detail!r}" if self.detail is not None else ""
-        shape = {**WANTED, **wanted}.get(self.reason)
+        shape = self.wanted(wanted)
         hint = f"; wanted: {shape}" if shape else ""
-        return f"{self.count:,} {self.reason}, first in {self.split} row {self.row}{place}{value}{hint}"
+        where = f"{self.split} row {self.row}{place}"
+        return f"{self.count:,} {self.reason}, first in {where}{value}{hint}"
 
 
 @dataclass

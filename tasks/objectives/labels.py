@@ -234,11 +234,11 @@ def split(cell: str, separator: str) -> list[str]:
 def are_vectors(labels: Collection[str]) -> bool:
     """True if these labels are places of a vector (`0`, `1`) or whole vectors (`010`)."""
     labels = [label for label in labels if label]
-    if not labels:
-        return False
+    if set(labels) == {"0", "1"}:
+        return True
     widths = {len(re.findall("[01]", label)) for label in labels}
-    is_places = set(labels) <= {"0", "1"} and len(labels) > 1
-    return is_places or (len(widths) == 1 and all(BITS.fullmatch(label) for label in labels))
+    is_padded = any(label.startswith("0") for label in labels)
+    return len(widths) == 1 and is_padded and all(BITS.fullmatch(label) for label in labels)
 
 
 # --- in a recipe ----------------------------------------------------------------------------------
