@@ -28,7 +28,8 @@ from typing import IO
 
 from ..errors import InputError
 from .files import File
-from .rows import TOO_LARGE, ReasonCode, Row, check_columns, clean, open_bytes, whole_line
+from .encoding import open_bytes
+from .rows import TOO_LARGE, ReasonCode, Row, check_columns, clean, whole_line
 
 ENDINGS = (
     ".conll",

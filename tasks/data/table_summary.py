@@ -224,7 +224,7 @@ def _labels_in(row: Row) -> list[str]:
 
 def _n_words(column: Column) -> list[int]:
     return [
-        len(words) if isinstance(words := parsed(value), list) else len(value.split())
+        len(words) if isinstance(words := parsed(value), list) else len(str(value).split())
         for value in column.values
         if isinstance(value, str | list)
     ]

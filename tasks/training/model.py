@@ -73,8 +73,8 @@ def with_lora(model: PreTrainedModel, lora: Lora) -> PeftModel:
 def body_of(model: nn.Module) -> nn.Module:
     """Return the part of a model that its head stands on, whatever the model is wrapped in."""
     network = model.model if isinstance(model, DocumentModel) else model
-    network = network.get_base_model() if hasattr(network, "get_base_model") else network
-    body: nn.Module = getattr(network, network.base_model_prefix)
+    network = network.get_base_model() if isinstance(network, PeftModel) else network
+    body: nn.Module = getattr(network, str(network.base_model_prefix))
     return body
 
 
