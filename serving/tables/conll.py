@@ -27,8 +27,8 @@ from functools import partial
 from typing import IO
 
 from ..errors import InputError
-from .files import File
 from .encoding import open_bytes
+from .files import File
 from .rows import TOO_LARGE, ReasonCode, Row, check_columns, clean, whole_line
 
 ENDINGS = (
