@@ -17,8 +17,7 @@ import onnxruntime as ort
 
 from ..errors import InputError, PlanError
 from ..tables.files import File, names_below
-from ..tables.readers import column_names, count_rows
-from ..tables.rows import check_columns
+from ..tables.readers import check_fields, count_rows
 from .storage.base import PLAN
 
 FORMAT = 6
@@ -178,7 +177,7 @@ def file_problems(files: Sequence[File], columns: Sequence[str]) -> dict[File, s
     problems = {}
     for file in files:
         try:
-            check_columns(file, columns, column_names(file))
+            check_fields(file, columns)
         except InputError as error:
             problems[file] = str(error)
     _raise_if_none_usable(problems, files)

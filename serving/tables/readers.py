@@ -1,11 +1,12 @@
 """Tables of text, read row by row, so that a bad row costs one row and all numbers stay right.
 
 Format by file ending: .csv, .tsv, .jsonl/.ndjson/.json (one object per line), .conll and others of
-its kind (conll.ENDINGS), each also compressed (.gz, .bz2, .xz, .zst, .lz4), .parquet/.pq and
-.arrow/.feather/.ipc. pyarrow's own CSV and JSON readers fail a whole block for one bad row and lose
-its number, so these formats go through the standard library (csv_rows.py, json_lines.py,
-conll.py), the others through Arrow (parquet_arrow.py). Folders named like `day=2026-01-31` are
-columns too, always text; a file's own column of that name takes precedence.
+its kind (conll.ENDINGS), each also compressed (.gz, .bz2, .xz, .zst, .lz4), .parquet/.pq,
+.arrow/.feather/.ipc, and .xlsx and other workbooks (excel.py). pyarrow's own CSV and JSON readers
+fail a whole block for one bad row and lose its number, so these formats go through the standard
+library (csv_rows.py, json_lines.py, conll.py), the others through Arrow (parquet_arrow.py). Folders
+named like `day=2026-01-31` are columns too, always text; a file's own column of that name takes
+precedence.
 
 A row is a CSV record after the header (blank lines are skipped, as in Python's csv), a JSON line
 that is not blank, a sentence of CoNLL, or a Parquet or Arrow row. Rows are numbered from 0 across
@@ -53,8 +54,9 @@ import pyarrow as pa
 
 from ..errors import InputError
 from ..text import validity
-from . import conll, csv_rows, files, json_lines, parquet_arrow
+from . import conll, csv_rows, excel, files, json_lines, parquet_arrow
 from .files import File
+from .nested import field_of, rows_of_fields
 from .rows import Row, check_columns
 
 Paths = str | Path | Sequence[str | Path]
@@ -102,6 +104,7 @@ FORMATS = {
         conll.conll_count,
         conll.conll_rows,
     ),
+    "excel": Format(excel.ENDINGS, excel.excel_names, excel.excel_count, excel.excel_rows),
     "parquet": Format(
         (".parquet", ".pq"),
         _typed(parquet_arrow.parquet_schema),
@@ -149,13 +152,14 @@ def read_table(
 ) -> Iterator[Block]:
     """Yield these columns of all files in blocks of `block_rows` rows; the last may be shorter.
 
-    `columns`: one or more. `text`: those of them that must hold a non-blank string, or a value that
-    `text_of` turns into one; the values come unchanged. CSV values are always strings, JSON and
-    Parquet values keep their types (see `column_types`). The first `skip` rows are left out; the
-    first row after them has the number `first_row`.
+    `columns`: one or more; a dotted name is a field in a column (nested.py). `text`: those of them
+    that must hold a non-blank string, or a value that `text_of` turns into one; the values come
+    unchanged. CSV values are always strings, JSON and Parquet values keep their types (see
+    `column_types`). The first `skip` rows are left out; the first row after them has the number
+    `first_row`.
     Raises InputError for a missing column or a file that cannot be read to its end.
     """
-    rows = itertools.chain.from_iterable(_rows(file, columns) for file in find_files(paths))
+    rows = itertools.chain.from_iterable(_field_rows(file, columns) for file in find_files(paths))
     source = itertools.islice(rows, skip, None)
     while batch := list(itertools.islice(source, block_rows)):
         values = zip(*(row for row, _ in batch), strict=True)
@@ -195,7 +199,7 @@ def column_types(paths: Paths | Sequence[File], columns: Sequence[str]) -> dict[
     """
     kinds: dict[str, set[pa.DataType]] = {name: set() for name in columns}
     for file in find_files(paths):
-        check_columns(file, columns, column_names(file))
+        check_fields(file, columns)
         types = _types(file, columns)
         for name in columns:
             kinds[name].add(types.get(name, pa.string()))
@@ -207,8 +211,13 @@ def _types(file: File, columns: Sequence[str]) -> dict[str, pa.DataType]:
     if read is None:
         return {}
     with _broken_is_input_error(file):
-        fields = (field for field in read(file) if field.name in columns)
-        return {field.name: parquet_arrow.arrow_type(field.type) for field in fields}
+        schema = read(file)
+    fields = {name: field_of(name, schema.names) for name in columns}
+    return {
+        name: parquet_arrow.arrow_type(field.type_in(schema.field(field.column).type))
+        for name, field in fields.items()
+        if field.column in schema.names
+    }
 
 
 def as_text(value: object) -> str | None:
@@ -238,6 +247,26 @@ def _as_json(value: object) -> str:
         pairs = (f"{_as_json(str(key))}: {_as_json(item)}" for key, item in value.items())
         return f"{{{', '.join(pairs)}}}"
     return json.dumps(value, ensure_ascii=False, default=as_text)
+
+
+def check_fields(file: File, columns: Sequence[str]) -> None:
+    """Raises InputError for a column, or a field in one, that the file does not have."""
+    names = column_names(file)
+    fields = {name: field_of(name, names) for name in columns}
+    check_columns(file, [field.column for field in fields.values()], names)
+    if any(field.path for field in fields.values()):
+        next(_field_rows(file, columns), None)
+
+
+def _field_rows(file: File, columns: Sequence[str]) -> Iterator[Row]:
+    """Yield a file's rows with these columns, and fields in columns, which have dotted names."""
+    names = column_names(file) if any("." in name for name in columns) else columns
+    fields = {name: field_of(name, names) for name in columns}
+    whole_columns = list(dict.fromkeys(field.column for field in fields.values()))
+    rows = _rows(file, whole_columns)
+    if whole_columns == list(columns):
+        return rows
+    return rows_of_fields(file, rows, whole_columns, fields)
 
 
 def _rows(file: File, columns: Sequence[str]) -> Iterator[Row]:
@@ -327,7 +356,8 @@ def _format_by_name(name: str) -> str | None:
     compression = files.packed(name)
     name = name.lower().removesuffix(compression)
     for key, form in FORMATS.items():
-        if name.endswith(form.endings) and not (compression and form.schema):
+        is_packed = bool(compression) and (form.schema or key == "excel")
+        if name.endswith(form.endings) and not is_packed:
             return key
     return None
 

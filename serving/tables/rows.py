@@ -39,10 +39,10 @@ def check_columns(path: File, columns: Sequence[str], names: Sequence[str]) -> N
         if name not in names:
             matches = difflib.get_close_matches(name, names, n=1)
             hint = f"; did you mean {matches[0]!r}? It has " if matches else "; it has "
-            raise InputError(f"{path} has no column {name!r}{hint}{_listed(names)}")
+            raise InputError(f"{path} has no column {name!r}{hint}{listed(names)}")
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
     """Return the names, shortened: a header can be any garbage, and as long as the file."""
     labels = [repr(name)[:NAME_CHARS] for name in names[:NAMES_SHOWN]]
     remainder = [f"{len(names) - NAMES_SHOWN:,} more"] if len(names) > NAMES_SHOWN else []

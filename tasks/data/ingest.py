@@ -25,6 +25,7 @@ from pydantic import BaseModel
 
 from headrace.configs.errors import DataError, RecipeError, did_you_mean
 from headrace.configs.schema import Data
+from headrace.serving.tables.nested import column_of
 from headrace.serving.tables.readers import as_text
 from headrace.serving.tables.rows import clean
 from headrace.serving.text.validity import is_unicode, problem
@@ -184,7 +185,8 @@ def _check_columns(split: str, rows: Rows, roles: Mapping[str, str], data: Data)
     column_keys = [(column, f"data.columns.{role}") for role, column in roles.items()]
     column_keys += [(column, "data.keep") for column in data.keep]
     column_keys += [(column, "data.splits.group") for column in [data.splits.group] if column]
-    for column, key in column_keys:
+    for name, key in column_keys:
+        column = column_of(name, rows.columns)  # of a field in it
         if column not in rows.columns:
             hint = no_such_column(column, rows.columns)
             raise DataError(f"{key}: the {split} rows have no column {column!r}; {hint}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.configs.errors import DataError
 from headrace.configs.schema import HubSource
+from headrace.serving.tables.nested import field_of
 from headrace.tasks.data.sources import Block, Rows, Source
 
 if TYPE_CHECKING:
@@ -59,12 +60,16 @@ def _revision(table: Dataset) -> list[str]:
 
 def _read(table: Dataset, columns: list[str]) -> Iterator[Block]:
     """Yield the rows, with the data set's names for classes; a class of -1 is a missing label."""
-    selection = table.select_columns(columns)
+    fields = {name: field_of(name, table.column_names) for name in columns}
+    selection = table.select_columns(list({field.column: None for field in fields.values()}))
     for first_row in range(0, len(selection), BLOCK_ROWS):
         block = selection[first_row : first_row + BLOCK_ROWS]
         for name, kind in selection.features.items():
             block[name] = [_named(value, kind) for value in block[name]]
-        yield Block(first_row, block, [None] * len(block[columns[0]]))
+        values = {
+            name: [field.of(v) for v in block[field.column]] for name, field in fields.items()
+        }
+        yield Block(first_row, values, [None] * len(values[columns[0]]))
 
 
 def _named(value: Any, kind: Any) -> object:
