@@ -23,6 +23,7 @@ from headrace.configs import secrets
 from headrace.configs.errors import UserError, is_wrong_name
 from headrace.flows.arguments import parser
 from headrace.serving.errors import ServingError
+from headrace.serving.tables.dialect import NAMES as DIALECT
 
 os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # read when huggingface_hub is imported
 DONE, FAILED, WRONG_USAGE, NOT_PROMOTED, TOO_MANY_REJECTED = range(5)
@@ -103,6 +104,7 @@ def init(arguments: argparse.Namespace) -> Result:
         test=arguments.test and Path(arguments.test),
         name=arguments.name,
         recipe=arguments.output and Path(arguments.output),
+        stated={name: getattr(arguments, name) for name in DIALECT},
     )
     return (
         DONE,
@@ -152,7 +154,7 @@ def score(arguments: argparse.Namespace) -> Result:
     from headrace.serving.jobs.spec import FIELDS
     from headrace.tasks.scoring.score import PAGE
 
-    options = {name: getattr(arguments, name) for name in OPTIONS}
+    options = {name: getattr(arguments, name) for name in (*OPTIONS, *DIALECT)}
     if arguments.option:
         from headrace.configs.load import values_of
 
@@ -180,7 +182,13 @@ def score(arguments: argparse.Namespace) -> Result:
 def bench(arguments: argparse.Namespace) -> Result:
     from headrace.tasks.scoring.score import bench as run
 
-    found = run(arguments.model, arguments.input, text=arguments.text, device=arguments.device)
+    found = run(
+        arguments.model,
+        arguments.input,
+        text=arguments.text,
+        device=arguments.device,
+        stated={name: getattr(arguments, name) for name in DIALECT},
+    )
     rows = [{**dataclasses.asdict(one), "tokens_per_second": speed} for one, speed in found.items()]
     lines = [
         f"{row['variant']:<8} {row['tokens_per_second']:>10,.0f} tokens/s, "

@@ -211,7 +211,7 @@ def _usable(
             detail = _shown(value for role, value in fields.items() if role != text)
             fields = dict(read_row(fields))
             # Files are checked as they are read; other sources, and JSON in a text, hold any value.
-            _, error = clean([*fields.values(), *(column[i] for _, column in kept_columns)])
+            _, error = clean([*fields.values()])
             if error:
                 raise ValueError(error)
             value = fields.pop(text)
@@ -220,7 +220,7 @@ def _usable(
                 detail = n_chars or _shown([value])
                 raise ValueError(reason)
             kept_values = {name: _as_kept(column[i]) for name, column in kept_columns}
-            owner = belonging(normalise(value), None if groups is None else _as_kept(groups[i]))
+            owner = belonging(normalise(value), None if groups is None else _as_group(groups[i]))
         except ValueError as reason:
             rejected.add(split, row, str(reason), detail)
             continue
@@ -243,11 +243,18 @@ def _unusable(text: object, max_chars: int | None) -> str | None:
 
 
 def _as_kept(value: object) -> str | None:
-    """Return a kept column's value as text. Raises ValueError(reason code) for invalid UTF-8."""
+    """Return a kept column's value as text; None for one that is not: it costs no row."""
     if isinstance(value, bytes | memoryview):
         value = bytes(value).decode("utf-8", "surrogateescape")
-    text = as_text(_known(value))
-    if text is not None and not is_unicode(text):
+    (value,), _ = clean([_known(value)])
+    text = as_text(value)
+    return text if text is not None and is_unicode(text) else None
+
+
+def _as_group(value: object) -> str | None:
+    """Return a group as text. Raises ValueError(reason code) for one that is not."""
+    text = _as_kept(value)
+    if text is None and _known(value) is not None:
         raise ValueError("invalid_utf8")
     return text
 

@@ -65,7 +65,8 @@ def prepare(recipe: Recipe) -> Prepared:
     columns = list(dict.fromkeys([*names_in(roles.values()), *recipe.data.keep, *group]))
     model = pretrained.digest(recipe.model)
     with _passing_folder(recipe.data) as temp_folder:
-        source = open_source(recipe.data.source, columns, temp_folder)
+        optional = {*recipe.data.keep} - {*names_in(roles.values()), *group}
+        source = open_source(recipe.data.source, columns, temp_folder, optional)
 
         def build(folder: Path) -> PreparedFacts:
             return _build(recipe, objective, options, roles, source, folder)
@@ -135,6 +136,7 @@ def _build(
         "head": head,
         "baseline": _baseline(objective, head, recipe.evaluate, folder) if data.baseline else None,
         "source": source.digest,
+        "read": source.notes,
     }
 
 
