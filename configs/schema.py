@@ -50,6 +50,29 @@ Distinct = Annotated[list[T], AfterValidator(_distinct)]
 # --- data ---------------------------------------------------------------------------------------
 
 
+class Csv(Section):
+    """How files of text are read; what is not stated is found, or else is an error that says it.
+
+    The encoding applies to JSON too.
+    """
+
+    encoding: str | None = None
+    """Such as `windows-1252`; by default UTF-8. A byte order mark in the file always wins."""
+    delimiter: str | None = None
+    """One character, or `tab`; by default a comma, in .tsv files a tab."""
+    quote: str | None = None
+    """Character around fields that hold delimiters or line ends, `none` for no quoting; by default
+    `"`."""
+    escape: str | None = None
+    """Character in front of a quote in a field, such as a backslash, or `none`; by default a quote
+    is doubled."""
+    header: bool | None = None
+    """True if the first line has the column names, the default. If false, the columns are named
+    column_1, column_2 and so on."""
+    skip_blanks: bool | None = None
+    """Blanks behind a delimiter do not belong to the field; by default they do."""
+
+
 class FilesSource(Section):
     """Tables on disk or at any fsspec URL: CSV, TSV, JSON lines, Parquet (by file extension)."""
 
@@ -62,6 +85,7 @@ class FilesSource(Section):
     """Test rows, given like `train`; by default they are sampled from train."""
     max_row_bytes: int = Field(2**26, ge=1)
     """Maximum bytes of a row. Longer rows are rejected as `row_too_large`, not held in memory."""
+    csv: Csv = Csv()
 
 
 class HubSource(Section):
@@ -184,8 +208,9 @@ class Deduplicate(Section):
 
 class Data(Section):
     source: Source
-    columns: dict[str, str] = {}
-    """Column of each role, such as `{text: review, label: stars}`; by default the role's name."""
+    columns: dict[str, str | Annotated[list[str], Field(min_length=1)]] = {}
+    """Column of each role, such as `{text: review, label: stars}`; by default the role's name. A
+    list of columns where a role takes several, such as `{labels: [toxic, rude]}`, 0 or 1 each."""
     keep: Distinct[str] = []
     """More columns to keep, for `evaluate.slices`."""
     splits: Splits = Splits()

@@ -106,6 +106,7 @@ class BlockReader:
             self._files[file:],
             self._columns,
             text=[self._plan.text_column],
+            optional=[name for name in self._plan.keep if name != self._plan.text_column],
             text_of=self._head.text_of,
             block_rows=self._plan.chunk_rows,
             first_row=first_row,

@@ -6,10 +6,10 @@ The plan itself and the checks against it are in plan.py.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import onnxruntime as ort
 
@@ -19,8 +19,10 @@ from ..engine.scorer import Scorer
 from ..errors import InputError, PlanError
 from ..runtime.session import PROVIDERS, device_of
 from ..tables import writers
+from ..tables.dialect import checked
 from ..tables.files import MAX_ROW_BYTES, File, is_url
 from ..tables.readers import Paths, column_types
+from ..tables.settle import Expected
 from . import plan as plans
 from .chunks import BlockReader, Types, output_names
 from .plan import InputFile, Plan
@@ -47,6 +49,7 @@ class Sources(TypedDict):
     model: str
     input: list[InputFile]
     max_row_bytes: int
+    csv: dict[str, Any]
 
 
 def requested_settings(spec: JobSpec, manifest: Manifest) -> RequestedSettings:
@@ -71,6 +74,24 @@ def max_row_bytes(spec: JobSpec, plan: Plan | None, manifest: Manifest) -> int:
     """Return the size limit of a row: the requested one, else the plan's, the model's or ours."""
     plan_limit, model_limit = plan and plan.max_row_bytes, manifest.score.get("max_row_bytes")
     return int(spec.max_row_bytes or plan_limit or model_limit or MAX_ROW_BYTES)
+
+
+def stated_dialect(spec: JobSpec, plan: Plan | None) -> dict[str, Any]:
+    """Return what the caller states of the dialect of text files, else what the plan says."""
+    return dict(spec.csv) or (plan.csv if plan else {})
+
+
+def expected_tables(
+    settings: RequestedSettings, stated: Mapping[str, Any], manifest: Manifest
+) -> Expected:
+    """Return what a job expects of its files: its columns, and a dialect or the model's."""
+    text = settings["text_column"]
+    return Expected(
+        columns=list(dict.fromkeys([text, *settings["keep"]])),
+        needed=[text],
+        stated=stated,
+        default=checked(manifest.score.get("csv", {})),
+    )
 
 
 def output_format(requested: str, csv_safe: bool | None, *, by_default: bool) -> str:
@@ -142,6 +163,7 @@ def check_plan(plan: Plan, spec: JobSpec, settings: RequestedSettings, sources: 
         threads=spec.threads,
         token_budget=spec.token_budget,
         max_row_bytes=sources["max_row_bytes"],
+        csv=sources["csv"],
         onnxruntime=ort.__version__,
         model=sources["model"],
         provider=PROVIDERS.get(spec.device),

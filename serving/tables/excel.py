@@ -20,7 +20,7 @@ from typing import IO
 
 from ..errors import InputError
 from .files import FREE_EXPANSION_BYTES, MAX_EXPANSION, WORKBOOKS, File
-from .rows import TOO_LARGE, Row, check_columns, clean
+from .rows import TOO_LARGE, Row, check_columns
 
 ENDINGS = WORKBOOKS
 
@@ -45,7 +45,7 @@ def excel_rows(path: File, columns: Sequence[str]) -> Iterator[Row]:
             if sum(map(len, row)) > path.max_row_bytes:
                 yield [None] * len(places), TOO_LARGE
             else:
-                yield clean([row[i] for i in places])
+                yield [row[i] for i in places], None
 
 
 @contextmanager

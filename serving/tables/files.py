@@ -26,6 +26,7 @@ import pyarrow as pa
 
 from ..digests import file_sha256
 from ..errors import InputError
+from .dialect import Dialect
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -53,6 +54,8 @@ class File:
     """A path, or a URL; a sheet of a workbook is named behind a `#`."""
     max_row_bytes: int = field(default=MAX_ROW_BYTES, compare=False)
     """Size limit of a row: a larger one is not read, and has the error `row_too_large`."""
+    dialect: Dialect | None = field(default=None, compare=False)
+    """How its text is read; None: as its ending says (`readers.usual_dialect`)."""
 
     def __str__(self) -> str:
         if not is_url(self.where):

@@ -112,16 +112,14 @@ def _fields_of(row: Row, places: Sequence[tuple[int, Field]]) -> Row:
 
 
 def _part(value: object, part: str) -> object:
-    """Return a field of an object or an item of a list; null has all fields, all null."""
+    """Return a field of an object or an item of a list; MISSING if it is not there."""
     if isinstance(value, Mapping):
         return value.get(part, MISSING)
     if isinstance(value, pa.StructScalar):  # as Arrow's own if Python cannot hold a field of it
-        return value[part] if part in value.type.names else MISSING
+        return value[part] if value.is_valid and part in value.type.names else MISSING
     if isinstance(value, list | tuple | pa.ListScalar) and part.isdecimal():
-        return value[int(part)] if int(part) < len(value) else None
-    return (
-        None if value is None or (isinstance(value, pa.Scalar) and not value.is_valid) else MISSING
-    )
+        return value[int(part)] if int(part) < len(value) else MISSING
+    return MISSING
 
 
 def _plain(value: object) -> object:

@@ -14,16 +14,17 @@ all files.
 
 Reason codes for a row, in `Block.errors`, and the functions that assign them:
     invalid_utf8       a requested value is not UTF-8 text, or has a NUL or a lone surrogate
-                       (rows.clean, json_lines._json_objects; parquet_arrow._decoded, ._value;
-                       for bytes in a text column text/validity.problem)
+                       (rows.clean; parquet_arrow._decoded, ._value; for bytes in a text column
+                       text/validity.problem)
     wrong_field_count  a CSV record with more or fewer fields than the header (csv_rows.csv_rows),
-                       or an unclosed quote (csv_rows._csv_records); a CoNLL sentence with such
-                       a line (conll.conll_rows)
+                       or a quote that is not closed, or closed within a field
+                       (csv_rows.CsvRecords); a CoNLL sentence with such a line
+                       (conll.conll_rows)
     invalid_json       a line that is not a JSON object (json_lines._json_objects); a requested key
                        that occurs twice (._object); a requested value nested over 100 deep
                        (rows.clean)
     row_too_large      more bytes than the file's `max_row_bytes`: in a line (rows.whole_line), in a
-                       CSV record or before a quote is closed (csv_rows._csv_records), in the
+                       CSV record or before a quote is closed (csv_rows.CsvRecords), in the
                        requested values of a typed row (parquet_arrow._batch_rows)
     unreadable         after a broken place of a Parquet row group (parquet_arrow.parquet_rows), in
                        a broken Arrow batch (.arrow_rows), or a requested value that Python cannot
@@ -44,7 +45,7 @@ import itertools
 import json
 import lzma
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -55,9 +56,10 @@ import pyarrow as pa
 from ..errors import InputError
 from ..text import validity
 from . import conll, csv_rows, excel, files, json_lines, parquet_arrow
+from .dialect import Dialect
 from .files import File
 from .nested import field_of, rows_of_fields
-from .rows import Row, check_columns
+from .rows import Row, check_columns, clean
 
 Paths = str | Path | Sequence[str | Path]
 
@@ -72,6 +74,10 @@ class Format:
     rows: Callable[[File, Sequence[str]], Iterator[Row]]
     schema: Callable[[File], pa.Schema] | None = None
     """Column types, if the format has them; if not, all columns are written as text."""
+    usual: Dialect | None = None
+    """How a file is read if nothing else is stated; None: the format is not text."""
+    is_csv: bool = False
+    """True if all of a dialect applies to the format, not only the encoding."""
 
 
 def _typed(
@@ -80,29 +86,33 @@ def _typed(
     return lambda file: list(schema(file).names)
 
 
-def _separated(ending: str, delimiter: str) -> Format:
+def _separated(ending: str, usual: Dialect) -> Format:
     return Format(
         (ending,),
-        partial(csv_rows.csv_names, delimiter=delimiter),
-        partial(csv_rows.csv_count, delimiter=delimiter),
-        partial(csv_rows.csv_rows, delimiter=delimiter),
+        partial(csv_rows.csv_names, usual=usual),
+        partial(csv_rows.csv_count, usual=usual),
+        partial(csv_rows.csv_rows, usual=usual),
+        usual=usual,
+        is_csv=True,
     )
 
 
 FORMATS = {
-    "csv": _separated(".csv", ","),
-    "tsv": _separated(".tsv", "\t"),
+    "csv": _separated(".csv", Dialect()),
+    "tsv": _separated(".tsv", Dialect(delimiter="\t")),
     "jsonl": Format(
         (".jsonl", ".ndjson", ".json"),
         json_lines.json_names,
         json_lines.json_count,
         json_lines.json_rows,
+        usual=Dialect(),
     ),
     "conll": Format(
         conll.ENDINGS,
         conll.conll_names,
         conll.conll_count,
         conll.conll_rows,
+        usual=Dialect(),
     ),
     "excel": Format(excel.ENDINGS, excel.excel_names, excel.excel_count, excel.excel_rows),
     "parquet": Format(
@@ -145,6 +155,7 @@ def read_table(
     columns: Sequence[str],
     *,
     text: Sequence[str] = (),
+    optional: Collection[str] = (),
     text_of: Callable[[object], object] = lambda value: value,
     block_rows: int = 10_000,
     first_row: int = 0,
@@ -154,12 +165,15 @@ def read_table(
 
     `columns`: one or more; a dotted name is a field in a column (nested.py). `text`: those of them
     that must hold a non-blank string, or a value that `text_of` turns into one; the values come
-    unchanged. CSV values are always strings, JSON and Parquet values keep their types (see
-    `column_types`). The first `skip` rows are left out; the first row after them has the number
-    `first_row`.
+    unchanged. `optional`: those that are only carried along: a value that cannot be read becomes
+    None, and costs the row nothing. CSV values are always strings, JSON and Parquet values keep
+    their types (see `column_types`). The first `skip` rows are left out; the first row after them
+    has the number `first_row`.
     Raises InputError for a missing column or a file that cannot be read to its end.
     """
-    rows = itertools.chain.from_iterable(_field_rows(file, columns) for file in find_files(paths))
+    rows = itertools.chain.from_iterable(
+        _rows(file, columns, optional) for file in find_files(paths)
+    )
     source = itertools.islice(rows, skip, None)
     while batch := list(itertools.islice(source, block_rows)):
         values = zip(*(row for row, _ in batch), strict=True)
@@ -186,7 +200,7 @@ def column_names(path: str | Path | File) -> list[str]:
 def count_rows(path: str | Path | File) -> int:
     """Return the number of rows `read_table` yields for a file. Raises InputError as it does."""
     file = _file(path)
-    with _broken_is_input_error(file):
+    with reading(file):
         return FORMATS[format_of(file)].count(file)
 
 
@@ -210,7 +224,7 @@ def _types(file: File, columns: Sequence[str]) -> dict[str, pa.DataType]:
     read = FORMATS[format_of(file)].schema
     if read is None:
         return {}
-    with _broken_is_input_error(file):
+    with reading(file):
         schema = read(file)
     fields = {name: field_of(name, schema.names) for name in columns}
     return {
@@ -252,31 +266,32 @@ def _as_json(value: object) -> str:
 def check_fields(file: File, columns: Sequence[str]) -> None:
     """Raises InputError for a column, or a field in one, that the file does not have."""
     names = column_names(file)
-    fields = {name: field_of(name, names) for name in columns}
-    check_columns(file, [field.column for field in fields.values()], names)
-    if any(field.path for field in fields.values()):
-        next(_field_rows(file, columns), None)
+    check_columns(file, columns, names)
+    if any(field_of(name, names).path for name in columns):
+        next(_rows(file, columns, ()), None)
 
 
-def _field_rows(file: File, columns: Sequence[str]) -> Iterator[Row]:
-    """Yield a file's rows with these columns, and fields in columns, which have dotted names."""
+def _rows(file: File, columns: Sequence[str], optional: Collection[str]) -> Iterator[Row]:
+    """Yield a file's rows with these columns, or fields in columns; bad ones with a reason code."""
     names = column_names(file) if any("." in name for name in columns) else columns
     fields = {name: field_of(name, names) for name in columns}
     whole_columns = list(dict.fromkeys(field.column for field in fields.values()))
-    rows = _rows(file, whole_columns)
-    if whole_columns == list(columns):
-        return rows
-    return rows_of_fields(file, rows, whole_columns, fields)
+    rows = _column_rows(file, whole_columns)
+    if whole_columns != list(columns):
+        rows = rows_of_fields(file, rows, whole_columns, fields)
+    may_be_bad = {place for place, name in enumerate(columns) if name in optional}
+    for values, code in rows:
+        yield clean(values, may_be_bad) if code is None else (values, code)
 
 
-def _rows(file: File, columns: Sequence[str]) -> Iterator[Row]:
+def _column_rows(file: File, columns: Sequence[str]) -> Iterator[Row]:
     """Yield a file's rows, with the columns given by its path in their places."""
     partitions = file.partitions
     own_names = _own_names(file) if partitions else columns
     file_columns = [name for name in columns if name in own_names or name not in partitions]
     places = [file_columns.index(name) if name in file_columns else None for name in columns]
     constants = [partitions.get(name) for name in columns]
-    with _broken_is_input_error(file):
+    with reading(file):
         # Rows come from the file, so at least one of its own columns is read.
         rows = FORMATS[format_of(file)].rows(file, file_columns or own_names[:1])
         if file_columns == list(columns):
@@ -291,12 +306,12 @@ def _rows(file: File, columns: Sequence[str]) -> Iterator[Row]:
 
 
 def _own_names(file: File) -> list[str]:
-    with _broken_is_input_error(file):
+    with reading(file):
         return FORMATS[format_of(file)].names(file)
 
 
 @contextmanager
-def _broken_is_input_error(file: File) -> Iterator[None]:
+def reading(file: File) -> Iterator[None]:
     """Raises InputError for a file that is missing, ends too early, or is not what its name says.
 
     Errors of the disk or the network stay an OSError: a retry may help.
@@ -341,6 +356,11 @@ def find_files(
     for file in tables:
         first_names.setdefault(files.identity(file), file)
     return list(first_names.values())
+
+
+def usual_dialect(path: str | Path | File) -> Dialect | None:
+    """Return how a file is read if nothing else is stated; None if its format is not text."""
+    return FORMATS[format_of(path)].usual
 
 
 def format_of(path: str | Path | File) -> str:

@@ -11,15 +11,12 @@ text.
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
@@ -29,65 +26,27 @@ from headrace.serving.tables.nested import column_of
 from headrace.serving.tables.readers import as_text
 from headrace.serving.tables.rows import clean
 from headrace.serving.text.validity import is_unicode, problem
+from headrace.tasks.data.rejected import Rejected
 from headrace.tasks.data.sources import Block, Rows, Source
 from headrace.tasks.data.splits import NAMES, belonging, hash64, normalise
 from headrace.tasks.objectives import AnyObjective
 from headrace.tasks.objectives.base import Row
 
-DETAIL_CHARS = 80
-"""Characters shown of a value beside a rejected row's reason."""
 BATCH_CHARS = 2**26
 """Characters in a batch of rows that is written to the staged table."""
 OURS = ("row", "text", "input_ids", "length", "labels", "cluster")
 """Columns of every prepared split, in order."""
+Columns = str | list[str]
+"""The column of a role, or several: their values in a row are an object, by column."""
 KEPT = "keep:"
 """Prefix of a kept column's name while staged, as its own name may be `hash` or `target`."""
 
 
-@dataclass
-class Rejected:
-    """Rows that cannot be used, and the number of all rows read."""
+def columns_of(data: Data, objective: AnyObjective) -> dict[str, Columns]:
+    """Return the column, or columns, of each role.
 
-    read: int = 0
-    """Rows read, usable ones included."""
-    rows: list[tuple[str, int, str, str | None]] = field(default_factory=list)
-    """(split, row, reason code, detail); `row` is the source's row number."""
-
-    def add(self, split: str, row: int, reason: str, detail: object = None) -> None:
-        excerpt = None if detail is None else _utf8(str(detail)[:DETAIL_CHARS])
-        self.rows.append((split, row, reason, excerpt))
-
-    def counts(self) -> dict[str, int]:
-        """Return the number of rows by reason code, most frequent first."""
-        return dict(Counter(reason for _, _, reason, _ in self.rows).most_common())
-
-    def check(self, limit: float) -> None:
-        """Raise DataError if more than `limit` (a share) of the rows read were rejected."""
-        if len(self.rows) > limit * self.read:
-            reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.counts().items())
-            raise DataError(
-                f"{len(self.rows):,} of {self.read:,} rows were rejected: {reasons}; "
-                f"fix them or raise data.limits.rejected above {limit:g}"
-            )
-
-    def write(self, file: Path) -> None:
-        """Write the rejected rows as Parquet: split, row, reason, detail."""
-        names = {
-            "split": pa.string(),
-            "row": pa.int64(),
-            "reason": pa.string(),
-            "detail": pa.string(),
-        }
-        columns = zip(*self.rows, strict=True) if self.rows else ((),) * len(names)
-        arrays = [pa.array(c, kind) for c, kind in zip(columns, names.values(), strict=True)]
-        pq.write_table(pa.table(arrays, names=list(names)), file)
-
-
-def columns_of(data: Data, objective: AnyObjective) -> dict[str, str]:
-    """Return the column of each role.
-
-    Raises RecipeError for a role that the objective does not have, and for a kept column with the
-    name of one of prepare's own.
+    Raises RecipeError for a role that the objective does not have, for several columns of a role
+    that takes one, and for a kept column with the name of one of prepare's own.
     """
     for name in data.keep:
         if name in OURS:
@@ -95,31 +54,43 @@ def columns_of(data: Data, objective: AnyObjective) -> dict[str, str]:
             raise RecipeError(
                 f"data.keep: {name!r} is a reserved name ({own_names}); rename the column"
             )
-    for role in data.columns:
-        if role not in objective.COLUMNS:
+    for role, column in data.columns.items():
+        if isinstance(column, list) and role not in objective.SEVERAL_COLUMNS:
+            raise RecipeError(
+                f"data.columns.{role}: this role has one column, not {', '.join(column)}"
+            )
+        if role not in {**objective.COLUMNS, **objective.OPTIONAL}:
             raise RecipeError(
                 f"data.columns: unknown role {role!r}; this objective has "
                 f"{', '.join(objective.COLUMNS)}"
             )
-    return {role: data.columns.get(role, role) for role in objective.COLUMNS}
+    optional = [role for role in objective.OPTIONAL if role in data.columns]
+    return {role: data.columns.get(role, role) for role in [*objective.COLUMNS, *optional]}
+
+
+def names_in(columns: Iterable[Columns]) -> list[str]:
+    """Return the names of all columns, in order."""
+    return [name for one in columns for name in ([one] if isinstance(one, str) else one)]
 
 
 def stage(
     source: Source,
     data: Data,
-    roles: Mapping[str, str],
+    roles: Mapping[str, Columns],
     objective: AnyObjective,
     options: BaseModel,
     file: Path,
 ) -> tuple[pa.Table, Rejected]:
     """Write the usable rows to `file`; return (memory-mapped table, rejected rows).
 
-    `roles`: role to column; `options`: the objective's. Raises DataError for a missing or ambiguous
-    column and for a split without rows.
+    `roles`: role to column or columns; `options`: the objective's. Raises DataError for a missing
+    or ambiguous column and for a split without rows.
     """
     for name, rows in source.splits.items():
         _check_columns(name, rows, roles, data)
-    rejected = Rejected()
+    rejected = Rejected(
+        places={name: rows.places for name, rows in source.splits.items() if rows.places}
+    )
     schema = pa.schema(
         [
             ("origin", pa.int8()),
@@ -136,8 +107,12 @@ def stage(
         for name, rows in source.splits.items():
             n_before = rejected.read
             read_row = objective.row_reader(_rows(rows, roles), options)
+            optional = [role for role in objective.OPTIONAL if role not in roles]
             for block in _first_rows(rows.read(), data.limits.max_rows):
-                usable_rows = _usable(block, name, data, roles, read_row, objective.TEXT, rejected)
+                there = {role: role for role in optional if role in block.columns}
+                usable_rows = _usable(
+                    block, name, data, {**roles, **there}, read_row, objective.TEXT, rejected
+                )
                 for batch in _batches(usable_rows):
                     writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema))
             if rejected.read == n_before:
@@ -145,10 +120,10 @@ def stage(
     return pa.ipc.open_file(pa.memory_map(str(file))).read_all(), rejected
 
 
-def _rows(rows: Rows, roles: Mapping[str, str]) -> Iterator[Row]:
+def _rows(rows: Rows, roles: Mapping[str, Columns]) -> Iterator[Row]:
     """Yield the good rows of a split, role to value."""
     for block in rows.read():
-        columns = [map(_known, block.columns[column]) for column in roles.values()]
+        columns = [map(_known, _values(block, column)) for column in roles.values()]
         for error, *values in zip(block.errors, *columns, strict=True):
             if error is None:
                 yield dict(zip(roles, values, strict=True))
@@ -181,8 +156,12 @@ def no_such_column(name: str, columns: Sequence[str]) -> str:
     return f"{f'{hint} Available' if hint else 'available'} columns: {', '.join(columns)}"
 
 
-def _check_columns(split: str, rows: Rows, roles: Mapping[str, str], data: Data) -> None:
-    column_keys = [(column, f"data.columns.{role}") for role, column in roles.items()]
+def _check_columns(split: str, rows: Rows, roles: Mapping[str, Columns], data: Data) -> None:
+    column_keys = [
+        (column, f"data.columns.{role}")
+        for role, columns in roles.items()
+        for column in names_in([columns])
+    ]
     column_keys += [(column, "data.keep") for column in data.keep]
     column_keys += [(column, "data.splits.group") for column in [data.splits.group] if column]
     for name, key in column_keys:
@@ -212,7 +191,7 @@ def _usable(
     block: Block,
     split: str,
     data: Data,
-    roles: Mapping[str, str],
+    roles: Mapping[str, Columns],
     read_row: Callable[[Row], Row],
     text: str,
     rejected: Rejected,
@@ -222,7 +201,7 @@ def _usable(
     `text`: the role that is tokenized.
     """
     rejected.read += len(block)
-    values = {role: block.columns[column] for role, column in roles.items()}
+    values = {role: _values(block, column) for role, column in roles.items()}
     kept_columns = [(KEPT + name, block.columns[name]) for name in data.keep]
     groups = block.columns[data.splits.group] if data.splits.group else None
     for i, error in enumerate(block.errors):
@@ -230,23 +209,26 @@ def _usable(
             block.first_row + i,
             {role: _known(column[i]) for role, column in values.items()},
         )
+        detail = None
         try:
             if error:
                 raise ValueError(error)
             if any(isinstance(value, bytes) for value in fields.values()):
                 raise ValueError("invalid_utf8")
+            detail = _shown(value for role, value in fields.items() if role != text)
             fields = dict(read_row(fields))
             # Files are checked as they are read; other sources, and JSON in a text, hold any value.
-            _, error = clean([*fields.values(), *(column[i] for _, column in kept_columns)])
+            _, error = clean([*fields.values()])
             if error:
                 raise ValueError(error)
             value = fields.pop(text)
             if reason := _unusable(value, data.limits.max_chars):
+                n_chars = f"{len(value):,} characters" if reason == "too_long" else None
+                detail = n_chars or _shown([value])
                 raise ValueError(reason)
             kept_values = {name: _as_kept(column[i]) for name, column in kept_columns}
-            owner = belonging(normalise(value), None if groups is None else _as_kept(groups[i]))
+            owner = belonging(normalise(value), None if groups is None else _as_group(groups[i]))
         except ValueError as reason:
-            detail = f"{len(value):,} characters" if str(reason) == "too_long" else None
             rejected.add(split, row, str(reason), detail)
             continue
         yield {
@@ -268,17 +250,34 @@ def _unusable(text: object, max_chars: int | None) -> str | None:
 
 
 def _as_kept(value: object) -> str | None:
-    """Return a kept column's value as text. Raises ValueError(reason code) for invalid UTF-8."""
+    """Return a kept column's value as text; None for one that is not: it costs no row."""
     if isinstance(value, bytes | memoryview):
         value = bytes(value).decode("utf-8", "surrogateescape")
-    text = as_text(_known(value))
-    if text is not None and not is_unicode(text):
+    (value,), _ = clean([_known(value)])
+    text = as_text(value)
+    return text if text is not None and is_unicode(text) else None
+
+
+def _as_group(value: object) -> str | None:
+    """Return a group as text. Raises ValueError(reason code) for one that is not."""
+    text = _as_kept(value)
+    if text is None and _known(value) is not None:
         raise ValueError("invalid_utf8")
     return text
 
 
-def _utf8(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()
+def _values(block: Block, columns: Columns) -> Sequence[object]:
+    """Return a role's value in each row: of several columns, an object with a key for each."""
+    if isinstance(columns, str):
+        return block.columns[columns]
+    rows = zip(*(map(_known, block.columns[name]) for name in columns), strict=True)
+    return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+def _shown(values: Iterable[object]) -> str | None:
+    """Return values as a reader of the table would write them; None if all are null."""
+    texts = [as_text(value) for value in values]
+    return ", ".join("null" if text is None else text for text in texts) if any(texts) else None
 
 
 def _known(value: object) -> Any:

@@ -8,7 +8,7 @@ is the settings of that twin, such as {"labels": [...]}, which `fit_targets` lea
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypedDict, TypeVar, final
 
@@ -105,6 +105,10 @@ class Objective(ABC, Generic[Target, Outputs]):
 
     COLUMNS: ClassVar[Mapping[str, str]]
     """The columns that a training table must have: role to a one-line description."""
+    SEVERAL_COLUMNS: ClassVar[Collection[str]] = ()
+    """Roles that a recipe may give several columns; a row's value is then an object, by column."""
+    OPTIONAL: ClassVar[Mapping[str, str]] = {}
+    """Columns that are read if a table has them: role to a one-line description."""
     TEXT: ClassVar[str] = "text"
     """The role that is tokenized; scoring needs no other column."""
     METRIC: ClassVar[str]
@@ -156,6 +160,10 @@ class Objective(ABC, Generic[Target, Outputs]):
     @abstractmethod
     def decode_target(self, target: Target, head: Settings) -> str:
         """Return the target as shown to a reader; also the name of its slice."""
+
+    def count_labels(self, targets: Sequence[Target], head: Settings) -> Mapping[str, int]:
+        """Return how often each label of the head occurs; empty if targets are not labels."""
+        return {}
 
     @abstractmethod
     def check(self, splits: Mapping[str, Sequence[Target]], head: Settings, min_rows: int) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 
 from headrace.configs.errors import DataError
-from headrace.configs.schema import Distinct, Section
+from headrace.configs.schema import Section
 from headrace.serving.arrays import Array
 from headrace.serving.heads.classification import softmax
 from headrace.tasks.metrics.bootstrap import Resampling
@@ -28,6 +28,7 @@ from headrace.tasks.objectives.base import (
     load,
     unanswered,
 )
+from headrace.tasks.objectives.labels import Labels, label_of, spelled_as
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class Options(Section):
-    labels: Distinct[str] | None = None
+    labels: Labels | None = None
     """All allowed labels, in order; by default every label in the rows, sorted."""
     class_weights: Literal["none", "balanced"] = "none"
     """`balanced`: each class has the same weight in the loss, however many rows it has."""
@@ -50,26 +51,42 @@ class Objective(base.Objective[int, Array]):
     METRIC = "accuracy"
     DECODE: ClassVar = {"probabilities": True}
     POOLS = ("mean", "max", "attention", "vote")
+    WANTED: ClassVar = {
+        "null_label": "a label",
+        "several_labels": "one label, or `objective: multilabel` for any number of them",
+        "unknown_label": "one of options.labels",
+        "wrong_type": "a label: text, a number, true or false, or a list of one of these",
+    }
     OPTIONS = Options
 
-    def fit_targets(self, rows: Mapping[str, list[object]], options: Options) -> dict[str, object]:
+    def read_row(self, row: Row) -> Row:
+        """Bring the label into its form (labels.py).
+
+        Raises ValueError with `null_label`, `several_labels` or `wrong_type`.
+        """
+        label = label_of(row["label"])
+        if label is None:
+            raise ValueError("null_label")
+        return {**row, "label": label}
+
+    def fit_targets(self, rows: Mapping[str, list[str]], options: Options) -> dict[str, object]:
         """Return {"labels": [...]}: the given labels, or all in the rows, sorted."""
-        labels = {str(label) for label in rows["label"] if not _is_null(label)}
-        return {"labels": options.labels or sorted(labels)}
+        return {"labels": options.labels or sorted(set(rows["label"]))}
 
     def encode_target(self, row: Row, head: Settings) -> int:
-        """Return the label's index. Raises ValueError with `null_label` or `unknown_label`."""
-        label = row["label"]
-        if _is_null(label):
-            raise ValueError("null_label")
+        """Return the label's index. Raises ValueError with `unknown_label`."""
         try:
-            return int(head["labels"].index(str(label)))
+            return int(head["labels"].index(row["label"]))
         except ValueError:
             raise ValueError("unknown_label") from None
 
     def decode_target(self, target: int, head: Settings) -> str:
         """Return the label of a stored target; also the name of its slice."""
         return str(head["labels"][target])
+
+    def count_labels(self, targets: Sequence[int], head: Settings) -> dict[str, int]:
+        counts = np.bincount(np.asarray(targets, np.int64), minlength=len(head["labels"]))
+        return dict(zip(head["labels"], counts.tolist(), strict=True))
 
     def check(self, splits: Mapping[str, Sequence[int]], head: Settings, min_rows: int) -> None:
         """Check that there are two labels or more, each with enough training rows.
@@ -284,26 +301,31 @@ def label_counts(sums: Array, head: Settings) -> Array:
 
 
 def common_labels(head: Settings, other: Settings) -> Settings:
-    """Return a head with the labels of both models; those of the first keep their indices."""
-    return {"labels": list(dict.fromkeys([*head["labels"], *other["labels"]]))}
+    """Return a head with the labels of both models; those of the first keep their indices.
+
+    An older model's spelling of one of them, such as `positive ` or `True`, is that label.
+    """
+    others = [spelled_as(label, head["labels"]) for label in other["labels"]]
+    return {"labels": list(dict.fromkeys([*head["labels"], *others]))}
 
 
 def align_logits(outputs: Array, head: Settings, common: Settings) -> Array:
     """Map logits (n, k) to (n, k of the common head).
 
-    A label that this model does not know is never predicted.
+    A label that this model does not know is never predicted. Two spellings of one label share its
+    probability.
     """
     min_logit = np.finfo(outputs.dtype).min  # finite: a row with others counts as unanswered
     aligned: Array = np.full((len(outputs), len(common["labels"])), min_logit, outputs.dtype)
-    aligned[:, [common["labels"].index(label) for label in head["labels"]]] = outputs
+    names, filled = common["labels"], set[int]()
+    for logits, label in zip(outputs.T, head["labels"], strict=True):
+        place = names.index(spelled_as(label, names))
+        aligned[:, place] = np.logaddexp(aligned[:, place], logits) if place in filled else logits
+        filled.add(place)
     return aligned
 
 
 # --- helpers --------------------------------------------------------------------------------------
-
-
-def _is_null(label: object) -> bool:
-    return label is None or not str(label).strip()
 
 
 def _listed(labels: list[str], limit: int = 5) -> str:

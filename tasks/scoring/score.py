@@ -105,9 +105,17 @@ def reported(spec: JobSpec, fields: Mapping[str, Any]) -> Report:
 
 
 def bench(
-    model: str, source: str | Sequence[str], *, text: str | None = None, device: Device = "auto"
+    model: str,
+    source: str | Sequence[str],
+    *,
+    text: str | None = None,
+    device: Device = "auto",
+    stated: Mapping[str, object] | None = None,
 ) -> Speeds:
-    """Measure every variant's tokens per second here, on rows of the table; the default first."""
+    """Measure every variant's tokens per second here, on rows of the table; the default first.
+
+    `stated`: settings of the table's dialect.
+    """
     from headrace.serving.engine.autotune import compare_variants
 
     folder, paths = resolve(model).folder, _paths(source)

@@ -82,7 +82,7 @@ def test_words_without_tags_can_be_scored(tmp_path: Path) -> None:
 
 def test_a_bad_line_costs_its_sentence(tmp_path: Path) -> None:
     (tmp_path / "a.conll").write_bytes(b"a O\n\n\xff O\nb O\n\nc" + b"c" * 50 + b" O\n\nd O\n")
-    rows = list(read_table(File(str(tmp_path / "a.conll"), max_row_bytes=40), ["text"]))
+    rows = list(read_table([File(str(tmp_path / "a.conll"), max_row_bytes=40)], ["text"]))
     assert rows[0].errors == [None, "invalid_utf8", "row_too_large", None]
     assert rows[0].columns["text"] == ["a", None, None, "d"]
 

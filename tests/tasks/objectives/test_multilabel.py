@@ -31,7 +31,7 @@ def test_labels_are_a_list_or_names_with_commas(given: Any, labels: list[str]) -
 
 @pytest.mark.parametrize(
     ("given", "reason"),
-    [(None, "null_labels"), (7, "wrong_type"), ("[a", "wrong_type"), (["d"], "unknown_label"),
+    [(None, "null_labels"), ("[a", "wrong_type"), (["d"], "unknown_label"),
      (["a", None], "wrong_type"), ('["a", null]', "wrong_type"), ([["a"]], "wrong_type")],
 )  # fmt: skip
 def test_rows_that_cannot_be_used_say_why(given: Any, reason: str) -> None:
