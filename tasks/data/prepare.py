@@ -65,8 +65,9 @@ def prepare(recipe: Recipe) -> Prepared:
     columns = list(dict.fromkeys([*names_in(roles.values()), *recipe.data.keep, *group]))
     model = pretrained.digest(recipe.model)
     with _passing_folder(recipe.data) as temp_folder:
-        optional = {*recipe.data.keep} - {*roles.values(), *group}
-        source = open_source(recipe.data.source, columns, temp_folder, optional)
+        optional = {*recipe.data.keep} - {*names_in(roles.values()), *group}
+        if_there = [role for role in objective.OPTIONAL if role not in roles]
+        source = open_source(recipe.data.source, columns, temp_folder, optional, if_there)
 
         def build(folder: Path) -> PreparedFacts:
             return _build(recipe, objective, options, roles, source, folder)
@@ -136,6 +137,7 @@ def _build(
         "head": head,
         "baseline": _baseline(objective, head, recipe.evaluate, folder) if data.baseline else None,
         "source": source.digest,
+        "read": source.notes,
     }
 
 

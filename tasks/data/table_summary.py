@@ -141,7 +141,7 @@ def _sample(files: Sequence[File], path: Path) -> list[Column]:
     if not named:
         raise DataError(f"{path} has no column with a name of its own")
     rng, sample, n_rows = random.Random(0), list[list[object]](), 0
-    for block in read_table(files, named):
+    for block in read_table(files, named, optional=named):
         for i, error in enumerate(block.errors):
             if error is not None:
                 continue

@@ -47,6 +47,8 @@ class PreparedFacts(TypedDict):
     """The TF-IDF baseline's metrics, with its row count and seconds."""
     source: object
     """JSON that identifies the source's content."""
+    read: list[str]
+    """For people, how the source's files were read."""
 
 
 class BestFacts(TypedDict):
