@@ -223,11 +223,9 @@ def _labels_in(row: Row) -> list[str]:
 
 
 def _n_words(column: Column) -> list[int]:
-    return [
-        len(words) if isinstance(words := parsed(value), list) else len(value.split())
-        for value in column.values
-        if isinstance(value, str | list)
-    ]
+    """Return the words of each text, or of each list of words."""
+    values = [parsed(value) for value in column.values if isinstance(value, str | list)]
+    return [len(value if isinstance(value, list) else str(value).split()) for value in values]
 
 
 def _percentile(numbers: Sequence[int]) -> int:

@@ -18,6 +18,7 @@ from headrace.tasks import objectives
 from headrace.tasks.metrics.bootstrap import Resampling
 from headrace.tasks.objectives import AnyObjective, selection
 from headrace.tasks.objectives.base import Settings
+from headrace.tasks.objectives.labels import label_of
 from headrace.tasks.runtime.json_files import write_json
 
 if TYPE_CHECKING:
@@ -158,8 +159,15 @@ def left_out(recipe: Recipe, rows: TestSet) -> dict[str, int]:
 
 def _columns(evaluate: Evaluate, rows: TestSet) -> Iterator[tuple[str, list[str]]]:
     for column in evaluate.slices:
-        values = rows.extra_columns[column]
-        yield column, ["(null)" if value is None else str(value) for value in values]
+        yield column, [_slice_name(value) for value in rows.extra_columns[column]]
+
+
+def _slice_name(value: object) -> str:
+    """Return a value in the form that labels have, so that blanks around it make no slice."""
+    try:
+        return label_of(value) or "(null)"
+    except ValueError:  # several values, or an object
+        return str(value)
 
 
 def _frequent_values(values: Sequence[str]) -> list[str]:
