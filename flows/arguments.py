@@ -225,6 +225,13 @@ def _score_model(add: Add) -> None:
     )
     add("--probabilities", action="store_true", help="output all probabilities, in label order")
     add(
+        "--min-probability",
+        type=float,
+        metavar="P",
+        help="withhold labels of a lower probability, as unsure (default: the model's)",
+    )
+    _target(add)
+    add(
         "--engine",
         choices=["local", "ray"],
         default="local",
@@ -253,12 +260,22 @@ def _score_output(add: Add) -> None:
     )
 
 
+def _target(add: Add) -> None:
+    add(
+        "--target-accuracy",
+        type=float,
+        metavar="A",
+        help="find the minimum probability that keeps this accuracy, such as 0.95",
+    )
+
+
 def _report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "run_or_model",
         metavar="RUN",
         help="the id of an MLflow run, NAME (its champion) or models:/NAME/3",
     )
+    _target(parser.add_argument)
 
 
 def _name(parser: argparse.ArgumentParser) -> None:

@@ -160,7 +160,7 @@ def train(arguments: argparse.Namespace) -> Result:
 OPTIONS = (
     "text", "keep", "variant",
     "device", "engine", "format", "partition_by", "chunk_rows", "retry_rejected", "max_rejected",
-    "tune", "probabilities", "max_row_bytes", "csv_safe",
+    "tune", "probabilities", "max_row_bytes", "csv_safe", "min_probability", "target_accuracy",
 )  # fmt: skip
 
 
@@ -242,6 +242,12 @@ def report(arguments: argparse.Namespace) -> Result:
 
     from headrace.tasks.registry.resolve import report_of
 
+    if arguments.target_accuracy is not None:
+        from headrace.flows import summary
+        from headrace.tasks.scoring import promise
+
+        found = promise.of_model(arguments.run_or_model, arguments.target_accuracy)
+        return DONE, dataclasses.asdict(found), summary.of_promise(found)
     page = report_of(arguments.run_or_model)
     if sys.stdout.isatty() and not arguments.json:
         webbrowser.open(page.as_uri())

@@ -1,14 +1,15 @@
 """Tables of text, read row by row, so that a bad row costs one row and all numbers stay right.
 
-Format by file ending: .csv, .tsv, .jsonl/.ndjson/.json (one object per line), each also compressed
-(.gz, .bz2, .xz, .zst, .lz4), .parquet/.pq and .arrow/.feather/.ipc. pyarrow's own CSV and JSON
-readers fail a whole block for one bad row and lose its number, so these formats go through the
-standard library (csv_rows.py, json_lines.py), the others through Arrow (parquet_arrow.py). Folders
-named like `day=2026-01-31` are columns too, always text; a file's own column of that name takes
-precedence.
+Format by file ending: .csv, .tsv, .jsonl/.ndjson/.json (one object per line), .conll and others of
+its kind (conll.ENDINGS), each also compressed (.gz, .bz2, .xz, .zst, .lz4), .parquet/.pq and
+.arrow/.feather/.ipc. pyarrow's own CSV and JSON readers fail a whole block for one bad row and lose
+its number, so these formats go through the standard library (csv_rows.py, json_lines.py,
+conll.py), the others through Arrow (parquet_arrow.py). Folders named like `day=2026-01-31` are
+columns too, always text; a file's own column of that name takes precedence.
 
 A row is a CSV record after the header (blank lines are skipped, as in Python's csv), a JSON line
-that is not blank, or a Parquet or Arrow row. Rows are numbered from 0 across all files.
+that is not blank, a sentence of CoNLL, or a Parquet or Arrow row. Rows are numbered from 0 across
+all files.
 
 Reason codes for a row, in `Block.errors`, and the functions that assign them:
     invalid_utf8       a requested value is not UTF-8 text, or has a NUL or a lone surrogate
@@ -16,7 +17,7 @@ Reason codes for a row, in `Block.errors`, and the functions that assign them:
                        text/validity.problem)
     wrong_field_count  a CSV record with more or fewer fields than the header (csv_rows.csv_rows),
                        or a quote that is not closed, or closed within a field
-                       (csv_rows.CsvRecords)
+                       (csv_rows.CsvRecords); a CoNLL sentence with such a line (conll.conll_rows)
     invalid_json       a line that is not a JSON object (json_lines._json_objects); a requested key
                        that occurs twice (._object); a requested value nested over 100 deep
                        (rows.clean)
@@ -52,7 +53,7 @@ import pyarrow as pa
 
 from ..errors import InputError
 from ..text import validity
-from . import csv_rows, files, json_lines, parquet_arrow
+from . import conll, csv_rows, files, json_lines, parquet_arrow
 from .dialect import Dialect
 from .files import File
 from .rows import Row, check_columns, clean
@@ -102,6 +103,12 @@ FORMATS = {
         json_lines.json_count,
         json_lines.json_rows,
         usual=Dialect(),
+    ),
+    "conll": Format(
+        conll.ENDINGS,
+        conll.conll_names,
+        conll.conll_count,
+        conll.conll_rows,
     ),
     "parquet": Format(
         (".parquet", ".pq"),
@@ -350,9 +357,9 @@ def _format_by_name(name: str) -> str | None:
 
 
 def _is_table(name: str) -> bool:
-    # In a folder, a .json file is more likely a record of something than a table.
+    # In a folder, a .json file is more likely a record of something than a table, and .txt prose.
     plain_name = name.lower().removesuffix(files.packed(name))
-    return _format_by_name(name) is not None and not plain_name.endswith(".json")
+    return _format_by_name(name) is not None and not plain_name.endswith((".json", ".txt"))
 
 
 def _file(path: str | Path | File) -> File:
