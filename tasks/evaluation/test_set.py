@@ -50,20 +50,26 @@ class TestSet:
     """(n,) cluster ids, equal for copies of one text, or for the rows of one group."""
 
 
-def read(recipe: Recipe, prepared: Prepared) -> TestSet:
+def read(
+    recipe: Recipe, prepared: Prepared, *, split: str = "test", max_rows: int | None = None
+) -> TestSet:
+    """Read the rows of a split; of more than `max_rows`, as many, evenly spaced."""
     from datasets import load_from_disk
 
-    split = load_from_disk(str(prepared.path / "test")).with_format("arrow")[:]
+    dataset = load_from_disk(str(prepared.path / split)).with_format("arrow")
+    if max_rows is not None and len(dataset) > max_rows:
+        dataset = dataset.select(np.linspace(0, len(dataset) - 1, max_rows, dtype=int))
+    columns = dataset[:]
     objective, head = objectives.get(recipe.objective), prepared.facts["head"]
-    targets = split["labels"].to_pylist()
+    targets = columns["labels"].to_pylist()
     return TestSet(
-        rows=split["row"].to_pylist(),
-        texts=split["text"].to_pylist(),
+        rows=columns["row"].to_pylist(),
+        texts=columns["text"].to_pylist(),
         targets=targets,
         names=[objective.decode_target(target, head) for target in targets],
-        lengths=split["length"].to_numpy(),
-        extra_columns={name: split[name].to_pylist() for name in recipe.data.keep},
-        clusters=split["cluster"].to_numpy(),
+        lengths=columns["length"].to_numpy(),
+        extra_columns={name: columns[name].to_pylist() for name in recipe.data.keep},
+        clusters=columns["cluster"].to_numpy(),
     )
 
 
