@@ -22,6 +22,7 @@ from pydantic import BaseModel
 
 from headrace.configs.errors import DataError, RecipeError, did_you_mean
 from headrace.configs.schema import Data
+from headrace.serving.tables.nested import column_of
 from headrace.serving.tables.readers import as_text
 from headrace.serving.tables.rows import clean
 from headrace.serving.text.validity import is_unicode, problem
@@ -58,12 +59,13 @@ def columns_of(data: Data, objective: AnyObjective) -> dict[str, Columns]:
             raise RecipeError(
                 f"data.columns.{role}: this role has one column, not {', '.join(column)}"
             )
-        if role not in objective.COLUMNS:
+        if role not in {**objective.COLUMNS, **objective.OPTIONAL}:
             raise RecipeError(
                 f"data.columns: unknown role {role!r}; this objective has "
                 f"{', '.join(objective.COLUMNS)}"
             )
-    return {role: data.columns.get(role, role) for role in objective.COLUMNS}
+    optional = [role for role in objective.OPTIONAL if role in data.columns]
+    return {role: data.columns.get(role, role) for role in [*objective.COLUMNS, *optional]}
 
 
 def names_in(columns: Iterable[Columns]) -> list[str]:
@@ -105,8 +107,12 @@ def stage(
         for name, rows in source.splits.items():
             n_before = rejected.read
             read_row = objective.row_reader(_rows(rows, roles), options)
+            optional = [role for role in objective.OPTIONAL if role not in roles]
             for block in _first_rows(rows.read(), data.limits.max_rows):
-                usable_rows = _usable(block, name, data, roles, read_row, objective.TEXT, rejected)
+                there = {role: role for role in optional if role in block.columns}
+                usable_rows = _usable(
+                    block, name, data, {**roles, **there}, read_row, objective.TEXT, rejected
+                )
                 for batch in _batches(usable_rows):
                     writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema))
             if rejected.read == n_before:
@@ -158,7 +164,8 @@ def _check_columns(split: str, rows: Rows, roles: Mapping[str, Columns], data: D
     ]
     column_keys += [(column, "data.keep") for column in data.keep]
     column_keys += [(column, "data.splits.group") for column in [data.splits.group] if column]
-    for column, key in column_keys:
+    for name, key in column_keys:
+        column = column_of(name, rows.columns)  # of a field in it
         if column not in rows.columns:
             hint = no_such_column(column, rows.columns)
             raise DataError(f"{key}: the {split} rows have no column {column!r}; {hint}")

@@ -109,6 +109,8 @@ class Objective(ABC, Generic[Target, Outputs]):
     """The columns that a training table must have: role to a one-line description."""
     SEVERAL_COLUMNS: ClassVar[Collection[str]] = ()
     """Roles that a recipe may give several columns; a row's value is then an object, by column."""
+    OPTIONAL: ClassVar[Mapping[str, str]] = {}
+    """Columns that are read if a table has them: role to a one-line description."""
     TEXT: ClassVar[str] = "text"
     """The role that is tokenized; scoring needs no other column."""
     METRIC: ClassVar[str]

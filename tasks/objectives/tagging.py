@@ -81,6 +81,9 @@ class Objective(base.Objective[str, Sequence[Any]]):
         "text": "the text, or a list of its words",
         "tags": "its spans, [{start, end, label}, ...], or a list with the tag of each word",
     }
+    OPTIONAL: ClassVar = {
+        "answer": "Prodigy's accept, reject or ignore; only accepted rows are used"
+    }
     WANTED = reading.WANTED
     METRIC = "f1"
     LABELLED = False
