@@ -60,9 +60,24 @@ def call(argv: Sequence[str] | None = None) -> tuple[int, Any]:
 def _say(told: object, file: TextIO | None = None) -> None:
     """Print text or a JSON value, with secrets masked; all output of commands goes through here."""
     if isinstance(told, str):
-        print(secrets.mask(told), file=file)
+        text = secrets.mask(told)
     else:
-        print(json.dumps(secrets.masked(told), ensure_ascii=False, default=str), file=file)
+        value = secrets.masked(told)
+        text = json.dumps(value, ensure_ascii=False, default=str)
+        if not _can_show(text, file):
+            text = json.dumps(value, default=str)
+    if not _can_show(text, file):  # a terminal of ASCII, or a file's name that is not UTF-8
+        encoding = (file or sys.stdout).encoding or "ascii"
+        text = text.encode(encoding, "backslashreplace").decode(encoding)
+    print(text, file=file)
+
+
+def _can_show(text: str, file: TextIO | None) -> bool:
+    try:
+        text.encode((file or sys.stdout).encoding or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _failed(problem: Exception, code: int, arguments: argparse.Namespace) -> tuple[int, object]:

@@ -91,6 +91,7 @@ def render(recipe: Recipe, stages: StageArtifacts) -> str:
         slice_scale=slice_scale(evaluation["slices"]),
         standings=standings(evaluation, stages.prepared.facts["baseline"], decision),
         pictures=_pictures(stages, evaluation),
+        evaluated=stages.evaluated.path,
     )
 
 

@@ -242,6 +242,18 @@ class MetricsFile(EvaluationMetrics):
     """Empty for objectives that do not abstain."""
 
 
+class WrongLabelsFacts(TypedDict):
+    """Rows whose label the model contradicts (evaluation/wrong_labels.py)."""
+
+    file: str
+    """The table of all of them, in the folder of the evaluation."""
+    rows: int
+    """Rows of all splits that were looked at."""
+    contradicted: int
+    top: list[dict[str, object]]
+    """The most doubtful ones, by column."""
+
+
 class EvaluatedFacts(IntervalFacts):
     """Facts of an evaluation (evaluation/evaluate.py); the interval is the deciding metric's."""
 
