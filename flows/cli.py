@@ -1,4 +1,4 @@
-"""The command line: `headrace init|check|train|score|bench|history|promote|rollback|report`.
+"""The command line: `headrace COMMAND`, where `COMMANDS` has the function of each.
 
 Exit codes: 0 done; 1 failed; 2 wrong usage, recipe or input (if some of several input files cannot
 be read, the others are scored); 3 the run succeeded and promotion was refused; 4 finished with
@@ -213,6 +213,25 @@ def bench(arguments: argparse.Namespace) -> Result:
     return DONE, rows, "\n".join(lines)
 
 
+def compare(arguments: argparse.Namespace) -> Result:
+    from headrace.flows import progress, summary
+    from headrace.tasks.scoring import compare as comparing
+
+    with progress.of_scoring() as on_progress:
+        found = comparing.compare(
+            arguments.a,
+            arguments.b,
+            arguments.input,
+            arguments.output,
+            text=arguments.text,
+            label=arguments.label,
+            table_format=arguments.format,
+            device=arguments.device,
+            on_progress=on_progress,
+        )
+    return DONE, found.to_json(), summary.of_comparison(found)
+
+
 def history(arguments: argparse.Namespace) -> Result:
     from headrace.tasks.registry import versions
 
@@ -264,7 +283,7 @@ def completion(arguments: argparse.Namespace) -> Result:
 COMMANDS: dict[str, Callable[[argparse.Namespace], Result]] = {
     command.__name__: command
     for command in (
-        init, check, train, bench, score, report, history, promote, rollback, completion,
+        init, check, train, bench, score, compare, report, history, promote, rollback, completion,
     )
 }  # fmt: skip
 

@@ -157,6 +157,27 @@ def _kind(value: object) -> str:
     return "null" if value is None else kinds.get(type(value), "a number")
 
 
+def choose_columns(columns: Columns, trained_names: Mapping[str, str]) -> dict[str, str]:
+    """Return the name of the column of each of the model's inputs; other columns are ignored.
+
+    `trained_names`: each input, such as `text`, with the name that its column had in training.
+    Raises InputError if a column is missing, or if it is not clear which one is meant.
+    """
+    if len(trained_names) == 1:
+        ((name, trained_name),) = trained_names.items()
+        return {name: text_column(columns, trained_name)}
+    chosen = {}
+    for name, trained_name in trained_names.items():
+        found = [candidate for candidate in (trained_name, name) if candidate in columns]
+        if not found:
+            raise InputError(
+                f"the request has no column {trained_name!r}; this model reads the columns "
+                f"{', '.join(trained_names.values())}"
+            )
+        chosen[name] = found[0]
+    return chosen
+
+
 def text_column(columns: Columns, trained_name: str) -> str:
     """Return the name of the column that holds the texts.
 

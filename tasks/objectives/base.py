@@ -316,6 +316,10 @@ class Objective(ABC, Generic[Target, Outputs]):
         """Return the outputs of a model that gives decisions only, such as the baseline."""
         return None
 
+    def is_right(self, decision: Any, target: Target, head: Settings) -> bool | None:
+        """Tell whether a scored row's first column is its target; None: there is no such notion."""
+        return None
+
     def samples(self, scorer: Scorer, rows: TestRows[Target]) -> list[dict[str, str]] | None:
         """Return [{"given", "written", "reference"}, ...], shown instead of the worst rows."""
         return None

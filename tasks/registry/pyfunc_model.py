@@ -60,24 +60,26 @@ class Model(PythonModel):  # type: ignore[misc]
         # reject the whole request for a single lone surrogate.
         pd.set_option("mode.string_storage", "python")
         scorer = self._scorer(None, "auto")
-        self._text_column = scorer.manifest.score.get("text_column", "text")
+        self._columns = {"text": scorer.manifest.score.get("text_column", "text")}
         self._reads_words = isinstance(scorer.head.text_of(["a", "word"]), str)
         _pass_on_whole_requests()
 
     def read_request(self, body: bytes, mime_type: str) -> tuple[pd.DataFrame, dict[str, Any]]:
-        """Return the texts of an HTTP request, a column `text`, and its parameters.
+        """Return the table and the parameters of an HTTP request.
 
         Raises MlflowException, which the server answers with status 400 and its one sentence.
         """
         requests = self._serving.engine.requests
         with self._as_mlflow_error():
-            read = requests.read_csv if mime_type == CSV else requests.read_json
-            request = read(body)
-            name = requests.text_column(request.columns, self._text_column)
-        values = request.columns[name]
+            request = (requests.read_csv if mime_type == CSV else requests.read_json)(body)
+        columns = request.columns
         if not self._reads_words:  # a row may be given as the list of its one value
-            values = [v[0] if isinstance(v, list) and len(v) == 1 else v for v in values]
-        return pd.DataFrame({"text": pd.Series(values, dtype=object)}), dict(request.params)
+            columns = {
+                name: [v[0] if isinstance(v, list) and len(v) == 1 else v for v in values]
+                for name, values in columns.items()
+            }
+        table = {name: pd.Series(values, dtype=object) for name, values in columns.items()}
+        return pd.DataFrame(table), dict(request.params)
 
     def admit(self, data: Any, params: dict[str, Any] | None) -> tuple[Any, dict[str, Any] | None]:
         """Check parameters and choose the text column, before MLflow drops what it does not know.
@@ -93,12 +95,12 @@ class Model(PythonModel):  # type: ignore[misc]
                 requests.check_params(params, defaults)
                 params = {name: value for name, value in params.items() if value is not None}
             if isinstance(data, dict) and data:
-                name = requests.text_column(data, self._text_column)
-                data = {"text": data[name]}
+                chosen = requests.choose_columns(data, self._columns)
+                data = {name: data[column] for name, column in chosen.items()}
             elif isinstance(data, pd.DataFrame) and len(data.columns):
                 columns = {str(name): data.iloc[:, i] for i, name in enumerate(data.columns)}
-                column = columns[requests.text_column(columns, self._text_column)]
-                data = column.rename("text").to_frame()
+                chosen = requests.choose_columns(columns, self._columns)
+                data = pd.DataFrame({name: columns[column] for name, column in chosen.items()})
         return data, params
 
     def predict(
