@@ -256,6 +256,13 @@ def text(outcome: Outcome) -> str:
         lines.append(
             f"  calibration error {interval(after)}, before calibration {interval(before)}"
         )
+    lines += [
+        f"  {promise['target']:.0%} right from a probability of "
+        f"{promise['test']['threshold']:g}: {promise['test']['share']:.0%} of the test rows, of "
+        f"which {promise['test']['accuracy']:.1%} are right"
+        for promise in outcome.promises.get("", [])
+        if promise["test"]
+    ]
     for variant in outcome.variants:
         marker = "  ← default" if variant["name"] == outcome.default_variant else ""
         if variant["status"] == "kept":

@@ -292,7 +292,11 @@ class Scorer:
     def answer(
         self, values: Sequence[object], **options: Any
     ) -> tuple[pa.Table, list[int], list[str | None]]:
-        """Score the values that are texts; return their rows, indices, and each value's error."""
+        """Score the values that are texts; return their rows, indices, and each value's error.
+
+        Raises InputError for wrong options.
+        """
+        self.head.check(options, pools=self.head.pool is not None)
         errors = [problem(self.head.text_of(value)) for value in values]
         documents = self.read_good(values, errors, **options)
         outputs = self.start([*documents.values()], **options).outputs()
