@@ -68,6 +68,7 @@ def stages(name: str, *, promote: bool = True, over: str | None = None) -> dict[
             "promote": promote,
             "metric": "accuracy",
             "champion_version": over,
+            "candidate": {"value": SCORE["value"]},
             "summary": "Promoted." if promote else "Refused. It is worse.",
             "reasons": ["The interval of the gain lies above 0."],
         },
