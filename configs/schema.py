@@ -307,6 +307,9 @@ class Train(Section):
     """Tokens per optimizer step, padding included, in place of `batch_size`. For text to text, the
     longer side of each pair counts."""
     learning_rate: float = Field(1e-4, gt=0)
+    head_learning_rate: float | None = Field(None, gt=0)
+    """Learning rate of the new head, whose weights start at random; by default `learning_rate`. A
+    head with many labels needs about ten times as much (docs/benchmarks/defaults.md)."""
     warmup_steps: float = Field(0.06, ge=0)
     """Steps over which the learning rate rises; below 1, a share of all steps."""
     lr_scheduler_type: Literal["linear", "cosine", "constant_with_warmup", "inverse_sqrt"] = (
@@ -416,6 +419,9 @@ class Score(Section):
     """Input rows per commit; 10,000 by default, or 500 if texts are read in windows."""
     max_rejected: float = Field(0.1, ge=0, le=1)
     """Share of rows with an error, 0 to 1, above which the job ends with exit code 4."""
+    abstain_below: float | None = Field(None, ge=0, le=1)
+    """Probability below which a label is withheld and the row's `error` is `unsure`. Such rows do
+    not count against `max_rejected`. For classification and multilabel; by default none is."""
     max_row_bytes: int = Field(2**26, ge=1)
     """Maximum bytes of a row of the input. Longer rows get the error `row_too_large` and take no
     memory."""

@@ -17,18 +17,22 @@ from headrace.tasks.runtime.text import duration
 from headrace.tasks.training.train import size_of_step
 
 if TYPE_CHECKING:
+    from headrace.tasks.evaluation.differences import Comparison
     from headrace.tasks.runtime.facts import (
+        CalibrationFacts,
         Decided,
         DifferenceFacts,
         Evaluated,
         Exported,
         IntervalFacts,
         Prepared,
+        PromiseFacts,
         Reported,
         StageArtifacts,
         Trained,
         VariantFacts,
     )
+    from headrace.tasks.scoring.promise import Promise
 
 StageResult = AnyArtifact | Registered | Overtaken
 
@@ -50,6 +54,11 @@ class Outcome:
     """TF-IDF with logistic regression on the same split."""
     baseline_difference: DifferenceFacts | None
     """Model minus baseline on the same rows: value, low, high."""
+    calibration: CalibrationFacts | None
+    """Expected calibration error, before and after the probabilities were calibrated."""
+    promises: dict[str, list[PromiseFacts]]
+    """By label, or under "": accuracies, and the probabilities below which labels are withheld to
+    keep them."""
     smallest_detectable: float | None
     """Smallest difference to the champion that these test rows could have shown."""
     variants: list[VariantFacts]
@@ -74,6 +83,8 @@ def outcome(
         metrics=evaluation["metrics"],
         baseline=stages.prepared.facts["baseline"],
         baseline_difference=evaluation["baseline_difference"],
+        calibration=evaluation.get("calibration"),
+        promises=evaluation.get("promises", {}),
         smallest_detectable=decision["smallest_detectable"],
         variants=stages.exported.facts["variants"],
         default_variant=stages.exported.facts["default"],
@@ -196,6 +207,12 @@ def _n_trained_on(recipe: Recipe, prepared: Prepared) -> int:
     return int(prepared.facts["rows"]["train"])
 
 
+def of_promise(promise: Promise) -> str:
+    """Format what `headrace report --target-accuracy` prints."""
+    head = f"accuracy {promise.target_accuracy:g}, on {promise.rows:,} held-out rows"
+    return "\n".join([head, *(f"  {line}" for line in promise.lines())])
+
+
 def decision_markdown(outcome: Outcome) -> str:
     reasons = "\n".join(f"- {reason}" for reason in outcome.reasons)
     return f"**{outcome.name} version {outcome.version}: {verdict(outcome)}**\n\n{reasons}\n"
@@ -234,6 +251,18 @@ def text(outcome: Outcome) -> str:
     if outcome.baseline_difference:
         gain = outcome.baseline_difference
         lines.append(f"  {'gain':<10} {interval(gain)}: {winner(gain)}")
+    if outcome.calibration:
+        before, after = outcome.calibration["before"], outcome.calibration["after"]
+        lines.append(
+            f"  calibration error {interval(after)}, before calibration {interval(before)}"
+        )
+    lines += [
+        f"  {promise['target']:.0%} right from a probability of "
+        f"{promise['test']['threshold']:g}: {promise['test']['share']:.0%} of the test rows, of "
+        f"which {promise['test']['accuracy']:.1%} are right"
+        for promise in outcome.promises.get("", [])
+        if promise["test"]
+    ]
     for variant in outcome.variants:
         marker = "  ← default" if variant["name"] == outcome.default_variant else ""
         if variant["status"] == "kept":
@@ -248,3 +277,29 @@ def text(outcome: Outcome) -> str:
     lines += [f"    {reason}" for reason in outcome.reasons]
     lines.append(f"  report     {outcome.report}")
     return "\n".join(lines)
+
+
+SHOWN_CHANGES = 5
+
+
+def of_comparison(found: Comparison) -> str:
+    """Format where two models differ, and who is right, on one screen."""
+    share = found.differ / max(found.compared, 1)
+    lines = [
+        f"{found.a} and {found.b} on {found.rows:,} rows",
+        f"  differ     {found.differ:,} of {found.compared:,} rows ({share:.1%})",
+    ]
+    for change in found.to_json()["changes"][:SHOWN_CHANGES]:
+        lines.append(f"  {'':<10} {change['count']:>6,}  {change['a']} → {change['b']}")
+    if found.right:
+        total = sum(found.right.values())
+        counts = {name: found.right.get(name, 0) for name in ("both", "a", "b", "neither")}
+        for title, side, name in (("right", "a", found.a), ("", "b", found.b)):
+            n_right = counts["both"] + counts[side]
+            lines.append(
+                f"  {title:<10} {name}: {n_right:,} of {total:,} ({n_right / total:.1%}), "
+                f"alone on {counts[side]:,}"
+            )
+        if found.p_value is not None:
+            lines.append(f"  {'':<10} sign test: p = {found.p_value:.2g}")
+    return "\n".join([*lines, f"  table      {found.differences}", f"  page       {found.page}"])

@@ -6,6 +6,7 @@ model/
   golden.json                     32 real rows; each variant's outputs for them
   pooling.onnx                    only if texts are split into windows and their pooling is learned
   training_texts.npy              hashes of the training texts (tasks/data/training_texts.py)
+  calibration.json                accuracy by share decided (tasks/metrics/selective.py)
   fp32/model.onnx, fused/...      one folder per variant that passed the parity check
 """
 
@@ -24,8 +25,9 @@ from ..errors import ModelFolderError, NewerFormatError
 if TYPE_CHECKING:
     from ..heads import Settings
 
-FORMAT = 2
-"""Format of a model folder. Format 2 added `long_text` and pooling.onnx: texts in windows.
+FORMAT = 3
+"""Format of a model folder. Format 2 added `long_text` and pooling.onnx: texts in windows. Format 3
+added the calibration of probabilities to `head`, `abstain_below` to `score`, and calibration.json.
 
 Raise it for every change that an older Headrace cannot read or would misread, such as a new field:
 `read` then tells its user to update. Models of all earlier formats must keep loading.
@@ -88,6 +90,12 @@ class Manifest:
     dropped: dict[str, str] = field(default_factory=dict)
     """Variants that the export tried and rejected, with the reason."""
     format: int = FORMAT
+
+    @property
+    def options(self) -> dict[str, object]:
+        """The head's options that a job and a request have unless the caller sets them."""
+        abstain_below = self.score.get("abstain_below")
+        return {"min_probability": abstain_below} if abstain_below else {}
 
     def variant(self, name: str) -> Variant:
         for variant in self.variants:

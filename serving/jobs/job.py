@@ -120,8 +120,11 @@ def open_job(spec: JobSpec, *, lock_held: bool = False) -> Iterator[JobRun]:
                 csv=stated,
             )
             if plan is None:
-                plan, scorer = start.new_plan(model_folder, spec, settings, sources)
-        retry_plan = redo_rejected.plan_retry(plan, input_entries) if spec.retry_rejected else None
+                plan, scorer = start.new_plan(model_folder, spec, settings, sources, files)
+        retry_plan = None
+        if spec.retry_rejected:
+            retry_plan = redo_rejected.plan_retry(plan, input_entries)
+            start.check_folders(retry_plan, files, head(manifest.head, pad_id=manifest.pad_id))
         if scorer:  # the job is new
             _create_plan(out, plan)
         else:

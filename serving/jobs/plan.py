@@ -65,6 +65,8 @@ class Plan:
     output_format: str
     partition_by: str | None
     """Output column; each of its values has a folder."""
+    escape_case: bool
+    """The folders' names have no upper case, since values differ by nothing else."""
     chunk_rows: int
     variant: str
     provider: str

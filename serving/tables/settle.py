@@ -354,8 +354,9 @@ def _other(file: File, dialect: Dialect, expected: Expected, form: Format) -> Se
     if not is_text or dialect.encoding != UTF8:
         _count_bad_texts(file, expected.needed or found.names, found, form)
         _check_encoding(file, dialect, expected, found)
-    if found.rows:
-        _check_names(file, found, expected)
+    own = [*found.names, *(name for name in file.partitions if name not in found.names)]
+    if found.rows and not expected.may_lack:
+        check_columns(file, expected.columns, own)
     return Settled(found.rows, found.lines, dialect)
 
 

@@ -92,6 +92,8 @@ class Details(TypedDict, total=False):
     metrics: dict[str, Interval]
     confusion: Confusion
     calibration: Calibration
+    uncalibrated: Calibration
+    """The calibration before `calibrate_probabilities`."""
     tables: list[Table]
     signatures: dict[str, str]
     """By metric: settings on which its value depends."""
@@ -206,6 +208,15 @@ class Objective(ABC, Generic[Target, Outputs]):
         """Return the head with settings chosen on the validation rows, such as thresholds."""
         return head
 
+    def calibrate_probabilities(
+        self, head: Settings, targets: Sequence[Target], outputs: Any
+    ) -> Settings:
+        """Return the head with its probabilities calibrated; its decisions stay.
+
+        `outputs`: the serving head's, of the exported variant on validation rows.
+        """
+        return head
+
     @final
     def metric_for_best_model(self, asked: str | None) -> str:
         """Return the validation metric that picks checkpoints. `asked`: the recipe's, if any."""
@@ -283,6 +294,16 @@ class Objective(ABC, Generic[Target, Outputs]):
         """Return results that are not sums over rows."""
         return {}
 
+    def decided(
+        self, targets: Sequence[Target], outputs: Outputs, head: Settings
+    ) -> dict[str, tuple[Array, Array]]:
+        """Return the decisions that scoring can withhold if they are unsure (`min_probability`).
+
+        (probability of each decision, whether it is right), by label, or under "" if a row has
+        one decision; empty if the head has no such option.
+        """
+        return {}
+
     def wrong(self, targets: Sequence[Target], head: Settings) -> Outputs | None:
         """Return a wrong output for every row, to tell what one row can cost; None if unknown."""
         return None
@@ -293,6 +314,10 @@ class Objective(ABC, Generic[Target, Outputs]):
 
     def outputs_of(self, decisions: Sequence[str], head: Settings) -> Outputs | None:
         """Return the outputs of a model that gives decisions only, such as the baseline."""
+        return None
+
+    def is_right(self, decision: Any, target: Target, head: Settings) -> bool | None:
+        """Tell whether a scored row's first column is its target; None: there is no such notion."""
         return None
 
     def samples(self, scorer: Scorer, rows: TestRows[Target]) -> list[dict[str, str]] | None:

@@ -14,9 +14,14 @@ import numpy as np
 from headrace.configs.errors import DataError
 from headrace.configs.schema import Section
 from headrace.serving.arrays import Array
-from headrace.serving.heads.classification import softmax
+from headrace.serving.heads.classification import calibrated
 from headrace.tasks.metrics.bootstrap import Resampling
-from headrace.tasks.metrics.calibration import auc_terms, calibration
+from headrace.tasks.metrics.calibration import (
+    auc_terms,
+    calibration,
+    cross_entropy,
+    fit_temperature,
+)
 from headrace.tasks.metrics.metric import Metric
 from headrace.tasks.objectives import base
 from headrace.tasks.objectives.base import (
@@ -173,6 +178,18 @@ class Objective(base.Objective[int, Array]):
 
         return compute
 
+    def calibrate_probabilities(
+        self, head: Settings, targets: Sequence[int], outputs: Array
+    ) -> Settings:
+        """Return the head with the temperature of the smallest cross-entropy on these rows.
+
+        `outputs`: logits (n, k).
+        """
+        answered = ~unanswered(outputs)
+        logits, true = outputs[answered].astype(np.float64), np.asarray(targets, int)[answered]
+        temperature = fit_temperature(lambda t: cross_entropy(logits / t, true))
+        return {**head, "temperature": temperature}
+
     def row_statistics(self, targets: Sequence[int], outputs: Array, head: Settings) -> Array:
         """Return (n, 3k + 2) statistics.
 
@@ -185,7 +202,7 @@ class Objective(base.Objective[int, Array]):
         class_ids = np.asarray(targets)
         true = np.where(class_ids[:, None] >= 0, np.eye(k)[np.maximum(class_ids, 0)], 0.0)
         ranks = np.column_stack(
-            [np.ones(len(outputs)), auc_terms(class_ids, _probabilities(outputs))]
+            [np.ones(len(outputs)), auc_terms(class_ids, _probabilities(outputs, head))]
         )
         return np.concatenate([true, predicted, true * predicted, ranks], axis=1)
 
@@ -244,14 +261,12 @@ class Objective(base.Objective[int, Array]):
     ) -> Details:
         """Return the confusion matrix and the calibration of the answered rows.
 
-        Calibration is that of the predicted label's probability.
+        Calibration is that of the predicted label's probability, with the head's temperature and
+        without.
         """
         answered, k = ~unanswered(outputs), len(head["labels"])
-        true, probabilities = (
-            np.asarray(targets)[answered],
-            _probabilities(outputs[answered]),
-        )
-        decisions = probabilities.argmax(axis=1)
+        true, logits = np.asarray(targets, int)[answered], outputs[answered]
+        decisions = logits.argmax(axis=1)
         sections: Details = {
             "confusion": {
                 "labels": list(head["labels"]),
@@ -259,12 +274,32 @@ class Objective(base.Objective[int, Array]):
             },
         }
         if len(true):
-            sections["calibration"] = calibration(probabilities.max(axis=1), decisions == true)
+            after, before = (
+                calibration(
+                    _probabilities(logits, settings).max(axis=1),
+                    decisions == true,
+                    how.among(answered),
+                )
+                for settings in (head, {})
+            )
+            sections["calibration"] = after
+            if "temperature" in head:
+                sections["uncalibrated"] = before
         return sections
+
+    def decided(
+        self, targets: Sequence[int], outputs: Array, head: Settings
+    ) -> dict[str, tuple[Array, Array]]:
+        """Return the probability of each answered row's label, and whether it is right."""
+        answered = ~unanswered(outputs)
+        logits, true = outputs[answered], np.asarray(targets)[answered]
+        hits = logits.argmax(axis=1) == true
+        return {"": (_probabilities(logits, head).max(axis=1), np.asarray(hits))}
 
     def row_losses(self, targets: Sequence[int], outputs: Array, head: Settings) -> Array:
         """Return (n,) cross-entropy in nats: how wrong the model is about each row."""
-        probabilities = _probabilities(outputs)[np.arange(len(outputs)), np.asarray(targets)]
+        rows = np.arange(len(outputs)), np.asarray(targets)
+        probabilities = _probabilities(outputs, head)[rows]
         return np.asarray(-np.log(np.maximum(probabilities, np.finfo(np.float64).tiny)))
 
     def outputs_of(self, decisions: Sequence[str], head: Settings) -> Array:
@@ -272,11 +307,15 @@ class Objective(base.Objective[int, Array]):
         index = {label: i for i, label in enumerate(head["labels"])}
         return np.asarray(np.eye(len(index))[[index[decision] for decision in decisions]])
 
+    def is_right(self, decision: object, target: int, head: Settings) -> bool:
+        return decision == self.decode_target(target, head)
+
     def common_head(self, head: Settings, other: Settings) -> Settings:
         return common_labels(head, other)
 
     def align(self, outputs: Array, head: Settings, common: Settings) -> Array:
-        return align_logits(outputs, head, common)
+        """Map logits (n, k) to (n, k of the common head), at a temperature of 1."""
+        return align_logits(outputs / np.float32(head.get("temperature", 1)), head, common)
 
 
 # --- for objectives with the same labels ----------------------------------------------------------
@@ -333,6 +372,6 @@ def _listed(labels: list[str], limit: int = 5) -> str:
     return ", ".join(labels[:limit]) + suffix
 
 
-def _probabilities(logits: Array) -> Array:
+def _probabilities(logits: Array, head: Settings) -> Array:
     """(n, k) → (n, k) in float64, each row adding up to 1."""
-    return softmax(logits.astype(np.float64))
+    return calibrated(logits.astype(np.float64), head)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
@@ -17,9 +18,9 @@ from pydantic import Field
 from headrace.configs.errors import DataError
 from headrace.configs.schema import Section
 from headrace.serving.arrays import Array
-from headrace.serving.heads.multilabel import UNDECIDED, sigmoid, thresholds_of
+from headrace.serving.heads.multilabel import UNDECIDED, calibrated, sigmoid, thresholds_of
 from headrace.tasks.metrics.bootstrap import Resampling
-from headrace.tasks.metrics.calibration import average_precision
+from headrace.tasks.metrics.calibration import average_precision, calibration, fit_scale
 from headrace.tasks.metrics.metric import Metric
 from headrace.tasks.objectives import base
 from headrace.tasks.objectives.base import Details, LossFunction, Row, Settings, unanswered
@@ -49,8 +50,8 @@ class Options(Section):
     """What stands between the labels of a row, such as `|`; a comma by default. A list needs
     none."""
     threshold: float | None = Field(None, gt=0, lt=1)
-    """The probability from which any label is predicted; by default chosen for each label on the
-    validation rows, for the best F1."""
+    """The probability, before calibration, from which any label is predicted; by default chosen for
+    each label on the validation rows, for the best F1."""
 
 
 class Objective(base.Objective[Sequence[int], Array]):
@@ -180,6 +181,20 @@ class Objective(base.Objective[Sequence[int], Array]):
             ],
         }
 
+    def calibrate_probabilities(
+        self, head: Settings, targets: Sequence[Sequence[int]], outputs: Array
+    ) -> Settings:
+        """Return the head with a scale and a shift for the logits of each label.
+
+        Thresholds apply before them, so the labels of a text stay the same. `outputs`: logits
+        (n, k).
+        """
+        answered = ~unanswered(outputs)
+        true, logits = np.asarray(targets)[answered], outputs[answered].astype(np.float64)
+        fitted = [fit_scale(*pair) for pair in zip(logits.T, true.T, strict=True)]
+        scales, shifts = zip(*fitted, strict=True)
+        return {**head, "scales": list(scales), "shifts": list(shifts)}
+
     def row_statistics(
         self, targets: Sequence[Sequence[int]], outputs: Array, head: Settings
     ) -> Array:
@@ -266,14 +281,51 @@ class Objective(base.Objective[Sequence[int], Array]):
                 int(n_true),
             ]
             for label, threshold, n_true, n_predicted, n_both in zip(
-                head["labels"], thresholds_of(head), *sums, strict=True
+                head["labels"], _shown_thresholds(head), *sums, strict=True
             )
         ]
         columns = ["label", "threshold", "F1", "rows"]
         return {
             "metrics": {} if interval is None else {"average_precision": interval},
             "tables": [{"title": "Labels", "columns": columns, "rows": rows}],
+            **self._calibrations(true[~missing], logits[~missing], head, how.among(~missing)),
         }
+
+    def _calibrations(self, true: Array, logits: Array, head: Settings, how: Resampling) -> Details:
+        """Return the calibration of the probabilities of all labels of all rows, (n, k) pooled.
+
+        The probability is that of having the label; the labels of a row are resampled together.
+        """
+        if "scales" not in head or not len(true):
+            return {}
+        clusters = np.arange(len(true)) if how.clusters is None else how.clusters
+        pooled = replace(how, clusters=np.repeat(clusters, true.shape[1]))
+        after, before = (
+            calibration(shares.ravel(), true.ravel(), pooled)
+            for shares in (calibrated(logits, head), sigmoid(logits))
+        )
+        return {"calibration": after, "uncalibrated": before}
+
+    def decided(
+        self, targets: Sequence[Sequence[int]], outputs: Array, head: Settings
+    ) -> dict[str, tuple[Array, Array]]:
+        """Return for each label the probabilities with which it is given, and whether it is right.
+
+        Rows that do not get the label do not count: what a threshold withholds is a given label.
+        """
+        answered = ~unanswered(outputs)
+        true, logits = np.asarray(targets)[answered], outputs[answered]
+        given = sigmoid(logits) >= thresholds_of(head)
+        shares = calibrated(logits, head)
+        return {
+            label: (shares[given[:, i], i], true[given[:, i], i])
+            for i, label in enumerate(head["labels"])
+        }
+
+    def is_right(self, decision: Sequence[str], target: Sequence[int], head: Settings) -> bool:
+        """True if the row has these labels and no other."""
+        labels = {label for label, has in zip(head["labels"], target, strict=True) if has}
+        return set(decision) == labels
 
     def common_head(self, head: Settings, other: Settings) -> Settings:
         """Return a head with the labels of both models and the default threshold for all."""
@@ -310,6 +362,12 @@ def _check_single(labels: Sequence[str], separator: str | None) -> None:
             f"options.separator: {json.dumps(found)} (or, if each is one label, list them all in "
             "options.labels)"
         )
+
+
+def _shown_thresholds(head: Settings) -> Array:
+    """Return the thresholds as calibrated probabilities, (k,), as a reader compares them."""
+    thresholds = np.clip(thresholds_of(head), 1e-9, 1 - 1e-9)
+    return calibrated(np.log(thresholds / (1 - thresholds)), head)
 
 
 def best_threshold(true: Array, probabilities: Array) -> float:

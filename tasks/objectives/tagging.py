@@ -22,6 +22,7 @@ from headrace.serving.heads import tagging as head_of
 from headrace.serving.text.graphemes import Graphemes
 from headrace.serving.text.tokenizer import Tokens
 from headrace.tasks.metrics.bootstrap import Resampling
+from headrace.tasks.metrics.calibration import fit_temperature
 from headrace.tasks.metrics.metric import Metric
 from headrace.tasks.objectives import base
 from headrace.tasks.objectives.annotations import reading
@@ -48,11 +49,13 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
     from headrace.serving.engine.scorer import Scorer
-    from headrace.serving.heads.tagging import Head, Tagged
+    from headrace.serving.heads.tagging import Head, Tagged, TaggingSettings
 
 IGNORE_INDEX = -100
 LEARN_ROWS = 10_000
 """Rows that show how a file's annotations are to be read."""
+SMALLEST_SHARE = 1e-6
+"""Smaller probabilities, and those as close to 1, are raised to it when they are calibrated."""
 SAMPLES, SAMPLE_CHARS = 10, 1_000
 """Texts that a report shows, and characters shown of each."""
 Span = tuple[int, int, str]
@@ -220,6 +223,39 @@ class Objective(base.Objective[str, Sequence[Any]]):
             outputs.append(_of_tags([scorer.tags[tag] for tag in tags]))
         return targets, outputs
 
+    def calibrate_probabilities(
+        self, head: Settings, targets: Sequence[str], outputs: Sequence[Tagged]
+    ) -> Settings:
+        """Return the head with the temperature at which span probabilities fit these rows best.
+
+        A span's probability is held to whether the span is right, its ends and its label.
+        """
+        scorer = head_of.Head(cast("TaggingSettings", head), pad_id=0)
+        logits, tags, hits, lengths = [], [], list[bool](), list[int]()
+        for target, output in zip(targets, outputs, strict=True):
+            if not np.isfinite(output.logits).all():
+                continue
+            true = {tuple(span) for span in json.loads(target)}
+            row_tags = scorer.valid(head_of.log_softmax(output.logits.astype(np.float64)))
+            starts, ends = output.words.starts, output.words.ends
+            for label, first, last in head_of.spans_of([scorer.tags[tag] for tag in row_tags]):
+                hits.append((int(starts[first]), int(ends[last]), label) in true)
+                lengths.append(last + 1 - first)
+                logits.append(output.logits[first : last + 1].astype(np.float64))
+                tags.append(row_tags[first : last + 1])
+        if not hits:
+            return head
+        right, words = np.array(hits), np.concatenate(logits)
+        chosen, firsts = np.concatenate(tags), np.cumsum([0, *lengths[:-1]])
+
+        def loss(temperature: float) -> float:
+            logs = head_of.log_softmax(words / temperature)[np.arange(len(words)), chosen]
+            shares = np.add.reduceat(np.exp(logs), firsts) / lengths
+            shares = np.clip(shares, SMALLEST_SHARE, 1 - SMALLEST_SHARE)
+            return float(-np.log(np.where(right, shares, 1 - shares)).sum())
+
+        return {**head, "temperature": fit_temperature(loss)}
+
     # --- metrics ----------------------------------------------------------------------------------
 
     def to_metric_inputs(self, head: Head, outputs: Sequence[Tagged]) -> list[str | None]:
@@ -337,8 +373,12 @@ class Objective(base.Objective[str, Sequence[Any]]):
             for text, output, i in zip(texts, outputs, indices, strict=True)
         ]
 
+    def is_right(self, decision: Sequence[head_of.Span], target: str, head: Settings) -> bool:
+        """True if the text has these spans and no other."""
+        return sorted([s["start"], s["end"], s["label"]] for s in decision) == json.loads(target)
+
     def common_head(self, head: Settings, other: Settings) -> Settings:
-        """Return a head with the labels of both models."""
+        """Return a head with the labels of both models, and the first one's other settings."""
         return {**head, "labels": list(dict.fromkeys([*head["labels"], *other["labels"]]))}
 
 

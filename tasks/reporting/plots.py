@@ -52,7 +52,12 @@ def of_evaluation(evaluation: Mapping[str, Any]) -> dict[str, Picture]:
     if "confusion" in evaluation:
         pictures["confusion"] = confusion(**evaluation["confusion"])
     if "calibration" in evaluation:
-        pictures["calibration"] = reliability(evaluation["calibration"]["bins"])
+        before = evaluation.get("uncalibrated")
+        pictures["calibration"] = reliability(
+            evaluation["calibration"]["bins"], before["bins"] if before else None
+        )
+    if "" in evaluation.get("selective", {}):
+        pictures["selective"] = accuracy_by_share(evaluation["selective"][""]["points"])
     return pictures
 
 
@@ -66,10 +71,16 @@ def write_all(folder: Path, pictures: Mapping[str, Picture]) -> None:
 # --- the plots ------------------------------------------------------------------------------------
 
 
-def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Picture:
+def confusion(
+    labels: Sequence[str],
+    counts: Sequence[Sequence[int]],
+    *,
+    down: str = "true",
+    across: str = "predicted",
+) -> Picture:
     """Draw a confusion matrix: true labels down, predicted labels across.
 
-    Shade: share of the true label's rows; number: rows.
+    Shade: share of the true label's rows; number: rows. `down`, `across`: names of the axes.
     """
     table = np.asarray(counts)
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
@@ -98,7 +109,7 @@ def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Picture
             for tick in axes.get_xticklabels():
                 tick.set(ha="right", rotation_mode="anchor")
         axes.set_yticks(range(k), names, fontsize=min(9, size + 2))
-        axes.set(xlabel="predicted", ylabel="true")
+        axes.set(xlabel=across, ylabel=down)
         axes.set_xticks(np.arange(k - 1) + 0.5, minor=True)
         axes.set_yticks(np.arange(k - 1) + 0.5, minor=True)
         axes.grid(which="minor", color=look.paper, linewidth=1.5)
@@ -108,16 +119,32 @@ def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Picture
     return _render(draw, (side, side))
 
 
-def reliability(bins: Sequence[Mapping[str, float]]) -> Picture:
-    """Draw accuracy by confidence of the decision, with the 95% interval of each bin."""
+def reliability(
+    bins: Sequence[Mapping[str, float]], before: Sequence[Mapping[str, float]] | None = None
+) -> Picture:
+    """Draw accuracy by confidence of the decision, with the 95% interval of each bin.
+
+    `before`: the bins before calibration.
+    """
     confidence = np.array([entry["confidence"] for entry in bins])
     accuracy = np.array([entry["accuracy"] for entry in bins])
     low_errors = accuracy - [entry["low"] for entry in bins]
     high_errors = [entry["high"] for entry in bins] - accuracy
-    start = max(0.0, min(confidence.min(), (accuracy - low_errors).min()) - 0.03)
+    old = [(entry["confidence"], entry["accuracy"]) for entry in before or []]
+    lowest = min(confidence.min(), (accuracy - low_errors).min(), *(min(pair) for pair in old))
+    start = max(0.0, lowest - 0.03)
 
     def draw(axes: Axes, look: Theme) -> None:
         axes.plot([start, 1], [start, 1], color=look.soft, linewidth=1, linestyle=(0, (4, 3)))
+        if old:
+            axes.plot(
+                *zip(*old, strict=True),
+                "o-",
+                color=look.orange,
+                markersize=3,
+                linewidth=1,
+                label="before calibration",
+            )
         axes.errorbar(
             confidence,
             accuracy,
@@ -127,11 +154,44 @@ def reliability(bins: Sequence[Mapping[str, float]]) -> Picture:
             markersize=4,
             linewidth=1.4,
             elinewidth=0.9,
+            label="calibrated",
         )
+        if old:
+            axes.legend(frameon=False, labelcolor=look.ink, fontsize=8, loc="upper left")
         axes.set(xlabel="confidence", ylabel="accuracy", aspect="equal")
         axes.set(xlim=(start, 1.02), ylim=(start, 1.02))
 
     return _render(draw, (4.4, 4.4))
+
+
+def accuracy_by_share(points: Sequence[Mapping[str, float]]) -> Picture:
+    """Draw the accuracy of the most confident decisions by their share, with 95% intervals."""
+    share, accuracy, low, high = (
+        np.array([point[name] for point in points]) for name in ("share", "accuracy", "low", "high")
+    )
+
+    def draw(axes: Axes, look: Theme) -> None:
+        axes.fill_between(share, low, high, color=look.blue, alpha=0.15, linewidth=0)
+        axes.plot(share, accuracy, color=look.blue, linewidth=1.4)
+        axes.set(xlabel="share of rows decided", ylabel="accuracy of these", xlim=(0, 1.02))
+        axes.set_ylim(top=1.005)
+
+    return _render(draw, (4.4, 3.4))
+
+
+def histogram(bins: Mapping[str, Sequence[int]], *, xlabel: str, ylabel: str) -> Picture:
+    """Draw one or two series of counts, each of equal bins from 0 to 1, on a logarithmic scale."""
+
+    def draw(axes: Axes, look: Theme) -> None:
+        for (name, counts), color in zip(bins.items(), (look.blue, look.orange), strict=False):
+            edges = np.linspace(0, 1, len(counts) + 1)
+            axes.stairs(counts, edges, color=color, linewidth=1.4, label=name)
+        axes.set_yscale("symlog", linthresh=1)
+        axes.set(xlabel=xlabel, ylabel=ylabel, xlim=(0, 1))
+        axes.set_ylim(bottom=0)
+        axes.legend(frameon=False, labelcolor=look.ink, fontsize=8)
+
+    return _render(draw, (6.0, 2.8))
 
 
 def training_curve(events: Sequence[TrainingEvent], metric: str) -> Picture:

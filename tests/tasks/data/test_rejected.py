@@ -65,14 +65,15 @@ def test_check_shows_labels_and_rows_as_the_model_sees_them(tmp_path: Path) -> N
     shown = data_summary.of_data(recipe, prepare(recipe))
     assert list(shown.labels) == ["food", "space", "sport"]
     lines = shown.lines()
-    assert lines[0].startswith("  3 labels: food (")
-    assert lines[1] == "  as the model sees them:"
+    assert lines[0] == "  train: 150 rows read of 151 lines"
+    assert lines[1].startswith("  3 labels: food (")
+    assert lines[2] == "  as the model sees them:"
     first = shown.examples[0]
     text, label = sentences(150)[first.row]
     assert first.target == label
     assert text.replace(" ", "") in first.input.replace(" ", "").replace("Ġ", "")
-    assert f"→ {label}" in lines[2]
-    assert lines[-1].startswith("    1 null_label, first in train row 7")
+    assert f"→ {label}" in lines[3]
+    assert lines[-1].startswith("    1 null_label, first in train row 7 (rows.csv, line 9)")
     assert shown.to_dict()["rejected_rows"] == [
         {"reason": "null_label", "count": 1, "split": "train", "row": 7, "detail": None,
          "place": shown.rejected[0].place, "wanted": "a label"}
