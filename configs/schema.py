@@ -184,8 +184,10 @@ class Deduplicate(Section):
 
 class Data(Section):
     source: Source
-    columns: dict[str, str] = {}
-    """Column of each role, such as `{text: review, label: stars}`; by default the role's name."""
+    columns: dict[str, str | Distinct[str]] = {}
+    """Column of each role, such as `{text: review, label: stars}`; by default the role's name. For
+    pairs of texts add `text_pair: COLUMN`; a list of columns, `text: [title, body]`, is joined into
+    one text, each with its name in front."""
     keep: Distinct[str] = []
     """More columns to keep, for `evaluate.slices`."""
     splits: Splits = Splits()
@@ -229,7 +231,11 @@ class LongText(Section):
     window: int | None = Field(None, ge=8)
     """Tokens of a window, special tokens included; `model.max_length` by default."""
     stride: int | None = Field(None, ge=1)
-    """Tokens from the start of one window to that of the next; by default 3/4 of a window."""
+    """Tokens from the start of one window to that of the next; by default 3/4 of a window. For a
+    pair the windows move over the second text, and the stride shrinks with the room it has."""
+    cut: Literal["longest_first", "last"] = "longest_first"
+    """What `truncate` cuts of a pair of texts, or of a text joined from columns: the longest part
+    until it is no longer than the next, or the end of the last part."""
     pool: Literal["mean", "max", "attention", "vote"] = "mean"
     """Pooling of the outputs of a text's windows (serving/text/pooling.py); `attention` is
     learned."""

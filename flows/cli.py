@@ -135,7 +135,7 @@ def train(arguments: argparse.Namespace) -> Result:
 
 
 OPTIONS = (
-    "text", "keep", "variant",
+    "text", "text_pair", "keep", "variant",
     "device", "engine", "format", "partition_by", "chunk_rows", "retry_rejected", "max_rejected",
     "tune", "probabilities", "max_row_bytes", "csv_safe",
 )  # fmt: skip
@@ -174,7 +174,13 @@ def score(arguments: argparse.Namespace) -> Result:
 def bench(arguments: argparse.Namespace) -> Result:
     from headrace.tasks.scoring.score import bench as run
 
-    found = run(arguments.model, arguments.input, text=arguments.text, device=arguments.device)
+    found = run(
+        arguments.model,
+        arguments.input,
+        text=arguments.text,
+        text_pair=arguments.text_pair,
+        device=arguments.device,
+    )
     rows = [{**dataclasses.asdict(one), "tokens_per_second": speed} for one, speed in found.items()]
     lines = [
         f"{row['variant']:<8} {row['tokens_per_second']:>10,.0f} tokens/s, "

@@ -24,12 +24,15 @@ from ..errors import ModelFolderError, NewerFormatError
 if TYPE_CHECKING:
     from ..heads import Settings
 
-FORMAT = 2
-"""Format of a model folder. Format 2 added `long_text` and pooling.onnx: texts in windows.
+FORMAT = 3
+"""Format of a model folder. Format 2 added `long_text` and pooling.onnx: texts in windows. Format 3
+added `inputs`: rows of more than one text. A model of one text is still written in format 2, which
+an older Headrace can read.
 
 Raise it for every change that an older Headrace cannot read or would misread, such as a new field:
 `read` then tells its user to update. Models of all earlier formats must keep loading.
 """
+FORMAT_WITHOUT_INPUTS = 2
 FILE = "manifest.json"
 
 
@@ -82,9 +85,12 @@ class Manifest:
     """Profile of the training data (label shares, length histogram), for drift."""
     training: Lineage = field(default_factory=Lineage)
     score: Mapping[str, Any] = field(default_factory=dict)
-    """Defaults for scoring jobs: {"chunk_rows": ..., "max_rejected": ..., "text_column": ...}."""
+    """Defaults for scoring jobs: {"chunk_rows": ..., "max_rejected": ..., "text_column": ...}; in
+    place of `text_column`, `columns` of a model with several inputs: input to column."""
     long_text: Mapping[str, object] = field(default_factory=dict)
     """Treatment of longer texts, a windows.LongText; if empty, they are truncated."""
+    inputs: Mapping[str, object] = field(default_factory=dict)
+    """What a row consists of, a text/inputs.Inputs; if empty, of one text."""
     dropped: dict[str, str] = field(default_factory=dict)
     """Variants that the export tried and rejected, with the reason."""
     format: int = FORMAT
@@ -100,8 +106,11 @@ class Manifest:
 
 def write(folder: Path, manifest: Manifest) -> None:
     """Write manifest.json to a temporary file and rename it into place."""
-    content = json.dumps(asdict(manifest), indent=1, ensure_ascii=False)
-    write_text(folder / FILE, content + "\n")
+    content = asdict(manifest)
+    if not content["inputs"]:
+        del content["inputs"]
+        content["format"] = min(content["format"], FORMAT_WITHOUT_INPUTS)
+    write_text(folder / FILE, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def read(folder: Path) -> Manifest:

@@ -13,10 +13,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ..arrays import Array
-from ..runtime.batching import pad
+from ..arrays import Array, TokenRow
+from ..runtime.batching import feeds
 from . import Head as Base
-from . import Ids
 
 if TYPE_CHECKING:
     from ..runtime.session import Session
@@ -29,12 +28,11 @@ class Head(Base):
     FLAGS: ClassVar[tuple[str, ...]] = ("probabilities",)
     DRIFT_COLUMNS: ClassVar[Mapping[str, str]] = {"label": "label_shares"}
 
-    def run(self, session: Session, rows: Sequence[Ids], **options: object) -> Sequence[Array]:
-        """Run token ids, each (length,); return the logits (k,) of each row."""
-        ids, mask = pad(rows, pad_id=self.pad_id, shapes=session.shapes)
-        feeds = {"input_ids": ids, "attention_mask": mask}
-        input_names = session.inputs  # a graph for rows of one length has no mask
-        (logits,) = session.run(["logits"], {name: feeds[name] for name in input_names})
+    def run(self, session: Session, rows: Sequence[TokenRow], **options: object) -> Sequence[Array]:
+        """Run rows of token ids, each (length,); return the logits (k,) of each row."""
+        inputs = feeds(rows, pad_id=self.pad_id, shapes=session.shapes)
+        # A graph for rows of one length has no mask, and not every model knows token types.
+        (logits,) = session.run(["logits"], {name: inputs[name] for name in session.inputs})
         return list(np.asarray(logits, dtype=np.float32)[: len(rows)])
 
     def collect(self, outputs: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:

@@ -21,7 +21,7 @@ from ..tables.readers import column_names, count_rows
 from ..tables.rows import check_columns
 from .storage.base import PLAN
 
-FORMAT = 6
+FORMAT = 7
 MAX_CHUNKS = 100_000  # part names have five digits and must sort into row order
 CANNOT_CONTINUE = "the job in this output folder cannot continue"
 FOLDER_ADVICE = "use another output folder, or empty this one to start over"
@@ -54,7 +54,8 @@ class Plan:
     """Value of the column `model_version` in each output row."""
     input: list[InputFile]
     """Input files in reading order."""
-    text_column: str
+    columns: dict[str, str]
+    """Column of each of the model's inputs (text/inputs.py)."""
     keep: list[str]
     options: dict[str, Any]
     """Options of the head, such as {"probabilities": true}."""

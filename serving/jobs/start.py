@@ -21,6 +21,7 @@ from ..runtime.session import PROVIDERS, device_of
 from ..tables import writers
 from ..tables.files import MAX_ROW_BYTES, File, is_url
 from ..tables.readers import Paths, column_types
+from ..text.inputs import PAIR, TEXT, inputs_of
 from . import plan as plans
 from .chunks import BlockReader, Types, output_names
 from .plan import InputFile, Plan
@@ -34,7 +35,7 @@ class RequestedSettings(TypedDict):
     """Fields of a plan that follow from the caller's arguments and the manifest."""
 
     model_version: str
-    text_column: str
+    columns: dict[str, str]
     keep: list[str]
     options: dict[str, object]
     output_format: str
@@ -52,12 +53,13 @@ class Sources(TypedDict):
 def requested_settings(spec: JobSpec, manifest: Manifest) -> RequestedSettings:
     """Return the caller's settings, with the model's defaults for those left open.
 
-    Raises InputError for an unknown format, or `csv_safe` with a format other than csv.
+    Raises InputError for an unknown format, for `csv_safe` with a format other than csv, and for
+    columns of texts that the model does not read.
     """
     writers.get(spec.format)
     return {
         "model_version": spec.model_version or Path(spec.model).name,
-        "text_column": spec.text_column or manifest.score.get("text_column", "text"),
+        "columns": input_columns(spec, manifest),
         "keep": list(spec.keep),
         "options": dict(spec.options),
         "output_format": output_format(
@@ -65,6 +67,29 @@ def requested_settings(spec: JobSpec, manifest: Manifest) -> RequestedSettings:
         ),
         "partition_by": spec.partition_by,
     }
+
+
+def input_columns(spec: JobSpec, manifest: Manifest) -> dict[str, str]:
+    """Return the column of each of the model's inputs: the requested one, else the training's.
+
+    Raises InputError for columns of texts that the model does not read.
+    """
+    inputs, score = inputs_of(manifest.inputs), manifest.score
+    columns = dict(score.get("columns") or {TEXT: score.get("text_column", TEXT)})
+    if spec.text_column is not None:
+        asked = spec.text_column
+        given, names = (asked,) if isinstance(asked, str) else asked, inputs.fields or (TEXT,)
+        if len(given) != len(names):
+            listed = (
+                f"{len(names)} columns, of {', '.join(names)}" if inputs.fields else "one column"
+            )
+            raise InputError(f"--text: this model reads {listed}, not {', '.join(given)}")
+        columns |= zip(names, given, strict=True)
+    if spec.text_pair_column is not None:
+        if not inputs.pair:
+            raise InputError("--text-pair: this model reads no second text")
+        columns[PAIR] = spec.text_pair_column
+    return columns
 
 
 def max_row_bytes(spec: JobSpec, plan: Plan | None, manifest: Manifest) -> int:
@@ -215,5 +240,5 @@ def open_resources(
                 token_budget=plan.token_budget,
             )
             plans.check_same(plan, provider=scorer.provider)
-    reader = BlockReader(files, plan, type(scorer.head))
+    reader = BlockReader(files, plan, type(scorer.head), scorer.inputs)
     return JobResources(scorer, reader, column_types(plan.readable(files), plan.keep))

@@ -26,7 +26,9 @@ from headrace.configs.errors import DataError, RecipeError, did_you_mean
 from headrace.configs.schema import Data
 from headrace.serving.tables.readers import as_text
 from headrace.serving.tables.rows import clean
-from headrace.serving.text.validity import is_unicode, problem
+from headrace.serving.text.inputs import PAIR, TEXT, Inputs, Row
+from headrace.serving.text.validity import is_unicode
+from headrace.tasks.data.inputs import Columns
 from headrace.tasks.data.sources import Block, Rows, Source
 from headrace.tasks.data.splits import NAMES, belonging, hash64, normalise
 from headrace.tasks.objectives import AnyObjective
@@ -37,6 +39,8 @@ BATCH_CHARS = 2**26
 """Characters in a batch of rows that is written to the staged table."""
 OURS = ("row", "text", "input_ids", "length", "labels", "cluster")
 """Columns of every prepared split, in order."""
+N_FIRST = "n_first"
+"""One more of pairs: the number of `input_ids` that belong to the first text."""
 KEPT = "keep:"
 """Prefix of a kept column's name while staged, as its own name may be `hash` or `target`."""
 
@@ -80,34 +84,52 @@ class Rejected:
         pq.write_table(pa.table(arrays, names=list(names)), file)
 
 
-def columns_of(data: Data, objective: AnyObjective) -> dict[str, str]:
-    """Return the column of each role.
+def columns_of(data: Data, objective: AnyObjective, inputs: Inputs) -> dict[str, Columns]:
+    """Return the column, or columns, of each role.
 
     Raises RecipeError for a role that the objective does not have, and for a kept column with the
     name of one of prepare's own.
     """
     for name in data.keep:
-        if name in OURS:
-            own_names = ", ".join(OURS)
+        if name in (*OURS, N_FIRST):
+            own_names = ", ".join((*OURS, N_FIRST))
             raise RecipeError(
                 f"data.keep: {name!r} is a reserved name ({own_names}); rename the column"
             )
+    roles = [*objective.COLUMNS, *([PAIR] if inputs.pair else [])]
     for role in data.columns:
-        if role not in objective.COLUMNS:
+        if role not in roles:
             raise RecipeError(
-                f"data.columns: unknown role {role!r}; this objective has "
-                f"{', '.join(objective.COLUMNS)}"
+                f"data.columns: unknown role {role!r}; this objective has {', '.join(roles)}"
             )
-    return {role: data.columns.get(role, role) for role in objective.COLUMNS}
+    columns: dict[str, Columns] = {role: data.columns.get(role, role) for role in roles}
+    text = columns[objective.TEXT]
+    if isinstance(text, list) and not inputs.fields:
+        columns[objective.TEXT] = text[0]
+    return columns
+
+
+def names_of(roles: Mapping[str, Columns]) -> list[str]:
+    """Return the names of all columns of the roles, in order."""
+    return [name for columns in roles.values() for name in _listed(columns)]
+
+
+def _listed(columns: Columns) -> list[str]:
+    return [columns] if isinstance(columns, str) else columns
 
 
 def stage(
-    source: Source, data: Data, roles: Mapping[str, str], objective: AnyObjective, file: Path
+    source: Source,
+    data: Data,
+    roles: Mapping[str, Columns],
+    objective: AnyObjective,
+    inputs: Inputs,
+    file: Path,
 ) -> tuple[pa.Table, Rejected]:
     """Write the usable rows to `file`; return (memory-mapped table, rejected rows).
 
-    `roles`: role to column. Raises DataError for a missing or ambiguous column and for a split
-    without rows.
+    `roles`: role to column, or columns. Raises DataError for a missing or ambiguous column and for
+    a split without rows.
     """
     for name, rows in source.splits.items():
         _check_columns(name, rows, roles, data)
@@ -119,7 +141,7 @@ def stage(
             ("hash", pa.uint64()),
             ("cluster", pa.uint64()),
             ("place", pa.uint64()),
-            ("text", pa.string()),
+            ("text", text_type(inputs)),
             ("target", pa.string()),
             *((KEPT + name, pa.string()) for name in data.keep),
         ]
@@ -128,7 +150,7 @@ def stage(
         for name, rows in source.splits.items():
             n_before = rejected.read
             for block in _first_rows(rows.read(), data.limits.max_rows):
-                usable_rows = _usable(block, name, data, roles, objective, rejected)
+                usable_rows = _usable(block, name, data, roles, objective, inputs, rejected)
                 for batch in _batches(usable_rows):
                     writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema))
             if rejected.read == n_before:
@@ -141,15 +163,27 @@ def _batches(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     batch, n_chars = list[dict[str, Any]](), 0
     for row in rows:
         batch.append(row)
-        n_chars += len(row["text"]) + len(row["target"])
+        n_chars += _n_chars(row["text"]) + len(row["target"])
         if n_chars >= BATCH_CHARS:
             yield batch
             batch, n_chars = [], 0
     yield batch
 
 
-def texts_of(table: pa.Table, mask: NDArray[np.bool_]) -> Iterator[str]:
-    """Yield the texts of the rows that `mask` (n,) selects, one block in memory at a time."""
+def text_type(inputs: Inputs) -> pa.DataType:
+    """Return the Arrow type of what the model reads: a string, or a struct of its inputs."""
+    if inputs.single:
+        return pa.string()
+    return pa.struct([(name, pa.string()) for name in inputs.names])
+
+
+def _n_chars(row: Row) -> int:
+    values = [row] if isinstance(row, str) else row.values()
+    return sum(len(value) for value in values if value)
+
+
+def texts_of(table: pa.Table, mask: NDArray[np.bool_]) -> Iterator[Row]:
+    """Yield what the model reads of the rows in `mask` (n,), one block in memory at a time."""
     start = 0
     for batch in table.select(["text"]).to_batches():
         batch_mask = mask[start : start + len(batch)]
@@ -163,8 +197,12 @@ def no_such_column(name: str, columns: Sequence[str]) -> str:
     return f"{f'{hint} Available' if hint else 'available'} columns: {', '.join(columns)}"
 
 
-def _check_columns(split: str, rows: Rows, roles: Mapping[str, str], data: Data) -> None:
-    column_keys = [(column, f"data.columns.{role}") for role, column in roles.items()]
+def _check_columns(split: str, rows: Rows, roles: Mapping[str, Columns], data: Data) -> None:
+    column_keys = [
+        (column, f"data.columns.{role}")
+        for role, columns in roles.items()
+        for column in _listed(columns)
+    ]
     column_keys += [(column, "data.keep") for column in data.keep]
     column_keys += [(column, "data.splits.group") for column in [data.splits.group] if column]
     for column, key in column_keys:
@@ -193,38 +231,38 @@ def _usable(
     block: Block,
     split: str,
     data: Data,
-    roles: Mapping[str, str],
+    roles: Mapping[str, Columns],
     objective: AnyObjective,
+    inputs: Inputs,
     rejected: Rejected,
 ) -> Iterator[dict[str, Any]]:
     """Yield a block's usable rows as the staged table stores them; add the others to `rejected`."""
     rejected.read += len(block)
-    text = objective.TEXT
-    values = {role: block.columns[column] for role, column in roles.items()}
+    text, names = objective.TEXT, names_of(roles)
     kept_columns = [(KEPT + name, block.columns[name]) for name in data.keep]
     groups = block.columns[data.splits.group] if data.splits.group else None
     for i, error in enumerate(block.errors):
-        row, fields = (
-            block.first_row + i,
-            {role: _known(column[i]) for role, column in values.items()},
-        )
+        row, values = block.first_row + i, {name: _known(block.columns[name][i]) for name in names}
         try:
             if error:
                 raise ValueError(error)
-            if any(isinstance(value, bytes) for value in fields.values()):
+            if any(isinstance(value, bytes) for value in values.values()):
                 raise ValueError("invalid_utf8")
+            fields = _fields(roles, values, text, inputs)
             fields = dict(objective.read_row(fields))
             # Files are checked as they are read; other sources, and JSON in a text, hold any value.
             _, error = clean([*fields.values(), *(column[i] for _, column in kept_columns)])
             if error:
                 raise ValueError(error)
             value = fields.pop(text)
-            if reason := _unusable(value, data.limits.max_chars):
+            if reason := inputs.problem(value):
                 raise ValueError(reason)
+            if data.limits.max_chars is not None and _n_chars(value) > data.limits.max_chars:
+                raise ValueError("too_long")
             kept_values = {name: _as_kept(column[i]) for name, column in kept_columns}
             owner = belonging(normalise(value), None if groups is None else _as_kept(groups[i]))
         except ValueError as reason:
-            detail = f"{len(value):,} characters" if str(reason) == "too_long" else None
+            detail = f"{_n_chars(value):,} characters" if str(reason) == "too_long" else None
             rejected.add(split, row, str(reason), detail)
             continue
         yield {
@@ -239,10 +277,20 @@ def _usable(
         }
 
 
-def _unusable(text: object, max_chars: int | None) -> str | None:
-    """Return the reason code of a text that scoring would reject or that is too long, or None."""
-    too_long = max_chars is not None and isinstance(text, str) and len(text) > max_chars
-    return problem(text) or ("too_long" if too_long else None)
+def _fields(
+    roles: Mapping[str, Columns], values: Mapping[str, Any], text: str, inputs: Inputs
+) -> dict[str, Any]:
+    """Return a row by role; the value of a role with several columns is a mapping of them."""
+    fields = {
+        role: values[columns]
+        if isinstance(columns, str)
+        else {name: values[name] for name in columns}
+        for role, columns in roles.items()
+    }
+    if not inputs.single:
+        first = fields[text] if inputs.fields else {TEXT: fields[text]}
+        fields[text] = {**first, **({PAIR: fields.pop(PAIR)} if inputs.pair else {})}
+    return fields
 
 
 def _as_kept(value: object) -> str | None:

@@ -54,6 +54,7 @@ class Objective(base.Objective[Sequence[int], Array]):
         "text": "the text",
         "labels": "its labels: a list, or names separated by commas",
     }
+    READS_PAIRS = True
     METRIC = "micro_f1"
     LABELLED = False
     DECODE: ClassVar = {"probabilities": True}

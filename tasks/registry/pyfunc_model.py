@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # a model that was copied elsewhere has its own serving packa
 
     from headrace.serving.engine.scorer import Scorer
     from headrace.serving.heads import Head
+    from headrace.serving.text.inputs import Inputs
 
 DEVICES = ("auto", "cpu", "cuda", "tensorrt")
 _importing = threading.Lock()
@@ -58,13 +59,18 @@ class Model(PythonModel):  # type: ignore[misc]
     ) -> pd.DataFrame:
         """Score the only column of `model_input` (MLflow makes one from a list of strings).
 
+        A model of several inputs, such as pairs, reads the columns of their names.
+
         `params`: `variant` (by default the model's own), `device` (one of DEVICES) and the head's
         options, such as `probabilities` or `max_new_tokens`. Rows keep their index.
         """
         params = params or {}
         try:
             scorer = self._scorer(params.get("variant") or None, params.get("device") or "auto")
-            texts = _texts(model_input, scorer.head)
+            one_text = scorer.inputs.single
+            texts = (
+                _texts(model_input, scorer.head) if one_text else _rows(model_input, scorer.inputs)
+            )
             options = {name: params[name] for name in scorer.head.options if name in params}
             table, places, errors = scorer.answer(texts, **options)
         except self._serving.errors.ServingError as problem:
@@ -221,6 +227,20 @@ def _texts(model_input: pd.DataFrame | list[object] | str, head: Head) -> list[o
     if len(texts) == 1 and isinstance(texts[0], list) and not reads_words:
         return [_plain(value) for value in texts[0]]
     return texts
+
+
+def _rows(model_input: pd.DataFrame | list[object], inputs: Inputs) -> list[object]:
+    """Return the rows of a request to a model of several inputs, which each have a column."""
+    if not isinstance(model_input, pd.DataFrame):
+        return list(model_input)
+    names = [name for name in inputs.names if name in model_input.columns]
+    if not names or set(inputs.required) - set(names):
+        raise MlflowException.invalid_parameter_value(
+            f"the input must have the columns {', '.join(inputs.names)}; "
+            f"it has {', '.join(map(str, model_input.columns))}"
+        )
+    columns = [[_plain(value) for value in model_input[name]] for name in names]
+    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
 def _plain(value: object) -> object:
