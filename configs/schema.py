@@ -50,6 +50,29 @@ Distinct = Annotated[list[T], AfterValidator(_distinct)]
 # --- data ---------------------------------------------------------------------------------------
 
 
+class Csv(Section):
+    """How files of text are read; what is not stated is found, or else is an error that says it.
+
+    The encoding applies to JSON too.
+    """
+
+    encoding: str | None = None
+    """Such as `windows-1252`; by default UTF-8. A byte order mark in the file always wins."""
+    delimiter: str | None = None
+    """One character, or `tab`; by default a comma, in .tsv files a tab."""
+    quote: str | None = None
+    """Character around fields that hold delimiters or line ends, `none` for no quoting; by default
+    `"`."""
+    escape: str | None = None
+    """Character in front of a quote in a field, such as a backslash, or `none`; by default a quote
+    is doubled."""
+    header: bool | None = None
+    """True if the first line has the column names, the default. If false, the columns are named
+    column_1, column_2 and so on."""
+    skip_blanks: bool | None = None
+    """Blanks behind a delimiter do not belong to the field; by default they do."""
+
+
 class FilesSource(Section):
     """Tables on disk or at any fsspec URL: CSV, TSV, JSON lines, Parquet (by file extension)."""
 
@@ -62,6 +85,7 @@ class FilesSource(Section):
     """Test rows, given like `train`; by default they are sampled from train."""
     max_row_bytes: int = Field(2**26, ge=1)
     """Maximum bytes of a row. Longer rows are rejected as `row_too_large`, not held in memory."""
+    csv: Csv = Csv()
 
 
 class HubSource(Section):
@@ -184,10 +208,11 @@ class Deduplicate(Section):
 
 class Data(Section):
     source: Source
-    columns: dict[str, str | Distinct[str]] = {}
+    columns: dict[str, str | Annotated[Distinct[str], Field(min_length=1)]] = {}
     """Column of each role, such as `{text: review, label: stars}`; by default the role's name. For
-    pairs of texts add `text_pair: COLUMN`; a list of columns, `text: [title, body]`, is joined into
-    one text, each with its name in front."""
+    pairs of texts add `text_pair: COLUMN`. A list of columns where a role takes several: `{text:
+    [title, body]}` joins them into one text, each with its name in front; `{labels: [toxic, rude]}`
+    are 0 or 1 each."""
     keep: Distinct[str] = []
     """More columns to keep, for `evaluate.slices`."""
     splits: Splits = Splits()
@@ -288,6 +313,9 @@ class Train(Section):
     """Tokens per optimizer step, padding included, in place of `batch_size`. For text to text, the
     longer side of each pair counts."""
     learning_rate: float = Field(1e-4, gt=0)
+    head_learning_rate: float | None = Field(None, gt=0)
+    """Learning rate of the new head, whose weights start at random; by default `learning_rate`. A
+    head with many labels needs about ten times as much (docs/benchmarks/defaults.md)."""
     warmup_steps: float = Field(0.06, ge=0)
     """Steps over which the learning rate rises; below 1, a share of all steps."""
     lr_scheduler_type: Literal["linear", "cosine", "constant_with_warmup", "inverse_sqrt"] = (
@@ -397,6 +425,9 @@ class Score(Section):
     """Input rows per commit; 10,000 by default, or 500 if texts are read in windows."""
     max_rejected: float = Field(0.1, ge=0, le=1)
     """Share of rows with an error, 0 to 1, above which the job ends with exit code 4."""
+    abstain_below: float | None = Field(None, ge=0, le=1)
+    """Probability below which a label is withheld and the row's `error` is `unsure`. Such rows do
+    not count against `max_rejected`. For classification and multilabel; by default none is."""
     max_row_bytes: int = Field(2**26, ge=1)
     """Maximum bytes of a row of the input. Longer rows get the error `row_too_large` and take no
     memory."""

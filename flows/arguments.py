@@ -107,11 +107,14 @@ def _grouped(group: str) -> str:
 def _init(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("table", metavar="TABLE", help="CSV, JSON lines or Parquet")
-    add("--text", metavar="COL", help="text column (default: guessed)")
-    add("--label", metavar="COL", help="label column (default: guessed)")
+    add("--text", metavar="COL", help="text column (default: guessed); COL,COL: joined")
+    add("--text-pair", metavar="COL", help="column of a second text, classified with the first")
+    add("--label", metavar="COL", help="label column (default: guessed); COL,COL: 0 or 1 each")
+    add("--objective", metavar="NAME", help="such as tagging (default: guessed)")
     add("--test", metavar="TABLE", help="a table of test rows")
     add("--name", help="the model's name (default: the table's)")
     add("-o", "--output", metavar="RECIPE", help="file to write (default: NAME.yaml)")
+    _dialect(parser.add_argument_group("how the table is read (default: found)").add_argument)
 
 
 def _recipe(parser: argparse.ArgumentParser) -> None:
@@ -151,6 +154,23 @@ def _text(add: Add) -> None:
     add("--text-pair", metavar="COL", help="column of the second texts, for a model of pairs")
 
 
+def _dialect(add: Add) -> None:
+    add("--encoding", metavar="NAME", help="encoding of text files, such as windows-1252")
+    add("--delimiter", metavar="C", help="delimiter of CSV, one character or `tab`")
+    add("--quote", metavar="C", help="quote of CSV, or `none` for no quoting")
+    add("--escape", metavar="C", help="character in front of a quote in a CSV field, or `none`")
+    add(
+        "--header",
+        action=argparse.BooleanOptionalAction,
+        help="whether the first line of CSV has the column names (if not: column_1, column_2, ...)",
+    )
+    add(
+        "--skip-blanks",
+        action=argparse.BooleanOptionalAction,
+        help="whether blanks behind a CSV delimiter are left out",
+    )
+
+
 def _device(add: Add) -> None:
     add("--device", choices=["auto", "cpu", "cuda", "tensorrt"], default="auto")
 
@@ -159,6 +179,7 @@ def _bench(parser: argparse.ArgumentParser) -> None:
     _model_and_input(parser.add_argument)
     _text(parser.add_argument)
     _device(parser.add_argument)
+    _dialect(parser.add_argument_group("how the input is read (default: the model's)").add_argument)
 
 
 def _score(parser: argparse.ArgumentParser) -> None:
@@ -167,6 +188,7 @@ def _score(parser: argparse.ArgumentParser) -> None:
         "output", metavar="OUTPUT", help="a folder or URL; {date}: today; run again to resume"
     )
     _score_input(parser.add_argument_group("input").add_argument)
+    _dialect(parser.add_argument_group("how the input is read (default: the model's)").add_argument)
     _score_model(parser.add_argument_group("model").add_argument)
     _score_output(parser.add_argument_group("output").add_argument)
 
@@ -210,6 +232,13 @@ def _score_model(add: Add) -> None:
     )
     add("--probabilities", action="store_true", help="output all probabilities, in label order")
     add(
+        "--min-probability",
+        type=float,
+        metavar="P",
+        help="withhold labels of a lower probability, as unsure (default: the model's)",
+    )
+    _target(add)
+    add(
         "--engine",
         choices=["local", "ray"],
         default="local",
@@ -238,12 +267,22 @@ def _score_output(add: Add) -> None:
     )
 
 
+def _target(add: Add) -> None:
+    add(
+        "--target-accuracy",
+        type=float,
+        metavar="A",
+        help="find the minimum probability that keeps this accuracy, such as 0.95",
+    )
+
+
 def _report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "run_or_model",
         metavar="RUN",
         help="the id of an MLflow run, NAME (its champion) or models:/NAME/3",
     )
+    _target(parser.add_argument)
 
 
 def _name(parser: argparse.ArgumentParser) -> None:

@@ -23,6 +23,7 @@ from headrace.configs import secrets
 from headrace.configs.errors import UserError, is_wrong_name
 from headrace.flows.arguments import parser
 from headrace.serving.errors import ServingError
+from headrace.serving.tables.dialect import NAMES as DIALECT
 
 os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # read when huggingface_hub is imported
 DONE, FAILED, WRONG_USAGE, NOT_PROMOTED, TOO_MANY_REJECTED = range(5)
@@ -94,15 +95,16 @@ def _log_to_stderr(level: int) -> None:
 
 
 def init(arguments: argparse.Namespace) -> Result:
+    from headrace.tasks.data.column_choice import Asked
     from headrace.tasks.data.infer_recipe import write_recipe
 
     recipe, text = write_recipe(
         Path(arguments.table),
-        text=arguments.text,
-        label=arguments.label,
+        asked=Asked(arguments.text, arguments.text_pair, arguments.label, arguments.objective),
         test=arguments.test and Path(arguments.test),
         name=arguments.name,
         recipe=arguments.output and Path(arguments.output),
+        stated={name: getattr(arguments, name) for name in DIALECT},
     )
     return (
         DONE,
@@ -113,15 +115,21 @@ def init(arguments: argparse.Namespace) -> Result:
 
 def check(arguments: argparse.Namespace) -> Result:
     from headrace.configs.load import load
-    from headrace.flows import summary
+    from headrace.flows import data_summary, summary
     from headrace.tasks import preflight
     from headrace.tasks.data.prepare import prepare
 
     recipe = load(arguments.recipe, arguments.overrides)
     prepared = prepare(recipe)
     preflight.check(recipe, prepared)
-    text = "\n".join([summary.line("prepare", prepared), *summary.of_check(recipe, prepared)])
-    return DONE, {"folder": str(prepared.path), **prepared.facts}, text
+    data = data_summary.of_data(recipe, prepared)
+    lines = [
+        summary.line("prepare", prepared),
+        *data.lines(),
+        *summary.of_check(recipe, prepared),
+    ]
+    value = {"folder": str(prepared.path), **prepared.facts, **data.to_dict()}
+    return DONE, value, "\n".join(lines)
 
 
 def train(arguments: argparse.Namespace) -> Result:
@@ -137,7 +145,7 @@ def train(arguments: argparse.Namespace) -> Result:
 OPTIONS = (
     "text", "text_pair", "keep", "variant",
     "device", "engine", "format", "partition_by", "chunk_rows", "retry_rejected", "max_rejected",
-    "tune", "probabilities", "max_row_bytes", "csv_safe",
+    "tune", "probabilities", "max_row_bytes", "csv_safe", "min_probability", "target_accuracy",
 )  # fmt: skip
 
 
@@ -146,7 +154,7 @@ def score(arguments: argparse.Namespace) -> Result:
     from headrace.serving.jobs.spec import FIELDS
     from headrace.tasks.scoring.score import PAGE
 
-    options = {name: getattr(arguments, name) for name in OPTIONS}
+    options = {name: getattr(arguments, name) for name in (*OPTIONS, *DIALECT)}
     if arguments.option:
         from headrace.configs.load import values_of
 
@@ -180,6 +188,7 @@ def bench(arguments: argparse.Namespace) -> Result:
         text=arguments.text,
         text_pair=arguments.text_pair,
         device=arguments.device,
+        stated={name: getattr(arguments, name) for name in DIALECT},
     )
     rows = [{**dataclasses.asdict(one), "tokens_per_second": speed} for one, speed in found.items()]
     lines = [
@@ -219,6 +228,12 @@ def report(arguments: argparse.Namespace) -> Result:
 
     from headrace.tasks.registry.resolve import report_of
 
+    if arguments.target_accuracy is not None:
+        from headrace.flows import summary
+        from headrace.tasks.scoring import promise
+
+        found = promise.of_model(arguments.run_or_model, arguments.target_accuracy)
+        return DONE, dataclasses.asdict(found), summary.of_promise(found)
     page = report_of(arguments.run_or_model)
     if sys.stdout.isatty() and not arguments.json:
         webbrowser.open(page.as_uri())

@@ -7,7 +7,7 @@ Imports prefect only inside a run.
 from __future__ import annotations
 
 import logging
-from datetime import datetime, tzinfo
+from datetime import datetime, timezone, tzinfo
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
@@ -55,16 +55,28 @@ def zone_of(run: FlowRun, client: Any) -> tuple[tzinfo | None, str]:
     creators = [
         schedule for schedule in schedules if run.created_by and schedule.id == run.created_by.id
     ]
-    zones = {schedule.schedule.timezone or UNNAMED for schedule in creators or schedules}
+    zones = {str(zone): zone for zone in (clock_of(s.schedule) for s in creators or schedules)}
     if len(zones) == 1:
-        (name,) = zones
-        return ZoneInfo(name), f"{name} (from the {'schedule' if creators else 'deployment'})"
+        ((name, zone),) = zones.items()
+        return zone, f"{name} (from the {'schedule' if creators else 'deployment'})"
     reason = (
         f"the deployment's schedules use {', '.join(sorted(zones))}"
         if zones
         else "the deployment has no schedule"
     )
     return None, f"this machine's time zone ({reason})"
+
+
+def clock_of(schedule: Any) -> tzinfo:
+    """Return the time zone of a schedule's own clock.
+
+    An interval that names none, but begins at a time with an offset, has that offset: Prefect says
+    UTC for it.
+    """
+    name = schedule.timezone or UNNAMED
+    anchor_date = getattr(schedule, "anchor_date", None)
+    offset = anchor_date.utcoffset() if anchor_date and name == UNNAMED else None
+    return timezone(offset) if offset else ZoneInfo(name)
 
 
 def _filled_in(output: str, due_time: datetime, source: str) -> str:

@@ -18,17 +18,20 @@ from headrace.tasks.training.train import size_of_step
 
 if TYPE_CHECKING:
     from headrace.tasks.runtime.facts import (
+        CalibrationFacts,
         Decided,
         DifferenceFacts,
         Evaluated,
         Exported,
         IntervalFacts,
         Prepared,
+        PromiseFacts,
         Reported,
         StageArtifacts,
         Trained,
         VariantFacts,
     )
+    from headrace.tasks.scoring.promise import Promise
 
 StageResult = AnyArtifact | Registered | Overtaken
 
@@ -50,6 +53,11 @@ class Outcome:
     """TF-IDF with logistic regression on the same split."""
     baseline_difference: DifferenceFacts | None
     """Model minus baseline on the same rows: value, low, high."""
+    calibration: CalibrationFacts | None
+    """Expected calibration error, before and after the probabilities were calibrated."""
+    promises: dict[str, list[PromiseFacts]]
+    """By label, or under "": accuracies, and the probabilities below which labels are withheld to
+    keep them."""
     smallest_detectable: float | None
     """Smallest difference to the champion that these test rows could have shown."""
     variants: list[VariantFacts]
@@ -74,6 +82,8 @@ def outcome(
         metrics=evaluation["metrics"],
         baseline=stages.prepared.facts["baseline"],
         baseline_difference=evaluation["baseline_difference"],
+        calibration=evaluation.get("calibration"),
+        promises=evaluation.get("promises", {}),
         smallest_detectable=decision["smallest_detectable"],
         variants=stages.exported.facts["variants"],
         default_variant=stages.exported.facts["default"],
@@ -196,6 +206,12 @@ def _n_trained_on(recipe: Recipe, prepared: Prepared) -> int:
     return int(prepared.facts["rows"]["train"])
 
 
+def of_promise(promise: Promise) -> str:
+    """Format what `headrace report --target-accuracy` prints."""
+    head = f"accuracy {promise.target_accuracy:g}, on {promise.rows:,} held-out rows"
+    return "\n".join([head, *(f"  {line}" for line in promise.lines())])
+
+
 def decision_markdown(outcome: Outcome) -> str:
     reasons = "\n".join(f"- {reason}" for reason in outcome.reasons)
     return f"**{outcome.name} version {outcome.version}: {verdict(outcome)}**\n\n{reasons}\n"
@@ -234,6 +250,11 @@ def text(outcome: Outcome) -> str:
     if outcome.baseline_difference:
         gain = outcome.baseline_difference
         lines.append(f"  {'gain':<10} {interval(gain)}: {winner(gain)}")
+    if outcome.calibration:
+        before, after = outcome.calibration["before"], outcome.calibration["after"]
+        lines.append(
+            f"  calibration error {interval(after)}, before calibration {interval(before)}"
+        )
     for variant in outcome.variants:
         marker = "  ← default" if variant["name"] == outcome.default_variant else ""
         if variant["status"] == "kept":

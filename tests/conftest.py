@@ -25,8 +25,8 @@ os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 EXTENSION = str(Path(__file__).parent / "extension")
 sys.path.append(EXTENSION)
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), EXTENSION]))
-for variable in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
-    os.environ.pop(variable, None)
+for variable in [name for name in os.environ if name.startswith(("MLFLOW_", "PREFECT_API_URL"))]:
+    del os.environ[variable]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from headrace.serving.digests import carried_sha256
-from headrace.tasks.registry import model_store, tracking, versions
+from headrace.serving.engine import manifest
+from headrace.serving.engine.scorer import Scorer
+from headrace.tasks.registry import mlflow_model, model_store, tracking, versions
 from headrace.tasks.registry.register import register
 from headrace.tasks.runtime import artifacts
 from headrace.tasks.runtime.artifacts import Artifact
@@ -111,6 +113,23 @@ def stored_model(name: str) -> Path:
     found = champion(name)
     assert found is not None
     return found.folder.parents[1]
+
+
+def saved(model: Path, folder: Path) -> Path:
+    """An MLflow model in `folder`, of a model folder that no registry has."""
+    pyfunc = mlflow_model.imported().pyfunc
+    carried = {"model": model, "serving": folder / "serving"}
+    mlflow_model.copy_serving(carried["serving"], manifest.read(model).objective)
+    pyfunc.save_model(
+        path=str(folder / "model"),
+        python_model=str(mlflow_model.CODE),
+        artifacts={name: str(place) for name, place in carried.items()},
+        signature=mlflow_model.signature(Scorer(model, check=False)),
+        input_example=["soup"],
+        pip_requirements=[],
+        metadata={mlflow_model.SHA256: carried_sha256(mlflow_model.CODE, carried)},
+    )
+    return folder / "model"
 
 
 def versions_in_registry(name: str, n: int, folder: Path, *, apart: bool = False) -> None:

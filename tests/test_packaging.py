@@ -51,7 +51,7 @@ def test_the_wheel_takes_no_other_name_and_leaves_nothing_behind(wheel: Path) ->
 
 
 def test_a_wheel_works_beside_modules_of_the_same_names(wheel: Path, tmp_path: Path) -> None:
-    """Also without the checkout: the workspace is then in the user's home folder."""
+    """The workspace is in the current folder then, not beside the code."""
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     for name in (*ROOMS, "headrace_tools"):
         (tmp_path / f"{name}.py").write_text("raise ImportError('not the module that was meant')")
@@ -70,4 +70,4 @@ def test_a_wheel_works_beside_modules_of_the_same_names(wheel: Path, tmp_path: P
     )
     where, home, has_recipes = done.stdout.split()
     assert where == str(tmp_path / "site" / "headrace" / "__init__.py")
-    assert (home, has_recipes) == (str(tmp_path / "me" / ".headrace"), "True")
+    assert (home, has_recipes) == (str(tmp_path / ".headrace"), "True")

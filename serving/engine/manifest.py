@@ -6,6 +6,7 @@ model/
   golden.json                     32 real rows; each variant's outputs for them
   pooling.onnx                    only if texts are split into windows and their pooling is learned
   training_texts.npy              hashes of the training texts (tasks/data/training_texts.py)
+  calibration.json                accuracy by share decided (tasks/metrics/selective.py)
   fp32/model.onnx, fused/...      one folder per variant that passed the parity check
 """
 
@@ -20,19 +21,19 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from .. import folder_checks
 from ..atomic import write_text
 from ..errors import ModelFolderError, NewerFormatError
+from ..text.inputs import TEXT
 
 if TYPE_CHECKING:
     from ..heads import Settings
 
 FORMAT = 3
 """Format of a model folder. Format 2 added `long_text` and pooling.onnx: texts in windows. Format 3
-added `inputs`: rows of more than one text. A model of one text is still written in format 2, which
-an older Headrace can read.
+added the calibration of probabilities to `head`, `abstain_below` to `score`, calibration.json, and
+`inputs`: rows of more than one text.
 
 Raise it for every change that an older Headrace cannot read or would misread, such as a new field:
 `read` then tells its user to update. Models of all earlier formats must keep loading.
 """
-FORMAT_WITHOUT_INPUTS = 2
 FILE = "manifest.json"
 
 
@@ -95,6 +96,17 @@ class Manifest:
     """Variants that the export tried and rejected, with the reason."""
     format: int = FORMAT
 
+    @property
+    def options(self) -> dict[str, object]:
+        """The head's options that a job and a request have unless the caller sets them."""
+        abstain_below = self.score.get("abstain_below")
+        return {"min_probability": abstain_below} if abstain_below else {}
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The column of each of the model's inputs in its training table."""
+        return dict(self.score.get("columns") or {TEXT: self.score.get("text_column", TEXT)})
+
     def variant(self, name: str) -> Variant:
         for variant in self.variants:
             if variant.name == name:
@@ -106,11 +118,8 @@ class Manifest:
 
 def write(folder: Path, manifest: Manifest) -> None:
     """Write manifest.json to a temporary file and rename it into place."""
-    content = asdict(manifest)
-    if not content["inputs"]:
-        del content["inputs"]
-        content["format"] = min(content["format"], FORMAT_WITHOUT_INPUTS)
-    write_text(folder / FILE, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    content = json.dumps(asdict(manifest), indent=1, ensure_ascii=False)
+    write_text(folder / FILE, content + "\n")
 
 
 def read(folder: Path) -> Manifest:

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from .. import heads
 from ..arrays import Array
 from ..errors import ModelFolderError, ProviderError
-from ..heads import WINDOWS, Head
+from ..heads import UNSURE, WINDOWS, Head
 from ..runtime.cpu import granted_cores
 from ..runtime.session import Device, device_of, providers_for
 from ..text.inputs import Row, inputs_of
@@ -305,15 +306,20 @@ class Scorer:
         documents = self.read_good(values, errors, **options)
         outputs = self.start([*documents.values()], **options).outputs()
         table = self.decode(self.collect(outputs), **options)
-        mark_undecided(errors, [*documents], table)
+        mark_undecided(errors, [*documents], table, self.head)
         return table, [*documents], errors
 
 
-def mark_undecided(errors: list[str | None], places: Sequence[int], table: pa.Table) -> None:
-    """Set the error `model_error` for rows without a decision; `places`: the rows' indices."""
-    for i, decision in zip(places, table.column(0), strict=True):
-        if not decision.is_valid:
-            errors[i] = "model_error"
+def mark_undecided(
+    errors: list[str | None], places: Sequence[int], table: pa.Table, head: Head
+) -> None:
+    """Set the error of rows without a decision: `unsure` if it was withheld, else `model_error`.
+
+    `places`: the rows' indices.
+    """
+    withheld = head.withheld(table)
+    for row in np.flatnonzero(pc.is_null(table.column(0)).to_numpy()).tolist():
+        errors[places[row]] = UNSURE if withheld[row] else "model_error"
 
 
 class PendingDocuments:

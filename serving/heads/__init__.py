@@ -35,6 +35,10 @@ Settings = Mapping[str, Any]
 
 WINDOWS = "windows"
 """The option that adds each window's place and decision to a row."""
+MIN_PROBABILITY = "min_probability"
+"""The option that withholds decisions of a lower probability."""
+UNSURE = "unsure"
+"""Reason code of a row whose decision was withheld. It is no fault: the row was scored."""
 
 
 class OpenedGraph(Protocol):
@@ -67,6 +71,8 @@ class Head:
     """Names of the options."""
     FLAGS: ClassVar[tuple[str, ...]] = ()
     """Names of the boolean options."""
+    SHARES: ClassVar[tuple[str, ...]] = ()
+    """Names of the options that are a number from 0 to 1, by default 0."""
     DRIFT_COLUMNS: ClassVar[Mapping[str, str]] = {}
     """Columns watched for drift, each with the key of its shares in the training profile."""
     TOKEN_BUDGETS: ClassVar[Mapping[str, int]] = {"cpu": 1024, "cuda": 16_384, "tensorrt": 16_384}
@@ -76,6 +82,8 @@ class Head:
     """Options that golden rows are run with."""
     TIMED: ClassVar[Mapping[str, Any]] = {}
     """Options that timed passes are run with."""
+    PER_LABEL: ClassVar[tuple[str, ...]] = ()
+    """Columns of lists with a number for each of the settings' labels, in their order."""
     LARGEST_DECIDES: ClassVar[bool] = True
     """In golden outputs the largest number is the decision, so its index must match exactly."""
     TRUNCATION_SIDE: ClassVar[Literal["left", "right"]] = "right"
@@ -101,7 +109,7 @@ class Head:
 
     @classmethod
     def check(cls, options: Mapping[str, object], *, pools: bool = False) -> None:
-        """Raise InputError for an unknown option, or for a flag that is no boolean.
+        """Raise InputError for an unknown option, a flag that is no boolean, or a wrong share.
 
         `pools`: the model splits long texts into windows and pools their outputs.
         """
@@ -114,6 +122,15 @@ class Head:
                 raise InputError(f"this model has no option {name!r}; {hint}")
             if name in (*cls.FLAGS, WINDOWS) and not isinstance(value, bool):
                 raise InputError(f"{name} must be true or false, not {value!r}")
+            if name in cls.SHARES:
+                cls.check_share(name, value)
+
+    @classmethod
+    def check_share(cls, name: str, value: object) -> None:
+        """Raise InputError unless the value of an option is a number from 0 to 1."""
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not 0 <= cast("float", value) <= 1:
+            raise InputError(f"{name} must be a number from 0 to 1, not {value!r}")
 
     @classmethod
     def text_of(cls, value: object) -> Any:
@@ -127,7 +144,7 @@ class Head:
 
     def defaults(self) -> dict[str, object]:
         """Return the default value of each option."""
-        return dict.fromkeys(self.options, False)
+        return {name: 0.0 if name in self.SHARES else False for name in self.options}
 
     def open(self, graph: Path, opened: Callable[[Path], Session]) -> OpenedGraph:
         """Return the session(s) for `run`; `opened` opens a graph (runtime/session.py)."""
@@ -193,6 +210,13 @@ class Head:
     def columns(self, outputs: Any, **options: Any) -> list[pa.Array]:
         """Turn collected outputs into those columns; a decision not made is null."""
         raise NotImplementedError
+
+    def withheld(self, table: pa.Table) -> Array:
+        """Return a mask (n,) of the rows whose decision was withheld because it is unsure.
+
+        `table`: those columns.
+        """
+        return np.zeros(len(table), bool)
 
 
 GROUP = "headrace.heads"

@@ -1,7 +1,8 @@
 """Tagging: labeled spans of a text, such as the names of persons and places.
 
 Column: `spans`, a list of {label, text, start, end, probability}. Start and end count characters of
-the text, and the end is exclusive; the probability is the mean of those of the span's words. A span
+the text, and the end is exclusive; the probability is the mean of those of the span's words, whose
+logits are divided by the model's temperature first (tags are decided without it). A span
 never cuts a grapheme (graphemes.py): a letter keeps all of its marks, a flag both halves. A text
 may also be given as the list of its words.
 
@@ -12,11 +13,10 @@ Roth, 2009), where spans of several words end in L-x and spans of one word are U
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar, Literal, TypedDict
+from typing import TYPE_CHECKING, ClassVar, Literal, NotRequired, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,7 @@ import pyarrow as pa
 from ..arrays import Array, Ids
 from ..runtime.batching import pad
 from ..text.graphemes import Graphemes
+from ..text.literals import parsed
 from ..text.tokenizer import Tokens
 from ..text.windows import Document
 from . import Head as Base
@@ -122,6 +123,8 @@ class TaggingSettings(TypedDict):
 
     labels: list[str]
     scheme: Literal["BIO", "BILOU"]
+    temperature: NotRequired[float]
+    """Of the spans' probabilities; 1 if it is missing."""
 
 
 class Span(TypedDict):
@@ -208,8 +211,9 @@ class Head(Base):
         """Return the spans of a text, None if a logit is not finite."""
         if not np.isfinite(output.logits).all():
             return None
-        logs = log_softmax(output.logits.astype(np.float64))
-        tags = self.valid(logs)
+        logits = output.logits.astype(np.float64)
+        tags = self.valid(log_softmax(logits))
+        logs = log_softmax(logits / self.settings.get("temperature", 1.0))
         spans = list[Span]()
         for label, first, last in spans_of([self.tags[tag] for tag in tags]):
             indices = np.arange(first, last + 1)
@@ -251,21 +255,13 @@ class Head(Base):
 
 
 def words_in(value: object) -> list[str] | None:
-    """Return the words if the value is a list of strings, or JSON for one; else None."""
-    words = listed(value)
+    """Return the words if the value is a list of strings, or the text of one; else None."""
+    if isinstance(value, str) and not value[:64].lstrip().startswith("["):
+        return None
+    words = parsed(value)
     if isinstance(words, list) and all(isinstance(word, str) for word in words):
         return words
     return None
-
-
-def listed(value: object) -> object:
-    """Parse a list written as JSON, as in tables without list columns; return others unchanged."""
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        try:
-            return json.loads(value)
-        except (ValueError, RecursionError):
-            return value
-    return value
 
 
 def spans_of(tags: Sequence[str]) -> Iterator[tuple[str, int, int]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from base64 import b64decode, b64encode
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from urllib.parse import quote
 from zlib import crc32
 
 import numpy as np
@@ -19,10 +18,10 @@ from numpy.typing import NDArray
 
 from ..engine.scorer import Scorer, mark_undecided
 from ..errors import InputError
-from ..heads import Head
+from ..heads import MIN_PROBABILITY, UNSURE, Head
 from ..runtime.batching import padded_tokens
-from ..tables import writers
-from ..tables.files import HIVE_NULL, File
+from ..tables import hive, writers
+from ..tables.files import File
 from ..tables.readers import Block, as_text, read_table
 from ..text.inputs import Inputs
 from ..text.windows import Document
@@ -104,11 +103,13 @@ class BlockReader:
     def _blocks_from(self, first_row: int) -> Iterator[Block]:
         """Return the blocks from a row on; files before it are not opened."""
         file = self._file_index(first_row)
+        read = [*self._plan.columns.values()]
         # A model of one text reads values of other forms too, such as lists of words.
         blocks = read_table(
             self._files[file:],
             self._columns,
-            text=[*self._plan.columns.values()] if self._inputs.single else (),
+            text=read if self._inputs.single else (),
+            optional=[name for name in self._plan.keep if name not in read],
             text_of=self._head.text_of,
             block_rows=self._plan.chunk_rows,
             first_row=first_row,
@@ -189,10 +190,15 @@ def decode_chunk(
 
     `outputs`: the workers' outputs of the chunk's documents.
     """
-    decisions = scorer.decode(scorer.collect(outputs), **plan.options)
-    errors = list(chunk.errors)
-    mark_undecided(errors, chunk.good, decisions)
-    table = _table(chunk, decisions, errors, plan, types)
+    collected = scorer.collect(outputs)
+    decisions = scorer.decode(collected, **plan.options)
+    codes = list(chunk.errors)
+    mark_undecided(codes, chunk.good, decisions, scorer.head)
+    table = _table(chunk, decisions, codes, plan, types)
+    errors = [None if code == UNSURE else code for code in codes]
+    if UNSURE in codes:  # what was withheld counts for drift: else each threshold would be drift
+        options = {name: plan.options[name] for name in plan.options if name != MIN_PROBABILITY}
+        decisions = scorer.decode(collected, **options)
     windows = [n for lengths in chunk.windows for n in lengths]
     batches = scorer.runner.batches(windows, **plan.options)
     n_padded = padded_tokens(windows, batches, scorer.runner.shapes)
@@ -216,6 +222,7 @@ def decode_chunk(
             edges,
         ),
         {name: decisions.column(name).to_pylist() for name in scorer.head.DRIFT_COLUMNS},
+        n_unsure=codes.count(UNSURE),
     )
     return table, facts
 
@@ -298,15 +305,19 @@ def split_by_file(number: int, table: pa.Table, plan: Plan) -> dict[str, pa.Tabl
     """Split a chunk's rows into the tables of its files, by file name.
 
     If the output is partitioned by a column, each of its values, as text, has a folder, and the
-    files do not have the column.
+    files do not have the column, unless the folder's name cannot hold the value (tables/hive.py).
     """
     name = part_name(number, plan)
     if plan.partition_by is None:
         return {name: table}
     values = pa.array(writers.as_texts(table[plan.partition_by]), pa.string())
     other_columns, files = table.drop_columns(plan.partition_by), {}
+    # As a dictionary, because Arrow reads the column of the path as one.
+    column = table.column_names.index(plan.partition_by)
+    all_columns = other_columns.add_column(column, plan.partition_by, values.dictionary_encode())
     for value in sorted(set(values.to_pylist()), key=lambda text: (text is None, text or "")):
         mask = pc.is_null(values) if value is None else pc.equal(values, value)
-        folder = HIVE_NULL if value is None else quote(value, safe=" ")
-        files[f"{plan.partition_by}={folder}/{name}"] = other_columns.filter(mask)
+        folder = hive.folder_name(plan.partition_by, value, escape_case=plan.escape_case)
+        columns = all_columns if hive.is_shortened(folder) else other_columns
+        files[f"{folder}/{name}"] = columns.filter(mask)
     return files

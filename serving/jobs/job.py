@@ -102,8 +102,6 @@ def open_job(spec: JobSpec, *, lock_held: bool = False) -> Iterator[JobRun]:
     head.check(spec.options, pools=long_text_of(manifest.long_text).in_windows)
     settings = start.requested_settings(spec, manifest)
     start.check_output_location(spec.output, spec.paths)
-    columns = list(dict.fromkeys([*settings["columns"].values(), *spec.keep]))
-    file_problems = plans.file_problems(files, columns)
     with contextlib.nullcontext() if lock_held else out.lock():
         out.check()
         plan = plans.read(out.read(PLAN))
@@ -111,15 +109,23 @@ def open_job(spec: JobSpec, *, lock_held: bool = False) -> Iterator[JobRun]:
             raise PlanError(f"--retry-rejected: {out} contains no job to retry")
         row_limit = start.max_row_bytes(spec, plan, manifest)
         files = [replace(file, max_row_bytes=row_limit) for file in files]
-        input_entries = plans.input_entries(files, file_problems, plan)
+        stated = start.stated_dialect(spec, plan)
+        expected = start.expected_tables(settings, stated, manifest)
+        input_entries = plans.input_entries(files, expected, plan)
         scorer = None
         with start.ensure_unchanged(model_folder):
             sources = start.Sources(
-                model=folder_sha256(model_folder), input=input_entries, max_row_bytes=row_limit
+                model=folder_sha256(model_folder),
+                input=input_entries,
+                max_row_bytes=row_limit,
+                csv=stated,
             )
             if plan is None:
-                plan, scorer = start.new_plan(model_folder, spec, settings, sources)
-        retry_plan = redo_rejected.plan_retry(plan, input_entries) if spec.retry_rejected else None
+                plan, scorer = start.new_plan(model_folder, spec, settings, sources, files)
+        retry_plan = None
+        if spec.retry_rejected:
+            retry_plan = redo_rejected.plan_retry(plan, input_entries)
+            start.check_folders(retry_plan, files, head(manifest.head, pad_id=manifest.pad_id))
         if scorer:  # the job is new
             _create_plan(out, plan)
         else:

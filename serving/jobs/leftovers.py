@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from ..tables import hive
 from .chunks import part_name
 from .plan import Plan
 from .storage.base import COMMITS, Output, Record
@@ -29,7 +30,7 @@ def remove(out: Output, plan: Plan, records: Iterable[Record]) -> list[str]:
     recorded_names = {file["name"] for record in records for file in record["files"]}
     other_names = [name for name in out.files() if name not in recorded_names]
     job_names = {name for name in other_names if is_job_file(name, plan)}
-    out.sweep(sorted(job_names), plan.partition_by and f"{plan.partition_by}=")
+    out.sweep(sorted(job_names), plan.partition_by and hive.prefix_of(plan.partition_by))
     return sorted(name for name in other_names if name not in job_names and is_visible(name))
 
 
@@ -43,7 +44,7 @@ def is_job_file(name: str, plan: Plan) -> bool:
     is_in_part_folder = (
         not folder
         if plan.partition_by is None
-        else folder.startswith(f"{plan.partition_by}=") and "/" not in folder
+        else folder.startswith(hive.prefix_of(plan.partition_by)) and "/" not in folder
     )
     number = PART.match(file)
     if not is_in_part_folder or number is None or int(number[1]) >= plan.n_chunks:

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NotRequired, TypedDict
 
 import onnxruntime as ort
 
 from ..errors import InputError, PlanError
+from ..tables.dialect import Dialect
 from ..tables.files import File, names_below
-from ..tables.readers import column_names, count_rows
-from ..tables.rows import check_columns
+from ..tables.settle import Expected, settle
 from .storage.base import PLAN
 
 FORMAT = 7
@@ -40,6 +40,10 @@ class InputFile(TypedDict):
     digest: str
     """sha256 of the content, or an object store's tag of it."""
     rows: int
+    lines: NotRequired[int]
+    """Lines of a file of text."""
+    dialect: NotRequired[dict[str, Any]]
+    """How a file of text is read: fields of a tables.dialect.Dialect."""
     problem: NotRequired[str]
     """Why the file cannot be read; its row count is then 0."""
 
@@ -62,6 +66,8 @@ class Plan:
     output_format: str
     partition_by: str | None
     """Output column; each of its values has a folder."""
+    escape_case: bool
+    """The folders' names have no upper case, since values differ by nothing else."""
     chunk_rows: int
     variant: str
     provider: str
@@ -71,6 +77,8 @@ class Plan:
     token_budget: int
     max_row_bytes: int
     """Size limit of an input row; a larger row gets an error."""
+    csv: dict[str, Any]
+    """What the caller stated of the dialect of text files; each file's own is in `input`."""
     retrying: bool = False
     """True while rejected rows are being retried; a resumed job continues the retry."""
     onnxruntime: str = ort.__version__
@@ -93,9 +101,13 @@ class Plan:
         return {file["name"]: file["problem"] for file in self.input if "problem" in file}
 
     def readable(self, files: Sequence[File]) -> list[File]:
-        """Return the plan's files without those that cannot be read."""
+        """Return the plan's files without those that cannot be read, each with its dialect."""
         pairs = zip(files, self.input, strict=True)
-        return [file for file, entry in pairs if "problem" not in entry]
+        return [
+            replace(file, dialect=Dialect(**entry["dialect"]) if "dialect" in entry else None)
+            for file, entry in pairs
+            if "problem" not in entry
+        ]
 
     @property
     def n_chunks(self) -> int:
@@ -171,54 +183,38 @@ def _names_change(names: Sequence[str], names_now: Sequence[str]) -> str:
     return f"its input had {len(names):,} files and now has {len(names_now):,}: {example}"
 
 
-def file_problems(files: Sequence[File], columns: Sequence[str]) -> dict[File, str]:
-    """Open each file and return the problem of any that is unreadable or lacks a column.
+def input_entries(files: Sequence[File], expected: Expected, plan: Plan | None) -> list[InputFile]:
+    """Return one entry per input file; those of files unchanged since `plan` are reused.
 
-    Raises InputError if no file is usable.
-    """
-    problems = {}
-    for file in files:
-        try:
-            check_columns(file, columns, column_names(file))
-        except InputError as error:
-            problems[file] = str(error)
-    _raise_if_none_usable(problems, files)
-    return problems
-
-
-def input_entries(
-    files: Sequence[File], known_problems: Mapping[File, str], plan: Plan | None
-) -> list[InputFile]:
-    """Return one entry per input file. Row counts of files unchanged since `plan` are reused.
-
-    Raises InputError if no file can be read to its end.
+    Raises InputError if no file can be read to its end in the expected dialect.
     """
     plan_input = plan.input if plan else []
     plan_entries = {(entry["name"], entry["digest"]): entry for entry in plan_input}
-    entries, problems = list[InputFile](), dict(known_problems)
-    for file, name in zip(files, names_below(files), strict=True):
-        size, digest = 0, ""  # defaults if the file's size and digest cannot be read
-        try:
-            size, digest = file.stamp()
-            plan_entry = plan_entries.get((name, digest))
-            if file in problems:
-                rows = 0
-            elif plan_entry:
-                rows = plan_entry["rows"]
-            else:
-                rows = count_rows(file)
-            if plan_entry and "problem" in plan_entry:
-                problems[file] = plan_entry["problem"]
-        except (InputError, FileNotFoundError, PermissionError) as error:
-            rows, problems[file] = 0, str(error)
-        entry: InputFile = {"name": name, "size": size, "digest": digest, "rows": rows}
-        if file in problems:
-            entry["problem"] = problems[file]
-        entries.append(entry)
-    _raise_if_none_usable(problems, files)
+    entries = [
+        _entry(file, name, expected, plan_entries)
+        for file, name in zip(files, names_below(files), strict=True)
+    ]
+    if all("problem" in entry for entry in entries):
+        raise InputError(entries[0]["problem"])
     return entries
 
 
-def _raise_if_none_usable(problems: Mapping[File, str], files: Sequence[File]) -> None:
-    if len(problems) == len(files):
-        raise InputError(problems[files[0]])
+def _entry(
+    file: File,
+    name: str,
+    expected: Expected,
+    plan_entries: Mapping[tuple[str, str], InputFile],
+) -> InputFile:
+    entry: InputFile = {"name": name, "size": 0, "digest": "", "rows": 0}
+    try:
+        entry["size"], entry["digest"] = file.stamp()
+        if plan_entry := plan_entries.get((name, entry["digest"])):
+            return plan_entry
+        settled = settle(file, expected)
+    except (InputError, FileNotFoundError, PermissionError) as error:
+        entry["problem"] = str(error)
+        return entry
+    entry["rows"] = settled.rows
+    if settled.dialect:
+        entry["lines"], entry["dialect"] = settled.lines, settled.dialect.to_json()
+    return entry

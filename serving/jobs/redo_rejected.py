@@ -16,6 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ..errors import PlanError
+from ..heads import UNSURE
 from ..tables import writers
 from ..tables.files import File
 from ..tables.readers import count_rows
@@ -58,12 +59,11 @@ def find_rejected(
     out: Output, records: Mapping[int, Record], plan: Plan
 ) -> dict[int, RejectedRows]:
     """Return the rejected rows of each committed chunk that has some."""
-    read_rejected = writers.get(plan.output_format).rejected
-    rejected = {}
+    writer, rejected = writers.get(plan.output_format), {}
     for chunk, record in records.items():
         if record["errors"]:
             contents = (out.get(file["name"]) or b"" for file in record["files"])
-            rows = {row for content in contents for row in read_rejected(content)}
+            rows = {row for content in contents for row in _rejected(writer, content)}
             rejected[chunk] = RejectedRows(without_rejected(record, len(rows)), rows)
     return rejected
 
@@ -109,7 +109,11 @@ def commit(
     files = {}
     for name in dict.fromkeys([*old_files, *tables]):
         old, new = old_files.get(name), tables.get(name, empty_table)
-        if old and not len(new) and len(writer.rejected(old)) == count_rows(File(f"{out}/{name}")):
+        if (
+            old
+            and not len(new)
+            and len(_rejected(writer, old)) == count_rows(File(f"{out}/{name}"))
+        ):
             continue
         files[name] = partial(writer.replace, old, rejected.rows, new)
     row_hashes = _row_hashes(out, record["chunk"])
@@ -119,6 +123,11 @@ def commit(
     new_facts = merge_facts(record, facts, pack_hashes(row_hashes))
     out.remove(record_name(record["chunk"]))
     return out.commit(record["chunk"], files, **new_facts)
+
+
+def _rejected(writer: writers.Format, content: bytes) -> list[int]:
+    """Return the numbers of a part's rejected rows; unsure ones were scored."""
+    return [row for row, code in writer.rejected(content).items() if code != UNSURE]
 
 
 def _row_hashes(out: Output, chunk: int) -> NDArray[np.uint32]:

@@ -54,7 +54,7 @@ class Report:
     rows: int
     rows_now: int
     errors: dict[str, int]
-    """Number of rows by reason code."""
+    """Number of rows by reason code; without the unsure ones."""
     rejected_share: float
     max_rejected: float
     too_many_rejected: bool
@@ -90,6 +90,13 @@ class Report:
     parts: int
     other_files: list[str] = field(default_factory=list)
     """Files in the output that this job did not write, but that a reader takes for its parts."""
+    unsure: int = 0
+    """Rows whose decision was withheld: its probability is below `min_probability`.
+
+    They are not rejected. `decisions` counts what they would have been given.
+    """
+    min_probability: float | Mapping[str, float | None] | None = None
+    """The job's threshold; by label, if a row may have several."""
 
     def to_dict(self) -> dict[str, object]:
         return asdict(self)
@@ -114,6 +121,11 @@ class Report:
             limit = f"; max_rejected allows {self.max_rejected:.1%}"
             line = f"{self.rejected_share:.1%} of the rows have no prediction: {reasons}"
             lines.append(line + (limit if self.too_many_rejected else ""))
+        if self.min_probability:
+            lines.append(
+                f"{self.unsure / max(self.rows, 1):.1%} of the rows are unsure: "
+                f"{self.unsure:,} below {self._threshold()}"
+            )
         for name, index in self.drift.items():
             if index > MAJOR_DRIFT and self.rows >= MIN_ROWS_FOR_DRIFT:
                 lines.append(
@@ -129,6 +141,11 @@ class Report:
                 "a reader of the folder may treat it as scored rows"
             )
         return "\n".join(lines)
+
+    def _threshold(self) -> str:
+        if isinstance(self.min_probability, Mapping):
+            return "the probability asked for their labels"
+        return f"a probability of {self.min_probability:g}"
 
 
 class Speed(TypedDict):
@@ -187,6 +204,8 @@ def build_report(
         parts=sum(len(record["files"]) for record in records),
         unreadable=plan.unreadable,
         other_files=other_files,
+        unsure=sum(record.get("unsure", 0) for record in records),
+        min_probability=plan.options.get(heads.MIN_PROBABILITY),
         **speed,
     )
 

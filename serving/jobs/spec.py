@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+from ..tables import dialect
 
 if TYPE_CHECKING:
     from ..runtime.session import Device
@@ -60,6 +61,8 @@ class JobSpec:
     """In CSV parts, mark cells that a spreadsheet would execute as formulas."""
     retry_rejected: bool = False
     """Score the rejected rows of a started job again; only they may have changed in the input."""
+    csv: Mapping[str, Any] = field(default_factory=dict)
+    """How files of text are read, as far as stated: settings of a tables.dialect.Dialect."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Options of the model's head, such as {"probabilities": True}."""
 
@@ -82,8 +85,12 @@ class JobSpec:
     ) -> JobSpec:
         """Build a JobSpec from keyword arguments.
 
-        Names that are not fields become options of the head; None and False are dropped.
+        Settings of a dialect go to `csv`. Other names that are not fields become options of the
+        head; None and False are dropped.
         """
+        stated = {name: settings.pop(name, None) for name in dialect.NAMES}
+        if any(value is not None for value in stated.values()):
+            settings["csv"] = dialect.checked(stated)
         path_list = [paths] if isinstance(paths, str | Path) else paths
         spec_fields = {name: value for name, value in settings.items() if name in FIELDS}
         spec_fields["keep"] = tuple(dict.fromkeys(spec_fields.get("keep") or ()))

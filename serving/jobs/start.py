@@ -6,21 +6,25 @@ The plan itself and the checks against it are in plan.py.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import onnxruntime as ort
 
+from .. import heads
 from ..digests import folder_sha256, folder_stamps
 from ..engine.manifest import Manifest
 from ..engine.scorer import Scorer
 from ..errors import InputError, PlanError
+from ..heads import Head
 from ..runtime.session import PROVIDERS, device_of
-from ..tables import writers
+from ..tables import hive, writers
+from ..tables.dialect import checked
 from ..tables.files import MAX_ROW_BYTES, File, is_url
-from ..tables.readers import Paths, column_types
+from ..tables.readers import Paths, as_text, column_types, read_table
+from ..tables.settle import Expected
 from ..text.inputs import PAIR, TEXT, inputs_of
 from . import plan as plans
 from .chunks import BlockReader, Types, output_names
@@ -37,7 +41,7 @@ class RequestedSettings(TypedDict):
     model_version: str
     columns: dict[str, str]
     keep: list[str]
-    options: dict[str, object]
+    options: dict[str, Any]
     output_format: str
     partition_by: str | None
 
@@ -48,6 +52,7 @@ class Sources(TypedDict):
     model: str
     input: list[InputFile]
     max_row_bytes: int
+    csv: dict[str, Any]
 
 
 def requested_settings(spec: JobSpec, manifest: Manifest) -> RequestedSettings:
@@ -61,7 +66,7 @@ def requested_settings(spec: JobSpec, manifest: Manifest) -> RequestedSettings:
         "model_version": spec.model_version or Path(spec.model).name,
         "columns": input_columns(spec, manifest),
         "keep": list(spec.keep),
-        "options": dict(spec.options),
+        "options": _options(spec, manifest),
         "output_format": output_format(
             spec.format, spec.csv_safe, by_default=bool(manifest.score.get("csv_safe"))
         ),
@@ -74,8 +79,7 @@ def input_columns(spec: JobSpec, manifest: Manifest) -> dict[str, str]:
 
     Raises InputError for columns of texts that the model does not read.
     """
-    inputs, score = inputs_of(manifest.inputs), manifest.score
-    columns = dict(score.get("columns") or {TEXT: score.get("text_column", TEXT)})
+    inputs, columns = inputs_of(manifest.inputs), manifest.columns
     if spec.text_column is not None:
         asked = spec.text_column
         given, names = (asked,) if isinstance(asked, str) else asked, inputs.fields or (TEXT,)
@@ -92,10 +96,35 @@ def input_columns(spec: JobSpec, manifest: Manifest) -> dict[str, str]:
     return columns
 
 
+def _options(spec: JobSpec, manifest: Manifest) -> dict[str, Any]:
+    """Return the caller's options, with the model's defaults for those that its head has."""
+    names = heads.get(manifest.objective).OPTIONS
+    defaults = {name: value for name, value in manifest.options.items() if name in names}
+    return {**defaults, **spec.options}
+
+
 def max_row_bytes(spec: JobSpec, plan: Plan | None, manifest: Manifest) -> int:
     """Return the size limit of a row: the requested one, else the plan's, the model's or ours."""
     plan_limit, model_limit = plan and plan.max_row_bytes, manifest.score.get("max_row_bytes")
     return int(spec.max_row_bytes or plan_limit or model_limit or MAX_ROW_BYTES)
+
+
+def stated_dialect(spec: JobSpec, plan: Plan | None) -> dict[str, Any]:
+    """Return what the caller states of the dialect of text files, else what the plan says."""
+    return dict(spec.csv) or (plan.csv if plan else {})
+
+
+def expected_tables(
+    settings: RequestedSettings, stated: Mapping[str, Any], manifest: Manifest
+) -> Expected:
+    """Return what a job expects of its files: its columns, and a dialect or the model's."""
+    read = list(dict.fromkeys(settings["columns"].values()))
+    return Expected(
+        columns=list(dict.fromkeys([*read, *settings["keep"]])),
+        needed=read,
+        stated=stated,
+        default=checked(manifest.score.get("csv", {})),
+    )
 
 
 def output_format(requested: str, csv_safe: bool | None, *, by_default: bool) -> str:
@@ -122,9 +151,9 @@ def check_output_location(output: str | Path, paths: Paths) -> None:
 
 
 def new_plan(
-    folder: Path, spec: JobSpec, settings: RequestedSettings, sources: Sources
+    folder: Path, spec: JobSpec, settings: RequestedSettings, sources: Sources, files: list[File]
 ) -> tuple[Plan, Scorer]:
-    """Return a new plan, and the scorer that was opened for it.
+    """Return a new plan, and the scorer that was opened for it. `files`: those of `sources`.
 
     The plan holds what the model actually runs with (variant, provider, ...), which is known only
     once it is open.
@@ -138,11 +167,12 @@ def new_plan(
         token_budget=spec.token_budget,
     )
     # Raises for a wrong option, which must not get into a plan.
-    head_columns = [column.name for column in scorer.fields(**spec.options)]
+    head_columns = [column.name for column in scorer.fields(**settings["options"])]
     _check_partition(spec.partition_by, head_columns, spec.keep, scorer.head.DRIFT_COLUMNS)
     plan = Plan(
         **settings,
         **sources,
+        escape_case=False,
         chunk_rows=spec.chunk_rows or scorer.manifest.score.get("chunk_rows", CHUNK_ROWS),
         variant=scorer.variant.name,
         provider=scorer.provider,
@@ -150,7 +180,7 @@ def new_plan(
         threads=scorer.runner.threads,
         token_budget=scorer.runner.token_budget,
     )
-    return plan, scorer
+    return replace(plan, escape_case=values_differ_by_case(plan, files, scorer.head)), scorer
 
 
 def check_plan(plan: Plan, spec: JobSpec, settings: RequestedSettings, sources: Sources) -> None:
@@ -167,6 +197,7 @@ def check_plan(plan: Plan, spec: JobSpec, settings: RequestedSettings, sources: 
         threads=spec.threads,
         token_budget=spec.token_budget,
         max_row_bytes=sources["max_row_bytes"],
+        csv=sources["csv"],
         onnxruntime=ort.__version__,
         model=sources["model"],
         provider=PROVIDERS.get(spec.device),
@@ -184,6 +215,34 @@ def _check_partition(
         raise InputError(
             f"partition_by must be one of {choices}, not {column!r}; "
             "to use an input column, add it to keep"
+        )
+    if column is not None:
+        hive.prefix_of(column)
+
+
+def values_differ_by_case(plan: Plan, files: list[File], head: Head) -> bool:
+    """True if the output's folders need names without upper case (hive.differ_by_case).
+
+    A kept column is read for it, once, before the first row is scored.
+    """
+    if plan.partition_by is None:
+        return False
+    head_columns = [field.name for field in head.fields(**plan.options)]
+    names = {output: name for name, output in output_names(plan.keep, head_columns).items()}
+    if plan.partition_by not in names:  # a decision: one of the labels
+        return "labels" not in head.settings or hive.differ_by_case(head.settings["labels"])
+    column, readable = names[plan.partition_by], plan.readable(files)
+    blocks = read_table(readable, [column]) if readable else ()
+    return hive.differ_by_case({as_text(v) for block in blocks for v in block.columns[column]})
+
+
+def check_folders(plan: Plan, files: list[File], head: Head) -> None:
+    """Raises PlanError if corrected input has values that need other folders than the plan's."""
+    if not plan.escape_case and values_differ_by_case(plan, files, head):
+        raise PlanError(
+            f"--retry-rejected: values of {plan.partition_by} now differ only in upper and lower "
+            f"case, which the names of the output's folders do not tell apart; "
+            f"{plans.FOLDER_ADVICE}"
         )
 
 

@@ -38,17 +38,21 @@ def chunk_facts(
     all_counts: TextCounts,
     failed_counts: TextCounts,
     decisions: Mapping[str, Iterable[object]],
+    *,
+    n_unsure: int,
 ) -> ChunkFacts:
     """Return the facts in a chunk's record from which the report is built without the rows.
 
     `errors`: a reason code per row, None for a good row. `packed_hashes`: of the rows.
     `all_counts`: `text_counts` of all its texts that went through the model; `failed_counts`: of
     those among them that got an error afterwards. `decisions`: the head's watched columns.
+    `n_unsure`: rows whose decision was withheld; they have no error here.
     """
     return {
         "first_row": first_row,
         "rows": len(errors),
         "errors": _count(code for code in errors if code is not None),
+        "unsure": n_unsure,
         **all_counts,
         "failed": failed_counts,
         "decisions": {
@@ -76,6 +80,7 @@ def merge_facts(good_facts: ChunkFacts, retry_facts: ChunkFacts, packed_hashes: 
         "rows": good_facts["rows"] + retry_facts["rows"],
         **_add_counts(good_facts, retry_facts),
         "errors": retry_facts["errors"],
+        "unsure": good_facts.get("unsure", 0) + retry_facts.get("unsure", 0),
         "failed": retry_facts["failed"],
         "decisions": {
             name: sum_counts([good_facts["decisions"].get(name, {}), counts])

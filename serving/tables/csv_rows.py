@@ -1,58 +1,79 @@
-"""Rows of one CSV file."""
+"""Rows of one CSV file, in the dialect of the file."""
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
-from typing import IO
 
 from ..errors import InputError
+from .dialect import Dialect
+from .encoding import open_bytes
 from .files import File
-from .rows import TOO_LARGE, ReasonCode, Row, check_columns, clean, open_bytes, whole_line
+from .rows import TOO_LARGE, ReasonCode, Row, check_columns, whole_line
 
 Record = list[str] | str
 """Fields of a CSV record, or the reason code of one that could not be read."""
+WRONG = "wrong_field_count"
 
 
-def csv_names(path: File, delimiter: str) -> list[str]:
-    with open_bytes(path) as file:
-        return _header(_csv_records(file, delimiter, path.max_row_bytes), path)
+def csv_names(path: File, usual: Dialect) -> list[str]:
+    with open_records(path, usual) as records:
+        return header_of(records, path)
 
 
-def csv_count(path: File, delimiter: str) -> int:
-    with open_bytes(path) as file:
-        records = _csv_records(file, delimiter, path.max_row_bytes)
-        _header(records, path)
+def csv_count(path: File, usual: Dialect) -> int:
+    with open_records(path, usual) as records:
+        header_of(records, path)
         return sum(1 for _ in records)
 
 
-def csv_rows(path: File, columns: Sequence[str], delimiter: str) -> Iterator[Row]:
-    with open_bytes(path) as file:
-        records = _csv_records(file, delimiter, path.max_row_bytes)
-        header = _header(records, path)
+def csv_rows(path: File, columns: Sequence[str], usual: Dialect) -> Iterator[Row]:
+    with open_records(path, usual) as records:
+        header = header_of(records, path)
         check_columns(path, columns, header)
         places = [header.index(name) for name in columns]
         for record in records:
             if isinstance(record, str):
                 yield [None] * len(places), record
             elif len(record) != len(header):
-                yield [None] * len(places), "wrong_field_count"
+                yield [None] * len(places), WRONG
             else:
-                yield clean([record[i] for i in places])
+                yield [record[i] for i in places], None
 
 
-def _header(records: Iterator[Record], path: File) -> list[str]:
-    header = next(records, None)
-    if header == TOO_LARGE:
+@contextmanager
+def open_records(path: File, usual: Dialect) -> Iterator[CsvRecords]:
+    """Yield the file's records, the header among them, in its dialect, or else the usual one."""
+    # Bytes that are not UTF-8 come as lone surrogates, so they cost only their own record.
+    with (
+        open_bytes(path) as file,
+        io.TextIOWrapper(file, "utf-8", errors="surrogateescape", newline="") as text,
+    ):
+        yield CsvRecords(text, path.dialect or usual, path.max_row_bytes)
+
+
+def header_of(records: CsvRecords, path: File) -> list[str]:
+    """Return the column names: the first record, or column_1, column_2, ... if it is a row.
+
+    Raises InputError if the first record cannot be read.
+    """
+    first = next(records, None)
+    if first == TOO_LARGE:
         raise InputError(
             f"{path} cannot be read: its header line is longer than {path.max_row_bytes:,} bytes"
         )
-    if header is None or isinstance(header, str):
+    if first is None or isinstance(first, str):
         raise InputError(f"{path} has no header line with column names")
-    return header
+    records.first = first
+    if records.dialect.header:
+        return first
+    records.put_back(first)
+    return [f"column_{number}" for number in range(1, len(first) + 1)]
 
 
 def allow_long_fields(n_chars: int) -> None:
@@ -60,13 +81,95 @@ def allow_long_fields(n_chars: int) -> None:
     csv.field_size_limit(max(n_chars, csv.field_size_limit()))
 
 
+class CsvRecords:
+    """Iterates over the records of a file that are not blank.
+
+    In place of a record that cannot be read comes its reason code: that of a line with a quote that
+    is never closed, or is closed before the field ends, or of a record over the limit. Such a line
+    costs only itself: the lines that its quote swallowed are read again.
+    """
+
+    def __init__(self, text: io.TextIOWrapper, dialect: Dialect, limit: int) -> None:
+        """`limit`: bytes of a record."""
+        allow_long_fields(limit + 1)
+        self.dialect = dialect
+        self._lines = _Lines(_text_lines(text, limit), limit, _keep_literal(dialect))
+        self._reader = self._new_reader()
+        self._again: list[str] | None = None
+        self.first: list[str] = []
+        """The first record, once `header_of` has read it."""
+
+    @property
+    def lines(self) -> list[str]:
+        """Lines of the latest record, as they are in the file, with their ends."""
+        return self._lines.record
+
+    @property
+    def line(self) -> int:
+        """Number of the latest record's first line, from 1."""
+        return self._lines.first
+
+    @property
+    def n_lines(self) -> int:
+        """Lines read so far."""
+        return self._lines.n_read
+
+    def put_back(self, record: list[str]) -> None:
+        """Yield the latest record once more."""
+        self._again = record
+
+    def __iter__(self) -> CsvRecords:
+        return self
+
+    def __next__(self) -> Record:
+        if self._again is not None:
+            record, self._again = self._again, None
+            return record
+        lines = self._lines
+        while True:
+            lines.begin()
+            try:
+                fields = next(self._reader, None)
+            except csv.Error:  # an open quote at the end, or text behind a closed one
+                fields, lines.ended = None, True
+            if fields is None and not lines.record:
+                raise StopIteration
+            # csv.reader reads past the last line only from within quotes.
+            if lines.ended:
+                lines.retry_after_first()
+                self._reader = self._new_reader()  # the old one's buffer stays large
+                return TOO_LARGE if lines.too_large else WRONG
+            if lines.too_large:
+                return TOO_LARGE
+            if fields:
+                return fields
+
+    def _new_reader(self) -> Iterator[list[str]]:
+        dialect = self.dialect
+        return csv.reader(
+            self._lines,
+            delimiter=dialect.delimiter,
+            quotechar=dialect.quote,
+            quoting=csv.QUOTE_MINIMAL if dialect.quote else csv.QUOTE_NONE,
+            escapechar=dialect.escape,
+            doublequote=dialect.escape is None,
+            skipinitialspace=dialect.skip_blanks,
+            strict=True,
+        )
+
+
 class _Lines:
     """Lines for csv.reader; keeps those of the current record, so that they can be read again."""
 
-    def __init__(self, lines: Iterator[str], limit: int) -> None:
-        self._lines, self._limit = lines, limit
+    def __init__(
+        self, lines: Iterator[str], limit: int, prepare: Callable[[str], str] | None
+    ) -> None:
+        """`prepare`: changes a line for csv.reader, but not in `record`."""
+        self._lines, self._limit, self._prepare = lines, limit, prepare
         self._again: deque[str] = deque()
         self._n_bytes = 0
+        self.n_read = 0
+        self.first = 1
         self.record: list[str] = []
         self.ended = False
         self.too_large = False
@@ -74,7 +177,8 @@ class _Lines:
     def begin(self) -> None:
         self.record.clear()
         self._n_bytes = 0
-        self.too_large = False
+        self.too_large = self.ended = False
+        self.first = self.n_read - len(self._again) + 1
 
     def __iter__(self) -> _Lines:
         return self
@@ -85,7 +189,7 @@ class _Lines:
         # as it has lines.
         line = None
         if not (self.record and self._again):
-            line = self._again.popleft() if self._again else next(self._lines, None)
+            line = self._again.popleft() if self._again else self._next_line()
         if line is None:
             self.ended = True
             raise StopIteration
@@ -98,11 +202,15 @@ class _Lines:
         self.record.append(line)
         if self.too_large:
             raise StopIteration
+        return self._prepare(line) if self._prepare else line
+
+    def _next_line(self) -> str | None:
+        line = next(self._lines, None)
+        self.n_read += line is not None
         return line
 
     def retry_after_first(self) -> None:
         self._again.extendleft(reversed(self.record[1:]))
-        self.ended = False
 
 
 def _n_bytes(text: str) -> int:
@@ -110,31 +218,17 @@ def _n_bytes(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogateescape"))
 
 
-def _csv_records(file: IO[bytes], delimiter: str, limit: int) -> Iterator[Record]:
-    """Yield records that are not blank, or the reason code of one that cannot be read.
+def _keep_literal(dialect: Dialect) -> Callable[[str], str] | None:
+    """Return a function that doubles the escape characters of a line that escape nothing.
 
-    That is a line with a quote that is never closed, or a record over the limit. A line with an
-    open quote costs only itself: the lines that its quote swallowed are read again. Bytes that are
-    not UTF-8 come as lone surrogates, so they too cost only their own record.
+    Those are text; csv.reader would drop them. None if there is no escape character.
     """
-    allow_long_fields(limit + 1)
-    with io.TextIOWrapper(file, "utf-8", errors="surrogateescape", newline="") as text:
-        lines = _Lines(_text_lines(text, limit), limit)
-        records = csv.reader(lines, delimiter=delimiter)
-        while True:
-            lines.begin()
-            record = next(records, None)
-            if record is None and not lines.record:
-                return
-            # csv.reader reads past the last line only from within quotes.
-            if lines.ended:
-                lines.retry_after_first()
-                records = csv.reader(lines, delimiter=delimiter)  # the old one's buffer stays large
-                yield TOO_LARGE if lines.too_large else "wrong_field_count"
-            elif lines.too_large:
-                yield TOO_LARGE
-            elif record:
-                yield record
+    if dialect.escape is None:
+        return None
+    escape = re.escape(dialect.escape)
+    escaped = re.escape(dialect.escape + (dialect.quote or dialect.delimiter))
+    pattern = re.compile(f"{escape}([{escaped}]?)")
+    return partial(pattern.sub, lambda found: found[0] if found[1] else found[0] * 2)
 
 
 def _text_lines(file: io.TextIOWrapper, limit: int) -> Iterator[str]:

@@ -20,12 +20,13 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Protocol, cast
-from urllib.parse import unquote
 
 import pyarrow as pa
 
 from ..digests import file_sha256
 from ..errors import InputError
+from . import hive
+from .dialect import Dialect
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 BLOCK = 2**22
 """Bytes requested of a remote file at a time."""
-HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 MAX_ROW_BYTES = 2**26
 """Default size limit of a row: a longer row becomes an error and does not fill the memory."""
 HTTP = ("http://", "https://")
@@ -50,6 +50,8 @@ class File:
     """A path, or a URL."""
     max_row_bytes: int = field(default=MAX_ROW_BYTES, compare=False)
     """Size limit of a row: a larger one is not read, and has the error `row_too_large`."""
+    dialect: Dialect | None = field(default=None, compare=False)
+    """How its text is read; None: as its ending says (`readers.usual_dialect`)."""
 
     def __str__(self) -> str:
         if not is_url(self.where):
@@ -64,9 +66,8 @@ class File:
     @property
     def partitions(self) -> dict[str, str | None]:
         """Columns given by the path, as in `day=2026-01-31/part-0.parquet`: always text."""
-        pairs = [folder.partition("=") for folder in Path(str(self)).parts[:-1] if "=" in folder]
-        values = {unquote(name): unquote(value) for name, _, value in pairs}
-        return {name: None if value == HIVE_NULL else value for name, value in values.items()}
+        pairs = map(hive.partition, Path(str(self)).parts[:-1])
+        return dict(pair for pair in pairs if pair is not None)
 
     def open(self) -> IO[bytes]:
         """Open the file's bytes, still compressed if they are, with random access."""

@@ -11,8 +11,9 @@ from functools import partial
 from typing import IO
 
 from ..errors import InputError
+from .encoding import open_bytes
 from .files import File
-from .rows import ReasonCode, Row, check_columns, clean, open_bytes, whole_line
+from .rows import ReasonCode, Row, check_columns, whole_line
 
 Object = dict[str, object] | str
 """Object of a JSON line, or the reason code of a line that is not an object."""
@@ -55,7 +56,7 @@ def json_rows(path: File, columns: Sequence[str]) -> Iterator[Row]:
             if isinstance(item, str):
                 yield [None] * len(columns), item
             else:
-                yield clean([item.get(name) for name in columns])
+                yield [item.get(name) for name in columns], None
 
 
 def _first(objects: Iterator[Object], columns: Sequence[str]) -> deque[Object]:
@@ -87,12 +88,10 @@ def _json_objects(file: io.BufferedReader, path: File) -> Iterator[Object]:
             yield line
             continue
         try:
-            text = line.decode()
+            text = line.decode(errors="surrogateescape")
             del line  # it may hold a text of many megabytes
             value = _decode(text)
             del text
-        except UnicodeDecodeError:
-            yield "invalid_utf8"
         except (ValueError, RecursionError):
             yield "invalid_json"
         else:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from ..errors import InputError
 from .files import File
-from .rows import TOO_LARGE, ReasonCode, Row, check_columns, clean
+from .rows import TOO_LARGE, ReasonCode, Row, check_columns
 
 # Rows and bytes of a Parquet file that are in memory at a time, as Arrow and as Python values.
 BATCH_ROWS, BATCH_BYTES = 2**12, 2**24
@@ -210,7 +210,7 @@ def _plain(array: pa.Array) -> pa.Array:
 
 def _rows(arrays: Sequence[pa.Array]) -> Iterator[Row]:
     for row in zip(*map(_values, arrays), strict=True):
-        yield clean(list(row))
+        yield list(row), None
 
 
 def _values(array: pa.Array) -> list[object]:

@@ -1,26 +1,28 @@
 """Tables of text, read row by row, so that a bad row costs one row and all numbers stay right.
 
-Format by file ending: .csv, .tsv, .jsonl/.ndjson/.json (one object per line), each also compressed
-(.gz, .bz2, .xz, .zst, .lz4), .parquet/.pq and .arrow/.feather/.ipc. pyarrow's own CSV and JSON
-readers fail a whole block for one bad row and lose its number, so these formats go through the
-standard library (csv_rows.py, json_lines.py), the others through Arrow (parquet_arrow.py). Folders
-named like `day=2026-01-31` are columns too, always text; a file's own column of that name takes
-precedence.
+Format by file ending: .csv, .tsv, .jsonl/.ndjson/.json (one object per line), .conll and others of
+its kind (conll.ENDINGS), each also compressed (.gz, .bz2, .xz, .zst, .lz4), .parquet/.pq and
+.arrow/.feather/.ipc. pyarrow's own CSV and JSON readers fail a whole block for one bad row and lose
+its number, so these formats go through the standard library (csv_rows.py, json_lines.py,
+conll.py), the others through Arrow (parquet_arrow.py). Folders named like `day=2026-01-31` are
+columns too, always text; a file's own column of that name takes precedence.
 
 A row is a CSV record after the header (blank lines are skipped, as in Python's csv), a JSON line
-that is not blank, or a Parquet or Arrow row. Rows are numbered from 0 across all files.
+that is not blank, a sentence of CoNLL, or a Parquet or Arrow row. Rows are numbered from 0 across
+all files.
 
 Reason codes for a row, in `Block.errors`, and the functions that assign them:
     invalid_utf8       a requested value is not UTF-8 text, or has a NUL or a lone surrogate
-                       (rows.clean, json_lines._json_objects; parquet_arrow._decoded, ._value;
-                       for bytes in a text column text/validity.problem)
+                       (rows.clean; parquet_arrow._decoded, ._value; for bytes in a text column
+                       text/validity.problem)
     wrong_field_count  a CSV record with more or fewer fields than the header (csv_rows.csv_rows),
-                       or an unclosed quote (csv_rows._csv_records)
+                       or a quote that is not closed, or closed within a field
+                       (csv_rows.CsvRecords); a CoNLL sentence with such a line (conll.conll_rows)
     invalid_json       a line that is not a JSON object (json_lines._json_objects); a requested key
                        that occurs twice (._object); a requested value nested over 100 deep
                        (rows.clean)
     row_too_large      more bytes than the file's `max_row_bytes`: in a line (rows.whole_line), in a
-                       CSV record or before a quote is closed (csv_rows._csv_records), in the
+                       CSV record or before a quote is closed (csv_rows.CsvRecords), in the
                        requested values of a typed row (parquet_arrow._batch_rows)
     unreadable         after a broken place of a Parquet row group (parquet_arrow.parquet_rows), in
                        a broken Arrow batch (.arrow_rows), or a requested value that Python cannot
@@ -41,7 +43,7 @@ import itertools
 import json
 import lzma
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -51,9 +53,10 @@ import pyarrow as pa
 
 from ..errors import InputError
 from ..text import validity
-from . import csv_rows, files, json_lines, parquet_arrow
+from . import conll, csv_rows, files, json_lines, parquet_arrow
+from .dialect import Dialect
 from .files import File
-from .rows import Row, check_columns
+from .rows import Row, check_columns, clean
 
 Paths = str | Path | Sequence[str | Path]
 
@@ -68,6 +71,10 @@ class Format:
     rows: Callable[[File, Sequence[str]], Iterator[Row]]
     schema: Callable[[File], pa.Schema] | None = None
     """Column types, if the format has them; if not, all columns are written as text."""
+    usual: Dialect | None = None
+    """How a file is read if nothing else is stated; None: the format is not text."""
+    is_csv: bool = False
+    """True if all of a dialect applies to the format, not only the encoding."""
 
 
 def _typed(
@@ -76,23 +83,32 @@ def _typed(
     return lambda file: list(schema(file).names)
 
 
-def _separated(ending: str, delimiter: str) -> Format:
+def _separated(ending: str, usual: Dialect) -> Format:
     return Format(
         (ending,),
-        partial(csv_rows.csv_names, delimiter=delimiter),
-        partial(csv_rows.csv_count, delimiter=delimiter),
-        partial(csv_rows.csv_rows, delimiter=delimiter),
+        partial(csv_rows.csv_names, usual=usual),
+        partial(csv_rows.csv_count, usual=usual),
+        partial(csv_rows.csv_rows, usual=usual),
+        usual=usual,
+        is_csv=True,
     )
 
 
 FORMATS = {
-    "csv": _separated(".csv", ","),
-    "tsv": _separated(".tsv", "\t"),
+    "csv": _separated(".csv", Dialect()),
+    "tsv": _separated(".tsv", Dialect(delimiter="\t")),
     "jsonl": Format(
         (".jsonl", ".ndjson", ".json"),
         json_lines.json_names,
         json_lines.json_count,
         json_lines.json_rows,
+        usual=Dialect(),
+    ),
+    "conll": Format(
+        conll.ENDINGS,
+        conll.conll_names,
+        conll.conll_count,
+        conll.conll_rows,
     ),
     "parquet": Format(
         (".parquet", ".pq"),
@@ -134,6 +150,7 @@ def read_table(
     columns: Sequence[str],
     *,
     text: Sequence[str] = (),
+    optional: Collection[str] = (),
     text_of: Callable[[object], object] = lambda value: value,
     block_rows: int = 10_000,
     first_row: int = 0,
@@ -142,12 +159,15 @@ def read_table(
     """Yield these columns of all files in blocks of `block_rows` rows; the last may be shorter.
 
     `columns`: one or more. `text`: those of them that must hold a non-blank string, or a value that
-    `text_of` turns into one; the values come unchanged. CSV values are always strings, JSON and
-    Parquet values keep their types (see `column_types`). The first `skip` rows are left out; the
-    first row after them has the number `first_row`.
+    `text_of` turns into one; the values come unchanged. `optional`: those that are only carried
+    along: a value that cannot be read becomes None, and costs the row nothing. CSV values are
+    always strings, JSON and Parquet values keep their types (see `column_types`). The first `skip`
+    rows are left out; the first row after them has the number `first_row`.
     Raises InputError for a missing column or a file that cannot be read to its end.
     """
-    rows = itertools.chain.from_iterable(_rows(file, columns) for file in find_files(paths))
+    rows = itertools.chain.from_iterable(
+        _rows(file, columns, optional) for file in find_files(paths)
+    )
     source = itertools.islice(rows, skip, None)
     while batch := list(itertools.islice(source, block_rows)):
         values = zip(*(row for row, _ in batch), strict=True)
@@ -174,7 +194,7 @@ def column_names(path: str | Path | File) -> list[str]:
 def count_rows(path: str | Path | File) -> int:
     """Return the number of rows `read_table` yields for a file. Raises InputError as it does."""
     file = _file(path)
-    with _broken_is_input_error(file):
+    with reading(file):
         return FORMATS[format_of(file)].count(file)
 
 
@@ -198,7 +218,7 @@ def _types(file: File, columns: Sequence[str]) -> dict[str, pa.DataType]:
     read = FORMATS[format_of(file)].schema
     if read is None:
         return {}
-    with _broken_is_input_error(file):
+    with reading(file):
         fields = (field for field in read(file) if field.name in columns)
         return {field.name: parquet_arrow.arrow_type(field.type) for field in fields}
 
@@ -232,34 +252,41 @@ def _as_json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, default=as_text)
 
 
-def _rows(file: File, columns: Sequence[str]) -> Iterator[Row]:
+def _rows(file: File, columns: Sequence[str], optional: Collection[str]) -> Iterator[Row]:
     """Yield a file's rows, with the columns given by its path in their places."""
     partitions = file.partitions
     own_names = _own_names(file) if partitions else columns
     file_columns = [name for name in columns if name in own_names or name not in partitions]
+    # Rows come from the file, so at least one of its own columns is read: no one asked for it.
+    read_columns = file_columns or own_names[:1]
+    may_be_bad = {
+        place
+        for place, name in enumerate(read_columns)
+        if name in optional or name not in file_columns
+    }
     places = [file_columns.index(name) if name in file_columns else None for name in columns]
     constants = [partitions.get(name) for name in columns]
-    with _broken_is_input_error(file):
-        # Rows come from the file, so at least one of its own columns is read.
-        rows = FORMATS[format_of(file)].rows(file, file_columns or own_names[:1])
-        if file_columns == list(columns):
-            yield from rows
-            return
-        for values, code in rows:
-            row = [
-                constant if place is None else values[place]
-                for place, constant in zip(places, constants, strict=True)
-            ]
-            yield row, code
+    is_whole = file_columns == list(columns)
+    with reading(file):
+        for raw_values, raw_code in FORMATS[format_of(file)].rows(file, read_columns):
+            values, code = (
+                clean(raw_values, may_be_bad) if raw_code is None else (raw_values, raw_code)
+            )
+            if not is_whole:
+                values = [
+                    constant if place is None else values[place]
+                    for place, constant in zip(places, constants, strict=True)
+                ]
+            yield values, code
 
 
 def _own_names(file: File) -> list[str]:
-    with _broken_is_input_error(file):
+    with reading(file):
         return FORMATS[format_of(file)].names(file)
 
 
 @contextmanager
-def _broken_is_input_error(file: File) -> Iterator[None]:
+def reading(file: File) -> Iterator[None]:
     """Raises InputError for a file that is missing, ends too early, or is not what its name says.
 
     Errors of the disk or the network stay an OSError: a retry may help.
@@ -306,6 +333,11 @@ def find_files(
     return list(first_names.values())
 
 
+def usual_dialect(path: str | Path | File) -> Dialect | None:
+    """Return how a file is read if nothing else is stated; None if its format is not text."""
+    return FORMATS[format_of(path)].usual
+
+
 def format_of(path: str | Path | File) -> str:
     """Return the key in `FORMATS`, by the file's ending. Raises InputError for unknown endings."""
     file = _file(path)
@@ -325,9 +357,9 @@ def _format_by_name(name: str) -> str | None:
 
 
 def _is_table(name: str) -> bool:
-    # In a folder, a .json file is more likely a record of something than a table.
+    # In a folder, a .json file is more likely a record of something than a table, and .txt prose.
     plain_name = name.lower().removesuffix(files.packed(name))
-    return _format_by_name(name) is not None and not plain_name.endswith(".json")
+    return _format_by_name(name) is not None and not plain_name.endswith((".json", ".txt"))
 
 
 def _file(path: str | Path | File) -> File:

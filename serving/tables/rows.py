@@ -1,23 +1,22 @@
-"""Shared by the formats: open a file, limit its lines, check its values.
+"""Shared by the formats: limit a file's lines, check its values.
 
 Each format has three functions: `*_names` lists a file's columns, `*_count` counts its rows, and
-`*_rows` yields them, a bad one with its reason code (listed in readers.py). A problem with the file
-as a whole is an InputError or one of the libraries' own errors (`readers.BROKEN`).
+`*_rows` yields them, a bad row with its reason code (listed in readers.py), a bad value as a
+`ReasonCode` or with lone surrogates: `readers.read_table` decides, with `clean`, what that costs. A
+problem with the file as a whole is an InputError or one of the libraries' own errors
+(`readers.BROKEN`).
 """
 
 from __future__ import annotations
 
-import codecs
 import difflib
-import io
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Sequence
 from typing import IO, AnyStr
 
 from ..errors import InputError
 from ..text.validity import is_unicode
-from .files import File, unpacked
+from .files import File
 
 Row = tuple[list[object], str | None]
 """Values of the requested columns, and a reason code, or None for a good row."""
@@ -49,33 +48,21 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(labels + remainder) or "none"
 
 
-@contextmanager
-def open_bytes(path: File) -> Iterator[io.BufferedReader]:
-    """Yield the file's bytes, unpacked, without a byte order mark.
-
-    Raises InputError for an empty file and for UTF-16.
-    """
-    with unpacked(path) as file:
-        start = file.peek(2)[:2]
-        if not start:
-            raise InputError(f"{path} is empty")
-        if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-            raise InputError(f"{path} is UTF-16; save it as UTF-8")
-        if file.peek(3)[:3] == codecs.BOM_UTF8:
-            file.read(3)
-        yield file
-
-
 class ReasonCode(str):
     """A reason code in place of a value that could not be read."""
 
 
-def clean(values: list[object]) -> Row:
-    """Replace bad values by None, in place; return them with the last reason code, if any."""
+def clean(values: list[object], optional: Collection[int] = ()) -> Row:
+    """Replace bad values by None, in place; return them with the last reason code, if any.
+
+    `optional`: positions whose bad values cost nothing but themselves.
+    """
     code = None
     for i, value in enumerate(values):
         if problem := _problem(value):
-            values[i], code = None, problem
+            values[i] = None
+            if i not in optional:
+                code = problem
     return values, code
 
 

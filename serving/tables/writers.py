@@ -82,7 +82,8 @@ def _replace_parquet(
         mask = pc.invert(
             pc.is_in(old_table["row"], value_set=pa.array(list(row_numbers), pa.int64()))
         )
-        table = pa.concat_tables([old_table.filter(mask), table.cast(old_table.schema)])
+        new = [table.cast(old_table.schema)] if len(table) else []
+        table = pa.concat_tables([old_table.filter(mask), *new])
     write_parquet(table.sort_by("row").combine_chunks(), path)
 
 
@@ -177,7 +178,8 @@ def _replace_csv(
     content: bytes | None, row_numbers: Collection[int], table: pa.Table, path: Path
 ) -> None:
     new_csv = _csv(table, header=True)
-    header = new_csv[: len(new_csv) - sum(len(line) for _, line in _csv_lines(new_csv))]
+    headed = content or new_csv
+    header = headed[: len(headed) - sum(len(line) for _, line in _csv_lines(headed))]
     old_lines = [(row, line) for row, line in _csv_lines(content or b"") if row not in row_numbers]
     path.write_bytes(
         header + b"".join(line for _, line in sorted([*old_lines, *_csv_lines(new_csv)]))

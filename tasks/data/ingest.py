@@ -2,93 +2,55 @@
 
 Usable rows go to one Arrow file, block by block, so memory stays flat however long the table is.
 The file is memory-mapped when read. Its columns: `origin` (index into splits.NAMES of the split
-that the source puts the row in), `row` (0-based in that split's source), `text`, `target` (the
-other roles, as JSON), `hash` (64-bit hash of the normalized text), `cluster` and `place` (64-bit
-hashes of the row's group, or else of its text, without and with the salt), and the kept columns as
-text.
+that the source puts the row in), `row` (0-based in that split's source), `text` (what the model
+reads; a struct if that is not one text, see serving/text/inputs.py), `target` (the other roles, as
+JSON), `hash` (64-bit hash of the normalized text), `cluster` and `place` (64-bit hashes of the
+row's group, or else of its text, without and with the salt), and the kept columns as text.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
 from headrace.configs.errors import DataError, RecipeError, did_you_mean
 from headrace.configs.schema import Data
 from headrace.serving.tables.readers import as_text
 from headrace.serving.tables.rows import clean
-from headrace.serving.text.inputs import PAIR, TEXT, Inputs, Row
+from headrace.serving.text import inputs as serving_inputs
+from headrace.serving.text.inputs import PAIR, Inputs
 from headrace.serving.text.validity import is_unicode
-from headrace.tasks.data.inputs import Columns
+from headrace.tasks.data.rejected import Rejected
 from headrace.tasks.data.sources import Block, Rows, Source
 from headrace.tasks.data.splits import NAMES, belonging, hash64, normalise
 from headrace.tasks.objectives import AnyObjective
+from headrace.tasks.objectives.base import Row
 
-DETAIL_CHARS = 80
-"""Characters shown of a value beside a rejected row's reason."""
 BATCH_CHARS = 2**26
 """Characters in a batch of rows that is written to the staged table."""
 OURS = ("row", "text", "input_ids", "length", "labels", "cluster")
 """Columns of every prepared split, in order."""
 N_FIRST = "n_first"
 """One more of pairs: the number of `input_ids` that belong to the first text."""
+Columns = str | list[str]
+"""The column of a role, or several: their values in a row are an object, by column."""
 KEPT = "keep:"
 """Prefix of a kept column's name while staged, as its own name may be `hash` or `target`."""
-
-
-@dataclass
-class Rejected:
-    """Rows that cannot be used, and the number of all rows read."""
-
-    read: int = 0
-    """Rows read, usable ones included."""
-    rows: list[tuple[str, int, str, str | None]] = field(default_factory=list)
-    """(split, row, reason code, detail); `row` is the source's row number."""
-
-    def add(self, split: str, row: int, reason: str, detail: object = None) -> None:
-        excerpt = None if detail is None else _utf8(str(detail)[:DETAIL_CHARS])
-        self.rows.append((split, row, reason, excerpt))
-
-    def counts(self) -> dict[str, int]:
-        """Return the number of rows by reason code, most frequent first."""
-        return dict(Counter(reason for _, _, reason, _ in self.rows).most_common())
-
-    def check(self, limit: float) -> None:
-        """Raise DataError if more than `limit` (a share) of the rows read were rejected."""
-        if len(self.rows) > limit * self.read:
-            reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.counts().items())
-            raise DataError(
-                f"{len(self.rows):,} of {self.read:,} rows were rejected: {reasons}; "
-                f"fix them or raise data.limits.rejected above {limit:g}"
-            )
-
-    def write(self, file: Path) -> None:
-        """Write the rejected rows as Parquet: split, row, reason, detail."""
-        names = {
-            "split": pa.string(),
-            "row": pa.int64(),
-            "reason": pa.string(),
-            "detail": pa.string(),
-        }
-        columns = zip(*self.rows, strict=True) if self.rows else ((),) * len(names)
-        arrays = [pa.array(c, kind) for c, kind in zip(columns, names.values(), strict=True)]
-        pq.write_table(pa.table(arrays, names=list(names)), file)
 
 
 def columns_of(data: Data, objective: AnyObjective, inputs: Inputs) -> dict[str, Columns]:
     """Return the column, or columns, of each role.
 
-    Raises RecipeError for a role that the objective does not have, and for a kept column with the
-    name of one of prepare's own.
+    Raises RecipeError for a role that the objective does not have, for several columns of a role
+    that takes one, and for a kept column with the name of one of prepare's own.
     """
     for name in data.keep:
         if name in (*OURS, N_FIRST):
@@ -96,26 +58,27 @@ def columns_of(data: Data, objective: AnyObjective, inputs: Inputs) -> dict[str,
             raise RecipeError(
                 f"data.keep: {name!r} is a reserved name ({own_names}); rename the column"
             )
-    roles = [*objective.COLUMNS, *([PAIR] if inputs.pair else [])]
-    for role in data.columns:
+    several = (*objective.SEVERAL_COLUMNS, *((objective.TEXT,) if inputs.fields else ()))
+    roles = [*objective.COLUMNS, *((PAIR,) if inputs.pair else ())]
+    for role, column in data.columns.items():
+        if isinstance(column, list) and len(column) > 1 and role not in several:
+            raise RecipeError(
+                f"data.columns.{role}: this role has one column, not {', '.join(column)}"
+            )
         if role not in roles:
             raise RecipeError(
                 f"data.columns: unknown role {role!r}; this objective has {', '.join(roles)}"
             )
-    columns: dict[str, Columns] = {role: data.columns.get(role, role) for role in roles}
-    text = columns[objective.TEXT]
-    if isinstance(text, list) and not inputs.fields:
-        columns[objective.TEXT] = text[0]
-    return columns
+    columns = {role: data.columns.get(role, role) for role in roles}
+    return {
+        role: column if role in several else names_in([column])[0]
+        for role, column in columns.items()
+    }
 
 
-def names_of(roles: Mapping[str, Columns]) -> list[str]:
-    """Return the names of all columns of the roles, in order."""
-    return [name for columns in roles.values() for name in _listed(columns)]
-
-
-def _listed(columns: Columns) -> list[str]:
-    return [columns] if isinstance(columns, str) else columns
+def names_in(columns: Iterable[Columns]) -> list[str]:
+    """Return the names of all columns, in order."""
+    return [name for one in columns for name in ([one] if isinstance(one, str) else one)]
 
 
 def stage(
@@ -123,17 +86,20 @@ def stage(
     data: Data,
     roles: Mapping[str, Columns],
     objective: AnyObjective,
+    options: BaseModel,
     inputs: Inputs,
     file: Path,
 ) -> tuple[pa.Table, Rejected]:
     """Write the usable rows to `file`; return (memory-mapped table, rejected rows).
 
-    `roles`: role to column, or columns. Raises DataError for a missing or ambiguous column and for
-    a split without rows.
+    `roles`: role to column or columns; `options`: the objective's. Raises DataError for a missing
+    or ambiguous column and for a split without rows.
     """
     for name, rows in source.splits.items():
         _check_columns(name, rows, roles, data)
-    rejected = Rejected()
+    rejected = Rejected(
+        places={name: rows.places for name, rows in source.splits.items() if rows.places}
+    )
     schema = pa.schema(
         [
             ("origin", pa.int8()),
@@ -149,13 +115,51 @@ def stage(
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         for name, rows in source.splits.items():
             n_before = rejected.read
+            columns = RoleColumns(roles, objective.TEXT, inputs)
+            read_row = objective.row_reader(_rows(rows, columns), options)
             for block in _first_rows(rows.read(), data.limits.max_rows):
-                usable_rows = _usable(block, name, data, roles, objective, inputs, rejected)
+                usable_rows = _usable(block, name, data, columns, read_row, rejected)
                 for batch in _batches(usable_rows):
                     writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema))
             if rejected.read == n_before:
                 raise DataError(f"data.source.{name} has no rows")
     return pa.ipc.open_file(pa.memory_map(str(file))).read_all(), rejected
+
+
+@dataclass(frozen=True)
+class RoleColumns:
+    """The columns of each role, and what becomes of them in a row."""
+
+    roles: Mapping[str, Columns]
+    text: str
+    """The role that is tokenized."""
+    inputs: Inputs
+
+    def values(self, block: Block) -> dict[str, Sequence[Any]]:
+        """Return the values of each role in a block's rows; those of a pair are one role, `text`.
+
+        The value of several columns is an object with a key for each.
+        """
+        roles = {role: _values(block, columns) for role, columns in self.roles.items()}
+        if self.inputs.single:
+            return roles
+        columns = names_in(roles_of for role, roles_of in self.roles.items() if self._is_read(role))
+        texts = zip(self.inputs.names, columns, strict=True)
+        rows = self.inputs.rows({name: _values(block, column) for name, column in texts})
+        others = {role: values for role, values in roles.items() if not self._is_read(role)}
+        return {self.text: rows, **others}
+
+    def _is_read(self, role: str) -> bool:
+        return role in (self.text, PAIR)
+
+
+def _rows(rows: Rows, columns: RoleColumns) -> Iterator[Row]:
+    """Yield the good rows of a split, role to value."""
+    for block in rows.read():
+        values = columns.values(block)
+        for error, *row in zip(block.errors, *values.values(), strict=True):
+            if error is None:
+                yield dict(zip(values, row, strict=True))
 
 
 def _batches(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
@@ -177,12 +181,12 @@ def text_type(inputs: Inputs) -> pa.DataType:
     return pa.struct([(name, pa.string()) for name in inputs.names])
 
 
-def _n_chars(row: Row) -> int:
+def _n_chars(row: serving_inputs.Row) -> int:
     values = [row] if isinstance(row, str) else row.values()
     return sum(len(value) for value in values if value)
 
 
-def texts_of(table: pa.Table, mask: NDArray[np.bool_]) -> Iterator[Row]:
+def texts_of(table: pa.Table, mask: NDArray[np.bool_]) -> Iterator[serving_inputs.Row]:
     """Yield what the model reads of the rows in `mask` (n,), one block in memory at a time."""
     start = 0
     for batch in table.select(["text"]).to_batches():
@@ -201,7 +205,7 @@ def _check_columns(split: str, rows: Rows, roles: Mapping[str, Columns], data: D
     column_keys = [
         (column, f"data.columns.{role}")
         for role, columns in roles.items()
-        for column in _listed(columns)
+        for column in names_in([columns])
     ]
     column_keys += [(column, "data.keep") for column in data.keep]
     column_keys += [(column, "data.splits.group") for column in [data.splits.group] if column]
@@ -231,38 +235,37 @@ def _usable(
     block: Block,
     split: str,
     data: Data,
-    roles: Mapping[str, Columns],
-    objective: AnyObjective,
-    inputs: Inputs,
+    columns: RoleColumns,
+    read_row: Callable[[Row], Row],
     rejected: Rejected,
 ) -> Iterator[dict[str, Any]]:
     """Yield a block's usable rows as the staged table stores them; add the others to `rejected`."""
     rejected.read += len(block)
-    text, names = objective.TEXT, names_of(roles)
+    text, inputs, values = columns.text, columns.inputs, columns.values(block)
     kept_columns = [(KEPT + name, block.columns[name]) for name in data.keep]
     groups = block.columns[data.splits.group] if data.splits.group else None
     for i, error in enumerate(block.errors):
-        row, values = block.first_row + i, {name: _known(block.columns[name][i]) for name in names}
+        row, fields = block.first_row + i, {role: column[i] for role, column in values.items()}
+        detail = None
         try:
             if error:
                 raise ValueError(error)
-            if any(isinstance(value, bytes) for value in values.values()):
+            if any(isinstance(value, bytes) for value in fields.values()):
                 raise ValueError("invalid_utf8")
-            fields = _fields(roles, values, text, inputs)
-            fields = dict(objective.read_row(fields))
+            detail = _shown(value for role, value in fields.items() if role != text)
+            fields = dict(read_row(fields))
             # Files are checked as they are read; other sources, and JSON in a text, hold any value.
-            _, error = clean([*fields.values(), *(column[i] for _, column in kept_columns)])
+            _, error = clean([*fields.values()])
             if error:
                 raise ValueError(error)
             value = fields.pop(text)
-            if reason := inputs.problem(value):
+            if reason := _unusable(value, inputs, data.limits.max_chars):
+                n_chars = f"{_n_chars(value):,} characters" if reason == "too_long" else None
+                detail = n_chars or _shown([value])
                 raise ValueError(reason)
-            if data.limits.max_chars is not None and _n_chars(value) > data.limits.max_chars:
-                raise ValueError("too_long")
             kept_values = {name: _as_kept(column[i]) for name, column in kept_columns}
-            owner = belonging(normalise(value), None if groups is None else _as_kept(groups[i]))
+            owner = belonging(normalise(value), None if groups is None else _as_group(groups[i]))
         except ValueError as reason:
-            detail = f"{_n_chars(value):,} characters" if str(reason) == "too_long" else None
             rejected.add(split, row, str(reason), detail)
             continue
         yield {
@@ -277,34 +280,42 @@ def _usable(
         }
 
 
-def _fields(
-    roles: Mapping[str, Columns], values: Mapping[str, Any], text: str, inputs: Inputs
-) -> dict[str, Any]:
-    """Return a row by role; the value of a role with several columns is a mapping of them."""
-    fields = {
-        role: values[columns]
-        if isinstance(columns, str)
-        else {name: values[name] for name in columns}
-        for role, columns in roles.items()
-    }
-    if not inputs.single:
-        first = fields[text] if inputs.fields else {TEXT: fields[text]}
-        fields[text] = {**first, **({PAIR: fields.pop(PAIR)} if inputs.pair else {})}
-    return fields
+def _unusable(value: Any, inputs: Inputs, max_chars: int | None) -> str | None:
+    """Return the reason code of a row that scoring would reject or that is too long, or None."""
+    if code := inputs.problem(value):
+        return code
+    return "too_long" if max_chars is not None and _n_chars(value) > max_chars else None
 
 
 def _as_kept(value: object) -> str | None:
-    """Return a kept column's value as text. Raises ValueError(reason code) for invalid UTF-8."""
+    """Return a kept column's value as text; None for one that is not: it costs no row."""
     if isinstance(value, bytes | memoryview):
         value = bytes(value).decode("utf-8", "surrogateescape")
-    text = as_text(_known(value))
-    if text is not None and not is_unicode(text):
+    (value,), _ = clean([_known(value)])
+    text = as_text(value)
+    return text if text is not None and is_unicode(text) else None
+
+
+def _as_group(value: object) -> str | None:
+    """Return a group as text. Raises ValueError(reason code) for one that is not."""
+    text = _as_kept(value)
+    if text is None and _known(value) is not None:
         raise ValueError("invalid_utf8")
     return text
 
 
-def _utf8(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()
+def _values(block: Block, columns: Columns) -> Sequence[object]:
+    """Return a role's value in each row: of several columns, an object with a key for each."""
+    if isinstance(columns, str):
+        return [*map(_known, block.columns[columns])]
+    rows = zip(*(map(_known, block.columns[name]) for name in columns), strict=True)
+    return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+def _shown(values: Iterable[object]) -> str | None:
+    """Return values as a reader of the table would write them; None if all are null."""
+    texts = [as_text(value) for value in values]
+    return ", ".join("null" if text is None else text for text in texts) if any(texts) else None
 
 
 def _known(value: object) -> Any:

@@ -24,13 +24,16 @@ from pydantic import BaseModel, ValidationError
 from headrace.configs.errors import DataError, RecipeError
 from headrace.configs.load import explain
 from headrace.configs.schema import Data, Recipe
+from headrace.serving.tables.readers import as_text
 from headrace.serving.text.inputs import Inputs, stored
 from headrace.tasks import objectives
 from headrace.tasks.data import baseline, splits, training_texts, windowing
 from headrace.tasks.data.deduplicate import near_duplicates
-from headrace.tasks.data.ingest import Rejected, columns_of, names_of, stage, texts_of
-from headrace.tasks.data.inputs import Columns, resolve
+from headrace.tasks.data.ingest import Columns, columns_of, names_in, stage, texts_of
+from headrace.tasks.data.inputs import resolve
 from headrace.tasks.data.profile import Lengths, label_shares
+from headrace.tasks.data.rejected import FILE as REJECTED
+from headrace.tasks.data.rejected import Rejected
 from headrace.tasks.data.sources import Source, module_of, open_source
 from headrace.tasks.data.splits import NAMES
 from headrace.tasks.data.tokenization import write_splits
@@ -62,10 +65,11 @@ def prepare(recipe: Recipe) -> Prepared:
     inputs = resolve(recipe)
     roles = columns_of(recipe.data, objective, inputs)
     group = [recipe.data.splits.group] if recipe.data.splits.group else []
-    columns = list(dict.fromkeys([*names_of(roles), *recipe.data.keep, *group]))
+    columns = list(dict.fromkeys([*names_in(roles.values()), *recipe.data.keep, *group]))
     model = pretrained.digest(recipe.model)
     with _passing_folder(recipe.data) as temp_folder:
-        source = open_source(recipe.data.source, columns, temp_folder)
+        optional = {*recipe.data.keep} - {*names_in(roles.values()), *group}
+        source = open_source(recipe.data.source, columns, temp_folder, optional)
 
         def build(folder: Path) -> PreparedFacts:
             return _build(recipe, objective, options, roles, inputs, source, folder)
@@ -98,9 +102,9 @@ def _build(
 ) -> PreparedFacts:
     data = recipe.data
     staged_file = folder / ".staged.arrow"
-    table, rejected = stage(source, data, roles, objective, inputs, staged_file)
-    head, targets = _fit_and_encode(table, objective, options, rejected, data.limits.rejected)
-    rejected.write(folder / "rejected.parquet")
+    table, rejected = stage(source, data, roles, objective, options, inputs, staged_file)
+    head, targets = _fit_and_encode(table, objective, options, rejected, recipe)
+    rejected.write(folder / REJECTED)
 
     split = _split(table, targets, source, data)
     duplicates = _take_out_duplicates(table, split, data, inputs)
@@ -191,16 +195,21 @@ class _Targets(Mapping[str, list[object]]):
 
 
 def _fit_and_encode(
-    table: pa.Table, objective: AnyObjective, options: BaseModel, rejected: Rejected, limit: float
+    table: pa.Table,
+    objective: AnyObjective,
+    options: BaseModel,
+    rejected: Rejected,
+    recipe: Recipe,
 ) -> tuple[dict[str, object], list[object]]:
     """Return the head's settings, and the stored form of each row's target as `_encode` does.
 
-    Raises DataError if more than `limit` (a share) of the rows are rejected, before or after.
+    Raises DataError if more rows are rejected than the recipe allows, before or after.
     """
-    rejected.check(limit)
+    limit = recipe.data.limits.rejected
+    rejected.check(limit, recipe.name, objective.WANTED)
     head = objective.fit_targets(_Targets(table), options)
     targets = _encode(table, objective, head, rejected)
-    rejected.check(limit)
+    rejected.check(limit, recipe.name, objective.WANTED)
     usable = rejected.read - len(rejected.rows)
     log.info("prepare: %s rows read, %s usable", f"{rejected.read:,}", f"{usable:,}")
     return head, targets
@@ -217,7 +226,7 @@ def _encode(
             try:
                 target = objective.encode_target({**roles, objective.TEXT: row["text"]}, head)
             except ValueError as reason:
-                target, detail = None, ", ".join(map(str, roles.values()))
+                target, detail = None, ", ".join(filter(None, map(as_text, roles.values())))
                 rejected.add(NAMES[row["origin"]], row["row"], str(reason), detail)
             targets.append(target)
     return targets

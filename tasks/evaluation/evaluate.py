@@ -9,6 +9,7 @@ methods (objectives/base.py).
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +24,8 @@ from headrace.serving.text.inputs import Inputs
 from headrace.tasks import objectives
 from headrace.tasks.evaluation import test_set
 from headrace.tasks.evaluation.test_set import TestSet
-from headrace.tasks.metrics.bootstrap import Resampling, bootstrap
+from headrace.tasks.metrics import selective
+from headrace.tasks.metrics.bootstrap import Interval, Resampling, bootstrap
 from headrace.tasks.metrics.metric import Metric
 from headrace.tasks.metrics.paired import paired_difference
 from headrace.tasks.objectives import AnyObjective, selection
@@ -34,11 +36,13 @@ from headrace.tasks.runtime.json_files import write_json
 
 if TYPE_CHECKING:
     from headrace.tasks.runtime.facts import (
+        CalibrationFacts,
         Evaluated,
         EvaluatedFacts,
         EvaluationMetrics,
         Exported,
         Prepared,
+        SelectiveFacts,
         SliceFacts,
     )
 
@@ -84,12 +88,19 @@ def _build(recipe: Recipe, prepared: Prepared, exported: Exported, folder: Path)
     examples = (
         {"worst": _worst(rows, table, scorer.inputs)} if samples is None else {"samples": samples}
     )
-    results = {**evaluation, **sections, **examples, "variant": scorer.variant.name}
+    selections = _selective(exported, objective.decided(rows.targets, outputs, head))
+    results = {
+        **evaluation,
+        **sections,
+        **examples,
+        "variant": scorer.variant.name,
+        "selective": selections,
+    }
 
     test_set.write_outputs(folder, outputs)
     pq.write_table(table, folder / "predictions.parquet")
     write_json(folder / "metrics.json", results)
-    plots.write_all(folder, plots.of_evaluation(sections))
+    plots.write_all(folder, plots.of_evaluation(results))
     return {
         "metric": evaluation["metric"],
         **evaluation["metrics"][evaluation["metric"]],
@@ -98,7 +109,33 @@ def _build(recipe: Recipe, prepared: Prepared, exported: Exported, folder: Path)
         "clusters": evaluation["clusters"],
         "baseline_metric": evaluation["baseline_metric"],
         "baseline_difference": evaluation["baseline_difference"],
+        "calibration": _calibration(sections),
+        "promises": {name: one["promises"] for name, one in selections.items()},
     }
+
+
+def _selective(
+    exported: Exported, decided: Mapping[str, tuple[Array, Array]]
+) -> dict[str, SelectiveFacts]:
+    """Hold the test rows' decisions to what the export promised on validation rows."""
+    stored = selective.read(exported.path / "model")
+    if stored is None:
+        return {}
+    return {
+        name: selective.measured(stored["curves"][name], selective.curve(*pair))
+        for name, pair in decided.items()
+        if len(pair[0])
+    }
+
+
+def _calibration(sections: Details) -> CalibrationFacts | None:
+    if not {"calibration", "uncalibrated"} <= set(sections):
+        return None
+    before, after = (
+        Interval(found["error"], found["low"], found["high"]).facts()
+        for found in (sections["uncalibrated"], sections["calibration"])
+    )
+    return {"before": before, "after": after, "chance": sections["calibration"]["chance"]}
 
 
 def measure(

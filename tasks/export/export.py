@@ -21,13 +21,15 @@ from typing import TYPE_CHECKING
 
 from headrace.configs.errors import RecipeError
 from headrace.configs.schema import Recipe
+from headrace.serving import heads
 from headrace.serving.engine import golden, manifest
 from headrace.serving.engine.scorer import Scorer
+from headrace.serving.heads import MIN_PROBABILITY
 from headrace.serving.jobs.start import CHUNK_ROWS
 from headrace.serving.text.inputs import TEXT, stored
 from headrace.tasks import objectives
 from headrace.tasks.data import inputs, training_texts, windowing
-from headrace.tasks.export import attention_maps, try_variants, variants
+from headrace.tasks.export import attention_maps, held_out, try_variants, variants
 from headrace.tasks.export.attention_maps import AttentionMaps
 from headrace.tasks.export.try_variants import ExportHarness, ExportRefused, VariantResult
 from headrace.tasks.objectives import selection
@@ -60,7 +62,7 @@ def export(recipe: Recipe, prepared: Prepared, trained: Trained) -> Exported:
     (variants.json) and attention maps for the report (attention.json).
 
     Raises ExportRefused if fp32, or the variant that the recipe fixes as the default, fails the
-    parity check; RecipeError for an invalid metric or default.
+    parity check; RecipeError as `check` does.
     """
     check(recipe, prepared)
     return artifacts.make(
@@ -78,13 +80,25 @@ def export(recipe: Recipe, prepared: Prepared, trained: Trained) -> Exported:
         },
         inputs=[prepared, trained],
         code=[__name__, _harness_module(recipe.objective), *objectives.code(recipe.objective)],
-        libraries=["torch", "transformers", "onnx", "onnx-ir", "onnxscript", _onnxruntime()],
+        libraries=[
+            "torch",
+            "transformers",
+            "onnx",
+            "onnx-ir",
+            "onnxscript",
+            "scipy",
+            _onnxruntime(),
+        ],
         build=partial(_build, recipe, prepared, trained),
     )
 
 
 def check(recipe: Recipe, prepared: Prepared) -> None:
-    """Raise RecipeError for an invalid metric or default."""
+    """Raise RecipeError for an invalid metric or default, or if the model cannot abstain."""
+    if recipe.score.abstain_below and MIN_PROBABILITY not in heads.get(recipe.objective).OPTIONS:
+        raise RecipeError(
+            f"score.abstain_below: {recipe.objective} models do not abstain; remove it"
+        )
     selection.deciding_metric(recipe, prepared.facts["head"])
     default, names = recipe.export.default, variants.names(recipe.export.variants)
     if default not in ("fastest", *names):
@@ -128,6 +142,7 @@ def _build(recipe: Recipe, prepared: Prepared, trained: Trained, folder: Path) -
     )
     manifest.write(model, model_manifest)
     _write_golden(harness, model, model_manifest)
+    held_out.calibrate(recipe, prepared, model, model_manifest)
     facts: ExportedFacts = {
         "default": model_manifest.default,
         "device": harness.device,

@@ -1,19 +1,22 @@
 """Quality of a classifier's probabilities: how well they rank rows, and how calibrated they are.
 
-These measures need the rows themselves, not sums over them; only the area under the ROC curve can
+Also the scales that calibrate them after training, which leave every decision as it is. The
+measures need the rows themselves, not sums over them; only the area under the ROC curve can
 be written as a sum all the same.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from statistics import NormalDist
 from typing import TypedDict
 
 import numpy as np
 
 from headrace.serving.arrays import Array
-from headrace.tasks.metrics.bootstrap import Interval, Resampling
+from headrace.tasks.metrics.bootstrap import Interval, Resampling, bootstrap
+from headrace.tasks.metrics.metric import Metric
 
 BINS, MIN_BIN_ROWS = 15, 30
 """Guo et al. 2017 use 15 bins; if a bin has few rows, chance alone looks like an error."""
@@ -21,6 +24,10 @@ RANKINGS = 400
 """Maximum resamples of average precision: each one weights the rankings of all rows anew."""
 BLOCK = 2_000_000
 """Row weights held in memory at a time (16 MB)."""
+MAX_SCALE = 10.0
+"""Largest factor, and divisor, by which calibration may change logits."""
+MIN_OF_EACH = 5
+"""Rows with and without a label that its scale is fitted on; with fewer it stays as it is."""
 
 
 class Bin(TypedDict):
@@ -37,12 +44,19 @@ class Calibration(TypedDict):
     """The expected calibration error and its bins."""
 
     error: float
+    low: float
+    high: float
+    """The error's interval; see `error_interval`."""
+    chance: float
+    """The error that as many rows of perfectly calibrated probabilities have on average."""
     binning: str
     bins: list[Bin]
 
 
-def calibration(confidences: Array, hits: Array, *, bins: int | None = None) -> Calibration:
-    """Return the expected calibration error and its bins.
+def calibration(
+    confidences: Array, hits: Array, how: Resampling, *, bins: int | None = None
+) -> Calibration:
+    """Return the expected calibration error with its interval, and its bins.
 
     The error is Σ (rows of bin / rows) · |accuracy − confidence| over the bins (Guo et al. 2017,
     "On Calibration of Modern Neural Networks"). `confidences`, (n,): probability of the decision;
@@ -53,11 +67,14 @@ def calibration(confidences: Array, hits: Array, *, bins: int | None = None) -> 
     order = np.argsort(confidences, kind="stable")
     bins = bins or min(BINS, max(1, len(order) // MIN_BIN_ROWS))
     bin_facts: list[Bin] = []
-    error = 0.0
-    for rows in np.array_split(order, bins):
+    gaps, chance = np.zeros((len(order), bins)), 0.0
+    for number, rows in enumerate(np.array_split(order, bins)):
+        gaps[rows, number] = hits[rows] - confidences[rows]
         confidence, accuracy = float(confidences[rows].mean()), float(hits[rows].mean())
         low, high = wilson(accuracy, len(rows))
-        error += len(rows) / len(order) * abs(accuracy - confidence)
+        # The mean size of a normal deviation is √(2/π) standard deviations.
+        variance = (confidences[rows] * (1 - confidences[rows])).sum()
+        chance += math.sqrt(2 / math.pi * variance) / len(order)
         bin_facts.append(
             {
                 "rows": len(rows),
@@ -67,7 +84,74 @@ def calibration(confidences: Array, hits: Array, *, bins: int | None = None) -> 
                 "high": high,
             }
         )
-    return {"error": error, "binning": "equal mass", "bins": bin_facts}
+    error = error_interval(gaps, how)
+    return {
+        "error": error.value,
+        "low": error.low,
+        "high": error.high,
+        "chance": chance,
+        "binning": "equal mass",
+        "bins": bin_facts,
+    }
+
+
+def error_interval(gaps: Array, how: Resampling) -> Interval:
+    """Return the expected calibration error with its basic bootstrap interval.
+
+    `gaps`, (n, bins): hit minus confidence, in the column of the row's bin. Chance adds to the
+    error of the rows and again to that of resamples of them, so the interval is mirrored at the
+    error (Davison and Hinkley 1997, section 5.2) and then widened to contain it. That takes out
+    a part of what chance adds: see `Calibration.chance` for all of it.
+    """
+    metric = Metric(lambda sums: np.abs(sums).sum(axis=-1) / len(gaps))
+    found = bootstrap(gaps, {"": metric}, how)[""]
+    low, high = 2 * found.value - found.high, 2 * found.value - found.low
+    return Interval(found.value, max(0.0, min(low, found.value)), max(high, found.value))
+
+
+def fit_temperature(loss: Callable[[float], float]) -> float:
+    """Return the temperature, which divides logits, with the smallest loss (Guo et al. 2017).
+
+    `loss`: sum over the rows, in nats. A standard normal prior on the temperature's logarithm,
+    which weighs as much as a row or two, keeps it finite if every row is right.
+    """
+    from scipy.optimize import minimize_scalar
+
+    bound = math.log(MAX_SCALE)
+    found = minimize_scalar(
+        lambda log: loss(math.exp(log)) + log * log / 2, bounds=(-bound, bound), method="bounded"
+    )
+    return round(math.exp(float(found.x)), 4)
+
+
+def cross_entropy(logits: Array, targets: Array) -> float:
+    """Return the cross-entropy in nats, summed over rows. `logits`: (n, k); `targets`: (n,)."""
+    from scipy.special import logsumexp
+
+    return float((logsumexp(logits, axis=1) - logits[np.arange(len(logits)), targets]).sum())
+
+
+def fit_scale(logits: Array, targets: Array) -> tuple[float, float]:
+    """Return (scale, shift), both applied to a label's logits, with the smallest loss (Platt 1999).
+
+    `logits`, (n,); `targets`, (n,) of 0 and 1, which Platt's own smoothing keeps from the extremes.
+    The scale is positive, so the ranking stays.
+    """
+    from scipy.optimize import minimize
+
+    n_with = int(targets.sum())
+    n_without = len(targets) - n_with
+    if min(n_with, n_without) < MIN_OF_EACH:
+        return 1.0, 0.0
+    soft = np.where(targets == 1, (n_with + 1) / (n_with + 2), 1 / (n_without + 2))
+
+    def loss(parameters: Array) -> float:
+        scaled = math.exp(parameters[0]) * logits + parameters[1]
+        return float((np.logaddexp(0, scaled) - soft * scaled).sum())
+
+    bound = math.log(MAX_SCALE)
+    found = minimize(loss, [0.0, 0.0], method="L-BFGS-B", bounds=[(-bound, bound), (None, None)])
+    return round(math.exp(float(found.x[0])), 4), round(float(found.x[1]), 4)
 
 
 def wilson(share: float, n: int, *, confidence: float = 0.95) -> tuple[float, float]:

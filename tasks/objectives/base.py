@@ -8,7 +8,7 @@ is the settings of that twin, such as {"labels": [...]}, which `fit_targets` lea
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypedDict, TypeVar, final
 
@@ -93,6 +93,8 @@ class Details(TypedDict, total=False):
     metrics: dict[str, Interval]
     confusion: Confusion
     calibration: Calibration
+    uncalibrated: Calibration
+    """The calibration before `calibrate_probabilities`."""
     tables: list[Table]
     signatures: dict[str, str]
     """By metric: settings on which its value depends."""
@@ -106,6 +108,8 @@ class Objective(ABC, Generic[Target, Outputs]):
 
     COLUMNS: ClassVar[Mapping[str, str]]
     """The columns that a training table must have: role to a one-line description."""
+    SEVERAL_COLUMNS: ClassVar[Collection[str]] = ()
+    """Roles that a recipe may give several columns; a row's value is then an object, by column."""
     TEXT: ClassVar[str] = "text"
     """The role that is tokenized; scoring needs no other column."""
     READS_PAIRS: ClassVar[bool] = False
@@ -136,12 +140,18 @@ class Objective(ABC, Generic[Target, Outputs]):
     """Options of the serving head for outputs that metrics are computed from."""
     DECODE: ClassVar[Mapping[str, Any]] = {}
     """Options of the serving head for the table of predictions."""
+    WANTED: ClassVar[Mapping[str, str]] = {}
+    """By reason code: what a rejected row should have had, in a few words."""
 
     # --- rows -------------------------------------------------------------------------------------
 
     def read_row(self, row: Row) -> Row:
         """Parse the values of a row; its text becomes a string. Raises ValueError(reason code)."""
         return row
+
+    def row_reader(self, rows: Iterable[Row], options: Any) -> Callable[[Row], Row]:
+        """Return the `read_row` for a split; `rows`: its rows, if a look at them is needed."""
+        return self.read_row
 
     @abstractmethod
     def fit_targets(self, rows: Mapping[str, list[Any]], options: Any) -> dict[str, object]:
@@ -154,6 +164,10 @@ class Objective(ABC, Generic[Target, Outputs]):
     @abstractmethod
     def decode_target(self, target: Target, head: Settings) -> str:
         """Return the target as shown to a reader; also the name of its slice."""
+
+    def count_labels(self, targets: Sequence[Target], head: Settings) -> Mapping[str, int]:
+        """Return how often each label of the head occurs; empty if targets are not labels."""
+        return {}
 
     @abstractmethod
     def check(self, splits: Mapping[str, Sequence[Target]], head: Settings, min_rows: int) -> None:
@@ -197,6 +211,15 @@ class Objective(ABC, Generic[Target, Outputs]):
         self, head: Settings, targets: Sequence[Target], outputs: Outputs
     ) -> Settings:
         """Return the head with settings chosen on the validation rows, such as thresholds."""
+        return head
+
+    def calibrate_probabilities(
+        self, head: Settings, targets: Sequence[Target], outputs: Any
+    ) -> Settings:
+        """Return the head with its probabilities calibrated; its decisions stay.
+
+        `outputs`: the serving head's, of the exported variant on validation rows.
+        """
         return head
 
     @final
@@ -274,6 +297,16 @@ class Objective(ABC, Generic[Target, Outputs]):
         self, targets: Sequence[Target], outputs: Outputs, head: Settings, how: Resampling
     ) -> Details:
         """Return results that are not sums over rows."""
+        return {}
+
+    def decided(
+        self, targets: Sequence[Target], outputs: Outputs, head: Settings
+    ) -> dict[str, tuple[Array, Array]]:
+        """Return the decisions that scoring can withhold if they are unsure (`min_probability`).
+
+        (probability of each decision, whether it is right), by label, or under "" if a row has
+        one decision; empty if the head has no such option.
+        """
         return {}
 
     def wrong(self, targets: Sequence[Target], head: Settings) -> Outputs | None:

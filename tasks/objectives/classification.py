@@ -12,11 +12,16 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 
 from headrace.configs.errors import DataError
-from headrace.configs.schema import Distinct, Section
+from headrace.configs.schema import Section
 from headrace.serving.arrays import Array
-from headrace.serving.heads.classification import softmax
+from headrace.serving.heads.classification import calibrated
 from headrace.tasks.metrics.bootstrap import Resampling
-from headrace.tasks.metrics.calibration import auc_terms, calibration
+from headrace.tasks.metrics.calibration import (
+    auc_terms,
+    calibration,
+    cross_entropy,
+    fit_temperature,
+)
 from headrace.tasks.metrics.metric import Metric
 from headrace.tasks.models.tfidf import Texts
 from headrace.tasks.objectives import base
@@ -29,6 +34,7 @@ from headrace.tasks.objectives.base import (
     load,
     unanswered,
 )
+from headrace.tasks.objectives.labels import Labels, label_of, spelled_as
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,7 +44,7 @@ if TYPE_CHECKING:
 
 
 class Options(Section):
-    labels: Distinct[str] | None = None
+    labels: Labels | None = None
     """All allowed labels, in order; by default every label in the rows, sorted."""
     class_weights: Literal["none", "balanced"] = "none"
     """`balanced`: each class has the same weight in the loss, however many rows it has."""
@@ -52,26 +58,42 @@ class Objective(base.Objective[int, Array]):
     METRIC = "accuracy"
     DECODE: ClassVar = {"probabilities": True}
     POOLS = ("mean", "max", "attention", "vote")
+    WANTED: ClassVar = {
+        "null_label": "a label",
+        "several_labels": "one label, or `objective: multilabel` for any number of them",
+        "unknown_label": "one of options.labels",
+        "wrong_type": "a label: text, a number, true or false, or a list of one of these",
+    }
     OPTIONS = Options
 
-    def fit_targets(self, rows: Mapping[str, list[object]], options: Options) -> dict[str, object]:
+    def read_row(self, row: Row) -> Row:
+        """Bring the label into its form (labels.py).
+
+        Raises ValueError with `null_label`, `several_labels` or `wrong_type`.
+        """
+        label = label_of(row["label"])
+        if label is None:
+            raise ValueError("null_label")
+        return {**row, "label": label}
+
+    def fit_targets(self, rows: Mapping[str, list[str]], options: Options) -> dict[str, object]:
         """Return {"labels": [...]}: the given labels, or all in the rows, sorted."""
-        labels = {str(label) for label in rows["label"] if not _is_null(label)}
-        return {"labels": options.labels or sorted(labels)}
+        return {"labels": options.labels or sorted(set(rows["label"]))}
 
     def encode_target(self, row: Row, head: Settings) -> int:
-        """Return the label's index. Raises ValueError with `null_label` or `unknown_label`."""
-        label = row["label"]
-        if _is_null(label):
-            raise ValueError("null_label")
+        """Return the label's index. Raises ValueError with `unknown_label`."""
         try:
-            return int(head["labels"].index(str(label)))
+            return int(head["labels"].index(row["label"]))
         except ValueError:
             raise ValueError("unknown_label") from None
 
     def decode_target(self, target: int, head: Settings) -> str:
         """Return the label of a stored target; also the name of its slice."""
         return str(head["labels"][target])
+
+    def count_labels(self, targets: Sequence[int], head: Settings) -> dict[str, int]:
+        counts = np.bincount(np.asarray(targets, np.int64), minlength=len(head["labels"]))
+        return dict(zip(head["labels"], counts.tolist(), strict=True))
 
     def check(self, splits: Mapping[str, Sequence[int]], head: Settings, min_rows: int) -> None:
         """Check that there are two labels or more, each with enough training rows.
@@ -158,6 +180,18 @@ class Objective(base.Objective[int, Array]):
 
         return compute
 
+    def calibrate_probabilities(
+        self, head: Settings, targets: Sequence[int], outputs: Array
+    ) -> Settings:
+        """Return the head with the temperature of the smallest cross-entropy on these rows.
+
+        `outputs`: logits (n, k).
+        """
+        answered = ~unanswered(outputs)
+        logits, true = outputs[answered].astype(np.float64), np.asarray(targets, int)[answered]
+        temperature = fit_temperature(lambda t: cross_entropy(logits / t, true))
+        return {**head, "temperature": temperature}
+
     def row_statistics(self, targets: Sequence[int], outputs: Array, head: Settings) -> Array:
         """Return (n, 3k + 2) statistics.
 
@@ -170,7 +204,7 @@ class Objective(base.Objective[int, Array]):
         class_ids = np.asarray(targets)
         true = np.where(class_ids[:, None] >= 0, np.eye(k)[np.maximum(class_ids, 0)], 0.0)
         ranks = np.column_stack(
-            [np.ones(len(outputs)), auc_terms(class_ids, _probabilities(outputs))]
+            [np.ones(len(outputs)), auc_terms(class_ids, _probabilities(outputs, head))]
         )
         return np.concatenate([true, predicted, true * predicted, ranks], axis=1)
 
@@ -229,14 +263,12 @@ class Objective(base.Objective[int, Array]):
     ) -> Details:
         """Return the confusion matrix and the calibration of the answered rows.
 
-        Calibration is that of the predicted label's probability.
+        Calibration is that of the predicted label's probability, with the head's temperature and
+        without.
         """
         answered, k = ~unanswered(outputs), len(head["labels"])
-        true, probabilities = (
-            np.asarray(targets)[answered],
-            _probabilities(outputs[answered]),
-        )
-        decisions = probabilities.argmax(axis=1)
+        true, logits = np.asarray(targets, int)[answered], outputs[answered]
+        decisions = logits.argmax(axis=1)
         sections: Details = {
             "confusion": {
                 "labels": list(head["labels"]),
@@ -244,12 +276,32 @@ class Objective(base.Objective[int, Array]):
             },
         }
         if len(true):
-            sections["calibration"] = calibration(probabilities.max(axis=1), decisions == true)
+            after, before = (
+                calibration(
+                    _probabilities(logits, settings).max(axis=1),
+                    decisions == true,
+                    how.among(answered),
+                )
+                for settings in (head, {})
+            )
+            sections["calibration"] = after
+            if "temperature" in head:
+                sections["uncalibrated"] = before
         return sections
+
+    def decided(
+        self, targets: Sequence[int], outputs: Array, head: Settings
+    ) -> dict[str, tuple[Array, Array]]:
+        """Return the probability of each answered row's label, and whether it is right."""
+        answered = ~unanswered(outputs)
+        logits, true = outputs[answered], np.asarray(targets)[answered]
+        hits = logits.argmax(axis=1) == true
+        return {"": (_probabilities(logits, head).max(axis=1), np.asarray(hits))}
 
     def row_losses(self, targets: Sequence[int], outputs: Array, head: Settings) -> Array:
         """Return (n,) cross-entropy in nats: how wrong the model is about each row."""
-        probabilities = _probabilities(outputs)[np.arange(len(outputs)), np.asarray(targets)]
+        rows = np.arange(len(outputs)), np.asarray(targets)
+        probabilities = _probabilities(outputs, head)[rows]
         return np.asarray(-np.log(np.maximum(probabilities, np.finfo(np.float64).tiny)))
 
     def outputs_of(self, decisions: Sequence[str], head: Settings) -> Array:
@@ -261,7 +313,8 @@ class Objective(base.Objective[int, Array]):
         return common_labels(head, other)
 
     def align(self, outputs: Array, head: Settings, common: Settings) -> Array:
-        return align_logits(outputs, head, common)
+        """Map logits (n, k) to (n, k of the common head), at a temperature of 1."""
+        return align_logits(outputs / np.float32(head.get("temperature", 1)), head, common)
 
 
 # --- for objectives with the same labels ----------------------------------------------------------
@@ -286,26 +339,31 @@ def label_counts(sums: Array, head: Settings) -> Array:
 
 
 def common_labels(head: Settings, other: Settings) -> Settings:
-    """Return a head with the labels of both models; those of the first keep their indices."""
-    return {"labels": list(dict.fromkeys([*head["labels"], *other["labels"]]))}
+    """Return a head with the labels of both models; those of the first keep their indices.
+
+    An older model's spelling of one of them, such as `positive ` or `True`, is that label.
+    """
+    others = [spelled_as(label, head["labels"]) for label in other["labels"]]
+    return {"labels": list(dict.fromkeys([*head["labels"], *others]))}
 
 
 def align_logits(outputs: Array, head: Settings, common: Settings) -> Array:
     """Map logits (n, k) to (n, k of the common head).
 
-    A label that this model does not know is never predicted.
+    A label that this model does not know is never predicted. Two spellings of one label share its
+    probability.
     """
     min_logit = np.finfo(outputs.dtype).min  # finite: a row with others counts as unanswered
     aligned: Array = np.full((len(outputs), len(common["labels"])), min_logit, outputs.dtype)
-    aligned[:, [common["labels"].index(label) for label in head["labels"]]] = outputs
+    names, filled = common["labels"], set[int]()
+    for logits, label in zip(outputs.T, head["labels"], strict=True):
+        place = names.index(spelled_as(label, names))
+        aligned[:, place] = np.logaddexp(aligned[:, place], logits) if place in filled else logits
+        filled.add(place)
     return aligned
 
 
 # --- helpers --------------------------------------------------------------------------------------
-
-
-def _is_null(label: object) -> bool:
-    return label is None or not str(label).strip()
 
 
 def _listed(labels: list[str], limit: int = 5) -> str:
@@ -313,6 +371,6 @@ def _listed(labels: list[str], limit: int = 5) -> str:
     return ", ".join(labels[:limit]) + suffix
 
 
-def _probabilities(logits: Array) -> Array:
+def _probabilities(logits: Array, head: Settings) -> Array:
     """(n, k) → (n, k) in float64, each row adding up to 1."""
-    return softmax(logits.astype(np.float64))
+    return calibrated(logits.astype(np.float64), head)

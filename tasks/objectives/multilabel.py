@@ -7,18 +7,20 @@ rows. Imports torch and transformers only inside the functions that train.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from pydantic import Field
 
 from headrace.configs.errors import DataError
-from headrace.configs.schema import Distinct, Section
+from headrace.configs.schema import Section
 from headrace.serving.arrays import Array
-from headrace.serving.heads.multilabel import UNDECIDED, sigmoid, thresholds_of
+from headrace.serving.heads.multilabel import UNDECIDED, calibrated, sigmoid, thresholds_of
 from headrace.tasks.metrics.bootstrap import Resampling
-from headrace.tasks.metrics.calibration import average_precision
+from headrace.tasks.metrics.calibration import average_precision, calibration, fit_scale
 from headrace.tasks.metrics.metric import Metric
 from headrace.tasks.objectives import base
 from headrace.tasks.objectives.base import Details, LossFunction, Row, Settings, unanswered
@@ -28,6 +30,7 @@ from headrace.tasks.objectives.classification import (
     label_counts,
     load_classifier,
 )
+from headrace.tasks.objectives.labels import Labels, are_vectors, labels_in, separator_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,11 +43,15 @@ SURE = 30.0
 
 
 class Options(Section):
-    labels: Distinct[str] | None = None
-    """All allowed labels, in order; by default every label in the rows, sorted."""
+    labels: Labels | None = None
+    """All allowed labels, in order; by default every label in the rows, sorted. Rows that hold a
+    vector, such as `0,1,0`, have its places in this order."""
+    separator: str | None = Field(None, min_length=1)
+    """What stands between the labels of a row, such as `|`; a comma by default. A list needs
+    none."""
     threshold: float | None = Field(None, gt=0, lt=1)
-    """The probability from which any label is predicted; by default chosen for each label on the
-    validation rows, for the best F1."""
+    """The probability, before calibration, from which any label is predicted; by default chosen for
+    each label on the validation rows, for the best F1."""
 
 
 class Objective(base.Objective[Sequence[int], Array]):
@@ -52,39 +59,43 @@ class Objective(base.Objective[Sequence[int], Array]):
 
     COLUMNS: ClassVar = {
         "text": "the text",
-        "labels": "its labels: a list, or names separated by commas",
+        "labels": "its labels: a list, names with options.separator between them, a vector of 0 "
+        "and 1 in the order of options.labels, or a list of columns with 0 or 1 for each label",
     }
     READS_PAIRS = True
+    SEVERAL_COLUMNS = ("labels",)
     METRIC = "micro_f1"
     LABELLED = False
     DECODE: ClassVar = {"probabilities": True}
+    WANTED: ClassVar = {
+        "null_labels": "labels; none at all is an empty list or an empty text",
+        "unknown_label": "labels of options.labels, with options.separator between them",
+        "not_0_or_1": "0 or 1, or true or false, for each label",
+        "wrong_vector_length": "a 0 or 1 for each label of options.labels",
+        "vector_without_names": "a vector's labels, in the order of its places, in options.labels",
+        "wrong_type": 'a list of labels, ["a", "b"], or a text such as "a, b" (options.separator)',
+    }
     OPTIONS = Options
 
     def read_row(self, row: Row) -> Row:
-        """Parse the labels into a list. Raises ValueError with `null_labels` or `wrong_type`."""
-        labels = row["labels"]
-        if labels is None:
-            raise ValueError("null_labels")
-        if isinstance(labels, str):
-            is_json = labels.lstrip().startswith("[")
-            try:
-                labels = json.loads(labels) if is_json else labels.split(",")
-            except ValueError:
-                raise ValueError("wrong_type") from None
-        if not isinstance(labels, list) or not all(
-            isinstance(label, str | int) for label in labels
-        ):
-            raise ValueError("wrong_type")
-        names = [str(label).strip() for label in labels]
-        return {"text": row["text"], "labels": [name for name in names if name]}
+        """Parse the labels into a list, as `labels.labels_in` does."""
+        return _read(row, Options())
+
+    def row_reader(self, rows: Iterable[Row], options: Options) -> Callable[[Row], Row]:
+        return partial(_read, options=options)
 
     def fit_targets(
         self, rows: Mapping[str, list[list[str]]], options: Options
     ) -> dict[str, object]:
-        """Return the labels (given, or all in the rows, sorted) and the given threshold for all."""
+        """Return the labels (given, or all in the rows, sorted) and the given threshold for all.
+
+        Raises DataError for labels that look like several in one, or like a vector's places.
+        """
         labels = options.labels or sorted(
             {label for row_labels in rows["labels"] for label in row_labels}
         )
+        if not options.labels:
+            _check_single(labels, options.separator)
         threshold = options.threshold
         return {"labels": labels, "thresholds": [threshold] * len(labels) if threshold else None}
 
@@ -96,6 +107,10 @@ class Objective(base.Objective[Sequence[int], Array]):
 
     def decode_target(self, target: Sequence[int], head: Settings) -> str:
         return ", ".join(label for label, has in zip(head["labels"], target, strict=True) if has)
+
+    def count_labels(self, targets: Sequence[Sequence[int]], head: Settings) -> dict[str, int]:
+        counts = np.asarray(targets, np.int64).reshape(-1, len(head["labels"])).sum(axis=0)
+        return dict(zip(head["labels"], counts.tolist(), strict=True))
 
     def check(
         self, splits: Mapping[str, Sequence[Sequence[int]]], head: Settings, min_rows: int
@@ -166,6 +181,20 @@ class Objective(base.Objective[Sequence[int], Array]):
                 best_threshold(*pair) for pair in zip(true.T, probabilities.T, strict=True)
             ],
         }
+
+    def calibrate_probabilities(
+        self, head: Settings, targets: Sequence[Sequence[int]], outputs: Array
+    ) -> Settings:
+        """Return the head with a scale and a shift for the logits of each label.
+
+        Thresholds apply before them, so the labels of a text stay the same. `outputs`: logits
+        (n, k).
+        """
+        answered = ~unanswered(outputs)
+        true, logits = np.asarray(targets)[answered], outputs[answered].astype(np.float64)
+        fitted = [fit_scale(*pair) for pair in zip(logits.T, true.T, strict=True)]
+        scales, shifts = zip(*fitted, strict=True)
+        return {**head, "scales": list(scales), "shifts": list(shifts)}
 
     def row_statistics(
         self, targets: Sequence[Sequence[int]], outputs: Array, head: Settings
@@ -253,13 +282,45 @@ class Objective(base.Objective[Sequence[int], Array]):
                 int(n_true),
             ]
             for label, threshold, n_true, n_predicted, n_both in zip(
-                head["labels"], thresholds_of(head), *sums, strict=True
+                head["labels"], _shown_thresholds(head), *sums, strict=True
             )
         ]
         columns = ["label", "threshold", "F1", "rows"]
         return {
             "metrics": {} if interval is None else {"average_precision": interval},
             "tables": [{"title": "Labels", "columns": columns, "rows": rows}],
+            **self._calibrations(true[~missing], logits[~missing], head, how.among(~missing)),
+        }
+
+    def _calibrations(self, true: Array, logits: Array, head: Settings, how: Resampling) -> Details:
+        """Return the calibration of the probabilities of all labels of all rows, (n, k) pooled.
+
+        The probability is that of having the label; the labels of a row are resampled together.
+        """
+        if "scales" not in head or not len(true):
+            return {}
+        clusters = np.arange(len(true)) if how.clusters is None else how.clusters
+        pooled = replace(how, clusters=np.repeat(clusters, true.shape[1]))
+        after, before = (
+            calibration(shares.ravel(), true.ravel(), pooled)
+            for shares in (calibrated(logits, head), sigmoid(logits))
+        )
+        return {"calibration": after, "uncalibrated": before}
+
+    def decided(
+        self, targets: Sequence[Sequence[int]], outputs: Array, head: Settings
+    ) -> dict[str, tuple[Array, Array]]:
+        """Return for each label the probabilities with which it is given, and whether it is right.
+
+        Rows that do not get the label do not count: what a threshold withholds is a given label.
+        """
+        answered = ~unanswered(outputs)
+        true, logits = np.asarray(targets)[answered], outputs[answered]
+        given = sigmoid(logits) >= thresholds_of(head)
+        shares = calibrated(logits, head)
+        return {
+            label: (shares[given[:, i], i], true[given[:, i], i])
+            for i, label in enumerate(head["labels"])
         }
 
     def common_head(self, head: Settings, other: Settings) -> Settings:
@@ -276,6 +337,33 @@ class Objective(base.Objective[Sequence[int], Array]):
         """Return (n,) binary cross-entropy in nats, summed over the labels."""
         true, logits = np.asarray(targets), outputs.astype(np.float64)
         return np.asarray((np.logaddexp(0, logits) - true * logits).sum(axis=1))
+
+
+def _read(row: Row, options: Options) -> Row:
+    labels = labels_in(row["labels"], separator=options.separator, names=options.labels)
+    return {**row, "labels": labels}
+
+
+def _check_single(labels: Sequence[str], separator: str | None) -> None:
+    """Raise DataError if these labels are several in one, or numbers of a vector."""
+    if are_vectors(labels):
+        raise DataError(
+            f"labels such as {labels[-1]!r} look like vectors, with a 0 or 1 for each label; name "
+            "their places, in order, in options.labels: [first, second, ...]"
+        )
+    if separator is None and (found := separator_of(labels)) is not None:
+        example = next(label for label in labels if found in label)
+        raise DataError(
+            f"labels such as {example!r} look like several with {found!r} between them; set "
+            f"options.separator: {json.dumps(found)} (or, if each is one label, list them all in "
+            "options.labels)"
+        )
+
+
+def _shown_thresholds(head: Settings) -> Array:
+    """Return the thresholds as calibrated probabilities, (k,), as a reader compares them."""
+    thresholds = np.clip(thresholds_of(head), 1e-9, 1 - 1e-9)
+    return calibrated(np.log(thresholds / (1 - thresholds)), head)
 
 
 def best_threshold(true: Array, probabilities: Array) -> float:

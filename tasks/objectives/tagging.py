@@ -6,10 +6,12 @@ only inside the functions that train.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
 
@@ -20,8 +22,13 @@ from headrace.serving.heads import tagging as head_of
 from headrace.serving.text.graphemes import Graphemes
 from headrace.serving.text.tokenizer import Tokens
 from headrace.tasks.metrics.bootstrap import Resampling
+from headrace.tasks.metrics.calibration import fit_temperature
 from headrace.tasks.metrics.metric import Metric
 from headrace.tasks.objectives import base
+from headrace.tasks.objectives.annotations import reading
+from headrace.tasks.objectives.annotations.reading import USUAL, Conventions
+from headrace.tasks.objectives.annotations.spans import GivenSpan
+from headrace.tasks.objectives.annotations.tags import labels_in
 from headrace.tasks.objectives.base import (
     Details,
     LossFunction,
@@ -42,21 +49,17 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
     from headrace.serving.engine.scorer import Scorer
-    from headrace.serving.heads.tagging import Head, Tagged
+    from headrace.serving.heads.tagging import Head, Tagged, TaggingSettings
 
 IGNORE_INDEX = -100
+LEARN_ROWS = 10_000
+"""Rows that show how a file's annotations are to be read."""
+SMALLEST_SHARE = 1e-6
+"""Smaller probabilities, and those as close to 1, are raised to it when they are calibrated."""
 SAMPLES, SAMPLE_CHARS = 10, 1_000
 """Texts that a report shows, and characters shown of each."""
 Span = tuple[int, int, str]
 """Start, end (exclusive), label; in characters of the text."""
-
-
-class GivenSpan(TypedDict):
-    """A span in a row, once read; start and end as in Span."""
-
-    start: int
-    end: int
-    label: str
 
 
 class Options(Section):
@@ -64,7 +67,11 @@ class Options(Section):
     """Tagging scheme of words: BILOU has separate tags for a span's last word and for one-word
     spans."""
     labels: Distinct[str] | None = None
-    """All allowed labels; by default every label in the rows, sorted."""
+    """All allowed labels; by default every label in the rows, sorted. Names of tags, O among them,
+    are also the names of integer tags, in their order: [O, B-PER, I-PER]."""
+    offsets: Literal["auto", "code_points", "utf16", "bytes"] = "auto"
+    """What the offsets of spans count: characters (code points), UTF-16 units or bytes of UTF-8. By
+    default the spans' own texts show it."""
 
 
 class Objective(base.Objective[str, Sequence[Any]]):
@@ -74,6 +81,7 @@ class Objective(base.Objective[str, Sequence[Any]]):
         "text": "the text, or a list of its words",
         "tags": "its spans, [{start, end, label}, ...], or a list with the tag of each word",
     }
+    WANTED = reading.WANTED
     METRIC = "f1"
     LABELLED = False
     POOLS = ()
@@ -83,42 +91,30 @@ class Objective(base.Objective[str, Sequence[Any]]):
 
     # --- rows -------------------------------------------------------------------------------------
 
-    def read_row(self, row: Row) -> Row:
-        """Return a text and its spans. The row has these, or words and tags, as JSON or not.
+    def row_reader(self, rows: Iterable[Row], options: Options) -> Callable[[Row], Row]:
+        """Return `read_row` with the file's conventions, such as the unit of its offsets."""
+        first_rows = itertools.islice(rows, LEARN_ROWS)
+        conventions = reading.learn(first_rows, options.offsets, options.labels or ())
+        return partial(self.read_row, conventions=conventions)
 
-        Raises ValueError with the reason code `null_tags`, `wrong_type`, `other_number_of_tags` or
-        `unknown_tag`.
+    def read_row(self, row: Row, conventions: Conventions = USUAL) -> Row:
+        """Return a text and its spans. The row has these, or words and tags (annotations/).
+
+        Raises ValueError with a reason code, one of reading.WANTED.
         """
-        words, tags = head_of.words_in(row["text"]), head_of.listed(row["tags"])
-        if tags is None:
-            raise ValueError("null_tags")
-        if isinstance(tags, dict):  # one list for each field, as in Hub datasets
-            tags = _transposed(tags)
-        if not isinstance(tags, list):
-            raise ValueError("wrong_type")
-        if words is None:
-            return {"text": row["text"], "tags": [_known(span) for span in tags]}
-        if not all(isinstance(tag, str) for tag in tags):
-            raise ValueError("wrong_type")
-        if len(words) != len(tags):
-            raise ValueError("other_number_of_tags")
-        ends = np.cumsum([len(word) + 1 for word in words]) - 1
-        spans: list[GivenSpan] = [
-            {
-                "start": int(ends[first]) - len(words[first]),
-                "end": int(ends[last]),
-                "label": label,
-            }
-            for label, first, last in head_of.spans_of([_as_bilou(tag) for tag in tags])
-        ]
-        return {"text": " ".join(words), "tags": spans}
+        text, spans = reading.read(row, conventions)
+        return {"text": text, "tags": spans}
 
     def fit_targets(
         self, rows: Mapping[str, list[list[GivenSpan]]], options: Options
     ) -> dict[str, object]:
         """Return the labels (given, or all in the rows, sorted) and the scheme."""
-        labels = {span["label"] for spans in rows["tags"] for span in spans}
-        return {"labels": options.labels or sorted(labels), "scheme": options.scheme}
+        labels = list(options.labels or ())
+        if head_of.OUTSIDE in labels:  # names of tags
+            labels = labels_in(labels)
+        if not labels:
+            labels = sorted({span["label"] for spans in rows["tags"] for span in spans})
+        return {"labels": labels, "scheme": options.scheme}
 
     def encode_target(self, row: Row, head: Settings) -> str:
         """Return the sorted spans as JSON, [[start, end, label], ...].
@@ -223,6 +219,39 @@ class Objective(base.Objective[str, Sequence[Any]]):
             tags = scorer.valid(head_of.log_softmax(logits_of_words))
             outputs.append(_of_tags([scorer.tags[tag] for tag in tags]))
         return targets, outputs
+
+    def calibrate_probabilities(
+        self, head: Settings, targets: Sequence[str], outputs: Sequence[Tagged]
+    ) -> Settings:
+        """Return the head with the temperature at which span probabilities fit these rows best.
+
+        A span's probability is held to whether the span is right, its ends and its label.
+        """
+        scorer = head_of.Head(cast("TaggingSettings", head), pad_id=0)
+        logits, tags, hits, lengths = [], [], list[bool](), list[int]()
+        for target, output in zip(targets, outputs, strict=True):
+            if not np.isfinite(output.logits).all():
+                continue
+            true = {tuple(span) for span in json.loads(target)}
+            row_tags = scorer.valid(head_of.log_softmax(output.logits.astype(np.float64)))
+            starts, ends = output.words.starts, output.words.ends
+            for label, first, last in head_of.spans_of([scorer.tags[tag] for tag in row_tags]):
+                hits.append((int(starts[first]), int(ends[last]), label) in true)
+                lengths.append(last + 1 - first)
+                logits.append(output.logits[first : last + 1].astype(np.float64))
+                tags.append(row_tags[first : last + 1])
+        if not hits:
+            return head
+        right, words = np.array(hits), np.concatenate(logits)
+        chosen, firsts = np.concatenate(tags), np.cumsum([0, *lengths[:-1]])
+
+        def loss(temperature: float) -> float:
+            logs = head_of.log_softmax(words / temperature)[np.arange(len(words)), chosen]
+            shares = np.add.reduceat(np.exp(logs), firsts) / lengths
+            shares = np.clip(shares, SMALLEST_SHARE, 1 - SMALLEST_SHARE)
+            return float(-np.log(np.where(right, shares, 1 - shares)).sum())
+
+        return {**head, "temperature": fit_temperature(loss)}
 
     # --- metrics ----------------------------------------------------------------------------------
 
@@ -342,34 +371,8 @@ class Objective(base.Objective[str, Sequence[Any]]):
         ]
 
     def common_head(self, head: Settings, other: Settings) -> Settings:
-        """Return a head with the labels of both models."""
+        """Return a head with the labels of both models, and the first one's other settings."""
         return {**head, "labels": list(dict.fromkeys([*head["labels"], *other["labels"]]))}
-
-
-def _as_bilou(tag: str) -> str:
-    """Convert E and S of BIOES to L and U; keep BIO and BILOU. Raises ValueError(reason code)."""
-    if tag == head_of.OUTSIDE:
-        return tag
-    prefix, _, label = tag.partition("-")
-    if not label or len(prefix) != 1 or prefix not in "BILUES":
-        raise ValueError("unknown_tag")
-    return f"{ {'E': 'L', 'S': 'U'}.get(prefix, prefix) }-{label}"
-
-
-def _transposed(fields: Mapping[str, Any]) -> list[dict[str, object]]:
-    try:
-        return [
-            dict(zip(fields, values, strict=True)) for values in zip(*fields.values(), strict=True)
-        ]
-    except (TypeError, ValueError):
-        raise ValueError("wrong_type") from None
-
-
-def _known(span: Any) -> GivenSpan:
-    try:
-        return {"start": int(span["start"]), "end": int(span["end"]), "label": str(span["label"])}
-    except (TypeError, KeyError, ValueError):
-        raise ValueError("wrong_type") from None
 
 
 def labels_of(text: str, tokens: Tokens, spans: Sequence[Span], tags: Sequence[str]) -> Array:

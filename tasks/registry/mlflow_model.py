@@ -33,6 +33,8 @@ from headrace.tasks.registry import model_store, tracking
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, ParamSpec
     from mlflow.types.schema import Array, Object
@@ -68,23 +70,67 @@ def log(
 
     `aside`: an empty folder to work in.
     """
-    mlflow = imported()
+    pyfunc = imported().pyfunc
+    client = tracking.connect()
     texts = golden.read(model)[0][:2]
-    code = aside / "serving"
+    code, stored = aside / "serving", aside / "mlflow_model"
     copy_serving(code, manifest.read(model).objective)
     folders = {"model": model, "serving": code, "card": card}
-    with tracking.quiet("mlflow"), mlflow.start_run(run_id=run_id):
-        logged_model = mlflow.pyfunc.log_model(
-            name="model",
+    # `pyfunc.log_model` does the same with the active run and the address that MLflow has globally.
+    run = client.get_run(run_id)
+    logged_model = client.create_logged_model(
+        run.info.experiment_id,
+        "model",
+        source_run_id=run_id,
+        tags=dict(tags),
+        params=run.data.params,
+    )
+    with tracking.quiet("mlflow"):
+        pyfunc.save_model(
+            stored,
+            mlflow_model=_described(logged_model, run_id),
             python_model=str(CODE),
             artifacts={name: str(folder) for name, folder in folders.items()},
             signature=signature(Scorer(model, check=False)),
             input_example=request(texts),
             pip_requirements=requirements(),
             metadata={**metadata, SHA256: carried_sha256(CODE, folders)},
-            tags=dict(tags),
         )
+        client.log_model_artifacts(logged_model.model_id, str(stored))
+    client.finalize_logged_model(logged_model.model_id, "READY")
+    _link(client, run_id, logged_model.model_id)
     return str(logged_model.model_id)
+
+
+def _described(logged_model: LoggedModel, run_id: str) -> Any:
+    """Return an MLmodel that knows its run and its logged model."""
+    from mlflow.models import Model
+
+    return Model(
+        artifact_path=logged_model.artifact_location,
+        model_uuid=logged_model.model_id,
+        model_id=logged_model.model_id,
+        run_id=run_id,
+    )
+
+
+def _link(client: MlflowClient, run_id: str, model_id: str) -> None:
+    """Make the logged model an output of the run."""
+    from mlflow.entities import LoggedModelOutput
+
+    client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
+
+
+def source(model_id: str) -> str:
+    """Return the source of a version made from the logged model.
+
+    A server looks the model up in its own store. MLflow's client of a database would do so at its
+    global address, so the place of the files is given instead.
+    """
+    address = tracking.registry_uri()
+    if address == tracking.uri() and address.startswith(("http", "databricks", "uc")):
+        return f"models:/{model_id}"
+    return str(tracking.connect().get_logged_model(model_id).artifact_location)
 
 
 def copy_serving(folder: Path, objective: str) -> None:
@@ -112,16 +158,18 @@ def check(model_id: str, model: Path, *, aside: Path) -> str:
     Returns the digest of all that was downloaded.
     Raises ModelMismatchError if files or answers differ: such a model must not be registered.
     """
-    mlflow = imported()
+    import pandas as pd
+
+    pyfunc = imported().pyfunc
     expected_id = model_store.content_id(model)
     texts = golden.read(model)[0]
-    download = mlflow.artifacts.download_artifacts(
-        artifact_uri=f"models:/{model_id}", dst_path=str(aside)
-    )
-    if model_store.content_id(Path(download) / model_store.FOLDER) != expected_id:
+    location = tracking.connect().get_logged_model(model_id).artifact_location
+    download = model_store.download(location, aside)
+    if model_store.content_id(download / model_store.FOLDER) != expected_id:
         raise ModelMismatchError(f"model {model_id}: its files changed during the upload to MLflow")
-    digest = model_store.whole_sha256(Path(download))
-    answers = mlflow.pyfunc.load_model(download).predict(request(texts))
+    digest = model_store.whole_sha256(download)
+    with pd.option_context("mode.string_storage", pd.get_option("mode.string_storage")):
+        answers = pyfunc.load_model(str(download)).predict(request(texts))
     expected_table = Scorer(model).score(texts).to_pandas()
     for column in expected_table.columns:
         our_values, their_values = expected_table[column], answers[column]
@@ -186,10 +234,17 @@ def signature(scorer: Scorer) -> ModelSignature:
             [
                 ParamSpec("variant", DataType.string, ""),
                 ParamSpec("device", DataType.string, "auto"),
-                *(_param(name, default) for name, default in scorer.head.defaults().items()),
+                *(_param(name, default) for name, default in _options(scorer).items()),
             ]
         ),
     )
+
+
+def _options(scorer: Scorer) -> dict[str, object]:
+    """Return the head's options with their defaults, the model's own among them."""
+    defaults = scorer.head.defaults()
+    own = {name: value for name, value in scorer.manifest.options.items() if name in defaults}
+    return {**defaults, **own}
 
 
 def _column(field: pa.Field) -> ColSpec:

@@ -23,11 +23,15 @@ if TYPE_CHECKING:
         ExportedFacts,
         IntervalFacts,
         PreparedFacts,
+        PromiseFacts,
         StageArtifacts,
+        TestedFacts,
         TrainedFacts,
     )
 
-PICTURES = ("confusion", "calibration")
+PICTURES = ("confusion", "calibration", "selective")
+LABEL_TARGET = 0.95
+"""The accuracy that is shown where there is a promise for each label."""
 LICENCE = re.compile(r"^license: *(\S+)", re.MULTILINE)
 """License line in the header of a model's README on the Hugging Face Hub."""
 
@@ -55,6 +59,7 @@ def text(recipe: Recipe, stages: StageArtifacts, pictures: Sequence[str]) -> str
         _use(recipe, prepared),
         "## Quality on test rows",
         _metrics(stages.evaluated.facts, prepared["baseline"]),
+        *_probabilities(stages.evaluated.facts),
         *pictures,
         "## Variants",
         _variants(stages.exported.facts),
@@ -101,6 +106,38 @@ def _metrics(
     return "\n".join(lines) + f"\n\n{note}"
 
 
+def _probabilities(evaluated: EvaluatedFacts) -> list[str]:
+    """Return what the test rows say of probabilities; nothing if they are not calibrated."""
+    parts, calibration = [], evaluated.get("calibration")
+    if calibration:
+        parts.append(
+            f"Expected calibration error {_interval(calibration['after'])}, before calibration "
+            f"{_interval(calibration['before'])}; perfect probabilities would have "
+            f"{calibration['chance']:.4f} by chance."
+        )
+    lines = [
+        f"| {f'{name}: ' if name else ''}{promise['target']:.0%} | {_withheld(promise)} |"
+        for name, promises in evaluated.get("promises", {}).items()
+        for promise in promises
+        if not name or promise["target"] == LABEL_TARGET
+    ]
+    if lines:
+        header = [
+            "| accuracy asked | minimum probability | decided | accuracy |",
+            "|---|---|---|---|",
+        ]
+        note = "The probability is chosen on validation rows; shares and accuracies are test rows'."
+        parts += ["\n".join([*header, *lines]), note]
+    return parts
+
+
+def _withheld(promise: PromiseFacts) -> str:
+    validation, test = promise["validation"], promise["test"]
+    if validation is None or test is None:
+        return "none reaches it | |"
+    return f"{validation['threshold']:g} | {test['share']:.1%} | {_interval_of(test)}"
+
+
 def _variants(exported: ExportedFacts) -> str:
     lines = ["| variant | tokens/s | agreement with PyTorch | MB | |", "|---|---|---|---|---|"]
     for variant in exported["variants"]:
@@ -145,6 +182,10 @@ def _weights(model: Model) -> str:
     readme = place / "README.md" if isinstance(place, Path) else None
     match = readme and readme.exists() and LICENCE.search(readme.read_text(encoding="utf-8"))
     return f"{source}{revision}; license: {match[1] if match else 'see the source'}"
+
+
+def _interval_of(test: TestedFacts) -> str:
+    return f"{test['accuracy']:.4f} [{test['low']:.4f}, {test['high']:.4f}]"
 
 
 def _interval(value: IntervalFacts | float) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from headrace.configs.errors import ModelError, UnusableVersion
 from headrace.serving.digests import folder_sha256, tree_sha256
+from headrace.tasks.registry import tracking
 from headrace.tasks.runtime import workspace
 
 FOLDER = "artifacts/model"
@@ -83,12 +84,20 @@ def report_page(uri: str, folder: Path) -> Path:
     return page
 
 
+def download(uri: str, aside: Path) -> Path:
+    """Download what is at `uri` in the artifact store, into the folder `aside`."""
+    from mlflow.artifacts import download_artifacts
+
+    place = tracking.uri()  # for what only the tracking server can reach
+    return Path(download_artifacts(artifact_uri=uri, dst_path=str(aside), tracking_uri=place))
+
+
 def _download(uri: str, aside: Path, what: str) -> Path:
-    import mlflow
+    from mlflow import MlflowException
 
     try:
-        return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(aside)))
-    except (OSError, mlflow.MlflowException) as problem:
+        return download(uri, aside)
+    except (OSError, MlflowException) as problem:
         if _is_gone(uri):
             raise UnusableVersion(f"{what}: its files are missing ({uri})") from problem
         raise ModelError(f"{what}: {uri} cannot be downloaded: {problem}") from problem
@@ -96,12 +105,13 @@ def _download(uri: str, aside: Path, what: str) -> Path:
 
 def _is_gone(uri: str) -> bool:
     """True if the store answers and has nothing at `uri`."""
-    import mlflow
+    from mlflow import MlflowException
+    from mlflow.artifacts import list_artifacts
 
     parent, _, name = uri.rpartition("/")
     try:
-        entries = mlflow.artifacts.list_artifacts(artifact_uri=parent)
-    except (OSError, mlflow.MlflowException):
+        entries = list_artifacts(artifact_uri=parent, tracking_uri=tracking.uri())
+    except (OSError, MlflowException):
         return False
     return name not in [Path(entry.path).name for entry in entries]
 

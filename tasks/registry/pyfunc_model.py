@@ -1,37 +1,44 @@
 """The file that MLflow loads: it gives a registered model its `predict`.
 
 It is copied into every model and must run on machines without Headrace, so it imports only mlflow,
-numpy, pandas and the copy of the serving package that the model carries. That copy is imported
-under a name made from its content: two models with different copies can live side by side in one
-process, and neither is this repository's `serving`. mlflow_model.py lists what a model carries.
+numpy, pandas, pyarrow and the copy of the serving package that the model carries. That copy is
+imported under a name made from its content: two models with different copies can live side by side
+in one process, and neither is this repository's `serving`. mlflow_model.py lists what a model
+carries.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import importlib.util
+import io
+import logging
 import pkgutil
 import sys
 import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model as Stored
 from mlflow.models import set_model
-from mlflow.pyfunc import PythonModel
+from mlflow.protos.databricks_pb2 import INTERNAL_ERROR
+from mlflow.pyfunc import PyFuncModel, PythonModel
 
 if TYPE_CHECKING:  # a model that was copied elsewhere has its own serving package instead
-    import pyarrow as pa
     from mlflow.pyfunc import PythonModelContext
 
     from headrace.serving.engine.scorer import Scorer
-    from headrace.serving.heads import Head
-    from headrace.serving.text.inputs import Inputs
+
+log = logging.getLogger(__name__)
 
 DEVICES = ("auto", "cpu", "cuda", "tensorrt")
 _importing = threading.Lock()
@@ -52,35 +59,83 @@ class Model(PythonModel):  # type: ignore[misc]
         # MLflow turns a request into a DataFrame before `predict` sees it, and Arrow's strings
         # reject the whole request for a single lone surrogate.
         pd.set_option("mode.string_storage", "python")
-        self._scorer(None, "auto")
+        scorer = self._scorer(None, "auto")
+        self._inputs, self._columns = scorer.inputs, scorer.manifest.columns
+        self._reads_words = isinstance(scorer.head.text_of(["a", "word"]), str)
+        _pass_on_whole_requests()
+
+    def read_request(self, body: bytes, mime_type: str) -> tuple[pd.DataFrame, dict[str, Any]]:
+        """Return the texts of an HTTP request, by default a column `text`, and its parameters.
+
+        Raises MlflowException, which the server answers with status 400 and its one sentence.
+        """
+        requests = self._serving.engine.requests
+        with self._as_mlflow_error():
+            read = requests.read_csv if mime_type == CSV else requests.read_json
+            request = read(body)
+            columns = requests.inputs_of(request.columns, self._columns)
+        if not self._reads_words:  # a row may be given as the list of its one value
+            columns = {name: list(map(_unpacked, values)) for name, values in columns.items()}
+        texts = {name: pd.Series(values, dtype=object) for name, values in columns.items()}
+        return pd.DataFrame(texts), dict(request.params)
+
+    def admit(self, data: Any, params: dict[str, Any] | None) -> tuple[Any, dict[str, Any] | None]:
+        """Check parameters and choose the text column, before MLflow drops what it does not know.
+
+        Raises MlflowException.
+        """
+        scorer, requests = self._scorer(None, "auto"), self._serving.engine.requests
+        defaults = {"variant": "", "device": "auto", **scorer.head.defaults()}
+        if isinstance(data, list) and data and all(isinstance(row, dict) for row in data):
+            data = pd.DataFrame(data)
+        with self._as_mlflow_error():
+            if isinstance(params, dict):
+                requests.check_params(params, defaults)
+                params = {name: value for name, value in params.items() if value is not None}
+            if isinstance(data, list) and not self._inputs.single:
+                data = pd.DataFrame([self._inputs.row(value) for value in data], dtype=object)
+            if isinstance(data, dict) and data:
+                data = requests.inputs_of(data, self._columns)
+                data = dict(data) if self._inputs.single else pd.DataFrame(data, dtype=object)
+            elif isinstance(data, pd.DataFrame) and len(data.columns):
+                columns = {str(name): data.iloc[:, i] for i, name in enumerate(data.columns)}
+                data = pd.DataFrame(requests.inputs_of(columns, self._columns))
+        return data, params
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
         """Score the only column of `model_input` (MLflow makes one from a list of strings).
 
-        A model of several inputs, such as pairs, reads the columns of their names.
+        A model of several inputs, such as a pair of texts, reads the columns of their names.
 
         `params`: `variant` (by default the model's own), `device` (one of DEVICES) and the head's
         options, such as `probabilities` or `max_new_tokens`. Rows keep their index.
         """
         params = params or {}
-        try:
+        with self._as_mlflow_error():
             scorer = self._scorer(params.get("variant") or None, params.get("device") or "auto")
-            one_text = scorer.inputs.single
-            texts = (
-                _texts(model_input, scorer.head) if one_text else _rows(model_input, scorer.inputs)
-            )
+            texts = _texts(model_input, scorer.inputs.names, self._reads_words)
             options = {name: params[name] for name in scorer.head.options if name in params}
             table, places, errors = scorer.answer(texts, **options)
-        except self._serving.errors.ServingError as problem:
-            raise MlflowException.invalid_parameter_value(str(problem)) from problem
         columns = {name: _spread(table[name], places, len(texts)) for name in table.column_names}
-        frame = pd.DataFrame({**columns, "error": pd.Series(errors, dtype=object)})
+        for name in columns.keys() & set(scorer.head.PER_LABEL):
+            columns[name] = _by_label(columns[name], scorer.head.settings["labels"])
+        columns["error"] = pd.Series(errors, dtype=object)
         if _spark_task():
-            frame = frame.apply(_with_nulls)
+            types = {field.name: field.type for field in table.schema} | {"error": pa.string()}
+            columns = {name: _for_spark(column, types[name]) for name, column in columns.items()}
+        frame = pd.DataFrame(columns)
         index = getattr(model_input, "index", None)
         return frame.set_axis(index) if index is not None and len(index) == len(frame) else frame
+
+    @contextmanager
+    def _as_mlflow_error(self) -> Iterator[None]:
+        """Raise a fault of the request as the error that MLflow answers with status 400."""
+        try:
+            yield
+        except self._serving.errors.ServingError as problem:
+            raise MlflowException.invalid_parameter_value(str(problem)) from problem
 
     def _scorer(self, variant: str | None, device: str) -> Scorer:
         if device not in DEVICES:
@@ -100,23 +155,138 @@ class Model(PythonModel):  # type: ignore[misc]
             return self._scorers[variant, device]
 
 
+# --- MLflow's server and schema check -------------------------------------------------------------
+
+CSV, JSON = "text/csv", "application/json"
+UTF_8 = ("", "charset=utf-8")
+
+
+def _pass_on_whole_requests() -> None:
+    """Make MLflow ask a model of this kind about a request before it changes the request.
+
+    MLflow drops unknown parameters with a line in its own log, takes the first column of a table
+    for the text, and reads every value of a CSV request as a number or a null if it can. A model
+    has no say in that, hence this. Models without `admit` and `read_request` are not affected.
+    """
+    if not hasattr(PyFuncModel.predict, "asks_the_model"):
+        PyFuncModel.predict = _asking_predict(PyFuncModel.predict)
+    server: Any = sys.modules.get(
+        "mlflow.pyfunc.scoring_server"
+    )  # there if this process is a server
+    if server is not None and not hasattr(server.invocations, "asks_the_model"):
+        server.invocations = _asking_invocations(server)
+
+
+def _asking_predict(predict: Any) -> Any:
+    @functools.wraps(predict)
+    def asking(self: PyFuncModel, data: Any, params: dict[str, Any] | None = None) -> Any:
+        model: Any = getattr(self._model_impl, "python_model", None)
+        if hasattr(model, "admit"):
+            data, params = model.admit(data, params)
+        return predict(self, data, params=params)
+
+    asking.asks_the_model = True  # type: ignore[attr-defined]
+    return asking
+
+
+def _asking_invocations(server: Any) -> Any:
+    invocations = server.invocations
+
+    @functools.wraps(invocations)
+    def asking(data: Any, content_type: str, model: PyFuncModel, input_schema: Any) -> Any:
+        mime_type, _, parameters = (content_type or "").partition(";")
+        python_model: Any = getattr(model._model_impl, "python_model", None)
+        is_ours = mime_type.strip() in (CSV, JSON) and parameters.strip().lower() in UTF_8
+        if not is_ours or not hasattr(python_model, "read_request"):
+            return invocations(data, content_type or "", model, input_schema)
+        texts, params = python_model.read_request(data, mime_type.strip())
+        try:
+            answer = model.predict(texts, params=params)
+        except MlflowException:
+            raise
+        except Exception as problem:
+            log.exception("a request failed")
+            message = "the model failed on this request; the server's log says why"
+            raise MlflowException(message, INTERNAL_ERROR) from problem
+        text = io.StringIO()
+        server.predictions_to_json(answer, text)
+        return server.InvocationsResponse(text.getvalue(), 200, JSON)
+
+    asking.asks_the_model = True  # type: ignore[attr-defined]
+    return asking
+
+
+# --- Spark ----------------------------------------------------------------------------------------
+
+
 class NullableTexts(pd.arrays.StringArray):  # type: ignore[misc]
     """Strings whose nulls stay nulls in Spark.
 
     MLflow's `spark_udf` casts the columns of a struct with `astype(np.str_)`, which would turn a
-    null into the text 'None'.
+    null into the text 'None'; the classes below do the same for booleans and integers.
     """
 
     def astype(self, dtype: object, copy: bool = True) -> object:
-        if dtype == np.str_:
-            return self.to_numpy(dtype=object, na_value=None)
-        return super().astype(dtype, copy=copy)
+        return _kept_null(self) if dtype == np.str_ else super().astype(dtype, copy=copy)
 
 
-def _with_nulls(column: pd.Series) -> pd.Series:
-    """Return the column so that nulls among its texts survive `spark_udf`."""
-    is_text = any(isinstance(value, str) for value in column)
-    return pd.Series(NullableTexts(np.array(column, dtype=object))) if is_text else column
+class NullableBooleans(pd.arrays.BooleanArray):  # type: ignore[misc]
+    def astype(self, dtype: object, copy: bool = True) -> object:
+        return _kept_null(self) if dtype == np.bool_ else super().astype(dtype, copy=copy)
+
+
+class NullableIntegers(pd.arrays.IntegerArray):  # type: ignore[misc]
+    def astype(self, dtype: object, copy: bool = True) -> object:
+        is_integer = dtype in (np.int32, np.int64)
+        return _kept_null(self) if is_integer else super().astype(dtype, copy=copy)
+
+
+def _kept_null(array: Any) -> Any:
+    return array.to_numpy(dtype=object, na_value=None)
+
+
+class Probabilities(dict[str, float]):
+    """Probabilities by label, which Spark takes as a map, a struct or, in label order, an array.
+
+    Those of a text that was not scored are empty: MLflow's `spark_udf` has no null for a map.
+    """
+
+    def __missing__(self, label: str) -> None:
+        return None
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        return np.array([*self.values()], dtype)
+
+
+def _by_label(column: pd.Series, labels: list[str]) -> pd.Series:
+    """Return a column of lists, a number for each label, as {label: number}."""
+    in_spark = _spark_task() is not None
+    rows: list[object] = []
+    for values in column:
+        if values is None:
+            rows.append(Probabilities() if in_spark else None)
+        else:
+            numbers = zip(labels, map(float, values), strict=True)
+            rows.append(Probabilities(numbers) if in_spark else dict(numbers))
+    return pd.Series(rows, dtype=object)
+
+
+def _for_spark(column: pd.Series, arrow_type: pa.DataType) -> pd.Series:
+    """Return the column so that its nulls survive `spark_udf`; a null list of structs is empty."""
+    if not column.isna().any():
+        return column
+    types = pa.types
+    if types.is_string(arrow_type):
+        return pd.Series(NullableTexts(np.array(column, dtype=object)))
+    if types.is_boolean(arrow_type):
+        booleans = pd.array(column, dtype="boolean")
+        return pd.Series(NullableBooleans(booleans._data, booleans._mask))
+    if types.is_integer(arrow_type):
+        integers = pd.array(column, dtype="Int64")
+        return pd.Series(NullableIntegers(integers._data, integers._mask))
+    if types.is_list(arrow_type) and types.is_struct(arrow_type.value_type):
+        return pd.Series([[] if value is None else value for value in column], dtype=object)
+    return column
 
 
 def _spark_task() -> Any:
@@ -206,41 +376,31 @@ def _digest(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _texts(model_input: pd.DataFrame | list[object] | str, head: Head) -> list[object]:
-    """Return the texts of a request, as MLflow's schema check passes it on.
+def _texts(
+    model_input: pd.DataFrame | list[object] | str, names: Sequence[str], reads_words: bool
+) -> list[object]:
+    """Return the rows of a request, as MLflow's schema check passes it on: in the first column.
 
-    The signature has one unnamed column, so that a bare list of strings is a request. From a wider
-    table, MLflow passes on the first column, whatever it holds; any name but 'text' is refused. A
-    list of strings in a cell is one text if the head reads words; for other heads, {"text": [...]}
-    is a request of several texts.
+    `names`: of the model's inputs; several have a column each, and a row is an object. A list of
+    strings in a cell is one text if the head reads words; for other heads, {"text": [...]} is a
+    request of several texts.
     """
     if not isinstance(model_input, pd.DataFrame):
         return [model_input] if isinstance(model_input, str) else list(model_input)
-    names = [str(name) for name in model_input.columns]
-    if names not in (["0"], ["text"]):
-        raise MlflowException.invalid_parameter_value(
-            f"the input must have one column named 'text'; its first column is {names[0]!r}"
-        )
+    if len(names) > 1:
+        columns = [map(_plain, model_input[name]) for name in names if name in model_input]
+        known = [name for name in names if name in model_input]
+        return [dict(zip(known, row, strict=True)) for row in zip(*columns, strict=True)]
     texts = [_plain(value) for value in model_input.iloc[:, 0]]
-    reads_words = isinstance(head.text_of(["a", "word"]), str)
     # {"text": [...]} arrives as one row that holds the whole list, just like the words of one text.
     if len(texts) == 1 and isinstance(texts[0], list) and not reads_words:
         return [_plain(value) for value in texts[0]]
     return texts
 
 
-def _rows(model_input: pd.DataFrame | list[object], inputs: Inputs) -> list[object]:
-    """Return the rows of a request to a model of several inputs, which each have a column."""
-    if not isinstance(model_input, pd.DataFrame):
-        return list(model_input)
-    names = [name for name in inputs.names if name in model_input.columns]
-    if not names or set(inputs.required) - set(names):
-        raise MlflowException.invalid_parameter_value(
-            f"the input must have the columns {', '.join(inputs.names)}; "
-            f"it has {', '.join(map(str, model_input.columns))}"
-        )
-    columns = [[_plain(value) for value in model_input[name]] for name in names]
-    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+def _unpacked(value: object) -> object:
+    """Return the one value of a list."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
 def _plain(value: object) -> object:

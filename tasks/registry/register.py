@@ -117,7 +117,7 @@ def _new_version(
     client.log_param(run_id, f"{versions.CONTENT}.{model_id}", sha256)
     return client.create_model_version(
         recipe.name,
-        f"models:/{model_id}",
+        mlflow_model.source(model_id),
         run_id=run_id,
         model_id=model_id,
         description=page[:MAX_DESCRIPTION],

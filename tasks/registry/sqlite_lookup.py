@@ -22,7 +22,8 @@ JOIN model_version_tags t
 LEFT JOIN registered_model_aliases a
   ON a.name = v.name AND a.version = v.version AND a.workspace = v.workspace AND a.alias = :alias
 LEFT JOIN params p
-  ON p.run_uuid = v.run_id AND p.key = :tag || '.' || replace(v.source, 'models:/', '')
+  ON p.run_uuid = v.run_id AND p.key LIKE :tag || '.m-%'
+  AND instr(v.source, substr(p.key, length(:tag) + 2))
 WHERE v.name = :name AND v.current_stage != 'Deleted_Internal'
   AND (v.version = :version OR a.alias = :alias)
 """

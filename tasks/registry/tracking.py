@@ -1,4 +1,4 @@
-"""MLflow tracking: the address of the store, and one run for each pipeline.
+"""MLflow tracking: the addresses of its stores, and one run for each pipeline.
 
 If MLFLOW_TRACKING_URI is not set, everything is in the workspace: `mlflow.db` (SQLite) and
 `mlartifacts/`. Importing mlflow takes about two seconds, so it is imported where it is used. The
@@ -24,65 +24,104 @@ from headrace.tasks.runtime import workspace
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Experiment, Run
 
     from headrace.configs.schema import Recipe
 
+log = logging.getLogger(__name__)
+
 KEY = "headrace.key"
 """Tag by which a repeated command finds the run that it started."""
+PARENT = "mlflow.parentRunId"
+"""MLflow's tag of a child run."""
 REPORT = "report"
 """Folder of a run's artifacts that holds report.html."""
 BATCH = 100
 """Parameters that MLflow accepts in one call."""
-URI = "MLFLOW_TRACKING_URI"
+URI, REGISTRY_URI = "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"
+EXPERIMENT_ID, EXPERIMENT_NAME = "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_UV_AUTO_DETECT": "false",
 }
 """No telemetry, no progress bars, and no copy of a uv project in the current folder."""
-_clients: dict[str, MlflowClient] = {}
+_clients: dict[tuple[str, str], MlflowClient] = {}
 
 
 def uri() -> str:
-    """Return MLFLOW_TRACKING_URI, or the workspace's own database if it is not set."""
+    """Return MLFLOW_TRACKING_URI, or the workspace's own database if it is not set.
+
+    `mlflow.set_tracking_uri` sets that variable too.
+    """
     return os.environ.get(URI) or f"sqlite:///{workspace.home() / 'mlflow.db'}"
 
 
-def connect() -> MlflowClient:
-    """Return a client of `uri()`, and make that MLflow's global address too.
+def registry_uri() -> str:
+    """Return MLFLOW_REGISTRY_URI, or `uri()` if it is not set: a registry is in its tracking store.
 
-    MLflow keeps the address in a global that outlives a change of the environment, and writes it
-    into the environment. So each call sets it again, and removes it from the environment if the
-    user had not set it, so that `uri()` stays correct.
+    `mlflow.set_registry_uri` sets that variable too.
+    """
+    return os.environ.get(REGISTRY_URI) or uri()
+
+
+def connect() -> MlflowClient:
+    """Return a client of `uri()` and `registry_uri()`.
+
+    MLflow's own address, experiment and active run, which are global, belong to whoever calls us:
+    all that we store goes through this client. Raises ConnectionError if a server does not answer,
+    UserError if it refuses the credentials or if a store cannot be opened.
     """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     import mlflow
-    from sqlalchemy.exc import SQLAlchemyError
 
-    user_uri, address = os.environ.get(URI), uri()
-    mlflow.set_tracking_uri(address)
-    if user_uri is None:
-        os.environ.pop(URI, None)
-    if address not in _clients:
-        _check_answers(address)
+    stores = uri(), registry_uri()
+    if stores not in _clients:
+        for variable, address in zip((URI, REGISTRY_URI), stores, strict=True):
+            _check_answers(variable, address)
         # Without the lock, two processes that find a fresh database would both create its tables.
         with workspace.lock("mlflow"), quiet("mlflow.store.db.utils", "alembic"):
-            try:
-                _clients[address] = mlflow.MlflowClient(address)
-            except (mlflow.MlflowException, SQLAlchemyError, ImportError, OSError) as problem:
-                reason = str(problem).strip().partition("\n")[0]
-                raise UserError(f"{URI}={address} cannot be opened: {reason}") from problem
-    return _clients[address]
+            with _opening(URI, stores[0]):
+                client = mlflow.MlflowClient(*stores)
+                client.search_experiments(max_results=1)
+            if stores[1] != stores[0]:
+                with _opening(REGISTRY_URI, stores[1]):
+                    client.search_registered_models(max_results=1)
+        _clients[stores] = client
+    return _clients[stores]
+
+
+@contextmanager
+def _opening(variable: str, address: str) -> Iterator[None]:
+    """Raise UserError if the body, the first request to a store, finds that it cannot be used."""
+    from mlflow import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, ImportError, OSError) as problem:
+        reason = str(problem).strip().partition("\n")[0]
+        if address.startswith(SERVERS):
+            if getattr(problem, "error_code", None) not in REFUSED:
+                raise  # such as a server that is overloaded: a retry may help
+            reason = (
+                "the server refuses the credentials; set MLFLOW_TRACKING_USERNAME and "
+                "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+            )
+        raise UserError(f"{variable}={address} cannot be opened: {reason}") from problem
 
 
 ANSWER_S = 10.0
 """Seconds that a server may take to answer for the first time."""
+REFUSED = ("UNAUTHENTICATED", "PERMISSION_DENIED")
+"""MLflow's names of the HTTP statuses 401 and 403."""
+SERVERS = ("http://", "https://")
 
 
-def _check_answers(address: str) -> None:
+def _check_answers(variable: str, address: str) -> None:
     """Raise ConnectionError if no server answers; MLflow itself would try for minutes."""
-    if not address.startswith(("http://", "https://")):
+    if not address.startswith(SERVERS):
         return
     import requests
 
@@ -92,29 +131,59 @@ def _check_answers(address: str) -> None:
         pass  # MLflow decides which certificates are valid
     except (requests.ConnectionError, requests.Timeout) as problem:
         raise ConnectionError(
-            f"no MLflow server responds at {address}; start it, or set {URI} to another address"
+            f"no MLflow server responds at {address}; start it, or set {variable} to another "
+            "address"
         ) from problem
 
 
 def run_for(recipe: Recipe, key: str) -> str:
     """Return the id of this pipeline's run: the one started under the same key, or a new one.
 
-    Its parameters are the flattened recipe, in which secrets are still `${env:NAME}`.
+    Its parameters are the flattened recipe, in which secrets are still `${env:NAME}`. Called within
+    an active run of MLflow, it is a child of that run, which stays as it is.
     """
     client = connect()
+    parent = _parent(client)
+    parent_id = parent.info.run_id if parent else None
     with workspace.lock(f"run-{key}"):
-        experiment = _experiment(client, recipe.name)
-        runs = client.search_runs([experiment], f"tags.`{KEY}` = '{key}'", max_results=1)
+        experiment = parent.info.experiment_id if parent else _experiment(client, recipe.name)
+        runs = [
+            run
+            for run in client.search_runs([experiment], f"tags.`{KEY}` = '{key}'")
+            if run.data.tags.get(PARENT) == parent_id
+        ]
         if runs:
             run = runs[0]
             client.update_run(run.info.run_id, status="RUNNING")
         else:
             tags = {KEY: key, "mlflow.user": user(), **_commit()}
+            if parent_id:
+                tags[PARENT] = parent_id
             run = client.create_run(experiment, tags=tags, run_name=f"{recipe.name}-{key[:8]}")
         # A run that was killed early may lack some; a parameter once set can never be changed.
         missing_params = {k: v for k, v in flatten(recipe).items() if k not in run.data.params}
         _log_params(client, run.info.run_id, missing_params)
     return str(run.info.run_id)
+
+
+def _parent(client: MlflowClient) -> Run | None:
+    """Return the caller's active run, or the one of MLFLOW_RUN_ID; None if it is in another store.
+
+    MLflow's default store, `mlflow.db` in the current folder, is not ours.
+    """
+    import mlflow
+
+    active = mlflow.active_run()
+    run_id = active.info.run_id if active else os.environ.get("MLFLOW_RUN_ID")
+    if not run_id:
+        return None
+    try:
+        return client.get_run(run_id)
+    except mlflow.MlflowException as problem:
+        if problem.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+    log.info("the active MLflow run %s is not in %s; set %s", run_id, secrets.mask(uri()), URI)
+    return None
 
 
 @contextmanager
@@ -195,13 +264,16 @@ def _log_params(client: MlflowClient, run_id: str, params: Mapping[str, str]) ->
 
 
 def _experiment(client: MlflowClient, name: str) -> str:
-    """Return the id of the model's experiment; create it if it is missing.
+    """Return the id of the experiment of MLflow's variables, or else of the model's own.
 
-    By default a database puts artifacts into `./mlruns` of the current folder, so a place is given.
-    A server (`http`, `databricks` or `uc`) has a place of its own.
+    An experiment that is missing is created. By default a database puts artifacts into `./mlruns`
+    of the current folder, so a place is given. A server (`http`, `databricks` or `uc`) has a place
+    of its own.
     """
+    experiment = _chosen_experiment(client)
+    name = os.environ.get(EXPERIMENT_NAME) or name
     with workspace.lock("mlflow"):
-        experiment = client.get_experiment_by_name(name)
+        experiment = experiment or client.get_experiment_by_name(name)
         if experiment is None:
             place = None
             if not uri().startswith(("http", "databricks", "uc")):
@@ -209,16 +281,50 @@ def _experiment(client: MlflowClient, name: str) -> str:
             return str(client.create_experiment(name, artifact_location=place))
     if experiment.lifecycle_stage == "deleted":
         raise UserError(
-            f"the MLflow experiment {name!r} was deleted; restore it with `mlflow experiments "
-            f"restore -x {experiment.experiment_id}` or give the recipe another name"
+            f"the MLflow experiment {experiment.name!r} was deleted; restore it with `mlflow "
+            f"experiments restore -x {experiment.experiment_id}` or give the recipe another name"
         )
     return str(experiment.experiment_id)
 
 
+def _chosen_experiment(client: MlflowClient) -> Experiment | None:
+    """Return the experiment that the caller gave by its id, in MLflow's order of precedence.
+
+    `mlflow.set_experiment` in this process comes first, unless it was called on another store, then
+    MLFLOW_EXPERIMENT_NAME (None: the caller's), then MLFLOW_EXPERIMENT_ID. Raises UserError if the
+    id is unknown, or is not that of the name.
+    """
+    from mlflow import MlflowException
+    from mlflow.tracking import fluent
+
+    given, name = os.environ.get(EXPERIMENT_ID), os.environ.get(EXPERIMENT_NAME)
+    set_here = getattr(fluent, "_active_experiment_id", None)
+    if set_here and not os.environ.get(URI):
+        log.info("mlflow.set_experiment was called on another store; set %s to use it", URI)
+        given = None if given == set_here else given
+    elif set_here:
+        given, name = set_here, None
+    if not given:
+        return None
+    try:
+        experiment = client.get_experiment(given)
+    except MlflowException as problem:
+        raise UserError(
+            f"{EXPERIMENT_ID}={given}: no such experiment in {secrets.mask(uri())}; remove it, or "
+            f"set {URI} to the store that has it"
+        ) from problem
+    if name and experiment.name != name:
+        raise UserError(
+            f"{EXPERIMENT_ID}={given} is the experiment {experiment.name!r}, not "
+            f"{EXPERIMENT_NAME}={name}; set only one of them"
+        )
+    return experiment
+
+
 def _commit() -> dict[str, str]:
     """Return the commit of this code as MLflow's own tag; empty outside a git checkout."""
-    checkout = workspace.CHECKOUT
-    if checkout is None or not (checkout / ".git").exists():
+    checkout = Path(__file__).parents[2]
+    if not (checkout / ".git").exists():
         return {}
     try:
         result = subprocess.run(

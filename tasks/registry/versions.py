@@ -6,6 +6,7 @@ makes versions, and sets the tags that are read here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,8 +48,8 @@ The stored names stay as they are: `headrace.exported` is the id, `headrace.expo
 DECISION = "headrace.decision"
 """The full Decision as JSON, with the digest of its artifact."""
 
-LOGGED_MODEL_PREFIX = "models:/"
-"""Start of the source of a version that has a logged model; the logged model's id follows."""
+LOGGED_MODEL = re.compile(r"(?:models:|.*/models)/(m-[0-9a-f]{32})(?:/.*)?")
+"""Source of a version that has a logged model: its URI, or the place of its files."""
 MAX_VERSIONS = 10_000
 """Versions fetched in one call."""
 
@@ -122,7 +123,7 @@ def _load_readable(name: str, version: str) -> RegisteredVersion:
 
 def has(name: str) -> bool:
     """True if a model of that name is registered, even without versions."""
-    is_known = sqlite_lookup.has(tracking.uri(), name)
+    is_known = sqlite_lookup.has(tracking.registry_uri(), name)
     return _find_model(tracking.connect(), name) is not None if is_known is None else is_known
 
 
@@ -151,6 +152,9 @@ def lookup_without_mlflow(
     name: str, version: str | None, alias: str | None
 ) -> RegisteredVersion | None:
     """Like `load_version` without importing MLflow (two seconds); None if that is not possible."""
+    # The digest that the run recorded is in the tracking store.
+    if tracking.registry_uri() != tracking.uri():
+        return None
     row = sqlite_lookup.find(tracking.uri(), name, CONTENT, version=version, alias=alias)
     if row is None:
         return None
@@ -181,7 +185,8 @@ def _digest_recorded_by_run(client: MlflowClient, version: ModelVersion) -> str 
     """
     from mlflow import MlflowException
 
-    if not version.run_id or not str(version.source).startswith(LOGGED_MODEL_PREFIX):
+    logged_model = LOGGED_MODEL.fullmatch(str(version.source))
+    if not version.run_id or logged_model is None:
         return None
     try:
         params = client.get_run(version.run_id).data.params
@@ -189,7 +194,7 @@ def _digest_recorded_by_run(client: MlflowClient, version: ModelVersion) -> str 
         if problem.error_code == "RESOURCE_DOES_NOT_EXIST":
             return None
         raise
-    digest: str | None = params.get(f"{CONTENT}.{version.source.removeprefix(LOGGED_MODEL_PREFIX)}")
+    digest: str | None = params.get(f"{CONTENT}.{logged_model[1]}")
     return digest
 
 
@@ -364,6 +369,6 @@ def _model(client: MlflowClient, name: str) -> RegisteredModel:
     if model is None:
         names = sorted(other.name for other in client.search_registered_models())
         hint = did_you_mean(name, names, f"registered models: {', '.join(names) or 'none'}")
-        address = mask(tracking.uri())
+        address = mask(tracking.registry_uri())
         raise ModelError(f"model {name!r} not found in the registry {address}; {hint}")
     return model

@@ -52,7 +52,12 @@ def of_evaluation(evaluation: Mapping[str, Any]) -> dict[str, Picture]:
     if "confusion" in evaluation:
         pictures["confusion"] = confusion(**evaluation["confusion"])
     if "calibration" in evaluation:
-        pictures["calibration"] = reliability(evaluation["calibration"]["bins"])
+        before = evaluation.get("uncalibrated")
+        pictures["calibration"] = reliability(
+            evaluation["calibration"]["bins"], before["bins"] if before else None
+        )
+    if "" in evaluation.get("selective", {}):
+        pictures["selective"] = accuracy_by_share(evaluation["selective"][""]["points"])
     return pictures
 
 
@@ -108,16 +113,32 @@ def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Picture
     return _render(draw, (side, side))
 
 
-def reliability(bins: Sequence[Mapping[str, float]]) -> Picture:
-    """Draw accuracy by confidence of the decision, with the 95% interval of each bin."""
+def reliability(
+    bins: Sequence[Mapping[str, float]], before: Sequence[Mapping[str, float]] | None = None
+) -> Picture:
+    """Draw accuracy by confidence of the decision, with the 95% interval of each bin.
+
+    `before`: the bins before calibration.
+    """
     confidence = np.array([entry["confidence"] for entry in bins])
     accuracy = np.array([entry["accuracy"] for entry in bins])
     low_errors = accuracy - [entry["low"] for entry in bins]
     high_errors = [entry["high"] for entry in bins] - accuracy
-    start = max(0.0, min(confidence.min(), (accuracy - low_errors).min()) - 0.03)
+    old = [(entry["confidence"], entry["accuracy"]) for entry in before or []]
+    lowest = min(confidence.min(), (accuracy - low_errors).min(), *(min(pair) for pair in old))
+    start = max(0.0, lowest - 0.03)
 
     def draw(axes: Axes, look: Theme) -> None:
         axes.plot([start, 1], [start, 1], color=look.soft, linewidth=1, linestyle=(0, (4, 3)))
+        if old:
+            axes.plot(
+                *zip(*old, strict=True),
+                "o-",
+                color=look.orange,
+                markersize=3,
+                linewidth=1,
+                label="before calibration",
+            )
         axes.errorbar(
             confidence,
             accuracy,
@@ -127,11 +148,29 @@ def reliability(bins: Sequence[Mapping[str, float]]) -> Picture:
             markersize=4,
             linewidth=1.4,
             elinewidth=0.9,
+            label="calibrated",
         )
+        if old:
+            axes.legend(frameon=False, labelcolor=look.ink, fontsize=8, loc="upper left")
         axes.set(xlabel="confidence", ylabel="accuracy", aspect="equal")
         axes.set(xlim=(start, 1.02), ylim=(start, 1.02))
 
     return _render(draw, (4.4, 4.4))
+
+
+def accuracy_by_share(points: Sequence[Mapping[str, float]]) -> Picture:
+    """Draw the accuracy of the most confident decisions by their share, with 95% intervals."""
+    share, accuracy, low, high = (
+        np.array([point[name] for point in points]) for name in ("share", "accuracy", "low", "high")
+    )
+
+    def draw(axes: Axes, look: Theme) -> None:
+        axes.fill_between(share, low, high, color=look.blue, alpha=0.15, linewidth=0)
+        axes.plot(share, accuracy, color=look.blue, linewidth=1.4)
+        axes.set(xlabel="share of rows decided", ylabel="accuracy of these", xlim=(0, 1.02))
+        axes.set_ylim(top=1.005)
+
+    return _render(draw, (4.4, 3.4))
 
 
 def training_curve(events: Sequence[TrainingEvent], metric: str) -> Picture:

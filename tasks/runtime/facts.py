@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from headrace.tasks.runtime.artifacts import AnyArtifact, Artifact
 
@@ -165,6 +165,53 @@ class SliceFacts(IntervalFacts):
     rows: int
 
 
+class CalibrationFacts(TypedDict):
+    """The expected calibration error on test rows (metrics/calibration.py)."""
+
+    before: IntervalFacts
+    """Of the probabilities as the model was trained."""
+    after: IntervalFacts
+    """Of the probabilities that scoring shows."""
+    chance: float
+    """The error that perfectly calibrated probabilities have on as many rows."""
+
+
+class SelectionFacts(TypedDict):
+    """The decisions at one threshold (metrics/selective.py)."""
+
+    threshold: float
+    share: float
+    """Share of all decisions that are made at this threshold."""
+    accuracy: float
+    low: float
+    """Lower confidence bound of the accuracy."""
+    decided: int
+
+
+class TestedFacts(SelectionFacts):
+    """The decisions of test rows at a threshold; `low` and `high`: two-sided interval."""
+
+    high: float
+
+
+class PromiseFacts(TypedDict):
+    """An accuracy asked for, and what held-out rows say of it."""
+
+    target: float
+    validation: SelectionFacts | None
+    """At the lowest threshold that keeps it on validation rows; None if there is none."""
+    test: TestedFacts | None
+    """At the same threshold on test rows; None if it decides none of them."""
+
+
+class SelectiveFacts(TypedDict):
+    """Accuracy by share decided; for each label, or once under "" if a row has one decision."""
+
+    points: list[TestedFacts]
+    """Of test rows, the lowest threshold first."""
+    promises: list[PromiseFacts]
+
+
 class EvaluationMetrics(TypedDict):
     """Metrics of outputs on the test rows, for any objective."""
 
@@ -189,6 +236,8 @@ class MetricsFile(EvaluationMetrics):
 
     variant: str
     """Name of the exported variant that was evaluated."""
+    selective: dict[str, SelectiveFacts]
+    """Empty for objectives that do not abstain."""
 
 
 class EvaluatedFacts(IntervalFacts):
@@ -201,6 +250,10 @@ class EvaluatedFacts(IntervalFacts):
     """Distinct rows, as in EvaluationMetrics."""
     baseline_metric: str
     baseline_difference: DifferenceFacts | None
+    calibration: NotRequired[CalibrationFacts | None]
+    """None for objectives whose probabilities are not calibrated; earlier artifacts lack it."""
+    promises: NotRequired[dict[str, list[PromiseFacts]]]
+    """By label, as in SelectiveFacts."""
 
 
 class ModelMeasurementFacts(TypedDict):

@@ -1,11 +1,13 @@
-"""The workspace: one absolute folder for Headrace's files, independent of the current folder."""
+"""The workspace: one absolute folder for Headrace's files, never beside the installed code."""
 
 from __future__ import annotations
 
 import logging
 import os
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -14,28 +16,56 @@ from headrace.configs.errors import UserError
 
 log = logging.getLogger(__name__)
 
-_ROOT = Path(__file__).parents[2]
-CHECKOUT = _ROOT if (_ROOT / "pyproject.toml").is_file() else None
-"""The repository that this code runs from; None if it runs from an installed package."""
+NAME = ".headrace"
+MARKS = (NAME, "pyproject.toml", ".git")
+"""Entries of a folder that make it a project, whose workspace is in it."""
 PATIENCE_S = 1.0
 """Time before a wait for another process is logged."""
 
 
 def home() -> Path:
-    """Return `HEADRACE_HOME`, else `.headrace/` in the checkout or in the user's home folder.
+    """Return `HEADRACE_HOME`, else `.headrace/` in the project that the current folder belongs to.
 
-    The folder is created if it is missing. Raises UserError if that fails.
+    The folder is created if it is missing, and that is logged. Raises UserError if it cannot be.
     """
-    path = os.environ.get("HEADRACE_HOME")
-    folder = Path(path).expanduser() if path else (CHECKOUT or Path.home()) / ".headrace"
-    folder = folder.resolve()
+    given = os.environ.get("HEADRACE_HOME")
+    folder = _absolute(given) if given else _of_project()
+    if folder.is_dir():
+        return folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if not given:
+            (folder / ".gitignore").write_text("*\n", encoding="utf-8")
     except OSError as problem:
         raise UserError(
             f"{folder} cannot be created: {problem.strerror}; set HEADRACE_HOME to another folder"
         ) from problem
+    log.warning("everything is written to %s (new; HEADRACE_HOME names another folder)", folder)
     return folder
+
+
+@cache
+def _absolute(path: str) -> Path:
+    """Resolve a path once, so that a later change of the current folder does not move it."""
+    return Path(path).expanduser().resolve()
+
+
+@cache
+def _of_project() -> Path:
+    """Return `.headrace` in the nearest folder upwards that has one of MARKS, else in this one.
+
+    Raises UserError where Python's packages are installed: an upgrade would remove the workspace.
+    """
+    here = Path.cwd().resolve()
+    project = next(
+        (folder for folder in (here, *here.parents) if any((folder / m).exists() for m in MARKS)),
+        here,
+    )
+    if project.is_relative_to(Path(sysconfig.get_path("purelib")).resolve()):
+        raise UserError(
+            f"{project} holds installed packages; set HEADRACE_HOME or run headrace elsewhere"
+        )
+    return project / NAME
 
 
 def lock(name: str, timeout_s: float = -1) -> FileLock:

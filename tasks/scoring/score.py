@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -13,12 +14,16 @@ from headrace.serving.jobs.spec import JobSpec
 from headrace.serving.jobs.storage import open_output
 from headrace.serving.jobs.storage.base import PLAN
 from headrace.tasks.registry.resolve import resolve
+from headrace.tasks.scoring import promise
 
 if TYPE_CHECKING:
     from headrace.serving.engine.autotune import Speeds
     from headrace.serving.jobs.report import Report
     from headrace.serving.runtime.session import Device
 
+log = logging.getLogger(__name__)
+
+MIN_PROBABILITY = "min_probability"
 OnProgress = Callable[[dict[str, object]], None]
 """Gets the fields of Progress (serving/jobs/report.py)."""
 ENGINES = {
@@ -60,6 +65,7 @@ def spec_of(
     variant: str | None = None,
     device: Device = "auto",
     tune: bool = False,
+    target_accuracy: float | None = None,
     **settings: object,
 ) -> JobSpec:
     """Return the specification of a job.
@@ -68,11 +74,18 @@ def spec_of(
     that the model joins; `text_pair`: that of the second texts of pairs. `settings`: further
     fields of JobSpec, and options of the model's head. `tune`: first measure how the model runs
     fastest on this machine. Every later job that does not name a variant uses that measurement; a
-    job that is resumed keeps the settings it started with.
+    job that is resumed keeps the settings it started with. `target_accuracy`: find the option
+    `min_probability` that keeps it (promise.py). Raises UserError if none does, or if both are set.
     """
     note([*_paths(source), str(output)])
     resolved, paths = resolve(model), _paths(source)
     columns = {"text_column": text, "text_pair_column": text_pair}
+    if target_accuracy is not None:
+        if settings.get(MIN_PROBABILITY) is not None:
+            raise UserError("set min_probability or target_accuracy, not both")
+        found = promise.of_folder(resolved.folder, target_accuracy)
+        settings[MIN_PROBABILITY] = found.min_probability
+        log.info("score: %s", found.line())
     measured: dict[str, object] = {}
     if variant is None and open_output(output).get(PLAN) is None:
         from headrace.tasks.scoring import tuning_cache
@@ -114,8 +127,12 @@ def bench(
     text: str | Sequence[str] | None = None,
     text_pair: str | None = None,
     device: Device = "auto",
+    stated: Mapping[str, object] | None = None,
 ) -> Speeds:
-    """Measure every variant's tokens per second here, on rows of the table; the default first."""
+    """Measure every variant's tokens per second here, on rows of the table; the default first.
+
+    `stated`: settings of the table's dialect.
+    """
     from headrace.serving.engine.autotune import compare_variants
 
     folder = resolve(model).folder

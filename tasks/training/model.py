@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from headrace.configs.schema import Lora, Model
@@ -47,7 +48,7 @@ def with_lora(model: PreTrainedModel, lora: Lora) -> PeftModel:
     """Add low-rank adapters to the body's linear layers; the new head is trained in full."""
     from peft import LoraConfig, get_peft_model
 
-    body = getattr(model, model.base_model_prefix)
+    body = body_of(model)
     layers = [
         f"{model.base_model_prefix}.{name}"
         for name, module in body.named_modules()
@@ -67,6 +68,20 @@ def with_lora(model: PreTrainedModel, lora: Lora) -> PeftModel:
         modules_to_save=heads,
     )
     return get_peft_model(model, config)
+
+
+def body_of(model: nn.Module) -> nn.Module:
+    """Return the part of a model that its head stands on, whatever the model is wrapped in."""
+    network = model.model if isinstance(model, DocumentModel) else model
+    network = network.get_base_model() if isinstance(network, PeftModel) else network
+    body: nn.Module = getattr(network, str(network.base_model_prefix))
+    return body
+
+
+def head_parameters(model: nn.Module) -> set[nn.Parameter]:
+    """Return the trained weights outside the body: those of a new head."""
+    body = set(body_of(model).parameters())  # a tied output layer belongs to the body
+    return {weight for weight in model.parameters() if weight.requires_grad} - body
 
 
 def save(model: PreTrainedModel | PeftModel | DocumentModel, tokenizer: Path, folder: Path) -> None:

@@ -94,6 +94,7 @@ def build(recipe: Recipe, prepared: Path, work: Path, *, per_device: int) -> Ste
         pieces=pieces,
         checkpoints=Checkpoints(recipe.train.checkpoint_minutes),
         events=work / EVENTS,
+        head_learning_rate=recipe.train.head_learning_rate,
         model=model,
         args=arguments(
             recipe.train,

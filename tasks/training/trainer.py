@@ -22,6 +22,7 @@ from headrace.tasks.training.datasets import (
     TrainingRow,
     Windowed,
 )
+from headrace.tasks.training.model import head_parameters
 
 
 class StepTrainer(Trainer):  # type: ignore[misc]
@@ -38,10 +39,15 @@ class StepTrainer(Trainer):  # type: ignore[misc]
         pieces: InPieces,
         checkpoints: Checkpoints,
         events: Path,
+        head_learning_rate: float | None = None,
         **kwargs: Any,
     ) -> None:
-        """`events`: the file that progress is appended to. `kwargs`: Trainer's own arguments."""
+        """`events`: the file that progress is appended to. `kwargs`: Trainer's own arguments.
+
+        `head_learning_rate`: the learning rate of the head's weights, by default that of all.
+        """
         super().__init__(**kwargs)
+        self.head_learning_rate = head_learning_rate
         self.steps, self.pieces, self.checkpoints = steps, pieces, checkpoints
         self.meter = Meter(self.args.world_size)
         self.remove_callback(PrinterCallback)
@@ -59,6 +65,19 @@ class StepTrainer(Trainer):  # type: ignore[misc]
             collate_fn=self.pieces,
             pin_memory=self.args.dataloader_pin_memory,
         )
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Return the Trainer's optimizer, in which the head's weights may have their own rate."""
+        is_new = self.optimizer is None
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        if is_new and self.head_learning_rate is not None:
+            head = head_parameters(self.model)
+            for group in list(optimizer.param_groups):
+                head_group = {**group, "lr": self.head_learning_rate}
+                head_group["params"] = [weight for weight in group["params"] if weight in head]
+                group["params"] = [weight for weight in group["params"] if weight not in head]
+                optimizer.add_param_group(head_group)
+        return optimizer
 
     def seed_of_epoch(self) -> int:
         """Return the seed of the current epoch; the factor keeps the epochs of nearby seeds apart.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -27,17 +27,19 @@ def client(prefect_api: str) -> Iterator[Any]:
         yield client
 
 
-def deploy(client: Any, name: str, *zones: str | None) -> Any:
-    """A deployment with a schedule in each of the time zones."""
-    from prefect.client.schemas.actions import DeploymentScheduleCreate
+def hourly(zone: str | None) -> Any:
     from prefect.client.schemas.schedules import CronSchedule
 
+    return CronSchedule(cron=HOURLY, timezone=zone)
+
+
+def deploy(client: Any, name: str, *schedules: Any) -> Any:
+    """A deployment with these schedules."""
+    from prefect.client.schemas.actions import DeploymentScheduleCreate
+
     flow_id = client.create_flow_from_name(name)
-    schedules = [
-        DeploymentScheduleCreate(schedule=CronSchedule(cron=HOURLY, timezone=zone), active=True)
-        for zone in zones
-    ]
-    return client.create_deployment(flow_id=flow_id, name=name, schedules=schedules)
+    active = [DeploymentScheduleCreate(schedule=schedule, active=True) for schedule in schedules]
+    return client.create_deployment(flow_id=flow_id, name=name, schedules=active)
 
 
 def runs_of(client: Any, deployment: Any) -> list[Any]:
@@ -49,7 +51,7 @@ def runs_of(client: Any, deployment: Any) -> list[Any]:
 
 def test_a_run_is_due_in_the_zone_of_the_schedule_that_made_it(client: Any) -> None:
     """Two schedules of one deployment, 26 hours apart: some day of theirs is never UTC's."""
-    deployment = deploy(client, "far-apart", "Pacific/Kiritimati", "Etc/GMT+12")
+    deployment = deploy(client, "far-apart", *map(hourly, ("Pacific/Kiritimati", "Etc/GMT+12")))
     try:
         planned = wait_for(lambda: len(runs_of(client, deployment)) > 3, 60)
         assert planned
@@ -71,6 +73,71 @@ def test_a_run_is_due_in_the_zone_of_the_schedule_that_made_it(client: Any) -> N
         client.delete_deployment(deployment)
 
 
+def daily(kind: str, zone: str | None) -> Any:
+    """A schedule of each kind, for half past midnight by the clock of the time zone."""
+    from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
+
+    if kind == "cron":
+        return CronSchedule(cron="30 0 * * *", timezone=zone)
+    if kind == "rrule":
+        return RRuleSchedule(rrule="DTSTART:20260101T003000\nRRULE:FREQ=DAILY", timezone=zone)
+    start = datetime.fromisoformat("2026-01-01T00:30:00+13:00")
+    start = start.replace(tzinfo=ZoneInfo(zone)) if zone else start
+    return IntervalSchedule(interval=timedelta(days=1), anchor_date=start, timezone=zone)
+
+
+@pytest.mark.parametrize(
+    ("kind", "zone"),
+    [
+        ("cron", "Pacific/Auckland"),
+        ("interval", "Pacific/Auckland"),
+        ("rrule", "Pacific/Auckland"),
+        ("interval", None),
+    ],
+)
+def test_each_kind_of_schedule_has_a_clock(client: Any, kind: str, zone: str | None) -> None:
+    """At half past midnight in New Zealand, UTC has the day before."""
+    deployment = deploy(client, f"half-past-midnight-{kind}-{zone}", daily(kind, zone))
+    try:
+        assert wait_for(lambda: len(runs_of(client, deployment)) > 1, 60)
+        for run in runs_of(client, deployment):
+            found, source = due.zone_of(run, client)
+            assert source == f"{zone or 'UTC+13:00'} (from the schedule)"
+            local = run.expected_start_time.astimezone(found)
+            assert (local.hour, local.minute) == (0, 30)
+            assert local.date() - run.expected_start_time.date() == timedelta(days=1)
+    finally:
+        client.delete_deployment(deployment)
+
+
+@pytest.mark.parametrize("kind", ["cron", "interval", "rrule"])
+@pytest.mark.parametrize(
+    ("zone", "first", "hours_utc"),
+    [
+        # Clocks go back an hour on 4 April 2027, and forward on 26 September.
+        ("Pacific/Auckland", date(2027, 4, 3), [11, 11, 12]),
+        ("Pacific/Auckland", date(2027, 9, 25), [12, 12, 11]),
+        ("Europe/Berlin", date(2027, 3, 27), [23, 23, 22]),
+        ("Europe/Berlin", date(2027, 10, 30), [22, 22, 23]),
+    ],
+)
+def test_days_on_which_the_clocks_change(
+    kind: str, zone: str, first: date, hours_utc: list[int]
+) -> None:
+    """By the times that Prefect's server plans."""
+    import asyncio
+
+    from prefect.server.schemas import schedules
+
+    here = daily(kind, zone)
+    planned = getattr(schedules, type(here).__name__).model_validate_json(here.model_dump_json())
+    midnight = datetime(first.year, first.month, first.day, tzinfo=ZoneInfo(zone))
+    times = asyncio.run(planned.get_dates(n=3, start=midnight))
+    assert [time.astimezone(UTC).hour for time in times] == hours_utc
+    days = [time.astimezone(UTC).astimezone(due.clock_of(here)).date() for time in times]
+    assert days == [first + timedelta(days=i) for i in range(3)]
+
+
 @pytest.mark.parametrize(
     ("zones", "expected"),
     [
@@ -83,7 +150,7 @@ def test_a_run_is_due_in_the_zone_of_the_schedule_that_made_it(client: Any) -> N
 def test_a_run_by_hand_is_due_in_the_deployments_zone(
     client: Any, zones: list[str | None], expected: Any
 ) -> None:
-    deployment = deploy(client, "by-hand", *zones)
+    deployment = deploy(client, "by-hand", *map(hourly, zones))
     try:
         run = client.create_flow_run_from_deployment(deployment)
         assert due.zone_of(run, client) == expected
@@ -128,8 +195,6 @@ def timezone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]
 
 
 def local_day(hours: int) -> str:
-    from datetime import timedelta
-
     return f"{datetime.now(UTC) + timedelta(hours=hours):%Y-%m-%d}"
 
 

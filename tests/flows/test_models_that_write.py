@@ -219,11 +219,13 @@ def test_a_killed_job_gives_the_bytes_of_one_that_was_not(
     assert job_runs.parts(output) == job_runs.parts(tmp_path / "whole")
 
 
-def test_pyfunc_answers_without_torch(registered: Registered) -> None:
+def test_pyfunc_answers_without_torch(
+    registered: Registered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.uri())
     texts = pacsv.read_csv(registered.table)["text"].to_pylist()[:3]
     program = (
-        "import json, sys, mlflow; from headrace.tasks.registry import tracking; "
-        "tracking.connect(); "
+        "import json, sys, mlflow; "
         f"model = mlflow.pyfunc.load_model('models:/{registered.name}/1'); "
         f"found = model.predict(json.loads(sys.argv[1]))['{registered.column}'].tolist(); "
         "print(json.dumps([found, 'torch' in sys.modules]))"

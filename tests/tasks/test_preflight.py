@@ -101,6 +101,15 @@ def test_a_model_that_writes_needs_room_for_it(
         preflight.check(recipe, prepare(recipe))
 
 
+def test_a_model_that_never_abstains_has_no_threshold(tmp_path: Path) -> None:
+    recipe = tiny_recipe(
+        write_csv(tmp_path / "rows.csv", sentences(100)), objective="generation",
+        score={"abstain_below": 0.9},
+    )  # fmt: skip
+    with pytest.raises(RecipeError, match=r"score\.abstain_below: generation models do not abst"):
+        preflight.check(recipe, prepare(recipe))
+
+
 @pytest.mark.parametrize(
     ("options", "problem"),
     [

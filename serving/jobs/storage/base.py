@@ -62,7 +62,9 @@ class ChunkFacts(TextCounts):
     first_row: int
     rows: int
     errors: dict[str, int]
-    """Number of rows by reason code."""
+    """Number of rows by reason code; without the unsure ones."""
+    unsure: NotRequired[int]
+    """Number of rows whose decision was withheld as unsure; earlier records lack it."""
     failed: TextCounts
     """Counts over the texts that went through the model but got an error afterwards."""
     decisions: dict[str, dict[str, int]]

@@ -8,11 +8,12 @@ by prepare.py.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
+from headrace.configs.schema import FilesSource
 from headrace.configs.schema import Source as SourceSection
 from headrace.configs.secrets import mask, note
 from headrace.serving.tables.readers import Block
@@ -27,6 +28,8 @@ class Rows:
     columns: list[str]
     """All columns of the split."""
     read: Callable[[], Iterator[Block]]
+    places: Callable[[Sequence[int]], Mapping[int, str]] | None = None
+    """From row numbers to where those rows stand, such as `reviews.csv, line 17`; None: unknown."""
 
 
 @dataclass(frozen=True)
@@ -37,16 +40,23 @@ class Source:
     """JSON that determines the rows: content, commit or versions; no paths and no secrets."""
     splits: Mapping[str, Rows]
     """`train`, and `validation` and `test` if the source provides them."""
+    notes: list[str] = field(default_factory=list)
+    """Lines for people about how the rows were read."""
 
 
-def open_source(section: SourceSection, columns: list[str], folder: Path) -> Source:
+def open_source(
+    section: SourceSection, columns: list[str], folder: Path, optional: Collection[str] = ()
+) -> Source:
     """Open the source with the `open_source` of its kind's module.
 
-    `columns`: the columns to read; `folder`: for data that has to be fetched first.
+    `columns`: the columns to read; `folder`: for data that has to be fetched first; `optional`:
+    columns whose values in files may be null where they cannot be read.
     Raises DataError if there is no such table, data set, database or package.
     """
     note(section.model_dump(mode="json"))
     module = importlib.import_module(module_of(section))
+    if isinstance(section, FilesSource):
+        return cast(Source, module.open_source(section, columns, folder, optional))
     return cast(Source, module.open_source(section, columns, folder))
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,21 +12,34 @@ from headrace.configs.errors import DataError, RecipeError
 from headrace.configs.schema import FilesSource
 from headrace.configs.secrets import resolve
 from headrace.serving.errors import InputError
+from headrace.serving.tables.dialect import checked, differences
 from headrace.serving.tables.files import File, is_url
-from headrace.serving.tables.readers import column_names, find_files, format_of, read_table
+from headrace.serving.tables.readers import (
+    column_names,
+    find_files,
+    format_of,
+    read_table,
+    usual_dialect,
+)
+from headrace.serving.tables.settle import Expected, in_words, settle
 from headrace.tasks.data.sources import Block, Rows, Source, first_line
 
 MAGIC = re.compile(r"[*?\[]")
 
 
-def open_source(source: FilesSource, columns: list[str], folder: Path) -> Source:
+def open_source(
+    source: FilesSource, columns: list[str], folder: Path, optional: Collection[str] = ()
+) -> Source:
     """Open the tables of each given split; files behind a URL are first fetched into `folder`.
 
-    A file that is listed twice, under any names, is read once.
+    A file that is listed twice, under any names, is read once. Each is read as the recipe says, or
+    as its ending usually is.
 
-    Raises DataError for a missing, unreadable or empty file.
+    Raises DataError for a missing, unreadable or empty file, and for one in another encoding or
+    dialect.
     """
-    splits, digest = {}, {}
+    splits, digest, notes = {}, {}, list[str]()
+    needed = [name for name in columns if name not in optional]
     for name in ("train", "validation", "test"):
         locations = getattr(source, name)
         if not locations:
@@ -37,19 +51,32 @@ def open_source(source: FilesSource, columns: list[str], folder: Path) -> Source
                 _fetch(location, folder / name, seen_files) if is_url(address) else [Path(address)]
             )
         try:
-            files = find_files(paths, source.max_row_bytes)
-            splits[name] = Rows(column_names(files[0]), partial(_read, files, columns))
+            stated = checked(source.csv.model_dump(exclude_none=True))
+            expected = Expected(columns, may_lack=True, needed=needed, stated=stated)
+            settled = [
+                (file, settle(file, expected)) for file in find_files(paths, source.max_row_bytes)
+            ]
+            files = [replace(file, dialect=one.dialect) for file, one in settled]
+            splits[name] = Rows(column_names(files[0]), partial(_read, files, columns, optional))
+            notes.append(f"{name}: {in_words(settled)}")
         except InputError as problem:
             raise DataError(f"data.source.{name}: {problem}") from problem
-        # Content and format are part of the digest; the file's location is not.
-        digest[name] = [[format_of(file), file.stamp()[1]] for file in files]
+        # Content, format and dialect are part of the digest; the file's location is not.
+        digest[name] = [[_format(file), file.stamp()[1]] for file in files]
     settings = {"kind": source.kind, "max_row_bytes": source.max_row_bytes}
-    return Source({**settings, **digest}, splits)
+    return Source({**settings, **digest}, splits, notes)
 
 
-def _read(files: list[File], columns: list[str]) -> Iterator[Block]:
+def _format(file: File) -> object:
+    """Return the file's format, and what is unusual in its dialect."""
+    usual = usual_dialect(file)
+    unusual = differences(file.dialect, usual) if file.dialect and usual else {}
+    return [format_of(file), unusual] if unusual else format_of(file)
+
+
+def _read(files: list[File], columns: list[str], optional: Collection[str]) -> Iterator[Block]:
     try:
-        yield from read_table(files, columns)
+        yield from read_table(files, columns, optional=optional)
     except InputError as problem:
         raise DataError(str(problem)) from problem
 

@@ -54,13 +54,14 @@ def test_a_manifest_that_says_too_little_is_named(model: Path, content: str) -> 
         manifest.read(model)
 
 
-# Exported by version 0.1.0 and not to be made again: what was registered then has to load now.
-FORMAT_1 = ROOT / "tests" / "fixtures" / "model_format_1"
+# Exported by earlier versions and not to be made again: what was registered then has to load now.
+FORMAT_1, FORMAT_2 = (ROOT / "tests" / "fixtures" / f"model_format_{n}" for n in (1, 2))
 
 
-def test_a_model_of_format_1_keeps_loading() -> None:
-    scorer = Scorer(FORMAT_1)
-    assert scorer.manifest.format == 1
+@pytest.mark.parametrize(("number", "folder"), [(1, FORMAT_1), (2, FORMAT_2)])
+def test_a_model_of_an_earlier_format_keeps_loading(number: int, folder: Path) -> None:
+    scorer = Scorer(folder)
+    assert scorer.manifest.format == number
     assert scorer.variant.name == scorer.manifest.default
     table = scorer.score(["goal match team coach", "orbit rocket moon planet", "soup bread oven"])
     assert table["label"].to_pylist() == ["sport", "space", "food"]
@@ -69,9 +70,9 @@ def test_a_model_of_format_1_keeps_loading() -> None:
 def test_a_newer_format_is_refused_in_a_line(tmp_path: Path) -> None:
     newer = shutil.copytree(FORMAT_1, tmp_path / "model")
     content = json.loads((newer / "manifest.json").read_bytes())
-    (newer / "manifest.json").write_text(json.dumps({**content, "format": 3, "novelty": 1}))
+    (newer / "manifest.json").write_text(json.dumps({**content, "format": 4, "novelty": 1}))
     with pytest.raises(
         manifest.ModelFolderError,
-        match="model format 3; this version reads formats up to 2; update",
+        match="model format 4; this version reads formats up to 3; update",
     ):
         Scorer(newer)

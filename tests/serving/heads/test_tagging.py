@@ -178,6 +178,19 @@ def test_spans_have_places_in_the_text_however_it_was_read(file: Path, long_text
         )
 
 
+def test_a_temperature_changes_probabilities_but_no_span(file: Path) -> None:
+    (one,) = Reader(file, max_length=12, long_text=LongText(), offsets=True).read(["w0 w1 w2"])
+    found = []
+    for temperature in (1, 3):
+        settings = {"labels": LABELS, "scheme": "BIO", "temperature": temperature}
+        tagger = Head(settings, pad_id=0)
+        (span,) = tagger.spans(tagger.join(one, logits(one, "BIO", {1: "B-name", 2: "I-name"})))
+        assert (span["label"], span["text"]) == ("name", "w1 w2")
+        found.append(span["probability"])
+    expected = [np.exp(9 / t) / (np.exp(9 / t) + np.exp(3 / t) + 3) for t in (1, 3)]
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
 def test_a_text_that_is_cut_has_spans_in_what_is_left(file: Path) -> None:
     reader = Reader(file, max_length=12, long_text=LongText(), offsets=True)
     (one,) = reader.read([TEXT])

@@ -90,6 +90,7 @@ def test_what_stands_far_behind_is_seen_in_windows(
         "strategy": "windows", "window": 16, "stride": 10, "pool": pool,
     }  # fmt: skip
     assert (model / pooling.FILE).exists() == (pool == "attention")
+    assert 0.1 < manifest.read(model).head["temperature"] < 10  # of the pooled logits
     scorer = Scorer(model)
     (one,) = scorer.read([long_rows(1, seed=1)[0][0]])
     assert len(one.windows) > 2

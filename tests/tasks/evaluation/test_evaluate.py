@@ -13,6 +13,7 @@ from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 from headrace.configs.errors import RecipeError
 from headrace.configs.schema import Recipe
 from headrace.tasks.evaluation.evaluate import evaluate
+from headrace.tasks.metrics import selective
 from headrace.tasks.runtime.artifacts import Artifact
 
 
@@ -85,7 +86,34 @@ def test_pictures_lie_beside_the_numbers(evaluated: Artifact) -> None:
         "calibration-light.svg",
         "confusion-dark.svg",
         "confusion-light.svg",
+        "selective-dark.svg",
+        "selective-light.svg",
     ]
+
+
+def test_calibration_and_promises_are_those_of_the_predictions(
+    evaluated: Artifact, exported: Artifact, found: dict[str, Any]
+) -> None:
+    table = pq.read_table(evaluated.path / "predictions.parquet")
+    probabilities = table["probability"].to_numpy()
+    hits = np.array(table["target"].to_pylist()) == np.array(table["decision"].to_pylist())
+    mean_gap = abs(probabilities.mean() - hits.mean())
+    assert found["calibration"]["error"] >= mean_gap - 1e-6
+    facts = evaluated.facts["calibration"]
+    assert facts["after"]["value"] == found["calibration"]["error"]
+    assert facts["before"]["value"] == found["uncalibrated"]["error"]
+    assert facts["before"]["value"] != facts["after"]["value"]
+    curves = selective.read(exported.path / "model")
+    assert curves is not None
+    for promise in evaluated.facts["promises"][""]:
+        chosen = selective.threshold_for(curves["curves"][""], promise["target"])
+        if chosen is None:
+            assert promise["validation"] is promise["test"] is None
+            continue
+        sure = probabilities >= chosen.threshold
+        assert promise["test"]["decided"] == sure.sum()
+        assert promise["test"]["accuracy"] == pytest.approx(hits[sure].mean())
+    assert any(promise["test"] for promise in evaluated.facts["promises"][""])
 
 
 def test_the_second_call_finds_the_first_ones_folder(

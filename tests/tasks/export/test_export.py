@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir
 import onnxruntime as ort
 import pytest
+from datasets import load_from_disk
 
 from headrace.configs.errors import RecipeError
 from headrace.configs.schema import Recipe
@@ -16,9 +17,11 @@ from headrace.serving.engine.scorer import Scorer
 from headrace.tasks.export import parity, variants
 from headrace.tasks.export.encoder_harness import EncoderHarness as ExportHarness
 from headrace.tasks.export.export import ExportRefused, export
+from headrace.tasks.metrics import selective
+from headrace.tasks.metrics.calibration import cross_entropy
 from headrace.tasks.runtime import workspace
 from headrace.tasks.runtime.artifacts import Artifact
-from tests import ROOT
+from tests import ROOT, fabricated
 from tests.helpers import changed
 from tests.tasks.export.broken import broken, cut_mask
 
@@ -53,13 +56,40 @@ def test_the_manifest_says_where_the_model_comes_from(
         "test_share": 0.2,
     }
     assert (whole.objective, whole.max_length, whole.pad_id) == ("classification", 32, 0)
-    assert whole.head == {"labels": ["food", "space", "sport"]}
+    assert whole.head["labels"] == ["food", "space", "sport"]
     assert whole.profile == json.loads((prepared.path / "profile.json").read_bytes())
     assert whole.score == {
         "chunk_rows": 10_000, "max_rejected": 0.1, "max_row_bytes": 2**26, "csv_safe": False,
-        "text_column": "text",
+        "text_column": "text", "abstain_below": None,
     }  # fmt: skip
     assert whole.dropped == {}
+
+
+def test_probabilities_are_calibrated_on_the_validation_rows(
+    prepared: Artifact, model: Path, exported: Artifact
+) -> None:
+    whole = manifest.read(model)
+    temperature = whole.head["temperature"]
+    texts = fabricated.texts_of(prepared, "validation")
+    scorer = Scorer(model)
+    logits = scorer.outputs(texts).astype(np.float64)
+    targets = load_from_disk(str(prepared.path / "validation"))["labels"]
+
+    def loss(t: float) -> float:
+        return cross_entropy(logits / t, np.array(targets))
+
+    assert loss(temperature) < min(loss(1.0), loss(temperature * 1.3), loss(temperature / 1.3))
+    table = scorer.score(texts)
+    assert table["label"].to_pylist() == [whole.head["labels"][i] for i in logits.argmax(axis=1)]
+    stored = selective.read(model)
+    assert stored is not None
+    assert (stored["variant"], stored["rows"]) == (whole.default, len(texts))
+    hits = logits.argmax(axis=1) == np.array(targets)
+    probabilities = table["probability"].to_numpy()
+    place = selective.THRESHOLDS.index(0.8)
+    sure = probabilities >= 0.8
+    assert stored["curves"][""]["decided"][place] == sure.sum()
+    assert stored["curves"][""]["right"][place] == hits[sure].sum()
 
 
 def test_the_table_holds_every_variant_and_pytorch_itself(exported: Artifact) -> None:

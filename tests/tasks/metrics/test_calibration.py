@@ -7,13 +7,24 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from headrace.serving.heads.classification import softmax
-from headrace.tasks.metrics.calibration import auc_terms, calibration, wilson
+from headrace.serving.heads.multilabel import sigmoid
+from headrace.tasks.metrics.bootstrap import Resampling
+from headrace.tasks.metrics.calibration import (
+    auc_terms,
+    calibration,
+    cross_entropy,
+    fit_scale,
+    fit_temperature,
+    wilson,
+)
+
+HOW = Resampling(resamples=500)
 
 
 def test_the_error_is_the_gap_between_confidence_and_share_that_is_right() -> None:
     confidences = np.array([0.5, 0.5, 0.5, 0.5, 0.9, 0.9, 0.9, 0.9])
     hits = np.array([1, 0, 0, 0, 1, 1, 1, 1])
-    found = calibration(confidences, hits, bins=2)
+    found = calibration(confidences, hits, HOW, bins=2)
     # (4/8) · |0.25 - 0.5| + (4/8) · |1 - 0.9|
     assert found["error"] == pytest.approx(0.175)
     assert found["binning"] == "equal mass"
@@ -22,9 +33,58 @@ def test_the_error_is_the_gap_between_confidence_and_share_that_is_right() -> No
 
 def test_a_bin_has_thirty_rows_or_more() -> None:
     def bins(n: int) -> int:
-        return len(calibration(np.linspace(0.5, 1, n), np.ones(n))["bins"])
+        return len(calibration(np.linspace(0.5, 1, n), np.ones(n), HOW)["bins"])
 
     assert [bins(n) for n in (2, 59, 60, 5000)] == [1, 1, 2, 15]
+
+
+def test_the_errors_interval_holds_the_error_that_chance_is_taken_out_of() -> None:
+    """Rows that are right as often as they say: whatever error they have is chance."""
+    rng = np.random.default_rng(0)
+    errors, chances, lows = [], [], []
+    for _ in range(40):
+        confidences = rng.uniform(0.5, 1, 1000)
+        found = calibration(confidences, rng.random(1000) < confidences, HOW)
+        assert found["low"] <= found["error"] <= found["high"]
+        errors.append(found["error"])
+        chances.append(found["chance"])
+        lows.append(found["low"])
+    assert np.mean(errors) == pytest.approx(np.mean(chances), rel=0.06)
+    assert np.median(lows) < 0.1 * np.mean(errors)
+    overconfident = calibration(confidences, rng.random(1000) < confidences - 0.15, HOW)
+    assert 0.1 < overconfident["low"] < 0.15 < overconfident["high"] < 0.22
+
+
+def test_copies_of_a_row_widen_the_errors_interval() -> None:
+    rng = np.random.default_rng(0)
+    confidences = np.repeat(rng.uniform(0.5, 1, 200), 5)
+    hits = np.repeat(rng.random(200) < 0.6, 5)
+    copies = Resampling(500, clusters=np.repeat(np.arange(200), 5))
+    alone, together = (calibration(confidences, hits, how) for how in (HOW, copies))
+    assert alone["error"] == pytest.approx(together["error"])
+    assert together["high"] - together["low"] > 1.5 * (alone["high"] - alone["low"])
+
+
+def test_the_temperature_that_made_logits_too_large_is_found() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(4000, 5)) * 2
+    targets = np.array([rng.choice(5, p=row) for row in softmax(logits)])
+    for factor in (0.5, 1.0, 3.0):
+        found = fit_temperature(lambda t, f=factor: cross_entropy(logits * f / t, targets))
+        assert found == pytest.approx(factor, rel=0.06)
+    # Every row is right: without a prior the temperature would be 0.
+    right = np.eye(5)[targets[:20]] * 4
+    assert 0.2 < fit_temperature(lambda t: cross_entropy(right / t, targets[:20])) < 1
+
+
+def test_scale_and_shift_of_a_labels_logits_are_found() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=8000) * 2
+    targets = (rng.random(8000) < sigmoid(logits)).astype(int)
+    # Platt's targets, which are not quite 0 and 1, hardly count.
+    assert fit_scale(3 * logits - 1, targets) == pytest.approx((1 / 3, 1 / 3), abs=0.03)
+    assert fit_scale(-logits, targets)[0] == 0.1  # never the other way round
+    assert fit_scale(logits[:40], np.r_[np.ones(4, int), np.zeros(36, int)]) == (1.0, 0.0)
 
 
 def test_wilsons_interval_of_9_in_10() -> None:

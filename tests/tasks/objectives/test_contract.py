@@ -75,18 +75,10 @@ def table(objective: str, folder: Path) -> Path:
     return path
 
 
-def test_every_objective_is_held_to_this() -> None:
-    assert set(ROWS) == set(objectives.names())
-
-
-@pytest.mark.parametrize(
-    "objective",
-    # Those that write go all the way in tests/flows/test_models_that_write.py too.
-    [pytest.param(name, marks=pytest.mark.slow if name in SCRATCH else ()) for name in ROWS],
-)
-def test_from_rows_to_a_job_that_was_killed(objective: str, tmp_path: Path) -> None:
+def tiny_recipe_of(objective: str, folder: Path) -> Any:
+    """A recipe of two steps, and its table in `folder`."""
     recipe: Any = tiny_recipe(
-        table(objective, tmp_path),
+        table(objective, folder),
         name=f"contract-{objective}",
         objective=objective,
         options=OPTIONS.get(objective, {}),
@@ -97,7 +89,20 @@ def test_from_rows_to_a_job_that_was_killed(objective: str, tmp_path: Path) -> N
     if objective in SCRATCH:
         model = {"source": "scratch", "max_length": 24, "scratch": SCRATCH[objective]}
         recipe = recipe.model_validate({**recipe.model_dump(mode="json"), "model": model})
+    return recipe
 
+
+def test_every_objective_is_held_to_this() -> None:
+    assert set(ROWS) == set(objectives.names())
+
+
+@pytest.mark.parametrize(
+    "objective",
+    # Those that write go all the way in tests/flows/test_models_that_write.py too.
+    [pytest.param(name, marks=pytest.mark.slow if name in SCRATCH else ()) for name in ROWS],
+)
+def test_from_rows_to_a_job_that_was_killed(objective: str, tmp_path: Path) -> None:
+    recipe = tiny_recipe_of(objective, tmp_path)
     prepared = prepare(recipe)
     exported = export(recipe, prepared, train(recipe, prepared))
     (gated,) = exported.facts["variants"]

@@ -31,7 +31,7 @@ def test_labels_are_a_list_or_names_with_commas(given: Any, labels: list[str]) -
 
 @pytest.mark.parametrize(
     ("given", "reason"),
-    [(None, "null_labels"), (7, "wrong_type"), ("[a", "wrong_type"), (["d"], "unknown_label"),
+    [(None, "null_labels"), ("[a", "wrong_type"), (["d"], "unknown_label"),
      (["a", None], "wrong_type"), ('["a", null]', "wrong_type"), ([["a"]], "wrong_type")],
 )  # fmt: skip
 def test_rows_that_cannot_be_used_say_why(given: Any, reason: str) -> None:
@@ -123,3 +123,34 @@ def test_a_wrong_output_has_none_of_a_rows_labels_whichever_another_model_knows(
     assert MULTILABEL.statistics(targets, wrong, common)[:, 8:13].sum() == 0, "no hit, no row right"
     every = MULTILABEL.wrong([[1, 1]], head)
     assert MULTILABEL.statistics([[1, 1]], every, head)[:, 4:7].sum() == 0
+
+
+def test_calibration_keeps_labels_and_brings_probabilities_nearer() -> None:
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(4000, 3)).astype(np.float32)
+    targets = (random.random((4000, 3)) < sigmoid(logits)).astype(int)
+    outputs = 2 * logits + [1, 0, -1]
+    head = MULTILABEL.calibrate_probabilities(HEAD, targets.tolist(), outputs)
+    assert head["thresholds"] == HEAD["thresholds"]
+    assert head["scales"] == pytest.approx([0.5] * 3, abs=0.05)
+    assert head["shifts"] == pytest.approx([-0.5, 0, 0.5], abs=0.1)
+    before, after = (
+        MULTILABEL.row_statistics(targets.tolist(), outputs, one) for one in (HEAD, head)
+    )
+    assert (before == after).all()
+    found = MULTILABEL.details(targets.tolist(), outputs, head, Resampling(resamples=100))
+    assert found["calibration"]["error"] < 0.03 < 0.1 < found["uncalibrated"]["error"]
+    # The table tells each threshold as the probability that scoring shows.
+    shown = [row[1] for row in found["tables"][0]["rows"]]
+    scale, shift = head["scales"][2], head["shifts"][2]
+    assert shown[2] == pytest.approx(sigmoid(np.array(scale * np.log(3) + shift)), abs=1e-4)
+
+
+def test_decisions_that_may_be_withheld_are_the_labels_given() -> None:
+    logits = np.log([[1.0, 0.1, 9.0], [3.0, 1.0, 0.1], [np.nan, 1, 1]]).astype(np.float32)
+    decided = MULTILABEL.decided([[1, 0, 1], [0, 1, 0], [1, 1, 1]], logits, HEAD)
+    assert list(decided) == ["a", "b", "c"]
+    assert [pair[0].tolist() for pair in decided.values()] == [
+        pytest.approx([0.5, 0.75]), pytest.approx([0.5]), pytest.approx([0.9])
+    ]  # fmt: skip
+    assert [pair[1].tolist() for pair in decided.values()] == [[1, 0], [1], [1]]

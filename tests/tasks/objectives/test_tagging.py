@@ -67,7 +67,7 @@ def test_rows_of_either_kind_have_the_same_spans(row: dict[str, Any]) -> None:
     ("text", "tags", "reason"),
     [
         ("a", None, "null_tags"),
-        ("a", "none", "wrong_type"),
+        ("a", "none", "unknown_tag"),
         ("a", [{"start": 0}], "wrong_type"),
         ("a", {"start": [0], "end": []}, "wrong_type"),
         (["a", "b"], ["O"], "other_number_of_tags"),
@@ -399,3 +399,16 @@ def test_spans_anywhere_are_found_without_cutting_a_grapheme(
             assert label == "name"
         again = json.dumps(found)
         assert decoded(reader, text, again) == found
+
+
+def test_span_probabilities_are_held_to_the_spans_that_are_right() -> None:
+    """One-word texts whose logits say 98%, and of whose spans 60% are right."""
+    words = head_of.Words(*(np.array([n]) for n in (0, 0, 3)))
+    logits = np.array([[0.0, 4.0, -9.0, -9.0, -9.0]])
+    outputs = [head_of.Tagged("Ada", words, logits)] * 1000
+    targets = ['[[0, 3, "name"]]'] * 600 + ["[]"] * 400
+    head = TAGGING.calibrate_probabilities(HEAD, targets, outputs)
+    (span,) = head_of.Head(head, pad_id=0).spans(outputs[0])
+    assert span["probability"] == pytest.approx(0.6, abs=0.01)
+    missing = head_of.Tagged("Ada", words, logits * np.nan)
+    assert TAGGING.calibrate_probabilities(HEAD, ["[]"], [missing]) == HEAD

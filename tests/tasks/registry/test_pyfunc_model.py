@@ -5,8 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import urllib.request
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,8 +13,9 @@ import pandas as pd
 import pytest
 
 from headrace.serving.engine.scorer import Scorer
-from headrace.tasks.registry import mlflow_model, tracking
+from headrace.tasks.registry import mlflow_model
 from tests import fabricated
+from tests.serving.tiny_model import LABELS, make_model
 
 SPORT, SOUP = "the goal of the match", "soup"
 
@@ -51,9 +50,10 @@ def test_the_same_answers_as_the_scorer(model: Any, stored: Path) -> None:
     answer = model.predict([SPORT, SOUP], params={"probabilities": True})
     assert answer["label"].tolist() == expected["label"].to_pylist()
     assert answer["probability"].tolist() == expected["probability"].to_pylist()
-    assert [row.tolist() for row in answer["probabilities"]] == expected[
-        "probabilities"
-    ].to_pylist()
+    by_label = [
+        dict(zip(LABELS, row, strict=True)) for row in expected["probabilities"].to_pylist()
+    ]
+    assert answer["probabilities"].tolist() == by_label
 
 
 def test_a_bad_row_is_answered_and_the_others_scored(model: Any) -> None:
@@ -67,11 +67,37 @@ def test_a_bad_row_is_answered_and_the_others_scored(model: Any) -> None:
     assert model.predict([None])["error"].tolist() == ["null_text"]
 
 
+def test_a_label_of_a_lower_probability_is_withheld(model: Any) -> None:
+    answer = model.predict([SPORT, SOUP, None], params={"min_probability": 0.5})
+    assert answer["label"].tolist() == [None, "food", None]
+    assert answer["error"].tolist() == ["unsure", None, "null_text"]
+    assert (
+        answer["probability"].tolist()[:2] == model.predict([SPORT, SOUP])["probability"].tolist()
+    )
+
+
+def test_the_models_own_threshold_is_a_requests_default(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model", score={"abstain_below": 0.5})
+    params = mlflow_model.signature(Scorer(folder)).params.to_dict()
+    assert [(one["type"], one["default"]) for one in params[-1:]] == [("double", 0.5)]
+    whole = make_model(tmp_path / "whole", objective="multilabel", score={"abstain_below": 0.5})
+    assert mlflow_model.signature(Scorer(whole)).params.to_dict()[-1]["default"] == 0.5
+
+
 @pytest.mark.parametrize(
     ("texts", "params", "message"),
     [
-        (pd.DataFrame({"id": ["1"], "text": [SOUP]}), {}, "one column named 'text'.*is 'id'"),
+        (
+            pd.DataFrame({"title": [SPORT], "body": [SOUP]}),
+            {},
+            "no column 'text', and of its 2 columns 2 hold text",
+        ),
+        ([SOUP], {"probabilites": True}, "no parameter 'probabilites'; did you mean 'probabilit"),
+        ([SOUP], {"beams": 4}, "no parameter 'beams'; it has variant, device, probabilities"),
+        ([SOUP], {"probabilities": "yes"}, "probabilities must be true or false, not 'yes'"),
+        ([SOUP], {"variant": 8}, "variant must be a string, not 8"),
         ([SOUP], {"variant": "int9"}, "this model has no variant 'int9'; available: fp32, fused"),
+        ([SOUP], {"min_probability": 2.0}, "min_probability must be a number from 0 to 1, not 2"),
         ([SOUP], {"device": "tpu"}, "device must be one of auto, cpu, cuda, tensorrt, not 'tpu'"),
     ],
 )
@@ -83,13 +109,25 @@ def test_a_wrong_request_is_refused(model: Any, texts: Any, params: Any, message
     assert refused.value.get_http_status_code() == 400
 
 
+def test_the_text_column_is_found_among_others(model: Any) -> None:
+    for table in (
+        pd.DataFrame({"id": [1, 2], "text": [SPORT, SOUP], "note": ["moon", "orbit"]}),
+        pd.DataFrame({"message": [SPORT, SOUP]}),
+        pd.DataFrame({"message": [SPORT, SOUP], "id": [1, 2], "none": [None, None]}),
+        [{"id": 1, "text": SPORT}, {"id": 2, "text": SOUP}],
+    ):
+        assert model.predict(table)["label"].tolist() == ["sport", "food"]
+    asked = {"probabilities": None, "variant": None}
+    assert "probabilities" not in model.predict([SOUP], params=asked).columns
+
+
 def test_the_signature_describes_request_and_answer(model: Any) -> None:
     signature = model.metadata.signature.to_dict()
     assert [one["name"] for one in json.loads(signature["outputs"])] == [
         *("label", "probability", "error")
     ]
     assert [one["name"] for one in json.loads(signature["params"])] == [
-        *("variant", "device", "probabilities")
+        *("variant", "device", "probabilities", "min_probability")
     ]
     assert model.input_example == [SPORT, SOUP]
 
@@ -145,37 +183,7 @@ def run_alone(python: str, stored: Path, cwd: Path) -> str:
     return done.stdout.strip().splitlines()[-1]
 
 
-# --- slow: other processes, another environment ---------------------------------------------------
-
-
-@pytest.fixture
-def served(stored: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.uri())
-    command = ["mlflow", "models", "serve", "-m", "models:/loaded@champion"]
-    with fabricated.server([*command, "--env-manager", "local"], "/ping") as address:
-        yield f"{address}/invocations"
-
-
-@pytest.mark.slow
-def test_mlflow_models_serve_answers_over_http(served: str) -> None:
-    def ask(request: dict[str, Any]) -> list[dict[str, Any]]:
-        body, kind = json.dumps(request).encode(), {"Content-Type": "application/json"}
-        with urllib.request.urlopen(urllib.request.Request(served, body, kind)) as answer:
-            told: list[dict[str, Any]] = json.loads(answer.read(), parse_constant=pytest.fail)[
-                "predictions"
-            ]
-            return told
-
-    for request in (
-        {"inputs": [SPORT, SOUP]},
-        {"dataframe_split": {"columns": ["text"], "data": [[SPORT], [SOUP]]}},
-        {"dataframe_records": [{"text": SPORT}, {"text": SOUP}]},
-    ):
-        assert [row["label"] for row in ask(request)] == ["sport", "food"]
-    rows = ask({"inputs": [None, 3, "", SOUP], "params": {"probabilities": True}})
-    assert [row["error"] for row in rows] == ["null_text", "wrong_type", "empty_text", None]
-    assert [row["probability"] is None for row in rows] == [True, True, True, False]
-    assert len(rows[3]["probabilities"]) == 3
+# --- slow: another environment --------------------------------------------------------------------
 
 
 @pytest.mark.slow

@@ -7,10 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from headrace.tasks.data.prepare import prepare
+from headrace.tasks.export.export import export
 from headrace.tasks.registry import mlflow_model, tracking
+from headrace.tasks.training.train import train
 from tests import ROOT, fabricated
+from tests.tasks.objectives.test_contract import ROWS, tiny_recipe_of
 
 TEXTS = ["the goal of the match", None, "soup", "  ", "moon", "one old coach", None, "orbit"]
 LABELS = ["sport", None, "food", None, "space", "sport", None, "space"]
@@ -80,20 +85,34 @@ def test_a_data_frame_is_scored_as_predict_does_it(spark: Any, rows: Any, model:
     assert table.where("scored.label is null").count() == 3
 
 
-def test_all_probabilities_are_there_when_asked_for(spark: Any, rows: Any, model: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "values_of"),
+    [
+        ("map<string, float>", dict),
+        ("struct<food: float, space: float, sport: float>", lambda row: row.asDict()),
+        ("array<float>", lambda row: dict(zip(["food", "space", "sport"], row, strict=False))),
+    ],
+)
+def test_all_probabilities_are_there_when_asked_for(
+    kind: str, values_of: Any, spark: Any, rows: Any, model: Path
+) -> None:
     score = mlflow_model.imported().pyfunc.spark_udf(
         spark,
         str(model),
         env_manager="local",
         params={"probabilities": True},
-        result_type="label string, error string, probabilities array<float>",
+        result_type=f"label string, error string, probabilities {kind}",
     )
     found = [row.scored for row in scored(rows, score)]
     assert [row.error for row in found] == ERRORS
     assert [row.label for row in found] == LABELS
-    assert [row.probabilities and round(sum(row.probabilities), 5) for row in found] == [
-        1.0 if label else None for label in LABELS
-    ]
+    for label, row in zip(LABELS, found, strict=True):
+        by_label = values_of(row.probabilities)
+        if label is None:
+            assert set(by_label.values()) <= {None}
+        else:
+            assert max(by_label, key=lambda name: by_label[name]) == label
+            assert sum(by_label.values()) == pytest.approx(1)
 
 
 def test_what_the_guide_says(
@@ -101,8 +120,48 @@ def test_what_the_guide_says(
 ) -> None:
     fabricated.stored_model("reviews")
     guide = (ROOT / "docs" / "scoring.md").read_text(encoding="utf-8")
-    (lines,) = re.findall(r"```\n(import mlflow\n.*?)```", guide, re.DOTALL)
+    first, second = re.findall(r"```\n((?:import mlflow\n|score = mlflow).*?)```", guide, re.DOTALL)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.uri())
     said: dict[str, Any] = {"spark": spark, "table": rows}
-    exec(lines, said)
+    exec(first, said)
     assert said["good"].count() == 5
+    exec(second, said)
+    found = [row.scored.probabilities for row in scored(rows, said["score"])]
+    assert [bool(by_label) for by_label in found] == [code is None for code in ERRORS]
+
+
+# --- every objective ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("objective", sorted({*ROWS} - {"regression"}))
+def test_every_objective_answers_in_spark_as_it_does_alone(
+    objective: str, spark: Any, rows: Any, tmp_path: Path
+) -> None:
+    """Trained for two steps and exported; rows with an error have nulls in every other column."""
+    recipe = tiny_recipe_of(objective, tmp_path)
+    prepared = prepare(recipe)
+    exported = export(recipe, prepared, train(recipe, prepared))
+    saved = fabricated.saved(exported.path / "model", tmp_path / "stored")
+    pyfunc = mlflow_model.imported().pyfunc
+
+    score = pyfunc.spark_udf(spark, str(saved), env_manager="local")
+    found = [row.scored.asDict(recursive=True) for row in scored(rows, score)]
+    expected = pyfunc.load_model(str(saved)).predict(TEXTS)
+    assert [row["error"] for row in found] == expected["error"].tolist() == ERRORS
+    for name in expected.columns:
+        for ours, theirs, error in zip(
+            expected[name], (row[name] for row in found), ERRORS, strict=True
+        ):
+            if name != "error" and error:
+                assert theirs in (None, []), name
+            else:
+                assert theirs == near(ours), name
+
+
+def near(value: Any) -> Any:
+    """The value as Spark gives it, with room for rounding in batches of other shapes."""
+    if isinstance(value, dict):
+        return {name: near(part) for name, part in value.items()}
+    if isinstance(value, list | np.ndarray):
+        return [near(part) for part in value]
+    return pytest.approx(value, abs=1e-5) if isinstance(value, float) else value

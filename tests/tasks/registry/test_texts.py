@@ -11,15 +11,16 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from mlflow.exceptions import MlflowException
 
 from headrace.configs.schema import Data
-from headrace.serving.digests import carried_sha256
 from headrace.serving.engine.scorer import Scorer
 from headrace.serving.jobs import job
 from headrace.tasks import objectives
 from headrace.tasks.data import ingest
 from headrace.tasks.data.sources import Block, Rows, Source
 from headrace.tasks.registry import mlflow_model
+from tests import fabricated
 from tests.serving.tiny_model import make_model, make_tagger
 
 SOUP = "soup"
@@ -55,28 +56,19 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {
         "classification": make_model(root / "classification" / "model"),
         "tagging": make_tagger(root / "tagging" / "model"),
+        "messages": make_model(root / "messages" / "model", score={"text_column": "message"}),
     }
 
 
 @pytest.fixture(scope="module")
 def models(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """As MLflow loads them."""
-    found, root = {}, tmp_path_factory.mktemp("stored")
+    root = tmp_path_factory.mktemp("stored")
     pyfunc = mlflow_model.imported().pyfunc
-    for name, folder in folders.items():
-        carried = {"model": folder, "serving": root / name / "serving"}
-        mlflow_model.copy_serving(carried["serving"], name)
-        pyfunc.save_model(
-            path=str(root / name / "model"),
-            python_model=str(mlflow_model.CODE),
-            artifacts={key: str(place) for key, place in carried.items()},
-            signature=mlflow_model.signature(Scorer(folder)),
-            input_example=[SOUP],
-            pip_requirements=[],
-            metadata={mlflow_model.SHA256: carried_sha256(mlflow_model.CODE, carried)},
-        )
-        found[name] = pyfunc.load_model(str(root / name / "model"))
-    return found
+    return {
+        name: pyfunc.load_model(str(fabricated.saved(folder, root / name)))
+        for name, folder in folders.items()
+    }
 
 
 def values_of(objective: str) -> list[tuple[Any, str | None]]:
@@ -106,7 +98,8 @@ def in_training(objective: str, values: list[Any], tmp_path: Path) -> list[str |
     source = Source({}, {"train": Rows(["text", role], read)})
     data = Data.model_validate({"source": {"kind": "files", "train": "rows.jsonl"}})
     roles = {"text": "text", role: role}
-    _, rejected = ingest.stage(source, data, roles, module, tmp_path / "staged.arrow")
+    options = module.OPTIONS()
+    _, rejected = ingest.stage(source, data, roles, module, options, tmp_path / "staged.arrow")
     codes = {row: reason for _, row, reason, _ in rejected.rows}
     return [codes.get(i) for i in range(len(values))]
 
@@ -159,6 +152,15 @@ def served(request: dict[str, Any]) -> Any:
 
     schema = Schema([ColSpec(AnyType())])
     return infer_and_parse_data(json.loads(json.dumps(request)), schema=schema)
+
+
+def test_the_column_of_the_training_is_taken_before_all_others(models: dict[str, Any]) -> None:
+    both = pd.DataFrame({"text": ["moon"], "note": ["orbit"], "message": [SOUP]})
+    assert models["messages"].predict(both)["label"].tolist() == ["food"]
+    assert models["classification"].predict(both)["label"].tolist() == ["space"]
+    assert models["messages"].predict(both[["note", "text"]])["label"].tolist() == ["space"]
+    with pytest.raises(MlflowException, match="name the one with the texts 'message'"):
+        models["messages"].predict(both.rename(columns={"message": "body", "text": "title"}))
 
 
 def test_nulls_of_pandas_are_nulls(models: dict[str, Any]) -> None:

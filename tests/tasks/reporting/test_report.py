@@ -19,6 +19,7 @@ from headrace.tasks.evaluation.promotion_rules import (
     ModelMeasurement,
     SliceComparison,
 )
+from headrace.tasks.metrics import selective
 from headrace.tasks.metrics.paired import Difference
 from headrace.tasks.reporting.report import recipe_text, render, report, slice_scale
 from headrace.tasks.runtime import artifacts
@@ -95,9 +96,11 @@ def stages(table: Path) -> StageArtifacts:
         },
     )
     measured, sections = evaluate.measure(
-        tiny_recipe(table), prepared, prepared.facts["head"], rows, outputs
+        tiny_recipe(table), prepared, {**HEAD, "temperature": 1.6}, rows, outputs
     )
     found: dict[str, Any] = {**measured, **sections}
+    curve = selective.curve(np.repeat([0.9, 0.6], 100), np.repeat([1, 1, 1, 0], 50))
+    found["selective"] = {"": selective.measured(curve, curve)}
     found["baseline_difference"] = {"value": 0.2, "low": 0.1, "high": 0.3}
     found["variant"] = "int8"
     found["worst"] = [
@@ -165,7 +168,10 @@ def test_every_section_shows_its_numbers(stages: StageArtifacts, recipe: Recipe)
         "TF-IDF baseline 0.610 0.540 to 0.680",
         "Gain in accuracy: +0.0800 (CI +0.0300 to +0.1300); required: CI above 0;",
         "With these 200 test rows and these two models, a true gain of 0.0700 is detected",
-        "expected calibration error",
+        "expected calibration error 0.",
+        "before calibration 0.",
+        "90% 0.605 50.0% 1.000 0.963 1.000",
+        "99% none",
         "int8 30,000 6.0 23.1 MB 0.9900",
         "refused : agreement is 0.91",
         "step 20 accuracy 0.8100",
@@ -197,7 +203,7 @@ def test_the_page_asks_nothing_of_a_network(stages: StageArtifacts, recipe: Reci
     assert not re.search(r"url\(|@import", text)
     assert {tag for tag, _ in page.tags}.isdisjoint({"link", "iframe", "object"})
     pictures_in_it = [attributes for tag, attributes in page.tags if tag == "img"]
-    assert len(pictures_in_it) == 5
+    assert len(pictures_in_it) == 6
     assert all(attributes["alt"] for attributes in pictures_in_it)
 
 

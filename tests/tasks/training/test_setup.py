@@ -82,3 +82,20 @@ def test_max_steps_end_training_before_the_epochs_do_but_never_later(
     assert built(short, prepared, tmp_path).args.max_steps == 5
     long = changed(recipe, train={"max_steps": 10_000})
     assert built(long, prepared, tmp_path).args.max_steps == in_two_epochs
+
+
+def test_the_head_has_a_learning_rate_of_its_own(
+    recipe: Recipe, prepared: Artifact, tmp_path: Path
+) -> None:
+    """A body that cannot move, under a head that can."""
+    train = {"learning_rate": 1e-12, "head_learning_rate": 1e-2, "max_steps": 3}
+    trainer = built(changed(recipe, train=train), prepared, tmp_path)
+    before = weights(trainer.model)
+    trainer.train()
+    moved = {
+        name: float(np.abs(value - before[name]).max())
+        for name, value in weights(trainer.model).items()
+    }
+    head = {name for name, distance in moved.items() if distance > 1e-3}
+    assert head == {"classifier.weight", "classifier.bias"}
+    assert max(distance for name, distance in moved.items() if name not in head) < 1e-6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -27,6 +28,7 @@ from headrace.serving.jobs.job import ProgressTracker
 from headrace.serving.jobs.spec import JobSpec
 from headrace.serving.jobs.storage import open_output
 from tests.serving.job_runs import CHILD, parts, run, table
+from tests.serving.jobs.test_chunks import ANY_VALUES, read_back
 
 BUCKET = "s3://headrace"
 
@@ -155,6 +157,15 @@ def test_partitions_in_the_path_are_columns(model: Path, tmp_path: Path, proxy: 
         put(f"in/day={day}/t.csv", table(tmp_path / "t.csv", 3))
     run(model, f"{BUCKET}/in", tmp_path / "out", keep=["day"])
     assert pq.read_table(tmp_path / "out")["day"].to_pylist() == ["007"] * 3 + ["x/y"] * 3
+
+
+def test_any_value_has_a_folder_in_a_bucket(model: Path, tmp_path: Path, proxy: Proxy) -> None:
+    source, url = tmp_path / "t.jsonl", f"{BUCKET}/out"
+    lines = [json.dumps({"text": "soup", "kind": value}) for value in ANY_VALUES]
+    source.write_text("\n".join(lines))
+    run(model, source, url, keep=["kind"], partition_by="kind")
+    assert read_back(url, "kind") == list(enumerate(ANY_VALUES))
+    assert run(model, source, url, keep=["kind"], partition_by="kind").rows_now == 0
 
 
 @pytest.mark.parametrize("ending", ["csv.gz", "parquet"])

@@ -1,0 +1,118 @@
+"""What `headrace check` says of the data: labels, rows as the model sees them, rejected rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from headrace.configs.schema import Recipe
+from headrace.tasks import objectives
+from headrace.tasks.data import rejected
+from headrace.tasks.data.splits import NAMES
+
+if TYPE_CHECKING:
+    from headrace.tasks.runtime.facts import Prepared
+
+EXAMPLES = 3
+LABELS_SHOWN, CHARS_SHOWN = 20, 160
+"""Labels listed, and characters shown of a row; --json has all labels."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A training row as the model sees it."""
+
+    row: int
+    """Number in the split's source."""
+    tokens: int
+    input: str
+    """The tokens, special ones included, as text; at most CHARS_SHOWN characters."""
+    target: str
+
+    def line(self) -> str:
+        target = f" → {_cut(self.target)}" if self.target else ""
+        return f"row {self.row}, {self.tokens:,} tokens: {self.input}{target}"
+
+
+@dataclass(frozen=True)
+class DataSummary:
+    labels: Mapping[str, int]
+    """How often each label occurs in the rows that are used, all splits together."""
+    examples: list[Example]
+    rejected: list[rejected.First]
+    rejected_file: str
+    wanted: Mapping[str, str]
+    """See `Objective.WANTED`."""
+
+    def lines(self) -> list[str]:
+        """Format what `headrace check` prints."""
+        lines = []
+        if self.labels:
+            labels = [f"{name} ({count:,})" for name, count in self.labels.items()]
+            more = len(labels) - LABELS_SHOWN
+            suffix = f" and {more:,} more" if more > 0 else ""
+            noun = "label" if len(labels) == 1 else "labels"
+            lines.append(f"  {len(labels):,} {noun}: {', '.join(labels[:LABELS_SHOWN])}{suffix}")
+        lines.append("  as the model sees them:")
+        lines += [f"    {example.line()}" for example in self.examples]
+        if self.rejected:
+            lines.append(f"  rejected rows, all of them in {self.rejected_file}:")
+            lines += [f"    {first.line(self.wanted)}" for first in self.rejected]
+        return lines
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields that `headrace check --json` adds."""
+        return {
+            "labels": dict(self.labels),
+            "examples": [asdict(example) for example in self.examples],
+            "rejected_rows": [
+                {**asdict(first), "wanted": first.wanted(self.wanted)} for first in self.rejected
+            ],
+            "rejected_file": self.rejected_file,
+        }
+
+
+def of_data(recipe: Recipe, prepared: Prepared) -> DataSummary:
+    """Read what was prepared."""
+    from datasets import load_from_disk
+
+    objective, head = objectives.get(recipe.objective), prepared.facts["head"]
+    targets = [
+        target
+        for name in NAMES
+        for target in load_from_disk(str(prepared.path / name))
+        .with_format("arrow")[:]["labels"]
+        .to_pylist()
+    ]
+    file = prepared.path / rejected.FILE
+    return DataSummary(
+        labels=objective.count_labels(targets, head),
+        examples=_examples(recipe, prepared),
+        rejected=rejected.first_of_each(file),
+        rejected_file=str(file),
+        wanted=objective.WANTED,
+    )
+
+
+def _examples(recipe: Recipe, prepared: Prepared) -> list[Example]:
+    from datasets import load_from_disk
+    from tokenizers import Tokenizer
+
+    objective, head = objectives.get(recipe.objective), prepared.facts["head"]
+    tokenizer = Tokenizer.from_file(str(prepared.path / "tokenizer" / "tokenizer.json"))
+    rows = load_from_disk(str(prepared.path / "train"))
+    return [
+        Example(
+            row["row"],
+            row["length"],
+            _cut(tokenizer.decode(row["input_ids"], skip_special_tokens=False)),
+            objective.decode_target(row["labels"], head),
+        )
+        for row in rows.select(range(min(EXAMPLES, len(rows))))
+    ]
+
+
+def _cut(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= CHARS_SHOWN else f"{line[:CHARS_SHOWN]}…"

@@ -1,0 +1,131 @@
+"""The encoding of a file: its bytes as UTF-8, whatever they are, and signs that they are not.
+
+Bytes that do not belong to the encoding come out as bytes that are not UTF-8, so that every format
+finds them in their own row, in the same way.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from ..errors import InputError
+from .files import File, unpacked
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+UTF8 = "utf-8"
+# UTF-32's mark begins with UTF-16's, so it comes first.
+MARKS = {
+    codecs.BOM_UTF8: UTF8,
+    codecs.BOM_UTF32_LE: "utf-32-le",
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
+LONGEST_MARK = max(map(len, MARKS))
+PIECE = 2**16
+"""Bytes decoded at a time."""
+NO_TEXT = "headrace-no-text"
+"""Error handler: bytes that are not text become U+DCFF, which `surrogateescape` writes as FF."""
+codecs.register_error(NO_TEXT, lambda problem: ("\udcff", _end(problem)))
+
+
+def _end(problem: UnicodeError) -> int:
+    if not isinstance(problem, UnicodeDecodeError):
+        raise problem
+    return problem.end
+
+
+def mark(start: bytes) -> tuple[bytes, str] | None:
+    """Return the byte order mark that some bytes begin with, and the encoding it stands for."""
+    return next(((bom, name) for bom, name in MARKS.items() if start.startswith(bom)), None)
+
+
+@contextmanager
+def open_bytes(path: File) -> Iterator[io.BufferedReader]:
+    """Yield the file's text as UTF-8 bytes, unpacked, without a byte order mark.
+
+    The encoding is the one of a mark, else of `path.dialect`, else UTF-8. Raises InputError for an
+    empty file.
+    """
+    with unpacked(path) as file:
+        start = file.peek(LONGEST_MARK)[:LONGEST_MARK]
+        if not start:
+            raise InputError(f"{path} is empty")
+        encoding = path.dialect.encoding if path.dialect else UTF8
+        if found := mark(start):
+            bom, encoding = found
+            file.read(len(bom))
+        if encoding == UTF8:
+            yield file
+        else:
+            yield io.BufferedReader(_Transcoded(file, encoding), PIECE)
+
+
+class _Transcoded(io.RawIOBase):
+    """A stream of text in some encoding, as UTF-8."""
+
+    def __init__(self, source: io.BufferedReader, encoding: str) -> None:
+        self._source = source
+        self._decoder = codecs.getincrementaldecoder(encoding)(NO_TEXT)
+        self._ready = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer).cast("B")
+        while not self._ready:
+            piece = self._source.read1(PIECE)
+            text = self._decoder.decode(piece, final=not piece)
+            self._ready = memoryview(text.encode(UTF8, "surrogateescape"))
+            if not piece:
+                break
+        n = min(len(view), len(self._ready))
+        view[:n] = self._ready[:n]
+        self._ready = self._ready[n:]
+        return n
+
+
+# --- signs of another encoding --------------------------------------------------------------------
+
+
+def beyond_ascii(file: File) -> tuple[bool, bool]:
+    """Return whether the file's bytes are UTF-8 throughout, and whether any is beyond ASCII."""
+    decoder, is_ascii = codecs.getincrementaldecoder(UTF8)(), True
+    with unpacked(file) as raw:
+        if mark(raw.peek(LONGEST_MARK)[:LONGEST_MARK]):
+            return True, False
+        while piece := raw.read(PIECE):
+            is_ascii = is_ascii and piece.isascii()
+            try:
+                decoder.decode(piece)
+            except UnicodeDecodeError:
+                return False, True
+    return True, not is_ascii
+
+
+def guess(file: File) -> str | None:
+    """Return the probable encoding of a file that is not UTF-8, or None.
+
+    NULs at every other place are UTF-16. Bytes beyond ASCII that stand alone among ASCII letters
+    are those of Western Europe. `headrace init` looks closer.
+    """
+    with unpacked(file) as raw:
+        start = raw.read(PIECE)
+    n_even, n_odd = start[::2].count(0), start[1::2].count(0)
+    if max(n_even, n_odd) > len(start) / 8:
+        return "utf-16-be" if n_even > n_odd else "utf-16-le"
+    high = [byte > 127 for byte in start]
+    n_pairs = sum(one and other for one, other in itertools.pairwise(high))
+    try:
+        start.decode("cp1252")
+    except UnicodeDecodeError:
+        return None
+    return "windows-1252" if 5 * n_pairs <= sum(high) else None

@@ -1,0 +1,264 @@
+"""Read a CSV file in some dialect, and count what does not fit: settle.py judges it.
+
+Nothing here is an error of its own: a file may have a few bad rows in any dialect.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from ..errors import InputError
+from .csv_rows import CsvRecords, header_of, open_records
+from .dialect import Dialect
+from .files import File
+
+QUOTE = '"'
+DELIMITERS = (",", ";", "\t", "|")
+"""Delimiters that are tried, besides the expected one."""
+SAMPLE_ROWS = 2_000
+"""Rows that other dialects are tried on, and whose values tell a row from a line of text."""
+SHORT = 40
+"""Characters of a value that may be a label or a number."""
+GOOD_SHARE = 0.1
+"""Largest share of odd rows in a dialect that fits."""
+
+
+@dataclass
+class Finding:
+    """Rows with something odd, and the first of them."""
+
+    rows: int = 0
+    line: int = 0
+    """Line of the first one in the file, from 1."""
+    row: int = 0
+    """Its row, from 0."""
+
+    def add(self, line: int, row: int) -> None:
+        if not self.rows:
+            self.line, self.row = line, row
+        self.rows += 1
+
+    def __bool__(self) -> bool:
+        return self.rows > 0
+
+
+@dataclass
+class Scan:
+    """What a file is when it is read in one dialect."""
+
+    dialect: Dialect
+    names: list[str]
+    """Columns; empty if there is no header line that can be read."""
+    first: list[str] = field(default_factory=list)
+    """The first record of the file, a header or not."""
+    rows: int = 0
+    lines: int = 0
+    wrong: Finding = field(default_factory=Finding)
+    """Records with another number of fields, or with a quote that is not closed where it should."""
+    no_text: Finding = field(default_factory=Finding)
+    """Rows in which a value that is needed has bytes that are not of the encoding."""
+    multibyte: int = 0
+    """Rows in which such a value has characters beyond ASCII, and all of them are right."""
+    padded: Finding = field(default_factory=Finding)
+    """Rows with a blank in front of a quoted field, whose quotes are then taken for text."""
+    escaped: Finding = field(default_factory=Finding)
+    """Rows with a backslash in front of a quote."""
+    merged: Finding = field(default_factory=Finding)
+    """Records over several lines, each of which looks like a row of its own."""
+    bare: Finding = field(default_factory=Finding)
+    """Without quoting, rows with fields that look quoted; else, rows with quotes that need none."""
+    sample: list[list[str]] = field(default_factory=list)
+    """The first good rows, each of one line."""
+
+    def check_text(self, text: str, line: int, row: int) -> None:
+        """Count a row's needed values by their bytes."""
+        if text.isascii():
+            return
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            self.no_text.add(line, row)
+        else:
+            self.multibyte += 1
+
+    @property
+    def odd(self) -> int:
+        """Rows that speak against the dialect."""
+        bare = self.bare.rows if self.dialect.quote is None else 0
+        return self.wrong.rows + self.padded.rows + self.merged.rows + bare
+
+    @property
+    def is_perfect(self) -> bool:
+        return bool(self.names) and not self.odd
+
+
+def scan(
+    file: File, dialect: Dialect, columns: Sequence[str] = (), max_rows: int | None = None
+) -> Scan:
+    """Read a file, or its first rows, in a dialect.
+
+    `columns`: those whose bytes must be text; all, if none is named. Raises InputError for an empty
+    file.
+    """
+    with open_records(replace(file, dialect=dialect), dialect) as records:
+        found = Scan(dialect, [])
+        try:
+            found.names = header_of(records, file)
+        except InputError:
+            found.lines = records.n_lines
+            return found
+        found.first = records.first
+        _scan_rows(records, found, columns, max_rows)
+        found.lines = records.n_lines
+    return found
+
+
+def _scan_rows(
+    records: CsvRecords, found: Scan, columns: Sequence[str], max_rows: int | None
+) -> None:
+    width, dialect = len(found.names), found.dialect
+    needed = [found.names.index(name) for name in columns if name in found.names]
+    spread: list[tuple[int, int, list[str]]] = []
+    """Line, row and lines of the first records over several lines that may be rows each."""
+    for record in itertools.islice(records, max_rows):
+        row, lines = found.rows, records.lines
+        found.rows += 1
+        if isinstance(record, str) or len(record) != width:
+            found.wrong.add(records.line, row)
+        elif len(lines) > 1:
+            if len(spread) < SAMPLE_ROWS and all(_width(line, dialect) == width for line in lines):
+                spread.append((records.line, row, list(lines)))
+        elif len(found.sample) < SAMPLE_ROWS:
+            found.sample.append(record)
+        if not all(map(str.isascii, lines)) and not isinstance(record, str):
+            cells = record if not needed else [record[i] for i in needed if i < len(record)]
+            found.check_text("".join(cells), records.line, row)
+        if QUOTE in lines[0]:
+            _check_quotes(record, lines[0], found, records.line, row)
+    for line, row, lines in spread:
+        if dialect.delimiter == "\t" or _are_rows(lines, found):
+            found.merged.add(line, row)
+    if dialect.quote is None:
+        _check_bare_columns(found)
+
+
+def _check_quotes(record: list[str] | str, line: str, found: Scan, number: int, row: int) -> None:
+    """Find what is odd in a line with quotes; `record`: what became of it."""
+    dialect = found.dialect
+    if '\\"' in line and dialect.escape is None:
+        found.escaped.add(number, row)
+    if isinstance(record, str):
+        return
+    may_be_padded = dialect.quote is not None and not dialect.skip_blanks
+    if may_be_padded and f"{dialect.delimiter} {QUOTE}" in line and any(map(_is_padded, record)):
+        found.padded.add(number, row)
+    if dialect.quote is None:
+        if any(is_quoted(cell) and QUOTE * 2 in cell[1:-1] for cell in record):
+            found.bare.add(number, row)
+    elif dialect.delimiter == "\t" and any(map(_needs_no_quotes, fields_of(line, dialect))):
+        found.bare.add(number, row)
+
+
+def _check_bare_columns(found: Scan) -> None:
+    """Count the rows of a column that is quoted throughout, in a dialect without quoting."""
+    if found.bare or not found.sample:
+        return
+    for column in zip(*found.sample, strict=True):
+        if (n_quoted := sum(map(is_quoted, column))) > len(column) / 2:
+            found.bare = Finding(n_quoted, 0, 0)
+            return
+
+
+def is_quoted(cell: str) -> bool:
+    return len(cell) > 1 and cell[0] == cell[-1] == QUOTE
+
+
+def _is_padded(cell: str) -> bool:
+    return cell[:1] == " " and cell.lstrip(" ")[:1] == QUOTE
+
+
+def _needs_no_quotes(field: str) -> bool:
+    """True for a quoted field that no writer would have to quote; spreadsheets do at a comma."""
+    return is_quoted(field) and not {QUOTE, ",", ";"} & set(field[1:-1])
+
+
+def fields_of(line: str, dialect: Dialect) -> list[str]:
+    """Return the fields of a line if quotes meant nothing."""
+    return line.rstrip("\r\n").split(dialect.delimiter)
+
+
+def _width(line: str, dialect: Dialect) -> int:
+    return line.count(dialect.delimiter) + 1
+
+
+def _are_rows(lines: Iterable[str], found: Scan) -> bool:
+    """Return whether each of some lines looks like a row, by its labels and numbers."""
+    keys = dict(_key_columns(found.sample))
+    rows = [[cell.strip(QUOTE) for cell in fields_of(line, found.dialect)] for line in lines]
+    return bool(keys) and all(
+        row[place] in values if values else is_number(row[place])
+        for row in rows
+        for place, values in keys.items()
+    )
+
+
+def _key_columns(sample: Sequence[Sequence[str]]) -> Iterator[tuple[int, set[str]]]:
+    """Yield the columns that tell a row from text: (place, values), with no values for numbers."""
+    for place, column in enumerate(zip(*sample, strict=True)):
+        values = set(column)
+        if all(map(is_number, column)):
+            yield place, set()
+        elif 2 * len(values) <= len(column) and max(map(len, values)) <= SHORT:
+            yield place, values
+
+
+def is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+# --- other dialects -------------------------------------------------------------------------------
+
+
+def fitting(
+    file: File, expected: Dialect, columns: Sequence[str] = (), stated: Iterable[str] = ()
+) -> list[Scan]:
+    """Return scans of the file's first rows in the dialects that fit, best first.
+
+    `stated`: settings of `expected` that stay. Those come first that have all `columns`, then those
+    with several columns, with fewer odd rows, and nearer to what is expected.
+    """
+    scans = []
+    for dialect in candidates(expected, stated):
+        found = scan(file, dialect, columns, SAMPLE_ROWS)
+        if found.names and found.rows and found.odd <= GOOD_SHARE * found.rows:
+            scans.append(found)
+    return sorted(scans, key=lambda found: _rank(found, columns))
+
+
+def _rank(found: Scan, columns: Sequence[str]) -> tuple[bool, bool, int]:
+    is_missing = not set(columns) <= set(found.names)
+    return is_missing, len(found.names) < 2, found.odd
+
+
+def candidates(expected: Dialect, stated: Iterable[str] = ()) -> list[Dialect]:
+    """Return the dialects to try, the expected one first; `stated`: settings that stay."""
+    stated = set(stated)
+    delimiters = dict.fromkeys((expected.delimiter, *DELIMITERS))
+    choices: dict[str, Iterable[object]] = {
+        "delimiter": delimiters,
+        "quote": dict.fromkeys((expected.quote, QUOTE, None)),
+        "escape": dict.fromkeys((expected.escape, None, "\\")),
+        "skip_blanks": dict.fromkeys((expected.skip_blanks, False, True)),
+    }
+    for name in stated & choices.keys():
+        choices[name] = [getattr(expected, name)]
+    return [
+        replace(expected, **dict(zip(choices, values, strict=True)))  # type: ignore[arg-type]
+        for values in itertools.product(*choices.values())
+    ]

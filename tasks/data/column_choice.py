@@ -1,0 +1,467 @@
+"""Choose what to learn from a table: the objective, and the columns of its roles.
+
+Text and label are chosen together. A usual name decides first, then what the values look like: a
+text is long and different in each row, a label is one of a few values.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from headrace.configs.errors import DataError
+from headrace.tasks.data.ingest import no_such_column
+from headrace.tasks.data.readings import LABEL_NAMES, MIN_FILLED, TEXT_NAMES, Column
+
+PAIRS = (
+    ("premise", "hypothesis"), ("question", "answer"), ("question", "sentence"),
+    ("question", "passage"), ("question", "context"), ("query", "document"), ("query", "passage"),
+    ("query", "product_title"), ("claim", "evidence"), ("context", "response"),
+    ("text", "text_pair"), ("text", "hypothesis"),
+)  # fmt: skip
+"""Usual names of two texts that are classified together; besides, names that differ in a number."""
+FROM_TO = (
+    ("source", "target"), ("src", "tgt"), ("source_text", "target_text"), ("input", "output"),
+    ("input_text", "target_text"), ("text", "summary"), ("document", "summary"),
+    ("article", "summary"), ("dialogue", "summary"), ("article", "highlights"),
+    ("question", "answer"), ("prompt", "completion"), ("prompt", "response"),
+    ("instruction", "output"), ("instruction", "response"), ("text", "target"),
+)  # fmt: skip
+"""Usual names of a text and the text to write for it; besides, two names of languages."""
+LANGUAGES = frozenset(
+    [
+        "ar",
+        "bg",
+        "bn",
+        "cs",
+        "da",
+        "de",
+        "el",
+        "en",
+        "es",
+        "et",
+        "fa",
+        "fi",
+        "fr",
+        "he",
+        "hi",
+        "hr",
+        "hu",
+        "id",
+        "it",
+        "ja",
+        "ko",
+        "lt",
+        "lv",
+        "ms",
+        "nb",
+        "nl",
+        "no",
+        "pl",
+        "pt",
+        "ro",
+        "ru",
+        "sk",
+        "sl",
+        "sr",
+        "sv",
+        "th",
+        "tr",
+        "uk",
+        "ur",
+        "vi",
+        "zh",
+        "arabic",
+        "bulgarian",
+        "chinese",
+        "croatian",
+        "czech",
+        "danish",
+        "dutch",
+        "english",
+        "finnish",
+        "french",
+        "german",
+        "greek",
+        "hebrew",
+        "hindi",
+        "hungarian",
+        "indonesian",
+        "italian",
+        "japanese",
+        "korean",
+        "norwegian",
+        "persian",
+        "polish",
+        "portuguese",
+        "romanian",
+        "russian",
+        "serbian",
+        "spanish",
+        "swedish",
+        "thai",
+        "turkish",
+        "ukrainian",
+        "vietnamese",
+    ]
+)
+NUMBERS = re.compile(r"(?<![0-9])[12](?![0-9])|(?<=[_ .-])[abAB]$")
+"""What tells the names of a pair apart: `sentence1` and `sentence2`, `text_a` and `text_b`."""
+FLAGS = 3
+"""Columns of 0 and 1 that are labels even beside a column that could be the label."""
+SHOWN = 4
+"""Columns that are listed as considered."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The objective, its columns, and why."""
+
+    objective: str
+    columns: Mapping[str, str | list[str]]
+    """By role, as the recipe's `data.columns`."""
+    why: Mapping[str, str]
+    """By role, a reason in a few words."""
+    also: Sequence[str] = ()
+    """What else was considered, each in a few words."""
+    options: Mapping[str, object] = field(default_factory=dict)
+    """The recipe's `options`."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the user has said already."""
+
+    text: str | None = None
+    """Column of the text; several, to be joined, with commas between."""
+    text_pair: str | None = None
+    """Column of a second text."""
+    label: str | None = None
+    """Column of the label; several, with commas between, are labels of their own, 0 or 1 each."""
+    objective: str | None = None
+
+
+def choose(columns: Sequence[Column], asked: Asked, table: str) -> Choice:
+    """Choose objective and columns. `table`: its name in messages.
+
+    Raises DataError if no columns fit, or a column that was asked for is not there.
+    """
+    chooser = _Chooser({column.name: column for column in columns}, asked, table)
+    steps: dict[str, Callable[[], Choice | None]] = {
+        "tagging": chooser.tagging,
+        "multilabel": chooser.multilabel,
+        "classification": chooser.classification,
+        "translation": chooser.translation,
+        "generation": chooser.generation,
+    }
+    if asked.objective is not None and asked.objective not in steps:
+        raise DataError(
+            f"--objective {asked.objective}: init writes recipes for {', '.join(sorted(steps))}; "
+            "see docs/extend.md for a recipe of another"
+        )
+    for name, step in steps.items():
+        if asked.objective in (None, name) and (choice := step()) is not None:
+            return choice
+    raise DataError(chooser.nothing_fits())
+
+
+class _Chooser:
+    """The columns of one table; each method returns a choice, or None if its objective does not
+    fit."""
+
+    def __init__(self, columns: Mapping[str, Column], asked: Asked, table: str) -> None:
+        self._columns, self._table = columns, table
+        self._objective, self._forced = asked.objective, asked.objective is not None
+        self._text_names = self._named(asked.text)
+        self._label_names = self._named(asked.label)
+        self._text_pair = next(iter(self._named(asked.text_pair)), None)
+
+    def _named(self, names: str | None) -> list[str]:
+        """Return the columns that the user named, with commas between if they are several."""
+        if names is None or names in self._columns:
+            return [] if names is None else [names]
+        found = [name.strip() for name in names.split(",")]
+        for name in found:
+            if name not in self._columns:
+                hint = no_such_column(name, list(self._columns))
+                raise DataError(f"{self._table} has no column {name!r}; {hint}")
+        return found
+
+    # --- objectives -------------------------------------------------------------------------------
+
+    def tagging(self) -> Choice | None:
+        for column in self._label_candidates():
+            text = self._text(without=[column.name], words=True)
+            if text is None or not (column.is_spans or column.is_tags_of(text.values)):
+                continue
+            shape = "spans" if column.is_spans else "a tag for each word"
+            return Choice(
+                "tagging",
+                {"text": text.name, "tags": column.name},
+                {"text": self._why_text(text), "tags": shape},
+            )
+        return None
+
+    def multilabel(self) -> Choice | None:
+        asked = [self._columns[name] for name in self._label_names]
+        if len(asked) > 1 or (asked and self._forced and asked[0].is_flag):
+            return self._of_flags(asked)
+        many = [column for column in asked or self._ranked() if column.is_many]
+        if many and (asked or self._forced or self._beats_labels(many[0])):
+            return self._of_lists(many[0])
+        flags = self._flags()
+        if not asked and len(flags) > 1 and (self._forced or self._are_labels(flags)):
+            return self._of_flags(flags)
+        if asked and self._forced and asked[0].labels:
+            return self._of_lists(asked[0])
+        return None
+
+    def classification(self) -> Choice | None:
+        label = self._label()
+        text = None if label is None else self._text(without=[label.name])
+        if label is None or text is None:
+            return None
+        columns, why = self._texts(text, [label.name])
+        return Choice(
+            "classification",
+            {**columns, "label": label.name},
+            {**why, "label": self._why_label(label)},
+            self._also([*columns.values(), label.name]),
+        )
+
+    def translation(self) -> Choice | None:
+        texts = [column for column in self._columns.values() if column.is_text]
+        if self._text_names or self._label_names:
+            if not (self._forced and self._label_names):
+                return None
+            target = self._columns[self._label_names[0]]
+            text = self._text(without=[target.name])
+            found = None if text is None else (text, target)
+        else:
+            found = _from_to(texts) or ((texts[0], texts[1]) if len(texts) == 2 else None)
+        if found is None:
+            return None
+        text, target = found
+        return Choice(
+            "translation",
+            {"text": text.name, "target": target.name},
+            {"text": self._why_text(text), "target": f"{self._why_text(target)}; no label column"},
+        )
+
+    def generation(self) -> Choice | None:
+        text = self._text(without=[])
+        if text is None or not (self._forced or len(self._columns) == 1):
+            return None
+        return Choice("generation", {"text": text.name}, {"text": self._why_text(text)})
+
+    def nothing_fits(self) -> str:
+        """Return the message for a table that no objective fits."""
+        names = ", ".join(self._columns)
+        if self._forced:
+            return (
+                f"{self._table} has no columns for {self._objective}: {names}; name them "
+                "with --text and --label"
+            )
+        if self._text(without=self._label_names) is None:
+            return f"{self._table} has no text column; available columns: {names}"
+        if self._label_names:
+            label = self._columns[self._label_names[0]]
+            return (
+                f"column {label.name!r} of {self._table} has {len(label.counts):,} values in "
+                f"{len(label.values):,} rows, too many for labels; choose another column with "
+                "--label, or --objective translation if it is a text to write"
+            )
+        return (
+            f"{self._table} has no column that looks like a label (2 values or more, at least 5 "
+            f"rows per value on average) among {names}; choose one with --label, or use "
+            "--objective translation (text to text) or generation"
+        )
+
+    # --- labels -----------------------------------------------------------------------------------
+
+    def _label_candidates(self) -> list[Column]:
+        if self._label_names:
+            return [self._columns[name] for name in self._label_names]
+        return self._ranked()
+
+    def _ranked(self) -> list[Column]:
+        """Return the columns that are not asked for as text, usual names of labels first."""
+        others = [one for name, one in self._columns.items() if name not in self._text_names]
+        return sorted(others, key=lambda column: column.label_rank)
+
+    def _label(self) -> Column | None:
+        """Return the column of single labels: by its name, or the one with fewest values."""
+        if self._label_names:
+            (column,) = (self._columns[name] for name in self._label_names[:1])
+            is_single = len(column.labels) > 1 and 2 * len(column.labels) <= column.labels.total()
+            return column if is_single else None
+        found = [column for column in self._ranked() if column.is_label]
+        text = self._text(without=[])
+        found = [column for column in found if column is not text] or found
+        return min(found, key=_unlikely, default=None)
+
+    def _beats_labels(self, many: Column) -> bool:
+        """True unless a column with a surer name holds one label a row."""
+        singles = (one.label_rank for one in self._ranked() if one.is_label and not one.is_many)
+        return many.label_rank <= min(singles, default=many.label_rank)
+
+    def _flags(self) -> list[Column]:
+        return [one for one in self._ranked_by_place() if one.is_flag and not one.is_beside]
+
+    def _ranked_by_place(self) -> list[Column]:
+        return [one for name, one in self._columns.items() if name not in self._text_names]
+
+    def _are_labels(self, flags: Sequence[Column]) -> bool:
+        """True for several columns of 0 and 1, if no other column looks more like the label."""
+        labels = [one for one in self._ranked() if one.is_label and one not in flags]
+        usual = [one for one in labels if one.label_rank < len(LABEL_NAMES)]
+        usual += [one for one in flags if one.label_rank < len(LABEL_NAMES)]
+        likely = [one for one in labels if not one.is_beside]
+        return not usual and (len(flags) >= FLAGS or not likely)
+
+    def _of_flags(self, flags: Sequence[Column]) -> Choice | None:
+        names = [column.name for column in flags]
+        text = self._text(without=names)
+        if text is None or not all(column.is_flag for column in flags):
+            return None
+        columns, why = self._texts(text, names)
+        return Choice(
+            "multilabel",
+            {**columns, "labels": names},
+            {**why, "labels": f"{len(names)} columns of 0 and 1"},
+            self._also([*columns.values(), *names]),
+        )
+
+    def _of_lists(self, column: Column) -> Choice | None:
+        text = self._text(without=[column.name])
+        if text is None:
+            return None
+        if column.is_vector:
+            raise DataError(
+                f"column {column.name!r} of {self._table} holds vectors of 0 and 1, such as "
+                f"{column.texts[0]!r}; write a recipe by configs/multilabel.yaml, with the labels "
+                "in the order of their places: options.labels: [first, second, ...]"
+            )
+        columns, why = self._texts(text, [column.name])
+        separator = column.separator
+        shape = "lists of labels" if separator is None else f"labels with {separator!r} between"
+        return Choice(
+            "multilabel",
+            {**columns, "labels": column.name},
+            {**why, "labels": shape},
+            self._also([*columns.values(), column.name]),
+            {} if separator in (None, ",") else {"separator": separator},
+        )
+
+    # --- texts ------------------------------------------------------------------------------------
+
+    def _text(self, without: Sequence[str], *, words: bool = False) -> Column | None:
+        """Return the text column: by its name, or the longest and most different strings.
+
+        `words`: it may be a list of words in each row.
+        """
+        if self._text_names:
+            return self._columns[self._text_names[0]]
+        found = [
+            column
+            for name, column in self._columns.items()
+            if name not in without and (column.is_text or (words and column.is_words))
+        ]
+        usual = [
+            column
+            for column in found
+            if column.text_rank < len(TEXT_NAMES) and column.filled >= MIN_FILLED
+        ]
+        if usual:
+            return min(usual, key=lambda column: column.text_rank)
+        found = [column for column in found if column.is_words] or found
+        found = [column for column in found if not column.is_label] or found
+        return max(
+            found,
+            key=lambda column: (
+                column.text_rank < 2 * len(TEXT_NAMES),
+                column.chars * column.distinct * column.filled,
+            ),
+            default=None,
+        )
+
+    def _texts(
+        self, text: Column, without: Sequence[str]
+    ) -> tuple[dict[str, str | list[str]], dict[str, str]]:
+        """Return columns and reasons of the text, or of a pair of texts."""
+        if len(self._text_names) > 1:
+            return {"text": list(self._text_names)}, {"text": "as asked, joined"}
+        pair = None
+        if self._text_pair is not None:
+            pair = (text, self._columns[self._text_pair])
+        elif not self._text_names:
+            texts = [one for one in self._columns.values() if one.is_text]
+            pair = _pair([one for one in texts if one.name not in without])
+        if pair is None:
+            return {"text": text.name}, {"text": self._why_text(text)}
+        names = {"text": pair[0].name, "text_pair": pair[1].name}
+        return dict(names), {
+            "text": self._why_text(pair[0]),
+            "text_pair": "the second text of each pair",
+        }
+
+    # --- words ------------------------------------------------------------------------------------
+
+    def _why_text(self, column: Column) -> str:
+        if column.name in self._text_names:
+            return "as asked"
+        size = f"{column.chars:,.0f} characters on average, {column.distinct:.0%} different"
+        return f"by its name; {size}" if column.text_rank < len(TEXT_NAMES) else size
+
+    def _why_label(self, column: Column) -> str:
+        if column.name in self._label_names:
+            return "as asked"
+        named = "by its name; " if column.label_rank < len(LABEL_NAMES) else ""
+        return f"{named}{len(column.labels):,} values"
+
+    def _also(self, used: Sequence[str | list[str]]) -> list[str]:
+        """Describe the other columns that could have been the text or the label."""
+        taken = {name for one in used for name in ([one] if isinstance(one, str) else one)}
+        others = [column for name, column in self._columns.items() if name not in taken]
+        labels = [
+            f"label {column.name!r} ({len(column.labels)} values)"
+            for column in others
+            if column.is_label
+        ]
+        texts = [f"text {one.name!r}" for one in others if one.is_text and not one.is_label]
+        return [*texts, *labels][:SHOWN]
+
+
+def _unlikely(column: Column) -> tuple[object, ...]:
+    """Return the order of candidates for the label: usual names, then few values that are words."""
+    usual = min(column.label_rank, 2 * len(LABEL_NAMES))
+    return usual, column.is_beside, column.is_number and not column.is_flag, len(column.labels)
+
+
+def _pair(texts: Sequence[Column]) -> tuple[Column, Column] | None:
+    """Return two texts whose names say that they belong together."""
+    by_name = {column.name.strip().lower(): column for column in texts}
+    for first, second in PAIRS:
+        if first in by_name and second in by_name:
+            return by_name[first], by_name[second]
+    for one, other in itertools.combinations(texts, 2):
+        stems = [NUMBERS.sub("", column.name.strip().lower()) for column in (one, other)]
+        if stems[0] == stems[1] and NUMBERS.search(one.name) and NUMBERS.search(other.name):
+            return one, other
+    return None
+
+
+def _from_to(texts: Sequence[Column]) -> tuple[Column, Column] | None:
+    by_name = {column.name.strip().lower(): column for column in texts}
+    for first, second in FROM_TO:
+        if first in by_name and second in by_name:
+            return by_name[first], by_name[second]
+    languages = [column for name, column in by_name.items() if _language(name)]
+    return (languages[0], languages[1]) if len(languages) == 2 else None
+
+
+def _language(name: str) -> bool:
+    """True for `de`, `german`, `text_de` and `translation.de`."""
+    return re.split(r"[._ -]", name)[-1] in LANGUAGES

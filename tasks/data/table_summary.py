@@ -1,0 +1,235 @@
+"""Look through a table, for `headrace init`: what to learn from it, and what its rows hold."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from headrace.configs.errors import DataError
+from headrace.serving.errors import InputError
+from headrace.serving.tables.files import File
+from headrace.serving.tables.readers import column_names, read_table
+from headrace.serving.text import validity
+from headrace.serving.text.literals import parsed
+from headrace.tasks import objectives
+from headrace.tasks.data import rejected
+from headrace.tasks.data.column_choice import Asked, Choice, choose
+from headrace.tasks.data.ingest import names_in
+from headrace.tasks.data.readings import Column
+from headrace.tasks.data.sniff import sniff
+from headrace.tasks.objectives.base import Row
+
+SAMPLED = 5_000
+"""Rows that the columns are judged by, drawn from all over the table: it may be sorted."""
+FREQUENT = 15
+"""Minimum rows of a label; a rarer one is left out of the recipe, as too few would train it."""
+FEW = 5
+"""The same for labels that share their rows with others, and where many labels are rare."""
+MAX_LEFT_OUT = 0.2
+"""Share of the rows that may be left out with labels of fewer than FREQUENT rows."""
+
+
+@dataclass(frozen=True)
+class TableSummary:
+    """What to learn from a table, its size and its labels."""
+
+    choice: Choice
+    rows: int
+    labels: Mapping[str, int]
+    """Rows of each label in the whole table, most frequent first; empty without labels."""
+    unusable: Mapping[str, int] = field(default_factory=dict)
+    """Rows that training cannot use, by reason code."""
+    words: int = 0
+    """90th percentile of the words per text."""
+    target_words: int = 0
+    """The same of the texts to write, for text to text."""
+    dialect: Mapping[str, object] = field(default_factory=dict)
+    """`data.source.csv` of the recipe."""
+    note: str = ""
+    """How the table was read, for people."""
+
+    @property
+    def fewest(self) -> int:
+        """Rows that a label must have in order not to be left out."""
+        infrequent = sum(count for count in self.labels.values() if count < FREQUENT)
+        is_single = self.choice.objective == "classification"
+        return FREQUENT if is_single and infrequent <= MAX_LEFT_OUT * self.rows else FEW
+
+    @property
+    def rare(self) -> list[str]:
+        """Labels to leave out; empty unless at least two labels remain."""
+        rare = [label for label, count in self.labels.items() if count < self.fewest]
+        return rare if len(self.labels) - len(rare) >= 2 else []
+
+    @property
+    def kept(self) -> dict[str, int]:
+        """Rows of the labels that are not left out."""
+        rare = set(self.rare)
+        return {label: count for label, count in self.labels.items() if label not in rare}
+
+
+def inspect_table(
+    path: Path, asked: Asked | None = None, stated: Mapping[str, object] | None = None
+) -> TableSummary:
+    """Choose objective and columns, and count rows and labels.
+
+    `asked`: what is decided already; `stated`: settings of the table's dialect.
+    Raises DataError for a table that cannot be read, and as `column_choice.choose` does.
+    """
+    if path.suffix.lower() == ".txt" and path.is_file():
+        return _of_plain_text(path, asked or Asked())
+    try:
+        sniffed = sniff(path, stated)
+        columns = _sample(sniffed.files, path)
+        choice = choose(columns, asked or Asked(), str(path))
+        names = names_in(choice.columns.values())
+        counted = _count(choice, lambda: _rows(sniffed.files, names, choice))
+    except InputError as problem:
+        raise DataError(str(problem)) from problem
+    _check_usable(counted, choice, path)
+    by_name = {column.name: column for column in columns}
+    text, target = choice.columns["text"], choice.columns.get("target")
+    return TableSummary(
+        choice=choice,
+        rows=counted.rows,
+        labels=dict(counted.labels.most_common()),
+        unusable=dict(counted.unusable.most_common()),
+        words=sum(
+            _percentile(_n_words(by_name[name]))
+            for name in names_in([text, choice.columns.get("text_pair", [])])
+        ),
+        target_words=_percentile(_n_words(by_name[target])) if isinstance(target, str) else 0,
+        dialect=sniffed.recipe_section,
+        note=sniffed.note,
+    )
+
+
+def _of_plain_text(path: Path, asked: Asked) -> TableSummary:
+    """Return the summary of a text to continue. Raises DataError for a table of another name."""
+    if asked.objective not in (None, "generation"):
+        raise DataError(f"{path} is plain text; name a table .csv or .tsv for {asked.objective}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is not UTF-8; save it as UTF-8") from None
+    lines = [line for line in text.splitlines() if line.strip()]
+    n_tabs = {line.count("\t") for line in lines}
+    if asked.objective is None and len(lines) > 1 and len(n_tabs) == 1 and n_tabs != {0}:
+        raise DataError(
+            f"{path} looks like a table separated by tabs; give it a name that ends with .tsv (or "
+            "use --objective generation to learn it as a text)"
+        )
+    if not lines:
+        raise DataError(f"{path} is empty")
+    choice = Choice("generation", {}, {"text": "plain text, to be continued"})
+    return TableSummary(choice, rows=len(lines), labels={}, words=len(text.split()))
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+def _sample(files: Sequence[File], path: Path) -> list[Column]:
+    """Return the columns that have a name of their own, by good rows drawn from all of the table.
+
+    Raises DataError if there are none.
+    """
+    names = column_names(files[0])
+    named = [name for name in names if name.strip() and names.count(name) == 1]
+    if not named:
+        raise DataError(f"{path} has no column with a name of its own")
+    rng, sample, n_rows = random.Random(0), list[list[object]](), 0
+    for block in read_table(files, named):
+        for i, error in enumerate(block.errors):
+            if error is not None:
+                continue
+            n_rows += 1
+            place = len(sample) if n_rows <= SAMPLED else rng.randrange(n_rows)
+            if place < SAMPLED:
+                row = [block.columns[name][i] for name in named]
+                sample[place : place + 1] = [row]
+    if not sample:
+        raise DataError(f"{path} has no rows")
+    return [
+        Column(name, column) for name, column in zip(named, zip(*sample, strict=True), strict=True)
+    ]
+
+
+def _rows(files: Sequence[File], names: Sequence[str], choice: Choice) -> Iterator[Row | str]:
+    """Yield each row, role to value, or its reason code."""
+    for block in read_table(files, list(dict.fromkeys(names))):
+        for i, error in enumerate(block.errors):
+            yield error or {
+                role: (
+                    block.columns[column][i]
+                    if isinstance(column, str)
+                    else {name: block.columns[name][i] for name in column}
+                )
+                for role, column in choice.columns.items()
+            }
+
+
+@dataclass
+class _Counted:
+    rows: int = 0
+    labels: Counter[str] = field(default_factory=Counter)
+    unusable: Counter[str] = field(default_factory=Counter)
+
+
+def _count(choice: Choice, rows: Callable[[], Iterator[Row | str]]) -> _Counted:
+    """Count rows, labels and unusable rows, as training reads them."""
+    objective = objectives.get(choice.objective)
+    options = objective.OPTIONS.model_validate(choice.options)
+    good_rows = (row for row in rows() if not isinstance(row, str))
+    read, counted = objective.row_reader(good_rows, options), _Counted()
+    for row in rows():
+        counted.rows += 1
+        try:
+            if isinstance(row, str):
+                raise ValueError(row)
+            given = dict(read(row))
+            if isinstance(given["text"], str | None) and (code := validity.problem(given["text"])):
+                raise ValueError(code)
+            counted.labels.update(_labels_in(given))
+        except ValueError as reason:
+            counted.unusable[str(reason)] += 1
+    return counted
+
+
+def _check_usable(counted: _Counted, choice: Choice, path: Path) -> None:
+    """Raise DataError if most rows cannot be used: the columns are not what they look like."""
+    if 2 * counted.unusable.total() <= counted.rows:
+        return
+    reason, count = counted.unusable.most_common(1)[0]
+    wanted = {**rejected.WANTED, **objectives.get(choice.objective).WANTED}.get(reason)
+    columns = ", ".join(names_in(choice.columns.values()))
+    raise DataError(
+        f"{count:,} of {counted.rows:,} rows of {path} cannot be used for {choice.objective} with "
+        f"the columns {columns}: {reason}"
+        + (f"; wanted: {wanted}" if wanted else "")
+        + "; choose others with --text, --label or --objective"
+    )
+
+
+def _labels_in(row: Row) -> list[str]:
+    """Return the labels of a row that its objective has read."""
+    if "label" in row:
+        return [row["label"]]
+    if "tags" in row:
+        return [span["label"] for span in row["tags"]]
+    return list(row.get("labels", []))
+
+
+def _n_words(column: Column) -> list[int]:
+    return [
+        len(words) if isinstance(words := parsed(value), list) else len(str(value).split())
+        for value in column.values
+        if isinstance(value, str | list)
+    ]
+
+
+def _percentile(numbers: Sequence[int]) -> int:
+    """Return the 90th percentile; 0 of none."""
+    return sorted(numbers)[len(numbers) * 9 // 10] if numbers else 0

@@ -1,0 +1,6 @@
+"""How tools write the spans of a text: what `tagging` reads, whoever exported it.
+
+spans.py reads spans with offsets (doccano, Label Studio, Prodigy, spaCy), tags.py tags of words
+(CoNLL, Hugging Face), and offsets.py finds the unit that offsets count. reading.py puts them
+together. In all of them a ValueError holds a reason code, one of reading.WANTED.
+"""

@@ -1,0 +1,199 @@
+"""A registered model behind `mlflow models serve`: a real server, and a request of every format."""
+
+import json
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+from urllib.error import HTTPError
+
+import pytest
+
+from headrace.tasks.registry import tracking
+from tests import fabricated
+
+SPORT, SOUP, MOON = "the goal of the match", "soup", "moon, near a planet"
+JSON, CSV = "application/json", "text/csv"
+
+
+@pytest.fixture(scope="module")
+def server(workspace: Any) -> Iterator[str]:
+    fabricated.stored_model("served")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", tracking.uri())
+        command = ["mlflow", "models", "serve", "-m", "models:/served@champion"]
+        with fabricated.server([*command, "--env-manager", "local"], "/ping") as address:
+            yield f"{address}/invocations"
+
+
+def ask(server: str, body: Any, kind: str = JSON) -> list[dict[str, Any]]:
+    """The rows of the answer, which is JSON without NaN."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    request = urllib.request.Request(server, content, {"Content-Type": kind})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        rows: list[dict[str, Any]] = json.loads(answer.read(), parse_constant=pytest.fail)[
+            "predictions"
+        ]
+    return rows
+
+
+def refusal(server: str, body: Any, kind: str = JSON) -> dict[str, Any]:
+    """The body of an answer with status 400."""
+    with pytest.raises(HTTPError, match="400") as refused:
+        ask(server, body, kind)
+    with refused.value as answer:
+        told: dict[str, Any] = json.loads(answer.read())
+    return told
+
+
+@pytest.mark.parametrize(
+    "request_body",
+    [
+        {"inputs": [SPORT, SOUP]},
+        {"inputs": {"text": [SPORT, SOUP]}},
+        {"inputs": [{"text": SPORT}, {"text": SOUP}]},
+        {"inputs": [[SPORT], [SOUP]]},
+        {"instances": [SPORT, SOUP]},
+        {"instances": [{"id": 1, "text": SPORT}, {"text": SOUP}]},
+        {"dataframe_split": {"columns": ["text"], "data": [[SPORT], [SOUP]]}},
+        {"dataframe_split": {"index": [7, 8], "data": [[SPORT], [SOUP]]}},
+        {"dataframe_split": {"columns": ["id", "text"], "data": [[1, SPORT], [2, SOUP]]}},
+        {"dataframe_split": {"columns": ["text", "note"], "data": [[SPORT, MOON], [SOUP, MOON]]}},
+        {"dataframe_records": [{"text": SPORT}, {"text": SOUP}]},
+        {"dataframe_records": [{"note": MOON, "text": SPORT}, {"text": SOUP}]},
+        {"dataframe_records": [{"message": SPORT}, {"message": SOUP}]},
+        {"dataframe_records": [{"id": 1, "message": SPORT}, {"id": 2, "message": SOUP}]},
+    ],
+)
+def test_every_format_of_json_with_columns_in_any_order(server: str, request_body: Any) -> None:
+    assert [row["label"] for row in ask(server, request_body)] == ["sport", "food"]
+
+
+@pytest.mark.parametrize(
+    ("body", "labels"),
+    [
+        (b'text\nthe goal\n"moon, near a planet"\n', ["sport", "space"]),
+        (b'\xef\xbb\xbftext\r\nthe goal\r\n"the\r\nsoup"', ["sport", "food"]),
+        (b"id,text\n1,the goal\n2,soup\n", ["sport", "food"]),
+        (b"text,note\nthe goal,moon\nsoup,moon\n", ["sport", "food"]),
+        (b",text\n0,the goal\n1,soup\n", ["sport", "food"]),  # DataFrame.to_csv()
+        (b",message\n0,the goal\n1,soup\n", ["sport", "food"]),
+        (b"text\n", []),
+    ],
+)
+@pytest.mark.parametrize("kind", [CSV, "text/csv; charset=utf-8"])
+def test_csv(server: str, body: bytes, labels: list[str], kind: str) -> None:
+    assert [row["label"] for row in ask(server, body, kind)] == labels
+
+
+def test_csv_cells_are_texts_even_if_they_look_like_something_else(server: str) -> None:
+    rows = ask(server, b'text,id\nNA,1\nnull,2\n007,3\n1e5,4\n"",5\n', CSV)
+    assert [row["error"] for row in rows] == [None, None, None, None, "empty_text"]
+
+
+@pytest.mark.parametrize(
+    "request_body",
+    [
+        {"inputs": [None, 3, "", SOUP]},
+        {"inputs": {"text": [None, 3, "", SOUP]}},
+        {"instances": [{"text": None}, {"text": 3}, {"text": ""}, {"text": SOUP}]},
+        {"dataframe_split": {"columns": ["text"], "data": [[None], [3], [""], [SOUP]]}},
+        {"dataframe_records": [{"text": None}, {"text": 3}, {"text": ""}, {"text": SOUP}]},
+        {"dataframe_records": [{"id": 1}, {"text": 3}, {"text": ""}, {"text": SOUP}]},
+    ],
+)
+def test_a_null_stays_null_and_a_number_is_no_text(server: str, request_body: Any) -> None:
+    rows = ask(server, {**request_body, "params": {"probabilities": True}})
+    assert [row["error"] for row in rows] == ["null_text", "wrong_type", "empty_text", None]
+    assert [row["label"] for row in rows] == [None, None, None, "food"]
+    assert [row["probabilities"] for row in rows[:3]] == [None] * 3
+    by_label = rows[3]["probabilities"]
+    assert list(by_label) == ["food", "space", "sport"]
+    assert by_label["food"] == pytest.approx(rows[3]["probability"])
+    assert sum(by_label.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (
+            {"inputs": [SOUP], "params": {"probabilites": True}},
+            "this model has no parameter 'probabilites'; did you mean 'probabilities'?",
+        ),
+        (
+            {"inputs": [SOUP], "params": {"temperature": 1}},
+            "this model has no parameter 'temperature'; it has variant, device, probabilities",
+        ),
+        (
+            {"inputs": [SOUP], "params": {"probabilities": "true"}},
+            "the parameter probabilities must be true or false, not 'true'",
+        ),
+        (
+            {"inputs": [SOUP], "params": ["probabilities"]},
+            "params must be a JSON object, not a list",
+        ),
+        (
+            {"inputs": [SOUP], "parms": {"probabilities": True}},
+            "the request has an unknown key 'parms'; did you mean 'params'?",
+        ),
+        (
+            {"inputs": [SOUP], "probabilities": True},
+            "the request has an unknown key 'probabilities'; parameters belong into 'params', and "
+            "texts into one of dataframe_split, dataframe_records, instances, inputs",
+        ),
+        (
+            {"inputs": [SOUP], "params": {"variant": "int9"}},
+            "this model has no variant 'int9'; available: fp32, fused",
+        ),
+        (
+            {"dataframe_records": [{"title": SOUP, "body": SPORT}]},
+            "the request has no column 'text', and of its 2 columns 2 hold text: name the one with "
+            "the texts 'text'",
+        ),
+        (
+            {"dataframe_split": {"columns": ["id", "text"], "data": [[1]]}},
+            "row 0 of the request has 1 fields, and there are 2 columns",
+        ),
+        (
+            {"dataframe_split": {"columns": ["text", "text"], "data": [["a", "b"]]}},
+            "the request has 2 columns 'text'; send one",
+        ),
+        (
+            {"dataframe_records": {"text": SOUP}},
+            "dataframe_records must be a list of JSON objects, one a row",
+        ),
+        (
+            {"inputs": [SOUP], "instances": [SOUP]},
+            "the request must have one of dataframe_split, dataframe_records, instances, inputs; "
+            "it has inputs and instances",
+        ),
+        (
+            [SOUP],
+            "the request must be a JSON object with one of the keys dataframe_split, "
+            "dataframe_records, instances, inputs, not a list",
+        ),
+    ],
+)
+def test_a_wrong_request_gets_one_sentence(server: str, body: Any, message: str) -> None:
+    told = refusal(server, body)
+    assert (told["error_code"], told["message"]) == ("INVALID_PARAMETER_VALUE", message)
+    assert "stack_trace" not in told
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "message"),
+    [
+        (b'{"inputs": [', JSON, "the request is not valid JSON: Expecting value"),
+        (b"", CSV, "the request is empty; a CSV request begins with a line of column names"),
+        (b"id,text\n1,a,b\n", CSV, "record 0 of the request has 3 fields, and there are 2 columns"),
+        (b'text\n"never closed', CSV, "the request is not valid CSV: unexpected end of data"),
+        (b"text\nsm\xf8rrebr\xf8d\n", CSV, "the request is not UTF-8: invalid start byte at 7"),
+        (b"title,body\nsoup,goal\n", CSV, "the request has no column 'text'"),
+    ],
+)
+def test_a_damaged_body_gets_one_sentence(
+    server: str, body: bytes, kind: str, message: str
+) -> None:
+    told = refusal(server, body, kind)
+    assert "stack_trace" not in told
+    assert told["message"].startswith(message)
+    assert "\n" not in told["message"]
