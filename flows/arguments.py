@@ -18,7 +18,7 @@ EXIT_CODES = """exit codes:
   3 trained but not promoted · 4 scored with too many rejected rows · 130 interrupted"""
 GROUPS = {
     "train": ("init", "check", "train"),
-    "score": ("score", "bench"),
+    "score": ("score", "compare", "bench"),
     "the registry": ("report", "history", "promote", "rollback"),
     "the shell": ("completion",),
 }
@@ -182,6 +182,18 @@ def _bench(parser: argparse.ArgumentParser) -> None:
     _dialect(parser.add_argument_group("how the input is read (default: the model's)").add_argument)
 
 
+def _compare(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    for name in ("a", "b"):
+        add(name, metavar=name.upper(), help="a model, as for headrace score: models:/NAME/3, ...")
+    add("input", metavar="TABLE", nargs="+", help="files, folders, globs or s3:// URLs")
+    add("-o", "--output", metavar="FOLDER", help="folder to write (default: A-vs-B)")
+    _text(add)
+    add("--label", metavar="COL", help="true labels (default: the column of that name, if any)")
+    add("--format", choices=["parquet", "csv"], default="parquet", help="of the table")
+    _device(add)
+
+
 def _score(parser: argparse.ArgumentParser) -> None:
     _model_and_input(parser.add_argument)
     parser.add_argument(
@@ -318,6 +330,7 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     ),
     "bench": ("measure how fast each variant of a model runs on this machine", _bench),
     "score": ("score tables into a folder of parts", _score),
+    "compare": ("show row by row where two versions differ on a table", _compare),
     "report": ("open the report of a run", _report),
     "history": ("show who moved a model's aliases, when and why", _name),
     "promote": ("make a version the champion", _promote),

@@ -1,4 +1,4 @@
-"""The command line: `headrace init|check|train|score|bench|history|promote|rollback|report`.
+"""The command line: `headrace COMMAND`, where `COMMANDS` has the function of each.
 
 Exit codes: 0 done; 1 failed; 2 wrong usage, recipe or input (if some of several input files cannot
 be read, the others are scored); 3 the run succeeded and promotion was refused; 4 finished with
@@ -60,9 +60,24 @@ def call(argv: Sequence[str] | None = None) -> tuple[int, Any]:
 def _say(told: object, file: TextIO | None = None) -> None:
     """Print text or a JSON value, with secrets masked; all output of commands goes through here."""
     if isinstance(told, str):
-        print(secrets.mask(told), file=file)
+        text = secrets.mask(told)
     else:
-        print(json.dumps(secrets.masked(told), ensure_ascii=False, default=str), file=file)
+        value = secrets.masked(told)
+        text = json.dumps(value, ensure_ascii=False, default=str)
+        if not _can_show(text, file):
+            text = json.dumps(value, default=str)
+    if not _can_show(text, file):  # a terminal of ASCII, or a file's name that is not UTF-8
+        encoding = (file or sys.stdout).encoding or "ascii"
+        text = text.encode(encoding, "backslashreplace").decode(encoding)
+    print(text, file=file)
+
+
+def _can_show(text: str, file: TextIO | None) -> bool:
+    try:
+        text.encode((file or sys.stdout).encoding or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _failed(problem: Exception, code: int, arguments: argparse.Namespace) -> tuple[int, object]:
@@ -199,6 +214,25 @@ def bench(arguments: argparse.Namespace) -> Result:
     return DONE, rows, "\n".join(lines)
 
 
+def compare(arguments: argparse.Namespace) -> Result:
+    from headrace.flows import progress, summary
+    from headrace.tasks.scoring import compare as comparing
+
+    with progress.of_scoring() as on_progress:
+        found = comparing.compare(
+            arguments.a,
+            arguments.b,
+            arguments.input,
+            arguments.output,
+            text=arguments.text,
+            label=arguments.label,
+            table_format=arguments.format,
+            device=arguments.device,
+            on_progress=on_progress,
+        )
+    return DONE, found.to_json(), summary.of_comparison(found)
+
+
 def history(arguments: argparse.Namespace) -> Result:
     from headrace.tasks.registry import versions
 
@@ -250,7 +284,7 @@ def completion(arguments: argparse.Namespace) -> Result:
 COMMANDS: dict[str, Callable[[argparse.Namespace], Result]] = {
     command.__name__: command
     for command in (
-        init, check, train, bench, score, report, history, promote, rollback, completion,
+        init, check, train, bench, score, compare, report, history, promote, rollback, completion,
     )
 }  # fmt: skip
 

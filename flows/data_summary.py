@@ -37,6 +37,8 @@ class Example:
 
 @dataclass(frozen=True)
 class DataSummary:
+    read: list[str]
+    """How the source's files were read."""
     labels: Mapping[str, int]
     """How often each label occurs in the rows that are used, all splits together."""
     examples: list[Example]
@@ -47,7 +49,7 @@ class DataSummary:
 
     def lines(self) -> list[str]:
         """Format what `headrace check` prints."""
-        lines = []
+        lines = [f"  {note}" for note in self.read]
         if self.labels:
             labels = [f"{name} ({count:,})" for name, count in self.labels.items()]
             more = len(labels) - LABELS_SHOWN
@@ -87,6 +89,7 @@ def of_data(recipe: Recipe, prepared: Prepared) -> DataSummary:
     ]
     file = prepared.path / rejected.FILE
     return DataSummary(
+        read=prepared.facts["read"],
         labels=objective.count_labels(targets, head),
         examples=_examples(recipe, prepared),
         rejected=rejected.first_of_each(file),

@@ -13,14 +13,14 @@ import csv
 import difflib
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
-from ..text.inputs import PAIR, TEXT
+from ..text.inputs import TEXT
 
 FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 """Keys of a JSON request; it has one of them."""
@@ -156,26 +156,29 @@ def _kind(value: object) -> str:
     return "null" if value is None else kinds.get(type(value), "a number")
 
 
-def inputs_of(columns: Columns, trained: Mapping[str, str]) -> Columns:
-    """Return the columns of a request by the model's inputs; other columns are ignored.
+def choose_columns(
+    columns: Columns, trained_names: Mapping[str, str], optional: Collection[str] = ()
+) -> dict[str, str]:
+    """Return the name of the column of each of the model's inputs; other columns are ignored.
 
-    `trained`: the column of each input in the training table, which a request may have instead of
-    the input's own name. Raises InputError if one is missing, of fields if all are missing.
+    `trained_names`: each input, such as `text`, with the name that its column had in training.
+    `optional`: inputs that may be missing, but not all of them.
+    Raises InputError if a column is missing, or if it is not clear which one is meant.
     """
-    if len(trained) == 1:
-        ((name, column),) = trained.items()
-        return {name: columns[text_column(columns, column)]}
-    found = {
-        name: columns[given]
-        for name, column in trained.items()
-        for given in [name if name in columns else column]
-        if given in columns
-    }
-    needed = {*trained} & {TEXT, PAIR}
-    if not found or needed - {*found}:
-        names = ", ".join(trained)
-        raise InputError(f"the request must have the columns {names}; it has {', '.join(columns)}")
-    return found
+    if len(trained_names) == 1:
+        ((name, trained_name),) = trained_names.items()
+        return {name: text_column(columns, trained_name)}
+    chosen = {}
+    for name, trained_name in trained_names.items():
+        found = [candidate for candidate in (trained_name, name) if candidate in columns]
+        if found:
+            chosen[name] = found[0]
+        elif name not in optional or not {*optional} & {*columns}:
+            raise InputError(
+                f"the request has no column {trained_name!r}; this model reads the columns "
+                f"{', '.join(trained_names.values())}"
+            )
+    return chosen
 
 
 def text_column(columns: Columns, trained_name: str) -> str:

@@ -301,7 +301,11 @@ class Scorer:
     def answer(
         self, values: Sequence[object], **options: Any
     ) -> tuple[pa.Table, list[int], list[str | None]]:
-        """Score the valid values; return their scored rows, indices, and each value's error."""
+        """Score the valid values; return their scored rows, indices, and each value's error.
+
+        Raises InputError for wrong options.
+        """
+        self.head.check(options, pools=self.head.pool is not None)
         errors = [self.inputs.problem(self.head.text_of(value)) for value in values]
         documents = self.read_good(values, errors, **options)
         outputs = self.start([*documents.values()], **options).outputs()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Head(Base):
-    """`settings`: `labels`, in the order of the logits; `temperature`, if it is not 1."""
+    """`settings`: `labels`, in the order of the logits; `temperature`, 1 if it is missing."""
 
     OPTIONS: ClassVar[tuple[str, ...]] = ("probabilities", MIN_PROBABILITY)
     FLAGS: ClassVar[tuple[str, ...]] = ("probabilities",)

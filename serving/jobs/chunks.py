@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..engine.scorer import Scorer, mark_undecided
 from ..errors import InputError
-from ..heads import MIN_PROBABILITY, UNSURE, Head
+from ..heads import UNSURE, Head
 from ..runtime.batching import padded_tokens
 from ..tables import hive, writers
 from ..tables.files import File
@@ -197,8 +197,7 @@ def decode_chunk(
     table = _table(chunk, decisions, codes, plan, types)
     errors = [None if code == UNSURE else code for code in codes]
     if UNSURE in codes:  # what was withheld counts for drift: else each threshold would be drift
-        options = {name: plan.options[name] for name in plan.options if name != MIN_PROBABILITY}
-        decisions = scorer.decode(collected, **options)
+        decisions = scorer.decode(collected)
     windows = [n for lengths in chunk.windows for n in lengths]
     batches = scorer.runner.batches(windows, **plan.options)
     n_padded = padded_tokens(windows, batches, scorer.runner.shapes)

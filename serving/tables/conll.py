@@ -29,7 +29,7 @@ from typing import IO
 from ..errors import InputError
 from .encoding import open_bytes
 from .files import File
-from .rows import TOO_LARGE, ReasonCode, Row, check_columns, clean, whole_line
+from .rows import TOO_LARGE, ReasonCode, Row, check_columns, whole_line
 
 ENDINGS = (
     ".conll",
@@ -132,7 +132,7 @@ def conll_rows(path: File, columns: Sequence[str]) -> Iterator[Row]:
             else:
                 lists = list(zip(*sentence, strict=True))
                 text = " ".join(lists[layout.tokens])
-                yield clean([text if c == "text" else list(lists[places[c]]) for c in columns])
+                yield [text if c == "text" else list(lists[places[c]]) for c in columns], None
 
 
 def _sentences(
@@ -160,10 +160,7 @@ def _line_groups(file: IO[bytes], limit: int) -> Iterator[Lines]:
         if isinstance(whole, ReasonCode) or n_bytes > limit:
             lines, code = [], ReasonCode(TOO_LARGE)
         elif code is None:
-            try:
-                lines.append(whole.rstrip(b"\r\n").decode())
-            except UnicodeDecodeError:
-                lines, code = [], ReasonCode("invalid_utf8")
+            lines.append(whole.rstrip(b"\r\n").decode("utf-8", "surrogateescape"))
 
 
 # --- layout ---------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -111,7 +112,7 @@ def as_options(settings: Mapping[str, object]) -> str:
             options.append(f"--{flag}" if value else f"--no-{flag}")
         else:
             text = str(spelled(value))
-            options.append(f"--{flag} {text if re.fullmatch('[a-z0-9-]+', text) else repr(text)}")
+            options.append(f"--{flag} {shlex.quote(text)}")
     return " ".join(options)
 
 

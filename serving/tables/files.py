@@ -38,6 +38,9 @@ MAX_ROW_BYTES = 2**26
 """Default size limit of a row: a longer row becomes an error and does not fill the memory."""
 HTTP = ("http://", "https://")
 """Schemes that cannot list files, and where `?` begins a query: one address is one file."""
+WORKBOOKS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
+SHEET = re.compile(rf"(.+({'|'.join(map(re.escape, WORKBOOKS))}))#(.+)", re.IGNORECASE | re.DOTALL)
+"""A workbook and one of its sheets: `table.xlsx#Sheet2`."""
 CREDENTIALS = re.compile(r"(?<=://)[^/:@?]*:(?!\d{1,5}/)[^@?]*@")
 """`user:password@`, where the password may hold a slash; not `host:port/` and a path with an @."""
 
@@ -47,7 +50,7 @@ class File:
     """One file of a table. `str()` is what a user would call it, without secrets."""
 
     where: str
-    """A path, or a URL."""
+    """A path, or a URL; a sheet of a workbook is named behind a `#`."""
     max_row_bytes: int = field(default=MAX_ROW_BYTES, compare=False)
     """Size limit of a row: a larger one is not read, and has the error `row_too_large`."""
     dialect: Dialect | None = field(default=None, compare=False)
@@ -61,7 +64,13 @@ class File:
 
     @property
     def name(self) -> str:
-        return Path(str(self)).name
+        return Path(without_sheet(str(self))).name
+
+    @property
+    def sheet(self) -> str | None:
+        """The sheet of a workbook, if one is named."""
+        match = SHEET.fullmatch(self.where)
+        return match and match[3]
 
     @property
     def partitions(self) -> dict[str, str | None]:
@@ -71,9 +80,10 @@ class File:
 
     def open(self) -> IO[bytes]:
         """Open the file's bytes, still compressed if they are, with random access."""
-        if not is_url(self.where):
-            return Path(self.where).open("rb")
-        filesystem, path = filesystem_of(self.where)
+        where = without_sheet(self.where)
+        if not is_url(where):
+            return Path(where).open("rb")
+        filesystem, path = filesystem_of(where)
         return cast(IO[bytes], filesystem.open(path, "rb", block_size=BLOCK))
 
     def native(self) -> pa.NativeFile:
@@ -87,9 +97,10 @@ class File:
 
         The tag is the sha256, or a store's own tag.
         """
-        if not is_url(self.where):
-            return Path(self.where).stat().st_size, file_sha256(Path(self.where))
-        filesystem, path = filesystem_of(self.where)
+        where = without_sheet(self.where)
+        if not is_url(where):
+            return Path(where).stat().st_size, file_sha256(Path(where))
+        filesystem, path = filesystem_of(where)
         info = filesystem.info(path)
         tag = info.get("ETag") or info.get("Last-Modified") or filesystem.ukey(path)
         return int(info["size"]), str(tag).strip('"')
@@ -108,11 +119,18 @@ def identity(file: File) -> str:
 
     Those may be relative or absolute, go through links, or be a path and a URL.
     """
-    where = file.where
+    where = without_sheet(file.where)
     if is_url(where):
         filesystem, path = filesystem_of(where)
         where = str(filesystem.unstrip_protocol(path)).removeprefix("file://")
-    return where if is_url(where) else os.path.realpath(where)
+    name = where if is_url(where) else os.path.realpath(where)
+    return f"{name}#{file.sheet}" if file.sheet else name
+
+
+def without_sheet(where: str) -> str:
+    """Return a workbook's path or URL without the sheet that is named behind it."""
+    match = SHEET.fullmatch(where)
+    return match[1] if match else where
 
 
 def is_url(where: str | Path) -> bool:
@@ -143,7 +161,7 @@ def expand(source: str | Path, is_table: Callable[[str], bool]) -> list[File]:
     if is_url(source):
         return _expand_url(str(source), is_table)
     path = Path(source)
-    if path.is_file():
+    if path.is_file() or Path(without_sheet(str(path))).is_file():
         return [File(str(path))]
     if path.is_dir():
         paths = sorted(file for file in path.rglob("*") if file.is_file())

@@ -1,11 +1,12 @@
 """Tables of text, read row by row, so that a bad row costs one row and all numbers stay right.
 
 Format by file ending: .csv, .tsv, .jsonl/.ndjson/.json (one object per line), .conll and others of
-its kind (conll.ENDINGS), each also compressed (.gz, .bz2, .xz, .zst, .lz4), .parquet/.pq and
-.arrow/.feather/.ipc. pyarrow's own CSV and JSON readers fail a whole block for one bad row and lose
-its number, so these formats go through the standard library (csv_rows.py, json_lines.py,
-conll.py), the others through Arrow (parquet_arrow.py). Folders named like `day=2026-01-31` are
-columns too, always text; a file's own column of that name takes precedence.
+its kind (conll.ENDINGS), each also compressed (.gz, .bz2, .xz, .zst, .lz4), .parquet/.pq,
+.arrow/.feather/.ipc, and .xlsx and other workbooks (excel.py). pyarrow's own CSV and JSON readers
+fail a whole block for one bad row and lose its number, so these formats go through the standard
+library (csv_rows.py, json_lines.py, conll.py), the others through Arrow (parquet_arrow.py). Folders
+named like `day=2026-01-31` are columns too, always text; a file's own column of that name takes
+precedence.
 
 A row is a CSV record after the header (blank lines are skipped, as in Python's csv), a JSON line
 that is not blank, a sentence of CoNLL, or a Parquet or Arrow row. Rows are numbered from 0 across
@@ -17,7 +18,8 @@ Reason codes for a row, in `Block.errors`, and the functions that assign them:
                        text/validity.problem)
     wrong_field_count  a CSV record with more or fewer fields than the header (csv_rows.csv_rows),
                        or a quote that is not closed, or closed within a field
-                       (csv_rows.CsvRecords); a CoNLL sentence with such a line (conll.conll_rows)
+                       (csv_rows.CsvRecords); a CoNLL sentence with such a line
+                       (conll.conll_rows)
     invalid_json       a line that is not a JSON object (json_lines._json_objects); a requested key
                        that occurs twice (._object); a requested value nested over 100 deep
                        (rows.clean)
@@ -53,9 +55,10 @@ import pyarrow as pa
 
 from ..errors import InputError
 from ..text import validity
-from . import conll, csv_rows, files, json_lines, parquet_arrow
+from . import conll, csv_rows, excel, files, json_lines, parquet_arrow
 from .dialect import Dialect
 from .files import File
+from .nested import field_of, rows_of_fields
 from .rows import Row, check_columns, clean
 
 Paths = str | Path | Sequence[str | Path]
@@ -109,7 +112,9 @@ FORMATS = {
         conll.conll_names,
         conll.conll_count,
         conll.conll_rows,
+        usual=Dialect(),
     ),
+    "excel": Format(excel.ENDINGS, excel.excel_names, excel.excel_count, excel.excel_rows),
     "parquet": Format(
         (".parquet", ".pq"),
         _typed(parquet_arrow.parquet_schema),
@@ -158,11 +163,12 @@ def read_table(
 ) -> Iterator[Block]:
     """Yield these columns of all files in blocks of `block_rows` rows; the last may be shorter.
 
-    `columns`: one or more. `text`: those of them that must hold a non-blank string, or a value that
-    `text_of` turns into one; the values come unchanged. `optional`: those that are only carried
-    along: a value that cannot be read becomes None, and costs the row nothing. CSV values are
-    always strings, JSON and Parquet values keep their types (see `column_types`). The first `skip`
-    rows are left out; the first row after them has the number `first_row`.
+    `columns`: one or more; a dotted name is a field in a column (nested.py). `text`: those of them
+    that must hold a non-blank string, or a value that `text_of` turns into one; the values come
+    unchanged. `optional`: those that are only carried along: a value that cannot be read becomes
+    None, and costs the row nothing. CSV values are always strings, JSON and Parquet values keep
+    their types (see `column_types`). The first `skip` rows are left out; the first row after them
+    has the number `first_row`.
     Raises InputError for a missing column or a file that cannot be read to its end.
     """
     rows = itertools.chain.from_iterable(
@@ -207,7 +213,7 @@ def column_types(paths: Paths | Sequence[File], columns: Sequence[str]) -> dict[
     """
     kinds: dict[str, set[pa.DataType]] = {name: set() for name in columns}
     for file in find_files(paths):
-        check_columns(file, columns, column_names(file))
+        check_fields(file, columns)
         types = _types(file, columns)
         for name in columns:
             kinds[name].add(types.get(name, pa.string()))
@@ -219,8 +225,13 @@ def _types(file: File, columns: Sequence[str]) -> dict[str, pa.DataType]:
     if read is None:
         return {}
     with reading(file):
-        fields = (field for field in read(file) if field.name in columns)
-        return {field.name: parquet_arrow.arrow_type(field.type) for field in fields}
+        schema = read(file)
+    fields = {name: field_of(name, schema.names) for name in columns}
+    return {
+        name: parquet_arrow.arrow_type(field.type_in(schema.field(field.column).type))
+        for name, field in fields.items()
+        if field.column in schema.names
+    }
 
 
 def as_text(value: object) -> str | None:
@@ -252,32 +263,46 @@ def _as_json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, default=as_text)
 
 
+def check_fields(file: File, columns: Sequence[str]) -> None:
+    """Raises InputError for a column, or a field in one, that the file does not have."""
+    names = column_names(file)
+    check_columns(file, columns, names)
+    if any(field_of(name, names).path for name in columns):
+        next(_rows(file, columns, ()), None)
+
+
 def _rows(file: File, columns: Sequence[str], optional: Collection[str]) -> Iterator[Row]:
+    """Yield a file's rows with these columns, or fields in columns; bad ones with a reason code."""
+    names = column_names(file) if any("." in name for name in columns) else columns
+    fields = {name: field_of(name, names) for name in columns}
+    whole_columns = list(dict.fromkeys(field.column for field in fields.values()))
+    rows = _column_rows(file, whole_columns)
+    if whole_columns != list(columns):
+        rows = rows_of_fields(file, rows, whole_columns, fields)
+    may_be_bad = {place for place, name in enumerate(columns) if name in optional}
+    for values, code in rows:
+        yield clean(values, may_be_bad) if code is None else (values, code)
+
+
+def _column_rows(file: File, columns: Sequence[str]) -> Iterator[Row]:
     """Yield a file's rows, with the columns given by its path in their places."""
     partitions = file.partitions
     own_names = _own_names(file) if partitions else columns
     file_columns = [name for name in columns if name in own_names or name not in partitions]
-    # Rows come from the file, so at least one of its own columns is read: no one asked for it.
-    read_columns = file_columns or own_names[:1]
-    may_be_bad = {
-        place
-        for place, name in enumerate(read_columns)
-        if name in optional or name not in file_columns
-    }
     places = [file_columns.index(name) if name in file_columns else None for name in columns]
     constants = [partitions.get(name) for name in columns]
-    is_whole = file_columns == list(columns)
     with reading(file):
-        for raw_values, raw_code in FORMATS[format_of(file)].rows(file, read_columns):
-            values, code = (
-                clean(raw_values, may_be_bad) if raw_code is None else (raw_values, raw_code)
-            )
-            if not is_whole:
-                values = [
-                    constant if place is None else values[place]
-                    for place, constant in zip(places, constants, strict=True)
-                ]
-            yield values, code
+        # Rows come from the file, so at least one of its own columns is read.
+        rows = FORMATS[format_of(file)].rows(file, file_columns or own_names[:1])
+        if file_columns == list(columns):
+            yield from rows
+            return
+        for values, code in rows:
+            row = [
+                constant if place is None else values[place]
+                for place, constant in zip(places, constants, strict=True)
+            ]
+            yield row, code
 
 
 def _own_names(file: File) -> list[str]:
@@ -351,7 +376,8 @@ def _format_by_name(name: str) -> str | None:
     compression = files.packed(name)
     name = name.lower().removesuffix(compression)
     for key, form in FORMATS.items():
-        if name.endswith(form.endings) and not (compression and form.schema):
+        is_packed = bool(compression) and (form.schema or key == "excel")
+        if name.endswith(form.endings) and not is_packed:
             return key
     return None
 

@@ -31,17 +31,20 @@ NAMES_SHOWN, NAME_CHARS = 20, 60
 
 
 def check_columns(path: File, columns: Sequence[str], names: Sequence[str]) -> None:
-    """Raises InputError for a column that is missing (naming the nearest) or occurs twice."""
+    """Raises InputError for a column that is missing (naming the nearest) or occurs twice.
+
+    A dotted name may mean a field in a column (nested.py).
+    """
     for name in columns:
         if names.count(name) > 1:
             raise InputError(f"{path} has {names.count(name)} columns {name!r}; rename all but one")
-        if name not in names:
+        if name not in names and not any(name.startswith(f"{column}.") for column in names):
             matches = difflib.get_close_matches(name, names, n=1)
             hint = f"; did you mean {matches[0]!r}? It has " if matches else "; it has "
-            raise InputError(f"{path} has no column {name!r}{hint}{_listed(names)}")
+            raise InputError(f"{path} has no column {name!r}{hint}{listed(names)}")
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
     """Return the names, shortened: a header can be any garbage, and as long as the file."""
     labels = [repr(name)[:NAME_CHARS] for name in names[:NAMES_SHOWN]]
     remainder = [f"{len(names) - NAMES_SHOWN:,} more"] if len(names) > NAMES_SHOWN else []

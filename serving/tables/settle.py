@@ -19,7 +19,8 @@ from .dialect import Dialect, as_options, differences, spelled
 from .encoding import PIECE, UTF8, beyond_ascii, guess, open_bytes
 from .files import File
 from .header import looks_like_data, looks_like_names
-from .readers import FORMATS, Format, column_names, count_rows, format_of, reading
+from .nested import column_of
+from .readers import FORMATS, Format, check_fields, column_names, count_rows, format_of, reading
 from .rows import check_columns, clean
 from .scan import Finding, Scan, fitting, scan
 
@@ -81,9 +82,16 @@ def settle(file: File, expected: Expected) -> Settled:
     Raises DialectError if it fits nothing that is expected, and InputError for a file that cannot
     be read to its end, or lacks a column.
     """
+    settled = _settled(file, expected)
+    if any("." in name for name in expected.columns) and not expected.may_lack:
+        check_fields(replace(file, dialect=settled.dialect), expected.columns)
+    return settled
+
+
+def _settled(file: File, expected: Expected) -> Settled:
     form = FORMATS[format_of(file)]
     if form.usual is None:
-        check_columns(file, expected.columns, column_names(file))
+        check_columns(file, () if expected.may_lack else expected.columns, column_names(file))
         return Settled(count_rows(file))
     problem: InputError | None = None
     with reading(file):
@@ -346,8 +354,9 @@ def _other(file: File, dialect: Dialect, expected: Expected, form: Format) -> Se
     if not is_text or dialect.encoding != UTF8:
         _count_bad_texts(file, expected.needed or found.names, found, form)
         _check_encoding(file, dialect, expected, found)
-    if found.rows:
-        _check_names(file, found, expected)
+    own = [*found.names, *(name for name in file.partitions if name not in found.names)]
+    if found.rows and not expected.may_lack:
+        check_columns(file, expected.columns, own)
     return Settled(found.rows, found.lines, dialect)
 
 
@@ -363,7 +372,8 @@ def _lines(file: File) -> tuple[int, bool]:
 
 
 def _count_bad_texts(file: File, needed: Sequence[str], found: Scan, form: Format) -> None:
-    names = [name for name in needed if name in found.names]
+    columns = dict.fromkeys(column_of(name, found.names) for name in needed)
+    names = [name for name in columns if name in found.names]
     for row, (values, code) in enumerate(form.rows(file, names)):
         if code is None:
             shown = "".join(map(str, values))

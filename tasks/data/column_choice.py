@@ -6,109 +6,14 @@ text is long and different in each row, a label is one of a few values.
 
 from __future__ import annotations
 
-import itertools
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from headrace.configs.errors import DataError
 from headrace.tasks.data.ingest import no_such_column
-from headrace.tasks.data.readings import LABEL_NAMES, MIN_FILLED, TEXT_NAMES, Column
+from headrace.tasks.data.readings import LABEL_NAMES, TEXT_NAMES, Column
+from headrace.tasks.data.text_columns import from_to, likeliest_text, pair_of
 
-PAIRS = (
-    ("premise", "hypothesis"), ("question", "answer"), ("question", "sentence"),
-    ("question", "passage"), ("question", "context"), ("query", "document"), ("query", "passage"),
-    ("query", "product_title"), ("claim", "evidence"), ("context", "response"),
-    ("text", "text_pair"), ("text", "hypothesis"),
-)  # fmt: skip
-"""Usual names of two texts that are classified together; besides, names that differ in a number."""
-FROM_TO = (
-    ("source", "target"), ("src", "tgt"), ("source_text", "target_text"), ("input", "output"),
-    ("input_text", "target_text"), ("text", "summary"), ("document", "summary"),
-    ("article", "summary"), ("dialogue", "summary"), ("article", "highlights"),
-    ("question", "answer"), ("prompt", "completion"), ("prompt", "response"),
-    ("instruction", "output"), ("instruction", "response"), ("text", "target"),
-)  # fmt: skip
-"""Usual names of a text and the text to write for it; besides, two names of languages."""
-LANGUAGES = frozenset(
-    [
-        "ar",
-        "bg",
-        "bn",
-        "cs",
-        "da",
-        "de",
-        "el",
-        "en",
-        "es",
-        "et",
-        "fa",
-        "fi",
-        "fr",
-        "he",
-        "hi",
-        "hr",
-        "hu",
-        "id",
-        "it",
-        "ja",
-        "ko",
-        "lt",
-        "lv",
-        "ms",
-        "nb",
-        "nl",
-        "no",
-        "pl",
-        "pt",
-        "ro",
-        "ru",
-        "sk",
-        "sl",
-        "sr",
-        "sv",
-        "th",
-        "tr",
-        "uk",
-        "ur",
-        "vi",
-        "zh",
-        "arabic",
-        "bulgarian",
-        "chinese",
-        "croatian",
-        "czech",
-        "danish",
-        "dutch",
-        "english",
-        "finnish",
-        "french",
-        "german",
-        "greek",
-        "hebrew",
-        "hindi",
-        "hungarian",
-        "indonesian",
-        "italian",
-        "japanese",
-        "korean",
-        "norwegian",
-        "persian",
-        "polish",
-        "portuguese",
-        "romanian",
-        "russian",
-        "serbian",
-        "spanish",
-        "swedish",
-        "thai",
-        "turkish",
-        "ukrainian",
-        "vietnamese",
-    ]
-)
-NUMBERS = re.compile(r"(?<![0-9])[12](?![0-9])|(?<=[_ .-])[abAB]$")
-"""What tells the names of a pair apart: `sentence1` and `sentence2`, `text_a` and `text_b`."""
 FLAGS = 3
 """Columns of 0 and 1 that are labels even beside a column that could be the label."""
 SHOWN = 4
@@ -240,7 +145,7 @@ class _Chooser:
             text = self._text(without=[target.name])
             found = None if text is None else (text, target)
         else:
-            found = _from_to(texts) or ((texts[0], texts[1]) if len(texts) == 2 else None)
+            found = from_to(texts) or ((texts[0], texts[1]) if len(texts) == 2 else None)
         if found is None:
             return None
         text, target = found
@@ -358,34 +263,11 @@ class _Chooser:
     # --- texts ------------------------------------------------------------------------------------
 
     def _text(self, without: Sequence[str], *, words: bool = False) -> Column | None:
-        """Return the text column: by its name, or the longest and most different strings.
-
-        `words`: it may be a list of words in each row.
-        """
+        """Return the text column: the one that is asked for, or the likeliest of the others."""
         if self._text_names:
             return self._columns[self._text_names[0]]
-        found = [
-            column
-            for name, column in self._columns.items()
-            if name not in without and (column.is_text or (words and column.is_words))
-        ]
-        usual = [
-            column
-            for column in found
-            if column.text_rank < len(TEXT_NAMES) and column.filled >= MIN_FILLED
-        ]
-        if usual:
-            return min(usual, key=lambda column: column.text_rank)
-        found = [column for column in found if column.is_words] or found
-        found = [column for column in found if not column.is_label] or found
-        return max(
-            found,
-            key=lambda column: (
-                column.text_rank < 2 * len(TEXT_NAMES),
-                column.chars * column.distinct * column.filled,
-            ),
-            default=None,
-        )
+        others = [one for name, one in self._columns.items() if name not in without]
+        return likeliest_text(others, words=words)
 
     def _texts(
         self, text: Column, without: Sequence[str]
@@ -398,7 +280,7 @@ class _Chooser:
             pair = (text, self._columns[self._text_pair])
         elif not self._text_names:
             texts = [one for one in self._columns.values() if one.is_text]
-            pair = _pair([one for one in texts if one.name not in without])
+            pair = pair_of([one for one in texts if one.name not in without])
         if pair is None:
             return {"text": text.name}, {"text": self._why_text(text)}
         names = {"text": pair[0].name, "text_pair": pair[1].name}
@@ -438,30 +320,3 @@ def _unlikely(column: Column) -> tuple[object, ...]:
     """Return the order of candidates for the label: usual names, then few values that are words."""
     usual = min(column.label_rank, 2 * len(LABEL_NAMES))
     return usual, column.is_beside, column.is_number and not column.is_flag, len(column.labels)
-
-
-def _pair(texts: Sequence[Column]) -> tuple[Column, Column] | None:
-    """Return two texts whose names say that they belong together."""
-    by_name = {column.name.strip().lower(): column for column in texts}
-    for first, second in PAIRS:
-        if first in by_name and second in by_name:
-            return by_name[first], by_name[second]
-    for one, other in itertools.combinations(texts, 2):
-        stems = [NUMBERS.sub("", column.name.strip().lower()) for column in (one, other)]
-        if stems[0] == stems[1] and NUMBERS.search(one.name) and NUMBERS.search(other.name):
-            return one, other
-    return None
-
-
-def _from_to(texts: Sequence[Column]) -> tuple[Column, Column] | None:
-    by_name = {column.name.strip().lower(): column for column in texts}
-    for first, second in FROM_TO:
-        if first in by_name and second in by_name:
-            return by_name[first], by_name[second]
-    languages = [column for name, column in by_name.items() if _language(name)]
-    return (languages[0], languages[1]) if len(languages) == 2 else None
-
-
-def _language(name: str) -> bool:
-    """True for `de`, `german`, `text_de` and `translation.de`."""
-    return re.split(r"[._ -]", name)[-1] in LANGUAGES

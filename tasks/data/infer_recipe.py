@@ -11,8 +11,10 @@ from pathlib import Path
 import yaml
 
 from headrace.configs.errors import RecipeError
+from headrace.configs.schema import Splits
 from headrace.tasks.data.column_choice import Asked
 from headrace.tasks.data.table_summary import FREQUENT, TableSummary, inspect_table
+from headrace.tasks.data.training_defaults import training_defaults
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 SHOWN = 8
@@ -125,7 +127,7 @@ def _sections(
     elif not summary.choice.columns:
         data["deduplicate"] = {"exact": False, "near": False}  # pieces of one text
     sections: dict[str, object] = {"name": name, "objective": objective, "data": data}
-    sections |= SETTINGS[objective](summary)
+    sections |= SETTINGS[objective](summary, _n_trained_on(summary, test))
     options = dict(summary.choice.options)
     if summary.rare:
         options["labels"] = sorted(summary.kept)
@@ -172,6 +174,14 @@ def _limits(summary: TableSummary) -> dict[str, object]:
     return limits
 
 
+def _n_trained_on(summary: TableSummary, test: Path | None) -> int:
+    """Return about how many rows training has, under the default shares of the splits."""
+    drawn = Splits().validation + (0 if test else Splits().test)
+    n_usable = summary.rows - sum(summary.unusable.values())
+    n_usable -= sum(summary.labels[label] for label in summary.rare)
+    return round(n_usable * (1 - drawn))
+
+
 def _max_length(summary: TableSummary) -> int:
     n_tokens = _tokens(summary.words)
     return next((n for n in LENGTHS if n >= n_tokens), LENGTHS[-1])
@@ -188,17 +198,17 @@ def _encoder(summary: TableSummary) -> dict[str, object]:
     }
 
 
-def _classifier(summary: TableSummary) -> dict[str, object]:
+def _classifier(summary: TableSummary, rows: int) -> dict[str, object]:
     sections: dict[str, object] = {
         "model": _encoder(summary),
-        "train": {"epochs": 3, "learning_rate": 1e-4},
+        "train": training_defaults(rows=rows, labels=len(summary.kept)),
     }
     if _tokens(summary.words) > 2 * LENGTHS[-1]:
         sections["long_text"] = {"strategy": "windows"}
     return sections
 
 
-def _tagger(summary: TableSummary) -> dict[str, object]:
+def _tagger(summary: TableSummary, rows: int) -> dict[str, object]:
     """As configs/tag.yaml, whose comments say why."""
     model = {**_encoder(summary), "max_length": min(_max_length(summary), 128)}
     return {
@@ -214,7 +224,7 @@ def _tagger(summary: TableSummary) -> dict[str, object]:
     }
 
 
-def _translator(summary: TableSummary) -> dict[str, object]:
+def _translator(summary: TableSummary, rows: int) -> dict[str, object]:
     """Text to text from scratch: modeling's encoder-decoder, of the size that Multi30k takes."""
     n_target = next((n for n in LENGTHS if n >= _tokens(summary.target_words)), LENGTHS[-1])
     max_length = _max_length(summary)
@@ -247,7 +257,7 @@ def _translator(summary: TableSummary) -> dict[str, object]:
     }
 
 
-def _generator(summary: TableSummary) -> dict[str, object]:
+def _generator(summary: TableSummary, rows: int) -> dict[str, object]:
     """A text to be continued: by characters if it is small, as configs/shakespeare.yaml."""
     is_one_text = not summary.choice.columns
     by_characters = is_one_text and summary.words < SMALL_TEXT
@@ -293,4 +303,4 @@ SETTINGS = {
     "translation": _translator,
     "generation": _generator,
 }
-"""What a recipe for each objective says of the model and its training."""
+"""By objective, what a recipe says of the model and its training; `rows`: those trained on."""

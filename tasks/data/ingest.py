@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from pydantic import BaseModel
 
 from headrace.configs.errors import DataError, RecipeError, did_you_mean
 from headrace.configs.schema import Data
+from headrace.serving.tables.nested import column_of
 from headrace.serving.tables.readers import as_text
 from headrace.serving.tables.rows import clean
 from headrace.serving.text import inputs as serving_inputs
@@ -65,11 +66,12 @@ def columns_of(data: Data, objective: AnyObjective, inputs: Inputs) -> dict[str,
             raise RecipeError(
                 f"data.columns.{role}: this role has one column, not {', '.join(column)}"
             )
-        if role not in roles:
+        if role not in {**dict.fromkeys(roles), **objective.OPTIONAL}:
             raise RecipeError(
                 f"data.columns: unknown role {role!r}; this objective has {', '.join(roles)}"
             )
-    columns = {role: data.columns.get(role, role) for role in roles}
+    optional = [role for role in objective.OPTIONAL if role in data.columns]
+    columns = {role: data.columns.get(role, role) for role in [*roles, *optional]}
     return {
         role: column if role in several else names_in([column])[0]
         for role, column in columns.items()
@@ -117,7 +119,10 @@ def stage(
             n_before = rejected.read
             columns = RoleColumns(roles, objective.TEXT, inputs)
             read_row = objective.row_reader(_rows(rows, columns), options)
+            optional = [role for role in objective.OPTIONAL if role not in roles]
             for block in _first_rows(rows.read(), data.limits.max_rows):
+                there = {role: role for role in optional if role in block.columns}
+                columns = replace(columns, roles={**roles, **there})
                 usable_rows = _usable(block, name, data, columns, read_row, rejected)
                 for batch in _batches(usable_rows):
                     writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema))
@@ -209,7 +214,8 @@ def _check_columns(split: str, rows: Rows, roles: Mapping[str, Columns], data: D
     ]
     column_keys += [(column, "data.keep") for column in data.keep]
     column_keys += [(column, "data.splits.group") for column in [data.splits.group] if column]
-    for column, key in column_keys:
+    for name, key in column_keys:
+        column = column_of(name, rows.columns)  # of a field in it
         if column not in rows.columns:
             hint = no_such_column(column, rows.columns)
             raise DataError(f"{key}: the {split} rows have no column {column!r}; {hint}")

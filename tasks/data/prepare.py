@@ -69,7 +69,8 @@ def prepare(recipe: Recipe) -> Prepared:
     model = pretrained.digest(recipe.model)
     with _passing_folder(recipe.data) as temp_folder:
         optional = {*recipe.data.keep} - {*names_in(roles.values()), *group}
-        source = open_source(recipe.data.source, columns, temp_folder, optional)
+        if_there = [role for role in objective.OPTIONAL if role not in roles]
+        source = open_source(recipe.data.source, columns, temp_folder, optional, if_there)
 
         def build(folder: Path) -> PreparedFacts:
             return _build(recipe, objective, options, roles, inputs, source, folder)
@@ -140,6 +141,7 @@ def _build(
         "head": head,
         "baseline": _baseline(recipe, objective, head, inputs, folder) if data.baseline else None,
         "source": source.digest,
+        "read": source.notes,
     }
 
 

@@ -102,6 +102,8 @@ PROSE_CHARS = 100
 """Mean characters from which strings that are all different are not lists of labels."""
 MAX_LABELS = 1_000
 MAX_TAGS = 400
+MAX_FIELDS = 20
+"""Fields of an object that are looked at as columns."""
 ROWS_PER_LABEL = 5
 """Rows that a label has on average, at least, in a column that may be the label."""
 MIN_ROWS_PER_LABEL = 2
@@ -285,6 +287,22 @@ class Column:
 
     def _share(self, matches: Callable[[str], object]) -> float:
         return sum(matches(text) is not None for text in self.texts) / max(len(self.texts), 1)
+
+
+def with_fields(column: Column) -> list[Column]:
+    """Return a column and those fields of its objects that are texts, which have dotted names."""
+    objects = [value for value in column.values if isinstance(value, dict)]
+    keys = list(dict.fromkeys(key for value in objects for key in value))
+    if len(keys) > MAX_FIELDS:
+        return [column]
+    fields = [
+        Column(
+            f"{column.name}.{key}",
+            [value.get(key) if isinstance(value, dict) else None for value in column.values],
+        )
+        for key in keys
+    ]
+    return [column, *(field for field in fields if field.is_text)]
 
 
 def _words(name: str) -> list[str]:

@@ -42,6 +42,10 @@ Places = Callable[[Sequence[int]], Mapping[int, str]]
 """From row numbers to the places of some of them, such as `reviews.csv, line 17`."""
 
 
+LEFT_OUT = frozenset({"not_accepted"})
+"""Reasons that are no fault of a row, and do not count towards the limit."""
+
+
 @dataclass(frozen=True)
 class First:
     """The first row that was rejected for a reason, and the number of such rows."""
@@ -92,7 +96,8 @@ class Rejected:
         The rejected rows are then kept in the workspace, in one file for each recipe `name`, and
         the message shows the first row of each reason. `wanted`: see `Objective.WANTED`.
         """
-        if len(self.rows) <= limit * self.read:
+        n_faults = sum(1 for _, _, reason, _ in self.rows if reason not in LEFT_OUT)
+        if n_faults <= limit * self.read:
             return
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.counts().items())
         file = workspace.home() / "rejected" / f"{name}.parquet"

@@ -18,7 +18,7 @@ from headrace.tasks import objectives
 from headrace.tasks.data import rejected
 from headrace.tasks.data.column_choice import Asked, Choice, choose
 from headrace.tasks.data.ingest import names_in
-from headrace.tasks.data.readings import Column
+from headrace.tasks.data.readings import Column, with_fields
 from headrace.tasks.data.sniff import sniff
 from headrace.tasks.objectives.base import Row
 
@@ -141,7 +141,7 @@ def _sample(files: Sequence[File], path: Path) -> list[Column]:
     if not named:
         raise DataError(f"{path} has no column with a name of its own")
     rng, sample, n_rows = random.Random(0), list[list[object]](), 0
-    for block in read_table(files, named):
+    for block in read_table(files, named, optional=named):
         for i, error in enumerate(block.errors):
             if error is not None:
                 continue
@@ -152,9 +152,8 @@ def _sample(files: Sequence[File], path: Path) -> list[Column]:
                 sample[place : place + 1] = [row]
     if not sample:
         raise DataError(f"{path} has no rows")
-    return [
-        Column(name, column) for name, column in zip(named, zip(*sample, strict=True), strict=True)
-    ]
+    columns = zip(named, zip(*sample, strict=True), strict=True)
+    return [one for name, values in columns for one in with_fields(Column(name, values))]
 
 
 def _rows(files: Sequence[File], names: Sequence[str], choice: Choice) -> Iterator[Row | str]:
@@ -223,11 +222,9 @@ def _labels_in(row: Row) -> list[str]:
 
 
 def _n_words(column: Column) -> list[int]:
-    return [
-        len(words) if isinstance(words := parsed(value), list) else len(str(value).split())
-        for value in column.values
-        if isinstance(value, str | list)
-    ]
+    """Return the words of each text, or of each list of words."""
+    values = [parsed(value) for value in column.values if isinstance(value, str | list)]
+    return [len(value if isinstance(value, list) else str(value).split()) for value in values]
 
 
 def _percentile(numbers: Sequence[int]) -> int:

@@ -2,8 +2,8 @@
 
 Writes `predictions.parquet` (one row per test row), the outputs that metrics are computed from (for
 a later comparison), `metrics.json` (metrics with intervals, slices, the worst rows, and further
-results of the objective) and plots. Results that only one objective has come from its optional
-methods (objectives/base.py).
+results of the objective), `wrong_labels.csv` (labels of all splits to check) and plots. Results
+that only one objective has come from its optional methods (objectives/base.py).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from headrace.configs.schema import Recipe
 from headrace.serving.arrays import Array
 from headrace.serving.text.inputs import Inputs
 from headrace.tasks import objectives
-from headrace.tasks.evaluation import test_set
+from headrace.tasks.evaluation import test_set, wrong_labels
 from headrace.tasks.evaluation.test_set import TestSet
 from headrace.tasks.metrics import selective
 from headrace.tasks.metrics.bootstrap import Interval, Resampling, bootstrap
@@ -96,6 +96,7 @@ def _build(recipe: Recipe, prepared: Prepared, exported: Exported, folder: Path)
         "variant": scorer.variant.name,
         "selective": selections,
     }
+    results["wrong_labels"] = wrong_labels.find(recipe, prepared, scorer, folder)
 
     test_set.write_outputs(folder, outputs)
     pq.write_table(table, folder / "predictions.parquet")

@@ -19,6 +19,7 @@ from headrace.tasks import objectives
 from headrace.tasks.metrics.bootstrap import Resampling
 from headrace.tasks.objectives import AnyObjective, selection
 from headrace.tasks.objectives.base import Settings
+from headrace.tasks.objectives.labels import label_of
 from headrace.tasks.runtime.json_files import write_json
 
 if TYPE_CHECKING:
@@ -51,20 +52,26 @@ class TestSet:
     """(n,) cluster ids, equal for copies of one text, or for the rows of one group."""
 
 
-def read(recipe: Recipe, prepared: Prepared) -> TestSet:
+def read(
+    recipe: Recipe, prepared: Prepared, *, split: str = "test", max_rows: int | None = None
+) -> TestSet:
+    """Read the rows of a split; of more than `max_rows`, as many, evenly spaced."""
     from datasets import load_from_disk
 
-    split = load_from_disk(str(prepared.path / "test")).with_format("arrow")[:]
+    dataset = load_from_disk(str(prepared.path / split)).with_format("arrow")
+    if max_rows is not None and len(dataset) > max_rows:
+        dataset = dataset.select(np.linspace(0, len(dataset) - 1, max_rows, dtype=int))
+    columns = dataset[:]
     objective, head = objectives.get(recipe.objective), prepared.facts["head"]
-    targets = split["labels"].to_pylist()
+    targets = columns["labels"].to_pylist()
     return TestSet(
-        rows=split["row"].to_pylist(),
-        texts=split["text"].to_pylist(),
+        rows=columns["row"].to_pylist(),
+        texts=columns["text"].to_pylist(),
         targets=targets,
         names=[objective.decode_target(target, head) for target in targets],
-        lengths=split["length"].to_numpy(),
-        extra_columns={name: split[name].to_pylist() for name in recipe.data.keep},
-        clusters=split["cluster"].to_numpy(),
+        lengths=columns["length"].to_numpy(),
+        extra_columns={name: columns[name].to_pylist() for name in recipe.data.keep},
+        clusters=columns["cluster"].to_numpy(),
     )
 
 
@@ -160,8 +167,15 @@ def left_out(recipe: Recipe, rows: TestSet) -> dict[str, int]:
 
 def _columns(evaluate: Evaluate, rows: TestSet) -> Iterator[tuple[str, list[str]]]:
     for column in evaluate.slices:
-        values = rows.extra_columns[column]
-        yield column, ["(null)" if value is None else str(value) for value in values]
+        yield column, [_slice_name(value) for value in rows.extra_columns[column]]
+
+
+def _slice_name(value: object) -> str:
+    """Return a value in the form that labels have, so that blanks around it make no slice."""
+    try:
+        return label_of(value) or "(null)"
+    except ValueError:  # several values, or an object
+        return str(value)
 
 
 def _frequent_values(values: Sequence[str]) -> list[str]:

@@ -110,6 +110,8 @@ class Objective(ABC, Generic[Target, Outputs]):
     """The columns that a training table must have: role to a one-line description."""
     SEVERAL_COLUMNS: ClassVar[Collection[str]] = ()
     """Roles that a recipe may give several columns; a row's value is then an object, by column."""
+    OPTIONAL: ClassVar[Mapping[str, str]] = {}
+    """Columns that are read if a table has them: role to a one-line description."""
     TEXT: ClassVar[str] = "text"
     """The role that is tokenized; scoring needs no other column."""
     READS_PAIRS: ClassVar[bool] = False
@@ -319,6 +321,10 @@ class Objective(ABC, Generic[Target, Outputs]):
 
     def outputs_of(self, decisions: Sequence[str], head: Settings) -> Outputs | None:
         """Return the outputs of a model that gives decisions only, such as the baseline."""
+        return None
+
+    def is_right(self, decision: Any, target: Target, head: Settings) -> bool | None:
+        """Tell whether a scored row's first column is its target; None: there is no such notion."""
         return None
 
     def samples(self, scorer: Scorer, rows: TestRows[Target]) -> list[dict[str, str]] | None:

@@ -309,6 +309,9 @@ class Objective(base.Objective[int, Array]):
         index = {label: i for i, label in enumerate(head["labels"])}
         return np.asarray(np.eye(len(index))[[index[decision] for decision in decisions]])
 
+    def is_right(self, decision: object, target: int, head: Settings) -> bool:
+        return decision == self.decode_target(target, head)
+
     def common_head(self, head: Settings, other: Settings) -> Settings:
         return common_labels(head, other)
 

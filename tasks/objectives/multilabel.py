@@ -323,6 +323,11 @@ class Objective(base.Objective[Sequence[int], Array]):
             for i, label in enumerate(head["labels"])
         }
 
+    def is_right(self, decision: Sequence[str], target: Sequence[int], head: Settings) -> bool:
+        """True if the row has these labels and no other."""
+        labels = {label for label, has in zip(head["labels"], target, strict=True) if has}
+        return set(decision) == labels
+
     def common_head(self, head: Settings, other: Settings) -> Settings:
         """Return a head with the labels of both models and the default threshold for all."""
         return {**common_labels(head, other), "thresholds": None}

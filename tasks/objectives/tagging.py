@@ -81,6 +81,9 @@ class Objective(base.Objective[str, Sequence[Any]]):
         "text": "the text, or a list of its words",
         "tags": "its spans, [{start, end, label}, ...], or a list with the tag of each word",
     }
+    OPTIONAL: ClassVar = {
+        "answer": "Prodigy's accept, reject or ignore; only accepted rows are used"
+    }
     WANTED = reading.WANTED
     METRIC = "f1"
     LABELLED = False
@@ -369,6 +372,10 @@ class Objective(base.Objective[str, Sequence[Any]]):
             }
             for text, output, i in zip(texts, outputs, indices, strict=True)
         ]
+
+    def is_right(self, decision: Sequence[head_of.Span], target: str, head: Settings) -> bool:
+        """True if the text has these spans and no other."""
+        return sorted([s["start"], s["end"], s["label"]] for s in decision) == json.loads(target)
 
     def common_head(self, head: Settings, other: Settings) -> Settings:
         """Return a head with the labels of both models, and the first one's other settings."""

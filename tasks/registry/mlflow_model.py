@@ -170,7 +170,8 @@ def check(model_id: str, model: Path, *, aside: Path) -> str:
     digest = model_store.whole_sha256(download)
     with pd.option_context("mode.string_storage", pd.get_option("mode.string_storage")):
         answers = pyfunc.load_model(str(download)).predict(request(texts))
-    expected_table = Scorer(model).score(texts).to_pandas()
+    scorer = Scorer(model)
+    expected_table = scorer.score(texts, **_own_options(scorer)).to_pandas()
     for column in expected_table.columns:
         our_values, their_values = expected_table[column], answers[column]
         if our_values.dtype.kind == "f":
@@ -192,8 +193,9 @@ def request(rows: Sequence[Row]) -> list[Row] | pd.DataFrame:
 
 
 def _as_json(column: pd.Series) -> str:
-    """Return a column as JSON, in which a list and a NumPy array look the same."""
-    return json.dumps(column.tolist(), default=lambda value: value.tolist())
+    """Return a column as JSON, in which a list and a NumPy array look the same, and all nulls."""
+    values = column.astype(object).where(column.notna(), None).tolist()
+    return json.dumps(values, default=lambda value: value.tolist())
 
 
 def imported() -> Any:
@@ -221,6 +223,7 @@ def signature(scorer: Scorer) -> ModelSignature:
     from mlflow.types.schema import AnyType
 
     inputs = scorer.inputs
+    defaults = {**scorer.head.defaults(), **_own_options(scorer)}
     return ModelSignature(
         inputs=Schema(
             [ColSpec(AnyType())]
@@ -228,23 +231,25 @@ def signature(scorer: Scorer) -> ModelSignature:
             else [ColSpec(AnyType(), name, name in inputs.required) for name in inputs.names]
         ),
         outputs=Schema(
-            [*map(_column, scorer.fields()), ColSpec(DataType.string, "error", required=False)]
+            [
+                *map(_column, scorer.fields(**_own_options(scorer))),
+                ColSpec(DataType.string, "error", required=False),
+            ]
         ),
         params=ParamSchema(
             [
                 ParamSpec("variant", DataType.string, ""),
                 ParamSpec("device", DataType.string, "auto"),
-                *(_param(name, default) for name, default in _options(scorer).items()),
+                *(_param(name, default) for name, default in defaults.items()),
             ]
         ),
     )
 
 
-def _options(scorer: Scorer) -> dict[str, object]:
-    """Return the head's options with their defaults, the model's own among them."""
-    defaults = scorer.head.defaults()
-    own = {name: value for name, value in scorer.manifest.options.items() if name in defaults}
-    return {**defaults, **own}
+def _own_options(scorer: Scorer) -> dict[str, Any]:
+    """Return the options that this model sets, among those of its head."""
+    options = scorer.head.options
+    return {name: value for name, value in scorer.manifest.options.items() if name in options}
 
 
 def _column(field: pa.Field) -> ColSpec:

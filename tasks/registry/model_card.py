@@ -86,10 +86,13 @@ def _use(recipe: Recipe, prepared: PreparedFacts) -> str:
     treatment = f"cut to {recipe.model.max_length} tokens"
     if window.in_windows:
         treatment = f"read in windows of {window.window} tokens with a stride of {window.stride}"
+    certainty = "Every text gets a prediction, even if no label fits"
+    if recipe.score.abstain_below:
+        certainty = f"A label of a probability below {recipe.score.abstain_below:g} is withheld"
     return (
         f"Intended for {purpose}. Each text is {treatment}. Quality was measured only on the test "
-        "rows below: measure it again for texts of another kind, language or period. Every text "
-        "gets a prediction, even if no label fits."
+        "rows below: measure it again for texts of another kind, language or period. "
+        f"{certainty}."
     )
 
 

@@ -65,19 +65,21 @@ class Model(PythonModel):  # type: ignore[misc]
         _pass_on_whole_requests()
 
     def read_request(self, body: bytes, mime_type: str) -> tuple[pd.DataFrame, dict[str, Any]]:
-        """Return the texts of an HTTP request, by default a column `text`, and its parameters.
+        """Return the table and the parameters of an HTTP request.
 
         Raises MlflowException, which the server answers with status 400 and its one sentence.
         """
         requests = self._serving.engine.requests
         with self._as_mlflow_error():
-            read = requests.read_csv if mime_type == CSV else requests.read_json
-            request = read(body)
-            columns = requests.inputs_of(request.columns, self._columns)
+            request = (requests.read_csv if mime_type == CSV else requests.read_json)(body)
+        columns = request.columns
         if not self._reads_words:  # a row may be given as the list of its one value
-            columns = {name: list(map(_unpacked, values)) for name, values in columns.items()}
-        texts = {name: pd.Series(values, dtype=object) for name, values in columns.items()}
-        return pd.DataFrame(texts), dict(request.params)
+            columns = {
+                name: [v[0] if isinstance(v, list) and len(v) == 1 else v for v in values]
+                for name, values in columns.items()
+            }
+        table = {name: pd.Series(values, dtype=object) for name, values in columns.items()}
+        return pd.DataFrame(table), dict(request.params)
 
     def admit(self, data: Any, params: dict[str, Any] | None) -> tuple[Any, dict[str, Any] | None]:
         """Check parameters and choose the text column, before MLflow drops what it does not know.
@@ -95,11 +97,13 @@ class Model(PythonModel):  # type: ignore[misc]
             if isinstance(data, list) and not self._inputs.single:
                 data = pd.DataFrame([self._inputs.row(value) for value in data], dtype=object)
             if isinstance(data, dict) and data:
-                data = requests.inputs_of(data, self._columns)
-                data = dict(data) if self._inputs.single else pd.DataFrame(data, dtype=object)
+                chosen = requests.choose_columns(data, self._columns, self._inputs.fields)
+                data = {name: data[column] for name, column in chosen.items()}
+                data = data if self._inputs.single else pd.DataFrame(data, dtype=object)
             elif isinstance(data, pd.DataFrame) and len(data.columns):
                 columns = {str(name): data.iloc[:, i] for i, name in enumerate(data.columns)}
-                data = pd.DataFrame(requests.inputs_of(columns, self._columns))
+                chosen = requests.choose_columns(columns, self._columns, self._inputs.fields)
+                data = pd.DataFrame({name: columns[column] for name, column in chosen.items()})
         return data, params
 
     def predict(
@@ -396,11 +400,6 @@ def _texts(
     if len(texts) == 1 and isinstance(texts[0], list) and not reads_words:
         return [_plain(value) for value in texts[0]]
     return texts
-
-
-def _unpacked(value: object) -> object:
-    """Return the one value of a list."""
-    return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
 def _plain(value: object) -> object:

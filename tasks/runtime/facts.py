@@ -47,6 +47,8 @@ class PreparedFacts(TypedDict):
     """The TF-IDF baseline's metrics, with its row count and seconds."""
     source: object
     """JSON that identifies the source's content."""
+    read: list[str]
+    """For people, how the source's files were read."""
 
 
 class BestFacts(TypedDict):
@@ -238,6 +240,18 @@ class MetricsFile(EvaluationMetrics):
     """Name of the exported variant that was evaluated."""
     selective: dict[str, SelectiveFacts]
     """Empty for objectives that do not abstain."""
+
+
+class WrongLabelsFacts(TypedDict):
+    """Rows whose label the model contradicts (evaluation/wrong_labels.py)."""
+
+    file: str
+    """The table of all of them, in the folder of the evaluation."""
+    rows: int
+    """Rows of all splits that were looked at."""
+    contradicted: int
+    top: list[dict[str, object]]
+    """The most doubtful ones, by column."""
 
 
 class EvaluatedFacts(IntervalFacts):

@@ -45,18 +45,23 @@ class Source:
 
 
 def open_source(
-    section: SourceSection, columns: list[str], folder: Path, optional: Collection[str] = ()
+    section: SourceSection,
+    columns: list[str],
+    folder: Path,
+    optional: Collection[str] = (),
+    if_there: Collection[str] = (),
 ) -> Source:
     """Open the source with the `open_source` of its kind's module.
 
     `columns`: the columns to read; `folder`: for data that has to be fetched first; `optional`:
-    columns whose values in files may be null where they cannot be read.
+    columns whose values in files may be null where they cannot be read; `if_there`: further columns
+    to read from files if they have them.
     Raises DataError if there is no such table, data set, database or package.
     """
     note(section.model_dump(mode="json"))
     module = importlib.import_module(module_of(section))
     if isinstance(section, FilesSource):
-        return cast(Source, module.open_source(section, columns, folder, optional))
+        return cast(Source, module.open_source(section, columns, folder, optional, if_there))
     return cast(Source, module.open_source(section, columns, folder))
 
 

@@ -23,12 +23,18 @@ from headrace.serving.tables.readers import (
 )
 from headrace.serving.tables.settle import Expected, in_words, settle
 from headrace.tasks.data.sources import Block, Rows, Source, first_line
+from headrace.tasks.data.sources.features import list_features, named
+from headrace.tasks.data.sources.places import places
 
 MAGIC = re.compile(r"[*?\[]")
 
 
 def open_source(
-    source: FilesSource, columns: list[str], folder: Path, optional: Collection[str] = ()
+    source: FilesSource,
+    columns: list[str],
+    folder: Path,
+    optional: Collection[str] = (),
+    if_there: Collection[str] = (),
 ) -> Source:
     """Open the tables of each given split; files behind a URL are first fetched into `folder`.
 
@@ -57,7 +63,11 @@ def open_source(
                 (file, settle(file, expected)) for file in find_files(paths, source.max_row_bytes)
             ]
             files = [replace(file, dialect=one.dialect) for file, one in settled]
-            splits[name] = Rows(column_names(files[0]), partial(_read, files, columns, optional))
+            splits[name] = Rows(
+                column_names(files[0]),
+                partial(_read, files, [*columns, *_there(files, if_there)], optional),
+                partial(places, files),
+            )
             notes.append(f"{name}: {in_words(settled)}")
         except InputError as problem:
             raise DataError(f"data.source.{name}: {problem}") from problem
@@ -65,6 +75,12 @@ def open_source(
         digest[name] = [[_format(file), file.stamp()[1]] for file in files]
     settings = {"kind": source.kind, "max_row_bytes": source.max_row_bytes}
     return Source({**settings, **digest}, splits, notes)
+
+
+def _there(files: list[File], names: Collection[str]) -> list[str]:
+    """Return those of the names that are columns of any of the files."""
+    columns = {column for file in files for column in column_names(file)} if names else set()
+    return [name for name in names if name in columns]
 
 
 def _format(file: File) -> object:
@@ -75,8 +91,14 @@ def _format(file: File) -> object:
 
 
 def _read(files: list[File], columns: list[str], optional: Collection[str]) -> Iterator[Block]:
+    kinds = list_features(files)
     try:
-        yield from read_table(files, columns, optional=optional)
+        for block in read_table(files, columns, optional=optional):
+            named_columns = {
+                name: [named(value, kinds[name]) for value in values] if name in kinds else values
+                for name, values in block.columns.items()
+            }
+            yield replace(block, columns=named_columns)
     except InputError as problem:
         raise DataError(str(problem)) from problem
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from headrace.configs.errors import DataError
 from headrace.configs.schema import HubSource
+from headrace.serving.tables.nested import field_of
 from headrace.tasks.data.sources import Block, Rows, Source
+from headrace.tasks.data.sources.features import named
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -59,24 +61,13 @@ def _revision(table: Dataset) -> list[str]:
 
 def _read(table: Dataset, columns: list[str]) -> Iterator[Block]:
     """Yield the rows, with the data set's names for classes; a class of -1 is a missing label."""
-    selection = table.select_columns(columns)
+    fields = {name: field_of(name, table.column_names) for name in columns}
+    selection = table.select_columns(list({field.column: None for field in fields.values()}))
     for first_row in range(0, len(selection), BLOCK_ROWS):
         block = selection[first_row : first_row + BLOCK_ROWS]
         for name, kind in selection.features.items():
-            block[name] = [_named(value, kind) for value in block[name]]
-        yield Block(first_row, block, [None] * len(block[columns[0]]))
-
-
-def _named(value: Any, kind: Any) -> object:
-    """Return the value with names for classes, also in lists and structs.
-
-    `kind`: the data set's feature for this value.
-    """
-    if hasattr(kind, "int2str"):
-        return None if value is None or value < 0 else kind.int2str(value)
-    if isinstance(value, list):
-        item_kind = kind[0] if isinstance(kind, list) else getattr(kind, "feature", None)
-        return [_named(item, item_kind) for item in value]
-    if isinstance(value, dict) and isinstance(kind, dict):
-        return {name: _named(field, kind.get(name)) for name, field in value.items()}
-    return value
+            block[name] = [named(value, kind) for value in block[name]]
+        values = {
+            name: [field.of(v) for v in block[field.column]] for name, field in fields.items()
+        }
+        yield Block(first_row, values, [None] * len(values[columns[0]]))

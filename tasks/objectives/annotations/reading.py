@@ -19,7 +19,8 @@ from headrace.tasks.objectives.annotations import tags as tagged
 from headrace.tasks.objectives.annotations.offsets import UNITS, Evidence, Unit, converted, fits
 from headrace.tasks.objectives.annotations.spans import GivenSpan
 
-ACCEPT = "accept"
+ACCEPTED, NOT_ACCEPTED = "accept", ("reject", "ignore")
+"""Answers in Prodigy."""
 NEARLY_ALL = 0.9
 SPAN = '[{"start": 0, "end": 3, "label": "PER"}]'
 WANTED: Mapping[str, str] = {
@@ -95,10 +96,10 @@ def learn(
 def read(row: Mapping[str, object], conventions: Conventions) -> tuple[str, list[GivenSpan]]:
     """Return a row's text and spans. Raises ValueError(reason code)."""
     text, value, answer = row["text"], parsed(row["tags"]), row.get("answer")
-    if isinstance(answer, str) and answer != ACCEPT:
+    if answer in NOT_ACCEPTED:
         raise ValueError("not_accepted")
     if value is None or (isinstance(value, str) and not value.strip()):
-        if answer != ACCEPT:
+        if answer != ACCEPTED:
             raise ValueError("null_tags")
         value = []  # Prodigy may leave out the spans of a text without any
     words = head_of.words_in(text)

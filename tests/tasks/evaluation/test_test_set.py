@@ -20,7 +20,7 @@ def test_slices_go_by_label_length_and_the_recipes_columns(table: Any) -> None:
         targets=[0, 0, 1, 1, 1],
         names=["a", "a", "b", "b", "b"],
         lengths=np.array([3, 16, 17, 300, 20]),
-        extra_columns={"country": [None, "AT", "AT", None, "CH"]},
+        extra_columns={"country": [None, "AT", "AT ", " ", "CH"]},
         clusters=np.arange(5),
     )
     found = [
