@@ -225,6 +225,7 @@ def compare(arguments: argparse.Namespace) -> Result:
             arguments.input,
             arguments.output,
             text=arguments.text,
+            text_pair=arguments.text_pair,
             label=arguments.label,
             table_format=arguments.format,
             device=arguments.device,
