@@ -158,7 +158,14 @@ def _model_and_input(add: Add) -> None:
 
 
 def _text(add: Add) -> None:
-    add("--text", metavar="COL", help="text column (default: the one used in training)")
+    add(
+        "--text",
+        metavar="COL",
+        action="append",
+        help="text column (default: the one used in training); "
+        "for a text joined from fields once for each, in their order",
+    )
+    add("--text-pair", metavar="COL", help="column of the second texts, for a model of pairs")
 
 
 def _dialect(add: Add) -> None:

@@ -185,7 +185,7 @@ def train(arguments: argparse.Namespace) -> Result:
 
 
 OPTIONS = (
-    "text", "keep", "variant",
+    "text", "text_pair", "keep", "variant",
     "device", "engine", "format", "partition_by", "chunk_rows", "retry_rejected", "max_rejected",
     "tune", "probabilities", "max_row_bytes", "csv_safe", "min_probability", "target_accuracy",
 )  # fmt: skip
@@ -228,6 +228,7 @@ def bench(arguments: argparse.Namespace) -> Result:
         arguments.model,
         arguments.input,
         text=arguments.text,
+        text_pair=arguments.text_pair,
         device=arguments.device,
         stated={name: getattr(arguments, name) for name in DIALECT},
     )
@@ -251,6 +252,7 @@ def compare(arguments: argparse.Namespace) -> Result:
             arguments.input,
             arguments.output,
             text=arguments.text,
+            text_pair=arguments.text_pair,
             label=arguments.label,
             table_format=arguments.format,
             device=arguments.device,

@@ -62,6 +62,7 @@ class Objective(base.Objective[Sequence[int], Array]):
         "labels": "its labels: a list, names with options.separator between them, a vector of 0 "
         "and 1 in the order of options.labels, or a list of columns with 0 or 1 for each label",
     }
+    READS_PAIRS = True
     SEVERAL_COLUMNS = ("labels",)
     METRIC = "micro_f1"
     LABELLED = False

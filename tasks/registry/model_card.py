@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from headrace.configs.schema import Data, Model, Recipe
 from headrace.configs.secrets import mask
-from headrace.tasks.data import windowing
+from headrace.tasks.data import inputs, windowing
 from headrace.tasks.models import pretrained
 
 if TYPE_CHECKING:
@@ -75,7 +75,10 @@ def text(recipe: Recipe, stages: StageArtifacts, pictures: Sequence[str]) -> str
 
 def _use(recipe: Recipe, prepared: PreparedFacts) -> str:
     labels = prepared["head"].get("labels", [])
-    purpose = f"{recipe.objective} of texts like those it was trained on"
+    reads = inputs.resolve(recipe)
+    rows = {True: "pairs of texts", False: "texts"}[reads.pair]
+    joined = f" (joined from {', '.join(reads.fields)})" if reads.fields else ""
+    purpose = f"{recipe.objective} of {rows}{joined} like those it was trained on"
     if labels:
         names = ", ".join(map(str, labels[:30])) + (", …" if len(labels) > 30 else "")
         purpose += f", into {len(labels)} labels: {names}"

@@ -6,12 +6,14 @@ that is made again only reads them. What counts as a difference is in evaluation
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headrace.configs.errors import UserError
 from headrace.serving.atomic import replacing, write_text
+from headrace.serving.jobs.spec import JobSpec
+from headrace.serving.text.inputs import Inputs, inputs_of
 from headrace.tasks import objectives
 from headrace.tasks.registry.resolve import resolve
 from headrace.tasks.runtime.json_files import write_json
@@ -36,7 +38,8 @@ def compare(
     source: str | Sequence[str],
     output: str | Path | None = None,
     *,
-    text: str | None = None,
+    text: str | Sequence[str] | None = None,
+    text_pair: str | None = None,
     label: str | None = None,
     table_format: str = "parquet",
     on_progress: OnProgress | None = None,
@@ -45,9 +48,9 @@ def compare(
     """Compare models `a` and `b` on the tables `source`; write table, page and facts to `output`.
 
     `a`, `b`: references that `resolve` takes. `output`: a folder, by default named after the two.
-    `text`, `label`: columns of the texts and of the true labels; by default the one of the training
-    and, if the table has it, the one that the objective calls so. `settings`: of both scoring jobs,
-    such as `device`.
+    `text`, `text_pair`, `label`: columns of the texts and of the true labels; by default those of
+    the training and, if the table has it, the one that the objective calls so. `settings`: of both
+    scoring jobs, such as `device`.
     Raises UserError for models that cannot be compared, and what `score` raises.
     """
     from headrace.tasks.evaluation.differences import SIDES, Comparison, Differences, sign_test
@@ -58,17 +61,23 @@ def compare(
     folder = Path(output or "-vs-".join(names).replace("/", "-").replace(":", "-"))
     paths = [source] if isinstance(source, str) else list(source)
     module = objectives.get(manifests[0].objective)
-    text_column, truth = _columns(module, manifests[1], paths, text, label)
+    asked = {"text_column": text, "text_pair_column": text_pair}
+    columns, truth = _columns(module, manifests[1], paths, asked, label)
+    inputs = inputs_of(manifests[1].inputs)
     sides = [_scored(manifest) for manifest in manifests]
     outputs = [folder / SCORED / side for side in SIDES]
     for model, side, place in zip((a, b), sides, outputs, strict=True):
         options = {**settings, **dict.fromkeys(side.per_label, True)}
-        report = score(model, paths, place, text=text, on_progress=on_progress, **options)
+        report = score(
+            model, paths, place, text=text, text_pair=text_pair, on_progress=on_progress, **options
+        )
         if report.unreadable:
             raise UserError(f"cannot be read: {'; '.join(report.unreadable.values())}")
     differences = Differences(Comparison(*names), module, sides, truth is not None)
-    for table, first, second in _blocks(paths, [text_column, truth], sides, outputs):
-        differences.add(table[text_column], table[truth] if truth else None, first, second)
+    for table, first, second in _blocks(paths, [*columns.values(), truth], sides, outputs):
+        rows = inputs.rows({name: table[column] for name, column in columns.items()})
+        texts = rows if inputs.single else [_shown(inputs, row) for row in rows]
+        differences.add(texts, table[truth] if truth else None, first, second)
     found = differences.comparison
     found.p_value = sign_test(found.right)
     found.differences = str(folder / f"differences.{table_format}")
@@ -103,21 +112,30 @@ def _scored(manifest: Manifest) -> Scored:
 
 
 def _columns(
-    module: AnyObjective, manifest: Manifest, paths: list[str], text: str | None, label: str | None
-) -> tuple[str, str | None]:
-    """Return the column of the texts, and the one of the true labels (None: there is none)."""
+    module: AnyObjective,
+    manifest: Manifest,
+    paths: list[str],
+    asked: Mapping[str, Any],
+    label: str | None,
+) -> tuple[dict[str, str], str | None]:
+    """Return the column of each input, and the one of the true labels (None: there is none)."""
+    from headrace.serving.jobs.start import input_columns
     from headrace.serving.tables.readers import column_names, find_files
     from headrace.serving.tables.rows import check_columns
     from headrace.tasks.evaluation.differences import truth_role
 
-    text_column = text or manifest.score.get("text_column", "text")
+    columns = input_columns(JobSpec.of("", [], "", **asked), manifest)
     file = find_files(paths)[0]
     names = column_names(file)
-    check_columns(file, [text_column, *([label] if label else [])], names)
+    check_columns(file, [*columns.values(), *([label] if label else [])], names)
     role = truth_role(module)
     if label and role is None:
         raise UserError("--label: rows of this objective have no labels")
-    return text_column, label or (role if role in names else None)
+    return columns, label or (role if role in names else None)
+
+
+def _shown(inputs: Inputs, row: object) -> str | None:
+    return inputs.shown(inputs.row(row)) if inputs.problem(row) is None else None
 
 
 def _blocks(
