@@ -208,9 +208,11 @@ class Deduplicate(Section):
 
 class Data(Section):
     source: Source
-    columns: dict[str, str | Annotated[list[str], Field(min_length=1)]] = {}
-    """Column of each role, such as `{text: review, label: stars}`; by default the role's name. A
-    list of columns where a role takes several, such as `{labels: [toxic, rude]}`, 0 or 1 each."""
+    columns: dict[str, str | Annotated[Distinct[str], Field(min_length=1)]] = {}
+    """Column of each role, such as `{text: review, label: stars}`; by default the role's name. For
+    pairs of texts add `text_pair: COLUMN`. A list of columns where a role takes several: `{text:
+    [title, body]}` joins them into one text, each with its name in front; `{labels: [toxic, rude]}`
+    are 0 or 1 each."""
     keep: Distinct[str] = []
     """More columns to keep, for `evaluate.slices`."""
     splits: Splits = Splits()
@@ -254,7 +256,11 @@ class LongText(Section):
     window: int | None = Field(None, ge=8)
     """Tokens of a window, special tokens included; `model.max_length` by default."""
     stride: int | None = Field(None, ge=1)
-    """Tokens from the start of one window to that of the next; by default 3/4 of a window."""
+    """Tokens from the start of one window to that of the next; by default 3/4 of a window. For a
+    pair the windows move over the second text, and the stride shrinks with the room it has."""
+    cut: Literal["longest_first", "last"] = "longest_first"
+    """What `truncate` cuts of a pair of texts, or of a text joined from columns: the longest part
+    until it is no longer than the next, or the end of the last part."""
     pool: Literal["mean", "max", "attention", "vote"] = "mean"
     """Pooling of the outputs of a text's windows (serving/text/pooling.py); `attention` is
     learned."""

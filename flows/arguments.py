@@ -18,7 +18,7 @@ EXIT_CODES = """exit codes:
   3 trained but not promoted · 4 scored with too many rejected rows · 130 interrupted"""
 GROUPS = {
     "train": ("init", "check", "train"),
-    "score": ("score", "bench"),
+    "score": ("score", "compare", "bench"),
     "the registry": ("report", "history", "promote", "rollback"),
     "the shell": ("completion",),
 }
@@ -144,7 +144,14 @@ def _model_and_input(add: Add) -> None:
 
 
 def _text(add: Add) -> None:
-    add("--text", metavar="COL", help="text column (default: the one used in training)")
+    add(
+        "--text",
+        metavar="COL",
+        action="append",
+        help="text column (default: the one used in training); "
+        "for a text joined from fields once for each, in their order",
+    )
+    add("--text-pair", metavar="COL", help="column of the second texts, for a model of pairs")
 
 
 def _dialect(add: Add) -> None:
@@ -173,6 +180,18 @@ def _bench(parser: argparse.ArgumentParser) -> None:
     _text(parser.add_argument)
     _device(parser.add_argument)
     _dialect(parser.add_argument_group("how the input is read (default: the model's)").add_argument)
+
+
+def _compare(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    for name in ("a", "b"):
+        add(name, metavar=name.upper(), help="a model, as for headrace score: models:/NAME/3, ...")
+    add("input", metavar="TABLE", nargs="+", help="files, folders, globs or s3:// URLs")
+    add("-o", "--output", metavar="FOLDER", help="folder to write (default: A-vs-B)")
+    _text(add)
+    add("--label", metavar="COL", help="true labels (default: the column of that name, if any)")
+    add("--format", choices=["parquet", "csv"], default="parquet", help="of the table")
+    _device(add)
 
 
 def _score(parser: argparse.ArgumentParser) -> None:
@@ -311,6 +330,7 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     ),
     "bench": ("measure how fast each variant of a model runs on this machine", _bench),
     "score": ("score tables into a folder of parts", _score),
+    "compare": ("show row by row where two versions differ on a table", _compare),
     "report": ("open the report of a run", _report),
     "history": ("show who moved a model's aliases, when and why", _name),
     "promote": ("make a version the champion", _promote),

@@ -1,4 +1,4 @@
-"""The command line: `headrace init|check|train|score|bench|history|promote|rollback|report`.
+"""The command line: `headrace COMMAND`, where `COMMANDS` has the function of each.
 
 Exit codes: 0 done; 1 failed; 2 wrong usage, recipe or input (if some of several input files cannot
 be read, the others are scored); 3 the run succeeded and promotion was refused; 4 finished with
@@ -158,7 +158,7 @@ def train(arguments: argparse.Namespace) -> Result:
 
 
 OPTIONS = (
-    "text", "keep", "variant",
+    "text", "text_pair", "keep", "variant",
     "device", "engine", "format", "partition_by", "chunk_rows", "retry_rejected", "max_rejected",
     "tune", "probabilities", "max_row_bytes", "csv_safe", "min_probability", "target_accuracy",
 )  # fmt: skip
@@ -201,6 +201,7 @@ def bench(arguments: argparse.Namespace) -> Result:
         arguments.model,
         arguments.input,
         text=arguments.text,
+        text_pair=arguments.text_pair,
         device=arguments.device,
         stated={name: getattr(arguments, name) for name in DIALECT},
     )
@@ -211,6 +212,26 @@ def bench(arguments: argparse.Namespace) -> Result:
         for row in rows
     ]
     return DONE, rows, "\n".join(lines)
+
+
+def compare(arguments: argparse.Namespace) -> Result:
+    from headrace.flows import progress, summary
+    from headrace.tasks.scoring import compare as comparing
+
+    with progress.of_scoring() as on_progress:
+        found = comparing.compare(
+            arguments.a,
+            arguments.b,
+            arguments.input,
+            arguments.output,
+            text=arguments.text,
+            text_pair=arguments.text_pair,
+            label=arguments.label,
+            table_format=arguments.format,
+            device=arguments.device,
+            on_progress=on_progress,
+        )
+    return DONE, found.to_json(), summary.of_comparison(found)
 
 
 def history(arguments: argparse.Namespace) -> Result:
@@ -264,7 +285,7 @@ def completion(arguments: argparse.Namespace) -> Result:
 COMMANDS: dict[str, Callable[[argparse.Namespace], Result]] = {
     command.__name__: command
     for command in (
-        init, check, train, bench, score, report, history, promote, rollback, completion,
+        init, check, train, bench, score, compare, report, history, promote, rollback, completion,
     )
 }  # fmt: skip
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from headrace.flows.summary import Outcome
     from headrace.serving.jobs.report import Report
 
-NAMED = ("text", "keep", "variant")
+NAMED = ("text", "text_pair", "keep", "variant")
 """Options of a job that the flow `scoring` takes as parameters; it takes the others together."""
 
 

@@ -17,6 +17,7 @@ from headrace.tasks.runtime.text import duration
 from headrace.tasks.training.train import size_of_step
 
 if TYPE_CHECKING:
+    from headrace.tasks.evaluation.differences import Comparison
     from headrace.tasks.runtime.facts import (
         CalibrationFacts,
         Decided,
@@ -255,6 +256,13 @@ def text(outcome: Outcome) -> str:
         lines.append(
             f"  calibration error {interval(after)}, before calibration {interval(before)}"
         )
+    lines += [
+        f"  {promise['target']:.0%} right from a probability of "
+        f"{promise['test']['threshold']:g}: {promise['test']['share']:.0%} of the test rows, of "
+        f"which {promise['test']['accuracy']:.1%} are right"
+        for promise in outcome.promises.get("", [])
+        if promise["test"]
+    ]
     for variant in outcome.variants:
         marker = "  ← default" if variant["name"] == outcome.default_variant else ""
         if variant["status"] == "kept":
@@ -269,3 +277,29 @@ def text(outcome: Outcome) -> str:
     lines += [f"    {reason}" for reason in outcome.reasons]
     lines.append(f"  report     {outcome.report}")
     return "\n".join(lines)
+
+
+SHOWN_CHANGES = 5
+
+
+def of_comparison(found: Comparison) -> str:
+    """Format where two models differ, and who is right, on one screen."""
+    share = found.differ / max(found.compared, 1)
+    lines = [
+        f"{found.a} and {found.b} on {found.rows:,} rows",
+        f"  differ     {found.differ:,} of {found.compared:,} rows ({share:.1%})",
+    ]
+    for change in found.to_json()["changes"][:SHOWN_CHANGES]:
+        lines.append(f"  {'':<10} {change['count']:>6,}  {change['a']} → {change['b']}")
+    if found.right:
+        total = sum(found.right.values())
+        counts = {name: found.right.get(name, 0) for name in ("both", "a", "b", "neither")}
+        for title, side, name in (("right", "a", found.a), ("", "b", found.b)):
+            n_right = counts["both"] + counts[side]
+            lines.append(
+                f"  {title:<10} {name}: {n_right:,} of {total:,} ({n_right / total:.1%}), "
+                f"alone on {counts[side]:,}"
+            )
+        if found.p_value is not None:
+            lines.append(f"  {'':<10} sign test: p = {found.p_value:.2g}")
+    return "\n".join([*lines, f"  table      {found.differences}", f"  page       {found.page}"])

@@ -13,9 +13,10 @@ from functools import partial
 from pathlib import Path
 
 from .. import heads
+from ..arrays import TokenRow
 from ..errors import ProviderError
-from ..heads import Ids
 from ..runtime.session import Device, device_of, providers_for
+from ..text.inputs import Row
 from . import manifest, timing
 from .scorer import Scorer, defaults
 
@@ -44,7 +45,7 @@ Speeds = dict[Setting, float]
 """Tokens per second of each setting, padding not counted."""
 
 
-def compare_variants(folder: Path, texts: Sequence[str], *, device: Device = "auto") -> Speeds:
+def compare_variants(folder: Path, texts: Sequence[Row], *, device: Device = "auto") -> Speeds:
     """Measure every variant that this device can run, with default settings.
 
     The model's own default comes first. Raises ProviderError when the device can run no variant.
@@ -62,7 +63,7 @@ def compare_variants(folder: Path, texts: Sequence[str], *, device: Device = "au
     return _speeds(folder, _rows(folder, texts, settings[0]), settings)
 
 
-def fastest(folder: Path, texts: Sequence[str], *, device: Device = "auto") -> Setting:
+def fastest(folder: Path, texts: Sequence[Row], *, device: Device = "auto") -> Setting:
     """Choose the variant first, then its token budget, then threads instead of workers."""
     default, *_ = speeds = compare_variants(folder, texts, device=device)
     best = _better(default, speeds)
@@ -81,14 +82,14 @@ def _better(present: Setting, speeds: Speeds) -> Setting:
     return best if speeds[best] > WORTH_IT * speeds[present] else present
 
 
-def _rows(folder: Path, texts: Sequence[str], setting: Setting) -> list[Ids]:
+def _rows(folder: Path, texts: Sequence[Row], setting: Setting) -> list[TokenRow]:
     scorer = _opened(folder, setting)
     rows = [row for document in scorer.read(texts) for row in document.windows if len(row)]
     # Generating one token costs more than encoding many.
     return timing.sample(rows, n_tokens=TOKENS if not scorer.head.TIMED else GENERATIVE_TOKENS)
 
 
-def _speeds(folder: Path, rows: list[Ids], settings: Sequence[Setting]) -> Speeds:
+def _speeds(folder: Path, rows: list[TokenRow], settings: Sequence[Setting]) -> Speeds:
     head = heads.get(manifest.read(folder).objective)
     passes = {
         setting: partial(_opened(folder, setting).runner.run, rows, **head.TIMED)

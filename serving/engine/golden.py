@@ -5,6 +5,8 @@ does not necessarily compute the same numbers. Products of int8 are the same int
 (saturation.py), but the fp32 operations between them round differently by instruction set.
 
     {"texts": [...], "outputs": {"<variant>": [[...], ...]}}
+
+A text is a row of the model (text/inputs.py), for a pair {"text": ..., "text_pair": ...}.
 """
 
 from __future__ import annotations
@@ -19,13 +21,14 @@ from .. import folder_checks
 from ..arrays import Array
 from ..atomic import write_text
 from ..errors import ModelFolderError
+from ..text.inputs import Row
 
 FILE = "golden.json"
 # Every row runs alone: its outputs depend on no other rows and on no job's token budget.
 TOKEN_BUDGET = 1
 
 
-def write(folder: Path, texts: Sequence[str], outputs: Mapping[str, Array]) -> None:
+def write(folder: Path, texts: Sequence[Row], outputs: Mapping[str, Array]) -> None:
     """Write golden.json to a temporary file and rename it.
 
     `outputs`: each variant's outputs (n, ...), as `Scorer.golden(texts)` returns them.
@@ -35,7 +38,7 @@ def write(folder: Path, texts: Sequence[str], outputs: Mapping[str, Array]) -> N
     write_text(folder / FILE, content + "\n")
 
 
-def read(folder: Path) -> tuple[list[str], dict[str, Array]]:
+def read(folder: Path) -> tuple[list[Row], dict[str, Array]]:
     """Return the texts and each variant's outputs. Raises ModelFolderError if there are none."""
     try:
         content = json.loads(folder_checks.read_bytes(folder / FILE))

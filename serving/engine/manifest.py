@@ -21,13 +21,15 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from .. import folder_checks
 from ..atomic import write_text
 from ..errors import ModelFolderError, NewerFormatError
+from ..text.inputs import TEXT
 
 if TYPE_CHECKING:
     from ..heads import Settings
 
 FORMAT = 3
 """Format of a model folder. Format 2 added `long_text` and pooling.onnx: texts in windows. Format 3
-added the calibration of probabilities to `head`, `abstain_below` to `score`, and calibration.json.
+added the calibration of probabilities to `head`, `abstain_below` to `score`, calibration.json, and
+`inputs`: rows of more than one text.
 
 Raise it for every change that an older Headrace cannot read or would misread, such as a new field:
 `read` then tells its user to update. Models of all earlier formats must keep loading.
@@ -84,9 +86,12 @@ class Manifest:
     """Profile of the training data (label shares, length histogram), for drift."""
     training: Lineage = field(default_factory=Lineage)
     score: Mapping[str, Any] = field(default_factory=dict)
-    """Defaults for scoring jobs: {"chunk_rows": ..., "max_rejected": ..., "text_column": ...}."""
+    """Defaults for scoring jobs: {"chunk_rows": ..., "max_rejected": ..., "text_column": ...}; in
+    place of `text_column`, `columns` of a model with several inputs: input to column."""
     long_text: Mapping[str, object] = field(default_factory=dict)
     """Treatment of longer texts, a windows.LongText; if empty, they are truncated."""
+    inputs: Mapping[str, object] = field(default_factory=dict)
+    """What a row consists of, a text/inputs.Inputs; if empty, of one text."""
     dropped: dict[str, str] = field(default_factory=dict)
     """Variants that the export tried and rejected, with the reason."""
     format: int = FORMAT
@@ -96,6 +101,11 @@ class Manifest:
         """The head's options that a job and a request have unless the caller sets them."""
         abstain_below = self.score.get("abstain_below")
         return {"min_probability": abstain_below} if abstain_below else {}
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The column of each of the model's inputs in its training table."""
+        return dict(self.score.get("columns") or {TEXT: self.score.get("text_column", TEXT)})
 
     def variant(self, name: str) -> Variant:
         for variant in self.variants:

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..heads import Head, Ids, OpenedGraph
+from ..arrays import TokenRow
+from ..heads import Head, OpenedGraph
 from ..runtime.batching import Lengths, Shapes, plan_batches
 from ..runtime.session import Session, open_session
 
@@ -92,7 +93,7 @@ class Runner:
         )
 
     def start(
-        self, rows: Sequence[Ids], *, token_budget: int | None = None, **options: object
+        self, rows: Sequence[TokenRow], *, token_budget: int | None = None, **options: object
     ) -> PendingBatches:
         """Queue all rows for the workers, after the rows queued before."""
         batches = self.batches([len(row) for row in rows], token_budget=token_budget, **options)
@@ -107,7 +108,7 @@ class Runner:
         )
 
     def run(
-        self, rows: Sequence[Ids], *, token_budget: int | None = None, **options: object
+        self, rows: Sequence[TokenRow], *, token_budget: int | None = None, **options: object
     ) -> list[Any]:
         """Run the rows and return the head's output of each, in order."""
         outputs: list[object] = [None] * len(rows)
@@ -116,7 +117,7 @@ class Runner:
                 outputs[index] = output
         return outputs
 
-    def _run(self, rows: Sequence[Ids], options: Mapping[str, object]) -> Sequence[object]:
+    def _run(self, rows: Sequence[TokenRow], options: Mapping[str, object]) -> Sequence[object]:
         session, start = self._idle.get(), time.monotonic()
         try:
             return self._head.run(session, rows, **options)
@@ -144,11 +145,11 @@ class PendingBatches:
 
     def __init__(
         self,
-        rows: Sequence[Ids],
+        rows: Sequence[TokenRow],
         batches: list[tuple[NDArray[np.int64], Future[Sequence[object]]]],
         shapes: Shapes,
     ) -> None:
-        self._rows: list[Ids | None] = list(rows)
+        self._rows: list[TokenRow | None] = list(rows)
         self._batches, self._shapes = batches, shapes
 
     def batches(self) -> Iterator[Batch]:

@@ -18,8 +18,9 @@ from ..errors import ModelFolderError, ProviderError
 from ..heads import UNSURE, WINDOWS, Head
 from ..runtime.cpu import granted_cores
 from ..runtime.session import Device, device_of, providers_for
+from ..text.inputs import Row, inputs_of
+from ..text.parts import open_reader
 from ..text.pooling import open_pool
-from ..text.validity import problem
 from ..text.windows import Document, Reader, long_text_of
 from . import golden, manifest
 from .runner import PendingBatches, Runner
@@ -62,8 +63,9 @@ class CollectedOutputs:
 class Scorer:
     """One variant of a model on one device.
 
-    `.manifest`, `.variant` (a manifest.Variant), `.provider`, `.runner` and `.folder` describe the
-    opened model.
+    `.manifest`, `.variant` (a manifest.Variant), `.provider`, `.runner`, `.inputs` and `.folder`
+    describe the opened model. Its rows are texts, or what text/inputs.py says: {"text": ...,
+    "text_pair": ...} for a pair.
     """
 
     def __init__(
@@ -90,10 +92,12 @@ class Scorer:
         self.manifest = manifest.read(self.folder)
         kind = heads.get(self.manifest.objective)
         long_text = long_text_of(self.manifest.long_text)
-        self.reader = Reader(
+        self.inputs = inputs_of(self.manifest.inputs)
+        self.reader: Reader = open_reader(
             self.folder / "tokenizer.json",
             max_length=self.manifest.max_length,
             long_text=long_text,
+            inputs=self.inputs,
             keeps_end=kind.TRUNCATION_SIDE == "left",
             offsets=kind.OFFSETS,
             tells_cuts=kind.REPORTS_TRUNCATION,
@@ -169,17 +173,22 @@ class Scorer:
             largest_decides=self.head.LARGEST_DECIDES,
         )
 
-    def golden(self, texts: Sequence[str]) -> Array:
+    def golden(self, texts: Sequence[Row]) -> Array:
         """Return the golden outputs of each text, (n, ...): for classification its logits."""
         options = self.head.GOLDEN
         return self.head.numbers(self.outputs(texts, token_budget=golden.TOKEN_BUDGET, **options))
 
+    def row_of(self, value: object) -> Row:
+        """Return a caller's value as a row. Raises InputError if it lacks one of several inputs."""
+        row: Row = self.inputs.row(self.head.text_of(value))
+        return row
+
     def read(
         self, texts: Sequence[object], *, windows: bool = False, **options: object
     ) -> list[Document]:
-        """Tokenize the texts into documents; with `windows` they can locate each window."""
+        """Tokenize the rows into documents; with `windows` they can locate each window."""
         return self.reader.read(
-            list(map(self.head.text_of, texts)),
+            list(map(self.row_of, texts)),
             whole=self.head.reads_whole(**options),
             offsets=windows,
         )
@@ -230,7 +239,7 @@ class Scorer:
 
     def outputs(
         self,
-        texts: Sequence[str],
+        texts: Sequence[Row],
         *,
         token_budget: int | None = None,
         windows: bool = False,
@@ -285,15 +294,19 @@ class Scorer:
         ]
         return pa.array(values, self.fields(windows=True)[-1].type)
 
-    def score(self, texts: Sequence[str], **options: Any) -> pa.Table:
-        """Score a few texts, one row each; for tables see jobs/job.py."""
+    def score(self, texts: Sequence[Row], **options: Any) -> pa.Table:
+        """Score a few rows, each a text or as `Scorer` says; for tables see jobs/job.py."""
         return self.decode(self.outputs(texts, **options), **options)
 
     def answer(
         self, values: Sequence[object], **options: Any
     ) -> tuple[pa.Table, list[int], list[str | None]]:
-        """Score the values that are texts; return their rows, indices, and each value's error."""
-        errors = [problem(self.head.text_of(value)) for value in values]
+        """Score the valid values; return their scored rows, indices, and each value's error.
+
+        Raises InputError for wrong options.
+        """
+        self.head.check(options, pools=self.head.pool is not None)
+        errors = [self.inputs.problem(self.head.text_of(value)) for value in values]
         documents = self.read_good(values, errors, **options)
         outputs = self.start([*documents.values()], **options).outputs()
         table = self.decode(self.collect(outputs), **options)

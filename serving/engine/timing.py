@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence, Sized
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..heads import Ids
-
 Name = TypeVar("Name", bound=Hashable)
+Tokens = TypeVar("Tokens", bound=Sized)
 
 WARM_UP, PASSES = 1, 3
 MAX_TIMED_S = 15.0
@@ -39,7 +38,7 @@ def tokens_per_second(
     return {name: n_tokens / statistics.median(times) for name, times in seconds.items()}
 
 
-def sample(rows: Sequence[Ids], *, n_tokens: int) -> list[Ids]:
+def sample(rows: Sequence[Tokens], *, n_tokens: int) -> list[Tokens]:
     """Return rows of all lengths with about `n_tokens` tokens; rows repeat if they are too few."""
     lengths = np.array([len(row) for row in rows])
     total = int(lengths.sum())

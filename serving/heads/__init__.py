@@ -168,8 +168,11 @@ class Head:
         """Return the number of tokens that a row may grow by while it runs."""
         return 0
 
-    def run(self, session: Any, rows: Sequence[Ids], **options: Any) -> Sequence[object]:
-        """Run one batch of token ids, each (length,); return one output per row, in order."""
+    def run(self, session: Any, rows: Sequence[Any], **options: Any) -> Sequence[object]:
+        """Run one batch of token ids, each (length,); return one output per row, in order.
+
+        `rows`: arrays of ids; of a model of pairs, `arrays.PairIds`. batching.feeds takes both.
+        """
         raise NotImplementedError
 
     def join(self, document: Document, outputs: Sequence[Any]) -> object:

@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ..arrays import Array
-from ..runtime.batching import pad
-from . import MIN_PROBABILITY, Ids, Settings
+from ..arrays import Array, TokenRow
+from ..runtime.batching import feeds
+from . import MIN_PROBABILITY, Settings
 from . import Head as Base
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Head(Base):
-    """`settings`: `labels`, in the order of the logits; `temperature`, if it is not 1."""
+    """`settings`: `labels`, in the order of the logits; `temperature`, 1 if it is missing."""
 
     OPTIONS: ClassVar[tuple[str, ...]] = ("probabilities", MIN_PROBABILITY)
     FLAGS: ClassVar[tuple[str, ...]] = ("probabilities",)
@@ -34,12 +34,11 @@ class Head(Base):
     SHARES: ClassVar[tuple[str, ...]] = (MIN_PROBABILITY,)
     DRIFT_COLUMNS: ClassVar[Mapping[str, str]] = {"label": "label_shares"}
 
-    def run(self, session: Session, rows: Sequence[Ids], **options: object) -> Sequence[Array]:
-        """Run token ids, each (length,); return the logits (k,) of each row."""
-        ids, mask = pad(rows, pad_id=self.pad_id, shapes=session.shapes)
-        feeds = {"input_ids": ids, "attention_mask": mask}
-        input_names = session.inputs  # a graph for rows of one length has no mask
-        (logits,) = session.run(["logits"], {name: feeds[name] for name in input_names})
+    def run(self, session: Session, rows: Sequence[TokenRow], **options: object) -> Sequence[Array]:
+        """Run rows of token ids, each (length,); return the logits (k,) of each row."""
+        inputs = feeds(rows, pad_id=self.pad_id, shapes=session.shapes)
+        # A graph for rows of one length has no mask, and not every model knows token types.
+        (logits,) = session.run(["logits"], {name: inputs[name] for name in session.inputs})
         return list(np.asarray(logits, dtype=np.float32)[: len(rows)])
 
     def collect(self, outputs: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:

@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from ..engine.scorer import Scorer, mark_undecided
 from ..errors import InputError
-from ..heads import MIN_PROBABILITY, UNSURE, Head
+from ..heads import UNSURE, Head
 from ..runtime.batching import padded_tokens
 from ..tables import hive, writers
 from ..tables.files import File
 from ..tables.readers import Block, as_text, read_table
+from ..text.inputs import Inputs
 from ..text.windows import Document
 from .plan import Plan, check_content, check_names
 from .statistics import chunk_facts, text_counts
@@ -64,14 +65,15 @@ class BlockReader:
     Before the first row of a file is read, its content is checked against the plan.
     """
 
-    def __init__(self, files: Sequence[File], plan: Plan, head: type[Head]) -> None:
+    def __init__(self, files: Sequence[File], plan: Plan, head: type[Head], inputs: Inputs) -> None:
         """`files`: all of the plan. Raises PlanError if their names differ from the plan's."""
         check_names(plan, files)
-        self._plan, self._files, self._head = plan, plan.readable(files), head
+        self._plan, self._files = plan, plan.readable(files)
+        self._head, self._inputs = head, inputs
         self._entries = [entry for entry in plan.input if "problem" not in entry]
         self._checked_files: set[int] = set()
         """Indexes of the files whose content was checked against the plan."""
-        self._columns = list(dict.fromkeys([plan.text_column, *plan.keep]))
+        self._columns = list(dict.fromkeys([*plan.columns.values(), *plan.keep]))
         self._blocks: Iterator[Block] = iter(())
         self._next_chunk = -1
 
@@ -101,16 +103,25 @@ class BlockReader:
     def _blocks_from(self, first_row: int) -> Iterator[Block]:
         """Return the blocks from a row on; files before it are not opened."""
         file = self._file_index(first_row)
-        return read_table(
+        read = [*self._plan.columns.values()]
+        # A model of one text reads values of other forms too, such as lists of words.
+        blocks = read_table(
             self._files[file:],
             self._columns,
-            text=[self._plan.text_column],
-            optional=[name for name in self._plan.keep if name != self._plan.text_column],
+            text=read if self._inputs.single else (),
+            optional=[name for name in self._plan.keep if name not in read],
             text_of=self._head.text_of,
             block_rows=self._plan.chunk_rows,
             first_row=first_row,
             skip=first_row - sum(int(entry["rows"]) for entry in self._entries[:file]),
         )
+        return blocks if self._inputs.single else map(self._checked, blocks)
+
+    def _checked(self, block: Block) -> Block:
+        """Set the reason codes of rows with more than one input."""
+        for i, row in enumerate(input_rows(block.columns, self._plan, self._inputs)):
+            block.errors[i] = block.errors[i] or self._inputs.problem(row)
+        return block
 
     def _check_files(self, first_file: int, last_file: int) -> None:
         """Check the content of these files against the plan, each only the first time."""
@@ -126,6 +137,13 @@ class BlockReader:
                 return file
             row -= entry["rows"]
         return len(self._entries) - 1
+
+
+def input_rows(
+    columns: Mapping[str, Sequence[object]], plan: Plan, inputs: Inputs
+) -> Sequence[object]:
+    """Return what the model reads of each row of a table."""
+    return inputs.rows({name: columns[column] for name, column in plan.columns.items()})
 
 
 def apply_quarantine(block: Block, quarantine: Mapping[int, str]) -> None:
@@ -149,8 +167,8 @@ def tokenize_block(
     positions = [i for i, row in enumerate(all_rows) if wanted_rows is None or row in wanted_rows]
     columns = {name: [values[i] for i in positions] for name, values in block.columns.items()}
     errors = [block.errors[i] for i in positions]
-    texts = columns[plan.text_column]
-    document_at = scorer.read_good(texts, errors, **plan.options)
+    inputs = input_rows(columns, plan, scorer.inputs)
+    document_at = scorer.read_good(inputs, errors, **plan.options)
     rows, documents = [all_rows[i] for i in positions], [*document_at.values()]
     chunk = Chunk(
         number,
@@ -179,8 +197,7 @@ def decode_chunk(
     table = _table(chunk, decisions, codes, plan, types)
     errors = [None if code == UNSURE else code for code in codes]
     if UNSURE in codes:  # what was withheld counts for drift: else each threshold would be drift
-        options = {name: plan.options[name] for name in plan.options if name != MIN_PROBABILITY}
-        decisions = scorer.decode(collected, **options)
+        decisions = scorer.decode(collected)
     windows = [n for lengths in chunk.windows for n in lengths]
     batches = scorer.runner.batches(windows, **plan.options)
     n_padded = padded_tokens(windows, batches, scorer.runner.shapes)

@@ -23,6 +23,7 @@ from ..engine.scorer import Scorer
 from ..errors import PlanError
 from ..tables.files import File
 from ..tables.readers import Paths, find_files
+from ..text.inputs import inputs_of
 from ..text.windows import long_text_of
 from . import leftovers, redo_rejected, start
 from . import plan as plans
@@ -135,7 +136,7 @@ def open_job(spec: JobSpec, *, lock_held: bool = False) -> Iterator[JobRun]:
         # A retry in progress keeps its plan, unless the input was changed again.
         if retry_plan and retry_plan != plan:
             plan = retry_plan
-            reader = BlockReader(files, plan, head)
+            reader = BlockReader(files, plan, head, inputs_of(manifest.inputs))
             redo_rejected.check_other_rows(out, reader, records, rows_to_retry)
             _replace_plan(out, plan)
         job_run = JobRun(

@@ -58,7 +58,8 @@ class Plan:
     """Value of the column `model_version` in each output row."""
     input: list[InputFile]
     """Input files in reading order."""
-    text_column: str
+    columns: dict[str, str]
+    """Column of each of the model's inputs (text/inputs.py)."""
     keep: list[str]
     options: dict[str, Any]
     """Options of the head, such as {"probabilities": true}."""

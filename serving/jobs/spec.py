@@ -32,7 +32,10 @@ class JobSpec:
     """Input files, folders, globs or URLs."""
     output: str
     """A folder, or a URL in an object store."""
-    text_column: str | None = None
+    text_column: str | tuple[str, ...] | None = None
+    """Column of the texts, or those of the fields that the model joins, in its order."""
+    text_pair_column: str | None = None
+    """Column of the second texts, for a model of pairs."""
     keep: tuple[str, ...] = ()
     """Input columns to copy to the output."""
     model_version: str | None = None
@@ -91,6 +94,8 @@ class JobSpec:
         path_list = [paths] if isinstance(paths, str | Path) else paths
         spec_fields = {name: value for name, value in settings.items() if name in FIELDS}
         spec_fields["keep"] = tuple(dict.fromkeys(spec_fields.get("keep") or ()))
+        if isinstance(text := spec_fields.get("text_column"), list):
+            spec_fields["text_column"] = tuple(text) if len(text) > 1 else text[0]
         options = {
             name: value
             for name, value in settings.items()
@@ -109,6 +114,8 @@ class JobSpec:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> JobSpec:
         lists = {name: tuple(content[name]) for name in ("paths", "keep")}
+        if isinstance(content["text_column"], list):
+            lists["text_column"] = tuple(content["text_column"])
         return cls(**{**content, **lists})
 
 

@@ -25,6 +25,7 @@ from ..tables.dialect import checked
 from ..tables.files import MAX_ROW_BYTES, File, is_url
 from ..tables.readers import Paths, as_text, column_types, read_table
 from ..tables.settle import Expected
+from ..text.inputs import PAIR, TEXT, inputs_of
 from . import plan as plans
 from .chunks import BlockReader, Types, output_names
 from .plan import InputFile, Plan
@@ -38,7 +39,7 @@ class RequestedSettings(TypedDict):
     """Fields of a plan that follow from the caller's arguments and the manifest."""
 
     model_version: str
-    text_column: str
+    columns: dict[str, str]
     keep: list[str]
     options: dict[str, Any]
     output_format: str
@@ -57,12 +58,13 @@ class Sources(TypedDict):
 def requested_settings(spec: JobSpec, manifest: Manifest) -> RequestedSettings:
     """Return the caller's settings, with the model's defaults for those left open.
 
-    Raises InputError for an unknown format, or `csv_safe` with a format other than csv.
+    Raises InputError for an unknown format, for `csv_safe` with a format other than csv, and for
+    columns of texts that the model does not read.
     """
     writers.get(spec.format)
     return {
         "model_version": spec.model_version or Path(spec.model).name,
-        "text_column": spec.text_column or manifest.score.get("text_column", "text"),
+        "columns": input_columns(spec, manifest),
         "keep": list(spec.keep),
         "options": _options(spec, manifest),
         "output_format": output_format(
@@ -70,6 +72,28 @@ def requested_settings(spec: JobSpec, manifest: Manifest) -> RequestedSettings:
         ),
         "partition_by": spec.partition_by,
     }
+
+
+def input_columns(spec: JobSpec, manifest: Manifest) -> dict[str, str]:
+    """Return the column of each of the model's inputs: the requested one, else the training's.
+
+    Raises InputError for columns of texts that the model does not read.
+    """
+    inputs, columns = inputs_of(manifest.inputs), manifest.columns
+    if spec.text_column is not None:
+        asked = spec.text_column
+        given, names = (asked,) if isinstance(asked, str) else asked, inputs.fields or (TEXT,)
+        if len(given) != len(names):
+            listed = (
+                f"{len(names)} columns, of {', '.join(names)}" if inputs.fields else "one column"
+            )
+            raise InputError(f"--text: this model reads {listed}, not {', '.join(given)}")
+        columns |= zip(names, given, strict=True)
+    if spec.text_pair_column is not None:
+        if not inputs.pair:
+            raise InputError("--text-pair: this model reads no second text")
+        columns[PAIR] = spec.text_pair_column
+    return columns
 
 
 def _options(spec: JobSpec, manifest: Manifest) -> dict[str, Any]:
@@ -94,10 +118,10 @@ def expected_tables(
     settings: RequestedSettings, stated: Mapping[str, Any], manifest: Manifest
 ) -> Expected:
     """Return what a job expects of its files: its columns, and a dialect or the model's."""
-    text = settings["text_column"]
+    read = list(dict.fromkeys(settings["columns"].values()))
     return Expected(
-        columns=list(dict.fromkeys([text, *settings["keep"]])),
-        needed=[text],
+        columns=list(dict.fromkeys([*read, *settings["keep"]])),
+        needed=read,
         stated=stated,
         default=checked(manifest.score.get("csv", {})),
     )
@@ -275,5 +299,5 @@ def open_resources(
                 token_budget=plan.token_budget,
             )
             plans.check_same(plan, provider=scorer.provider)
-    reader = BlockReader(files, plan, type(scorer.head))
+    reader = BlockReader(files, plan, type(scorer.head), scorer.inputs)
     return JobResources(scorer, reader, column_types(plan.readable(files), plan.keep))

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays import Array, Ids, PairIds, TokenRow
+
 Lengths = Sequence[int] | NDArray[np.int64]
 
 
@@ -42,7 +44,7 @@ class Shapes:
         """Return the number of rows to which a batch of `n_rows` is filled up."""
         return n_rows if self.max_rows is None else 1 << (n_rows - 1).bit_length()
 
-    def of(self, rows: Sequence[NDArray[np.int64]]) -> tuple[int, int]:
+    def of(self, rows: Sequence[TokenRow]) -> tuple[int, int]:
         """Return the shape of a batch of these rows."""
         # A graph may reject an axis of length 0, which texts without any token would give.
         return self.rows(len(rows)), self.length(max([1, *(len(row) for row in rows)]))
@@ -108,7 +110,7 @@ def _cut(
 
 
 def pad(
-    rows: Sequence[NDArray[np.int64]], *, pad_id: int, shapes: Shapes = ANY
+    rows: Sequence[Ids], *, pad_id: int, shapes: Shapes = ANY
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return ids and mask of a batch, padded on the right, each (rows, longest).
 
@@ -123,6 +125,23 @@ def pad(
     if n_rows > len(rows):
         ids[len(rows) :], mask[len(rows) :] = ids[len(rows) - 1], mask[len(rows) - 1]
     return ids, mask
+
+
+def feeds(rows: Sequence[TokenRow], *, pad_id: int, shapes: Shapes = ANY) -> dict[str, Array]:
+    """Return the inputs of a graph by name, each (rows, longest), padded on the right.
+
+    A graph takes the ones that it has: `token_type_ids` are there for pairs only.
+    """
+    ids, mask = pad([ids_of(row) for row in rows], pad_id=pad_id, shapes=shapes)
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    types = [row.types for row in rows if isinstance(row, PairIds)]
+    if types:
+        inputs["token_type_ids"], _ = pad(types, pad_id=0, shapes=shapes)
+    return inputs
+
+
+def ids_of(row: TokenRow) -> Ids:
+    return row.ids if isinstance(row, PairIds) else row
 
 
 def padded_tokens(

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from .. import folder_checks
+from ..arrays import Ids, PairIds
 from ..errors import ModelFolderError
 
 SEGMENT_CHARS = 2**14
@@ -53,6 +54,38 @@ class Tokens:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+@dataclass(frozen=True)
+class PairTemplate:
+    """The special tokens that a tokenizer puts around two texts, and the types of all tokens."""
+
+    special: tuple[PairIds, PairIds, PairIds]
+    """Before the first text, between the two, and after the second."""
+    types: tuple[int, int]
+    """The token types of the two texts."""
+
+    @property
+    def n_special(self) -> int:
+        return sum(map(len, self.special))
+
+    def fill(self, first: Ids, second: Ids) -> PairIds:
+        """Return the two texts' ids with the special tokens around them."""
+        before, between, after = self.special
+        ids = [before.ids, first, between.ids, second, after.ids]
+        return PairIds(
+            np.concatenate(ids, dtype=np.int32, casting="unsafe"),
+            self.types_of(len(first), len(second)),
+        )
+
+    def types_of(self, n_first: int, n_second: int) -> Ids:
+        """Return the token types of two texts of these lengths, special tokens included."""
+        before, between, after = (part.types for part in self.special)
+        first, second = (
+            np.full(n, kind, np.int32)
+            for n, kind in zip((n_first, n_second), self.types, strict=True)
+        )
+        return np.concatenate([before, first, between, second, after])
 
 
 class TextTokenizer:
@@ -111,9 +144,25 @@ class TextTokenizer:
         first, last = mask.index(0), len(mask) - mask[::-1].index(0)
         return encoding.ids[:first], encoding.ids[last:]
 
+    @property
+    def pair_template(self) -> PairTemplate:
+        """The template of the tokenizer for two texts; empty if it has none."""
+        with panics_told(self._file):
+            encoding = self._tokenizer.encode("a", "a")
+        ids, types = np.array(encoding.ids, np.int32), np.array(encoding.type_ids, np.int32)
+        texts = encoding.sequence_ids
+        bounds = []
+        for text in (0, 1):
+            bounds += [texts.index(text), len(texts) - texts[::-1].index(text)]
+        spans = [slice(0, bounds[0]), slice(bounds[1], bounds[2]), slice(bounds[3], None)]
+        before, between, after = (PairIds(ids[span], types[span]) for span in spans)
+        first, second = int(types[bounds[0]]), int(types[bounds[2]])
+        return PairTemplate((before, between, after), (first, second))
+
     def encode(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
         """Return the ids of each text, special tokens included: arrays (length,), length ≥ 0."""
-        prefixes = [self._enough(text) for text in texts]
+        keeps_all = self.max_length is None or self._keeps_end
+        prefixes = texts if keeps_all else [self._enough(t, self.max_length or 0) for t in texts]
         id_lists = [encoding.ids for encoding in self._encode(prefixes)]
         if self.max_length is not None:
             indices = [
@@ -129,14 +178,24 @@ class TextTokenizer:
         with panics_told(self._file):
             return self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=True)
 
-    def _enough(self, text: str) -> str:
-        """Return the start of a text that most likely has all tokens that truncation keeps."""
-        if self.max_length is None or self._keeps_end:
-            return text
-        max_chars = self.max_length * CHARS_FOR_A_TOKEN
+    def _enough(self, text: str, n_tokens: int) -> str:
+        """Return the start of a text that most likely has this many tokens."""
+        max_chars = n_tokens * CHARS_FOR_A_TOKEN
         return (
             text[: _boundary(text, max_chars)] if len(text) > max_chars and self._divides else text
         )
+
+    def at_least(self, texts: Sequence[str], n_tokens: int) -> list[Tokens]:
+        """Return the tokens of each text, of a long one at least the first `n_tokens`.
+
+        Requires a tokenizer that does not truncate.
+        """
+        prefixes = [self._enough(text, n_tokens) for text in texts]
+        tokens = list(self.whole(prefixes))
+        for i, text in enumerate(texts):
+            if len(prefixes[i]) < len(text) and len(tokens[i]) < n_tokens:
+                (tokens[i],) = self.whole([text])
+        return tokens
 
     def whole(self, texts: Sequence[str], *, offsets: bool = False) -> Iterator[Tokens]:
         """Yield all tokens of each text. Requires a tokenizer that does not truncate.

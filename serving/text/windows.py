@@ -1,7 +1,7 @@
 """Split texts for a model: truncated to its length, or in windows whose outputs are pooled.
 
 The only place where texts are split into windows: training, evaluation, the export's parity check
-and scoring all use a Reader.
+and scoring all use a Reader; parts.py has the one for pairs of texts and for fields.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, Ids
+from ..arrays import Array, Ids, TokenRow
 from ..errors import ModelFolderError
 from .graphemes import Graphemes
+from .inputs import ONE_TEXT, Inputs, Row
 from .tokenizer import TextTokenizer, Tokens
 
 
@@ -42,12 +43,13 @@ class LongText:
 class Document:
     """One text, ready for the model."""
 
-    windows: Sequence[Ids]
+    windows: Sequence[TokenRow]
     """Ids of each window, special tokens included; one window if the text fits the model."""
     starts: Sequence[int] = (0,)
-    """Index in the text of each window's first token."""
+    """Index of each window's first token in the text; of a pair, in the second one, as below."""
     n_special: tuple[int, int] = (0, 0)
-    """Special tokens before and after a window's text tokens; always known if `tokens` is set."""
+    """Tokens before and after those of the text: special ones and, of a pair, the first text's;
+    always known if `tokens` is set."""
     tokens: Tokens | None = None
     """All tokens of the text, if offsets were requested."""
     text: str = field(default="", repr=False)
@@ -102,7 +104,7 @@ class Document:
 
 
 class Reader:
-    """Turns the texts of one model into documents."""
+    """Turns the rows of one model, each one text, into documents."""
 
     def __init__(
         self,
@@ -110,6 +112,7 @@ class Reader:
         *,
         max_length: int,
         long_text: LongText,
+        inputs: Inputs = ONE_TEXT,
         keeps_end: bool = False,
         offsets: bool = False,
         tells_cuts: bool = False,
@@ -119,7 +122,7 @@ class Reader:
         `keeps_end`: truncation removes the start of a text. `offsets`: documents have the positions
         of their tokens. `tells_cuts`: documents tell whether they are truncated.
         """
-        self.long_text, self.max_length = long_text, max_length
+        self.long_text, self.max_length, self.inputs = long_text, max_length, inputs
         self._cutting = TextTokenizer(tokenizer_json, max_length, keeps_end=keeps_end)
         self._file, self._offsets, self._tells_cuts = tokenizer_json, offsets, tells_cuts
 
@@ -137,19 +140,25 @@ class Reader:
         return self._cutting
 
     @property
+    def n_special(self) -> int:
+        """Special tokens of a window."""
+        return sum(map(len, self.frame))
+
+    @property
     def room(self) -> int:
         """Text tokens per window, special tokens excluded."""
         length = self.long_text.window if self.long_text.in_windows else self.max_length
-        return length - sum(map(len, self.frame))
+        return length - self.n_special
 
     def read(
-        self, texts: Sequence[str], *, whole: bool = False, offsets: bool = False
+        self, rows: Sequence[Row], *, whole: bool = False, offsets: bool = False
     ) -> list[Document]:
-        """Return the document of each text.
+        """Return the document of each row (serving/text/inputs.py).
 
         `whole`: each text is one window, however long it is. `offsets`: documents have the
         positions of their tokens, whatever the reader's own setting.
         """
+        texts = [self.inputs.texts(row)[0] for row in rows]
         if whole:
             return [Document([ids]) for ids in self._whole.encode(texts)]
         offsets = offsets or self._offsets
@@ -172,6 +181,17 @@ class Reader:
             text if has_places else "",
             truncated=len(tokens) > starts[-1] + self.room,
         )
+
+    def stored(self, ids: Ids, n_first: int = 0) -> Document:
+        """Return a training row's document, from the ids of its text without special tokens.
+
+        `n_first`: those that belong to the first text of a pair.
+        """
+        return self.divided(Tokens(ids))
+
+    def layout(self, n_tokens: int, n_first: int = 0) -> tuple[list[int], int]:
+        """Return the windows of a text of so many tokens: their starts, and the length of each."""
+        return self.starts(n_tokens), min(self.room, n_tokens) + self.n_special
 
     def starts(self, n_tokens: int) -> list[int]:
         """Return the index of each window's first token."""

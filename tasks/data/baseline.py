@@ -1,6 +1,7 @@
 """Bag-of-words baseline on the same rows, which a Transformer has to beat.
 
-TF-IDF over words and pairs of words with multinomial logistic regression: fitted on train, its
+TF-IDF over words and runs of two words with multinomial logistic regression (of pairs of texts also
+over what the two share and where they differ): fitted on train, its
 regularization chosen on validation, measured on test. Its metrics and decisions are kept, the
 model is not.
 """
@@ -17,8 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from headrace.configs.schema import Evaluate
+from headrace.serving.text.inputs import Inputs
 from headrace.tasks.metrics.bootstrap import Resampling, bootstrap
-from headrace.tasks.models.tfidf import Labelled
+from headrace.tasks.models.tfidf import Texts
 from headrace.tasks.objectives import AnyObjective
 from headrace.tasks.objectives.base import Objective, Settings
 from headrace.tasks.runtime.json_files import write_json
@@ -35,6 +37,7 @@ MAX_ROWS = 50_000
 def measure(
     objective: AnyObjective,
     head: Settings,
+    inputs: Inputs,
     evaluate: Evaluate,
     *,
     train: Dataset,
@@ -53,7 +56,11 @@ def measure(
     start = time.monotonic()
     # Evenly spaced over the table, which may be sorted by label.
     fit_rows = train.select(np.linspace(0, len(train) - 1, min(len(train), MAX_ROWS), dtype=int))
-    decisions = objective.baseline(_texts(fit_rows), _texts(validation), test["text"][:])
+    decisions = objective.baseline(
+        (_texts(fit_rows, inputs), fit_rows["labels"][:]),
+        (_texts(validation, inputs), validation["labels"][:]),
+        _texts(test, inputs),
+    )
     assert decisions is not None
     names = [objective.decode_target(decision, head) for decision in decisions]
     outputs = objective.outputs_of(names, head)
@@ -76,5 +83,7 @@ def measure(
     return facts
 
 
-def _texts(rows: Dataset) -> Labelled:
-    return rows["text"][:], rows["labels"][:]
+def _texts(rows: Dataset, inputs: Inputs) -> list[Texts]:
+    """Return each row's text, or the two of a pair."""
+    texts = map(inputs.texts, rows["text"][:])
+    return [row if inputs.pair else row[0] for row in texts]

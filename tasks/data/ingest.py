@@ -2,16 +2,17 @@
 
 Usable rows go to one Arrow file, block by block, so memory stays flat however long the table is.
 The file is memory-mapped when read. Its columns: `origin` (index into splits.NAMES of the split
-that the source puts the row in), `row` (0-based in that split's source), `text`, `target` (the
-other roles, as JSON), `hash` (64-bit hash of the normalized text), `cluster` and `place` (64-bit
-hashes of the row's group, or else of its text, without and with the salt), and the kept columns as
-text.
+that the source puts the row in), `row` (0-based in that split's source), `text` (what the model
+reads; a struct if that is not one text, see serving/text/inputs.py), `target` (the other roles, as
+JSON), `hash` (64-bit hash of the normalized text), `cluster` and `place` (64-bit hashes of the
+row's group, or else of its text, without and with the salt), and the kept columns as text.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ from headrace.configs.schema import Data
 from headrace.serving.tables.nested import column_of
 from headrace.serving.tables.readers import as_text
 from headrace.serving.tables.rows import clean
-from headrace.serving.text.validity import is_unicode, problem
+from headrace.serving.text import inputs as serving_inputs
+from headrace.serving.text.inputs import PAIR, Inputs
+from headrace.serving.text.validity import is_unicode
 from headrace.tasks.data.rejected import Rejected
 from headrace.tasks.data.sources import Block, Rows, Source
 from headrace.tasks.data.splits import NAMES, belonging, hash64, normalise
@@ -36,36 +39,43 @@ BATCH_CHARS = 2**26
 """Characters in a batch of rows that is written to the staged table."""
 OURS = ("row", "text", "input_ids", "length", "labels", "cluster")
 """Columns of every prepared split, in order."""
+N_FIRST = "n_first"
+"""One more of pairs: the number of `input_ids` that belong to the first text."""
 Columns = str | list[str]
 """The column of a role, or several: their values in a row are an object, by column."""
 KEPT = "keep:"
 """Prefix of a kept column's name while staged, as its own name may be `hash` or `target`."""
 
 
-def columns_of(data: Data, objective: AnyObjective) -> dict[str, Columns]:
+def columns_of(data: Data, objective: AnyObjective, inputs: Inputs) -> dict[str, Columns]:
     """Return the column, or columns, of each role.
 
     Raises RecipeError for a role that the objective does not have, for several columns of a role
     that takes one, and for a kept column with the name of one of prepare's own.
     """
     for name in data.keep:
-        if name in OURS:
-            own_names = ", ".join(OURS)
+        if name in (*OURS, N_FIRST):
+            own_names = ", ".join((*OURS, N_FIRST))
             raise RecipeError(
                 f"data.keep: {name!r} is a reserved name ({own_names}); rename the column"
             )
+    several = (*objective.SEVERAL_COLUMNS, *((objective.TEXT,) if inputs.fields else ()))
+    roles = [*objective.COLUMNS, *((PAIR,) if inputs.pair else ())]
     for role, column in data.columns.items():
-        if isinstance(column, list) and role not in objective.SEVERAL_COLUMNS:
+        if isinstance(column, list) and len(column) > 1 and role not in several:
             raise RecipeError(
                 f"data.columns.{role}: this role has one column, not {', '.join(column)}"
             )
-        if role not in {**objective.COLUMNS, **objective.OPTIONAL}:
+        if role not in {**dict.fromkeys(roles), **objective.OPTIONAL}:
             raise RecipeError(
-                f"data.columns: unknown role {role!r}; this objective has "
-                f"{', '.join(objective.COLUMNS)}"
+                f"data.columns: unknown role {role!r}; this objective has {', '.join(roles)}"
             )
     optional = [role for role in objective.OPTIONAL if role in data.columns]
-    return {role: data.columns.get(role, role) for role in [*objective.COLUMNS, *optional]}
+    columns = {role: data.columns.get(role, role) for role in [*roles, *optional]}
+    return {
+        role: column if role in several else names_in([column])[0]
+        for role, column in columns.items()
+    }
 
 
 def names_in(columns: Iterable[Columns]) -> list[str]:
@@ -79,6 +89,7 @@ def stage(
     roles: Mapping[str, Columns],
     objective: AnyObjective,
     options: BaseModel,
+    inputs: Inputs,
     file: Path,
 ) -> tuple[pa.Table, Rejected]:
     """Write the usable rows to `file`; return (memory-mapped table, rejected rows).
@@ -98,7 +109,7 @@ def stage(
             ("hash", pa.uint64()),
             ("cluster", pa.uint64()),
             ("place", pa.uint64()),
-            ("text", pa.string()),
+            ("text", text_type(inputs)),
             ("target", pa.string()),
             *((KEPT + name, pa.string()) for name in data.keep),
         ]
@@ -106,13 +117,13 @@ def stage(
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         for name, rows in source.splits.items():
             n_before = rejected.read
-            read_row = objective.row_reader(_rows(rows, roles), options)
+            columns = RoleColumns(roles, objective.TEXT, inputs)
+            read_row = objective.row_reader(_rows(rows, columns), options)
             optional = [role for role in objective.OPTIONAL if role not in roles]
             for block in _first_rows(rows.read(), data.limits.max_rows):
                 there = {role: role for role in optional if role in block.columns}
-                usable_rows = _usable(
-                    block, name, data, {**roles, **there}, read_row, objective.TEXT, rejected
-                )
+                columns = replace(columns, roles={**roles, **there})
+                usable_rows = _usable(block, name, data, columns, read_row, rejected)
                 for batch in _batches(usable_rows):
                     writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema))
             if rejected.read == n_before:
@@ -120,13 +131,40 @@ def stage(
     return pa.ipc.open_file(pa.memory_map(str(file))).read_all(), rejected
 
 
-def _rows(rows: Rows, roles: Mapping[str, Columns]) -> Iterator[Row]:
+@dataclass(frozen=True)
+class RoleColumns:
+    """The columns of each role, and what becomes of them in a row."""
+
+    roles: Mapping[str, Columns]
+    text: str
+    """The role that is tokenized."""
+    inputs: Inputs
+
+    def values(self, block: Block) -> dict[str, Sequence[Any]]:
+        """Return the values of each role in a block's rows; those of a pair are one role, `text`.
+
+        The value of several columns is an object with a key for each.
+        """
+        roles = {role: _values(block, columns) for role, columns in self.roles.items()}
+        if self.inputs.single:
+            return roles
+        columns = names_in(roles_of for role, roles_of in self.roles.items() if self._is_read(role))
+        texts = zip(self.inputs.names, columns, strict=True)
+        rows = self.inputs.rows({name: _values(block, column) for name, column in texts})
+        others = {role: values for role, values in roles.items() if not self._is_read(role)}
+        return {self.text: rows, **others}
+
+    def _is_read(self, role: str) -> bool:
+        return role in (self.text, PAIR)
+
+
+def _rows(rows: Rows, columns: RoleColumns) -> Iterator[Row]:
     """Yield the good rows of a split, role to value."""
     for block in rows.read():
-        columns = [map(_known, _values(block, column)) for column in roles.values()]
-        for error, *values in zip(block.errors, *columns, strict=True):
+        values = columns.values(block)
+        for error, *row in zip(block.errors, *values.values(), strict=True):
             if error is None:
-                yield dict(zip(roles, values, strict=True))
+                yield dict(zip(values, row, strict=True))
 
 
 def _batches(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
@@ -134,15 +172,27 @@ def _batches(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     batch, n_chars = list[dict[str, Any]](), 0
     for row in rows:
         batch.append(row)
-        n_chars += len(row["text"]) + len(row["target"])
+        n_chars += _n_chars(row["text"]) + len(row["target"])
         if n_chars >= BATCH_CHARS:
             yield batch
             batch, n_chars = [], 0
     yield batch
 
 
-def texts_of(table: pa.Table, mask: NDArray[np.bool_]) -> Iterator[str]:
-    """Yield the texts of the rows that `mask` (n,) selects, one block in memory at a time."""
+def text_type(inputs: Inputs) -> pa.DataType:
+    """Return the Arrow type of what the model reads: a string, or a struct of its inputs."""
+    if inputs.single:
+        return pa.string()
+    return pa.struct([(name, pa.string()) for name in inputs.names])
+
+
+def _n_chars(row: serving_inputs.Row) -> int:
+    values = [row] if isinstance(row, str) else row.values()
+    return sum(len(value) for value in values if value)
+
+
+def texts_of(table: pa.Table, mask: NDArray[np.bool_]) -> Iterator[serving_inputs.Row]:
+    """Yield what the model reads of the rows in `mask` (n,), one block in memory at a time."""
     start = 0
     for batch in table.select(["text"]).to_batches():
         batch_mask = mask[start : start + len(batch)]
@@ -191,24 +241,17 @@ def _usable(
     block: Block,
     split: str,
     data: Data,
-    roles: Mapping[str, Columns],
+    columns: RoleColumns,
     read_row: Callable[[Row], Row],
-    text: str,
     rejected: Rejected,
 ) -> Iterator[dict[str, Any]]:
-    """Yield a block's usable rows as the staged table stores them; add the others to `rejected`.
-
-    `text`: the role that is tokenized.
-    """
+    """Yield a block's usable rows as the staged table stores them; add the others to `rejected`."""
     rejected.read += len(block)
-    values = {role: _values(block, column) for role, column in roles.items()}
+    text, inputs, values = columns.text, columns.inputs, columns.values(block)
     kept_columns = [(KEPT + name, block.columns[name]) for name in data.keep]
     groups = block.columns[data.splits.group] if data.splits.group else None
     for i, error in enumerate(block.errors):
-        row, fields = (
-            block.first_row + i,
-            {role: _known(column[i]) for role, column in values.items()},
-        )
+        row, fields = block.first_row + i, {role: column[i] for role, column in values.items()}
         detail = None
         try:
             if error:
@@ -222,8 +265,8 @@ def _usable(
             if error:
                 raise ValueError(error)
             value = fields.pop(text)
-            if reason := _unusable(value, data.limits.max_chars):
-                n_chars = f"{len(value):,} characters" if reason == "too_long" else None
+            if reason := _unusable(value, inputs, data.limits.max_chars):
+                n_chars = f"{_n_chars(value):,} characters" if reason == "too_long" else None
                 detail = n_chars or _shown([value])
                 raise ValueError(reason)
             kept_values = {name: _as_kept(column[i]) for name, column in kept_columns}
@@ -243,10 +286,11 @@ def _usable(
         }
 
 
-def _unusable(text: object, max_chars: int | None) -> str | None:
-    """Return the reason code of a text that scoring would reject or that is too long, or None."""
-    too_long = max_chars is not None and isinstance(text, str) and len(text) > max_chars
-    return problem(text) or ("too_long" if too_long else None)
+def _unusable(value: Any, inputs: Inputs, max_chars: int | None) -> str | None:
+    """Return the reason code of a row that scoring would reject or that is too long, or None."""
+    if code := inputs.problem(value):
+        return code
+    return "too_long" if max_chars is not None and _n_chars(value) > max_chars else None
 
 
 def _as_kept(value: object) -> str | None:
@@ -269,7 +313,7 @@ def _as_group(value: object) -> str | None:
 def _values(block: Block, columns: Columns) -> Sequence[object]:
     """Return a role's value in each row: of several columns, an object with a key for each."""
     if isinstance(columns, str):
-        return block.columns[columns]
+        return [*map(_known, block.columns[columns])]
     rows = zip(*(map(_known, block.columns[name]) for name in columns), strict=True)
     return [dict(zip(columns, row, strict=True)) for row in rows]
 

@@ -23,12 +23,14 @@ from pydantic import BaseModel, ValidationError
 
 from headrace.configs.errors import DataError, RecipeError
 from headrace.configs.load import explain
-from headrace.configs.schema import Data, Evaluate, Recipe
+from headrace.configs.schema import Data, Recipe
 from headrace.serving.tables.readers import as_text
+from headrace.serving.text.inputs import Inputs, stored
 from headrace.tasks import objectives
 from headrace.tasks.data import baseline, splits, training_texts, windowing
 from headrace.tasks.data.deduplicate import near_duplicates
 from headrace.tasks.data.ingest import Columns, columns_of, names_in, stage, texts_of
+from headrace.tasks.data.inputs import resolve
 from headrace.tasks.data.profile import Lengths, label_shares
 from headrace.tasks.data.rejected import FILE as REJECTED
 from headrace.tasks.data.rejected import Rejected
@@ -60,7 +62,8 @@ def prepare(recipe: Recipe) -> Prepared:
     objective = objectives.get(recipe.objective)
     options = _options(objective, recipe.options)
     windowing.check(recipe, objective)
-    roles = columns_of(recipe.data, objective)
+    inputs = resolve(recipe)
+    roles = columns_of(recipe.data, objective, inputs)
     group = [recipe.data.splits.group] if recipe.data.splits.group else []
     columns = list(dict.fromkeys([*names_in(roles.values()), *recipe.data.keep, *group]))
     model = pretrained.digest(recipe.model)
@@ -70,7 +73,7 @@ def prepare(recipe: Recipe) -> Prepared:
         source = open_source(recipe.data.source, columns, temp_folder, optional, if_there)
 
         def build(folder: Path) -> PreparedFacts:
-            return _build(recipe, objective, options, roles, source, folder)
+            return _build(recipe, objective, options, roles, inputs, source, folder)
 
         return artifacts.make(
             "prepare",
@@ -80,7 +83,7 @@ def prepare(recipe: Recipe) -> Prepared:
                 "objective": recipe.objective,
                 "options": recipe.options,
                 "model": [model, recipe.model.max_length],
-                "long_text": recipe.long_text.strategy,
+                "long_text": [recipe.long_text.strategy, stored(inputs)],
                 "intervals": [recipe.evaluate.resamples, recipe.evaluate.confidence],
             },
             code=[__name__, module_of(recipe.data.source), *objectives.code(recipe.objective)],
@@ -94,17 +97,18 @@ def _build(
     objective: AnyObjective,
     options: BaseModel,
     roles: Mapping[str, Columns],
+    inputs: Inputs,
     source: Source,
     folder: Path,
 ) -> PreparedFacts:
     data = recipe.data
     staged_file = folder / ".staged.arrow"
-    table, rejected = stage(source, data, roles, objective, options, staged_file)
+    table, rejected = stage(source, data, roles, objective, options, inputs, staged_file)
     head, targets = _fit_and_encode(table, objective, options, rejected, recipe)
     rejected.write(folder / REJECTED)
 
     split = _split(table, targets, source, data)
-    duplicates = _take_out_duplicates(table, split, data)
+    duplicates = _take_out_duplicates(table, split, data, inputs)
     rows = {name: int((split == i).sum()) for i, name in enumerate(NAMES)}
     _check_none_empty(rows, source, rejected, duplicates)
     objective.check(
@@ -135,7 +139,7 @@ def _build(
         "rejected": rejected.counts(),
         "duplicates": duplicates,
         "head": head,
-        "baseline": _baseline(objective, head, recipe.evaluate, folder) if data.baseline else None,
+        "baseline": _baseline(recipe, objective, head, inputs, folder) if data.baseline else None,
         "source": source.digest,
         "read": source.notes,
     }
@@ -251,7 +255,9 @@ def _split(table: pa.Table, targets: list[object], source: Source, data: Data) -
     return split
 
 
-def _take_out_duplicates(table: pa.Table, split: NDArray[np.int8], data: Data) -> dict[str, int]:
+def _take_out_duplicates(
+    table: pa.Table, split: NDArray[np.int8], data: Data, inputs: Inputs
+) -> dict[str, int]:
     """Set rows to OUT whose text or group is also in a higher split; return the counts by kind."""
     key_columns = {"group": "cluster"} if data.splits.group else {}
     key_columns |= {"exact": "hash"} if data.deduplicate.exact else {}
@@ -263,7 +269,7 @@ def _take_out_duplicates(table: pa.Table, split: NDArray[np.int8], data: Data) -
             split[copy_mask] = OUT
             count[kind] += int(copy_mask.sum())
         if data.deduplicate.near:
-            texts, others = (_Normalised(table, m) for m in (split == lower, split > lower))
+            texts, others = (_Normalised(table, m, inputs) for m in (split == lower, split > lower))
             numbers = near_duplicates(texts, others, data.deduplicate.threshold)
             near_rows = np.flatnonzero(split == lower)[numbers]
             split[near_rows] = OUT
@@ -271,14 +277,15 @@ def _take_out_duplicates(table: pa.Table, split: NDArray[np.int8], data: Data) -
     return count
 
 
-class _Normalised(Iterable[str]):
+class _Normalised(Iterable[Sequence[str]]):
     """The normalized texts of some rows, read again on each iteration."""
 
-    def __init__(self, table: pa.Table, mask: NDArray[np.bool_]) -> None:
-        self._table, self._mask = table, mask
+    def __init__(self, table: pa.Table, mask: NDArray[np.bool_], inputs: Inputs) -> None:
+        self._table, self._mask, self._inputs = table, mask, inputs
 
-    def __iter__(self) -> Iterator[str]:
-        return map(splits.normalise, texts_of(self._table, self._mask))
+    def __iter__(self) -> Iterator[Sequence[str]]:
+        for row in texts_of(self._table, self._mask):
+            yield [splits.normalise(text) for text in self._inputs.texts(row)]
 
 
 def _check_none_empty(
@@ -322,9 +329,9 @@ def _write_profile(
 
 
 def _baseline(
-    objective: AnyObjective, head: Settings, evaluate: Evaluate, folder: Path
+    recipe: Recipe, objective: AnyObjective, head: Settings, inputs: Inputs, folder: Path
 ) -> Mapping[str, IntervalFacts | float] | None:
     import datasets
 
     sets = {name: datasets.load_from_disk(str(folder / name)) for name in NAMES}
-    return baseline.measure(objective, head, evaluate, **sets, folder=folder)
+    return baseline.measure(objective, head, inputs, recipe.evaluate, **sets, folder=folder)

@@ -29,6 +29,8 @@ SCHEMA = pa.schema(
 WANTED = {
     "null_text": "a text",
     "empty_text": "a text that is not blank",
+    "null_text_pair": "a text in data.columns.text_pair",
+    "empty_text_pair": "a text in data.columns.text_pair that is not blank",
     "wrong_type": "a text in the text column",
     "too_long": "at most data.limits.max_chars characters",
     "invalid_utf8": "UTF-8 text, or its encoding in data.source.csv.encoding",

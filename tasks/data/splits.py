@@ -13,18 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.configs.schema import Splits
+from headrace.serving.text.inputs import Row
 
 NAMES = ("train", "validation", "test")
 """The splits in ascending order: a text in two of them is removed from the lower one."""
 TRAIN, VALIDATION, TEST = range(3)
 
 
-def normalise(text: str) -> str:
-    """Return the form in which equal texts are duplicates.
+def normalise(row: Row) -> str:
+    """Return the form in which equal texts are duplicates; of all texts, if a row has several.
 
     NFKC, case folded, and each run of whitespace as one space.
     """
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    if not isinstance(row, str):
+        # No usable text holds a NUL, and no group begins with two (`belonging`).
+        return "\0\0".join(normalise(value or "") for value in row.values())
+    return " ".join(unicodedata.normalize("NFKC", row).casefold().split())
 
 
 def hash64(normalised: str, salt: str = "") -> int:
@@ -36,7 +40,7 @@ def hash64(normalised: str, salt: str = "") -> int:
 
 def belonging(normalised: str, group: str | None) -> str:
     """Return the string that decides a row's split and cluster: its group, or else its text."""
-    # A text cannot be mistaken for a group: a usable text holds no NUL.
+    # A text cannot be mistaken for a group: no usable text holds a NUL.
     return normalised if group is None or not group.strip() else f"\0group:{group}"
 
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from headrace.configs.errors import RecipeError
 from headrace.configs.schema import Recipe
+from headrace.serving.text.parts import open_reader
 from headrace.serving.text.windows import LongText, Reader
+from headrace.tasks.data import inputs
 from headrace.tasks.objectives import AnyObjective
 
 SHARE = 0.75
@@ -23,11 +25,12 @@ def resolve(recipe: Recipe) -> LongText:
 
 
 def reader(recipe: Recipe, prepared: Path, *, offsets: bool = False) -> Reader:
-    """Return the Reader of this recipe's texts, as scoring uses it; `offsets`: see Reader."""
-    return Reader(
+    """Return the Reader of this recipe's rows, as scoring uses it; `offsets`: see Reader."""
+    return open_reader(
         prepared / "tokenizer" / "tokenizer.json",
         max_length=recipe.model.max_length,
         long_text=resolve(recipe),
+        inputs=inputs.resolve(recipe),
         offsets=offsets,
     )
 

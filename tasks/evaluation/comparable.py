@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from headrace.configs.errors import UserError
 from headrace.configs.schema import Recipe, Splits
 from headrace.serving.engine import manifest
-from headrace.tasks.data import training_texts
+from headrace.serving.text.inputs import inputs_of
+from headrace.tasks.data import inputs, training_texts
 
 if TYPE_CHECKING:
     from headrace.tasks.runtime.facts import Prepared
@@ -43,14 +44,21 @@ class Champion(Protocol):
 def check_comparable(recipe: Recipe, prepared: Prepared, champion: Champion) -> None:
     """Raise UserError unless this recipe's model can be compared with the champion.
 
-    Both need the same objective, and enough test rows that are fair to both. Cheap, so that a flow
-    can check before it trains.
+    Both need the same objective, the same inputs, and enough test rows that are fair to both.
+    Cheap, so that a flow can check before it trains.
     """
     champion_manifest = manifest.read(champion.folder)
     if champion_manifest.objective != recipe.objective:
         raise UserError(
             f"{_name(champion)} is a {champion_manifest.objective} model, but this recipe trains a "
             f"{recipe.objective} model; they cannot be compared; register under another name"
+        )
+    reads, champion_reads = inputs.resolve(recipe), inputs_of(champion_manifest.inputs)
+    if reads.names != champion_reads.names:
+        raise UserError(
+            f"{_name(champion)} reads {', '.join(champion_reads.names)} of a row, but this "
+            f"recipe's model reads {', '.join(reads.names)} (data.columns); they cannot be "
+            "compared; register under another name"
         )
     mask = fair_rows(prepared, champion)
     if mask is None:

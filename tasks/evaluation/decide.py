@@ -41,6 +41,7 @@ from headrace.tasks.runtime.json_files import write_json
 
 if TYPE_CHECKING:
     from headrace.serving.engine.scorer import Scorer
+    from headrace.serving.text.inputs import Row
     from headrace.tasks.runtime.facts import (
         Decided,
         DecidedFacts,
@@ -364,7 +365,7 @@ def _speeds(
     return tokens / candidate_s, tokens / champion_s
 
 
-def _scoring_seconds(scorer: Scorer, texts: Sequence[str]) -> float:
+def _scoring_seconds(scorer: Scorer, texts: Sequence[Row]) -> float:
     start = time.perf_counter()
     scorer.outputs(texts, **scorer.head.TIMED)
     return time.perf_counter() - start

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from headrace.configs.schema import Recipe
 from headrace.serving.arrays import Array
+from headrace.serving.text.inputs import Inputs
 from headrace.tasks import objectives
 from headrace.tasks.evaluation import test_set, wrong_labels
 from headrace.tasks.evaluation.test_set import TestSet
@@ -84,7 +85,9 @@ def _build(recipe: Recipe, prepared: Prepared, exported: Exported, folder: Path)
     table = _predictions(rows, decoded_table, losses)
     samples = objective.samples(scorer, rows)
     examples: dict[str, object]
-    examples = {"worst": _worst(rows, table)} if samples is None else {"samples": samples}
+    examples = (
+        {"worst": _worst(rows, table, scorer.inputs)} if samples is None else {"samples": samples}
+    )
     selections = _selective(exported, objective.decided(rows.targets, outputs, head))
     results = {
         **evaluation,
@@ -225,7 +228,7 @@ def _predictions(rows: TestSet, decoded_table: pa.Table, losses: Array | None) -
     )
 
 
-def _worst(rows: TestSet, table: pa.Table) -> list[dict[str, object]]:
+def _worst(rows: TestSet, table: pa.Table, inputs: Inputs) -> list[dict[str, object]]:
     """Return the wrong rows with the largest loss, with the start of their text."""
     if not {"loss", "decision"} <= set(table.column_names):
         return []
@@ -240,7 +243,7 @@ def _worst(rows: TestSet, table: pa.Table) -> list[dict[str, object]]:
     return [
         {
             **{name: table[name][i].as_py() for name in columns},
-            "text": html.excerpt(rows.texts[i], EXCERPT_CHARS),
+            "text": html.excerpt(inputs.shown(rows.texts[i]), EXCERPT_CHARS),
         }
         for i in wrong_rows.tolist()
     ]

@@ -14,6 +14,7 @@ import numpy as np
 from headrace.configs.errors import RecipeError
 from headrace.configs.schema import Evaluate, Recipe
 from headrace.serving.arrays import Array
+from headrace.serving.text.inputs import Row
 from headrace.tasks import objectives
 from headrace.tasks.metrics.bootstrap import Resampling
 from headrace.tasks.objectives import AnyObjective, selection
@@ -38,7 +39,8 @@ class TestSet:
 
     rows: list[int]
     """Row numbers in the split's source."""
-    texts: list[str]
+    texts: list[Row]
+    """What the model reads of each row (serving/text/inputs.py)."""
     targets: list[object]
     names: list[str]
     """Name of each target, as shown to a reader."""
@@ -91,8 +93,8 @@ def select(rows: TestSet, mask: Array) -> TestSet:
     )
 
 
-def answers(objective: AnyObjective, scorer: Scorer, texts: Sequence[str]) -> tuple[object, object]:
-    """Return the scorer's outputs for texts, and the inputs of the objective's metrics."""
+def answers(objective: AnyObjective, scorer: Scorer, texts: Sequence[Row]) -> tuple[object, object]:
+    """Return the scorer's outputs for rows, and the inputs of the objective's metrics."""
     outputs = scorer.outputs(texts, **objective.MEASURE)
     return outputs, objective.to_metric_inputs(scorer.head, outputs)
 

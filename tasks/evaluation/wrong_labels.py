@@ -85,7 +85,7 @@ def contradicted(objective: AnyObjective, scorer: Scorer, rows: TestSet) -> pa.T
             "suggested": pa.array(decisions, pa.string()),
             "probability": np.exp(-losses),
             "score": losses,
-            "text": pa.array(rows.texts, pa.string()),
+            "text": pa.array(map(scorer.inputs.shown, rows.texts), pa.string()),
         }
     )
     return table.filter(pc.not_equal(table["label"], table["suggested"]))  # null: left out

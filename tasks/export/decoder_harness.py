@@ -28,6 +28,7 @@ from headrace.serving.heads import Ids, generation
 from headrace.serving.runtime.batching import pad, plan_batches
 from headrace.serving.runtime.cpu import granted_cores
 from headrace.serving.runtime.session import Device
+from headrace.serving.text.inputs import Row
 from headrace.serving.text.tokenizer import TextTokenizer
 from headrace.tasks import objectives
 from headrace.tasks.export import parity, torch_reference, try_variants, variants
@@ -155,7 +156,7 @@ class DecoderHarness(try_variants.ExportHarness):
         }
         return torch, lambda runner: runner.run(rows, **GREEDY), len(rows) * STEPS
 
-    def golden_texts(self) -> list[str]:
+    def golden_texts(self) -> list[Row]:
         lengths = np.array([len(ids) for ids in self.validation.ids])
         return [self.validation.texts[i] for i in timing.sample_by_length(lengths, GOLDEN_ROWS)]
 

@@ -15,13 +15,14 @@ import numpy as np
 
 from headrace.configs.schema import Recipe
 from headrace.serving import heads
-from headrace.serving.arrays import Array
+from headrace.serving.arrays import Array, TokenRow
 from headrace.serving.engine import timing
 from headrace.serving.engine.runner import NO_LIMIT, Runner
-from headrace.serving.heads import Head, Ids
+from headrace.serving.heads import Head
 from headrace.serving.runtime.batching import plan_batches
 from headrace.serving.runtime.cpu import granted_cores
 from headrace.serving.runtime.session import Device
+from headrace.serving.text.inputs import Row
 from headrace.serving.text.pooling import FILE, Pool, open_pool
 from headrace.serving.text.windows import Reader
 from headrace.tasks import objectives
@@ -29,6 +30,7 @@ from headrace.tasks.data import windowing
 from headrace.tasks.export import parity, torch_reference, try_variants, variants
 from headrace.tasks.export.graphs.graph import save
 from headrace.tasks.export.parity import ParityResult, Run
+from headrace.tasks.models.token_types import reads_token_types
 from headrace.tasks.objectives import selection
 from headrace.tasks.objectives.base import Objective
 from headrace.tasks.runtime import hardware
@@ -94,7 +96,7 @@ class EncoderHarness(try_variants.ExportHarness):
     torch: dict[str, Run]
     """PyTorch's forward pass by precision: `fp32`, and `bf16` where the hardware supports it."""
     source: variants.Source
-    rows: list[Ids]
+    rows: list[TokenRow]
     """Windows of the validation rows, followed by one of the maximum length."""
     parity_check: parity.ParityCheck
     reader: Reader
@@ -109,7 +111,7 @@ class EncoderHarness(try_variants.ExportHarness):
         return folder / save(method.make(self.source), folder)
 
     def check_parity(self, runner: Runner, method: variants.BuildMethod) -> ParityResult:
-        def outputs(rows: Sequence[Ids]) -> Sequence[Array]:
+        def outputs(rows: Sequence[TokenRow]) -> Sequence[Array]:
             # One batch of any size; a graph without a mask splits it into rows of one length.
             return runner.run(rows, token_budget=NO_LIMIT)
 
@@ -128,7 +130,7 @@ class EncoderHarness(try_variants.ExportHarness):
         )
 
     def passes(self) -> tuple[dict[str, Callable[[], object]], Callable[[Runner], object], int]:
-        rows = timing.sample(self.validation.ids, n_tokens=TIMED_TOKENS[self.device])
+        rows = timing.sample(self.validation.windows, n_tokens=TIMED_TOKENS[self.device])
         lengths, budget = [len(row) for row in rows], self.head.TOKEN_BUDGETS[self.device]
         plan = plan_batches(lengths, token_budget=budget)
         batches = [[rows[i] for i in batch] for batch in plan]
@@ -137,7 +139,7 @@ class EncoderHarness(try_variants.ExportHarness):
         }
         return torch, lambda runner: runner.run(rows), sum(lengths)
 
-    def golden_texts(self) -> list[str]:
+    def golden_texts(self) -> list[Row]:
         """Return, per group of texts of similar length, the one with the largest margin.
 
         The margin is the gap between a text's two largest outputs: a near tie may tip the other way
@@ -162,11 +164,11 @@ class EncoderHarness(try_variants.ExportHarness):
             yield float(margins.min(initial=np.inf))
             start += len(document.windows)
 
-    def _first_windows(self, text: str) -> str:
-        (document,) = self.reader.read([text], offsets=True)
+    def _first_windows(self, row: Row) -> Row:
+        (document,) = self.reader.read([row], offsets=True)
         if len(document.windows) <= GOLDEN_WINDOWS:
-            return text
-        return text[: document.places()[GOLDEN_WINDOWS - 1][1]]
+            return row
+        return self.reader.inputs.shortened(row, document.places()[GOLDEN_WINDOWS - 1][1])
 
 
 def prepare_harness(
@@ -195,9 +197,9 @@ def prepare_harness(
     validation = torch_reference.read_rows(recipe, prepared, "validation", recipe.export.gate.rows)
     reader = windowing.reader(recipe, prepared.path)
     n_chars = CHARS_PER_TOKEN * recipe.model.max_length
-    longest_row = reader.read([" ".join(validation.texts)[:n_chars]])[0].windows[0]
+    longest_row = reader.read([_long_row(validation.texts, n_chars)])[0].windows[0]
     rows, batches = parity.plan(
-        validation.ids, longest_row, token_budget=head.TOKEN_BUDGETS[device]
+        validation.windows, longest_row, token_budget=head.TOKEN_BUDGETS[device]
     )
     parity_check = _parity_check(
         EncoderOutputs(recipe, head, validation),
@@ -207,7 +209,11 @@ def prepare_harness(
         compares_texts=pools_by_graph,
     )
     source = variants.Source(
-        graph=variants.plain(model, max_length=recipe.model.max_length),
+        graph=variants.plain(
+            model,
+            max_length=recipe.model.max_length,
+            token_types=reader.inputs.pair and reads_token_types(model),
+        ),
         device=device,
         calibration=_calibration(recipe, prepared),
         pad_id=pad_id,
@@ -216,6 +222,17 @@ def prepare_harness(
         recipe, device, threads, head, head.settings, model, validation, runs, source, rows,
         parity_check, reader,
     )  # fmt: skip
+
+
+def _long_row(rows: Sequence[Row], n_chars: int) -> Row:
+    """Return a row with all texts of these rows, of at most so many characters."""
+    first = rows[0]
+    if isinstance(first, str):
+        return " ".join(map(str, rows))[:n_chars]
+    columns = {
+        name: [row[name] or "" for row in rows if not isinstance(row, str)] for name in first
+    }
+    return {name: " ".join(texts)[:n_chars] for name, texts in columns.items()}
 
 
 def _torch_runs(model: PreTrainedModel, device: Device, pad_id: int) -> dict[str, Run]:
@@ -243,8 +260,10 @@ def _calibrated_settings(
     if type(objective).calibrate_head is Objective.calibrate_head:
         return dict(head.settings)
     rows = torch_reference.read_rows(recipe, prepared, "validation", HEAD_CALIBRATION_ROWS)
-    batches = plan_batches([len(row) for row in rows.ids], token_budget=head.TOKEN_BUDGETS["cpu"])
-    outputs = parity.run_all(run, rows.ids, {"scoring": batches})["scoring"]
+    batches = plan_batches(
+        [len(row) for row in rows.windows], token_budget=head.TOKEN_BUDGETS["cpu"]
+    )
+    outputs = parity.run_all(run, rows.windows, {"scoring": batches})["scoring"]
     row_outputs = [outputs[i] for i in np.argsort(np.concatenate(batches))]
     texts = EncoderOutputs(recipe, head, rows).join_windows(row_outputs)
     return dict(objective.calibrate_head(head.settings, rows.targets, texts))
@@ -274,11 +293,11 @@ def _parity_check(
     return replace(parity_check, expected_texts=expected_texts)
 
 
-def _calibration(recipe: Recipe, prepared: Prepared) -> list[Ids]:
+def _calibration(recipe: Recipe, prepared: Prepared) -> list[TokenRow]:
     n_rows = recipe.export.calibration_rows
-    rows = torch_reference.read_rows(recipe, prepared, "train", n_rows).ids
+    rows = torch_reference.read_rows(recipe, prepared, "train", n_rows).windows
     return [rows[i] for i in timing.sample_by_length(np.array([len(row) for row in rows]), n_rows)]
 
 
-def _run_batches(run: Run, batches: Sequence[Sequence[Ids]]) -> list[Sequence[Array]]:
+def _run_batches(run: Run, batches: Sequence[Sequence[TokenRow]]) -> list[Sequence[Array]]:
     return [run(batch) for batch in batches]

@@ -26,8 +26,9 @@ from headrace.serving.engine import golden, manifest
 from headrace.serving.engine.scorer import Scorer
 from headrace.serving.heads import MIN_PROBABILITY
 from headrace.serving.jobs.start import CHUNK_ROWS
+from headrace.serving.text.inputs import TEXT, stored
 from headrace.tasks import objectives
-from headrace.tasks.data import training_texts, windowing
+from headrace.tasks.data import inputs, training_texts, windowing
 from headrace.tasks.export import attention_maps, held_out, try_variants, variants
 from headrace.tasks.export.attention_maps import AttentionMaps
 from headrace.tasks.export.try_variants import ExportHarness, ExportRefused, VariantResult
@@ -71,6 +72,7 @@ def export(recipe: Recipe, prepared: Prepared, trained: Trained) -> Exported:
             "objective": recipe.objective,
             "max_length": recipe.model.max_length,
             "long_text": asdict(windowing.resolve(recipe)),
+            "inputs": stored(inputs.resolve(recipe)),
             "export": recipe.export.model_dump(mode="json"),
             "metric": recipe.promote.metric,
             "score": _scoring_defaults(recipe),
@@ -187,6 +189,7 @@ def _manifest(
         variants=tuple(kept_variants),
         head=harness.settings,
         long_text=asdict(windowing.resolve(recipe)),
+        inputs=stored(inputs.resolve(recipe)),
         score=_scoring_defaults(recipe),
         dropped={result.name: result.reason for result in results if result.reason},
     )
@@ -194,11 +197,12 @@ def _manifest(
 
 def _scoring_defaults(recipe: Recipe) -> dict[str, object]:
     rows = WINDOWS_CHUNK_ROWS if recipe.long_text.in_windows else CHUNK_ROWS
-    text = objectives.get(recipe.objective).TEXT
+    found = inputs.resolve(recipe)
+    columns = inputs.columns_of(recipe, found)
     return {
         **recipe.score.model_dump(mode="json"),
         "chunk_rows": recipe.score.chunk_rows or rows,
-        "text_column": recipe.data.columns.get(text, text),
+        **({"text_column": columns[TEXT]} if found.single else {"columns": columns}),
     }
 
 

@@ -6,7 +6,6 @@ decisions stay as the parity check has seen them.
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,7 +39,7 @@ def calibrate(recipe: Recipe, prepared: Prepared, model: Path, described: Manife
     scorer = Scorer(model, check=False)
     outputs = scorer.outputs(rows.texts, **objective.MEASURE)
     head = objective.calibrate_probabilities(described.head, rows.targets, outputs)
-    manifest.write(model, replace(described, head=json.loads(json.dumps(head))))
+    manifest.write(model, replace(described, head=head))
     answers = objective.to_metric_inputs(scorer.head, outputs)
     if decided := objective.decided(rows.targets, answers, head):
         selective.write(model, scorer.variant.name, len(rows.texts), decided)

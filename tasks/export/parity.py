@@ -16,11 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.configs.schema import Gate
-from headrace.serving.arrays import Array
-from headrace.serving.heads import Ids
+from headrace.serving.arrays import Array, TokenRow
 from headrace.serving.runtime.batching import plan_batches
 
-Run = Callable[[Sequence[Ids]], Sequence[Array]]
+Run = Callable[[Sequence[TokenRow]], Sequence[Array]]
 """Maps one batch of unpadded rows, each (length,), to the model's output for each, (...)."""
 Outputs = Mapping[str, Sequence[Array]]
 """The outputs of all rows by kind of batch, in the order of the batches."""
@@ -72,8 +71,8 @@ class ParityResult:
 
 
 def plan(
-    rows: Sequence[Ids], long_row: Ids, *, token_budget: int
-) -> tuple[list[Ids], dict[str, Batches]]:
+    rows: Sequence[TokenRow], long_row: TokenRow, *, token_budget: int
+) -> tuple[list[TokenRow], dict[str, Batches]]:
     """Return the rows with `long_row` (of the maximum length) appended, and the batches to compare.
 
     Batches are arrays of indices into the returned rows. `scoring` holds every row except the
@@ -93,7 +92,7 @@ def plan(
     }
 
 
-def run_all(run: Run, rows: Sequence[Ids], batches: Mapping[str, Batches]) -> Outputs:
+def run_all(run: Run, rows: Sequence[TokenRow], batches: Mapping[str, Batches]) -> Outputs:
     """Run every kind of batch and return the outputs."""
     return {
         kind: [output for batch in kind_batches for output in run([rows[i] for i in batch])]

@@ -14,14 +14,16 @@ import numpy as np
 
 from headrace.configs.schema import Recipe
 from headrace.serving import heads
-from headrace.serving.arrays import Array, Ids
+from headrace.serving.arrays import Array, Ids, TokenRow
 from headrace.serving.engine.timing import sample_by_length
-from headrace.serving.runtime.batching import pad
+from headrace.serving.runtime.batching import feeds, ids_of
+from headrace.serving.text.inputs import Row
 from headrace.serving.text.pooling import Pool
 from headrace.serving.text.windows import Document
 from headrace.tasks import objectives
 from headrace.tasks.data import windowing
 from headrace.tasks.export.parity import Run
+from headrace.tasks.models.token_types import TOKEN_TYPES, reads_token_types
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,14 +42,20 @@ MAX_WINDOWED_TOKENS = 1_000_000
 class Rows:
     """Rows of one split, in the split's order."""
 
-    texts: list[str]
+    texts: list[Row]
+    """What the model reads of each row (serving/text/inputs.py)."""
     documents: list[Document]
     targets: list[object]
 
     @property
-    def ids(self) -> list[Ids]:
-        """Token ids of every window, each (length,); a text that is not split is one window."""
+    def windows(self) -> list[TokenRow]:
+        """Every window, each (length,); a text that is not split is one window."""
         return [window for document in self.documents for window in document.windows]
+
+    @property
+    def ids(self) -> list[Ids]:
+        """Token ids of every window, each (length,)."""
+        return [ids_of(window) for window in self.windows]
 
 
 def load_model(
@@ -103,10 +111,16 @@ def runner(model: PreTrainedModel, *, pad_id: int) -> Run:
     """Return a function that runs one batch: each row's logits as float32."""
     import torch
 
-    def run(rows: Sequence[Ids]) -> list[Array]:
-        ids, mask = (torch.from_numpy(array).to(model.device) for array in pad(rows, pad_id=pad_id))
+    left_out = () if reads_token_types(model) else (TOKEN_TYPES,)
+
+    def run(rows: Sequence[TokenRow]) -> list[Array]:
+        inputs = {
+            name: torch.from_numpy(array).to(model.device)
+            for name, array in feeds(rows, pad_id=pad_id).items()
+            if name not in left_out
+        }
         with torch.inference_mode():
-            logits = model(input_ids=ids, attention_mask=mask).logits
+            logits = model(**inputs).logits
         outputs = logits.float().cpu().numpy()
         if outputs.ndim == 2:
             return list(outputs)
@@ -132,8 +146,9 @@ def read_rows(recipe: Recipe, prepared: Prepared, split: str, n_rows: int) -> Ro
     table = dataset[indices]
     texts = table["text"].to_pylist()
     offsets = heads.get(recipe.objective).OFFSETS
-    if recipe.long_text.in_windows or offsets:
-        documents = windowing.reader(recipe, prepared.path, offsets=offsets).read(texts)
+    reader = windowing.reader(recipe, prepared.path, offsets=offsets)
+    if recipe.long_text.in_windows or offsets or reader.inputs.pair:
+        documents = reader.read(texts)
     else:
         id_lists = table["input_ids"].to_pylist()
         documents = [Document([np.asarray(ids, dtype=np.int64)]) for ids in id_lists]

@@ -22,6 +22,7 @@ from headrace.serving.engine import manifest, timing
 from headrace.serving.engine.runner import Runner
 from headrace.serving.engine.scorer import defaults
 from headrace.serving.runtime.session import PROVIDERS, Device, cuda_lacks
+from headrace.serving.text.inputs import Row
 from headrace.tasks.export.parity import ParityResult
 from headrace.tasks.export.torch_reference import Rows
 from headrace.tasks.export.variants import BuildMethod
@@ -104,8 +105,8 @@ class ExportHarness(ABC):
         """Return the timed passes: PyTorch's by name, a runner's, and the tokens of each."""
 
     @abstractmethod
-    def golden_texts(self) -> list[str]:
-        """Return validation texts whose outputs are stored with the model."""
+    def golden_texts(self) -> list[Row]:
+        """Return validation rows whose outputs are stored with the model."""
 
 
 def device() -> Device:
@@ -182,7 +183,7 @@ def _faster_runner(
     full_runner, lean_runner = (
         open_runner(harness, file, provider, optimizers) for optimizers in ((), SLOW_ON_CPU)
     )
-    rows = timing.sample(harness.validation.ids, n_tokens=COMPARED_TOKENS)
+    rows = timing.sample(harness.validation.windows, n_tokens=COMPARED_TOKENS)
     passes = {"with": partial(full_runner.run, rows), "without": partial(lean_runner.run, rows)}
     speeds = timing.tokens_per_second(passes, n_tokens=sum(map(len, rows)))
     return (SLOW_ON_CPU, lean_runner) if speeds["without"] > speeds["with"] else ((), full_runner)

@@ -2,8 +2,8 @@
 
 PyTorch is exported once, to the plain fp32 graph; every other variant is built from that graph in
 a few seconds, where the exporter takes ten. The plain graph is one forward pass from `input_ids`
-and `attention_mask` to `logits`, which is all that an encoder has; graphs/decoder_step.py exports
-the graphs of generative models.
+and `attention_mask` (for pairs of texts also `token_type_ids`) to `logits`, which is all that an
+encoder has; graphs/decoder_step.py exports the graphs of generative models.
 
 Imports torch, transformers and onnx only inside functions.
 """
@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from headrace.serving.arrays import Ids
-from headrace.serving.runtime.batching import pad, plan_batches
+from headrace.serving.arrays import Array, TokenRow
+from headrace.serving.runtime.batching import feeds, plan_batches
 from headrace.serving.runtime.session import PROVIDERS, Device
 from headrace.tasks.export import parity
 from headrace.tasks.export.graphs import attention_fusion, first_token, quantization
 from headrace.tasks.export.graphs.graph import quiet, stripped
+from headrace.tasks.models.token_types import TOKEN_TYPES
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-INPUTS = ("input_ids", "attention_mask")
 OUTPUT = "logits"
 INT8_GOLDEN = 0.05
 """Golden tolerance of int8. The integers are the same on every machine, but the fp32 between them
@@ -50,7 +50,7 @@ class Source:
     """The plain fp32 graph; copied, never changed."""
     device: Device
     """`cpu` or `cuda`: where the model will run."""
-    calibration: Sequence[Ids]
+    calibration: Sequence[TokenRow]
     """Training rows, each (length,)."""
     pad_id: int
 
@@ -106,8 +106,10 @@ def build_methods(variant: str, device: Device) -> list[BuildMethod]:
 # --- the variants ---------------------------------------------------------------------------------
 
 
-def plain(model: PreTrainedModel, *, max_length: int) -> ir.Model:
+def plain(model: PreTrainedModel, *, max_length: int, token_types: bool = False) -> ir.Model:
     """Export a transformers model (in eval mode, fp32) with dynamic batch and length.
+
+    `token_types`: for pairs of texts, `token_type_ids` are a third input.
 
     The sample has two rows and lengths over 1, because torch.export takes 0 or 1 for a constant.
     Its mask has zeros, because the exporter drops a mask of all ones from the graph.
@@ -122,16 +124,18 @@ def plain(model: PreTrainedModel, *, max_length: int) -> ir.Model:
         "attention_mask": torch.ones(2, length, dtype=torch.int64),
     }
     sample["attention_mask"][1, length // 2 :] = 0
+    if token_types:
+        sample[TOKEN_TYPES] = torch.arange(2 * length).reshape(2, length) % 2
     sample = {name: tensor.to(model.device) for name, tensor in sample.items()}
-    shapes = {name: {0: Dim.AUTO, 1: Dim.AUTO} for name in INPUTS}
+    shapes = {name: {0: Dim.AUTO, 1: Dim.AUTO} for name in sample}
     with quiet():
         exported = OnnxExporter().export(model, sample, OnnxConfig(dynamic_shapes=shapes))
         graph: ir.Model = exported.program
     names = [value.name for value in graph.graph.inputs], [v.name for v in graph.graph.outputs]
-    if names != (list(INPUTS), [OUTPUT]):
+    if names != (list(sample), [OUTPUT]):
         raise ValueError(
             f"the exported graph has inputs {names[0]} and outputs {names[1]}; "
-            "expected inputs input_ids, attention_mask and output logits"
+            f"expected inputs {', '.join(sample)} and output {OUTPUT}"
         )
     return stripped(graph)
 
@@ -233,14 +237,14 @@ def int8_static_8_bits(source: Source) -> ir.Model:
 # --- helpers --------------------------------------------------------------------------------------
 
 
-def _calibration(source: Source, graph: ir.Model) -> Iterator[dict[str, Ids]]:
+def _calibration(source: Source, graph: ir.Model) -> Iterator[dict[str, Array]]:
     """Yield batches of calibration rows as inputs of the graph."""
-    names = [value.name for value in graph.graph.inputs]
+    names = [str(value.name) for value in graph.graph.inputs]
     one_length, lengths = (
         attention_fusion.MASK not in names,
         [len(row) for row in source.calibration],
     )
     for batch in plan_batches(lengths, token_budget=CALIBRATION_TOKENS, one_length=one_length):
         rows = [source.calibration[i] for i in batch]
-        feed = dict(zip(INPUTS, pad(rows, pad_id=source.pad_id), strict=True))
-        yield {name: array for name, array in feed.items() if name in names}
+        feed = feeds(rows, pad_id=source.pad_id)
+        yield {name: feed[name] for name in names}

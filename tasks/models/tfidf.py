@@ -3,35 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
+from typing import Any
 
 import numpy as np
 
 from headrace.serving.arrays import Array
 
-Labelled = tuple[Sequence[str], Sequence[int]]
-"""Texts and the class of each."""
+Texts = str | tuple[str, ...]
+"""The text of a row, or the two of a pair."""
+Labelled = tuple[Sequence[Texts], Sequence[int]]
+"""Rows and the class of each."""
 
 MAX_FEATURES = 200_000
 INVERSE_STRENGTHS = (1.0, 3.0, 10.0, 30.0)
 """Inverse regularization strengths, scikit-learn's `C`: its default, 1, can cost two points."""
 
 
-def bag_of_words(train: Labelled, validation: Labelled, test: Sequence[str]) -> Array:
-    """Return the predicted classes of the test texts, (n_test,), by the best of a few models.
+def bag_of_words(train: Labelled, validation: Labelled, test: Sequence[Texts]) -> Array:
+    """Return the predicted classes of the test rows, (n_test,), by the best of a few models.
 
-    The best one has the highest accuracy on the validation texts.
+    The best one has the highest accuracy on the validation rows.
     """
-    from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
 
     (texts, targets), (held_out_texts, held_out_targets) = train, validation
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, max_features=MAX_FEATURES)
+    vectorizer = Vectorizer()
     try:
-        features = vectorizer.fit_transform(texts)
+        features = vectorizer.fit(texts)
     except ValueError:  # no text contains a word
         return np.full(len(test), np.bincount(np.asarray(targets)).argmax())
-    held_out_features = vectorizer.transform(held_out_texts)
+    held_out_features = vectorizer.features(held_out_texts)
     # The matrix products are too small to be worth waking threads for.
     with threadpool_limits(1):
         models = [
@@ -41,4 +44,39 @@ def bag_of_words(train: Labelled, validation: Labelled, test: Sequence[str]) -> 
         best = max(
             models, key=lambda model: float(model.score(held_out_features, held_out_targets))
         )
-        return np.asarray(best.predict(vectorizer.transform(test)))
+        return np.asarray(best.predict(vectorizer.features(test)))
+
+
+class Vectorizer:
+    """TF-IDF over words and runs of two words.
+
+    For a pair with the vectors a and b: a, b, a ∘ b, |a - b| and their cosine. A linear model of a
+    and b alone cannot tell whether two texts say the same.
+    """
+
+    def __init__(self) -> None:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        self._words = TfidfVectorizer(
+            ngram_range=(1, 2), sublinear_tf=True, max_features=MAX_FEATURES
+        )
+
+    def fit(self, rows: Sequence[Texts]) -> Any:
+        """Learn the words of these rows; return their features (n, d). Raises ValueError: none."""
+        if all(isinstance(row, str) for row in rows):
+            return self._words.fit_transform(rows)
+        self._words.fit(chain.from_iterable(rows))
+        return self.features(rows)
+
+    def features(self, rows: Sequence[Texts]) -> Any:
+        """Return the features of rows, a sparse matrix (n, d)."""
+        from scipy.sparse import csr_array, hstack
+
+        if all(isinstance(row, str) for row in rows):
+            return self._words.transform(rows)
+        first, second = (
+            csr_array(self._words.transform(texts)) for texts in zip(*rows, strict=True)
+        )
+        shared = first * second
+        cosine = csr_array(shared.sum(axis=1)[:, None])
+        return hstack([first, second, shared, abs(first - second), cosine], format="csr")

@@ -57,7 +57,8 @@ def train(texts: Iterable[str], model: Model, *, ended: bool = True) -> PreTrain
     )
     tokenizer.train_from_iterator(texts, trainer)
     if bert or ended:
-        tokenizer.post_processor = _framed(tokenizer, "[CLS] {} [SEP]" if bert else "{} </s>")
+        frame = "[CLS] $A [SEP]" if bert else "$A </s>"
+        tokenizer.post_processor = _framed(tokenizer, frame)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, model_max_length=model.max_length, **tokens
     )
@@ -106,11 +107,15 @@ def _of_bytes() -> tuple[Tokenizer, list[str]]:
 
 
 def _framed(tokenizer: Tokenizer, frame: str) -> TemplateProcessing:
-    """Return a post-processor that puts the special tokens of `frame` around a text (its {})."""
+    """Return a post-processor that puts the special tokens of `frame` around a text, its $A.
+
+    A second text follows with the same end token.
+    """
     from tokenizers import processors
 
-    names = [part for part in frame.split() if part != "{}"]
+    names = [part for part in frame.split() if part != "$A"]
     return processors.TemplateProcessing(
-        single=frame.format("$A"),
+        single=frame,
+        pair=f"{frame} $B:1 {names[-1]}:1",
         special_tokens=[(name, tokenizer.token_to_id(name)) for name in names],
     )

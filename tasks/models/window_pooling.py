@@ -84,16 +84,22 @@ class DocumentModel(nn.Module):
             self.pool = POOLS[pool]
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, n_windows: Tensor, **kwargs: object
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        n_windows: Tensor,
+        token_type_ids: Tensor | None = None,
+        **kwargs: object,
     ) -> dict[str, Tensor]:
         """Return {"logits": (texts, k)}. `n_windows`, (texts,): the number of rows of each text."""
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if token_type_ids is not None:
+            inputs["token_type_ids"] = token_type_ids
         # Without gradients, no activations are kept, so the windows can run in several passes.
         n_rows = len(input_ids) if torch.is_grad_enabled() else WINDOWS_AT_A_TIME
-        pairs = zip(
-            torch.split(input_ids, n_rows), torch.split(attention_mask, n_rows), strict=True
-        )
+        passes = zip(*(torch.split(tensor, n_rows) for tensor in inputs.values()), strict=True)
         outputs = torch.cat(
-            [self.model(input_ids=ids, attention_mask=mask).logits for ids, mask in pairs]
+            [self.model(**dict(zip(inputs, tensors, strict=True))).logits for tensors in passes]
         )
         parts = torch.split(outputs.float(), n_windows.tolist())
         return {"logits": torch.stack([self.pool(part) for part in parts])}

@@ -18,6 +18,7 @@ from headrace.serving.arrays import Array
 from headrace.serving.heads import Settings as Settings
 from headrace.serving.text.windows import Reader
 from headrace.tasks.metrics.metric import Metric
+from headrace.tasks.models.tfidf import Texts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,7 +65,7 @@ class TestRows(Protocol[Target]):
     """The rows that a report's samples are chosen from (tasks/evaluation/test_set.py)."""
 
     @property
-    def texts(self) -> list[str]: ...
+    def texts(self) -> list[Any]: ...
     @property
     def targets(self) -> list[Target]: ...
     @property
@@ -113,6 +114,9 @@ class Objective(ABC, Generic[Target, Outputs]):
     """Columns that are read if a table has them: role to a one-line description."""
     TEXT: ClassVar[str] = "text"
     """The role that is tokenized; scoring needs no other column."""
+    READS_PAIRS: ClassVar[bool] = False
+    """A row may have a second text, the role `text_pair`, and texts may be joined from columns. The
+    value of TEXT is then a mapping (serving/text/inputs.py)."""
     METRIC: ClassVar[str]
     """The metric for picking checkpoints and for promotion, unless the recipe names another."""
     METRIC_FOR_BEST_MODEL: ClassVar[str | None] = None
@@ -173,11 +177,14 @@ class Objective(ABC, Generic[Target, Outputs]):
 
     def baseline(
         self,
-        train: tuple[Sequence[str], Sequence[Target]],
-        validation: tuple[Sequence[str], Sequence[Target]],
-        test: Sequence[str],
+        train: tuple[Sequence[Texts], Sequence[Target]],
+        validation: tuple[Sequence[Texts], Sequence[Target]],
+        test: Sequence[Texts],
     ) -> Sequence[Target] | Array | None:
-        """Return a simple model's predictions for the test texts; None: no baseline."""
+        """Return a simple model's predictions for the test texts; None: no baseline.
+
+        A row's texts are a string, or two for a pair (READS_PAIRS).
+        """
         return None
 
     # --- training ---------------------------------------------------------------------------------
@@ -314,6 +321,10 @@ class Objective(ABC, Generic[Target, Outputs]):
 
     def outputs_of(self, decisions: Sequence[str], head: Settings) -> Outputs | None:
         """Return the outputs of a model that gives decisions only, such as the baseline."""
+        return None
+
+    def is_right(self, decision: Any, target: Target, head: Settings) -> bool | None:
+        """Tell whether a scored row's first column is its target; None: there is no such notion."""
         return None
 
     def samples(self, scorer: Scorer, rows: TestRows[Target]) -> list[dict[str, str]] | None:

@@ -23,6 +23,7 @@ from headrace.tasks.metrics.calibration import (
     fit_temperature,
 )
 from headrace.tasks.metrics.metric import Metric
+from headrace.tasks.models.tfidf import Texts
 from headrace.tasks.objectives import base
 from headrace.tasks.objectives.base import (
     Details,
@@ -53,6 +54,7 @@ class Objective(base.Objective[int, Array]):
     """One label per text."""
 
     COLUMNS: ClassVar = {"text": "the text to classify", "label": "its class, a string or a number"}
+    READS_PAIRS = True
     METRIC = "accuracy"
     DECODE: ClassVar = {"probabilities": True}
     POOLS = ("mean", "max", "attention", "vote")
@@ -126,9 +128,9 @@ class Objective(base.Objective[int, Array]):
 
     def baseline(
         self,
-        train: tuple[Sequence[str], Sequence[int]],
-        validation: tuple[Sequence[str], Sequence[int]],
-        test: Sequence[str],
+        train: tuple[Sequence[Texts], Sequence[int]],
+        validation: tuple[Sequence[Texts], Sequence[int]],
+        test: Sequence[Texts],
     ) -> Array:
         """Return (n_test,) the classes that a bag-of-words model predicts for the test texts."""
         from headrace.tasks.models.tfidf import bag_of_words
@@ -306,6 +308,9 @@ class Objective(base.Objective[int, Array]):
         """Return one-hot outputs (n, k) for predicted labels, such as the baseline's."""
         index = {label: i for i, label in enumerate(head["labels"])}
         return np.asarray(np.eye(len(index))[[index[decision] for decision in decisions]])
+
+    def is_right(self, decision: object, target: int, head: Settings) -> bool:
+        return decision == self.decode_target(target, head)
 
     def common_head(self, head: Settings, other: Settings) -> Settings:
         return common_labels(head, other)

@@ -62,6 +62,7 @@ class Objective(base.Objective[Sequence[int], Array]):
         "labels": "its labels: a list, names with options.separator between them, a vector of 0 "
         "and 1 in the order of options.labels, or a list of columns with 0 or 1 for each label",
     }
+    READS_PAIRS = True
     SEVERAL_COLUMNS = ("labels",)
     METRIC = "micro_f1"
     LABELLED = False
@@ -321,6 +322,11 @@ class Objective(base.Objective[Sequence[int], Array]):
             label: (shares[given[:, i], i], true[given[:, i], i])
             for i, label in enumerate(head["labels"])
         }
+
+    def is_right(self, decision: Sequence[str], target: Sequence[int], head: Settings) -> bool:
+        """True if the row has these labels and no other."""
+        labels = {label for label, has in zip(head["labels"], target, strict=True) if has}
+        return set(decision) == labels
 
     def common_head(self, head: Settings, other: Settings) -> Settings:
         """Return a head with the labels of both models and the default threshold for all."""

@@ -373,6 +373,10 @@ class Objective(base.Objective[str, Sequence[Any]]):
             for text, output, i in zip(texts, outputs, indices, strict=True)
         ]
 
+    def is_right(self, decision: Sequence[head_of.Span], target: str, head: Settings) -> bool:
+        """True if the text has these spans and no other."""
+        return sorted([s["start"], s["end"], s["label"]] for s in decision) == json.loads(target)
+
     def common_head(self, head: Settings, other: Settings) -> Settings:
         """Return a head with the labels of both models, and the first one's other settings."""
         return {**head, "labels": list(dict.fromkeys([*head["labels"], *other["labels"]]))}

@@ -237,6 +237,10 @@ class Objective(base.Objective[str, Sequence[Any]]):
             for text, output, i in zip(texts, outputs, indices, strict=True)
         ]
 
+    def is_right(self, decision: str, target: str, head: Settings) -> bool:
+        """True if the output is the reference, but for blanks around it."""
+        return decision.strip() == target.strip()
+
     def common_head(self, head: Settings, other: Settings) -> Settings:
         """Return the head itself: texts are comparable whatever the tokenizer."""
         return dict(head)

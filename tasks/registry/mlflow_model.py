@@ -16,7 +16,7 @@ import json
 import re
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from headrace.serving import heads
 from headrace.serving.digests import carried_sha256
 from headrace.serving.engine import golden, manifest
 from headrace.serving.engine.scorer import Scorer
+from headrace.serving.text.inputs import Row
 from headrace.tasks.registry import model_store, tracking
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def log(
             python_model=str(CODE),
             artifacts={name: str(folder) for name, folder in folders.items()},
             signature=signature(Scorer(model, check=False)),
-            input_example=texts,
+            input_example=request(texts),
             pip_requirements=requirements(),
             metadata={**metadata, SHA256: carried_sha256(CODE, folders)},
         )
@@ -168,8 +169,9 @@ def check(model_id: str, model: Path, *, aside: Path) -> str:
         raise ModelMismatchError(f"model {model_id}: its files changed during the upload to MLflow")
     digest = model_store.whole_sha256(download)
     with pd.option_context("mode.string_storage", pd.get_option("mode.string_storage")):
-        answers = pyfunc.load_model(str(download)).predict(texts)
-    expected_table = Scorer(model).score(texts).to_pandas()
+        answers = pyfunc.load_model(str(download)).predict(request(texts))
+    scorer = Scorer(model)
+    expected_table = scorer.score(texts, **_own_options(scorer)).to_pandas()
     for column in expected_table.columns:
         our_values, their_values = expected_table[column], answers[column]
         if our_values.dtype.kind == "f":
@@ -183,9 +185,17 @@ def check(model_id: str, model: Path, *, aside: Path) -> str:
     return digest
 
 
+def request(rows: Sequence[Row]) -> list[Row] | pd.DataFrame:
+    """Return rows as a request: a list of texts, or a table with a column for each input."""
+    import pandas as pd
+
+    return list(rows) if isinstance(rows[0], str) else pd.DataFrame(list(rows))
+
+
 def _as_json(column: pd.Series) -> str:
-    """Return a column as JSON, in which a list and a NumPy array look the same."""
-    return json.dumps(column.tolist(), default=lambda value: value.tolist())
+    """Return a column as JSON, in which a list and a NumPy array look the same, and all nulls."""
+    values = column.astype(object).where(column.notna(), None).tolist()
+    return json.dumps(values, default=lambda value: value.tolist())
 
 
 def imported() -> Any:
@@ -202,9 +212,9 @@ def imported() -> Any:
 
 
 def signature(scorer: Scorer) -> ModelSignature:
-    """Return the signature: one unnamed column in, scored rows out.
+    """Return the signature: one unnamed column in, or one for each input; scored rows out.
 
-    The column has no name so that a bare list of texts is a request. Its type is "any": for
+    A single column has no name so that a bare list of texts is a request. The type is "any": for
     "string", MLflow's server turns a null into the text 'None', which would be scored. This way a
     null reaches our own check and becomes an error in its row.
     """
@@ -212,26 +222,34 @@ def signature(scorer: Scorer) -> ModelSignature:
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
     from mlflow.types.schema import AnyType
 
+    inputs = scorer.inputs
+    defaults = {**scorer.head.defaults(), **_own_options(scorer)}
     return ModelSignature(
-        inputs=Schema([ColSpec(AnyType())]),
+        inputs=Schema(
+            [ColSpec(AnyType())]
+            if inputs.single
+            else [ColSpec(AnyType(), name, name in inputs.required) for name in inputs.names]
+        ),
         outputs=Schema(
-            [*map(_column, scorer.fields()), ColSpec(DataType.string, "error", required=False)]
+            [
+                *map(_column, scorer.fields(**_own_options(scorer))),
+                ColSpec(DataType.string, "error", required=False),
+            ]
         ),
         params=ParamSchema(
             [
                 ParamSpec("variant", DataType.string, ""),
                 ParamSpec("device", DataType.string, "auto"),
-                *(_param(name, default) for name, default in _options(scorer).items()),
+                *(_param(name, default) for name, default in defaults.items()),
             ]
         ),
     )
 
 
-def _options(scorer: Scorer) -> dict[str, object]:
-    """Return the head's options with their defaults, the model's own among them."""
-    defaults = scorer.head.defaults()
-    own = {name: value for name, value in scorer.manifest.options.items() if name in defaults}
-    return {**defaults, **own}
+def _own_options(scorer: Scorer) -> dict[str, Any]:
+    """Return the options that this model sets, among those of its head."""
+    options = scorer.head.options
+    return {name: value for name, value in scorer.manifest.options.items() if name in options}
 
 
 def _column(field: pa.Field) -> ColSpec:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from headrace.configs.schema import Data, Model, Recipe
 from headrace.configs.secrets import mask
-from headrace.tasks.data import windowing
+from headrace.tasks.data import inputs, windowing
 from headrace.tasks.models import pretrained
 
 if TYPE_CHECKING:
@@ -75,7 +75,10 @@ def text(recipe: Recipe, stages: StageArtifacts, pictures: Sequence[str]) -> str
 
 def _use(recipe: Recipe, prepared: PreparedFacts) -> str:
     labels = prepared["head"].get("labels", [])
-    purpose = f"{recipe.objective} of texts like those it was trained on"
+    reads = inputs.resolve(recipe)
+    rows = {True: "pairs of texts", False: "texts"}[reads.pair]
+    joined = f" (joined from {', '.join(reads.fields)})" if reads.fields else ""
+    purpose = f"{recipe.objective} of {rows}{joined} like those it was trained on"
     if labels:
         names = ", ".join(map(str, labels[:30])) + (", …" if len(labels) > 30 else "")
         purpose += f", into {len(labels)} labels: {names}"
@@ -83,10 +86,13 @@ def _use(recipe: Recipe, prepared: PreparedFacts) -> str:
     treatment = f"cut to {recipe.model.max_length} tokens"
     if window.in_windows:
         treatment = f"read in windows of {window.window} tokens with a stride of {window.stride}"
+    certainty = "Every text gets a prediction, even if no label fits"
+    if recipe.score.abstain_below:
+        certainty = f"A label of a probability below {recipe.score.abstain_below:g} is withheld"
     return (
         f"Intended for {purpose}. Each text is {treatment}. Quality was measured only on the test "
-        "rows below: measure it again for texts of another kind, language or period. Every text "
-        "gets a prediction, even if no label fits."
+        "rows below: measure it again for texts of another kind, language or period. "
+        f"{certainty}."
     )
 
 

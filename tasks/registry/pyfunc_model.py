@@ -18,7 +18,7 @@ import logging
 import pkgutil
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -60,24 +60,26 @@ class Model(PythonModel):  # type: ignore[misc]
         # reject the whole request for a single lone surrogate.
         pd.set_option("mode.string_storage", "python")
         scorer = self._scorer(None, "auto")
-        self._text_column = scorer.manifest.score.get("text_column", "text")
+        self._inputs, self._columns = scorer.inputs, scorer.manifest.columns
         self._reads_words = isinstance(scorer.head.text_of(["a", "word"]), str)
         _pass_on_whole_requests()
 
     def read_request(self, body: bytes, mime_type: str) -> tuple[pd.DataFrame, dict[str, Any]]:
-        """Return the texts of an HTTP request, a column `text`, and its parameters.
+        """Return the table and the parameters of an HTTP request.
 
         Raises MlflowException, which the server answers with status 400 and its one sentence.
         """
         requests = self._serving.engine.requests
         with self._as_mlflow_error():
-            read = requests.read_csv if mime_type == CSV else requests.read_json
-            request = read(body)
-            name = requests.text_column(request.columns, self._text_column)
-        values = request.columns[name]
+            request = (requests.read_csv if mime_type == CSV else requests.read_json)(body)
+        columns = request.columns
         if not self._reads_words:  # a row may be given as the list of its one value
-            values = [v[0] if isinstance(v, list) and len(v) == 1 else v for v in values]
-        return pd.DataFrame({"text": pd.Series(values, dtype=object)}), dict(request.params)
+            columns = {
+                name: [v[0] if isinstance(v, list) and len(v) == 1 else v for v in values]
+                for name, values in columns.items()
+            }
+        table = {name: pd.Series(values, dtype=object) for name, values in columns.items()}
+        return pd.DataFrame(table), dict(request.params)
 
     def admit(self, data: Any, params: dict[str, Any] | None) -> tuple[Any, dict[str, Any] | None]:
         """Check parameters and choose the text column, before MLflow drops what it does not know.
@@ -92,13 +94,16 @@ class Model(PythonModel):  # type: ignore[misc]
             if isinstance(params, dict):
                 requests.check_params(params, defaults)
                 params = {name: value for name, value in params.items() if value is not None}
+            if isinstance(data, list) and not self._inputs.single:
+                data = pd.DataFrame([self._inputs.row(value) for value in data], dtype=object)
             if isinstance(data, dict) and data:
-                name = requests.text_column(data, self._text_column)
-                data = {"text": data[name]}
+                chosen = requests.choose_columns(data, self._columns, self._inputs.fields)
+                data = {name: data[column] for name, column in chosen.items()}
+                data = data if self._inputs.single else pd.DataFrame(data, dtype=object)
             elif isinstance(data, pd.DataFrame) and len(data.columns):
                 columns = {str(name): data.iloc[:, i] for i, name in enumerate(data.columns)}
-                column = columns[requests.text_column(columns, self._text_column)]
-                data = column.rename("text").to_frame()
+                chosen = requests.choose_columns(columns, self._columns, self._inputs.fields)
+                data = pd.DataFrame({name: columns[column] for name, column in chosen.items()})
         return data, params
 
     def predict(
@@ -106,13 +111,15 @@ class Model(PythonModel):  # type: ignore[misc]
     ) -> pd.DataFrame:
         """Score the only column of `model_input` (MLflow makes one from a list of strings).
 
+        A model of several inputs, such as a pair of texts, reads the columns of their names.
+
         `params`: `variant` (by default the model's own), `device` (one of DEVICES) and the head's
         options, such as `probabilities` or `max_new_tokens`. Rows keep their index.
         """
         params = params or {}
         with self._as_mlflow_error():
             scorer = self._scorer(params.get("variant") or None, params.get("device") or "auto")
-            texts = _texts(model_input, self._reads_words)
+            texts = _texts(model_input, scorer.inputs.names, self._reads_words)
             options = {name: params[name] for name in scorer.head.options if name in params}
             table, places, errors = scorer.answer(texts, **options)
         columns = {name: _spread(table[name], places, len(texts)) for name in table.column_names}
@@ -373,14 +380,21 @@ def _digest(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _texts(model_input: pd.DataFrame | list[object] | str, reads_words: bool) -> list[object]:
-    """Return the texts of a request, as MLflow's schema check passes it on: in the first column.
+def _texts(
+    model_input: pd.DataFrame | list[object] | str, names: Sequence[str], reads_words: bool
+) -> list[object]:
+    """Return the rows of a request, as MLflow's schema check passes it on: in the first column.
 
-    A list of strings in a cell is one text if the head reads words; for other heads, {"text":
-    [...]} is a request of several texts.
+    `names`: of the model's inputs; several have a column each, and a row is an object. A list of
+    strings in a cell is one text if the head reads words; for other heads, {"text": [...]} is a
+    request of several texts.
     """
     if not isinstance(model_input, pd.DataFrame):
         return [model_input] if isinstance(model_input, str) else list(model_input)
+    if len(names) > 1:
+        columns = [map(_plain, model_input[name]) for name in names if name in model_input]
+        known = [name for name in names if name in model_input]
+        return [dict(zip(known, row, strict=True)) for row in zip(*columns, strict=True)]
     texts = [_plain(value) for value in model_input.iloc[:, 0]]
     # {"text": [...]} arrives as one row that holds the whole list, just like the words of one text.
     if len(texts) == 1 and isinstance(texts[0], list) and not reads_words:

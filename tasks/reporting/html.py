@@ -5,6 +5,7 @@ All values from data, names or recipes are escaped; a missing field is an error.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,6 +35,11 @@ def excerpt(text: str, max_chars: int) -> str:
     """Return a text on one line, of at most `max_chars` characters."""
     line = " ".join(text[: 10 * max_chars].split())
     return line if len(line) <= max_chars else line[: max_chars - 1] + "…"
+
+
+def data_uri(svg: bytes) -> str:
+    """Return a picture as an address that holds it, because a page loads nothing."""
+    return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
 
 
 def digests(template: str) -> dict[str, str]:

@@ -71,10 +71,16 @@ def write_all(folder: Path, pictures: Mapping[str, Picture]) -> None:
 # --- the plots ------------------------------------------------------------------------------------
 
 
-def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Picture:
+def confusion(
+    labels: Sequence[str],
+    counts: Sequence[Sequence[int]],
+    *,
+    down: str = "true",
+    across: str = "predicted",
+) -> Picture:
     """Draw a confusion matrix: true labels down, predicted labels across.
 
-    Shade: share of the true label's rows; number: rows.
+    Shade: share of the true label's rows; number: rows. `down`, `across`: names of the axes.
     """
     table = np.asarray(counts)
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
@@ -103,7 +109,7 @@ def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Picture
             for tick in axes.get_xticklabels():
                 tick.set(ha="right", rotation_mode="anchor")
         axes.set_yticks(range(k), names, fontsize=min(9, size + 2))
-        axes.set(xlabel="predicted", ylabel="true")
+        axes.set(xlabel=across, ylabel=down)
         axes.set_xticks(np.arange(k - 1) + 0.5, minor=True)
         axes.set_yticks(np.arange(k - 1) + 0.5, minor=True)
         axes.grid(which="minor", color=look.paper, linewidth=1.5)
@@ -171,6 +177,21 @@ def accuracy_by_share(points: Sequence[Mapping[str, float]]) -> Picture:
         axes.set_ylim(top=1.005)
 
     return _render(draw, (4.4, 3.4))
+
+
+def histogram(bins: Mapping[str, Sequence[int]], *, xlabel: str, ylabel: str) -> Picture:
+    """Draw one or two series of counts, each of equal bins from 0 to 1, on a logarithmic scale."""
+
+    def draw(axes: Axes, look: Theme) -> None:
+        for (name, counts), color in zip(bins.items(), (look.blue, look.orange), strict=False):
+            edges = np.linspace(0, 1, len(counts) + 1)
+            axes.stairs(counts, edges, color=color, linewidth=1.4, label=name)
+        axes.set_yscale("symlog", linthresh=1)
+        axes.set(xlabel=xlabel, ylabel=ylabel, xlim=(0, 1))
+        axes.set_ylim(bottom=0)
+        axes.legend(frameon=False, labelcolor=look.ink, fontsize=8)
+
+    return _render(draw, (6.0, 2.8))
 
 
 def training_curve(events: Sequence[TrainingEvent], metric: str) -> Picture:

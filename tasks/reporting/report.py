@@ -7,7 +7,6 @@ stages' own files; templates/report.html is the layout.
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -162,7 +161,7 @@ def _pictures(stages: StageArtifacts, evaluation: MetricsFile) -> dict[str, dict
         )
         pictures["heads"] = plots.attention_heads(shares)
     return {
-        name: {look: _data_uri(svg) for look, svg in picture.items()}
+        name: {look: html.data_uri(svg) for look, svg in picture.items()}
         for name, picture in pictures.items()
     }
 
@@ -192,10 +191,6 @@ def recipe_text(recipe: Recipe) -> str:
 
 def _json(file: Path) -> Any:
     return json.loads(file.read_bytes())
-
-
-def _data_uri(svg: bytes) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
 
 
 def size(n_bytes: float) -> str:

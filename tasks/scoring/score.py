@@ -60,7 +60,8 @@ def spec_of(
     source: str | Sequence[str],
     output: str | Path,
     *,
-    text: str | None = None,
+    text: str | Sequence[str] | None = None,
+    text_pair: str | None = None,
     variant: str | None = None,
     device: Device = "auto",
     tune: bool = False,
@@ -69,7 +70,8 @@ def spec_of(
 ) -> JobSpec:
     """Return the specification of a job.
 
-    `model`: any reference that `resolve` takes. `text`: the column of texts. `settings`: further
+    `model`: any reference that `resolve` takes. `text`: the column of texts, or those of the fields
+    that the model joins; `text_pair`: that of the second texts of pairs. `settings`: further
     fields of JobSpec, and options of the model's head. `tune`: first measure how the model runs
     fastest on this machine. Every later job that does not name a variant uses that measurement; a
     job that is resumed keeps the settings it started with. `target_accuracy`: find the option
@@ -77,6 +79,7 @@ def spec_of(
     """
     note([*_paths(source), str(output)])
     resolved, paths = resolve(model), _paths(source)
+    columns = {"text_column": text, "text_pair_column": text_pair}
     if target_accuracy is not None:
         if settings.get(MIN_PROBABILITY) is not None:
             raise UserError("set min_probability or target_accuracy, not both")
@@ -88,7 +91,7 @@ def spec_of(
         from headrace.tasks.scoring import tuning_cache
 
         if tune:
-            texts = _sample(resolved.folder, paths, text)
+            texts = _sample(JobSpec.of(resolved.folder, paths, output, **columns))
             measured = tuning_cache.measure(resolved.folder, texts, device)
         else:
             measured = tuning_cache.load_cached(resolved.folder, device)
@@ -96,7 +99,7 @@ def spec_of(
         resolved.folder,
         paths,
         output,
-        text_column=text,
+        **columns,
         device=device,
         model_version=resolved.version_label,
         **{"variant": variant, **measured, **settings},
@@ -121,7 +124,8 @@ def bench(
     model: str,
     source: str | Sequence[str],
     *,
-    text: str | None = None,
+    text: str | Sequence[str] | None = None,
+    text_pair: str | None = None,
     device: Device = "auto",
     stated: Mapping[str, object] | None = None,
 ) -> Speeds:
@@ -131,38 +135,40 @@ def bench(
     """
     from headrace.serving.engine.autotune import compare_variants
 
-    folder, paths = resolve(model).folder, _paths(source)
-    return compare_variants(folder, _sample(folder, paths, text), device=device)
+    folder = resolve(model).folder
+    columns = {"text_column": text, "text_pair_column": text_pair}
+    rows = _sample(JobSpec.of(folder, _paths(source), "", **columns))
+    return compare_variants(folder, rows, device=device)
 
 
 def _paths(source: str | Sequence[str]) -> list[str]:
     return [source] if isinstance(source, str) else list(source)
 
 
-def _sample(folder: Path, paths: Sequence[str], text: str | None) -> list[str]:
-    """Return the valid texts among a table's first rows. Raises InputError if there are none."""
+def _sample(spec: JobSpec) -> list[Any]:
+    """Return the valid rows among a table's first rows. Raises InputError if there are none."""
     from headrace.serving import heads
     from headrace.serving.engine import manifest
     from headrace.serving.errors import InputError
+    from headrace.serving.jobs.start import input_columns
     from headrace.serving.tables.readers import read_table
+    from headrace.serving.text.inputs import inputs_of
     from headrace.tasks.scoring.tuning_cache import SAMPLE_CHARS, SAMPLE_ROWS
 
-    described = manifest.read(folder)
-    column = text or described.score.get("text_column", "text")
-    blocks = read_table(
-        list(paths),
-        [column],
-        text=[column],
-        text_of=heads.get(described.objective).text_of,
-        block_rows=SAMPLE_ROWS // 40,
-    )
+    described = manifest.read(Path(spec.model))
+    columns, inputs = input_columns(spec, described), inputs_of(described.inputs)
+    names, text_of = list(dict.fromkeys(columns.values())), heads.get(described.objective).text_of
     good, n_chars = list[Any](), 0
-    for block in blocks:
-        rows = zip(block.columns[column], block.errors, strict=True)
-        good += [value for value, error in rows if error is None]
-        n_chars = sum(map(len, good))
+    for block in read_table(list(spec.paths), names, block_rows=SAMPLE_ROWS // 40):
+        rows = inputs.rows({name: block.columns[column] for name, column in columns.items()})
+        for row, error in zip(rows, block.errors, strict=True):
+            if error is None and inputs.problem(text_of(row)) is None:
+                good.append(row)
+                n_chars += sum(map(len, inputs.texts(inputs.row(text_of(row)))))
         if len(good) >= SAMPLE_ROWS or n_chars >= SAMPLE_CHARS:
             break
     if good:
         return good
-    raise InputError(f"{', '.join(paths)}: no valid text in column {column!r} to measure with")
+    raise InputError(
+        f"{', '.join(spec.paths)}: no valid text in column {', '.join(names)} to measure with"
+    )

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headrace.serving.runtime.cpu import granted_cores
 from headrace.tasks.registry.model_store import content_id
@@ -39,7 +39,7 @@ def load_cached(model: Path, device: Device = "auto") -> dict[str, object]:
         return {}
 
 
-def measure(model: Path, texts: Sequence[str], device: Device = "auto") -> dict[str, object]:
+def measure(model: Path, texts: Sequence[Any], device: Device = "auto") -> dict[str, object]:
     """Measure on these texts (some seconds) and cache the result; `load_cached` will return it."""
     from headrace.serving.engine.autotune import fastest
 

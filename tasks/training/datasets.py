@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import numpy as np
@@ -15,8 +15,8 @@ import torch
 from torch.utils.data import Dataset, Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from headrace.serving.runtime.batching import plan_batches
-from headrace.serving.text.tokenizer import Tokens
+from headrace.serving.arrays import PairIds
+from headrace.serving.runtime.batching import ids_of, plan_batches
 from headrace.serving.text.windows import Document, Reader
 
 if TYPE_CHECKING:
@@ -36,6 +36,30 @@ class TrainingRow(TypedDict):
     input_ids: NotRequired[list[int]]
     length: NotRequired[int]
     windows: NotRequired[list[list[int]]]
+    token_type_ids: NotRequired[list[Any]]
+    """Of a pair: the types of `input_ids`, or of each window's."""
+
+
+class Pairs(Dataset[TrainingRow]):
+    """Stored pairs, with the special tokens and the token types of the tokenizer's template."""
+
+    def __init__(self, stored: datasets.Dataset, reader: Reader) -> None:
+        """`stored`: rows with the `input_ids` of both texts, without special tokens."""
+        self._stored, self._reader = stored.with_format("numpy"), reader
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+    def __getitem__(self, i: int) -> TrainingRow:
+        row = self._stored[i]
+        (pair,) = self._reader.stored(row["input_ids"], int(row["n_first"])).windows
+        assert isinstance(pair, PairIds)
+        return {
+            "input_ids": pair.ids.tolist(),
+            "token_type_ids": pair.types.tolist(),
+            "labels": row["labels"].tolist(),
+            "length": int(row["length"]),
+        }
 
 
 class Windowed(Dataset[TrainingRow]):
@@ -67,33 +91,35 @@ class Windowed(Dataset[TrainingRow]):
 
     def __getitem__(self, i: int) -> TrainingRow:
         row = self._stored[i]
-        document = self._reader.divided(Tokens(row["input_ids"]))
+        document = self._reader.stored(row["input_ids"], int(row.get("n_first", 0)))
         indices = self._chosen(document, i)
         labels = row["labels"].tolist()
         if self._token_labels:
             labels = [self._framed(labels, document.starts[index]) for index in indices]
-        return {
-            "windows": [document.windows[index].tolist() for index in indices],
+        windows = [document.windows[index] for index in indices]
+        chosen: TrainingRow = {
+            "windows": [ids_of(window).tolist() for window in windows],
             "labels": labels,
         }
+        types = [window.types.tolist() for window in windows if isinstance(window, PairIds)]
+        return {**chosen, "token_type_ids": types} if types else chosen
 
     def lengths(self) -> list[int]:
         """Return the number of tokens of each text that an epoch reads."""
-        return [self._length(n) for n in self._stored["length"]]
+        return [n_windows * length for n_windows, length in self._layouts()]
 
     def n_windows(self) -> list[int]:
         """Return the number of windows of each text that an epoch reads."""
-        return [self._n_windows(n) for n in self._stored["length"]]
+        return [n_windows for n_windows, _ in self._layouts()]
 
-    def _length(self, n_tokens: int) -> int:
-        n_special = sum(map(len, self._reader.frame))
-        return self._n_windows(n_tokens) * (
-            min(self._reader.room, n_tokens - n_special) + n_special
-        )
-
-    def _n_windows(self, n_tokens: int) -> int:
-        n_windows = len(self._reader.starts(n_tokens - sum(map(len, self._reader.frame))))
-        return n_windows if self._most is None else min(n_windows, self._most)
+    def _layouts(self) -> Iterator[tuple[int, int]]:
+        """Yield the number of windows of each text that an epoch reads, and their length."""
+        lengths = self._stored["length"][:]
+        is_pair = "n_first" in self._stored.column_names
+        firsts = self._stored["n_first"][:] if is_pair else np.zeros_like(lengths)
+        for length, n_first in zip(lengths.tolist(), firsts.tolist(), strict=True):
+            starts, size = self._reader.layout(length - self._reader.n_special, n_first)
+            yield min(len(starts), self._most or len(starts)), size
 
     def _chosen(self, document: Document, i: int) -> Sequence[int]:
         n_windows = len(document.windows)
@@ -247,8 +273,9 @@ def _n_tokens(row: TrainingRow) -> int:
 class Collator:
     """Collates rows into tensors.
 
-    input_ids and attention_mask (batch, longest), labels (batch[, longest]), and, if `decoder_ids`
-    is given to make them, decoder_input_ids of the labels' shape.
+    input_ids and attention_mask (batch, longest), for pairs token_type_ids of the same shape,
+    labels (batch[, longest]), and, if `decoder_ids` is given to make them, decoder_input_ids of the
+    labels' shape.
 
     For texts in windows the batch's rows are the windows; `n_windows` (texts) counts each text's
     windows. Labels are then per text, or per token with `token_labels` (and without `n_windows`).
@@ -260,8 +287,11 @@ class Collator:
         decoder_ids: Callable[..., torch.Tensor] | None = None,
         *,
         token_labels: bool = False,
+        token_types: bool = True,
     ) -> None:
+        """`token_types`: the model reads those that a row has."""
         self.pad_id, self.decoder_ids, self.token_labels = pad_id, decoder_ids, token_labels
+        self.token_types = token_types
 
     def __call__(self, rows: Sequence[TrainingRow]) -> Piece:
         in_windows = "windows" in rows[0]
@@ -279,6 +309,9 @@ class Collator:
             if isinstance(labels[0], list)
             else torch.tensor(labels),
         }
+        if self.token_types and "token_type_ids" in rows[0]:
+            types = [row["token_type_ids"] for row in rows]
+            batch["token_type_ids"] = padded(list(chain(*types)) if in_windows else types, 0)
         if in_windows and not self.token_labels:
             batch["n_windows"] = torch.tensor([len(row["windows"]) for row in rows])
         if self.decoder_ids:  # with a custom loss the model does not see the labels

@@ -28,6 +28,8 @@ from headrace.configs.schema import Recipe, Train
 from headrace.serving.arrays import Array
 from headrace.tasks import objectives
 from headrace.tasks.data import windowing
+from headrace.tasks.data.ingest import N_FIRST
+from headrace.tasks.models.token_types import reads_token_types
 from headrace.tasks.models.window_pooling import DocumentModel
 from headrace.tasks.objectives import AnyObjective
 from headrace.tasks.objectives.base import LossFunction, Settings, TrainingContext
@@ -36,6 +38,7 @@ from headrace.tasks.training.callbacks import Checkpoints
 from headrace.tasks.training.datasets import (
     Collator,
     InPieces,
+    Pairs,
     RowSteps,
     SingleWindows,
     Steps,
@@ -74,10 +77,16 @@ def build(recipe: Recipe, prepared: Path, work: Path, *, per_device: int) -> Ste
     _check_positions(model, train)
     decoder_ids = getattr(model, "prepare_decoder_input_ids_from_labels", None)
     token_labels = fitted.objective.TOKEN_LABELS
+    token_types = reads_token_types(model)
     if recipe.long_text.in_windows and not token_labels:
         model = DocumentModel(model, recipe.long_text.pool)
     best_metric = fitted.objective.metric_for_best_model(recipe.train.metric_for_best_model)
-    collator = Collator(tokenizer.pad_token_id or 0, decoder_ids, token_labels=token_labels)
+    collator = Collator(
+        tokenizer.pad_token_id or 0,
+        decoder_ids,
+        token_labels=token_labels,
+        token_types=token_types,
+    )
     steps = _steps(recipe.train, train.lengths)
     pieces, eval_rows = _pieces(recipe.train, collator, per_device, validation.lengths)
     trainer = StepTrainer(
@@ -189,7 +198,7 @@ class FittedObjective:
 class Split:
     """Training or validation rows."""
 
-    rows: datasets.Dataset | Windowed | SingleWindows
+    rows: datasets.Dataset | Pairs | Windowed | SingleWindows
     """Rows as the Collator takes them; memory-mapped if they are the stored rows themselves."""
     lengths: list[int]
     """Tokens of each row that an epoch reads."""
@@ -209,10 +218,13 @@ class Split:
         dataset = datasets.load_from_disk(str(prepared / name))
         reader = windowing.reader(recipe, prepared, offsets=True)
         context = TrainingContext(fitted.options, fitted.head, reader, tokenizer)
-        dataset = fitted.objective.training_rows(dataset, context).select_columns(COLUMNS)
+        dataset = fitted.objective.training_rows(dataset, context)
+        is_pair = reader.inputs.pair
+        dataset = dataset.select_columns([*COLUMNS, N_FIRST] if is_pair else COLUMNS)
         token_labels = fitted.objective.TOKEN_LABELS
         if not recipe.long_text.in_windows and not token_labels:
-            return cls(dataset, list(dataset["length"]), dataset["labels"])
+            lengths, labels = list(dataset["length"]), dataset["labels"]
+            return cls(Pairs(dataset, reader) if is_pair else dataset, lengths, labels)
         max_windows = recipe.long_text.train_windows if name == "train" else None
         rows: Windowed | SingleWindows
         rows = Windowed(dataset, reader, most=max_windows, token_labels=token_labels)

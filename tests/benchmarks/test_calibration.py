@@ -156,11 +156,11 @@ def run(name: str) -> dict[str, Any]:
         "variant": scorer.variant.name,
         "temperature": scorer.manifest.head["temperature"],
         "labels": scorer.manifest.head["labels"],
-        "test": test_rows(prepared, evaluated),
+        "test": rows_of_test(prepared, evaluated),
     }
 
 
-def test_rows(prepared: Any, evaluated: Any) -> HeldOut:
+def rows_of_test(prepared: Any, evaluated: Any) -> HeldOut:
     from datasets import load_from_disk
 
     from headrace.tasks.evaluation import test_set

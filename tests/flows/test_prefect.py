@@ -7,8 +7,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 import yaml
@@ -47,7 +49,10 @@ def test_deploy_all_creates_both_deployments(pool: str) -> None:
 def test_a_scheduled_scoring_run_really_runs(
     pool: str, exported: Any, table: Path, tmp_path: Path
 ) -> None:
+    """In a time zone where it is another day than in UTC, which the output is named after."""
     output = tmp_path / "predictions-{date}"
+    zone = "Etc/GMT+12" if datetime.now(UTC).hour < 11 else "Pacific/Kiritimati"
+    days = {datetime.now(ZoneInfo(zone)).date()}
     deployment = {
         "name": "every-few-seconds",
         "entrypoint": "headrace.flows.scoring:scoring",
@@ -57,7 +62,7 @@ def test_a_scheduled_scoring_run_really_runs(
             "output": str(output),
         },
         "work_pool": {"name": pool},
-        "schedules": [{"interval": 10}],
+        "schedules": [{"interval": 10, "timezone": zone}],
         "concurrency_limit": {"limit": 1, "collision_strategy": "CANCEL_NEW"},
     }
     file = tmp_path / "prefect.yaml"
@@ -74,6 +79,9 @@ def test_a_scheduled_scoring_run_really_runs(
         try:
             finished = wait_for(lambda: list(tmp_path.glob("predictions-*/_SUCCESS")), 150)
             assert finished, (tmp_path / "worker.log").read_text()
+            days.add(datetime.now(ZoneInfo(zone)).date())
+            names = {f"predictions-{day}" for day in days}
+            assert {path.parent.name for path in finished} <= names
             # The server is the session's: others have run by hand.
             assert wait_for(
                 lambda: [run for run in completed_runs("score") if run["auto_scheduled"]], 60

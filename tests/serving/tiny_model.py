@@ -97,10 +97,15 @@ def make_model(
         head={"labels": LABELS},
     )
     manifest.write(folder, replace(whole, **changes))
+    write_golden(folder)
+    return folder
+
+
+def write_golden(folder: Path) -> None:
+    """Golden rows of the graphs as they are."""
     texts = ["the goal of the match", "soup", "moon near a planet", "one old coach with salt"]
     outputs = Scorer(folder, check=False).outputs(texts, token_budget=golden.TOKEN_BUDGET)
     golden.write(folder, texts, {"fp32": outputs, "fused": outputs})
-    return folder
 
 
 def make_tagger(folder: Path) -> Path:

@@ -1,5 +1,7 @@
 """The model that MLflow stores: what it needs, and that it is checked once it is there."""
 
+import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from headrace.tasks.registry import (
 )
 from headrace.tasks.registry.mlflow_model import ModelMismatchError
 from tests import fabricated
+from tests.serving.tiny_model import make_model
 
 
 @pytest.mark.parametrize("file", ["fp32/model.onnx", "golden.json"])
@@ -54,6 +57,22 @@ def test_what_answers_differently_is_not_registered(monkeypatch: pytest.MonkeyPa
         fabricated.registered("different", made)
     assert "argmin" not in (code / "heads" / "classification.py").read_text()
     assert versions.versions(tracking.connect(), "different") == {}
+
+
+@pytest.mark.parametrize("objective", ["classification", "multilabel"])
+def test_a_model_that_withholds_labels_is_registered_and_does(
+    objective: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    abstaining = partial(make_model, objective=objective, score={"abstain_below": 0.8})
+    monkeypatch.setattr(fabricated, "make_model", abstaining)
+    stored = fabricated.stored_model(f"abstaining-{objective}")
+    model = mlflow_model.imported().pyfunc.load_model(str(stored))
+    answer = model.predict(["soup", "soup bread oven salt butter soup bread oven"])
+    assert answer["error"].tolist() == ["unsure", None]
+    outputs = [
+        column["name"] for column in json.loads(model.metadata.signature.to_dict()["outputs"])
+    ]
+    assert outputs == answer.columns.tolist()
 
 
 def test_requirements_name_what_runs_the_model_and_nothing_that_trains_it() -> None:

@@ -68,7 +68,7 @@ def test_a_bad_row_is_answered_and_the_others_scored(model: Any) -> None:
 
 
 def test_a_label_of_a_lower_probability_is_withheld(model: Any) -> None:
-    answer = model.predict([SPORT, SOUP, None], params={"min_probability": 0.5})
+    answer = model.predict([SPORT, SOUP, None], params={"min_probability": 0.55})
     assert answer["label"].tolist() == [None, "food", None]
     assert answer["error"].tolist() == ["unsure", None, "null_text"]
     assert (
@@ -107,6 +107,50 @@ def test_a_wrong_request_is_refused(model: Any, texts: Any, params: Any, message
     with pytest.raises(MlflowException, match=message) as refused:
         model.predict(texts, params=params)
     assert refused.value.get_http_status_code() == 400
+
+
+def test_a_fault_of_the_model_is_answered_without_a_traceback(
+    stored: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from mlflow import MlflowException
+    from mlflow.pyfunc import scoring_server
+
+    loaded = mlflow_model.imported().pyfunc.load_model(str(stored))  # beside a server's module
+    scorer = loaded.unwrap_python_model()._scorer(None, "auto")
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr(scorer, "answer", fail)
+    with pytest.raises(MlflowException, match="failed on this request; the server's log") as failed:
+        scoring_server.invocations(b'{"inputs": ["soup"]}', "application/json", loaded, None)
+    assert failed.value.get_http_status_code() == 500
+    assert "out of luck" not in failed.value.serialize_as_json()
+    assert "out of luck" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore:.*Add type hints:UserWarning")
+def test_other_models_of_the_process_are_left_alone(model: Any, tmp_path: Path) -> None:
+    """The functions of MLflow that are wrapped ask only models that want to be asked."""
+    pyfunc = mlflow_model.imported().pyfunc
+    (tmp_path / "other.py").write_text(OTHER)
+    how = {"python_model": str(tmp_path / "other.py"), "pip_requirements": []}
+    pyfunc.save_model(path=str(tmp_path / "model"), **how)
+    other = pyfunc.load_model(str(tmp_path / "model"))
+    table = pd.DataFrame({"title": ["a"], "body": ["b"]})
+    assert other.predict(table).columns.tolist() == ["title", "body"]
+
+
+OTHER = """
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel
+
+class Other(PythonModel):
+    def predict(self, context, model_input, params=None):
+        return model_input
+
+set_model(Other())
+"""
 
 
 def test_the_text_column_is_found_among_others(model: Any) -> None:

@@ -29,3 +29,13 @@ def test_the_page_tells_the_job_and_escapes_it(model: Path, tmp_path: Path) -> N
     assert report.steps_s.keys() == {"read", "tokenise", "model", "decode", "write"}
     told = json.loads((tmp_path / "out" / "_report.json").read_bytes())
     assert told["decisions"] == {"label": {"food": 1, "space": 1}}
+
+
+def test_the_page_counts_unsure_rows_apart(model: Path, tmp_path: Path) -> None:
+    source = tmp_path / "t.csv"
+    source.write_text("text\nsoup bread oven\none old moon\n")
+    score(str(model), str(source), tmp_path / "out", min_probability=0.6)
+    page = " ".join((tmp_path / "out" / PAGE).read_text().split())
+    assert "Every row was scored.</span> 50.0% of the rows are unsure: their predictions" in page
+    assert "<td>minimum probability</td><td>0.6; 1 rows unsure</td>" in page
+    assert "Unsure rows are counted under the label that was withheld." in page

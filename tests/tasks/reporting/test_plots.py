@@ -28,3 +28,9 @@ def test_a_confusion_matrix_takes_any_labels(labels: list[str]) -> None:
 def test_a_label_that_the_font_lacks_goes_by_its_number() -> None:
     assert plots.tick_name(3, "体育") == "#3"
     assert plots.tick_name(0, "a label that is far too long") == "a label that is…"
+
+
+def test_a_histogram_of_one_series_or_two_and_of_nothing() -> None:
+    for bins in ({"same": [3, 0, 100]}, {"same": [3, 0], "changed": [0, 0]}):
+        drawn = plots.histogram(bins, xlabel="change", ylabel="rows")
+        assert drawn["light"].startswith(b"<?xml")

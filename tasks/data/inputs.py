@@ -1,0 +1,74 @@
+"""What a model reads of a row, as the recipe's `data.columns` says: serving/text/inputs.py.
+
+{text: review}                               one text
+{text: [title, body]}                        one text, joined from columns
+{text: premise, text_pair: hypothesis}       a pair of texts
+"""
+
+from __future__ import annotations
+
+from headrace.configs.errors import RecipeError
+from headrace.configs.schema import Recipe
+from headrace.serving.text.inputs import PAIR, TEXT, Inputs
+from headrace.serving.text.tokenizer import TextTokenizer
+from headrace.tasks import objectives
+
+Columns = str | list[str]
+"""Column, or columns, of a role."""
+
+
+def resolve(recipe: Recipe) -> Inputs:
+    """Return the inputs as the model's manifest stores them.
+
+    Raises RecipeError for a pair or a list of columns that the objective does not read.
+    """
+    objective, columns = objectives.get(recipe.objective), recipe.data.columns
+    fields, pair = _fields(columns.get(objective.TEXT, TEXT)), columns.get(PAIR)
+    if (fields or pair) and not objective.READS_PAIRS:
+        role = f"{objective.TEXT}: {columns[objective.TEXT]}" if fields else f"{PAIR}: {pair}"
+        raise RecipeError(
+            f"data.columns.{role}: {recipe.objective} reads one column of texts; "
+            f"pairs and lists of columns are for {', '.join(_readers())}"
+        )
+    if isinstance(pair, list):
+        raise RecipeError(f"data.columns.{PAIR}: the second text is one column, not {pair}")
+    if pair and PAIR in fields:
+        raise RecipeError(f"data.columns.{objective.TEXT}: a field must not be named {PAIR!r}")
+    return Inputs(tuple(fields), pair is not None, recipe.long_text.cut)
+
+
+def _fields(columns: Columns) -> list[str]:
+    """Return the columns that are joined; a list of one is that column."""
+    return columns if isinstance(columns, list) and len(columns) > 1 else []
+
+
+def _readers() -> list[str]:
+    return [name for name in objectives.names() if objectives.get(name).READS_PAIRS]
+
+
+def columns_of(recipe: Recipe, inputs: Inputs) -> dict[str, str]:
+    """Return the column of each input."""
+    role = objectives.get(recipe.objective).TEXT
+    given = recipe.data.columns.get(role, role)
+    columns = {name: name for name in inputs.fields}
+    columns = columns or {TEXT: given if isinstance(given, str) else given[0]}
+    return columns | ({PAIR: str(recipe.data.columns[PAIR])} if inputs.pair else {})
+
+
+def check_template(tokenizer: TextTokenizer, recipe: Recipe) -> None:
+    """Raise RecipeError if the tokenizer cannot tell a pair's texts apart, or leaves them no room.
+
+    `tokenizer`: one that does not truncate.
+    """
+    _, between, _ = tokenizer.pair_template.special
+    if not len(between):
+        raise RecipeError(
+            f"data.columns.{PAIR}: the tokenizer of {recipe.model.source} has no template for "
+            "pairs: it would put the texts together without a mark; join them as fields, "
+            "data.columns.text: [COLUMN, COLUMN]"
+        )
+    length = recipe.long_text.window or recipe.model.max_length
+    if length - tokenizer.pair_template.n_special < 2:
+        raise RecipeError(
+            f"model.max_length: {length} tokens leave no room for a pair of texts; raise it"
+        )
