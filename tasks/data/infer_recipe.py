@@ -75,9 +75,7 @@ def write_recipe(
 def in_words(table: Path, summary: TableSummary) -> str:
     """Say what was chosen and why, what else was considered, and what the labels are."""
     choice = summary.choice
-    lines = [f"{table}: {summary.rows:,} rows; {choice.objective}"]
-    if summary.note:
-        lines.append(f"  read as   {summary.note}")
+    lines = [f"{table}: {summary.note or f'{summary.rows:,} rows'}; {choice.objective}"]
     for role, why in choice.why.items():
         column = choice.columns.get(role, "")
         names = repr(column) if isinstance(column, str) and column else _joined(column)

