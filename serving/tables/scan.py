@@ -259,11 +259,16 @@ def fitting(
     `stated`: settings of `expected` that stay. Those come first that have all `columns`, then those
     with several columns, with fewer odd rows, and nearer to what is expected.
     """
-    scans = []
+    scans, widest = list[Scan](), 0
     for dialect in candidates(expected, stated):
         found = scan(file, dialect, columns, SAMPLE_ROWS)
+        widest = max(widest, len(found.names))
         if found.names and found.rows and found.odd <= GOOD_SHARE * found.rows:
             scans.append(found)
+        if found.rows and _rank(found, columns) == (False, False, 0):
+            break  # no later one ranks before it
+    if widest > 1:  # what divides the header is a delimiter, though the rows do not fit
+        scans = [found for found in scans if len(found.names) > 1]
     return sorted(scans, key=lambda found: _rank(found, columns))
 
 
