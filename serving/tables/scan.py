@@ -22,6 +22,8 @@ SAMPLE_ROWS = 2_000
 """Rows that other dialects are tried on, and whose values tell a row from a line of text."""
 SHORT = 40
 """Characters of a value that may be a label or a number."""
+LONG = 10_000
+"""Characters of a line that is not kept to look for rows in."""
 THROUGHOUT = 0.9
 """Share of quoted fields in a column that is written in quotes; nulls are not."""
 GOOD_SHARE = 0.1
@@ -139,9 +141,9 @@ def _scan_rows(
         elif len(lines) > 1:
             found.long += 1
             if len(spread) < SAMPLE_ROWS and all(_width(line, dialect) == width for line in lines):
-                spread.append((records.line, row, list(lines)))
+                spread.append((records.line, row, [line for line in lines if len(line) < LONG]))
         elif len(found.sample) < SAMPLE_ROWS:
-            found.sample.append(record)
+            found.sample.append([_abridged(cell) for cell in record])
         if not all(map(str.isascii, lines)) and not isinstance(record, str):
             cells = record if not needed else [record[i] for i in needed if i < len(record)]
             found.check_text("".join(cells), records.line, row)
@@ -213,6 +215,10 @@ def _needs_no_quotes(field: str) -> bool:
 def fields_of(line: str, dialect: Dialect) -> list[str]:
     """Return the fields of a line if quotes meant nothing."""
     return line.rstrip("\r\n").split(dialect.delimiter)
+
+
+def _abridged(cell: str) -> str:
+    return cell if len(cell) <= 2 * SHORT else cell[:SHORT] + cell[-SHORT:]
 
 
 def _width(line: str, dialect: Dialect) -> int:
