@@ -14,9 +14,10 @@ from ..errors import InputError
 from .dialect import Dialect, as_options, differences, spelled
 from .encoding import CONTROLS, UTF8, beyond_ascii, guess
 from .files import File
+from .fitting import fits_perfectly, fitting
 from .header import looks_like_data, looks_like_names
 from .rows import check_columns
-from .scan import Finding, Scan, fitting, scan
+from .scan import Finding, Scan
 
 MANY = 5
 """Rows that are not by chance the only ones with the same fault."""
@@ -136,18 +137,18 @@ def _is_unicode(text: str) -> bool:
 # --- quotes, blanks and fields --------------------------------------------------------------------
 
 
-def is_unquoted(file: File, found: Scan, expected: Expected) -> bool:
-    """Return whether a file with tabs has no quoting, though its ending usually has.
+def unquoted(file: File, found: Scan, expected: Expected) -> Scan | None:
+    """Return the scan of a file with tabs that has no quoting, though its ending usually has.
 
-    It is certain if some quotes make no sense, and without quoting every line is a row.
+    That is certain if some quotes make no sense, and without quoting every line is a row.
     """
     dialect = found.dialect
     if dialect.delimiter != "\t" or dialect.quote is None or not found.wrong:
-        return False
+        return None
     if {"quote", "escape"} & {*expected.stated, *expected.default}:
-        return False
-    other = scan(file, replace(dialect, quote=None), expected.needed)
-    return other.is_perfect and not other.escaped
+        return None
+    other = fits_perfectly(file, replace(dialect, quote=None), expected.needed)
+    return None if other is None or other.escaped else other
 
 
 def check_structure(file: File, found: Scan, expected: Expected) -> None:
@@ -168,7 +169,7 @@ def check_structure(file: File, found: Scan, expected: Expected) -> None:
         )
     if found.escaped and dialect.quote and not {"escape", "quote"} & stated:
         escaped = replace(dialect, escape="\\")
-        if scan(file, escaped, expected.needed).is_perfect:
+        if fits_perfectly(file, escaped, expected.needed):
             raise _other_dialect(
                 file, found, escaped, found.escaped, "have a backslash in front of a quote"
             )
@@ -200,7 +201,7 @@ def _check_fields(file: File, found: Scan, expected: Expected) -> None:
         return
     problem = f"do not have the {len(found.names)} fields of the header, or an open quote"
     for other in fitting(file, dialect, expected.columns, expected.stated):
-        if other.is_perfect and scan(file, other.dialect, expected.needed).is_perfect:
+        if other.is_perfect and fits_perfectly(file, other.dialect, expected.needed):
             raise _other_dialect(file, found, other.dialect, wrong, problem)
     if is_fault:
         settings = {"delimiter": dialect.delimiter}

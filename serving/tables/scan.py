@@ -16,8 +16,6 @@ from .dialect import Dialect
 from .files import File
 
 QUOTE = '"'
-DELIMITERS = (",", ";", "\t", "|")
-"""Delimiters that are tried, besides the expected one."""
 SAMPLE_ROWS = 2_000
 """Rows that other dialects are tried on, and whose values tell a row from a line of text."""
 SHORT = 40
@@ -26,8 +24,6 @@ LONG = 10_000
 """Characters of a line that is not kept to look for rows in."""
 THROUGHOUT = 0.9
 """Share of quoted fields in a column that is written in quotes; nulls are not."""
-GOOD_SHARE = 0.1
-"""Largest share of odd rows in a dialect that fits."""
 
 
 @dataclass
@@ -106,11 +102,17 @@ class Scan:
 
 
 def scan(
-    file: File, dialect: Dialect, columns: Sequence[str] = (), max_rows: int | None = None
+    file: File,
+    dialect: Dialect,
+    columns: Sequence[str] = (),
+    max_rows: int | None = None,
+    *,
+    first_odd: bool = False,
 ) -> Scan:
     """Read a file, or its first rows, in a dialect.
 
-    `columns`: those whose bytes must be text; all, if none is named. Raises InputError for an empty
+    `columns`: those whose bytes must be text; all, if none is named. `first_odd`: stop at the first
+    row that speaks against the dialect. Raises InputError for an empty
     file.
     """
     with open_records(replace(file, dialect=dialect), dialect) as records:
@@ -121,21 +123,26 @@ def scan(
             found.lines = records.n_lines
             return found
         found.first = records.first
-        _scan_rows(records, found, columns, max_rows)
+        _scan_rows(records, found, columns, max_rows, first_odd=first_odd)
         found.lines = records.n_lines
     return found
 
 
 def _scan_rows(
-    records: CsvRecords, found: Scan, columns: Sequence[str], max_rows: int | None
+    records: CsvRecords,
+    found: Scan,
+    columns: Sequence[str],
+    max_rows: int | None,
+    *,
+    first_odd: bool,
 ) -> None:
     width, dialect = len(found.names), found.dialect
     needed = [found.names.index(name) for name in columns if name in found.names]
     spread: list[tuple[int, int, list[str]]] = []
     """Line, row and lines of the first records over several lines that may be rows each."""
+    lines = records.lines  # the same list for all records
     for record in itertools.islice(records, max_rows):
-        row, lines = found.rows, records.lines
-        found.rows += 1
+        row, found.rows = found.rows, found.rows + 1
         if isinstance(record, str) or len(record) != width:
             found.wrong.add(records.line, row)
         elif len(lines) > 1:
@@ -144,15 +151,23 @@ def _scan_rows(
                 spread.append((records.line, row, [line for line in lines if len(line) < LONG]))
         elif len(found.sample) < SAMPLE_ROWS:
             found.sample.append([_abridged(cell) for cell in record])
-        if not all(map(str.isascii, lines)) and not isinstance(record, str):
-            cells = record if not needed else [record[i] for i in needed if i < len(record)]
-            found.check_text("".join(cells), records.line, row)
+        if not lines[0].isascii() or (len(lines) > 1 and not all(map(str.isascii, lines))):
+            found.check_text(_needed_text(record, needed), records.line, row)
         if QUOTE in lines[0]:
             _check_quotes(record, lines[0], found, records.line, row)
+        if first_odd and (found.wrong or found.padded):
+            return
     for line, row, lines in spread:
         if dialect.delimiter == "\t" or _are_rows(lines, found):
             found.merged.add(line, row)
     _check_bare_columns(found)
+
+
+def _needed_text(record: list[str] | str, needed: Sequence[int]) -> str:
+    """Return the values that must be text; none of a record that could not be read."""
+    if isinstance(record, str):
+        return ""
+    return "".join([record[i] for i in needed if i < len(record)] if needed else record)
 
 
 def _check_quotes(record: list[str] | str, line: str, found: Scan, number: int, row: int) -> None:
@@ -252,50 +267,3 @@ def is_number(cell: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-# --- other dialects -------------------------------------------------------------------------------
-
-
-def fitting(
-    file: File, expected: Dialect, columns: Sequence[str] = (), stated: Iterable[str] = ()
-) -> list[Scan]:
-    """Return scans of the file's first rows in the dialects that fit, best first.
-
-    `stated`: settings of `expected` that stay. Those come first that have all `columns`, then those
-    with several columns, with fewer odd rows, and nearer to what is expected.
-    """
-    scans, widest = list[Scan](), 0
-    for dialect in candidates(expected, stated):
-        found = scan(file, dialect, columns, SAMPLE_ROWS)
-        widest = max(widest, len(found.names))
-        if found.names and found.rows and found.odd <= GOOD_SHARE * found.rows:
-            scans.append(found)
-        if found.rows and _rank(found, columns) == (False, False, 0):
-            break  # no later one ranks before it
-    if widest > 1:  # what divides the header is a delimiter, though the rows do not fit
-        scans = [found for found in scans if len(found.names) > 1]
-    return sorted(scans, key=lambda found: _rank(found, columns))
-
-
-def _rank(found: Scan, columns: Sequence[str]) -> tuple[bool, bool, int]:
-    is_missing = not set(columns) <= set(found.names)
-    return is_missing, len(found.names) < 2, found.odd
-
-
-def candidates(expected: Dialect, stated: Iterable[str] = ()) -> list[Dialect]:
-    """Return the dialects to try, the expected one first; `stated`: settings that stay."""
-    stated = set(stated)
-    delimiters = dict.fromkeys((expected.delimiter, *DELIMITERS))
-    choices: dict[str, Iterable[object]] = {
-        "delimiter": delimiters,
-        "quote": dict.fromkeys((expected.quote, QUOTE, None)),
-        "escape": dict.fromkeys((expected.escape, None, "\\")),
-        "skip_blanks": dict.fromkeys((expected.skip_blanks, False, True)),
-    }
-    for name in stated & choices.keys():
-        choices[name] = [getattr(expected, name)]
-    return [
-        replace(expected, **dict(zip(choices, values, strict=True)))  # type: ignore[arg-type]
-        for values in itertools.product(*choices.values())
-    ]

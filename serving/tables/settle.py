@@ -22,8 +22,8 @@ from .faults import (
     check_encoding,
     check_names,
     check_structure,
-    is_unquoted,
     not_text,
+    unquoted,
 )
 from .files import File
 from .readers import FORMATS, Format, column_names, count_rows, format_of, reading, usual_dialect
@@ -98,12 +98,11 @@ def _csv(file: File, dialect: Dialect, expected: Expected, form: Format) -> Sett
     found = scan(file, dialect, expected.needed)
     check_names(file, found, expected)
     check_encoding(file, dialect, expected, found)
-    if is_unquoted(file, found, expected):
-        dialect = replace(dialect, quote=None)
-        found = scan(file, dialect, expected.needed)
+    if without_quotes := unquoted(file, found, expected):
+        found = without_quotes
     else:
         check_structure(file, found, expected)
-    return Settled(found.rows, found.lines, dialect)
+    return Settled(found.rows, found.lines, found.dialect)
 
 
 # --- other formats of text ------------------------------------------------------------------------
