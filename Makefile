@@ -35,8 +35,10 @@ lint: $(VENV)/.dev types borders  ## format, lint, types, import borders, known 
 	$(BIN)/ruff check .
 	@$(BIN)/python .ci/audit.py
 
-types: $(VENV)/.dev $(TREE)
+types: $(VENV)/.dev $(TREE)  ## of Linux, Windows and macOS, whose standard libraries differ
 	$(BIN)/mypy
+	$(BIN)/mypy --platform win32
+	$(BIN)/mypy --platform darwin
 
 borders: $(VENV)/.dev $(TREE)
 	cd $(TREE) && $(abspath $(BIN))/lint-imports --config $(CURDIR)/pyproject.toml

@@ -19,7 +19,8 @@ EXIT_CODES = """exit codes:
 GROUPS = {
     "train": ("init", "check", "train"),
     "score": ("score", "compare", "bench"),
-    "the registry": ("report", "history", "promote", "rollback"),
+    "the workspace": ("clean",),
+    "the registry": ("models", "report", "history", "promote", "rollback"),
     "the shell": ("completion",),
 }
 
@@ -91,7 +92,9 @@ def parser(
         command.set_defaults(run=run)
         arguments(command)
         command.add_argument("--json", action="store_true", help="print one JSON object")
-        command.add_argument("--debug", action="store_true", help="show tracebacks and detail")
+        told = command.add_mutually_exclusive_group()
+        told.add_argument("--quiet", action="store_true", help="only the result and errors")
+        told.add_argument("--debug", action="store_true", help="show tracebacks and detail")
     top.epilog = "\n\n".join([*map(_grouped, GROUPS), EXIT_CODES])
     return top
 
@@ -106,7 +109,7 @@ def _grouped(group: str) -> str:
 
 def _init(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("table", metavar="TABLE", help="CSV, JSON lines or Parquet")
+    add("table", metavar="TABLE", nargs="?", help="CSV, JSON lines or Parquet")
     add("--text", metavar="COL", help="text column (default: guessed); COL,COL: joined")
     add("--text-pair", metavar="COL", help="column of a second text, classified with the first")
     add("--label", metavar="COL", help="label column (default: guessed); COL,COL: 0 or 1 each")
@@ -114,6 +117,13 @@ def _init(parser: argparse.ArgumentParser) -> None:
     add("--test", metavar="TABLE", help="a table of test rows")
     add("--name", help="the model's name (default: the table's)")
     add("-o", "--output", metavar="RECIPE", help="file to write (default: NAME.yaml)")
+    add(
+        "--project",
+        metavar="FOLDER",
+        nargs="?",
+        const=".",
+        help="write a team's folder: recipe, flows, schedule, tests (without TABLE: an example)",
+    )
     _dialect(parser.add_argument_group("how the table is read (default: found)").add_argument)
 
 
@@ -128,13 +138,17 @@ def _recipe(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _model_and_input(add: Add) -> None:
+def _model(add: Add) -> None:
     add(
         "model",
         metavar="MODEL",
-        help="NAME (its champion), models:/NAME@ALIAS, models:/NAME/3, "
+        help="NAME (its champion), NAME/3, NAME@ALIAS, the same after models:/, "
         "the id of an MLflow run, or a folder",
     )
+
+
+def _model_and_input(add: Add) -> None:
+    _model(add)
     add(
         "input",
         metavar="INPUT",
@@ -289,32 +303,40 @@ def _target(add: Add) -> None:
 
 
 def _report(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "run_or_model",
-        metavar="RUN",
-        help="the id of an MLflow run, NAME (its champion) or models:/NAME/3",
-    )
+    _model(parser.add_argument)
     _target(parser.add_argument)
 
 
-def _name(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME")
+def _models(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", nargs="?", help="a model (default: all)")
+
+
+def _of_model(parser: argparse.ArgumentParser) -> None:
+    _model(parser.add_argument)
 
 
 def _rollback(parser: argparse.ArgumentParser) -> None:
-    _name(parser)
+    _model(parser.add_argument)
     _reason(parser.add_argument)
 
 
 def _promote(parser: argparse.ArgumentParser) -> None:
-    _name(parser)
-    parser.add_argument("version", metavar="VERSION")
+    _model(parser.add_argument)
+    parser.add_argument(
+        "version", metavar="VERSION", nargs="?", help="its number, if MODEL is only a NAME"
+    )
     _reason(parser.add_argument)
 
 
 def _reason(add: Add) -> None:
     add("--reason", default="by hand", help="reason to record in the history")
     add("--why", action=Renamed, const="--reason", help=argparse.SUPPRESS)
+
+
+def _clean(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--delete", action="store_true", help="remove those that can never be resumed"
+    )
 
 
 def _completion(parser: argparse.ArgumentParser) -> None:
@@ -331,9 +353,11 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "bench": ("measure how fast each variant of a model runs on this machine", _bench),
     "score": ("score tables into a folder of parts", _score),
     "compare": ("show row by row where two versions differ on a table", _compare),
+    "models": ("list the registered versions, their aliases and their metric", _models),
     "report": ("open the report of a run", _report),
-    "history": ("show who moved a model's aliases, when and why", _name),
+    "history": ("show who moved a model's aliases, when and why", _of_model),
     "promote": ("make a version the champion", _promote),
     "rollback": ("restore the previous champion", _rollback),
+    "clean": ("list interrupted trainings and what they take; see --delete", _clean),
     "completion": ('print a completion script: eval "$(headrace completion bash)"', _completion),
 }

@@ -43,7 +43,7 @@ def call(argv: Sequence[str] | None = None) -> tuple[int, Any]:
     """Run one command line, print its result, and return the exit code with the --json object."""
     secrets.note(sys.argv[1:] if argv is None else list(argv))
     arguments = parser(COMMANDS).parse_args(argv)
-    _log_to_stderr(logging.DEBUG if arguments.debug else logging.INFO)
+    _log_to_stderr(_level(arguments))
     try:
         code, value, text = arguments.run(arguments)
     except (UserError, ServingError) as problem:
@@ -94,6 +94,13 @@ def _failed(problem: Exception, code: int, arguments: argparse.Namespace) -> tup
     return code, value
 
 
+def _level(arguments: argparse.Namespace) -> int:
+    if arguments.quiet:
+        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
+        return logging.ERROR
+    return logging.DEBUG if arguments.debug else logging.INFO
+
+
 def _log_to_stderr(level: int) -> None:
     """Log our own messages as plain lines; of other libraries only warnings and errors."""
     handler = logging.StreamHandler(sys.stderr)
@@ -110,16 +117,36 @@ def _log_to_stderr(level: int) -> None:
 
 
 def init(arguments: argparse.Namespace) -> Result:
+    from headrace.flows import project
     from headrace.tasks.data.column_choice import Asked
     from headrace.tasks.data.infer_recipe import write_recipe
 
+    asked = Asked(arguments.text, arguments.text_pair, arguments.label, arguments.objective)
+    stated = {name: getattr(arguments, name) for name in DIALECT}
+    table, test = (path and Path(path) for path in (arguments.table, arguments.test))
+    if arguments.project:
+        if arguments.output:
+            raise UserError("--output cannot be used with --project, which names the recipe itself")
+        made = project.write(
+            Path(arguments.project),
+            table,
+            asked=asked,
+            test=test,
+            name=arguments.name,
+            stated=stated,
+        )
+        return DONE, dataclasses.asdict(made), made.text()
+    if table is None:
+        raise UserError(
+            "init needs a TABLE; or --project, which also writes an example without one"
+        )
     recipe, text = write_recipe(
-        Path(arguments.table),
-        asked=Asked(arguments.text, arguments.text_pair, arguments.label, arguments.objective),
-        test=arguments.test and Path(arguments.test),
+        table,
+        asked=asked,
+        test=test,
         name=arguments.name,
         recipe=arguments.output and Path(arguments.output),
-        stated={name: getattr(arguments, name) for name in DIALECT},
+        stated=stated,
     )
     return (
         DONE,
@@ -234,27 +261,36 @@ def compare(arguments: argparse.Namespace) -> Result:
     return DONE, found.to_json(), summary.of_comparison(found)
 
 
-def history(arguments: argparse.Namespace) -> Result:
-    from headrace.tasks.registry import versions
+def models(arguments: argparse.Namespace) -> Result:
+    from headrace.tasks.registry import listing, tracking
 
-    entries = versions.history(arguments.name)
+    listed = listing.models(arguments.name)
+    nothing = f"no models in the registry {tracking.registry_uri()}"
+    text = "\n".join(one.line() for one in listed) or nothing
+    return DONE, [dataclasses.asdict(one) for one in listed], text
+
+
+def history(arguments: argparse.Namespace) -> Result:
+    from headrace.tasks.registry import by_reference
+
+    entries = by_reference.history(arguments.model)
     text = (
-        "\n".join(entry.line() for entry in entries) or f"{arguments.name}: no alias has moved yet"
+        "\n".join(entry.line() for entry in entries) or f"{arguments.model}: no alias has moved yet"
     )
     return DONE, [dataclasses.asdict(entry) for entry in entries], text
 
 
 def promote(arguments: argparse.Namespace) -> Result:
-    from headrace.tasks.registry import versions
+    from headrace.tasks.registry import by_reference
 
-    entry = versions.promote(arguments.name, arguments.version, reason=arguments.reason)
+    entry = by_reference.promote(arguments.model, arguments.version, reason=arguments.reason)
     return DONE, dataclasses.asdict(entry), entry.line()
 
 
 def rollback(arguments: argparse.Namespace) -> Result:
-    from headrace.tasks.registry import versions
+    from headrace.tasks.registry import by_reference
 
-    entry = versions.rollback(arguments.name, reason=arguments.reason)
+    entry = by_reference.rollback(arguments.model, reason=arguments.reason)
     return DONE, dataclasses.asdict(entry), entry.line()
 
 
@@ -267,12 +303,32 @@ def report(arguments: argparse.Namespace) -> Result:
         from headrace.flows import summary
         from headrace.tasks.scoring import promise
 
-        found = promise.of_model(arguments.run_or_model, arguments.target_accuracy)
+        found = promise.of_model(arguments.model, arguments.target_accuracy)
         return DONE, dataclasses.asdict(found), summary.of_promise(found)
-    page = report_of(arguments.run_or_model)
+    page = report_of(arguments.model)
     if sys.stdout.isatty() and not arguments.json:
         webbrowser.open(page.as_uri())
     return DONE, {"report": str(page)}, str(page)
+
+
+def clean(arguments: argparse.Namespace) -> Result:
+    from headrace.tasks.training import interrupted
+
+    found = interrupted.trainings()
+    obsolete = [one for one in found if one.is_obsolete]
+    size = f"{sum(one.size_bytes for one in obsolete) / 1e6:,.0f} MB"
+    removed = [one for one in obsolete if arguments.delete and interrupted.remove(one)]
+    ending = (
+        f"{len(removed)} of {len(found)} removed, {size}"
+        if arguments.delete
+        else f"{len(obsolete)} of {len(found)} can never be resumed, {size}; "
+        "`headrace clean --delete` removes them"
+    )
+    value = {
+        "trainings": [dataclasses.asdict(one) for one in found],
+        "removed": [one.folder for one in removed],
+    }
+    return DONE, value, "\n".join([*(one.line() for one in found), ending])
 
 
 def completion(arguments: argparse.Namespace) -> Result:
@@ -285,7 +341,8 @@ def completion(arguments: argparse.Namespace) -> Result:
 COMMANDS: dict[str, Callable[[argparse.Namespace], Result]] = {
     command.__name__: command
     for command in (
-        init, check, train, bench, score, compare, report, history, promote, rollback, completion,
+        init, check, train, bench, score, compare,
+        models, report, history, promote, rollback, clean, completion,
     )
 }  # fmt: skip
 

@@ -15,7 +15,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -34,36 +35,54 @@ def prefect_api(*, verbose: bool) -> Iterator[None]:
 
     Raises RuntimeError if the embedded server does not start.
     """
-    _set_defaults(verbose)
-    if os.environ.get("PREFECT_API_URL"):
-        yield
-        return
-    home = workspace.home() / "prefect"
-    home.mkdir(exist_ok=True)
-    os.environ["PREFECT_HOME"] = str(home)
-    port, log = _own_port(), home / "server.log"
-    url = f"http://127.0.0.1:{port}/api"
-    with _embedded_server(home, port, log) as server:
-        os.environ["PREFECT_API_URL"] = url
-        try:
-            import prefect  # noqa: F401  # while the server starts
-
-            wait_for(url, server, log)
+    with _environment(verbose) as environment:
+        if environment.get("PREFECT_API_URL"):
             yield
-        finally:
-            _drain()
-            del os.environ["PREFECT_API_URL"]
+            return
+        home = workspace.home() / "prefect"
+        home.mkdir(exist_ok=True)
+        environment["PREFECT_HOME"] = str(home)
+        port, log = _own_port(), home / "server.log"
+        url = f"http://127.0.0.1:{port}/api"
+        with _embedded_server(home, port, log) as server:
+            environment["PREFECT_API_URL"] = url
+            try:
+                _refresh_settings(first_import=True)  # while the server starts
+                wait_for(url, server, log)
+                yield
+            finally:
+                _drain()
 
 
-def _set_defaults(verbose: bool) -> None:
+@contextmanager
+def _environment(verbose: bool) -> Iterator[MutableMapping[str, str]]:
+    """Yield the environment with our defaults for Prefect; afterwards the caller's is back."""
     quiet = {} if verbose else {"PREFECT_LOGGING_LEVEL": "WARNING"}
-    for name, value in {
+    defaults = {
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_LOGGING_EXTRA_LOGGERS": "headrace",
         **quiet,
-    }.items():
+    }
+    names = (*defaults, "PREFECT_HOME", "PREFECT_API_URL")
+    before = {name: os.environ[name] for name in names if name in os.environ}
+    for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    try:
+        yield os.environ
+    finally:
+        for name in names:
+            os.environ.pop(name, None)
+        os.environ |= before
+        _refresh_settings()
+
+
+def _refresh_settings(*, first_import: bool = False) -> None:
+    """Make Prefect read the environment again, which it does by itself only when imported."""
+    if first_import or "prefect" in sys.modules:
+        from prefect import context
+
+        context.refresh_global_settings_context()
 
 
 @contextmanager
@@ -100,12 +119,16 @@ def _embedded_server(home: Path, port: int, log: Path) -> Iterator[subprocess.Po
 
 
 def _drain() -> None:
-    """Send the events and logs that Prefect's workers still hold, while the server is running."""
+    """Send the events and logs that Prefect's workers still hold, while the server is running.
+
+    In a thread: where an event loop runs, as in a notebook, Prefect would return a coroutine.
+    """
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
 
-    for worker in (EventsWorker, APILogWorker):
-        worker.drain_all(timeout=DRAIN_TIMEOUT_S, at_exit=False)
+    with ThreadPoolExecutor(1) as thread:
+        for worker in (EventsWorker, APILogWorker):
+            thread.submit(worker.drain_all, timeout=DRAIN_TIMEOUT_S, at_exit=False).result()
 
 
 @cache

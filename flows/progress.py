@@ -40,7 +40,10 @@ class Throttle(Generic[P]):
 
 @contextmanager
 def bar(title: str, unit: str) -> Iterator[Callable[[int, int, str], None]]:
-    """Yield `advance(done, total, note)`, which updates a bar or logs lines."""
+    """Yield `advance(done, total, note)`, which updates a bar or logs lines; quiet: neither."""
+    if not log.isEnabledFor(logging.WARNING):
+        yield lambda done, total, note: None
+        return
     if not sys.stderr.isatty():
         start: tuple[int, float] | None = None
 

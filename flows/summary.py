@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from headrace.configs.schema import Recipe
-from headrace.tasks import objectives
+from headrace.tasks import objectives, preflight
 from headrace.tasks.registry.register import Overtaken, Registered
 from headrace.tasks.runtime.artifacts import AnyArtifact
 from headrace.tasks.runtime.text import duration
@@ -194,6 +194,8 @@ def of_check(recipe: Recipe, prepared: Prepared) -> list[str]:
             "  warning: very few steps; add rows or epochs "
             f"(train.epochs is {train.epochs:g}), or reduce the batch size"
         )
+    if advice := preflight.advice(recipe, prepared):
+        lines.append(f"  warning: {advice}")
     return lines
 
 

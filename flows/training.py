@@ -86,6 +86,8 @@ def training(recipe: str, overrides: list[str] | None = None) -> State[Outcome]:
 def check_before_training(recipe: Recipe, prepared: Prepared) -> None:
     """Raise UserError now for errors that would otherwise stop the run after hours of training."""
     preflight.check(recipe, prepared)
+    if advice := preflight.advice(recipe, prepared):
+        log.warning(advice)
     champion = versions.champion_to_beat(recipe.name)
     if isinstance(champion, Unreadable):
         requirement = (

@@ -21,16 +21,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from headrace.configs.load import load as load_recipe
     from headrace.flows.run import score, train
+    from headrace.tasks.registry.by_reference import history, promote, rollback
+    from headrace.tasks.registry.listing import models
     from headrace.tasks.registry.resolve import load
-    from headrace.tasks.registry.versions import history, promote, rollback
 
-__all__ = ["history", "load", "load_recipe", "promote", "rollback", "score", "train"]
+__all__ = ["history", "load", "load_recipe", "models", "promote", "rollback", "score", "train"]
 _PLACES = {
-    "history": "headrace.tasks.registry.versions:history",
+    "history": "headrace.tasks.registry.by_reference:history",
     "load": "headrace.tasks.registry.resolve:load",
     "load_recipe": "headrace.configs.load:load",
-    "promote": "headrace.tasks.registry.versions:promote",
-    "rollback": "headrace.tasks.registry.versions:rollback",
+    "models": "headrace.tasks.registry.listing:models",
+    "promote": "headrace.tasks.registry.by_reference:promote",
+    "rollback": "headrace.tasks.registry.by_reference:rollback",
     "score": "headrace.flows.run:score",
     "train": "headrace.flows.run:train",
 }

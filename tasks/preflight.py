@@ -13,6 +13,7 @@ from headrace.configs.schema import Recipe
 from headrace.serving import heads
 from headrace.serving.text.tokenizer import TextTokenizer
 from headrace.tasks import objectives
+from headrace.tasks.data.training_defaults import MANY_LABELS, training_defaults
 from headrace.tasks.evaluation import test_set
 from headrace.tasks.export import export
 from headrace.tasks.models import from_config, pretrained
@@ -44,6 +45,22 @@ def check(recipe: Recipe, prepared: Prepared) -> None:
 
     tokenizer = AutoTokenizer.from_pretrained(prepared.path / "tokenizer")
     _check_writing(recipe, prepared, _built(recipe, head, tokenizer))
+
+
+def advice(recipe: Recipe, prepared: Prepared) -> str | None:
+    """Return a warning that the settings leave many labels half learned, with better ones."""
+    objective, labels = objectives.get(recipe.objective), prepared.facts["head"].get("labels", [])
+    is_new = recipe.model.source != pretrained.SCRATCH and not objective.TOKEN_LABELS
+    if not is_new or len(labels) < MANY_LABELS or recipe.train.head_learning_rate is not None:
+        return None
+    settings = training_defaults(rows=prepared.facts["rows"]["train"], labels=len(labels))
+    if recipe.train.learning_rate >= settings["head_learning_rate"]:
+        return None
+    better = " ".join(f"train.{name}={value:g}" for name, value in settings.items())
+    return (
+        f"{len(labels)} labels: a new head learns them slowly at a learning rate of "
+        f"{recipe.train.learning_rate:g}, and may stay below TF-IDF; try {better}"
+    )
 
 
 def _built(recipe: Recipe, head: Settings, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:

@@ -70,6 +70,7 @@ def stages(name: str, *, promote: bool = True, over: str | None = None) -> dict[
             "promote": promote,
             "metric": "accuracy",
             "champion_version": over,
+            "candidate": {"value": SCORE["value"]},
             "summary": "Promoted." if promote else "Refused. It is worse.",
             "reasons": ["The interval of the gain lies above 0."],
         },
@@ -169,16 +170,18 @@ def texts_of(prepared: Artifact, split: str) -> list[str]:
 
 
 @contextmanager
-def server(command: list[str], path: str, timeout_s: float = 120) -> Iterator[str]:
+def server(
+    command: list[str], path: str, timeout_s: float = 120, *, python: str = sys.executable
+) -> Iterator[str]:
     """Run `command --port PORT` until the body ends; yields its address, once `path` answers."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     address = f"http://127.0.0.1:{port}"
     # MLflow starts uvicorn by its name: as in an environment that was activated.
-    found_in = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    found_in = os.pathsep.join([str(Path(python).parent), os.environ["PATH"]])
     with subprocess.Popen(
-        [sys.executable, "-m", *command, "--port", str(port)],
+        [python, "-m", *command, "--port", str(port)],
         env={**os.environ, "PATH": found_in},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

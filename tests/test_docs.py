@@ -34,19 +34,45 @@ def test_every_block_runs(guide: str) -> None:
         exec(compile("\n" * line + block[1], str(DOCS / guide), "exec"), said)
 
 
-def test_the_guide_to_python_runs_as_a_program(tmp_path: Path) -> None:
+NOTEBOOK = """
+import asyncio, mlflow
+
+async def cells():
+    with mlflow.start_run() as active:
+        exec(compile({code!r}, "guide.py", "exec"), {{"__name__": "__main__"}})
+        assert mlflow.active_run().info.run_id == active.info.run_id
+    return active.info
+
+mlflow.set_experiment("mine")
+active = asyncio.run(cells())
+children = mlflow.search_runs([active.experiment_id], "tags.mlflow.parentRunId = '" +
+    active.run_id + "'", output_format="list")
+assert {{run.info.status for run in children}} == {{"FINISHED"}}, children
+assert len(children) == 2, children
+"""
+"""The guide as a notebook runs it: within an event loop, and here within a run of MLflow too."""
+
+
+@pytest.mark.parametrize("program", ["{code}", NOTEBOOK], ids=["program", "notebook"])
+def test_the_guide_to_python_runs(program: str, tmp_path: Path) -> None:
     """In a process of its own, as Prefect reads the server's address when it is imported."""
-    program = tmp_path / "guide.py"
-    program.write_text("\n".join(block[1] for block in blocks("python.md")), encoding="utf-8")
+    code = "\n".join(block[1] for block in blocks("python.md"))
+    file = tmp_path / "program.py"
+    file.write_text(program.format(code=code), encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, str(program)],
+        [sys.executable, str(file)],
         cwd=tmp_path,
-        env={**os.environ, "HEADRACE_HOME": str(tmp_path / "home")},
+        env={
+            **os.environ,
+            "HEADRACE_HOME": str(tmp_path / "home"),
+            "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}",
+        },
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
     assert "Promoted" in done.stdout
+    assert "never awaited" not in done.stderr
 
 
 @pytest.mark.parametrize("guide", [*GUIDES, "python.md"])

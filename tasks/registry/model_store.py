@@ -127,4 +127,5 @@ def _local(uri: str) -> Path | None:
     parts = urllib.parse.urlsplit(uri)
     if parts.scheme == "file":
         return Path(urllib.request.url2pathname(parts.path))
-    return None if parts.scheme else Path(uri)
+    is_drive = len(parts.scheme) == 1  # C:\models
+    return None if parts.scheme and not is_drive else Path(uri)

@@ -83,7 +83,8 @@ def register(
             seconds = round(time.monotonic() - started, 3)
             return Overtaken(recipe.name, problem.champion, seconds)
     # Also if the version already existed: it may be from another run, with an older decision.
-    tracking.log_files(run_id, [reported.path / "report.html"], tracking.REPORT)
+    tables = sorted(stages.evaluated.path.glob("*.csv"))  # for people, named in the report
+    tracking.log_files(run_id, [reported.path / "report.html", *tables], tracking.REPORT)
     tracking.finish(run_id)
     return Registered(
         name=recipe.name,

@@ -11,6 +11,7 @@ import getpass
 import json
 import logging
 import os
+import re
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -232,8 +233,8 @@ def artifacts_of(run_id: str) -> str:
 def user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have no name
-        return f"uid {os.getuid()}"
+    except (KeyError, ImportError, OSError):  # a container's user may have no name
+        return f"uid {os.getuid()}" if hasattr(os, "getuid") else "unknown"
 
 
 def flatten(recipe: Recipe) -> dict[str, str]:
@@ -277,7 +278,8 @@ def _experiment(client: MlflowClient, name: str) -> str:
         if experiment is None:
             place = None
             if not uri().startswith(("http", "databricks", "uc")):
-                place = (workspace.home() / "mlartifacts" / name).as_uri()
+                folder = re.sub(r"[^A-Za-z0-9._-]+", "-", name)  # such as /Users/me/reviews
+                place = (workspace.home() / "mlartifacts" / folder).as_uri()
             return str(client.create_experiment(name, artifact_location=place))
     if experiment.lifecycle_stage == "deleted":
         raise UserError(

@@ -130,7 +130,7 @@ def has(name: str) -> bool:
 def history(name: str) -> list[Entry]:
     """Return all moves of the model's aliases, oldest first. Raises ModelError without a model."""
     client = tracking.connect()
-    _model(client, name)
+    registered_model(client, name)
     with alias_history.opened(client, name) as entries:
         return entries
 
@@ -204,7 +204,7 @@ def find_version(client: MlflowClient, name: str, version: str) -> ModelVersion:
     Raises ModelError that names the existing models or versions; UnusableVersion if Headrace did
     not register it.
     """
-    _model(client, name)
+    registered_model(client, name)
     by_number = versions(client, name)
     if version not in by_number:
         numbers = ", ".join(sorted(by_number, key=int)) or "none"
@@ -216,7 +216,7 @@ def find_version(client: MlflowClient, name: str, version: str) -> ModelVersion:
 
 def aliased(client: MlflowClient, name: str, alias: str) -> str:
     """Return the version under an alias. Raises ModelError that names the existing aliases."""
-    aliases = _model(client, name).aliases
+    aliases = registered_model(client, name).aliases
     if alias not in aliases:
         listing = ", ".join(f"{k} (version {v})" for k, v in sorted(aliases.items())) or "none"
         hint = f"; set it with headrace promote {name} VERSION" if alias == CHAMPION else ""
@@ -306,17 +306,23 @@ def carry_out(name: str, version: str, decision: DecisionInShort, reason: str) -
     return True
 
 
-def rollback(name: str, reason: str = "by hand") -> Entry:
+def rollback(name: str, reason: str = "by hand", *, champion: str | None = None) -> Entry:
     """Make the previous champion the champion again; a second call goes back one further.
 
     It works like an editor's undo: it never returns to a version that was rolled back. Versions
-    deleted or damaged since are skipped, and the entry says so. Raises ModelError if none is left.
+    deleted or damaged since are skipped, and the entry says so. `champion`: the version that has to
+    be the champion, if given. Raises ModelError if it is not, or if no champion is left.
     """
     client = tracking.connect()
-    _model(client, name)
+    registered_model(client, name)
     with alias_history.opened(client, name) as entries:
         by_number, problems = versions(client, name), dict[str, str]()
         current_version = alias_history.current_version(entries, CHAMPION)
+        if champion not in (None, current_version):
+            raise ModelError(
+                f"{name}/{champion} is not the champion, version {current_version or 'none'} is; "
+                f"`headrace promote {name}/{champion}` makes it the champion"
+            )
         for version in reversed(alias_history.champions(entries)):
             if version == current_version or version in problems:
                 continue
@@ -364,7 +370,8 @@ def _find_model(client: MlflowClient, name: str) -> RegisteredModel | None:
         raise
 
 
-def _model(client: MlflowClient, name: str) -> RegisteredModel:
+def registered_model(client: MlflowClient, name: str) -> RegisteredModel:
+    """Return a registered model. Raises ModelError that names the nearest one, or all."""
     model = _find_model(client, name)
     if model is None:
         names = sorted(other.name for other in client.search_registered_models())

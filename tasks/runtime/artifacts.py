@@ -178,12 +178,17 @@ def _find(stage: str, digest: str, folder: Path) -> Artifact[Any] | None:
     return Artifact(
         stage=stage,
         digest=digest,
-        id=file_sha256(folder / RECORD)[:16],
+        id=id_of(folder / RECORD),
         path=folder,
         facts=record["facts"],
         seconds=record["seconds"],
         cached=True,
     )
+
+
+def id_of(record: Path) -> str:
+    """Return the id of an artifact, from its artifact.json."""
+    return file_sha256(record)[:16]
 
 
 def verify(folder: Path) -> Record:

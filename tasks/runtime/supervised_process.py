@@ -136,7 +136,7 @@ def _end_with_parent() -> None:
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
             child.kill()
-    os.kill(os.getpid(), signal.SIGKILL)
+    psutil.Process().kill()  # SIGKILL, or what Windows has for it
 
 
 if __name__ == "__main__":

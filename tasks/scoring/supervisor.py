@@ -12,8 +12,10 @@ import contextlib
 import json
 import logging
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TypedDict
 
 from headrace.serving import errors
@@ -24,6 +26,7 @@ from headrace.tasks.runtime import supervised_process
 
 log = logging.getLogger(__name__)
 
+WINDOWS = sys.platform == "win32"
 CODE = "killed_worker"
 DEATHS = 3
 """Unexplained deaths (no row is to blame) after which a job is given up."""
@@ -168,13 +171,13 @@ def bisect_crashes(rows: range, kills: Callable[[range], bool]) -> list[int]:
 def _events(job: Job, lock: int | None = None) -> Iterator[Event]:
     """Yield the worker's events, ending in {"died": why} if it died. Raises what it raised."""
     with (
-        _as_file(job) as given,  # a command line is limited in size
+        _as_file(job) as (path, handles),  # a command line is limited in size
         supervised_process.running(
             "headrace.serving.jobs.worker",
-            [f"/dev/fd/{given}"],
+            [path],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            pass_fds=[one for one in (given, lock) if one is not None],
+            pass_fds=handles if WINDOWS or lock is None else [*handles, lock],
         ) as process,
     ):
         heard = supervised_process.StderrListener(process)
@@ -191,13 +194,24 @@ def _events(job: Job, lock: int | None = None) -> Iterator[Event]:
 
 
 @contextlib.contextmanager
-def _as_file(job: Job) -> Iterator[int]:
-    """Yield the handle of an unnamed file with the job; it vanishes however this process ends."""
+def _as_file(job: Job) -> Iterator[tuple[str, list[int]]]:
+    """Yield the path of a file with the job, and the handles by which a child reads it.
+
+    The file has no name and vanishes however this process ends. Windows has neither such files nor
+    children that inherit them: there it is an ordinary one.
+    """
+    text = json.dumps(job).encode()
+    if WINDOWS:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "job.json")
+            path.write_bytes(text)
+            yield str(path), []
+        return
     with tempfile.TemporaryFile() as file:
-        file.write(json.dumps(job).encode())
+        file.write(text)
         file.flush()
         file.seek(0)
-        yield file.fileno()
+        yield f"/dev/fd/{file.fileno()}", [file.fileno()]
 
 
 def _error(kind: str, text: str, errno: int | None, traceback: str) -> Exception:

@@ -70,15 +70,17 @@ def with_lora(model: PreTrainedModel, lora: Lora) -> PeftModel:
     return get_peft_model(model, config)
 
 
-def body_of(model: nn.Module) -> nn.Module:
+def body_of(model: PreTrainedModel | PeftModel | DocumentModel) -> nn.Module:
     """Return the part of a model that its head stands on, whatever the model is wrapped in."""
+    network: PreTrainedModel | PeftModel
     network = model.model if isinstance(model, DocumentModel) else model
-    network = network.get_base_model() if isinstance(network, PeftModel) else network
-    body: nn.Module = getattr(network, str(network.base_model_prefix))
+    if hasattr(network, "get_base_model"):
+        network = network.get_base_model()
+    body: nn.Module = getattr(network, network.base_model_prefix)
     return body
 
 
-def head_parameters(model: nn.Module) -> set[nn.Parameter]:
+def head_parameters(model: PreTrainedModel | PeftModel | DocumentModel) -> set[nn.Parameter]:
     """Return the trained weights outside the body: those of a new head."""
     body = set(body_of(model).parameters())  # a tied output layer belongs to the body
     return {weight for weight in model.parameters() if weight.requires_grad} - body

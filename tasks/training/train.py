@@ -41,17 +41,31 @@ def train(recipe: Recipe, prepared: Prepared, *, on_event: OnEvent | None = None
     """
     check(recipe, prepared)
     arguments = _make_arguments(recipe, prepared)
-    work = workspace.home() / "work" / f"train-{artifacts.name_of('train', **arguments)}"
+    work = work_folder(recipe, prepared)
 
     def build(folder: Path) -> TrainedFacts:
         facts = fit(recipe, prepared, work, on_event or (lambda event: None))
-        shutil.copytree(work / "model", folder / "model", copy_function=os.link)
+        shutil.copytree(work / "model", folder / "model", copy_function=_link)
         shutil.copy(work / EVENTS, folder / EVENTS)
         return facts
 
     artifact = artifacts.make("train", build=build, **arguments)
     shutil.rmtree(work, ignore_errors=True)
     return artifact
+
+
+def _link(source: str, target: str) -> None:
+    """Make a file appear in two folders, by a copy on disks that have no hard links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def work_folder(recipe: Recipe, prepared: Prepared) -> Path:
+    """Return the folder of this training's checkpoints, which exists only until it is done."""
+    name = artifacts.name_of("train", **_make_arguments(recipe, prepared))
+    return workspace.home() / "work" / f"train-{name}"
 
 
 def is_done(recipe: Recipe, prepared: Prepared) -> bool:

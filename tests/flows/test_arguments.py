@@ -33,6 +33,7 @@ def test_the_version_is_that_of_the_distribution(capsys: pytest.CaptureFixture[s
             ["score", "m", "in", "out", "--format", "csv", "--format", "csv"],
             "--format may be given only once",
         ),
+        (["models", "--quiet", "--debug"], "--debug: not allowed with argument --quiet"),
     ],
 )
 def test_wrong_options_are_told(

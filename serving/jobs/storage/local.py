@@ -47,9 +47,9 @@ class OutputFolder(Output):
                 yield file.fileno()
             finally:
                 if not (self.path / PLAN).exists():
-                    lock.unlink(missing_ok=True)
-                    if is_new:
-                        with contextlib.suppress(OSError):
+                    with contextlib.suppress(OSError):  # open files stay on Windows
+                        lock.unlink(missing_ok=True)
+                        if is_new:
                             self.path.rmdir()
 
     def names(self) -> set[str]:

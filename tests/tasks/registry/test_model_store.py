@@ -80,3 +80,17 @@ def test_a_remote_version_that_is_gone_is_unusable_and_one_out_of_reach_is_not(
     with pytest.raises(ModelError, match="cannot be downloaded") as told:
         model_store.fetch("kept://v1", whole, what="far version 1")
     assert not isinstance(told.value, UnusableVersion)
+
+
+@pytest.mark.parametrize(
+    ("uri", "place"),
+    [
+        ("file:///srv/a%20model", "/srv/a model"),
+        ("/srv/model", "/srv/model"),
+        ("C:\\models\\1", "C:\\models\\1"),
+        ("s3://bucket/model", None),
+        ("mlflow-artifacts:/1/model", None),
+    ],
+)
+def test_what_is_on_this_machine(uri: str, place: str | None) -> None:
+    assert model_store._local(uri) == (place and Path(place))

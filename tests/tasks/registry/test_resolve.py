@@ -11,7 +11,7 @@ import pytest
 
 from headrace.configs.errors import ModelError
 from headrace.tasks.registry import model_store, tracking, versions
-from headrace.tasks.registry.resolve import report_of, resolve
+from headrace.tasks.registry.resolve import registered_version, report_of, resolve
 from tests import fabricated
 from tests.serving.tiny_model import make_model
 
@@ -26,8 +26,26 @@ def test_a_version_by_each_of_its_names(run_id: str) -> None:
     found = resolve("models:/resolved/1")
     assert found.version_label == "resolved/1"
     assert (found.folder / "manifest.json").is_file()
-    for name in ("models:/resolved@champion", f"runs:/{run_id}", f"runs:/{run_id}/model", run_id):
+    for name in (
+        *("resolved", "resolved/1", "resolved@champion", "models:/resolved@champion"),
+        *(f"runs:/{run_id}", f"runs:/{run_id}/model", run_id),
+    ):
         assert resolve(name) == found
+        assert registered_version(name) == ("resolved", "1")
+
+
+def test_the_version_of_a_folder(run_id: str, tmp_path: Path) -> None:
+    """What MLflow stores, a copy of it, and the export that the version was made from."""
+    stored = resolve("resolved/1").folder.parents[1]
+    copy = shutil.copytree(stored, tmp_path / "copy")
+    export = fabricated.stages("resolved")["exported"].path
+    for folder in (stored, copy, copy / "artifacts" / "model", export, export / "model"):
+        assert registered_version(str(folder)) == ("resolved", "1")
+        assert report_of(str(folder)) == report_of("resolved")
+    (copy / "MLmodel").write_text("changed")
+    for folder in (copy, make_model(tmp_path / "model")):
+        with pytest.raises(ModelError, match=f"no registered version has the files of {folder}"):
+            registered_version(str(folder))
 
 
 @pytest.mark.parametrize(
@@ -39,11 +57,17 @@ def test_a_version_by_each_of_its_names(run_id: str) -> None:
         ),
         ("models:/resolved/2", "no version 2; existing versions: 1"),
         ("models:/resolvd@champion", "model 'resolvd' not found .*did you mean 'resolved'"),
-        ("models:/resolved", "use models:/NAME@champion or models:/NAME/VERSION"),
-        ("models:/resolved/latest", "use models:/NAME@champion or models:/NAME/VERSION"),
+        ("resolved@challenger", r"no alias 'challenger'; existing aliases: champion"),
+        ("resolved/2", "no version 2; existing versions: 1"),
+        (
+            "models:/resolved",
+            "invalid model reference 'models:/resolved'; use NAME, NAME/3, NAME@A",
+        ),
+        ("models:/resolved/latest", "invalid model reference .*; use NAME, NAME/3, NAME@ALIAS"),
         ("0" * 32, f"run {'0' * 32} not found in sqlite"),
         ("reslvd", "model 'reslvd' not found .*did you mean 'resolved'"),
-        ("re/slvd", "unknown model 're/slvd'; use models:/NAME@champion"),
+        ("re/slvd", "unknown model 're/slvd'; use NAME, NAME/3, NAME@ALIAS"),
+        ("reslvd/1", "model 'reslvd' not found .*did you mean 'resolved'"),
     ],
 )
 def test_a_wrong_name_is_answered_by_what_there_is(run_id: str, model: str, answer: str) -> None:
@@ -64,7 +88,7 @@ def test_the_report_of_a_run_and_of_a_version(run_id: str) -> None:
     assert page.read_text() == "<html>what happened</html>"
     assert report_of(run_id) == page
     assert report_of("resolved") == page
-    with pytest.raises(ModelError, match="use models:/NAME@champion"):
+    with pytest.raises(ModelError, match="unknown model 'resolved/x'; use NAME, NAME/3"):
         report_of("resolved/x")
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from headrace.configs.errors import ModelError, UserError
 from headrace.configs.schema import Recipe
+from headrace.tasks.models import tfidf
 from headrace.tasks.registry import mlflow_model, resolve, tracking, versions
 from tests import fabricated
 
@@ -202,6 +203,18 @@ def test_a_run_of_another_thread_and_of_another_store_is_left_alone(
         assert tracking.connect().get_experiment(run.info.experiment_id).name == "elsewhere"
         assert own_store.active_run().info.run_id == active.info.run_id
         assert versions.load_version("elsewhere", "1").version == "1"
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:mlflow")
+def test_autologging_logs_nothing_of_ours(own_store: Any) -> None:
+    own_store.sklearn.autolog(log_models=False, silent=True)
+    rows = ["soup bread", "orbit moon"] * 20, [0, 1] * 20
+    try:
+        with own_store.start_run() as active:
+            assert tfidf.bag_of_words(rows, rows, ["soup", "moon"]).tolist() == [0, 1]
+    finally:
+        own_store.sklearn.autolog(disable=True)
+    assert own_store.get_run(active.info.run_id).data.params == {}
 
 
 @pytest.mark.parametrize(

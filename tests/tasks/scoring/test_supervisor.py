@@ -57,6 +57,14 @@ def job(exported: Artifact, folder: Path, texts: list[str], **settings: Any) -> 
     return JobSpec.of(exported.path / "model", source, folder / "out", **settings)
 
 
+def test_where_no_handle_can_be_inherited_the_job_comes_in_a_file(
+    exported: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows."""
+    monkeypatch.setattr(supervisor, "WINDOWS", True)
+    assert supervisor.run(job(exported, tmp_path, ["goal", "soup"]))["rows"] == 2
+
+
 def test_a_row_that_kills_is_set_aside_and_the_job_goes_on(
     exported: Artifact, tmp_path: Path, deadly: None
 ) -> None:

@@ -73,6 +73,18 @@ def trainers(tag: str) -> list[psutil.Process]:
     ]
 
 
+def test_a_disk_without_hard_links_gets_a_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(*_: object) -> None:
+        raise OSError("not supported")
+
+    monkeypatch.setattr(os, "link", refuses)
+    (tmp_path / "weights").write_text("x")
+    module._link(str(tmp_path / "weights"), str(tmp_path / "copy"))
+    assert (tmp_path / "copy").read_text() == "x"
+
+
 # --- a run that goes well -------------------------------------------------------------------------
 
 
