@@ -6,9 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from headrace.configs.schema import Recipe
+from headrace.serving.arrays import PairIds
 from headrace.tasks import objectives
-from headrace.tasks.data import rejected
+from headrace.tasks.data import rejected, windowing
+from headrace.tasks.data.ingest import N_FIRST
 from headrace.tasks.data.splits import NAMES
 
 if TYPE_CHECKING:
@@ -26,13 +30,18 @@ class Example:
     row: int
     """Number in the split's source."""
     tokens: int
+    windows: int
+    """More than one for a text that is longer than the model."""
     input: str
-    """The tokens, special ones included, as text; at most CHARS_SHOWN characters."""
+    """The first window's tokens, special ones included, as text: at most CHARS_SHOWN characters."""
     target: str
 
     def line(self) -> str:
         target = f" → {_cut(self.target)}" if self.target else ""
-        return f"row {self.row}, {self.tokens:,} tokens: {self.input}{target}"
+        size = f"{self.tokens:,} tokens" + (
+            f" in {self.windows:,} windows" if self.windows > 1 else ""
+        )
+        return f"row {self.row}, {size}: {self.input}{target}"
 
 
 @dataclass(frozen=True)
@@ -104,18 +113,24 @@ def _examples(recipe: Recipe, prepared: Prepared) -> list[Example]:
 
     objective, head = objectives.get(recipe.objective), prepared.facts["head"]
     tokenizer = Tokenizer.from_file(str(prepared.path / "tokenizer" / "tokenizer.json"))
+    reader = windowing.reader(recipe, prepared.path)
     rows = load_from_disk(str(prepared.path / "train"))
-    return [
-        Example(
-            row["row"],
-            row["length"],
-            _cut(tokenizer.decode(row["input_ids"], skip_special_tokens=False)),
-            objective.decode_target(row["labels"], head),
-        )
-        for row in rows.select(range(min(EXAMPLES, len(rows))))
-    ]
+    examples = []
+    for row in rows.select(range(min(EXAMPLES, len(rows)))):
+        windows = [row["input_ids"]]
+        if N_FIRST in row or recipe.long_text.in_windows:  # stored without special tokens
+            ids = np.asarray(row["input_ids"], np.int32)
+            windows = [
+                window.ids if isinstance(window, PairIds) else window
+                for window in reader.stored(ids, row.get(N_FIRST, 0)).windows
+            ]
+        text = tokenizer.decode([int(token) for token in windows[0]], skip_special_tokens=False)
+        target = objective.decode_target(row["labels"], head)
+        examples.append(Example(row["row"], row["length"], len(windows), _cut(text), target))
+    return examples
 
 
 def _cut(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= CHARS_SHOWN else f"{line[:CHARS_SHOWN]}…"
+    """Return one line, with its middle left out if it is long."""
+    line, half = " ".join(text.split()), CHARS_SHOWN // 2
+    return line if len(line) <= CHARS_SHOWN else f"{line[:half]} … {line[-half:]}"

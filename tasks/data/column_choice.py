@@ -14,6 +14,8 @@ from headrace.tasks.data.ingest import no_such_column
 from headrace.tasks.data.readings import LABEL_NAMES, TEXT_NAMES, Column
 from headrace.tasks.data.text_columns import from_to, likeliest_text, pair_of
 
+VARIED = 0.5
+"""Share of the values that are different, at least, in texts that are to be written."""
 FLAGS = 3
 """Columns of 0 and 1 that are labels even beside a column that could be the label."""
 SHOWN = 4
@@ -137,15 +139,7 @@ class _Chooser:
         )
 
     def translation(self) -> Choice | None:
-        texts = [column for column in self._columns.values() if column.is_text]
-        if self._text_names or self._label_names:
-            if not (self._forced and self._label_names):
-                return None
-            target = self._columns[self._label_names[0]]
-            text = self._text(without=[target.name])
-            found = None if text is None else (text, target)
-        else:
-            found = from_to(texts) or ((texts[0], texts[1]) if len(texts) == 2 else None)
+        found = self._source_and_target()
         if found is None:
             return None
         text, target = found
@@ -154,6 +148,19 @@ class _Chooser:
             {"text": text.name, "target": target.name},
             {"text": self._why_text(text), "target": f"{self._why_text(target)}; no label column"},
         )
+
+    def _source_and_target(self) -> tuple[Column, Column] | None:
+        if (self._text_names or self._label_names) and not self._forced:
+            return None  # one of the two would be the column that was asked for by chance
+        texts = [one for one in self._columns.values() if one.is_text and one.distinct >= VARIED]
+        if not (self._text_names or self._label_names):
+            return from_to(texts) or ((texts[0], texts[1]) if len(texts) == 2 else None)
+        text = self._text(without=self._label_names)
+        if text is None:
+            return None
+        others = [self._columns[name] for name in self._label_names] or texts
+        target = likeliest_text([one for one in others if one is not text])
+        return None if target is None else (text, target)
 
     def generation(self) -> Choice | None:
         text = self._text(without=[])

@@ -322,6 +322,10 @@ def test_the_objective_can_be_asked_for(tmp_path: Path) -> None:
     table = write_csv(tmp_path / "rows.csv", sentences(60))
     assert of(table, objective="multilabel", label="label").choice.columns["labels"] == "label"
     assert of(table, objective="generation").choice.columns == {"text": "text"}
+    asked = {"objective": "translation", "text": "text"}
+    texts = csv_of(tmp_path, ["id", "summary", "text"], [[i, text(i), text(i)] for i in range(9)])
+    assert of(texts, **asked).choice.columns == {"text": "text", "target": "summary"}
+    table = write_csv(tmp_path / "rows.csv", sentences(60))
     with pytest.raises(DataError, match="no columns for tagging: text, label"):
         of(table, objective="tagging")
     with pytest.raises(DataError, match="init writes recipes for classification, generation"):
@@ -408,6 +412,10 @@ def test_columns_that_nobody_asks_for_stop_nothing(tmp_path: Path) -> None:
         ("text,label\n", "has no rows"),
         ("a,b\n1,2\n3,4\n", "has no text column"),
         ("review,price\nfine cloth,2.5\nbad cloth,3.5\n", "no column that looks like a label"),
+        (
+            "review,lang\nfine cloth,en\nbad cloth,en\nold cloth,en\n",
+            "no column that looks like a label",
+        ),
     ],
 )
 def test_a_table_that_gives_no_recipe(tmp_path: Path, content: str, said: str) -> None:

@@ -8,7 +8,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from headrace.configs.errors import DataError
-from headrace.flows import data_summary
 from headrace.tasks.data.prepare import prepare
 from headrace.tasks.data.rejected import First, Rejected, first_of_each
 from headrace.tasks.runtime import workspace
@@ -56,26 +55,3 @@ def test_too_many_are_explained_and_kept(tmp_path: Path) -> None:
     file = workspace.home() / "rejected" / f"{recipe.name}.parquet"
     assert summary.endswith(f"they are listed in {file}")
     assert pq.read_table(file)["row"].to_pylist() == list(range(1, 100, 2))
-
-
-def test_check_shows_labels_and_rows_as_the_model_sees_them(tmp_path: Path) -> None:
-    rows = [(text, f" {label} ") for text, label in sentences(150)]
-    rows[7] = ("soup", "")
-    recipe = recipe_for(write_csv(tmp_path / "rows.csv", rows))
-    shown = data_summary.of_data(recipe, prepare(recipe))
-    assert list(shown.labels) == ["food", "space", "sport"]
-    lines = shown.lines()
-    assert lines[0] == "  train: 150 rows read of 151 lines"
-    assert lines[1].startswith("  3 labels: food (")
-    assert lines[2] == "  as the model sees them:"
-    first = shown.examples[0]
-    text, label = sentences(150)[first.row]
-    assert first.target == label
-    assert text.replace(" ", "") in first.input.replace(" ", "").replace("Ġ", "")
-    assert f"→ {label}" in lines[3]
-    assert lines[-1].startswith("    1 null_label, first in train row 7 (rows.csv, line 9)")
-    assert shown.to_dict()["rejected_rows"] == [
-        {"reason": "null_label", "count": 1, "split": "train", "row": 7, "detail": None,
-         "place": shown.rejected[0].place, "wanted": "a label"}
-    ]  # fmt: skip
-    assert Path(shown.rejected_file).exists()
