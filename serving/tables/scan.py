@@ -6,6 +6,7 @@ Nothing here is an error of its own: a file may have a few bad rows in any diale
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -21,6 +22,8 @@ SAMPLE_ROWS = 2_000
 """Rows that other dialects are tried on, and whose values tell a row from a line of text."""
 SHORT = 40
 """Characters of a value that may be a label or a number."""
+THROUGHOUT = 0.9
+"""Share of quoted fields in a column that is written in quotes; nulls are not."""
 GOOD_SHARE = 0.1
 """Largest share of odd rows in a dialect that fits."""
 
@@ -55,6 +58,8 @@ class Scan:
     """The first record of the file, a header or not."""
     rows: int = 0
     lines: int = 0
+    long: int = 0
+    """Good rows over several lines."""
     wrong: Finding = field(default_factory=Finding)
     """Records with another number of fields, or with a quote that is not closed where it should."""
     no_text: Finding = field(default_factory=Finding)
@@ -71,6 +76,10 @@ class Scan:
     """Without quoting, rows with fields that look quoted; else, rows with quotes that need none."""
     sample: list[list[str]] = field(default_factory=list)
     """The first good rows, each of one line."""
+    quoted: Counter[int] = field(default_factory=Counter)
+    """With tabs and quoting, the number of quoted fields by the column's place."""
+    needless: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """Line and row of the first of them that needs no quotes, by the column's place."""
 
     def check_text(self, text: str, line: int, row: int) -> None:
         """Count a row's needed values by their bytes."""
@@ -128,6 +137,7 @@ def _scan_rows(
         if isinstance(record, str) or len(record) != width:
             found.wrong.add(records.line, row)
         elif len(lines) > 1:
+            found.long += 1
             if len(spread) < SAMPLE_ROWS and all(_width(line, dialect) == width for line in lines):
                 spread.append((records.line, row, list(lines)))
         elif len(found.sample) < SAMPLE_ROWS:
@@ -140,8 +150,7 @@ def _scan_rows(
     for line, row, lines in spread:
         if dialect.delimiter == "\t" or _are_rows(lines, found):
             found.merged.add(line, row)
-    if dialect.quote is None:
-        _check_bare_columns(found)
+    _check_bare_columns(found)
 
 
 def _check_quotes(record: list[str] | str, line: str, found: Scan, number: int, row: int) -> None:
@@ -157,18 +166,35 @@ def _check_quotes(record: list[str] | str, line: str, found: Scan, number: int, 
     if dialect.quote is None:
         if any(is_quoted(cell) and QUOTE * 2 in cell[1:-1] for cell in record):
             found.bare.add(number, row)
-    elif dialect.delimiter == "\t" and any(map(_needs_no_quotes, fields_of(line, dialect))):
-        found.bare.add(number, row)
+    elif dialect.delimiter == "\t":
+        _check_needless_quotes(fields_of(line, dialect), found, number, row)
+
+
+def _check_needless_quotes(fields: list[str], found: Scan, number: int, row: int) -> None:
+    """Find quotes that need not be there, in a column that is not quoted throughout."""
+    if len(fields) != len(found.names):
+        return
+    for place, cell in enumerate(fields):
+        if is_quoted(cell):
+            found.quoted[place] += 1
+            if _needs_no_quotes(cell):
+                found.needless.setdefault(place, (number, row))
 
 
 def _check_bare_columns(found: Scan) -> None:
-    """Count the rows of a column that is quoted throughout, in a dialect without quoting."""
-    if found.bare or not found.sample:
+    """Count the rows of a column that is quoted throughout, in a dialect without quoting.
+
+    In one with quoting, find a column with quotes that need not be there, but not throughout.
+    """
+    if found.dialect.quote is not None:
+        for place, (line, row) in found.needless.items():
+            if found.quoted[place] < THROUGHOUT * (found.rows - found.wrong.rows - found.long):
+                found.bare.add(line, row)
         return
     for column in zip(*found.sample, strict=True):
-        if (n_quoted := sum(map(is_quoted, column))) > len(column) / 2:
-            found.bare = Finding(n_quoted, 0, 0)
-            return
+        n_quoted = sum(map(is_quoted, column))
+        if not found.bare and n_quoted > len(column) / 2:
+            found.bare = Finding(n_quoted)
 
 
 def is_quoted(cell: str) -> bool:

@@ -16,11 +16,20 @@ from typing import Any
 
 from ..errors import InputError
 from .dialect import Dialect, as_options, differences, spelled
-from .encoding import PIECE, UTF8, beyond_ascii, guess, open_bytes
+from .encoding import CONTROLS, PIECE, UTF8, beyond_ascii, guess, open_bytes
 from .files import File
 from .header import looks_like_data, looks_like_names
 from .nested import column_of
-from .readers import FORMATS, Format, check_fields, column_names, count_rows, format_of, reading
+from .readers import (
+    FORMATS,
+    Format,
+    check_fields,
+    column_names,
+    count_rows,
+    format_of,
+    reading,
+    usual_dialect,
+)
 from .rows import check_columns, clean
 from .scan import Finding, Scan, fitting, scan
 
@@ -50,14 +59,14 @@ class Expected:
 
     columns: Sequence[str] = ()
     """Columns that a file should have."""
-    may_lack: bool = False
-    """A missing column is the caller's to report, unless it shows another dialect."""
     needed: Sequence[str] = ()
     """Those of them whose values must be text; the others are only carried along."""
     stated: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the dialect that the caller states (`dialect.checked`)."""
     default: Mapping[str, Any] = field(default_factory=dict)
     """Those that the model was trained on."""
+    may_lack: bool = False
+    """A missing column is the caller's to report, unless it shows another dialect."""
 
     def dialects(self, usual: Dialect) -> list[Dialect]:
         """Return the dialects a file may have, best first."""
@@ -103,17 +112,17 @@ def _settled(file: File, expected: Expected) -> Settled:
     raise problem or InputError(f"{file} cannot be read")
 
 
-def in_words(settled: Sequence[tuple[File, Settled]]) -> str:
-    """Format `60 rows read of 61 lines, separated by ';'`; the dialect is the first file's."""
+def counts_in_words(settled: Sequence[tuple[File, Settled]]) -> str:
+    """Format `60 rows read of 61 lines; separated by ';'`; the dialect is the first file's."""
     n_rows, n_lines = sum(one.rows for _, one in settled), sum(one.lines for _, one in settled)
     counts = f"{n_rows:,} rows read" + (f" of {n_lines:,} lines" if n_lines else "")
     file, first = settled[0]
-    usual = FORMATS[format_of(file)].usual
-    return counts + (_unusual(first.dialect, usual) if first.dialect and usual else "")
+    dialect = in_words(file, first.dialect) if first.dialect else ""
+    return "; ".join(filter(None, [counts, dialect]))
 
 
-def _unusual(dialect: Dialect, usual: Dialect) -> str:
-    """Format what is unusual in a dialect, such as `, windows-1252, without quoting`."""
+def in_words(path: str | File, dialect: Dialect) -> str:
+    """Format what is unusual in a file's dialect, such as `windows-1252, without quoting`."""
     words = {
         "encoding": dialect.encoding,
         "delimiter": f"separated by {_shown(dialect.delimiter)}",
@@ -122,7 +131,8 @@ def _unusual(dialect: Dialect, usual: Dialect) -> str:
         "header": "without a header",
         "skip_blanks": "blanks behind delimiters left out",
     }
-    return "".join(f", {words[name]}" for name in differences(dialect, usual))
+    usual = usual_dialect(path) or dialect
+    return ", ".join(words[name] for name in differences(dialect, usual))
 
 
 def _shown(delimiter: str) -> str:
@@ -181,9 +191,19 @@ def _header_problem(
     """Return what is wrong with the dialect of a file whose header is not the expected one."""
     dialect = found.dialect
     problem = problem or f"{file} has no header line with column names"
-    header = "".join(found.first)
-    if "encoding" not in expected.stated and ("\0" in header or not _is_text(header)):
-        return _not_text(file, dialect, "its header holds bytes that are not")
+    header = "".join(found.first) or "\0"
+    is_text = not CONTROLS & {*map(ord, header)}
+    if "encoding" not in expected.stated and not (is_text and _is_unicode(header)):
+        if is_text or guess(file):
+            return _not_text(file, dialect, "its header holds bytes that are not")
+        return None if found.first else _header_in_other_dialect(file, found, expected, problem)
+    return _header_in_other_dialect(file, found, expected, problem)
+
+
+def _header_in_other_dialect(
+    file: File, found: Scan, expected: Expected, problem: str
+) -> DialectError | None:
+    dialect = found.dialect
     for other in fitting(file, dialect, expected.columns, expected.stated):
         if set(expected.columns) <= {*other.names, *file.partitions}:
             settings = differences(other.dialect, dialect)
@@ -201,7 +221,7 @@ def _header_problem(
     return None
 
 
-def _is_text(text: str) -> bool:
+def _is_unicode(text: str) -> bool:
     return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
@@ -333,7 +353,7 @@ def _not_text(file: File, dialect: Dialect, problem: str) -> DialectError:
     name = guess(file) if dialect.encoding == UTF8 else None
     if name is None:
         return DialectError(
-            f"{file} is not {dialect.encoding}: {problem}; say its encoding, such as "
+            f"{file} is not {dialect.encoding}: {problem}; say its encoding, as in "
             f"{as_options({'encoding': 'windows-1252'})}"
         )
     settings = {"encoding": name}
@@ -351,6 +371,8 @@ def _other(file: File, dialect: Dialect, expected: Expected, form: Format) -> Se
     file = replace(file, dialect=dialect)
     found = Scan(dialect, form.names(file))
     found.rows, (found.lines, is_text) = form.count(file), _lines(file)
+    if found.rows and not found.names and "encoding" not in expected.stated and guess(file):
+        raise _not_text(file, dialect, "it holds bytes that are not")
     if not is_text or dialect.encoding != UTF8:
         _count_bad_texts(file, expected.needed or found.names, found, form)
         _check_encoding(file, dialect, expected, found)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headrace.configs.errors import RecipeError
-from headrace.configs.schema import Recipe
+from headrace.configs.schema import FilesSource, Recipe
 from headrace.serving import heads
 from headrace.serving.engine import golden, manifest
 from headrace.serving.engine.scorer import Scorer
@@ -195,8 +195,11 @@ def _manifest(
 def _scoring_defaults(recipe: Recipe) -> dict[str, object]:
     rows = WINDOWS_CHUNK_ROWS if recipe.long_text.in_windows else CHUNK_ROWS
     text = objectives.get(recipe.objective).TEXT
+    source = recipe.data.source
+    csv = source.csv.model_dump(exclude_none=True) if isinstance(source, FilesSource) else {}
     return {
         **recipe.score.model_dump(mode="json"),
+        **({"csv": csv} if csv else {}),
         "chunk_rows": recipe.score.chunk_rows or rows,
         "text_column": recipe.data.columns.get(text, text),
     }

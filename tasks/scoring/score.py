@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,7 +89,7 @@ def spec_of(
         from headrace.tasks.scoring import tuning_cache
 
         if tune:
-            texts = _sample(resolved.folder, paths, text)
+            texts = _sample(resolved.folder, paths, text, settings)
             measured = tuning_cache.measure(resolved.folder, texts, device)
         else:
             measured = tuning_cache.load_cached(resolved.folder, device)
@@ -132,25 +133,34 @@ def bench(
     from headrace.serving.engine.autotune import compare_variants
 
     folder, paths = resolve(model).folder, _paths(source)
-    return compare_variants(folder, _sample(folder, paths, text), device=device)
+    return compare_variants(folder, _sample(folder, paths, text, stated or {}), device=device)
 
 
 def _paths(source: str | Sequence[str]) -> list[str]:
     return [source] if isinstance(source, str) else list(source)
 
 
-def _sample(folder: Path, paths: Sequence[str], text: str | None) -> list[str]:
-    """Return the valid texts among a table's first rows. Raises InputError if there are none."""
+def _sample(
+    folder: Path, paths: Sequence[str], text: str | None, settings: Mapping[str, object]
+) -> list[str]:
+    """Return the valid texts among a table's first rows; `settings`: of its dialect, and others.
+
+    Raises InputError if there are none.
+    """
     from headrace.serving import heads
     from headrace.serving.engine import manifest
     from headrace.serving.errors import InputError
-    from headrace.serving.tables.readers import read_table
+    from headrace.serving.tables.dialect import NAMES, checked
+    from headrace.serving.tables.readers import find_files, read_table
+    from headrace.serving.tables.settle import Expected, settle
     from headrace.tasks.scoring.tuning_cache import SAMPLE_CHARS, SAMPLE_ROWS
 
     described = manifest.read(folder)
     column = text or described.score.get("text_column", "text")
+    stated = checked({name: settings[name] for name in NAMES if name in settings})
+    expected = Expected([column], [column], stated, checked(described.score.get("csv", {})))
     blocks = read_table(
-        list(paths),
+        [replace(file, dialect=settle(file, expected).dialect) for file in find_files(paths)],
         [column],
         text=[column],
         text_of=heads.get(described.objective).text_of,

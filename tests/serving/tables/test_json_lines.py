@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from headrace.serving.errors import InputError
 from headrace.serving.tables.readers import (
     column_names,
     count_rows,
@@ -52,8 +51,3 @@ def test_of_json_lines_only_what_is_read_is_held(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert n_rows == 300
     assert peak < 30 * len(line)
-
-
-def test_a_json_array_is_told_from_json_lines(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is a JSON array; write one object per line"):
-        texts(write(tmp_path, "t.json", b'[{"text": "a"}]'))

@@ -150,8 +150,8 @@ def label_studio(rows: Rows, folder: Path) -> Export:
         cancelled = {"result": [], "was_cancelled": True}
         done = {"result": result, "was_cancelled": False, "completed_by": 1}
         given.append({"id": 1, "data": {"text": text}, "annotations": [cancelled, done]})
-    columns = {"text": "data.text", "tags": "annotations"}
-    return lines(folder / "a.jsonl", given), columns, {}
+    (folder / "a.json").write_text(json.dumps(given, indent=1))
+    return str(folder / "a.json"), {"text": "data.text", "tags": "annotations"}, {}
 
 
 def label_studio_csv(rows: Rows, folder: Path) -> Export:
