@@ -337,6 +337,19 @@ def test_offsets_that_seem_to_be_of_another_unit_are_refused(tmp_path: Path) -> 
     assert reasons([far], tmp_path) == {"span_outside_the_text": 1}
 
 
+def test_offsets_that_nearly_all_cut_words_are_refused(tmp_path: Path) -> None:
+    """They are inclusive ends, or places of words."""
+    inclusive = {"text": "Ada went to Oslo", "tags": [span(0, 2), span(12, 15)]}
+    of_words = {"text": "Ada went to Oslo", "tags": [span(0, 1), span(2, 4)]}
+    rows = [inclusive, of_words] * 2
+    assert reasons(rows, tmp_path) == {"span_cuts_a_word": 4}
+    assert len(spans_in(rows, tmp_path, offsets="code_points")) == 4
+    right = {"text": "Ada went to Oslo", "tags": [span(0, 3), span(12, 16)]}
+    assert spans_in([right, right, inclusive], tmp_path)[2] == [(0, 2, "LOC"), (12, 15, "LOC")]
+    japanese = {"text": "東京に行く", "tags": [span(0, 2), span(3, 4)]}
+    assert len(spans_in([japanese] * 5, tmp_path)) == 5
+
+
 @pytest.mark.parametrize(
     ("tags", "spans"),
     [
