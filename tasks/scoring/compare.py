@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from headrace.serving.engine.manifest import Manifest
     from headrace.tasks.evaluation.differences import Columns, Comparison, Scored
-    from headrace.tasks.objectives.base import AnyObjective
+    from headrace.tasks.objectives import AnyObjective
 
 SCORED = "_scored"
 """Folder of the two jobs; readers of the output skip a name that begins with `_`."""
@@ -66,7 +66,7 @@ def compare(
         report = score(model, paths, place, text=text, on_progress=on_progress, **options)
         if report.unreadable:
             raise UserError(f"cannot be read: {'; '.join(report.unreadable.values())}")
-    differences = Differences(Comparison(*names), module, sides, truth is not None)
+    differences = Differences(Comparison(names[0], names[1]), module, sides, truth is not None)
     for table, first, second in _blocks(paths, [text_column, truth], sides, outputs):
         differences.add(table[text_column], table[truth] if truth else None, first, second)
     found = differences.comparison
