@@ -92,6 +92,36 @@ def tiny_recipe_of(objective: str, folder: Path) -> Any:
     return recipe
 
 
+Case = tuple[str, dict[str, Any], dict[str, Any], str | None]
+SEVERAL_TEXTS: dict[str, Case] = {
+    "pairs": ("classification", {"text": "text", "text_pair": "label"}, {}, "empty_text"),
+    "pairs-in-windows": (
+        "multilabel",
+        {"text": "label", "text_pair": "text"},
+        {"strategy": "windows", "window": 12},
+        "empty_text_pair",
+    ),
+    "fields": ("classification", {"text": ["text", "label"]}, {}, None),
+}
+"""Objective, columns, long_text, and the reason code of a row without `text`, for objectives whose
+rows may have several texts. The columns are those of the tables to score: `label` is a text too."""
+
+
+def recipe_of_several_texts(name: str, folder: Path) -> Any:
+    """A recipe of two steps, and its table in `folder`."""
+    objective, columns, long_text, _ = SEVERAL_TEXTS[name]
+    draw, path = random.Random(0), folder / f"{name}.jsonl"
+    with path.open("w", encoding="utf-8") as file:
+        for text, label in sentences(400):
+            other = draw.choice(WORDS[label].split())
+            ((role, target),) = ROWS[objective](text, label).items()
+            file.write(json.dumps({"text": text, "label": other, "gold": target}) + "\n")
+    recipe: Any = tiny_recipe_of(objective, folder)
+    data = {"source": {"kind": "files", "train": str(path)}, "columns": {**columns, role: "gold"}}
+    content = {**recipe.model_dump(mode="json"), "name": f"contract-{name}", "data": data}
+    return recipe.model_validate({**content, "long_text": long_text})
+
+
 def test_every_objective_is_held_to_this() -> None:
     assert set(ROWS) == set(objectives.names())
 
