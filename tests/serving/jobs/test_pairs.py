@@ -59,7 +59,7 @@ def test_both_texts_are_read_and_the_code_says_which_is_missing(
     assert errors == [*ERRORS, "wrong_type", "wrong_type"]
     assert told["label"].to_pylist() == [LABELS[place] for place in places]
     assert scorer.score([{"text": "soup", "text_pair": "salt"}])["label"].to_pylist() == ["food"]
-    with pytest.raises(InputError, match="this model reads rows such as .*, not 'soup'"):
+    with pytest.raises(InputError, match=r"this model reads rows such as .*, not 'soup'"):
         scorer.score(["soup"])
 
 
