@@ -2,9 +2,10 @@
 
 Rows are ranked by self-confidence, the probability that the model gives to the row's own label
 (Northcutt, Jiang and Chuang 2021, "Confident Learning"). Validation and test rows were held out
-from the training. Training rows were not: the model knows some of their wrong labels by heart, finds
-fewer of them, and is surer of the labels of all. So each split is ranked by itself and has its share
-of the first rows. docs/benchmarks/wrong_labels.md has the measurements, and those of other methods.
+from the training. Training rows were not: the model knows some of their wrong labels by heart,
+finds fewer of them, and is surer of the labels of all. So each split is ranked by itself and has
+its share of the first rows. docs/benchmarks/wrong_labels.md has the measurements, and those of
+other methods.
 """
 
 from __future__ import annotations
