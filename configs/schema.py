@@ -208,11 +208,17 @@ class Deduplicate(Section):
 
 class Data(Section):
     source: Source
-    columns: dict[str, str | Annotated[Distinct[str], Field(min_length=1)]] = {}
+    columns: dict[
+        str,
+        str
+        | Annotated[Distinct[str], Field(min_length=1)]
+        | Annotated[dict[str, Literal["number", "category"]], Field(min_length=1)],
+    ] = {}
     """Column of each role, such as `{text: review, label: stars}`; by default the role's name. For
     pairs of texts add `text_pair: COLUMN`. A list of columns where a role takes several: `{text:
     [title, body]}` joins them into one text, each with its name in front; `{labels: [toxic, rude]}`
-    are 0 or 1 each."""
+    are 0 or 1 each. `{features: {amount: number, country: category}}` are columns that a
+    classifier reads beside the text; a value may be missing."""
     keep: Distinct[str] = []
     """More columns to keep, for `evaluate.slices`."""
     splits: Splits = Splits()
@@ -220,6 +226,17 @@ class Data(Section):
     deduplicate: Deduplicate = Deduplicate()
     baseline: bool = True
     """Measure a baseline, TF-IDF with logistic regression, on the same split."""
+
+    @property
+    def roles(self) -> dict[str, str | list[str]]:
+        """The column, or columns, of each role; `features` is none."""
+        return {role: name for role, name in self.columns.items() if not isinstance(name, dict)}
+
+    @property
+    def features(self) -> dict[str, str]:
+        """The kind of each column that is read beside the text: `number` or `category`."""
+        found = self.columns.get("features")
+        return dict(found) if isinstance(found, dict) else {}
 
 
 # --- model and training -------------------------------------------------------------------------

@@ -59,7 +59,7 @@ def write_held_out(recipe: Path, prepared: Path, table: Path, n_rows: int | None
     table.parent.mkdir(exist_ok=True)
     with replacing(table) as aside, aside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow([str(settings.data.columns.get("text", "text")), "expected"])
+        writer.writerow([str(settings.data.roles.get("text", "text")), "expected"])
         for row in islice(load_from_disk(str(prepared / "test")), n_rows):
             text, expected = row["text"], objective.decode_target(row["labels"], head)
             writer.writerow(objective.split_prompt(text) or [text, expected])

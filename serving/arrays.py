@@ -27,5 +27,17 @@ class PairIds:
         return len(self.ids)
 
 
-TokenRow = Ids | PairIds
+@dataclass(frozen=True, slots=True)
+class WithFeatures:
+    """The token ids of a text, or of a pair, with the features beside it; `len`: of the ids."""
+
+    tokens: Ids | PairIds
+    features: Array
+    """(width,) float32: text/features.py."""
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+TokenRow = Ids | PairIds | WithFeatures
 """One row of a batch: what the model reads of a text, of a window of one, or of a pair."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays import Array, Ids, PairIds, TokenRow
+from ..arrays import Array, Ids, PairIds, TokenRow, WithFeatures
 
 Lengths = Sequence[int] | NDArray[np.int64]
 
@@ -130,8 +130,14 @@ def pad(
 def feeds(rows: Sequence[TokenRow], *, pad_id: int, shapes: Shapes = ANY) -> dict[str, Array]:
     """Return the inputs of a graph by name, each (rows, longest), padded on the right.
 
-    A graph takes the ones that it has: `token_type_ids` are there for pairs only.
+    A graph takes the ones that it has: `token_type_ids` are there for pairs only, and `features`
+    (rows, width) for rows that have them.
     """
+    features = [row.features for row in rows if isinstance(row, WithFeatures)]
+    if features:
+        inputs = feeds([_tokens(row) for row in rows], pad_id=pad_id, shapes=shapes)
+        n_more = len(inputs["input_ids"]) - len(rows)
+        return {**inputs, "features": np.stack([*features, *[features[-1]] * n_more])}
     ids, mask = pad([ids_of(row) for row in rows], pad_id=pad_id, shapes=shapes)
     inputs = {"input_ids": ids, "attention_mask": mask}
     types = [row.types for row in rows if isinstance(row, PairIds)]
@@ -141,7 +147,12 @@ def feeds(rows: Sequence[TokenRow], *, pad_id: int, shapes: Shapes = ANY) -> dic
 
 
 def ids_of(row: TokenRow) -> Ids:
+    row = _tokens(row)
     return row.ids if isinstance(row, PairIds) else row
+
+
+def _tokens(row: TokenRow) -> Ids | PairIds:
+    return row.tokens if isinstance(row, WithFeatures) else row
 
 
 def padded_tokens(

@@ -8,8 +8,8 @@ row of any other model maps the names of the model's inputs to their values:
               or blank is left out
     a pair    {"text": ..., "text_pair": ...}, read with the tokenizer's own template for pairs. The
               first text may be joined from fields.
-
-Values that are no text (numbers, categories) would be further inputs with names of their own.
+    features  {"text": ..., "age": 33, "country": "fr"}: numbers and categories beside any of these
+              texts (features.py), each a key of the row; its value may be null.
 """
 
 from __future__ import annotations
@@ -18,7 +18,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
+from ..arrays import Array
 from ..errors import InputError, ModelFolderError
+from .features import Feature
 from .validity import problem
 
 TEXT, PAIR = "text", "text_pair"
@@ -39,16 +43,19 @@ class Inputs:
     """There is a second text."""
     cut: str = "longest_first"
     """What a row that is too long loses: see CUTS."""
+    features: tuple[Feature, ...] = ()
+    """Numbers and categories beside the text."""
 
     @property
     def single(self) -> bool:
         """True if a row is one text, a string."""
-        return not self.fields and not self.pair
+        return not self.fields and not self.pair and not self.features
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of all inputs, in order."""
-        return (*(self.fields or (TEXT,)), *((PAIR,) if self.pair else ()))
+        texts = (*(self.fields or (TEXT,)), *((PAIR,) if self.pair else ()))
+        return (*texts, *(feature.name for feature in self.features))
 
     def rows(self, columns: Mapping[str, Sequence[object]]) -> Sequence[object]:
         """Return the rows of a table; `columns`: its values by the names of the inputs."""
@@ -73,7 +80,7 @@ class Inputs:
 
     @property
     def required(self) -> tuple[str, ...]:
-        """The inputs that a row must have; fields may be missing."""
+        """The inputs that a row must have, if only as null; fields may be missing."""
         return tuple(name for name in self.names if name not in self.fields)
 
     def problem(self, value: object) -> str | None:
@@ -91,8 +98,10 @@ class Inputs:
         bad = [code for code in codes if code not in (None, *LEFT_OUT)]
         if bad or None not in codes:
             return bad[0] if bad else max(set(codes) - {None}, key=LEFT_OUT.index)
-        code = problem(row[PAIR]) if self.pair else None
-        return f"{code}_pair" if code in LEFT_OUT else code
+        if self.pair and (code := problem(row[PAIR])):
+            return f"{code}_pair" if code in LEFT_OUT else code
+        problems = (feature.problem(row[feature.name]) for feature in self.features)
+        return next((code for code in problems if code), None)
 
     def parts(self, row: Row) -> list[list[str]]:
         """Return the one or two texts of a valid row, each as the parts that are cut one by one.
@@ -112,6 +121,24 @@ class Inputs:
         lines = [f"{name}: {row[name]}" for name in self._left(row)]
         return [line if i == 0 else f"\n{line}" for i, line in enumerate(lines)]
 
+    def texts_alone(self, row: Row) -> Row:
+        """Return a row without its features, in which equal rows are duplicates."""
+        if isinstance(row, str) or not self.features:
+            return row
+        left_out = {feature.name for feature in self.features}
+        return {name: value for name, value in row.items() if name not in left_out}
+
+    @property
+    def width(self) -> int:
+        """The number of elements in the vector of a row's features."""
+        return sum(feature.width for feature in self.features)
+
+    def vector(self, row: Row) -> Array:
+        """Return the features of a valid row, (width,) float32."""
+        assert not isinstance(row, str)
+        elements = [feature.vector(row[feature.name]) for feature in self.features]
+        return np.array([one for part in elements for one in part], np.float32)
+
     def texts(self, row: Row) -> tuple[str, ...]:
         """Return the one or two texts of a valid row, fields joined."""
         if isinstance(row, str):
@@ -124,6 +151,8 @@ class Inputs:
             return row[:n_chars]
         if self.pair:
             return {**row, PAIR: row[PAIR][:n_chars]}
+        if not self.fields:
+            return {**row, TEXT: row[TEXT][:n_chars]}
         kept = dict(row)
         for name, part in zip(self._left(row), self._joined(row), strict=True):
             extra = max(0, len(part) - max(n_chars, 0))
@@ -133,7 +162,10 @@ class Inputs:
 
     def shown(self, row: Row) -> str:
         """Return a valid row as one text for a reader."""
-        return "\n".join(self.texts(row))
+        if isinstance(row, str):
+            return row
+        told = [f"{one.name}: {one.stored(row[one.name])}" for one in self.features]
+        return "\n".join([*self.texts(row), *told])
 
 
 ONE_TEXT = Inputs()
@@ -142,7 +174,13 @@ ONE_TEXT = Inputs()
 def inputs_of(content: Mapping[str, Any]) -> Inputs:
     """Return the Inputs of a manifest's `inputs`. Raises ModelFolderError if they are invalid."""
     try:
-        inputs = Inputs(**{**content, "fields": tuple(content.get("fields", ()))})
+        features = tuple(
+            Feature(**{**one, "values": tuple(one.get("values", ()))})
+            for one in content.get("features", ())
+        )
+        inputs = Inputs(
+            **{**content, "fields": tuple(content.get("fields", ())), "features": features}
+        )
         known = inputs.cut in CUTS and all(isinstance(name, str) for name in inputs.fields)
     except TypeError as problem:
         raise ModelFolderError(f"the manifest's inputs are invalid: {problem}") from problem
@@ -153,7 +191,11 @@ def inputs_of(content: Mapping[str, Any]) -> Inputs:
 
 def stored(inputs: Inputs) -> dict[str, object]:
     """Return what a manifest stores of the inputs; nothing for a model of one text."""
-    return {} if inputs.single else {**asdict(inputs), "fields": list(inputs.fields)}
+    if inputs.single:
+        return {}
+    content = {**asdict(inputs), "fields": list(inputs.fields)}
+    features = [{**one, "values": list(one["values"])} for one in content.pop("features")]
+    return {**content, "features": features} if features else content
 
 
 def _shown(value: object) -> str:

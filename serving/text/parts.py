@@ -42,9 +42,7 @@ class PartsReader(Reader):
     def n_special(self) -> int:
         return self.template.n_special if self.inputs.pair else super().n_special
 
-    def read(
-        self, rows: Sequence[Row], *, whole: bool = False, offsets: bool = False
-    ) -> list[Document]:
+    def _read(self, rows: Sequence[Row], *, whole: bool, offsets: bool) -> list[Document]:
         parts = [self.inputs.parts(row) for row in rows]
         tokens = self._tokens(parts, offsets=offsets)
         if not self.long_text.in_windows:

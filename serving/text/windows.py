@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, Ids, TokenRow
+from ..arrays import Array, Ids, TokenRow, WithFeatures
 from ..errors import ModelFolderError
 from .graphemes import Graphemes
 from .inputs import ONE_TEXT, Inputs, Row
@@ -75,6 +75,15 @@ class Document:
     def only(self, window: int) -> Document:
         """Return a copy with only this window."""
         return replace(self, windows=[self.windows[window]], starts=[self.starts[window]])
+
+    def with_features(self, features: Array) -> Document:
+        """Return a copy of which every window has these features (width,)."""
+        windows = [
+            WithFeatures(window, features)
+            for window in self.windows
+            if not isinstance(window, WithFeatures)
+        ]
+        return replace(self, windows=windows)
 
     def places(self) -> list[tuple[int, int]]:
         """Return the (start, end) in characters of each window, widened to whole graphemes."""
@@ -158,6 +167,15 @@ class Reader:
         `whole`: each text is one window, however long it is. `offsets`: documents have the
         positions of their tokens, whatever the reader's own setting.
         """
+        documents = self._read(rows, whole=whole, offsets=offsets)
+        if not self.inputs.features:
+            return documents
+        return [
+            document.with_features(self.inputs.vector(row))
+            for document, row in zip(documents, rows, strict=True)
+        ]
+
+    def _read(self, rows: Sequence[Row], *, whole: bool, offsets: bool) -> list[Document]:
         texts = [self.inputs.texts(row)[0] for row in rows]
         if whole:
             return [Document([ids]) for ids in self._whole.encode(texts)]

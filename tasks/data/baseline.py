@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from headrace.configs.schema import Evaluate
 from headrace.serving.text.inputs import Inputs
 from headrace.tasks.metrics.bootstrap import Resampling, bootstrap
-from headrace.tasks.models.tfidf import Texts
+from headrace.tasks.models.tfidf import Featured, Rows
 from headrace.tasks.objectives import AnyObjective
 from headrace.tasks.objectives.base import Objective, Settings
 from headrace.tasks.runtime.json_files import write_json
@@ -83,7 +83,10 @@ def measure(
     return facts
 
 
-def _texts(rows: Dataset, inputs: Inputs) -> list[Texts]:
-    """Return each row's text, or the two of a pair."""
-    texts = map(inputs.texts, rows["text"][:])
-    return [row if inputs.pair else row[0] for row in texts]
+def _texts(rows: Dataset, inputs: Inputs) -> Rows:
+    """Return each row's text, or the two of a pair, with the features beside it."""
+    read = rows["text"][:]
+    texts = [row if inputs.pair else row[0] for row in map(inputs.texts, read)]
+    if not inputs.features:
+        return texts
+    return [Featured(text, inputs.vector(row)) for text, row in zip(texts, read, strict=True)]

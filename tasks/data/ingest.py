@@ -39,6 +39,8 @@ BATCH_CHARS = 2**26
 """Characters in a batch of rows that is written to the staged table."""
 OURS = ("row", "text", "input_ids", "length", "labels", "cluster")
 """Columns of every prepared split, in order."""
+FEATURES = "features"
+"""The columns that are read beside the text are a role of this name."""
 N_FIRST = "n_first"
 """One more of pairs: the number of `input_ids` that belong to the first text."""
 Columns = str | list[str]
@@ -59,9 +61,10 @@ def columns_of(data: Data, objective: AnyObjective, inputs: Inputs) -> dict[str,
             raise RecipeError(
                 f"data.keep: {name!r} is a reserved name ({own_names}); rename the column"
             )
+    texts_last = {FEATURES: list(data.features)} if inputs.features else {}
     several = (*objective.SEVERAL_COLUMNS, *((objective.TEXT,) if inputs.fields else ()))
     roles = [*objective.COLUMNS, *((PAIR,) if inputs.pair else ())]
-    for role, column in data.columns.items():
+    for role, column in data.roles.items():
         if isinstance(column, list) and len(column) > 1 and role not in several:
             raise RecipeError(
                 f"data.columns.{role}: this role has one column, not {', '.join(column)}"
@@ -70,12 +73,12 @@ def columns_of(data: Data, objective: AnyObjective, inputs: Inputs) -> dict[str,
             raise RecipeError(
                 f"data.columns: unknown role {role!r}; this objective has {', '.join(roles)}"
             )
-    optional = [role for role in objective.OPTIONAL if role in data.columns]
-    columns = {role: data.columns.get(role, role) for role in [*roles, *optional]}
+    optional = [role for role in objective.OPTIONAL if role in data.roles]
+    columns = {role: data.roles.get(role, role) for role in [*roles, *optional]}
     return {
         role: column if role in several else names_in([column])[0]
         for role, column in columns.items()
-    }
+    } | texts_last
 
 
 def names_in(columns: Iterable[Columns]) -> list[str]:
@@ -148,14 +151,15 @@ class RoleColumns:
         roles = {role: _values(block, columns) for role, columns in self.roles.items()}
         if self.inputs.single:
             return roles
-        columns = names_in(roles_of for role, roles_of in self.roles.items() if self._is_read(role))
-        texts = zip(self.inputs.names, columns, strict=True)
+        # Inputs.names has the same order; a role that is not there has no columns.
+        read = (self.roles.get(role, []) for role in (self.text, PAIR, FEATURES))
+        texts = zip(self.inputs.names, names_in(read), strict=True)
         rows = self.inputs.rows({name: _values(block, column) for name, column in texts})
         others = {role: values for role, values in roles.items() if not self._is_read(role)}
         return {self.text: rows, **others}
 
     def _is_read(self, role: str) -> bool:
-        return role in (self.text, PAIR)
+        return role in (self.text, PAIR, FEATURES)
 
 
 def _rows(rows: Rows, columns: RoleColumns) -> Iterator[Row]:
@@ -188,7 +192,7 @@ def text_type(inputs: Inputs) -> pa.DataType:
 
 def _n_chars(row: serving_inputs.Row) -> int:
     values = [row] if isinstance(row, str) else row.values()
-    return sum(len(value) for value in values if value)
+    return sum(len(value) for value in values if isinstance(value, str))
 
 
 def texts_of(table: pa.Table, mask: NDArray[np.bool_]) -> Iterator[serving_inputs.Row]:
@@ -270,20 +274,28 @@ def _usable(
                 detail = n_chars or _shown([value])
                 raise ValueError(reason)
             kept_values = {name: _as_kept(column[i]) for name, column in kept_columns}
-            owner = belonging(normalise(value), None if groups is None else _as_group(groups[i]))
+            normalised = normalise(inputs.texts_alone(value))
+            owner = belonging(normalised, None if groups is None else _as_group(groups[i]))
         except ValueError as reason:
             rejected.add(split, row, str(reason), detail)
             continue
         yield {
             "origin": NAMES.index(split),
             "row": row,
-            "text": value,
+            "text": _staged(value, inputs),
             "target": json.dumps(fields, default=str),
-            "hash": hash64(normalise(value)),
+            "hash": hash64(normalised),
             "cluster": hash64(owner),
             "place": hash64(owner, data.splits.salt),
             **kept_values,
         }
+
+
+def _staged(value: serving_inputs.Row, inputs: Inputs) -> serving_inputs.Row:
+    """Return a usable row as it is stored: features are text too, one that reads as the value."""
+    if isinstance(value, str) or not inputs.features:
+        return value
+    return {**value, **{one.name: one.stored(value[one.name]) for one in inputs.features}}
 
 
 def _unusable(value: Any, inputs: Inputs, max_chars: int | None) -> str | None:

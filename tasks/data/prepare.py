@@ -27,7 +27,7 @@ from headrace.configs.schema import Data, Recipe
 from headrace.serving.tables.readers import as_text
 from headrace.serving.text.inputs import Inputs, stored
 from headrace.tasks import objectives
-from headrace.tasks.data import baseline, splits, training_texts, windowing
+from headrace.tasks.data import baseline, features, splits, training_texts, windowing
 from headrace.tasks.data.deduplicate import near_duplicates
 from headrace.tasks.data.ingest import Columns, columns_of, names_in, stage, texts_of
 from headrace.tasks.data.inputs import resolve
@@ -109,6 +109,7 @@ def _build(
 
     split = _split(table, targets, source, data)
     duplicates = _take_out_duplicates(table, split, data, inputs)
+    inputs = features.fit(table, split == splits.TRAIN, inputs, folder)
     rows = {name: int((split == i).sum()) for i, name in enumerate(NAMES)}
     _check_none_empty(rows, source, rejected, duplicates)
     objective.check(

@@ -8,7 +8,7 @@ from headrace.configs.errors import RecipeError
 from headrace.configs.schema import Recipe
 from headrace.serving.text.parts import open_reader
 from headrace.serving.text.windows import LongText, Reader
-from headrace.tasks.data import inputs
+from headrace.tasks.data import features, inputs
 from headrace.tasks.objectives import AnyObjective
 
 SHARE = 0.75
@@ -30,7 +30,7 @@ def reader(recipe: Recipe, prepared: Path, *, offsets: bool = False) -> Reader:
         prepared / "tokenizer" / "tokenizer.json",
         max_length=recipe.model.max_length,
         long_text=resolve(recipe),
-        inputs=inputs.resolve(recipe),
+        inputs=features.fitted(inputs.resolve(recipe), prepared),
         offsets=offsets,
     )
 

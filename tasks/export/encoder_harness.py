@@ -22,7 +22,7 @@ from headrace.serving.heads import Head
 from headrace.serving.runtime.batching import plan_batches
 from headrace.serving.runtime.cpu import granted_cores
 from headrace.serving.runtime.session import Device
-from headrace.serving.text.inputs import Row
+from headrace.serving.text.inputs import Inputs, Row
 from headrace.serving.text.pooling import FILE, Pool, open_pool
 from headrace.serving.text.windows import Reader
 from headrace.tasks import objectives
@@ -197,7 +197,7 @@ def prepare_harness(
     validation = torch_reference.read_rows(recipe, prepared, "validation", recipe.export.gate.rows)
     reader = windowing.reader(recipe, prepared.path)
     n_chars = CHARS_PER_TOKEN * recipe.model.max_length
-    longest_row = reader.read([_long_row(validation.texts, n_chars)])[0].windows[0]
+    longest_row = reader.read([_long_row(validation.texts, n_chars, reader.inputs)])[0].windows[0]
     rows, batches = parity.plan(
         validation.windows, longest_row, token_budget=head.TOKEN_BUDGETS[device]
     )
@@ -213,26 +213,29 @@ def prepare_harness(
             model,
             max_length=recipe.model.max_length,
             token_types=reader.inputs.pair and reads_token_types(model),
+            n_features=reader.inputs.width,
         ),
         device=device,
         calibration=_calibration(recipe, prepared),
         pad_id=pad_id,
     )
     return EncoderHarness(
-        recipe, device, threads, head, head.settings, model, validation, runs, source, rows,
+        recipe, device, threads, head, head.settings,
+        getattr(model, "without_features", model), validation, runs, source, rows,
         parity_check, reader,
     )  # fmt: skip
 
 
-def _long_row(rows: Sequence[Row], n_chars: int) -> Row:
+def _long_row(rows: Sequence[Row], n_chars: int, inputs: Inputs) -> Row:
     """Return a row with all texts of these rows, of at most so many characters."""
     first = rows[0]
     if isinstance(first, str):
         return " ".join(map(str, rows))[:n_chars]
     columns = {
-        name: [row[name] or "" for row in rows if not isinstance(row, str)] for name in first
+        name: [row[name] or "" for row in rows if not isinstance(row, str)]
+        for name in inputs.texts_alone(first)
     }
-    return {name: " ".join(texts)[:n_chars] for name, texts in columns.items()}
+    return {**first, **{name: " ".join(texts)[:n_chars] for name, texts in columns.items()}}
 
 
 def _torch_runs(model: PreTrainedModel, device: Device, pad_id: int) -> dict[str, Run]:

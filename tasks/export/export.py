@@ -28,7 +28,7 @@ from headrace.serving.heads import MIN_PROBABILITY
 from headrace.serving.jobs.start import CHUNK_ROWS
 from headrace.serving.text.inputs import TEXT, stored
 from headrace.tasks import objectives
-from headrace.tasks.data import inputs, training_texts, windowing
+from headrace.tasks.data import features, inputs, training_texts, windowing
 from headrace.tasks.export import attention_maps, held_out, try_variants, variants
 from headrace.tasks.export.attention_maps import AttentionMaps
 from headrace.tasks.export.try_variants import ExportHarness, ExportRefused, VariantResult
@@ -135,8 +135,10 @@ def _build(recipe: Recipe, prepared: Prepared, trained: Trained, folder: Path) -
     shutil.copy(prepared.path / training_texts.FILE, model)
     results = [try_variants.try_variant(harness, name, model) for name in harness.names()]
     speeds = try_variants.speeds(harness, results)
+    reads = features.fitted(inputs.resolve(recipe), prepared.path)
     model_manifest = replace(
         _manifest(harness, results, speeds),
+        inputs=stored(reads),
         profile=json.loads((prepared.path / "profile.json").read_bytes()),
         training=_lineage(recipe, prepared, trained),
     )
@@ -170,7 +172,7 @@ def _attention_maps(harness: ExportHarness, prepared: Prepared) -> AttentionMaps
 def _manifest(
     harness: ExportHarness, results: Sequence[VariantResult], speeds: Mapping[str, float]
 ) -> manifest.Manifest:
-    """Return the manifest without the data profile and the model's lineage."""
+    """Return the manifest without its inputs, the data profile and the model's lineage."""
     recipe = harness.recipe
     kept_variants = [
         replace(
@@ -189,7 +191,6 @@ def _manifest(
         variants=tuple(kept_variants),
         head=harness.settings,
         long_text=asdict(windowing.resolve(recipe)),
-        inputs=stored(inputs.resolve(recipe)),
         score=_scoring_defaults(recipe),
         dropped={result.name: result.reason for result in results if result.reason},
     )

@@ -64,10 +64,14 @@ def load_model(
     """Load the trained model for inference in fp32."""
     import transformers
 
+    from headrace.tasks.models import feature_head
+
     transformers.utils.logging.disable_progress_bar()
     objective = objectives.get(recipe.objective)
     model = objective.load_model(trained.path / "model", prepared.facts["head"])
-    return model.float().eval().to(device)
+    network: PreTrainedModel
+    network = feature_head.load(model.float().eval().to(device), trained.path / "model")
+    return network
 
 
 def load_reader(
@@ -147,7 +151,7 @@ def read_rows(recipe: Recipe, prepared: Prepared, split: str, n_rows: int) -> Ro
     texts = table["text"].to_pylist()
     offsets = heads.get(recipe.objective).OFFSETS
     reader = windowing.reader(recipe, prepared.path, offsets=offsets)
-    if recipe.long_text.in_windows or offsets or reader.inputs.pair:
+    if recipe.long_text.in_windows or offsets or reader.inputs.pair or reader.inputs.features:
         documents = reader.read(texts)
     else:
         id_lists = table["input_ids"].to_pylist()

@@ -106,10 +106,13 @@ def build_methods(variant: str, device: Device) -> list[BuildMethod]:
 # --- the variants ---------------------------------------------------------------------------------
 
 
-def plain(model: PreTrainedModel, *, max_length: int, token_types: bool = False) -> ir.Model:
+def plain(
+    model: PreTrainedModel, *, max_length: int, token_types: bool = False, n_features: int = 0
+) -> ir.Model:
     """Export a transformers model (in eval mode, fp32) with dynamic batch and length.
 
-    `token_types`: for pairs of texts, `token_type_ids` are a third input.
+    `token_types`: for pairs of texts, `token_type_ids` are a third input. `n_features`: for
+    numbers and categories beside the text, `features` (rows, n_features) are another.
 
     The sample has two rows and lengths over 1, because torch.export takes 0 or 1 for a constant.
     Its mask has zeros, because the exporter drops a mask of all ones from the graph.
@@ -126,8 +129,11 @@ def plain(model: PreTrainedModel, *, max_length: int, token_types: bool = False)
     sample["attention_mask"][1, length // 2 :] = 0
     if token_types:
         sample[TOKEN_TYPES] = torch.arange(2 * length).reshape(2, length) % 2
-    sample = {name: tensor.to(model.device) for name, tensor in sample.items()}
     shapes = {name: {0: Dim.AUTO, 1: Dim.AUTO} for name in sample}
+    if n_features:
+        sample["features"] = torch.zeros(2, n_features)
+        shapes["features"] = {0: Dim.AUTO}
+    sample = {name: tensor.to(model.device) for name, tensor in sample.items()}
     with quiet():
         exported = OnnxExporter().export(model, sample, OnnxConfig(dynamic_shapes=shapes))
         graph: ir.Model = exported.program

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -14,7 +15,19 @@ from headrace.serving.arrays import Array
 
 Texts = str | tuple[str, ...]
 """The text of a row, or the two of a pair."""
-Labelled = tuple[Sequence[Texts], Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Featured:
+    """A row with numbers and categories beside its text."""
+
+    texts: Texts
+    features: Array
+    """(width,)"""
+
+
+Rows = Sequence[Texts] | Sequence[Featured]
+Labelled = tuple[Rows, Sequence[int]]
 """Rows and the class of each."""
 
 MAX_FEATURES = 200_000
@@ -32,7 +45,7 @@ def _without_autologging() -> AbstractContextManager[None]:
     return context
 
 
-def bag_of_words(train: Labelled, validation: Labelled, test: Sequence[Texts]) -> Array:
+def bag_of_words(train: Labelled, validation: Labelled, test: Rows) -> Array:
     """Return the predicted classes of the test rows, (n_test,), by the best of a few models.
 
     The best one has the highest accuracy on the validation rows.
@@ -73,16 +86,25 @@ class Vectorizer:
             ngram_range=(1, 2), sublinear_tf=True, max_features=MAX_FEATURES
         )
 
-    def fit(self, rows: Sequence[Texts]) -> Any:
+    def fit(self, rows: Rows) -> Any:
         """Learn the words of these rows; return their features (n, d). Raises ValueError: none."""
+        if isinstance(rows[0], Featured):
+            self.fit([row.texts for row in rows if isinstance(row, Featured)])
+            return self.features(rows)
         if all(isinstance(row, str) for row in rows):
             return self._words.fit_transform(rows)
         self._words.fit(chain.from_iterable(rows))
         return self.features(rows)
 
-    def features(self, rows: Sequence[Texts]) -> Any:
+    def features(self, rows: Rows) -> Any:
         """Return the features of rows, a sparse matrix (n, d)."""
         from scipy.sparse import csr_array, hstack
+
+        featured = [row for row in rows if isinstance(row, Featured)]
+        if featured:
+            of_texts = self.features([row.texts for row in featured])
+            beside = csr_array(np.stack([row.features for row in featured]))
+            return hstack([csr_array(of_texts), beside], format="csr")
 
         if all(isinstance(row, str) for row in rows):
             return self._words.transform(rows)

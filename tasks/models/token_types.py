@@ -17,6 +17,7 @@ TOKEN_TYPES = "token_type_ids"
 
 def reads_token_types(model: PreTrainedModel | PeftModel) -> bool:
     """True if the model has two token types or more; `model` may have LoRA adapters."""
-    network = model.get_base_model() if hasattr(model, "get_base_model") else model
+    network = getattr(model, "without_features", model)
+    network = network.get_base_model() if hasattr(network, "get_base_model") else network
     n_types = getattr(network.config, "type_vocab_size", 2)  # XLNet has types and no such field
     return TOKEN_TYPES in inspect.signature(network.forward).parameters and n_types > 1

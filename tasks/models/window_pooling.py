@@ -89,12 +89,15 @@ class DocumentModel(nn.Module):
         attention_mask: Tensor,
         n_windows: Tensor,
         token_type_ids: Tensor | None = None,
+        features: Tensor | None = None,
         **kwargs: object,
     ) -> dict[str, Tensor]:
         """Return {"logits": (texts, k)}. `n_windows`, (texts,): the number of rows of each text."""
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
         if token_type_ids is not None:
             inputs["token_type_ids"] = token_type_ids
+        if features is not None:
+            inputs["features"] = features
         # Without gradients, no activations are kept, so the windows can run in several passes.
         n_rows = len(input_ids) if torch.is_grad_enabled() else WINDOWS_AT_A_TIME
         passes = zip(*(torch.split(tensor, n_rows) for tensor in inputs.values()), strict=True)

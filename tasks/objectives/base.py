@@ -18,7 +18,7 @@ from headrace.serving.arrays import Array
 from headrace.serving.heads import Settings as Settings
 from headrace.serving.text.windows import Reader
 from headrace.tasks.metrics.metric import Metric
-from headrace.tasks.models.tfidf import Texts
+from headrace.tasks.models.tfidf import Rows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -177,13 +177,13 @@ class Objective(ABC, Generic[Target, Outputs]):
 
     def baseline(
         self,
-        train: tuple[Sequence[Texts], Sequence[Target]],
-        validation: tuple[Sequence[Texts], Sequence[Target]],
-        test: Sequence[Texts],
+        train: tuple[Rows, Sequence[Target]],
+        validation: tuple[Rows, Sequence[Target]],
+        test: Rows,
     ) -> Sequence[Target] | Array | None:
         """Return a simple model's predictions for the test texts; None: no baseline.
 
-        A row's texts are a string, or two for a pair (READS_PAIRS).
+        A row is a string, or two for a pair (READS_PAIRS), or a `tfidf.Featured` with these.
         """
         return None
 

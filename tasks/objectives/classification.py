@@ -23,7 +23,7 @@ from headrace.tasks.metrics.calibration import (
     fit_temperature,
 )
 from headrace.tasks.metrics.metric import Metric
-from headrace.tasks.models.tfidf import Texts
+from headrace.tasks.models.tfidf import Rows
 from headrace.tasks.objectives import base
 from headrace.tasks.objectives.base import (
     Details,
@@ -128,9 +128,9 @@ class Objective(base.Objective[int, Array]):
 
     def baseline(
         self,
-        train: tuple[Sequence[Texts], Sequence[int]],
-        validation: tuple[Sequence[Texts], Sequence[int]],
-        test: Sequence[Texts],
+        train: tuple[Rows, Sequence[int]],
+        validation: tuple[Rows, Sequence[int]],
+        test: Rows,
     ) -> Array:
         """Return (n_test,) the classes that a bag-of-words model predicts for the test texts."""
         from headrace.tasks.models.tfidf import bag_of_words

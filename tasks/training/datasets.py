@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import Dataset, Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from headrace.serving.arrays import PairIds
+from headrace.serving.arrays import Array, PairIds
 from headrace.serving.runtime.batching import ids_of, plan_batches
 from headrace.serving.text.windows import Document, Reader
 
@@ -38,6 +38,8 @@ class TrainingRow(TypedDict):
     windows: NotRequired[list[list[int]]]
     token_type_ids: NotRequired[list[Any]]
     """Of a pair: the types of `input_ids`, or of each window's."""
+    features: NotRequired[Array]
+    """(width,) float32: of numbers and categories beside the text."""
 
 
 class Pairs(Dataset[TrainingRow]):
@@ -131,6 +133,28 @@ class Windowed(Dataset[TrainingRow]):
     def _framed(self, labels: Sequence[int], start: int) -> list[int]:
         prefix, suffix = ([IGNORE_INDEX] * len(part) for part in self._reader.frame)
         return [*prefix, *labels[start : start + self._reader.room], *suffix]
+
+
+class Featured(Dataset[TrainingRow]):
+    """Training rows with the features beside their text."""
+
+    def __init__(self, rows: Any, features: Array) -> None:
+        """`features`: (n, width) float32."""
+        self._rows, self._features = rows, features
+
+    @staticmethod
+    def of(stored: datasets.Dataset, reader: Reader) -> Callable[[Any], Any]:
+        """Return a function that adds the stored rows' features, if there are any, to rows."""
+        if not reader.inputs.features:
+            return lambda rows: rows
+        features = np.stack([reader.inputs.vector(row) for row in stored["text"]])
+        return lambda rows: Featured(rows, features)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, i: int) -> TrainingRow:
+        return {**self._rows[i], "features": self._features[i]}
 
 
 class SingleWindows(Dataset[TrainingRow]):
@@ -274,6 +298,7 @@ class Collator:
     """Collates rows into tensors.
 
     input_ids and attention_mask (batch, longest), for pairs token_type_ids of the same shape,
+    features (batch, width) if rows have them,
     labels (batch[, longest]), and, if `decoder_ids` is given to make them, decoder_input_ids of the
     labels' shape.
 
@@ -312,6 +337,10 @@ class Collator:
         if self.token_types and "token_type_ids" in rows[0]:
             types = [row["token_type_ids"] for row in rows]
             batch["token_type_ids"] = padded(list(chain(*types)) if in_windows else types, 0)
+        if "features" in rows[0]:
+            counts = [len(row["windows"]) if in_windows else 1 for row in rows]
+            vectors = np.repeat([row["features"] for row in rows], counts, axis=0)
+            batch["features"] = torch.from_numpy(vectors)
         if in_windows and not self.token_labels:
             batch["n_windows"] = torch.tensor([len(row["windows"]) for row in rows])
         if self.decoder_ids:  # with a custom loss the model does not see the labels

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -12,6 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from headrace.configs.schema import Lora, Model
 from headrace.tasks.models import from_config
+from headrace.tasks.models.feature_head import FeaturedModel
 from headrace.tasks.models.pretrained import SCRATCH, locate
 from headrace.tasks.models.window_pooling import DocumentModel
 from headrace.tasks.objectives import AnyObjective
@@ -72,12 +73,18 @@ def with_lora(model: PreTrainedModel, lora: Lora) -> PeftModel:
 
 def body_of(model: PreTrainedModel | PeftModel | DocumentModel) -> nn.Module:
     """Return the part of a model that its head stands on, whatever the model is wrapped in."""
-    network: PreTrainedModel | PeftModel
-    network = model.model if isinstance(model, DocumentModel) else model
+    network = _unwrapped(model)
     if hasattr(network, "get_base_model"):
         network = network.get_base_model()
     body: nn.Module = getattr(network, network.base_model_prefix)
     return body
+
+
+def _unwrapped(model: nn.Module) -> Any:
+    """Return the transformers model; it may have LoRA adapters."""
+    while isinstance(model, DocumentModel | FeaturedModel):
+        model = model.model
+    return model
 
 
 def head_parameters(model: PreTrainedModel | PeftModel | DocumentModel) -> set[nn.Parameter]:
@@ -91,7 +98,7 @@ def save(model: PreTrainedModel | PeftModel | DocumentModel, tokenizer: Path, fo
 
     No file is a pickle. The folder is written under another name and then renamed.
     """
-    network = model.model if isinstance(model, DocumentModel) else model
+    network = _unwrapped(model)
     if hasattr(network, "merge_and_unload"):
         network = network.merge_and_unload()
     aside = folder.with_name(f".{folder.name}.tmp")
@@ -100,5 +107,8 @@ def save(model: PreTrainedModel | PeftModel | DocumentModel, tokenizer: Path, fo
     network.save_pretrained(aside)
     if isinstance(model, DocumentModel):
         model.save_pool(aside)
+    featured = model.model if isinstance(model, DocumentModel) else model
+    if isinstance(featured, FeaturedModel):
+        featured.save_head(aside)
     shutil.copytree(tokenizer, aside, dirs_exist_ok=True)
     aside.rename(folder)

@@ -29,6 +29,7 @@ from headrace.serving.arrays import Array
 from headrace.tasks import objectives
 from headrace.tasks.data import windowing
 from headrace.tasks.data.ingest import N_FIRST
+from headrace.tasks.models.feature_head import FeaturedModel, FeatureHead
 from headrace.tasks.models.token_types import reads_token_types
 from headrace.tasks.models.window_pooling import DocumentModel
 from headrace.tasks.objectives import AnyObjective
@@ -37,6 +38,7 @@ from headrace.tasks.runtime import hardware
 from headrace.tasks.training.callbacks import Checkpoints
 from headrace.tasks.training.datasets import (
     Collator,
+    Featured,
     InPieces,
     Pairs,
     RowSteps,
@@ -78,6 +80,8 @@ def build(recipe: Recipe, prepared: Path, work: Path, *, per_device: int) -> Ste
     decoder_ids = getattr(model, "prepare_decoder_input_ids_from_labels", None)
     token_labels = fitted.objective.TOKEN_LABELS
     token_types = reads_token_types(model)
+    if width := windowing.reader(recipe, prepared).inputs.width:
+        model = FeaturedModel(model, FeatureHead(width, model.config.num_labels))
     if recipe.long_text.in_windows and not token_labels:
         model = DocumentModel(model, recipe.long_text.pool)
     best_metric = fitted.objective.metric_for_best_model(recipe.train.metric_for_best_model)
@@ -198,7 +202,7 @@ class FittedObjective:
 class Split:
     """Training or validation rows."""
 
-    rows: datasets.Dataset | Pairs | Windowed | SingleWindows
+    rows: datasets.Dataset | Pairs | Windowed | SingleWindows | Featured
     """Rows as the Collator takes them; memory-mapped if they are the stored rows themselves."""
     lengths: list[int]
     """Tokens of each row that an epoch reads."""
@@ -220,17 +224,18 @@ class Split:
         context = TrainingContext(fitted.options, fitted.head, reader, tokenizer)
         dataset = fitted.objective.training_rows(dataset, context)
         is_pair = reader.inputs.pair
+        featured = Featured.of(dataset, reader)
         dataset = dataset.select_columns([*COLUMNS, N_FIRST] if is_pair else COLUMNS)
         token_labels = fitted.objective.TOKEN_LABELS
         if not recipe.long_text.in_windows and not token_labels:
             lengths, labels = list(dataset["length"]), dataset["labels"]
-            return cls(Pairs(dataset, reader) if is_pair else dataset, lengths, labels)
+            rows = Pairs(dataset, reader) if is_pair else dataset
+            return cls(featured(rows), lengths, labels)
         max_windows = recipe.long_text.train_windows if name == "train" else None
-        rows: Windowed | SingleWindows
         rows = Windowed(dataset, reader, most=max_windows, token_labels=token_labels)
         if token_labels and name != "train":
             rows = SingleWindows(rows)
-        return cls(rows, rows.lengths(), dataset["labels"])
+        return cls(featured(rows), rows.lengths(), dataset["labels"])
 
     def longest_first(self) -> Subset[TrainingRow]:
         """Return the rows sorted: least padding, and too little memory shows at once."""

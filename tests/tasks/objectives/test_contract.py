@@ -92,6 +92,7 @@ def tiny_recipe_of(objective: str, folder: Path) -> Any:
     return recipe
 
 
+FEATURES = {"id": "number", "label": "category"}
 Case = tuple[str, dict[str, Any], dict[str, Any], str | None]
 SEVERAL_TEXTS: dict[str, Case] = {
     "pairs": ("classification", {"text": "text", "text_pair": "label"}, {}, "empty_text"),
@@ -102,6 +103,25 @@ SEVERAL_TEXTS: dict[str, Case] = {
         "empty_text_pair",
     ),
     "fields": ("classification", {"text": ["text", "label"]}, {}, None),
+    "features": ("classification", {"features": FEATURES}, {}, "empty_text"),
+    "features-and-pairs": (
+        "classification",
+        {"text_pair": "label", "features": {"id": "number"}},
+        {},
+        "empty_text",
+    ),
+    "features-and-fields": (
+        "multilabel",
+        {"text": ["text", "label"], "features": {"id": "number"}},
+        {},
+        None,
+    ),
+    "features-in-windows": (
+        "multilabel",
+        {"features": FEATURES},
+        {"strategy": "windows", "window": 12},
+        "empty_text",
+    ),
 }
 """Objective, columns, long_text, and the reason code of a row without `text`, for objectives whose
 rows may have several texts. The columns are those of the tables to score: `label` is a text too."""
@@ -112,10 +132,10 @@ def recipe_of_several_texts(name: str, folder: Path) -> Any:
     objective, columns, long_text, _ = SEVERAL_TEXTS[name]
     draw, path = random.Random(0), folder / f"{name}.jsonl"
     with path.open("w", encoding="utf-8") as file:
-        for text, label in sentences(400):
+        for i, (text, label) in enumerate(sentences(400)):
             other = draw.choice(WORDS[label].split())
             ((role, target),) = ROWS[objective](text, label).items()
-            file.write(json.dumps({"text": text, "label": other, "gold": target}) + "\n")
+            file.write(json.dumps({"id": i, "text": text, "label": other, "gold": target}) + "\n")
     recipe: Any = tiny_recipe_of(objective, folder)
     data = {"source": {"kind": "files", "train": str(path)}, "columns": {**columns, role: "gold"}}
     content = {**recipe.model_dump(mode="json"), "name": f"contract-{name}", "data": data}
