@@ -54,6 +54,8 @@ class Outcome:
     """TF-IDF with logistic regression on the same split."""
     baseline_difference: DifferenceFacts | None
     """Model minus baseline on the same rows: value, low, high."""
+    features_worth: DifferenceFacts | None
+    """What the metric loses if the test rows' numbers and categories are shuffled."""
     calibration: CalibrationFacts | None
     """Expected calibration error, before and after the probabilities were calibrated."""
     promises: dict[str, list[PromiseFacts]]
@@ -83,6 +85,7 @@ def outcome(
         metrics=evaluation["metrics"],
         baseline=stages.prepared.facts["baseline"],
         baseline_difference=evaluation["baseline_difference"],
+        features_worth=evaluation.get("features_worth"),
         calibration=evaluation.get("calibration"),
         promises=evaluation.get("promises", {}),
         smallest_detectable=decision["smallest_detectable"],
@@ -253,6 +256,9 @@ def text(outcome: Outcome) -> str:
     if outcome.baseline_difference:
         gain = outcome.baseline_difference
         lines.append(f"  {'gain':<10} {interval(gain)}: {winner(gain)}")
+    if outcome.features_worth:
+        worth = outcome.features_worth
+        lines.append(f"  {'features':<10} {interval(worth)}: what shuffling them costs")
     if outcome.calibration:
         before, after = outcome.calibration["before"], outcome.calibration["after"]
         lines.append(

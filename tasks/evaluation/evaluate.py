@@ -22,7 +22,7 @@ from headrace.configs.schema import Recipe
 from headrace.serving.arrays import Array
 from headrace.serving.text.inputs import Inputs
 from headrace.tasks import objectives
-from headrace.tasks.evaluation import test_set, wrong_labels
+from headrace.tasks.evaluation import features_worth, test_set, wrong_labels
 from headrace.tasks.evaluation.test_set import TestSet
 from headrace.tasks.metrics import selective
 from headrace.tasks.metrics.bootstrap import Interval, Resampling, bootstrap
@@ -96,6 +96,8 @@ def _build(recipe: Recipe, prepared: Prepared, exported: Exported, folder: Path)
         "variant": scorer.variant.name,
         "selective": selections,
     }
+    worth = features_worth.measure(recipe, scorer, rows, outputs)
+    results["features_worth"] = worth
     results["wrong_labels"] = wrong_labels.find(recipe, prepared, scorer, folder)
 
     test_set.write_outputs(folder, outputs)
@@ -110,6 +112,7 @@ def _build(recipe: Recipe, prepared: Prepared, exported: Exported, folder: Path)
         "clusters": evaluation["clusters"],
         "baseline_metric": evaluation["baseline_metric"],
         "baseline_difference": evaluation["baseline_difference"],
+        "features_worth": worth,
         "calibration": _calibration(sections),
         "promises": {name: one["promises"] for name, one in selections.items()},
     }

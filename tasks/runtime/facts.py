@@ -264,6 +264,9 @@ class EvaluatedFacts(IntervalFacts):
     """Distinct rows, as in EvaluationMetrics."""
     baseline_metric: str
     baseline_difference: DifferenceFacts | None
+    features_worth: NotRequired[DifferenceFacts | None]
+    """What the deciding metric loses if the features beside the text are shuffled; None without
+    features. Earlier artifacts lack it."""
     calibration: NotRequired[CalibrationFacts | None]
     """None for objectives whose probabilities are not calibrated; earlier artifacts lack it."""
     promises: NotRequired[dict[str, list[PromiseFacts]]]
