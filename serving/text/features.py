@@ -82,8 +82,8 @@ class Feature:
             return Feature(self.name, self.kind, mean, std if std > 0 else 1.0)
         names, counts = np.unique(np.array(known, dtype=object).astype(str), return_counts=True)
         order = np.lexsort((names, -counts))[:MAX_VALUES]
-        values = [str(names[i]) for i in order if counts[i] >= MIN_ROWS]
-        return Feature(self.name, self.kind, values=tuple(values))
+        frequent = tuple(str(names[i]) for i in order if counts[i] >= MIN_ROWS)
+        return Feature(self.name, self.kind, values=frequent)
 
 
 def _plain(value: object) -> Any:

@@ -34,7 +34,7 @@ def measure(
     objective, head = objectives.get(recipe.objective), scorer.manifest.head
     shuffled = replace(rows, texts=_shuffled(rows.texts, scorer, recipe.train.seed))
     _, others = test_set.answers(objective, scorer, shuffled.texts)
-    name, metric = selection.deciding_metric(recipe, head)
+    _, metric = selection.deciding_metric(recipe, head)
     if metric.ranks:
         _, metric = selection.slice_metric(recipe, head)
     with_them, without = (

@@ -93,7 +93,7 @@ class Vectorizer:
             return self.features(rows)
         if all(isinstance(row, str) for row in rows):
             return self._words.fit_transform(rows)
-        self._words.fit(chain.from_iterable(rows))
+        self._words.fit(chain.from_iterable(row for row in rows if isinstance(row, tuple)))
         return self.features(rows)
 
     def features(self, rows: Rows) -> Any:

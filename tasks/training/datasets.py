@@ -154,7 +154,8 @@ class Featured(Dataset[TrainingRow]):
         return len(self._rows)
 
     def __getitem__(self, i: int) -> TrainingRow:
-        return {**self._rows[i], "features": self._features[i]}
+        row: TrainingRow = self._rows[i]
+        return {**row, "features": self._features[i]}
 
 
 class SingleWindows(Dataset[TrainingRow]):

@@ -13,12 +13,13 @@ from datasets import load_from_disk
 from headrace.configs.errors import DataError, RecipeError
 from headrace.configs.schema import Recipe
 from headrace.serving.arrays import PairIds
-from headrace.serving.text.inputs import Inputs
+from headrace.serving.text.features import Feature
+from headrace.serving.text.inputs import Inputs, inputs_of
 from headrace.tasks.data import inputs, windowing
 from headrace.tasks.data.deduplicate import near_duplicates
 from headrace.tasks.data.prepare import prepare
 from headrace.tasks.data.splits import normalise
-from headrace.tasks.models.tfidf import bag_of_words
+from headrace.tasks.models.tfidf import Featured, bag_of_words
 from headrace.tasks.training.datasets import Collator
 from tests.tasks.data.rows import recipe_for, rejected, rows_of
 from tests.toy import sentences, tiny_recipe
@@ -121,6 +122,10 @@ def test_texts_of_a_row_are_never_mistaken_for_others() -> None:
         ("tagging", {"text_pair": "b"}, "text_pair: b: tagging reads one column of texts; pairs"),
         ("tagging", {"text": ["a", "b"]}, r"text: \['a', 'b'\]: tagging reads one column of"),
         ("generation", {"text_pair": "b"}, "classification, multilabel"),
+        ("tagging", {"features": {"a": "number"}}, "tagging reads only the text; features are for"),
+        ("classification", {"features": {"text": "number"}}, "'text' is the name of a text"),
+        ("classification", {"features": {"label": "category"}}, "'label' holds what the model is"),
+        ("classification", {"label": {"a": "number"}}, "a role has a column's name"),
         ("classification", {"text_pair": ["a", "b"]}, "the second text is one column, not"),
         ("classification", {"text": ["text_pair", "a"], "text_pair": "b"}, "must not be named"),
     ],
@@ -142,6 +147,7 @@ def test_columns_that_no_model_reads(
         ({"text": ["a", "b"]}, Inputs(("a", "b"))),
         ({"text_pair": "b"}, Inputs(pair=True)),
         ({"text": ["a", "b"], "text_pair": "c"}, Inputs(("a", "b"), pair=True)),
+        ({"features": {"n": "number"}}, Inputs(features=(Feature("n", "number"),))),
     ],
 )
 def test_what_a_recipe_says_of_its_rows(
@@ -183,3 +189,51 @@ def test_the_baseline_sees_whether_two_texts_agree() -> None:
         (texts[:1200], targets[:1200]), (texts[1200:1600], targets[1200:1600]), texts[1600:]
     )
     assert (np.asarray(decisions) == targets[1600:]).mean() > 0.95
+
+
+def test_features_are_learned_of_training_rows_and_bad_ones_reject_their_row(
+    tmp_path: Path,
+) -> None:
+    rows: list[dict[str, Any]] = [
+        {"text": text, "label": label, "age": i % 7, "shop": "ab"[i % 2]}
+        for i, (text, label) in enumerate(sentences(200))
+    ]
+    rows[3]["age"], rows[4]["age"], rows[5]["shop"] = "abc", None, None
+    recipe = recipe_for(
+        write(tmp_path / "rows.jsonl", rows),
+        columns={"features": {"age": "number", "shop": "category"}},
+    )
+    prepared = prepare(recipe)
+    assert rejected(prepared) == [("train", 3, "not_a_number")]
+    read = windowing.reader(recipe, prepared.path).inputs
+    age, shop = read.features
+    stored = load_from_disk(str(prepared.path / "train"))["text"][:]
+    used = [float(row["age"] or "nan") for row in stored]
+    assert age.mean == pytest.approx(np.nanmean(used))
+    assert shop.values in (("a", "b"), ("b", "a"))
+    assert inputs_of(json.loads((prepared.path / "features.json").read_bytes())) == read
+
+
+def test_rows_with_one_text_are_duplicates_whatever_their_features(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"text": text, "label": label, "age": i} for i, (text, label) in enumerate(sentences(100))
+    ]
+    test = [{**rows[7], "age": 1000}, *rows_with_ages(30)]
+    recipe = recipe_for(
+        write(tmp_path / "rows.jsonl", rows),
+        columns={"features": {"age": "number"}},
+        source={"test": str(write(tmp_path / "test.jsonl", test))},
+        splits={"validation": 0.2},
+    )
+    assert prepare(recipe).facts["duplicates"]["exact"] == 1
+
+
+def rows_with_ages(n: int) -> list[dict[str, Any]]:
+    return [{"text": text, "label": label, "age": 5} for text, label in sentences(n, seed=1)]
+
+
+def test_the_baseline_reads_features() -> None:
+    targets = [i % 2 for i in range(300)]
+    rows = [Featured("a word", np.array([target], np.float32)) for target in targets]
+    part = rows[:100], targets[:100]
+    assert bag_of_words(part, part, rows[100:]).tolist() == targets[100:]
