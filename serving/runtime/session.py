@@ -183,11 +183,13 @@ def _asked(graph: Path, device: Device, *, max_length: int, half: bool) -> Itera
         yield [(PROVIDERS[device], trt_options), cuda, PROVIDERS["cpu"]]
 
 
-def _inputs(graph: Path) -> list[str]:
+def _inputs(graph: Path) -> dict[str, int | None]:
+    """Return the inputs of a graph, with the second size of those for which it is fixed."""
     options = _options(threads=1)
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(graph, options, providers=[PROVIDERS["cpu"]])
-    return [node.name for node in session.get_inputs()]
+    sizes = ((node.name, node.shape[1:2]) for node in session.get_inputs())
+    return {name: size[0] if size and isinstance(size[0], int) else None for name, size in sizes}
 
 
 def _check_given(session: ort.InferenceSession, provider: str) -> None:

@@ -14,7 +14,7 @@ import ctypes
 import importlib.util
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -57,10 +57,13 @@ def _library(name: str) -> ctypes.CDLL:
     return ctypes.CDLL(str(files[0]) if files else name)
 
 
-def options(inputs: Sequence[str], shapes: Shapes, *, half: bool, folder: Path) -> dict[str, str]:
+def options(
+    inputs: Mapping[str, int | None], shapes: Shapes, *, half: bool, folder: Path
+) -> dict[str, str]:
     """Return the provider's options for a graph with these inputs, each (rows, length).
 
-    `half`: the graph computes in fp16. `folder`: for the engine and its timing cache.
+    `inputs`: the second size of each, None for the length of the rows. `half`: the graph computes
+    in fp16. `folder`: for the engine and its timing cache.
     """
     rows, length = shapes.max_rows or 1, shapes.max_length
     ranges = {
@@ -75,7 +78,9 @@ def options(inputs: Sequence[str], shapes: Shapes, *, half: bool, folder: Path) 
         "trt_timing_cache_enable": "True",
         "trt_timing_cache_path": str(folder),
         **{
-            f"trt_profile_{bound}_shapes": ",".join(f"{name}:{n}x{m}" for name in inputs)
+            f"trt_profile_{bound}_shapes": ",".join(
+                f"{name}:{n}x{size or m}" for name, size in inputs.items()
+            )
             for bound, (n, m) in ranges.items()
         },
     }

@@ -48,19 +48,20 @@ def test_the_libraries_are_those_that_this_onnxruntime_is_linked_against() -> No
 
 
 def test_there_is_one_range_of_shapes_and_a_folder() -> None:
-    assert tensorrt.options(
-        ["input_ids", "attention_mask"], SHAPES, half=True, folder=Path("/cache")
-    ) == {
+    inputs = {"input_ids": None, "attention_mask": None, "features": 7}
+    assert tensorrt.options(inputs, SHAPES, half=True, folder=Path("/cache")) == {
         "trt_fp16_enable": "True",
         "trt_engine_cache_enable": "True",
         "trt_engine_cache_path": "/cache",
         "trt_timing_cache_enable": "True",
         "trt_timing_cache_path": "/cache",
-        "trt_profile_min_shapes": "input_ids:1x1,attention_mask:1x1",
-        "trt_profile_opt_shapes": "input_ids:128x128,attention_mask:128x128",
-        "trt_profile_max_shapes": "input_ids:256x500,attention_mask:256x500",
+        "trt_profile_min_shapes": "input_ids:1x1,attention_mask:1x1,features:1x7",
+        "trt_profile_opt_shapes": "input_ids:128x128,attention_mask:128x128,features:128x7",
+        "trt_profile_max_shapes": "input_ids:256x500,attention_mask:256x500,features:256x7",
     }
-    short = tensorrt.options(["input_ids"], Shapes(16, 32, 256), half=False, folder=Path("/cache"))
+    short = tensorrt.options(
+        {"input_ids": None}, Shapes(16, 32, 256), half=False, folder=Path("/cache")
+    )
     assert short["trt_profile_opt_shapes"] == "input_ids:128x32"
     assert short["trt_fp16_enable"] == "False"
 
