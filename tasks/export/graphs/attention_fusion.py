@@ -80,7 +80,14 @@ def _is_padding(graph: ir.Model, bias: Value) -> bool:
     RemoveUnusedNodesPass()(probe)
     session = ort.InferenceSession(ir.to_proto(probe).SerializeToString())
     ones = np.ones((1, PROBED_TOKENS), np.int64)
-    (array,) = session.run(None, {graph_input.name: ones for graph_input in session.get_inputs()})
+    inputs = {one.name: ones for one in session.get_inputs() if one.type == "tensor(int64)"}
+    # Features beside the text: no attention reads them.
+    inputs |= {
+        one.name: np.zeros((1, one.shape[1]), np.float32)
+        for one in session.get_inputs()
+        if one.name not in inputs
+    }
+    (array,) = session.run(None, inputs)
     return not array.any()
 
 
