@@ -15,6 +15,7 @@ import pytest
 
 from headrace.configs.schema import Data
 from headrace.serving.heads import tagging as head_of
+from headrace.serving.text.inputs import ONE_TEXT
 from headrace.tasks.data import ingest
 from headrace.tasks.data.sources import open_source
 from headrace.tasks.objectives import tagging
@@ -264,7 +265,13 @@ def read(export: Export) -> tuple[list[dict[str, Any]], ingest.Rejected, Path]:
     source = open_source(data.source, [*roles.values()], folder, if_there=TAGGING.OPTIONAL)
     given = TAGGING.OPTIONS(**options)
     table, rejected = ingest.stage(
-        source, data, ingest.columns_of(data, TAGGING), TAGGING, given, folder / "staged.arrow"
+        source,
+        data,
+        ingest.columns_of(data, TAGGING, ONE_TEXT),
+        TAGGING,
+        given,
+        ONE_TEXT,
+        folder / "staged.arrow",
     )
     return table.select(["text", "target"]).to_pylist(), rejected, folder
 
