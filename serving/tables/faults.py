@@ -17,7 +17,7 @@ from .files import File
 from .fitting import fits_perfectly, fitting
 from .header import looks_like_data, looks_like_names
 from .rows import check_columns
-from .scan import Finding, Scan
+from .scan import APOSTROPHE, Finding, Scan
 
 MANY = 5
 """Rows that are not by chance the only ones with the same fault."""
@@ -172,6 +172,12 @@ def check_structure(file: File, found: Scan, expected: Expected) -> None:
         if fits_perfectly(file, escaped, expected.needed):
             raise _other_dialect(
                 file, found, escaped, found.escaped, "have a backslash in front of a quote"
+            )
+    if found.apostrophes and "quote" not in stated:
+        quoted = replace(dialect, quote=APOSTROPHE)
+        if fits_perfectly(file, quoted, expected.needed):
+            raise _other_dialect(
+                file, found, quoted, found.apostrophes, "have fields in apostrophes"
             )
     if "skip_blanks" not in stated and _is_fault(found.padded, found.rows, few=1):
         padded = replace(dialect, skip_blanks=True)
