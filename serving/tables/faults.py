@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import InputError
 from .dialect import Dialect, as_options, differences, spelled
-from .encoding import CONTROLS, UTF8, beyond_ascii, guess
+from .encoding import CONTROLS, UTF8, beyond_ascii, guess, is_binary
 from .files import File
 from .fitting import fits_perfectly, fitting
 from .header import looks_like_data, looks_like_names
@@ -100,12 +100,13 @@ def _header_problem(
     """Return what is wrong with the dialect of a file whose header is not the expected one."""
     dialect = found.dialect
     problem = problem or f"{file} has no header line with column names"
-    header = "".join(found.first) or "\0"
-    is_text = not CONTROLS & {*map(ord, header)}
-    if "encoding" not in expected.stated and not (is_text and _is_unicode(header)):
-        if is_text or guess(file):
+    header = "".join(found.first)
+    is_text = bool(header) and not CONTROLS & {*map(ord, header)} and _is_unicode(header)
+    if not is_text and "encoding" not in expected.stated:
+        if is_binary(file):
+            return None
+        if not _is_unicode(header) or (guess(file) or "").startswith("utf-16"):
             return not_text(file, dialect, "its header holds bytes that are not")
-        return None if found.first else _header_in_other_dialect(file, found, expected, problem)
     return _header_in_other_dialect(file, found, expected, problem)
 
 
