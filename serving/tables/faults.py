@@ -206,7 +206,7 @@ def _check_fields(file: File, found: Scan, expected: Expected) -> None:
     is_fault = _is_fault(wrong, found.rows)
     if wrong.rows < MANY and not is_fault:
         return
-    problem = f"do not have the {len(found.names)} fields of the header, or an open quote"
+    problem = f"do not have the {len(found.names)} fields of the header, or have an open quote"
     for other in fitting(file, dialect, expected.columns, expected.stated):
         if other.is_perfect and fits_perfectly(file, other.dialect, expected.needed):
             raise _other_dialect(file, found, other.dialect, wrong, problem)

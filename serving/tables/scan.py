@@ -14,6 +14,7 @@ from ..errors import InputError
 from .csv_rows import CsvRecords, header_of, open_records
 from .dialect import Dialect
 from .files import File
+from .rows import TOO_LARGE
 
 QUOTE, APOSTROPHE = '"', "'"
 SAMPLE_ROWS = 2_000
@@ -147,6 +148,8 @@ def _scan_rows(
     lines = records.lines  # the same list for all records
     for record in itertools.islice(records, max_rows):
         row, found.rows = found.rows, found.rows + 1
+        if record == TOO_LARGE:
+            continue
         if isinstance(record, str) or len(record) != width:
             found.wrong.add(records.line, row)
         elif len(lines) > 1:
