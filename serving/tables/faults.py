@@ -79,9 +79,8 @@ def _in_yaml(value: object) -> str:
 def check_names(file: File, found: Scan, expected: Expected) -> None:
     """Raises InputError for a column that is missing: a DialectError if that tells the dialect."""
     if not found.names:
-        raise _header_problem(file, found, expected) or InputError(
-            f"{file} has no header line with column names"
-        )
+        hint = _header_problem(file, found, expected, found.problem)
+        raise hint or InputError(found.problem)
     own = [*found.names, *(name for name in file.partitions if name not in found.names)]
     try:
         check_columns(file, expected.columns, own)
@@ -95,11 +94,10 @@ def check_names(file: File, found: Scan, expected: Expected) -> None:
 
 
 def _header_problem(
-    file: File, found: Scan, expected: Expected, problem: str = ""
+    file: File, found: Scan, expected: Expected, problem: str
 ) -> DialectError | None:
     """Return what is wrong with the dialect of a file whose header is not the expected one."""
     dialect = found.dialect
-    problem = problem or f"{file} has no header line with column names"
     header = "".join(found.first)
     is_text = bool(header) and not CONTROLS & {*map(ord, header)} and _is_unicode(header)
     if not is_text and "encoding" not in expected.stated:

@@ -53,6 +53,8 @@ class Scan:
     dialect: Dialect
     names: list[str]
     """Columns; empty if there is no header line that can be read."""
+    problem: str = ""
+    """Why there is none."""
     first: list[str] = field(default_factory=list)
     """The first record of the file, a header or not."""
     rows: int = 0
@@ -124,8 +126,8 @@ def scan(
         found = Scan(dialect, [])
         try:
             found.names = header_of(records, file)
-        except InputError:
-            found.lines = records.n_lines
+        except InputError as problem:
+            found.problem, found.lines = str(problem), records.n_lines
             return found
         found.first = records.first
         _scan_rows(records, found, columns, max_rows, first_odd=first_odd)
