@@ -106,6 +106,7 @@ def test_numbers_are_names_of_labels_where_they_are_no_vector() -> None:
         (["Money transfer, virtual currency, or money service", "Savings account",
           "Credit reporting, credit repair"], None),
         (["AC/DC", "rock", "pop"], None),
+        (["credit, loan, other", "other, loan, credit"], None),
         (["politics/us", "politics/world", "sports/us", "sports/world"], None),
         (["very good", "good", "very bad", "bad"], None),
         (["ham", "spam"], None),
@@ -141,9 +142,11 @@ def test_labels_that_are_listed_are_taken_as_they_are() -> None:
     assert MULTILABEL.fit_targets({"labels": []}, options)["labels"] == ["a|b", "a", "b"]
 
 
-@pytest.mark.parametrize("value", [True, False, None, 1])
-def test_a_label_that_yaml_converts_is_to_be_quoted(value: Any) -> None:
-    with pytest.raises(ValueError, match="in quotes, as it stands in the table"):
+@pytest.mark.parametrize(
+    ("value", "read_as"), [(True, "booleans"), (False, "booleans"), (None, "null"), (1, "int")]
+)
+def test_a_label_that_yaml_converts_is_to_be_quoted(value: Any, read_as: str) -> None:
+    with pytest.raises(ValueError, match=f"{read_as}; write .* in quotes, as it stands in the"):
         classification.Options(labels=["a", value])
     assert classification.Options(labels=["a", " yes "]).labels == ["a", "yes"]
     with pytest.raises(ValueError, match="duplicate"):
