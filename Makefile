@@ -37,8 +37,8 @@ lint: $(VENV)/.dev types borders  ## format, lint, types, import borders, known 
 
 types: $(VENV)/.dev $(TREE)  ## of Linux, Windows and macOS, whose standard libraries differ
 	$(BIN)/mypy
-	$(BIN)/mypy --platform win32
-	$(BIN)/mypy --platform darwin
+	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32
+	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin
 
 borders: $(VENV)/.dev $(TREE)
 	cd $(TREE) && $(abspath $(BIN))/lint-imports --config $(CURDIR)/pyproject.toml

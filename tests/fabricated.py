@@ -18,6 +18,7 @@ from typing import Any
 from headrace.serving.digests import carried_sha256
 from headrace.serving.engine import manifest
 from headrace.serving.engine.scorer import Scorer
+from headrace.serving.text.inputs import Inputs, stored
 from headrace.tasks.registry import mlflow_model, model_store, tracking, versions
 from headrace.tasks.registry.register import register
 from headrace.tasks.runtime import artifacts
@@ -33,10 +34,12 @@ def recipe(name: str) -> Any:
     return tiny_recipe(Path("/data/rows.csv"), name=name)
 
 
-def stages(name: str, *, promote: bool = True, over: str | None = None) -> dict[str, Artifact]:
+def stages(
+    name: str, *, promote: bool = True, over: str | None = None, **fields: Any
+) -> dict[str, Artifact]:
     """Everything before `register`, by the argument it goes to; another model for each name.
 
-    `over`: the champion that the decision compared with.
+    `over`: the champion that the decision compared with. `fields`: of the model's manifest.
     """
     facts: dict[str, dict[str, Any]] = {
         "prepare": {
@@ -76,22 +79,23 @@ def stages(name: str, *, promote: bool = True, over: str | None = None) -> dict[
         },
         "report": {},
     }
-    made = {stage: _made(stage, name, facts[stage]) for stage in facts}
+    made = {stage: _made(stage, name, facts[stage], **fields) for stage in facts}
     arguments = ("prepared", "trained", "exported", "evaluated", "decided", "reported")
     return dict(zip(arguments, made.values(), strict=True))
 
 
-def _made(stage: str, name: str, facts: dict[str, Any]) -> Artifact:
+def _made(stage: str, name: str, facts: dict[str, Any], **fields: Any) -> Artifact:
     def build(folder: Path) -> dict[str, Any]:
         if stage == "export":
-            make_model(folder / "model", training={"recipe": name})
+            make_model(folder / "model", training={"recipe": name}, **fields)
         if stage == "evaluate":
             (folder / "confusion-light.svg").write_text("<svg/>")
         if stage == "report":
             (folder / "report.html").write_text("<html>what happened</html>")
         return facts
 
-    return artifacts.make(stage, key={"name": name, "facts": facts}, build=build)
+    key = {"name": name, "facts": facts, "fields": fields}
+    return artifacts.make(stage, key=key, build=build)
 
 
 def registered(name: str, made: dict[str, Artifact]) -> Any:
@@ -108,9 +112,13 @@ def champion(name: str) -> versions.RegisteredVersion | None:
     return None if version is None else versions.load_version(name, str(version))
 
 
-def stored_model(name: str) -> Path:
+PAIRS = {"inputs": stored(Inputs(pair=True)), "score": {"columns": {"text": "a", "text_pair": "b"}}}
+"""Fields of the manifest of a model of pairs, which was trained on the columns `a` and `b`."""
+
+
+def stored_model(name: str, **fields: Any) -> Path:
     """The folder of an MLflow model on disk, which is version 1 and champion of `name`."""
-    registered(name, stages(name))
+    registered(name, stages(name, **fields))
     found = champion(name)
     assert found is not None
     return found.folder.parents[1]

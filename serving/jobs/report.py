@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypedDict
@@ -11,7 +12,9 @@ import numpy as np
 from .. import heads
 from ..arrays import Array
 from ..engine.manifest import Manifest
-from .plan import Plan
+from ..tables.dialect import Dialect
+from ..tables.settle import in_words
+from .plan import InputFile, Plan
 from .statistics import sum_counts
 from .storage.base import Record
 
@@ -88,6 +91,10 @@ class Report:
     workers: int
     threads: int
     parts: int
+    lines: int = 0
+    """Lines of the input, if all of it is text: a header is a line, and a row may be several."""
+    read_as: dict[str, int] = field(default_factory=dict)
+    """Number of files of text that were read in an unusual dialect, by its description."""
     other_files: list[str] = field(default_factory=list)
     """Files in the output that this job did not write, but that a reader takes for its parts."""
     unsure: int = 0
@@ -107,6 +114,10 @@ class Report:
             f"{self.rows:,} rows processed with {self.model_version}, variant {self.variant} on "
             f"{self.provider}, in {self.parts} {'part' if self.parts == 1 else 'parts'}"
         ]
+        if self.lines:
+            how = [f"{words} ({n:,})" if len(self.read_as) > 1 else words
+                   for words, n in self.read_as.items()]  # fmt: skip
+            lines.append("; ".join([f"{self.rows:,} rows read of {self.lines:,} lines", *how]))
         if self.rows_now < self.rows:
             lines.append(f"{self.rows - self.rows_now:,} of them are from an earlier run")
         if self.rows_now:
@@ -202,12 +213,29 @@ def build_report(
         workers=plan.workers,
         threads=plan.threads,
         parts=sum(len(record["files"]) for record in records),
+        lines=_lines(plan.input),
+        read_as=_read_as(plan.input),
         unreadable=plan.unreadable,
         other_files=other_files,
         unsure=sum(record.get("unsure", 0) for record in records),
         min_probability=plan.options.get(heads.MIN_PROBABILITY),
         **speed,
     )
+
+
+def _lines(entries: Sequence[InputFile]) -> int:
+    readable = [entry for entry in entries if "problem" not in entry]
+    is_text = all("lines" in entry for entry in readable)
+    return sum(entry["lines"] for entry in readable) if is_text else 0
+
+
+def _read_as(entries: Sequence[InputFile]) -> dict[str, int]:
+    found = (
+        in_words(entry["name"], Dialect(**entry["dialect"]))
+        for entry in entries
+        if "dialect" in entry
+    )
+    return dict(Counter(filter(None, found)))
 
 
 def _speed(

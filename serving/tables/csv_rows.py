@@ -152,7 +152,7 @@ class CsvRecords:
             quotechar=dialect.quote,
             quoting=csv.QUOTE_MINIMAL if dialect.quote else csv.QUOTE_NONE,
             escapechar=dialect.escape,
-            doublequote=dialect.escape is None,
+            doublequote=True,  # or text behind a closed quote would be no error
             skipinitialspace=dialect.skip_blanks,
             strict=True,
         )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import codecs
 import io
-import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -31,6 +30,10 @@ MARKS = {
 LONGEST_MARK = max(map(len, MARKS))
 PIECE = 2**16
 """Bytes decoded at a time."""
+WESTERN = frozenset("ÄÖÜäöüßéèêëàâæçîïôœùûñáíóúåøãõìòÉÈÊÀÂÇÎÔÑÁÍÓÚÅÆØ¡¿£€‘’“”„–—…°§«»©®´·½²\xa0")
+"""Characters beyond ASCII in the languages of Western Europe, most of them letters."""
+SURE = 0.95
+CONTROLS = frozenset(range(32)) - frozenset(b"\t\n\r\f")
 NO_TEXT = "headrace-no-text"
 """Error handler: bytes that are not text become U+DCFF, which `surrogateescape` writes as FF."""
 codecs.register_error(NO_TEXT, lambda problem: ("\udcff", _end(problem)))
@@ -114,18 +117,17 @@ def beyond_ascii(file: File) -> tuple[bool, bool]:
 def guess(file: File) -> str | None:
     """Return the probable encoding of a file that is not UTF-8, or None.
 
-    NULs at every other place are UTF-16. Bytes beyond ASCII that stand alone among ASCII letters
-    are those of Western Europe. `headrace init` looks closer.
+    NULs at every other place are UTF-16. `headrace init` knows more than Western letters.
     """
     with unpacked(file) as raw:
         start = raw.read(PIECE)
     n_even, n_odd = start[::2].count(0), start[1::2].count(0)
     if max(n_even, n_odd) > len(start) / 8:
         return "utf-16-be" if n_even > n_odd else "utf-16-le"
-    high = [byte > 127 for byte in start]
-    n_pairs = sum(one and other for one, other in itertools.pairwise(high))
     try:
-        start.decode("cp1252")
+        beyond = [character for character in start.decode("cp1252") if not character.isascii()]
     except UnicodeDecodeError:
         return None
-    return "windows-1252" if 5 * n_pairs <= sum(high) else None
+    if CONTROLS & set(start):
+        return None  # not text at all
+    return "windows-1252" if sum(one in WESTERN for one in beyond) >= SURE * len(beyond) else None

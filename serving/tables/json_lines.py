@@ -1,25 +1,28 @@
-"""Rows of one file of JSON lines."""
+"""Rows of one file of JSON: an object on each line, or a document with a list of them."""
 
 from __future__ import annotations
 
 import io
 import itertools
 import json
+import re
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import IO
 
-from ..errors import InputError
 from .encoding import open_bytes
 from .files import File
+from .json_documents import PIECE, Documents, is_start, wrapped
 from .rows import ReasonCode, Row, check_columns, whole_line
 
 Object = dict[str, object] | str
 """Object of a JSON line, or the reason code of a line that is not an object."""
 
-# JSON lines have no header: a column that none of the first objects has counts as missing.
+# JSON has no header: a column that none of the first objects has counts as missing.
 OBJECTS_LOOKED_AT = 1000
+WRAPPED = re.compile(rb'\s*\{\s*"[^"\\]*"\s*:\s*\[\s*\{')
+"""Start of an object whose first member is a list of objects."""
 
 
 class Number(float):
@@ -43,7 +46,8 @@ def json_names(path: File) -> list[str]:
 
 def json_count(path: File) -> int:
     with open_bytes(path) as file:
-        return sum(1 for _ in _json_lines(file, path.max_row_bytes))
+        lines = _lines_or_document(file, path)
+        return sum(1 for _ in lines)
 
 
 def json_rows(path: File, columns: Sequence[str]) -> Iterator[Row]:
@@ -75,27 +79,68 @@ def _taken(objects: deque[Object]) -> Iterator[Object]:
 
 
 def _json_objects(file: io.BufferedReader, path: File) -> Iterator[Object]:
-    """Yield the object of each line that is not blank, or a reason code."""
-    start = file.peek(1)
-    lines, number = _json_lines(file, path.max_row_bytes), 0
-    while line := next(lines, None):
-        if number == 0 and (start if isinstance(line, ReasonCode) else line).lstrip().startswith(
-            b"["
-        ):
-            raise InputError(f"{path} is a JSON array; write one object per line instead")
-        number += 1
-        if isinstance(line, ReasonCode):
-            yield line
+    """Yield each object, or a reason code in place of what should be one."""
+    rows = _lines_or_document(file, path)
+    while (item := next(rows, None)) is not None:
+        if not isinstance(item, bytes):
+            yield item
             continue
         try:
-            text = line.decode(errors="surrogateescape")
-            del line  # it may hold a text of many megabytes
-            value = _decode(text)
+            text = item.decode(errors="surrogateescape")
+            del item  # it may hold a text of many megabytes
+            value = _decoder.decode(text)
             del text
         except (ValueError, RecursionError):
             yield "invalid_json"
         else:
             yield value if isinstance(value, dict) else "invalid_json"
+
+
+def _lines_or_document(file: io.BufferedReader, path: File) -> Iterator[bytes | Object]:
+    """Yield the lines of a file that are not blank, or the objects of its JSON documents.
+
+    A document is an array, an object over several lines, or the only line if it wraps a list.
+    """
+    limit = path.max_row_bytes
+    while (start := file.peek(1)[:1]) and start.isspace():
+        file.read(1)
+    if start == b"[":
+        return _objects(Documents(b"", file, path, _decoder.raw_decode))
+    piece = file.readline(limit + 1)
+    if len(piece) > limit:  # more than a row may have, unless it is a list
+        if WRAPPED.match(piece[:PIECE]):
+            return _objects(Documents(piece, file, path, _decoder.raw_decode))
+        first: bytes | ReasonCode = whole_line(file, limit, piece)
+        return itertools.chain([first], _json_lines(file, limit))
+    lines = _json_lines(file, limit)
+    second = next(lines, None)
+    text = piece.decode(errors="surrogateescape")
+    if second is None:
+        objects = _wrapped(text)
+        return iter(objects) if objects else iter([piece])
+    if isinstance(second, bytes) and _goes_on(text, second):
+        return _objects(Documents(piece + second, file, path, _decoder.raw_decode))
+    return itertools.chain([piece, second], lines)
+
+
+def _objects(documents: Documents) -> Iterator[Object]:
+    return ("invalid_json" if item is None else item for item in documents)
+
+
+def _wrapped(text: str) -> list[dict[str, object]] | None:
+    try:
+        return wrapped(_decoder.decode(text))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _goes_on(text: str, second: bytes) -> bool:
+    """Return whether the first line of a file begins a document, of which more is in the second.
+
+    If not, it is a damaged line, and the next one is a row of its own.
+    """
+    is_row = second.lstrip().startswith(b"{") and text.rstrip()[-1:] not in ("[", ":")
+    return not is_row and is_start(text, _decoder.raw_decode)
 
 
 def _json_lines(file: IO[bytes], limit: int) -> Iterator[bytes | ReasonCode]:
@@ -131,7 +176,7 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return members
 
 
-_decode = json.JSONDecoder(object_pairs_hook=_object, parse_float=_float, parse_int=_int).decode
+_decoder = json.JSONDecoder(object_pairs_hook=_object, parse_float=_float, parse_int=_int)
 
 
 def _keys(objects: Iterable[Object]) -> list[str]:

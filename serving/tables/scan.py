@@ -6,6 +6,7 @@ Nothing here is an error of its own: a file may have a few bad rows in any diale
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -15,14 +16,14 @@ from .dialect import Dialect
 from .files import File
 
 QUOTE = '"'
-DELIMITERS = (",", ";", "\t", "|")
-"""Delimiters that are tried, besides the expected one."""
 SAMPLE_ROWS = 2_000
 """Rows that other dialects are tried on, and whose values tell a row from a line of text."""
 SHORT = 40
 """Characters of a value that may be a label or a number."""
-GOOD_SHARE = 0.1
-"""Largest share of odd rows in a dialect that fits."""
+LONG = 10_000
+"""Characters of a line that is not kept to look for rows in."""
+THROUGHOUT = 0.9
+"""Share of quoted fields in a column that is written in quotes; nulls are not."""
 
 
 @dataclass
@@ -55,6 +56,8 @@ class Scan:
     """The first record of the file, a header or not."""
     rows: int = 0
     lines: int = 0
+    long: int = 0
+    """Good rows over several lines."""
     wrong: Finding = field(default_factory=Finding)
     """Records with another number of fields, or with a quote that is not closed where it should."""
     no_text: Finding = field(default_factory=Finding)
@@ -71,6 +74,10 @@ class Scan:
     """Without quoting, rows with fields that look quoted; else, rows with quotes that need none."""
     sample: list[list[str]] = field(default_factory=list)
     """The first good rows, each of one line."""
+    quoted: Counter[int] = field(default_factory=Counter)
+    """With tabs and quoting, the number of quoted fields by the column's place."""
+    needless: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """Line and row of the first of them that needs no quotes, by the column's place."""
 
     def check_text(self, text: str, line: int, row: int) -> None:
         """Count a row's needed values by their bytes."""
@@ -95,11 +102,17 @@ class Scan:
 
 
 def scan(
-    file: File, dialect: Dialect, columns: Sequence[str] = (), max_rows: int | None = None
+    file: File,
+    dialect: Dialect,
+    columns: Sequence[str] = (),
+    max_rows: int | None = None,
+    *,
+    first_odd: bool = False,
 ) -> Scan:
     """Read a file, or its first rows, in a dialect.
 
-    `columns`: those whose bytes must be text; all, if none is named. Raises InputError for an empty
+    `columns`: those whose bytes must be text; all, if none is named. `first_odd`: stop at the first
+    row that speaks against the dialect. Raises InputError for an empty
     file.
     """
     with open_records(replace(file, dialect=dialect), dialect) as records:
@@ -110,38 +123,51 @@ def scan(
             found.lines = records.n_lines
             return found
         found.first = records.first
-        _scan_rows(records, found, columns, max_rows)
+        _scan_rows(records, found, columns, max_rows, first_odd=first_odd)
         found.lines = records.n_lines
     return found
 
 
 def _scan_rows(
-    records: CsvRecords, found: Scan, columns: Sequence[str], max_rows: int | None
+    records: CsvRecords,
+    found: Scan,
+    columns: Sequence[str],
+    max_rows: int | None,
+    *,
+    first_odd: bool,
 ) -> None:
     width, dialect = len(found.names), found.dialect
     needed = [found.names.index(name) for name in columns if name in found.names]
     spread: list[tuple[int, int, list[str]]] = []
     """Line, row and lines of the first records over several lines that may be rows each."""
+    lines = records.lines  # the same list for all records
     for record in itertools.islice(records, max_rows):
-        row, lines = found.rows, records.lines
-        found.rows += 1
+        row, found.rows = found.rows, found.rows + 1
         if isinstance(record, str) or len(record) != width:
             found.wrong.add(records.line, row)
         elif len(lines) > 1:
+            found.long += 1
             if len(spread) < SAMPLE_ROWS and all(_width(line, dialect) == width for line in lines):
-                spread.append((records.line, row, list(lines)))
+                spread.append((records.line, row, [line for line in lines if len(line) < LONG]))
         elif len(found.sample) < SAMPLE_ROWS:
-            found.sample.append(record)
-        if not all(map(str.isascii, lines)) and not isinstance(record, str):
-            cells = record if not needed else [record[i] for i in needed if i < len(record)]
-            found.check_text("".join(cells), records.line, row)
+            found.sample.append([_abridged(cell) for cell in record])
+        if not lines[0].isascii() or (len(lines) > 1 and not all(map(str.isascii, lines))):
+            found.check_text(_needed_text(record, needed), records.line, row)
         if QUOTE in lines[0]:
             _check_quotes(record, lines[0], found, records.line, row)
+        if first_odd and (found.wrong or found.padded):
+            return
     for line, row, lines in spread:
         if dialect.delimiter == "\t" or _are_rows(lines, found):
             found.merged.add(line, row)
-    if dialect.quote is None:
-        _check_bare_columns(found)
+    _check_bare_columns(found)
+
+
+def _needed_text(record: list[str] | str, needed: Sequence[int]) -> str:
+    """Return the values that must be text; none of a record that could not be read."""
+    if isinstance(record, str):
+        return ""
+    return "".join([record[i] for i in needed if i < len(record)] if needed else record)
 
 
 def _check_quotes(record: list[str] | str, line: str, found: Scan, number: int, row: int) -> None:
@@ -157,18 +183,35 @@ def _check_quotes(record: list[str] | str, line: str, found: Scan, number: int, 
     if dialect.quote is None:
         if any(is_quoted(cell) and QUOTE * 2 in cell[1:-1] for cell in record):
             found.bare.add(number, row)
-    elif dialect.delimiter == "\t" and any(map(_needs_no_quotes, fields_of(line, dialect))):
-        found.bare.add(number, row)
+    elif dialect.delimiter == "\t":
+        _check_needless_quotes(fields_of(line, dialect), found, number, row)
+
+
+def _check_needless_quotes(fields: list[str], found: Scan, number: int, row: int) -> None:
+    """Find quotes that need not be there, in a column that is not quoted throughout."""
+    if len(fields) != len(found.names):
+        return
+    for place, cell in enumerate(fields):
+        if is_quoted(cell):
+            found.quoted[place] += 1
+            if _needs_no_quotes(cell):
+                found.needless.setdefault(place, (number, row))
 
 
 def _check_bare_columns(found: Scan) -> None:
-    """Count the rows of a column that is quoted throughout, in a dialect without quoting."""
-    if found.bare or not found.sample:
+    """Count the rows of a column that is quoted throughout, in a dialect without quoting.
+
+    In one with quoting, find a column with quotes that need not be there, but not throughout.
+    """
+    if found.dialect.quote is not None:
+        for place, (line, row) in found.needless.items():
+            if found.quoted[place] < THROUGHOUT * (found.rows - found.wrong.rows - found.long):
+                found.bare.add(line, row)
         return
     for column in zip(*found.sample, strict=True):
-        if (n_quoted := sum(map(is_quoted, column))) > len(column) / 2:
-            found.bare = Finding(n_quoted, 0, 0)
-            return
+        n_quoted = sum(map(is_quoted, column))
+        if not found.bare and n_quoted > len(column) / 2:
+            found.bare = Finding(n_quoted)
 
 
 def is_quoted(cell: str) -> bool:
@@ -187,6 +230,10 @@ def _needs_no_quotes(field: str) -> bool:
 def fields_of(line: str, dialect: Dialect) -> list[str]:
     """Return the fields of a line if quotes meant nothing."""
     return line.rstrip("\r\n").split(dialect.delimiter)
+
+
+def _abridged(cell: str) -> str:
+    return cell if len(cell) <= 2 * SHORT else cell[:SHORT] + cell[-SHORT:]
 
 
 def _width(line: str, dialect: Dialect) -> int:
@@ -220,45 +267,3 @@ def is_number(cell: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-# --- other dialects -------------------------------------------------------------------------------
-
-
-def fitting(
-    file: File, expected: Dialect, columns: Sequence[str] = (), stated: Iterable[str] = ()
-) -> list[Scan]:
-    """Return scans of the file's first rows in the dialects that fit, best first.
-
-    `stated`: settings of `expected` that stay. Those come first that have all `columns`, then those
-    with several columns, with fewer odd rows, and nearer to what is expected.
-    """
-    scans = []
-    for dialect in candidates(expected, stated):
-        found = scan(file, dialect, columns, SAMPLE_ROWS)
-        if found.names and found.rows and found.odd <= GOOD_SHARE * found.rows:
-            scans.append(found)
-    return sorted(scans, key=lambda found: _rank(found, columns))
-
-
-def _rank(found: Scan, columns: Sequence[str]) -> tuple[bool, bool, int]:
-    is_missing = not set(columns) <= set(found.names)
-    return is_missing, len(found.names) < 2, found.odd
-
-
-def candidates(expected: Dialect, stated: Iterable[str] = ()) -> list[Dialect]:
-    """Return the dialects to try, the expected one first; `stated`: settings that stay."""
-    stated = set(stated)
-    delimiters = dict.fromkeys((expected.delimiter, *DELIMITERS))
-    choices: dict[str, Iterable[object]] = {
-        "delimiter": delimiters,
-        "quote": dict.fromkeys((expected.quote, QUOTE, None)),
-        "escape": dict.fromkeys((expected.escape, None, "\\")),
-        "skip_blanks": dict.fromkeys((expected.skip_blanks, False, True)),
-    }
-    for name in stated & choices.keys():
-        choices[name] = [getattr(expected, name)]
-    return [
-        replace(expected, **dict(zip(choices, values, strict=True)))  # type: ignore[arg-type]
-        for values in itertools.product(*choices.values())
-    ]

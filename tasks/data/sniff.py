@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from headrace.serving.tables.dialect import checked, differences
-from headrace.serving.tables.encoding import beyond_ascii
 from headrace.serving.tables.files import File
+from headrace.serving.tables.fitting import fitting
 from headrace.serving.tables.header import looks_like_data
 from headrace.serving.tables.readers import FORMATS, Format, find_files, format_of, reading
-from headrace.serving.tables.scan import Scan, fitting
-from headrace.serving.tables.settle import Expected, in_words, settle
+from headrace.serving.tables.scan import Scan
+from headrace.serving.tables.settle import DialectError, Expected, counts_in_words, settle
 from headrace.tasks.data.sniff_encoding import find_encoding
 
 
@@ -42,6 +42,12 @@ def sniff(path: Path | str, stated: Mapping[str, object] | None = None) -> Sniff
     settings, files = checked(stated or {}), find_files(path)
     with reading(files[0]):
         found = _found(files[0], FORMATS[format_of(files[0])], settings)
+    try:
+        settle(files[0], Expected(stated=settings, default=found))
+    except DialectError as problem:
+        if not problem.settings:
+            raise
+        found |= checked(problem.settings)  # checked in turn, below
     section = {**found, **settings}
     # What is found is checked as the file's own reading, what is stated is believed.
     expected = Expected(stated=settings, default=found)
@@ -50,7 +56,7 @@ def sniff(path: Path | str, stated: Mapping[str, object] | None = None) -> Sniff
     return Sniffed(
         [replace(file, dialect=one.dialect) for file, one in settled],
         differences(usual.with_stated(section), usual) if usual else {},
-        in_words(settled),
+        counts_in_words(settled),
     )
 
 
@@ -59,8 +65,8 @@ def _found(file: File, form: Format, stated: Mapping[str, Any]) -> dict[str, Any
     if form.usual is None:
         return {}
     found: dict[str, Any] = {}
-    if "encoding" not in stated and not beyond_ascii(file)[0]:
-        found["encoding"] = find_encoding(file)
+    if "encoding" not in stated and (encoding := find_encoding(file)):
+        found["encoding"] = encoding
     if not form.is_csv:
         return found
     usual = form.usual.with_stated({**found, **stated})

@@ -1,9 +1,10 @@
 """Find the encoding of a file that is not UTF-8, or say that it cannot be told.
 
-charset-normalizer proposes encodings; it is often right, and never says how sure it is: of a file
-of Spanish it takes ñ for ń (CP1250), of one of Japanese the kana for Hangul. So its proposals are
-compared by their letters: those of one language must explain the text, and those of no other
-proposal may. Proposals that read the same are one.
+charset-normalizer is often right, but never says how sure it is: of a file of Spanish it takes ñ
+for ń (CP1250), of one of Japanese the kana for Hangul. So the likely encodings are compared by what
+they make of the text: an encoding is certain if the letters of one of its languages explain the
+text, and no other encoding's do. Those that read the same are one. charset-normalizer's proposal
+only goes into the error (docs/decisions.md has both counted).
 """
 
 from __future__ import annotations
@@ -18,116 +19,83 @@ from charset_normalizer import from_bytes
 
 from headrace.serving.errors import InputError
 from headrace.serving.tables.dialect import as_options, encoding_name
-from headrace.serving.tables.encoding import PIECE, guess
+from headrace.serving.tables.encoding import LONGEST_MARK, PIECE, beyond_ascii, guess, mark
 from headrace.serving.tables.files import File, unpacked
+from headrace.tasks.data.languages import COMMON_HANZI, JOINERS, LANGUAGES, LIKELY, SYMBOLS
 
-LIKELY = [
-    "cp1252", "iso8859_15", "cp1250", "iso8859_2", "cp1251", "koi8_r", "cp866", "cp1253", "cp1254",
-    "cp1255", "cp1256", "cp1257", "cp850", "mac_roman", "cp932", "euc_jp", "gb18030", "big5",
-    "cp949",
-]  # fmt: skip
-"""Encodings that are proposed, the most frequent of those that read the same first."""
-SAMPLE_BYTES = 2**18
+SAMPLE_BYTES = 2**17
 """Bytes of the lines that are not ASCII, which are all that tells encodings apart."""
-SURE, UNLIKELY = 0.97, 0.9
-"""Share of a text's characters that a language must explain, and that no other may."""
-CLEARER = 2
-"""Times as many frequent words or letters as the next language, where both explain the text."""
+SURE = 0.97
+"""Share of the characters beyond ASCII that a language must explain."""
+CLOSE, UNLIKELY = 0.02, 0.9
+"""A rival explains nearly as much as the best; or more than this, with more frequent words."""
+CLEARER = 1.5
+"""Times as many frequent words or letters as a rival's."""
 
 
-@dataclass(frozen=True)
-class Language:
-    """Its letters beyond ASCII, in lower case, and its most frequent words or letters."""
+@dataclass(frozen=True, order=True)
+class Reading:
+    """A text as an encoding has it."""
 
-    letters: frozenset[str]
-    frequent: frozenset[str]
-
-
-def _latin(letters: str, words: str) -> Language:
-    return Language(frozenset(letters), frozenset(words.split()))
-
-
-def _script(letters: str, frequent: str) -> Language:
-    return Language(frozenset(letters), frozenset(frequent))
+    share: float
+    """Share of the characters beyond ASCII that the best of its languages explains."""
+    frequent: float
+    """That language's share of frequent words, or of frequent letters."""
+    encoding: str
 
 
-LANGUAGES = {
-    "English": _latin("éèêàçïöüñáíóâôë", "the and to of is in it for this that was you not my"),
-    "German": _latin("äöüßéà", "der die das und ist nicht ein eine mit zu ich sehr für auf es im"),
-    "French": _latin(
-        "àâæçéèêëîïôœùûüÿ", "le la les de et est un une pas que pour très je ce des en du au"
-    ),
-    "Spanish": _latin("áéíñóúüç", "el la los de que y en un una no es muy por con para se lo"),
-    "Portuguese": _latin("àáâãçéêíóôõúü", "o a os de que e em um uma não é para com muito do da"),
-    "Italian": _latin("àèéìíîòóùú", "il la di che e un una non per molto con sono del le è"),
-    "Dutch": _latin("éëïöüèáó", "de het een en van is niet dat ik op te met voor zeer zijn"),
-    "Nordic": _latin("åäöæøéüà", "och det är en att inte jeg er og ikke som med på en av den til"),
-    "Icelandic": _latin("áðéíóúýþæö", "og að er ekki í sem á það við með"),
-    "Polish": _latin("ąćęłńóśźż", "nie i w z na jest się do to że bardzo jak za po co"),
-    "Czech": _latin("áčďéěíňóřšťúůýžĺľŕôä", "a je se na v to že s i ne si do velmi za aj sa"),
-    "Hungarian": _latin("áéíóöőúüű", "a az és nem is hogy egy van ez jó volt de meg nagyon"),
-    "Romanian": _latin("ăâîșțşţ", "și si de la nu este în un o cu pe foarte mai ce din"),
-    "Croatian": _latin("čćđšž", "i je u se na da ne za su vrlo od s sam ali"),
-    "Turkish": _latin("çğıöşüâîû", "ve bir bu çok için da de ne ama en iyi daha ile"),
-    "Baltic": _latin("āčēģīķļņšūžąęėįųõäöü", "ir un ja on ei labai yra nav kas see par bet ka"),
-    "Russian": _script("абвгдеёжзийклмнопрстуфхцчшщъыьэюяіїєґўј", "оеаинтсрвл"),
-    "Greek": _script("αβγδεζηθικλμνξοπρσςτυφχψωάέήίόύώϊϋΐΰ", "αοιετνσηρπ"),
-    "Hebrew": _script("אבגדהוזחטיכלמנסעפצקרשתךםןףץ", "יוהלאתרמבש"),
-    "Arabic": _script("ءآأؤإئابةتثجحخدذرزسشصضطظعغـفقكلمنهوىيپچژگ", "اليمونرتبة"),
-}  # fmt: skip
-SYMBOLS = frozenset("£€$¥¢§°©®™•–—…“”„«»‹›‚¿¡½¼¾²³µ×±·№\u00a0")
-"""Characters beyond ASCII that stand in any language, and not between letters."""
-JOINERS = frozenset("’‘´·–—\u00ad")
-"""Those that do."""
-COMMON_HANZI = frozenset(
-    "的一是不了人我在有他这中大来上个国和也子时道说出而要于就下得可你年生会自着去之过家学对她里后小么心"
-    "多天能好都然没日起还发成事只作当想看文手十用主行方又如前所本见经头面公同三已老从动两长很非常差快质量"
-    "這個來國時說於會過對裡後麼沒還發當樣經頭動長為們無電話車書東見買賣點錢問間門開關歡謝請給讓"
-)
+def find_encoding(file: File) -> str | None:
+    """Return the encoding of a file; None if it is UTF-8, or what its byte order mark says.
 
-
-def find_encoding(file: File) -> str:
-    """Return the encoding of a file that is not UTF-8. Raises InputError if it is not certain."""
-    if (name := guess(file)) and name.startswith("utf-16"):
-        return name
+    Raises InputError if it is not certain.
+    """
+    is_utf8, has_more = beyond_ascii(file)
+    if not (is_utf8 and has_more):
+        name = guess(file)
+        if name and name.startswith("utf-16"):
+            return None if _has_mark(file) else name
+    if is_utf8:
+        return None
     sample = _sample(file)
-    texts: dict[str, str] = {}
-    for match in from_bytes(sample, cp_isolation=LIKELY):
-        for name in (match.encoding, *match.could_be_from_charset):
-            _decode_into(texts, name, sample)
-    for name in ("cp1252", "cp932"):
-        _decode_into(texts, name, sample)
-    ranked = sorted(((explained(text), text, name) for text, name in texts.items()), reverse=True)
-    certain = _certain(ranked)
+    certain = _certain(readings(sample))
     if certain and _is_text_in(file, certain):
         return encoding_name(certain)
-    names = ", ".join(encoding_name(name) for _, _, name in ranked[:3])
+    best = from_bytes(sample, cp_isolation=list(LIKELY)).best()
     raise InputError(
         f"{file} is not UTF-8, and its encoding cannot be told for sure"
-        + (f" (it may be {names})" if names else "")
+        + (f" (it may be {encoding_name(best.encoding)})" if best else "")
         + f"; say it, as in {as_options({'encoding': 'windows-1252'})}"
     )
 
 
-def _certain(ranked: list[tuple[tuple[float, float], str, str]]) -> str | None:
-    if not ranked or ranked[0][0][0] < SURE:
+def readings(sample: bytes) -> list[Reading]:
+    """Return what the likely encodings make of some bytes, best first, equal texts once."""
+    texts: dict[str, str] = {}
+    for name in LIKELY:
+        try:
+            text = sample.decode(name)
+        except UnicodeDecodeError:
+            continue
+        if not re.search(r"[\x80-\x9f]", text):  # control characters, which no text has
+            texts.setdefault(text, name)
+    return sorted((_judged(text, name) for text, name in texts.items()), reverse=True)
+
+
+def _certain(found: list[Reading]) -> str | None:
+    if not found or found[0].share < SURE:
         return None
-    (_, frequent), _, name = ranked[0]
-    rivals = [other for (share, other), _, _ in ranked[1:] if share > UNLIKELY]
-    return name if not rivals or frequent > CLEARER * max(rivals) else None
+    best, *others = found
+    for other in others:
+        is_close = other.share >= best.share - CLOSE
+        is_rival = is_close or (other.share > UNLIKELY and other.frequent > best.frequent)
+        if is_rival and best.frequent <= CLEARER * other.frequent:
+            return None
+    return best.encoding
 
 
-def _decode_into(texts: dict[str, str], name: str, sample: bytes) -> None:
-    """Add a reading, by its text: of encodings that read the same the more frequent stays."""
-    if name not in LIKELY:
-        return
-    try:
-        text = sample.decode(name)
-    except UnicodeDecodeError:
-        return
-    known = texts.get(text)
-    if known is None or LIKELY.index(name) < LIKELY.index(known):
-        texts[text] = name
+def _has_mark(file: File) -> bool:
+    with unpacked(file) as raw:
+        return mark(raw.peek(LONGEST_MARK)[:LONGEST_MARK]) is not None
 
 
 def _sample(file: File) -> bytes:
@@ -156,71 +124,60 @@ def _is_text_in(file: File, encoding: str) -> bool:
 # --- how plausible a text is ----------------------------------------------------------------------
 
 
-def explained(text: str) -> tuple[float, float]:
-    """Return the share of characters beyond ASCII that one language explains, and a tie-breaker.
-
-    That is the share of its frequent words or letters. The best language counts.
-    """
-    beyond = re.findall(r"[^\x00-\x7f]", text)
-    if not beyond:
-        return 1.0, 0.0
-    places = [place.start() for place in re.finditer(r"[^\x00-\x7f]", text)]
-    words = Counter(re.findall(r"\w+", text.lower()))
-    letters = Counter(text.lower())
-    cjk = _explained_cjk(beyond)
-    return max([cjk, *(_by(one, text, places, words, letters) for one in LANGUAGES.values())])
+def _judged(text: str, encoding: str) -> Reading:
+    places = [found.start() for found in re.finditer(r"[^\x00-\x7f]", text)]
+    words, letters = Counter(re.findall(r"\w+", text.lower())), Counter(text.lower())
+    best = max(_explained(language, text, places, words, letters) for language in LIKELY[encoding])
+    return Reading(*best, encoding)
 
 
-def _by(
-    language: Language, text: str, places: list[int], words: Counter[str], letters: Counter[str]
+def _explained(
+    name: str, text: str, places: list[int], words: Counter[str], letters: Counter[str]
 ) -> tuple[float, float]:
-    n_explained = sum(_fits(language, text, place) for place in places)
-    is_latin = any(len(item) > 1 for item in language.frequent)
-    counts = words if is_latin else letters
-    n = words.total() if is_latin else len(places)
-    frequent = sum(counts[item] for item in language.frequent)
-    return round(n_explained / len(places), 3), round(frequent / max(n, 1), 3)
+    """Return the share of the characters at some places that a language explains, and of its
+    frequent words, or of its frequent letters if it has no others in common with English.
+    """
+    if name in ("Japanese", "Chinese", "Korean"):
+        return _explained_east_asian(name, [text[place] for place in places])
+    language = LANGUAGES[name]
+    n_fitting = sum(_fits(language.letters, text, place) for place in places)
+    counts, n = (words, words.total()) if language.is_latin else (letters, len(places))
+    n_frequent = sum(counts[item] for item in language.frequent)
+    return n_fitting / len(places), n_frequent / max(n, 1)
 
 
-def _fits(language: Language, text: str, place: int) -> bool:
+def _fits(letters: frozenset[str], text: str, place: int) -> bool:
     """Return whether a character stands where it may: letters in words, symbols beside them."""
     character = text[place]
-    before, after = text[place - 1 : place], text[place + 1 : place + 2]
-    is_inside = before.isalpha() and after.isalpha()
+    before, after = text[max(place - 1, 0) : place], text[place + 1 : place + 2]
     if character in JOINERS:
         return True
     if character in SYMBOLS:
-        return not is_inside
-    if character.lower() not in language.letters and character not in language.letters:
+        return not (before.isalpha() and after.isalpha())
+    if character.lower() not in letters or before.isdigit() or after.isdigit():
         return False
     if character.isupper() and before.islower():
         return False
     is_latin = unicodedata.name(character, "").startswith("LATIN")
-    if not is_latin and any(one.isascii() and one.isalpha() for one in (before, after)):
-        return False  # no word is in two scripts
-    return not (before.isdigit() or after.isdigit())
+    beside_latin = any(one.isascii() and one.isalpha() for one in (before, after))
+    return is_latin or not beside_latin  # no word is in two scripts
 
 
-def _explained_cjk(beyond: list[str]) -> tuple[float, float]:
+def _explained_east_asian(name: str, beyond: list[str]) -> tuple[float, float]:
     n = len(beyond)
-    kana = sum("\u3041" <= character <= "\u30ff" for character in beyond)
-    hangul = sum(
-        "\uac00" <= character <= "\ud7a3" and _is_common(character) for character in beyond
-    )
-    hanzi = [character for character in beyond if "\u4e00" <= character <= "\u9fff"]
-    marks = sum("\u3000" <= character <= "\u303f" or "\uff00" <= character <= "\uff9f"
-                for character in beyond)  # fmt: skip
-    common = sum(character in COMMON_HANZI for character in hanzi)
-    japanese = (kana + len(hanzi) + marks) / n if kana > n / 5 else 0.0
-    korean = (hangul + marks) / n if hangul > n / 2 else 0.0
-    chinese = (len(hanzi) + marks) / n if common > len(hanzi) / 10 and not kana else 0.0
-    best = max(japanese, korean, chinese)
-    return round(best, 3), round(max(kana, hangul, common) / n, 3)
+    kana = sum("\u3041" <= one <= "\u30ff" for one in beyond)
+    hangul = sum("\uac00" <= one <= "\ud7a3" and _is_common_syllable(one) for one in beyond)
+    hanzi = [one for one in beyond if "\u4e00" <= one <= "\u9fff"]
+    marks = sum("\u3000" <= one <= "\u303f" or "\uff00" <= one <= "\uff9f" for one in beyond)
+    common = sum(one in COMMON_HANZI for one in hanzi)
+    if name == "Japanese":
+        return ((kana + len(hanzi) + marks) / n if kana > n / 5 else 0.0), kana / n
+    if name == "Korean":
+        return ((hangul + marks) / n if hangul > n / 2 else 0.0), hangul / n
+    is_chinese = common > len(hanzi) / 10 and not kana
+    return ((len(hanzi) + marks) / n if is_chinese else 0.0), common / n
 
 
-def _is_common(syllable: str) -> bool:
-    try:
-        syllable.encode("euc_kr")
-    except UnicodeEncodeError:
-        return False
-    return True
+def _is_common_syllable(syllable: str) -> bool:
+    """Return whether KS X 1001 has it; the codec spells out the others."""
+    return len(syllable.encode("euc_kr", "ignore")) == 2

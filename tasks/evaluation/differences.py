@@ -19,7 +19,7 @@ from headrace.serving.tables.readers import as_text
 if TYPE_CHECKING:
     from headrace.serving.arrays import Array
     from headrace.serving.heads import Head
-    from headrace.tasks.objectives.base import AnyObjective
+    from headrace.tasks.objectives import AnyObjective
 
 SIDES = ("a", "b")
 N_BINS = 20

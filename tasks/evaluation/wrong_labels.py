@@ -2,9 +2,10 @@
 
 Rows are ranked by self-confidence, the probability that the model gives to the row's own label
 (Northcutt, Jiang and Chuang 2021, "Confident Learning"). Validation and test rows were held out
-from the training. Training rows were not, so the model knows some of their wrong labels by heart
-and finds fewer of them: docs/benchmarks/wrong_labels.md has the measurements, and those of other
-methods.
+from the training. Training rows were not: the model knows some of their wrong labels by heart,
+finds fewer of them, and is surer of the labels of all. So each split is ranked by itself and has
+its share of the first rows. docs/benchmarks/wrong_labels.md has the measurements, and those of
+other methods.
 """
 
 from __future__ import annotations
@@ -43,21 +44,22 @@ def find(
     """Write the rows whose label the model contradicts to `FILE`, the most doubtful first.
 
     Columns: split, row, label, suggested (the model's decision), probability (of the row's label),
-    score (its negative logarithm, which orders the rows), text. Returns what the report shows; None
-    if targets are not labels of whole texts.
+    score (its negative logarithm, which orders the rows of a split), text. Returns what the report
+    shows; None if targets are not labels of whole texts.
     """
     objective = objectives.get(recipe.objective)
     if objective.TOKEN_LABELS or objective.GENERATES:
         return None
-    found, n_rows = [], 0
+    tables, places, n_rows = [], [], 0
     for split in NAMES:
         rows = test_set.read(recipe, prepared, split=split, max_rows=MAX_ROWS)
-        table = contradicted(objective, scorer, rows)
-        if table is None:
+        found = contradicted(objective, scorer, rows)
+        if found is None:
             return None
-        found.append(table.add_column(0, "split", pa.array([split] * len(table), pa.string())))
+        tables.append(found.add_column(0, "split", pa.array([split] * len(found), pa.string())))
+        places.append((np.arange(len(found)) + 0.5) / len(rows.rows))
         n_rows += len(rows.rows)
-    table = pa.concat_tables(found).sort_by([("score", "descending")])
+    table = pa.concat_tables(tables).take(np.argsort(np.concatenate(places), kind="stable"))
     write_csv_safe(table, folder / FILE)
     top = table.slice(0, SHOWN).to_pylist()
     for row in top:
@@ -66,7 +68,7 @@ def find(
 
 
 def contradicted(objective: AnyObjective, scorer: Scorer, rows: TestSet) -> pa.Table | None:
-    """Return the rows whose label is not the model's decision, in the order of the split.
+    """Return the rows whose label is not the model's decision, the most doubtful first.
 
     None if the objective does not measure how wrong a row is. Rows without an answer are left out.
     """
@@ -88,4 +90,5 @@ def contradicted(objective: AnyObjective, scorer: Scorer, rows: TestSet) -> pa.T
             "text": pa.array(map(scorer.inputs.shown, rows.texts), pa.string()),
         }
     )
-    return table.filter(pc.not_equal(table["label"], table["suggested"]))  # null: left out
+    wrong = table.filter(pc.not_equal(table["label"], table["suggested"]))  # null: left out
+    return wrong.sort_by([("score", "descending")])

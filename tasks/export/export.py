@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headrace.configs.errors import RecipeError
-from headrace.configs.schema import Recipe
+from headrace.configs.schema import FilesSource, Recipe
 from headrace.serving import heads
 from headrace.serving.engine import golden, manifest
 from headrace.serving.engine.scorer import Scorer
@@ -199,8 +199,11 @@ def _scoring_defaults(recipe: Recipe) -> dict[str, object]:
     rows = WINDOWS_CHUNK_ROWS if recipe.long_text.in_windows else CHUNK_ROWS
     found = inputs.resolve(recipe)
     columns = inputs.columns_of(recipe, found)
+    source = recipe.data.source
+    csv = source.csv.model_dump(exclude_none=True) if isinstance(source, FilesSource) else {}
     return {
         **recipe.score.model_dump(mode="json"),
+        **({"csv": csv} if csv else {}),
         "chunk_rows": recipe.score.chunk_rows or rows,
         **({"text_column": columns[TEXT]} if found.single else {"columns": columns}),
     }

@@ -375,7 +375,8 @@ class Objective(base.Objective[str, Sequence[Any]]):
 
     def is_right(self, decision: Sequence[head_of.Span], target: str, head: Settings) -> bool:
         """True if the text has these spans and no other."""
-        return sorted([s["start"], s["end"], s["label"]] for s in decision) == json.loads(target)
+        spans = sorted([s["start"], s["end"], s["label"]] for s in decision)
+        return bool(spans == json.loads(target))
 
     def common_head(self, head: Settings, other: Settings) -> Settings:
         """Return a head with the labels of both models, and the first one's other settings."""

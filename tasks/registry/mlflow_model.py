@@ -16,7 +16,7 @@ import json
 import re
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,6 @@ from headrace.serving import heads
 from headrace.serving.digests import carried_sha256
 from headrace.serving.engine import golden, manifest
 from headrace.serving.engine.scorer import Scorer
-from headrace.serving.text.inputs import Row
 from headrace.tasks.registry import model_store, tracking
 
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ def log(
             python_model=str(CODE),
             artifacts={name: str(folder) for name, folder in folders.items()},
             signature=signature(Scorer(model, check=False)),
-            input_example=request(texts),
+            input_example=texts,
             pip_requirements=requirements(),
             metadata={**metadata, SHA256: carried_sha256(CODE, folders)},
         )
@@ -169,7 +168,7 @@ def check(model_id: str, model: Path, *, aside: Path) -> str:
         raise ModelMismatchError(f"model {model_id}: its files changed during the upload to MLflow")
     digest = model_store.whole_sha256(download)
     with pd.option_context("mode.string_storage", pd.get_option("mode.string_storage")):
-        answers = pyfunc.load_model(str(download)).predict(request(texts))
+        answers = pyfunc.load_model(str(download)).predict(texts)
     scorer = Scorer(model)
     expected_table = scorer.score(texts, **_own_options(scorer)).to_pandas()
     for column in expected_table.columns:
@@ -183,13 +182,6 @@ def check(model_id: str, model: Path, *, aside: Path) -> str:
                 f"model {model_id}: column {column} of the golden rows differs after loading"
             )
     return digest
-
-
-def request(rows: Sequence[Row]) -> list[Row] | pd.DataFrame:
-    """Return rows as a request: a list of texts, or a table with a column for each input."""
-    import pandas as pd
-
-    return list(rows) if isinstance(rows[0], str) else pd.DataFrame(list(rows))
 
 
 def _as_json(column: pd.Series) -> str:

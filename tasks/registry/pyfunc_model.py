@@ -162,7 +162,6 @@ class Model(PythonModel):  # type: ignore[misc]
 # --- MLflow's server and schema check -------------------------------------------------------------
 
 CSV, JSON = "text/csv", "application/json"
-UTF_8 = ("", "charset=utf-8")
 
 
 def _pass_on_whole_requests() -> None:
@@ -174,9 +173,7 @@ def _pass_on_whole_requests() -> None:
     """
     if not hasattr(PyFuncModel.predict, "asks_the_model"):
         PyFuncModel.predict = _asking_predict(PyFuncModel.predict)
-    server: Any = sys.modules.get(
-        "mlflow.pyfunc.scoring_server"
-    )  # there if this process is a server
+    server: Any = sys.modules.get("mlflow.pyfunc.scoring_server")  # if this process is a server
     if server is not None and not hasattr(server.invocations, "asks_the_model"):
         server.invocations = _asking_invocations(server)
 
@@ -198,14 +195,14 @@ def _asking_invocations(server: Any) -> Any:
 
     @functools.wraps(invocations)
     def asking(data: Any, content_type: str, model: PyFuncModel, input_schema: Any) -> Any:
-        mime_type, _, parameters = (content_type or "").partition(";")
+        kind, *parameters = (part.strip().lower() for part in (content_type or "").split(";"))
         python_model: Any = getattr(model._model_impl, "python_model", None)
-        is_ours = mime_type.strip() in (CSV, JSON) and parameters.strip().lower() in UTF_8
-        if not is_ours or not hasattr(python_model, "read_request"):
+        is_read_here = kind in (CSV, JSON) and parameters in ([], ["charset=utf-8"])
+        if not is_read_here or not hasattr(python_model, "read_request"):
             return invocations(data, content_type or "", model, input_schema)
-        texts, params = python_model.read_request(data, mime_type.strip())
+        table, params = python_model.read_request(data, kind)
         try:
-            answer = model.predict(texts, params=params)
+            answer = model.predict(table, params=params)
         except MlflowException:
             raise
         except Exception as problem:

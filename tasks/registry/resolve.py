@@ -152,7 +152,7 @@ def registered_version(model: str) -> tuple[str, str]:
 def name_and_version(model: str) -> tuple[str, str | None]:
     """Like `registered_version`, but a plain NAME need not have a champion: its version is None."""
     is_name = SHORT.fullmatch(model) and not RUN.fullmatch(model) and not re.search("[/@]", model)
-    if is_name and not _folder_meant(model):
+    if is_name and (versions.has(model) or not _folder_meant(model)):
         return model, None
     return registered_version(model)
 

@@ -11,7 +11,6 @@ import getpass
 import json
 import logging
 import os
-import re
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,26 +20,21 @@ from typing import TYPE_CHECKING
 
 from headrace.configs import secrets
 from headrace.configs.errors import ModelError, UserError
+from headrace.tasks.registry import placement
 from headrace.tasks.runtime import workspace
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Experiment, Run
 
     from headrace.configs.schema import Recipe
 
-log = logging.getLogger(__name__)
-
 KEY = "headrace.key"
 """Tag by which a repeated command finds the run that it started."""
-PARENT = "mlflow.parentRunId"
-"""MLflow's tag of a child run."""
 REPORT = "report"
 """Folder of a run's artifacts that holds report.html."""
 BATCH = 100
 """Parameters that MLflow accepts in one call."""
-URI, REGISTRY_URI = "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"
-EXPERIMENT_ID, EXPERIMENT_NAME = "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"
+URI, REGISTRY_URI = placement.URI, "MLFLOW_REGISTRY_URI"
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -144,14 +138,12 @@ def run_for(recipe: Recipe, key: str) -> str:
     an active run of MLflow, it is a child of that run, which stays as it is.
     """
     client = connect()
-    parent = _parent(client)
-    parent_id = parent.info.run_id if parent else None
     with workspace.lock(f"run-{key}"):
-        experiment = parent.info.experiment_id if parent else _experiment(client, recipe.name)
+        experiment, parent_id = placement.of_run(client, uri(), recipe.name)
         runs = [
             run
             for run in client.search_runs([experiment], f"tags.`{KEY}` = '{key}'")
-            if run.data.tags.get(PARENT) == parent_id
+            if run.data.tags.get(placement.PARENT) == parent_id
         ]
         if runs:
             run = runs[0]
@@ -159,32 +151,12 @@ def run_for(recipe: Recipe, key: str) -> str:
         else:
             tags = {KEY: key, "mlflow.user": user(), **_commit()}
             if parent_id:
-                tags[PARENT] = parent_id
+                tags[placement.PARENT] = parent_id
             run = client.create_run(experiment, tags=tags, run_name=f"{recipe.name}-{key[:8]}")
         # A run that was killed early may lack some; a parameter once set can never be changed.
         missing_params = {k: v for k, v in flatten(recipe).items() if k not in run.data.params}
         _log_params(client, run.info.run_id, missing_params)
     return str(run.info.run_id)
-
-
-def _parent(client: MlflowClient) -> Run | None:
-    """Return the caller's active run, or the one of MLFLOW_RUN_ID; None if it is in another store.
-
-    MLflow's default store, `mlflow.db` in the current folder, is not ours.
-    """
-    import mlflow
-
-    active = mlflow.active_run()
-    run_id = active.info.run_id if active else os.environ.get("MLFLOW_RUN_ID")
-    if not run_id:
-        return None
-    try:
-        return client.get_run(run_id)
-    except mlflow.MlflowException as problem:
-        if problem.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-    log.info("the active MLflow run %s is not in %s; set %s", run_id, secrets.mask(uri()), URI)
-    return None
 
 
 @contextmanager
@@ -262,65 +234,6 @@ def _log_params(client: MlflowClient, run_id: str, params: Mapping[str, str]) ->
     entities = [Param(key, value) for key, value in params.items()]
     for start in range(0, len(entities), BATCH):
         client.log_batch(run_id, params=entities[start : start + BATCH])
-
-
-def _experiment(client: MlflowClient, name: str) -> str:
-    """Return the id of the experiment of MLflow's variables, or else of the model's own.
-
-    An experiment that is missing is created. By default a database puts artifacts into `./mlruns`
-    of the current folder, so a place is given. A server (`http`, `databricks` or `uc`) has a place
-    of its own.
-    """
-    experiment = _chosen_experiment(client)
-    name = os.environ.get(EXPERIMENT_NAME) or name
-    with workspace.lock("mlflow"):
-        experiment = experiment or client.get_experiment_by_name(name)
-        if experiment is None:
-            place = None
-            if not uri().startswith(("http", "databricks", "uc")):
-                folder = re.sub(r"[^A-Za-z0-9._-]+", "-", name)  # such as /Users/me/reviews
-                place = (workspace.home() / "mlartifacts" / folder).as_uri()
-            return str(client.create_experiment(name, artifact_location=place))
-    if experiment.lifecycle_stage == "deleted":
-        raise UserError(
-            f"the MLflow experiment {experiment.name!r} was deleted; restore it with `mlflow "
-            f"experiments restore -x {experiment.experiment_id}` or give the recipe another name"
-        )
-    return str(experiment.experiment_id)
-
-
-def _chosen_experiment(client: MlflowClient) -> Experiment | None:
-    """Return the experiment that the caller gave by its id, in MLflow's order of precedence.
-
-    `mlflow.set_experiment` in this process comes first, unless it was called on another store, then
-    MLFLOW_EXPERIMENT_NAME (None: the caller's), then MLFLOW_EXPERIMENT_ID. Raises UserError if the
-    id is unknown, or is not that of the name.
-    """
-    from mlflow import MlflowException
-    from mlflow.tracking import fluent
-
-    given, name = os.environ.get(EXPERIMENT_ID), os.environ.get(EXPERIMENT_NAME)
-    set_here = getattr(fluent, "_active_experiment_id", None)
-    if set_here and not os.environ.get(URI):
-        log.info("mlflow.set_experiment was called on another store; set %s to use it", URI)
-        given = None if given == set_here else given
-    elif set_here:
-        given, name = set_here, None
-    if not given:
-        return None
-    try:
-        experiment = client.get_experiment(given)
-    except MlflowException as problem:
-        raise UserError(
-            f"{EXPERIMENT_ID}={given}: no such experiment in {secrets.mask(uri())}; remove it, or "
-            f"set {URI} to the store that has it"
-        ) from problem
-    if name and experiment.name != name:
-        raise UserError(
-            f"{EXPERIMENT_ID}={given} is the experiment {experiment.name!r}, not "
-            f"{EXPERIMENT_NAME}={name}; set only one of them"
-        )
-    return experiment
 
 
 def _commit() -> dict[str, str]:

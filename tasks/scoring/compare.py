@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from headrace.serving.engine.manifest import Manifest
     from headrace.tasks.evaluation.differences import Columns, Comparison, Scored
-    from headrace.tasks.objectives.base import AnyObjective
+    from headrace.tasks.objectives import AnyObjective
 
 SCORED = "_scored"
 """Folder of the two jobs; readers of the output skip a name that begins with `_`."""
@@ -73,7 +73,7 @@ def compare(
         )
         if report.unreadable:
             raise UserError(f"cannot be read: {'; '.join(report.unreadable.values())}")
-    differences = Differences(Comparison(*names), module, sides, truth is not None)
+    differences = Differences(Comparison(names[0], names[1]), module, sides, truth is not None)
     for table, first, second in _blocks(paths, [*columns.values(), truth], sides, outputs):
         rows = inputs.rows({name: table[column] for name, column in columns.items()})
         texts = rows if inputs.single else [_shown(inputs, row) for row in rows]

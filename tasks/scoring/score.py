@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,7 +92,7 @@ def spec_of(
         from headrace.tasks.scoring import tuning_cache
 
         if tune:
-            texts = _sample(JobSpec.of(resolved.folder, paths, output, **columns))
+            texts = _sample(JobSpec.of(resolved.folder, paths, output, **columns, **settings))
             measured = tuning_cache.measure(resolved.folder, texts, device)
         else:
             measured = tuning_cache.load_cached(resolved.folder, device)
@@ -137,7 +138,7 @@ def bench(
 
     folder = resolve(model).folder
     columns = {"text_column": text, "text_pair_column": text_pair}
-    rows = _sample(JobSpec.of(folder, _paths(source), "", **columns))
+    rows = _sample(JobSpec.of(folder, _paths(source), "", **columns, **(stated or {})))
     return compare_variants(folder, rows, device=device)
 
 
@@ -151,15 +152,22 @@ def _sample(spec: JobSpec) -> list[Any]:
     from headrace.serving.engine import manifest
     from headrace.serving.errors import InputError
     from headrace.serving.jobs.start import input_columns
-    from headrace.serving.tables.readers import read_table
+    from headrace.serving.tables.dialect import checked
+    from headrace.serving.tables.readers import find_files, read_table
+    from headrace.serving.tables.settle import Expected, settle
     from headrace.serving.text.inputs import inputs_of
     from headrace.tasks.scoring.tuning_cache import SAMPLE_CHARS, SAMPLE_ROWS
 
     described = manifest.read(Path(spec.model))
     columns, inputs = input_columns(spec, described), inputs_of(described.inputs)
     names, text_of = list(dict.fromkeys(columns.values())), heads.get(described.objective).text_of
+    default = checked(described.score.get("csv", {}))
+    expected = Expected(names, needed=names, stated=spec.csv, default=default)
+    files = [
+        replace(file, dialect=settle(file, expected).dialect) for file in find_files(spec.paths)
+    ]
     good, n_chars = list[Any](), 0
-    for block in read_table(list(spec.paths), names, block_rows=SAMPLE_ROWS // 40):
+    for block in read_table(files, names, block_rows=SAMPLE_ROWS // 40):
         rows = inputs.rows({name: block.columns[column] for name, column in columns.items()})
         for row, error in zip(rows, block.errors, strict=True):
             if error is None and inputs.problem(text_of(row)) is None:

@@ -78,8 +78,7 @@ def measure(name: str, seed: int, folder: Path) -> dict[str, float]:
         listed = wrong_labels.contradicted(objective, scorer, rows)
         assert listed is not None
         place = {row: i for i, row in enumerate(rows.rows)}
-        ranks = listed.sort_by([("score", "descending")])["row"].to_pylist()
-        order = np.array([place[row] for row in ranks])
+        order = np.array([place[row] for row in listed["row"].to_pylist()])
         precision[f"model, {split} rows"] = precision_of(order, is_flipped)
         if split == "train":
             targets = np.asarray(rows.targets, np.int64)

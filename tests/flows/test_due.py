@@ -73,15 +73,18 @@ def test_a_run_is_due_in_the_zone_of_the_schedule_that_made_it(client: Any) -> N
         client.delete_deployment(deployment)
 
 
-def daily(kind: str, zone: str | None) -> Any:
-    """A schedule of each kind, for half past midnight by the clock of the time zone."""
+def daily(kind: str, zone: str | None, first: date = date(2026, 1, 1)) -> Any:
+    """A schedule of each kind, for half past midnight by the clock of the time zone.
+
+    `first`: anchor of an interval, which Prefect moves by an hour when the clocks have changed.
+    """
     from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
 
     if kind == "cron":
         return CronSchedule(cron="30 0 * * *", timezone=zone)
     if kind == "rrule":
         return RRuleSchedule(rrule="DTSTART:20260101T003000\nRRULE:FREQ=DAILY", timezone=zone)
-    start = datetime.fromisoformat("2026-01-01T00:30:00+13:00")
+    start = datetime.fromisoformat(f"{first}T00:30:00+13:00")
     start = start.replace(tzinfo=ZoneInfo(zone)) if zone else start
     return IntervalSchedule(interval=timedelta(days=1), anchor_date=start, timezone=zone)
 
@@ -97,7 +100,7 @@ def daily(kind: str, zone: str | None) -> Any:
 )
 def test_each_kind_of_schedule_has_a_clock(client: Any, kind: str, zone: str | None) -> None:
     """At half past midnight in New Zealand, UTC has the day before."""
-    deployment = deploy(client, f"half-past-midnight-{kind}-{zone}", daily(kind, zone))
+    deployment = deploy(client, f"{kind}-with-zone-{bool(zone)}", daily(kind, zone))
     try:
         assert wait_for(lambda: len(runs_of(client, deployment)) > 1, 60)
         for run in runs_of(client, deployment):
@@ -129,7 +132,7 @@ def test_days_on_which_the_clocks_change(
 
     from prefect.server.schemas import schedules
 
-    here = daily(kind, zone)
+    here = daily(kind, zone, first - timedelta(days=7))
     planned = getattr(schedules, type(here).__name__).model_validate_json(here.model_dump_json())
     midnight = datetime(first.year, first.month, first.day, tzinfo=ZoneInfo(zone))
     times = asyncio.run(planned.get_dates(n=3, start=midnight))

@@ -39,6 +39,13 @@ def test_a_clean_table_passes(headrace: Call, recipe_file: Path, table: Path) ->
     assert facts["rejected"] == {}
 
 
+def test_quiet_says_nothing_but_the_result(headrace: Call, recipe_file: Path, table: Path) -> None:
+    code, facts, err = check(headrace, recipe_file, table, "--quiet")
+    assert (code, err) == (0, "")
+    assert facts["rows"]["train"] > 800
+    refused(check(headrace, recipe_file, table, "train.epoch=1", "--quiet"), "'train.epoch'")
+
+
 def test_nulls_empty_texts_and_unknown_labels_are_rejected_with_reasons(
     headrace: Call, recipe_file: Path, tmp_path: Path
 ) -> None:

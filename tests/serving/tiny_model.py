@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from headrace.serving.engine import golden, manifest
 from headrace.serving.engine.scorer import Scorer
 from headrace.serving.heads.tagging import tags_of
+from headrace.serving.text.inputs import Inputs, inputs_of, stored
 
 LABELS = ["food", "space", "sport"]
 WORDS = {
@@ -33,7 +34,9 @@ def tokenizer() -> Tokenizer:
     one.normalizer = normalizers.Lowercase()
     one.pre_tokenizer = pre_tokenizers.Whitespace()
     one.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )
     return one
 
@@ -103,9 +106,21 @@ def make_model(
 
 def write_golden(folder: Path) -> None:
     """Golden rows of the graphs as they are."""
-    texts = ["the goal of the match", "soup", "moon near a planet", "one old coach with salt"]
+    one_by_one = ["the goal of the match", "soup", "moon near a planet", "one old coach with salt"]
+    inputs = inputs_of(manifest.read(folder).inputs)
+    texts: list[Any] = one_by_one
+    if not inputs.single:
+        texts = [dict.fromkeys(inputs.names, text) for text in one_by_one]
     outputs = Scorer(folder, check=False).outputs(texts, token_budget=golden.TOKEN_BUDGET)
     golden.write(folder, texts, {"fp32": outputs, "fused": outputs})
+
+
+def make_pair_model(folder: Path, **changes: Any) -> Path:
+    """A model folder of pairs, trained on the columns `first` and `second`."""
+    columns = {"text": "first", "text_pair": "second"}
+    return make_model(
+        folder, **{"inputs": stored(Inputs(pair=True)), "score": {"columns": columns}, **changes}
+    )
 
 
 def make_tagger(folder: Path) -> Path:

@@ -21,7 +21,7 @@ from headrace.serving.tables.readers import (
     read_table,
     usual_dialect,
 )
-from headrace.serving.tables.settle import Expected, in_words, settle
+from headrace.serving.tables.settle import Expected, counts_in_words, settle
 from headrace.tasks.data.sources import Block, Rows, Source, first_line
 from headrace.tasks.data.sources.features import list_features, named
 from headrace.tasks.data.sources.places import places
@@ -58,7 +58,7 @@ def open_source(
             )
         try:
             stated = checked(source.csv.model_dump(exclude_none=True))
-            expected = Expected(columns, may_lack=True, needed=needed, stated=stated)
+            expected = Expected(columns, needed, stated, may_lack=True)
             settled = [
                 (file, settle(file, expected)) for file in find_files(paths, source.max_row_bytes)
             ]
@@ -68,7 +68,7 @@ def open_source(
                 partial(_read, files, [*columns, *_there(files, if_there)], optional),
                 partial(places, files),
             )
-            notes.append(f"{name}: {in_words(settled)}")
+            notes.append(f"{name}: {counts_in_words(settled)}")
         except InputError as problem:
             raise DataError(f"data.source.{name}: {problem}") from problem
         # Content, format and dialect are part of the digest; the file's location is not.

@@ -3,7 +3,7 @@
 JavaScript, Java and C# count UTF-16 units, where an emoji is two; Go, Rust and C count bytes. In
 plain English text all three are the same. A span's own text shows which it is. Without it, offsets
 are taken as code points, unless spans reach beyond their text, or cut words in two, where another
-unit would not.
+unit would not. Nor are they taken if nearly all spans of a file cut words.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from itertools import accumulate
 from typing import Literal
 
 from headrace.tasks.objectives.annotations.spans import GivenSpan
+
+MANY, NEARLY_ALL = 5, 0.8
+"""Spans, and share of them, that cannot all be meant to cut words."""
 
 Unit = Literal["code_points", "utf16", "bytes"]
 UNITS: tuple[Unit, ...] = ("code_points", "utf16", "bytes")
@@ -63,14 +66,21 @@ def _converted(text: str, span: GivenSpan, indices: Mapping[int, int] | None) ->
 
 
 class Evidence:
-    """What the rows of a file show about the unit of its offsets. Rows in ASCII show nothing."""
+    """What the rows of a file show about its offsets: their unit, and whether they are offsets."""
 
     def __init__(self) -> None:
+        self._n_all, self._n_cut = 0, 0
         self._n_own, self._fits = 0, Counter[Unit]()
         self._n_bare, self._whole = Counter[Unit](), Counter[tuple[Unit, Unit]]()
 
     def add(self, text: str, spans: Sequence[GivenSpan]) -> None:
-        """Count the units that each span's own text allows; without it, those that cut no word."""
+        """Count the units that each span's own text allows; without it, those that cut no word.
+
+        A text in ASCII is the same in all of them.
+        """
+        bare_spans = [span for span in spans if "text" not in span]
+        self._n_all += len(bare_spans)
+        self._n_cut += sum(cuts_words(text, span) for span in bare_spans)
         if text.isascii() or not spans:
             return
         indices = {unit: _indices(text, unit) for unit in UNITS}
@@ -100,6 +110,20 @@ class Evidence:
             if n and whole[unit, unit] == n and 2 * whole[unit, "code_points"] < n:
                 return unit
         return None
+
+    @property
+    def cuts_words(self) -> bool:
+        """True if nearly all spans without own text begin or end within a word, in code points.
+
+        They may be places of words, or have inclusive ends.
+        """
+        return self._n_all >= MANY and self._n_cut >= NEARLY_ALL * self._n_all
+
+
+def cuts_words(text: str, span: GivenSpan) -> bool:
+    """True if a span begins or ends within a word, of a script that has blanks between words."""
+    pairs = [text[i - 1 : i + 1] for i in (span["start"], span["end"]) if 0 < i < len(text)]
+    return any(pair.isascii() and pair.isalnum() for pair in pairs)
 
 
 def _place(text: str, span: GivenSpan, indices: Mapping[int, int] | None) -> tuple[int, int] | None:

@@ -16,7 +16,14 @@ from headrace.serving.text import validity
 from headrace.serving.text.literals import parsed
 from headrace.tasks.objectives.annotations import spans as shapes
 from headrace.tasks.objectives.annotations import tags as tagged
-from headrace.tasks.objectives.annotations.offsets import UNITS, Evidence, Unit, converted, fits
+from headrace.tasks.objectives.annotations.offsets import (
+    UNITS,
+    Evidence,
+    Unit,
+    converted,
+    cuts_words,
+    fits,
+)
 from headrace.tasks.objectives.annotations.spans import GivenSpan
 
 ACCEPTED, NOT_ACCEPTED = "accept", ("reject", "ignore")
@@ -33,6 +40,8 @@ WANTED: Mapping[str, str] = {
     "span_mismatch": "start and end (exclusive) at the span's own text",
     "other_offset_unit": "offsets in characters; these seem to count UTF-16 units or bytes: say "
     "which with options.offsets: utf16, bytes or code_points",
+    "span_cuts_a_word": "start and end (exclusive) in characters; nearly all spans of the file "
+    "begin or end within a word: if they are right, say options.offsets: code_points",
     "spans_overlap": "spans that do not overlap",
     "annotators_disagree": "one answer for each text: the same spans from all annotators, or one "
     "annotation marked as ground truth",
@@ -53,6 +62,8 @@ class Conventions:
     """Units of offsets; a row has the first in which its spans stand at their own texts."""
     other_unit: Unit | None = None
     """A unit that offsets without own text seem to have instead; such rows are rejected."""
+    words_are_whole: bool = False
+    """True if spans without own text must not cut words, as nearly all of the file's do."""
     style: re.Pattern[str] = tagged.DASH
     names: Sequence[str] = ()
     """Names of integer tags, in their order."""
@@ -86,6 +97,7 @@ def learn(
     return Conventions(
         units=evidence.units if offsets == "auto" else [offsets],
         other_unit=evidence.other_unit if offsets == "auto" else None,
+        words_are_whole=evidence.cuts_words and offsets == "auto",
         style=tagged.style_of(distinct_tags),
         names=names,
         bare_label=labels[0] if len(labels) == 1 else None,
@@ -154,14 +166,15 @@ def _in_code_points(text: str, spans: list[GivenSpan], conventions: Conventions)
         if is_outside and any(fits(text, spans, other) for other in UNITS):
             raise ValueError("other_offset_unit") from None
         raise
+    bare_spans = [new for new, given in zip(found, spans, strict=True) if "text" not in given]
+    if conventions.words_are_whole and any(cuts_words(text, span) for span in bare_spans):
+        raise ValueError("span_cuts_a_word")
     other = conventions.other_unit
-    if (
-        other is None
-        or has_own_text
-        or (fits(text, spans, other) and converted(text, spans, other) == found)
-    ):
-        return found
-    raise ValueError("other_offset_unit")
+    if other and not has_own_text:
+        is_same = fits(text, spans, other) and converted(text, spans, other) == found
+        if not is_same:
+            raise ValueError("other_offset_unit")
+    return found
 
 
 # --- which column has them ------------------------------------------------------------------------

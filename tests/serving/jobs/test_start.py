@@ -23,14 +23,16 @@ def test_the_text_column_is_the_one_of_training_by_default(model: Path, tmp_path
         run(model, source, tmp_path / "out")
     finally:
         manifest.write(model, described)
-    assert json.loads((tmp_path / "out" / "_plan.json").read_bytes())["text_column"] == "label"
+    assert json.loads((tmp_path / "out" / "_plan.json").read_bytes())["columns"] == {
+        "text": "label"
+    }
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"keep": ["id"]}, r"keep was \[\] and is now \['id'\]; use another output folder"),
-        ({"text_column": "label"}, "text_column was 'text' and is now 'label'"),
+        ({"text_column": "label"}, "columns was {'text': 'text'} and is now {'text': 'label'}"),
         ({"probabilities": True}, r"options was \{\} and is now \{'probabilities': True\}"),
         ({"format": "csv"}, "output_format was 'parquet' and is now 'csv'"),
         ({"chunk_rows": 7}, "chunk_rows was 20 and is now 7"),

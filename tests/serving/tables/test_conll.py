@@ -44,6 +44,8 @@ def rows_of(path: Path, *columns: str) -> list[tuple[object, ...]]:
          [(["Ada"], ["B-PER"]), (["wrote"], ["O"])]),
         ("a.conll", "Ada Lane\tPER\nwrote\tO\n \t\nLyon\tLOC\n",
          [(["Ada Lane", "wrote"], ["PER", "O"]), (["Lyon"], ["LOC"])]),
+        ("a.bio", "# the first\nAda PER\n\n# one two\n\n#\nwrote O\n# O\n",
+         [(["Ada"], ["PER"]), (["wrote", "#"], ["O", "O"])]),
         ("a.conll", "a O\nb\n\nc O\nd O\n\n", [("wrong_field_count",), (["c", "d"], ["O", "O"])]),
     ],
 )  # fmt: skip

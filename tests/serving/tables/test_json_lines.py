@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tracemalloc
 from pathlib import Path
 
@@ -54,6 +55,68 @@ def test_of_json_lines_only_what_is_read_is_held(tmp_path: Path) -> None:
     assert peak < 30 * len(line)
 
 
-def test_a_json_array_is_told_from_json_lines(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is a JSON array; write one object per line"):
-        texts(write(tmp_path, "t.json", b'[{"text": "a"}]'))
+ROWS = [{"text": "good soup", "n": 1.10}, {"text": "b\u00e4d", "n": None}]
+PRETTY = {"version": "1", "data": ROWS, "about": {"a": [1]}}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        json.dumps(ROWS),
+        json.dumps(ROWS, indent=1, ensure_ascii=False),
+        "\n\n [\n" + ",\n".join(map(json.dumps, ROWS)) + "\n]\n",
+        json.dumps({"data": ROWS}),
+        json.dumps(PRETTY, indent=2),
+        "\n".join(json.dumps(row, indent=1) for row in ROWS),
+        "\n".join(map(json.dumps, ROWS)),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_json_documents_are_tables(tmp_path: Path, content: str, encoding: str) -> None:
+    path = write(tmp_path, "t.json", content.encode(encoding))
+    assert texts(path) == [("good soup", None), ("b\u00e4d", None)]
+    assert (count_rows(path), column_names(path)) == (2, ["text", "n"])
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b'[{"text": "a"}, 3, {"text": "b"}]', [("a", None), (None, "invalid_json"), ("b", None)]),
+        (b'{"text": "a b", "spans": [{"start": 0}]}', [("a b", None)]),
+        (b'{"text": "cut",\n{"text": "b"}\n', [(None, "invalid_json"), ("b", None)]),
+        (b'{"data": [\n{"text": "a"}\n]}', [("a", None)]),
+        (b'[{"text": "a", "text": "b"}]', [(None, "invalid_json")]),
+        (b'[{"text": "a\xff"}, {"text": "b", "n": "\xff"}]', [(None, "invalid_utf8"), ("b", None)]),
+    ],
+)
+def test_what_is_a_row_of_a_document(
+    tmp_path: Path, content: bytes, found: list[tuple[str | None, str | None]]
+) -> None:
+    assert texts(write(tmp_path, "t.json", content)) == found
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b'[{"text": "a"},\n{"text" "b"}]', "is not JSON at line 2: Expecting ':' delimiter"),
+        (b'[{"text": "a"}', "is not JSON at line 1: , or ] should be here"),
+        (b"[" * 100_000, "is not JSON at line 1: it is nested too deeply"),
+        (b'[{"text": "a"}] x', "is not JSON at line 1: an object or an array should begin here"),
+        (b'{"a": [\n{}], "b": [{}]}', "holds several lists of objects, 'a' and 'b'"),
+    ],
+)
+def test_a_document_that_is_broken(tmp_path: Path, content: bytes, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        texts(write(tmp_path, "t.json", content))
+
+
+def test_of_a_document_only_what_is_read_is_held(tmp_path: Path) -> None:
+    element = json.dumps({"text": "a" * 100_000}, indent=1)
+    content = '{"data": [' + ",".join([element] * 300) + "]}"
+    path = write(tmp_path, "t.json", content.encode())
+    tracemalloc.start()
+    n_rows = sum(len(block) for block in read_table(path, ["text"], block_rows=5))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert n_rows == 300
+    assert peak < 30 * len(element)

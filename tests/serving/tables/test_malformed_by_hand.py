@@ -57,10 +57,6 @@ RIGHT = {
         b'{"text": "soup"}\n{"text": ' + b"9" * 5_000 + b"}",
         [("soup", None), ("9" * 5_000, "wrong_type")],
     ),
-    "mixed_encodings.csv": (
-        "text\nsüß\n".encode() + "süß\n".encode("latin-1") + "süß\n".encode("utf-16-le"),
-        [("süß", None), (None, "invalid_utf8"), (None, "invalid_utf8"), (None, "invalid_utf8")],
-    ),
     "nul_bytes.tsv": (b"text\nso\0up\n\0\nsoup\n", [(None, "invalid_utf8")] * 2 + [("soup", None)]),
     "nul_bytes_behind_the_end.jsonl": (
         b'{"text": "soup"}\n' + bytes(4096),
@@ -87,6 +83,11 @@ RIGHT = {
     "no_rows.parquet": (parquet(GOOD.slice(0, 0)), []),
     "no_batches.arrow": (arrow(GOOD.slice(0, 0)), []),
     "bom.csv": (b"\xef\xbb\xbftext,id\nsoup,1\n", [("soup", None)]),
+    "utf_16.csv": ("text\nsüß\n".encode("utf-16"), [("süß", None)]),
+    "utf_16.jsonl": ('{"text": "soup"}\n'.encode("utf-16"), [("soup", None)]),
+    "utf_32.csv.gz": (gzip.compress("text\nsoup\n".encode("utf-32")), [("soup", None)]),
+    "array.json": (b'[{"text": "soup"}, 7]', [("soup", None), (None, "invalid_json")]),
+    "over_many_lines.json": (b'{\n "text": "soup"\n}\n', [("soup", None)]),
     "bom.jsonl": (b'\xef\xbb\xbf{"text": "soup"}\n', [("soup", None)]),
     "cr_line_ends.csv": (b"id,text\r1,soup\r2,goal\r", [("soup", None), ("goal", None)]),
     "mixed_line_ends.csv": (
@@ -167,11 +168,15 @@ WRONG = {
     "blank_lines.jsonl": (b"\n\n\n", "has no column 'text'; it has none"),
     "open_quote_in_the_header.csv": (b'"id,text\n1,soup\n', "has no header line"),
     "one_long_line.csv": (b"soup" * 2**20, "has no column 'text'; it has 'soupsoup"),
-    "utf_16.csv": ("text\nsoup\n".encode("utf-16"), "is UTF-16; save it as UTF-8"),
-    "utf_16.jsonl": ('{"text": "soup"}\n'.encode("utf-16"), "is UTF-16; save it as UTF-8"),
-    "utf_16_without_bom.csv": ("text\nsoup\n".encode("utf-16-be"), "has no column 'text'"),
-    "array.json": (b'[{"text": "soup"}]', "is a JSON array; write one object per line"),
-    "over_many_lines.json": (b'{\n "text": "soup"\n}\n', "has no column 'text'; it has none"),
+    "utf_16_without_bom.csv": (
+        "text\nsoup\n".encode("utf-16-be"),
+        "is not utf-8: its header .* probably utf-16-be: say --encoding utf-16-be ",
+    ),
+    "array_that_ends_early.json": (b'[{"text": "soup"},', "is not JSON at line 1: Expecting value"),
+    "two_lists.json": (
+        b'{"train": [\n{"text": "soup"}\n], "test": [{"text": "goal"}]}',
+        "holds several lists of objects, 'train' and 'test'",
+    ),
     "cut.csv.gz": (gzip.compress(b"text\nsoup\n")[:-9], "cannot be read: Compressed file ended"),
     "plain.csv.gz": (b"text\nsoup\n", "cannot be read: Not a gzipped file"),
     "garbage_behind.csv.gz": (gzip.compress(b"text\nsoup\n") + b"x", "cannot be read"),
@@ -193,6 +198,15 @@ def test_what_can_be_read_of_a_file_is_scored(scorer: Scorer, tmp_path: Path, na
     (tmp_path / name).write_bytes(content)
     _, found = score(scorer, tmp_path / name, tmp_path / "out")
     assert found == expected
+
+
+def test_of_mixed_encodings_the_stated_one_is_read(scorer: Scorer, tmp_path: Path) -> None:
+    path = tmp_path / "mixed.csv"
+    path.write_bytes(b"text\n" + b"".join("süß\n".encode(e) for e in ("utf-8", "latin-1", "cp037")))
+    with pytest.raises(InputError, match="is not utf-8: 2 of 3 rows, the first in line 3"):
+        score(scorer, path, tmp_path / "out")
+    _, found = score(scorer, path, tmp_path / "out", encoding="utf-8")
+    assert found == [("süß", None), (None, "invalid_utf8"), (None, "invalid_utf8")]
 
 
 @pytest.mark.parametrize("name", WRONG)

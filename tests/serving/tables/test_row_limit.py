@@ -89,9 +89,12 @@ def test_a_header_over_the_limit_is_one_clear_error(tmp_path: Path) -> None:
         at_most(path, 100)
 
 
-def test_a_json_array_in_one_long_line_is_told_from_json_lines(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is a JSON array; write one object per line"):
-        at_most(write(tmp_path, "t.json", b'[{"text": "a"},' + b" " * 100 + b"]"), 100)
+def test_a_json_array_may_be_longer_than_a_row_but_not_its_elements(tmp_path: Path) -> None:
+    rows = b", ".join([b'{"text": "soup"}'] * 10_000)
+    assert at_most(write(tmp_path, "t.json", b"[" + rows + b"]"), 100) == [("soup", None)] * 10_000
+    long = b'{"text": "' + b"x" * 200_000 + b'"}'
+    with pytest.raises(InputError, match="from line 1 on, an object is longer than 100 bytes"):
+        at_most(write(tmp_path, "u.json", b"[" + long + b"]"), 100)
 
 
 def test_a_file_that_unpacks_without_end_is_one_clear_error(

@@ -39,21 +39,24 @@ def blobs(folder: Path, blob: bytes, every: int = 300) -> list[dict[str, Any]]:
     ]
 
 
-def test_bytes_in_a_kept_column_are_text_or_a_rejected_row(tmp_path: Path) -> None:
+def test_bytes_in_a_kept_column_are_text_or_null(tmp_path: Path) -> None:
     for name, blob in (("good", "café".encode()), ("bad", b"\xff\xd8")):
         (tmp_path / name).mkdir()
         for source in blobs(tmp_path / name, blob):
             prepared = prepare(recipe_of(source, keep=["extra"]))
             kept = datasets.load_from_disk(str(prepared.path / "train"))["extra"]
-            assert set(kept) <= {"café", "plain"}
-            rejected = {} if name == "good" else {"invalid_utf8": 1}
-            assert prepared.facts["rejected"] == rejected
+            assert set(kept) <= {"café", "plain", None}
+            assert prepared.facts["rejected"] == {}
 
 
-def test_a_kept_column_of_pictures_is_one_clear_error(tmp_path: Path) -> None:
+def test_a_kept_column_of_pictures_costs_no_row(tmp_path: Path) -> None:
     for source in blobs(tmp_path, b"\xff\xd8", every=2):
-        with pytest.raises(DataError, match="150 of 300 rows were rejected: 150 invalid_utf8; fix"):
-            prepare(recipe_of(source, keep=["extra"]))
+        prepared = prepare(recipe_of(source, keep=["extra"]))
+        assert set(datasets.load_from_disk(str(prepared.path / "train"))["extra"]) == {
+            "plain",
+            None,
+        }
+        assert prepared.facts["rejected"] == {}
 
 
 def test_bytes_in_a_label_are_a_rejected_row(tmp_path: Path) -> None:

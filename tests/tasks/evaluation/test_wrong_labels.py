@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +42,25 @@ def test_most_of_the_first_rows_really_are_mislabelled(listed: list[dict[str, st
     assert sum(row["suggested"] == topic(row["text"]) for row in first) >= 12
 
 
-def test_every_listed_row_is_contradicted_and_the_surest_come_first(
+def test_every_listed_row_is_contradicted_and_the_surest_of_a_split_come_first(
     listed: list[dict[str, str]],
 ) -> None:
     assert all(row["label"] != row["suggested"] for row in listed)
-    scores = [float(row["score"]) for row in listed]
-    assert scores == sorted(scores, reverse=True)
+    for split in ("train", "validation", "test"):
+        scores = [float(row["score"]) for row in listed if row["split"] == split]
+        assert scores == sorted(scores, reverse=True)
     assert [float(row["probability"]) for row in listed] == pytest.approx(
-        [math.exp(-score) for score in scores]
+        [math.exp(-float(row["score"])) for row in listed]
     )
+
+
+def test_each_split_has_its_share_of_the_first_rows(
+    listed: list[dict[str, str]], prepared: Artifact
+) -> None:
+    """Although the model knows the labels of the training rows."""
+    counts = Counter(row["split"] for row in listed[:20])
+    share = prepared.facts["rows"]["train"] / sum(prepared.facts["rows"].values())
+    assert counts["train"] == pytest.approx(20 * share, abs=1)
 
 
 def test_rows_of_all_splits_are_named_as_in_the_table(

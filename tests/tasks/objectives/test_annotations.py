@@ -150,8 +150,8 @@ def label_studio(rows: Rows, folder: Path) -> Export:
         cancelled = {"result": [], "was_cancelled": True}
         done = {"result": result, "was_cancelled": False, "completed_by": 1}
         given.append({"id": 1, "data": {"text": text}, "annotations": [cancelled, done]})
-    columns = {"text": "data.text", "tags": "annotations"}
-    return lines(folder / "a.jsonl", given), columns, {}
+    (folder / "a.json").write_text(json.dumps(given, indent=1))
+    return str(folder / "a.json"), {"text": "data.text", "tags": "annotations"}, {}
 
 
 def label_studio_csv(rows: Rows, folder: Path) -> Export:
@@ -335,6 +335,19 @@ def test_offsets_that_seem_to_be_of_another_unit_are_refused(tmp_path: Path) -> 
     assert spans_in([{"text": EMOJI, "tags": [span(6, 10)]}], tmp_path) == [[(6, 10, "LOC")]]
     far = {"text": "to Oslo", "tags": [span(3, 70)]}
     assert reasons([far], tmp_path) == {"span_outside_the_text": 1}
+
+
+def test_offsets_that_nearly_all_cut_words_are_refused(tmp_path: Path) -> None:
+    """They are inclusive ends, or places of words."""
+    inclusive = {"text": "Ada went to Oslo", "tags": [span(0, 2), span(12, 15)]}
+    of_words = {"text": "Ada went to Oslo", "tags": [span(0, 1), span(2, 4)]}
+    rows = [inclusive, of_words] * 2
+    assert reasons(rows, tmp_path) == {"span_cuts_a_word": 4}
+    assert len(spans_in(rows, tmp_path, offsets="code_points")) == 4
+    right = {"text": "Ada went to Oslo", "tags": [span(0, 3), span(12, 16)]}
+    assert spans_in([right, right, inclusive], tmp_path)[2] == [(0, 2, "LOC"), (12, 15, "LOC")]
+    japanese = {"text": "東京に行く", "tags": [span(0, 2), span(3, 4)]}
+    assert len(spans_in([japanese] * 5, tmp_path)) == 5
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from headrace.configs.errors import RecipeError
-from headrace.serving.engine import manifest
+from headrace.serving.engine import golden, manifest
 from headrace.serving.engine.scorer import Scorer
 from headrace.serving.errors import ModelFolderError
 from headrace.tasks import objectives
@@ -92,17 +92,55 @@ def tiny_recipe_of(objective: str, folder: Path) -> Any:
     return recipe
 
 
+Case = tuple[str, dict[str, Any], dict[str, Any], str | None]
+SEVERAL_TEXTS: dict[str, Case] = {
+    "pairs": ("classification", {"text": "text", "text_pair": "label"}, {}, "empty_text"),
+    "pairs-in-windows": (
+        "multilabel",
+        {"text": "label", "text_pair": "text"},
+        {"strategy": "windows", "window": 12},
+        "empty_text_pair",
+    ),
+    "fields": ("classification", {"text": ["text", "label"]}, {}, None),
+}
+"""Objective, columns, long_text, and the reason code of a row without `text`, for objectives whose
+rows may have several texts. The columns are those of the tables to score: `label` is a text too."""
+
+
+def recipe_of_several_texts(name: str, folder: Path) -> Any:
+    """A recipe of two steps, and its table in `folder`."""
+    objective, columns, long_text, _ = SEVERAL_TEXTS[name]
+    draw, path = random.Random(0), folder / f"{name}.jsonl"
+    with path.open("w", encoding="utf-8") as file:
+        for text, label in sentences(400):
+            other = draw.choice(WORDS[label].split())
+            ((role, target),) = ROWS[objective](text, label).items()
+            file.write(json.dumps({"text": text, "label": other, "gold": target}) + "\n")
+    recipe: Any = tiny_recipe_of(objective, folder)
+    data = {"source": {"kind": "files", "train": str(path)}, "columns": {**columns, role: "gold"}}
+    content = {**recipe.model_dump(mode="json"), "name": f"contract-{name}", "data": data}
+    return recipe.model_validate({**content, "long_text": long_text})
+
+
 def test_every_objective_is_held_to_this() -> None:
     assert set(ROWS) == set(objectives.names())
 
 
+def test_every_objective_with_several_texts_is_held_to_this() -> None:
+    held = {objective for objective, *_ in SEVERAL_TEXTS.values()}
+    assert held == {name for name in objectives.names() if objectives.get(name).READS_PAIRS}
+
+
 @pytest.mark.parametrize(
-    "objective",
+    "case",
     # Those that write go all the way in tests/flows/test_models_that_write.py too.
-    [pytest.param(name, marks=pytest.mark.slow if name in SCRATCH else ()) for name in ROWS],
+    [pytest.param(name, marks=pytest.mark.slow if name in SCRATCH else ()) for name in ROWS]
+    + list(SEVERAL_TEXTS),
 )
-def test_from_rows_to_a_job_that_was_killed(objective: str, tmp_path: Path) -> None:
-    recipe = tiny_recipe_of(objective, tmp_path)
+def test_from_rows_to_a_job_that_was_killed(case: str, tmp_path: Path) -> None:
+    several = case in SEVERAL_TEXTS
+    recipe = (recipe_of_several_texts if several else tiny_recipe_of)(case, tmp_path)
+    objective, without_text = recipe.objective, SEVERAL_TEXTS[case][3] if several else "empty_text"
     prepared = prepare(recipe)
     exported = export(recipe, prepared, train(recipe, prepared))
     (gated,) = exported.facts["variants"]
@@ -140,7 +178,7 @@ def test_from_rows_to_a_job_that_was_killed(objective: str, tmp_path: Path) -> N
     scored = pq.read_table(output)
     assert scored["row"].to_pylist() == list(range(400))
     assert scored["error"].to_pylist() == [
-        "empty_text" if i % 17 == 3 else None for i in range(400)
+        without_text if i % 17 == 3 else None for i in range(400)
     ]
 
     # The registered model's copy of serving has the head too, whoever brought it.
@@ -149,7 +187,7 @@ def test_from_rows_to_a_job_that_was_killed(objective: str, tmp_path: Path) -> N
     from headrace.tasks.registry import pyfunc_model
 
     carried = pyfunc_model.carried(tmp_path / "serving")
-    texts = ["the old goal", "soup with salt near the oven"]
+    texts = golden.read(model_folder)[0][:2]
     answers = carried.engine.scorer.Scorer(model_folder).score(texts)
     assert answers.equals(Scorer(model_folder).score(texts))
     assert f"{carried.__name__}.heads.{objective}" == type(

@@ -253,3 +253,59 @@ def test_it_loads_in_an_environment_of_its_own(stored: Path, tmp_path: Path) -> 
     assert run_alone(python, stored, tmp_path / "empty") == "['sport', 'food']"
     assert version("mlflow") in (stored / "requirements.txt").read_text()
     assert "HEADRACE_HOME" in os.environ
+
+
+# --- a model of pairs -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pairs(workspace: Path) -> Any:
+    stored = fabricated.stored_model("pairs", **fabricated.PAIRS)
+    return mlflow_model.imported().pyfunc.load_model(str(stored))
+
+
+def test_pairs_in_every_form(pairs: Any) -> None:
+    first, second = [SPORT, SOUP], ["a match", "bread"]
+    records = [{"text": a, "text_pair": b} for a, b in zip(first, second, strict=True)]
+    for rows in (
+        pd.DataFrame({"text": first, "text_pair": second}),
+        pd.DataFrame({"b": second, "a": first, "id": [1, 2]}),  # the columns of training
+        records,
+        list(zip(first, second, strict=True)),
+        {"text": first, "text_pair": second},
+    ):
+        answer = pairs.predict(rows)
+        assert answer["label"].tolist() == ["sport", "food"]
+        assert answer["error"].tolist() == [None, None]
+    assert [one.name for one in pairs.metadata.get_input_schema().inputs] == ["text", "text_pair"]
+    assert set(pairs.input_example[0]) == {"text", "text_pair"}
+
+
+def test_a_pair_without_a_text_costs_no_other(pairs: Any) -> None:
+    rows = pd.DataFrame({"text": [SOUP, None, SOUP], "text_pair": [None, SOUP, "bread"]})
+    answer = pairs.predict(rows)
+    assert answer["error"].tolist() == ["null_text_pair", "null_text", None]
+    assert answer["label"].tolist() == [None, None, "food"]
+
+
+@pytest.mark.parametrize("rows", [pd.DataFrame({"text": [SOUP]}), {"text": [SOUP]}, [SOUP]])
+def test_a_request_without_a_second_text(pairs: Any, rows: Any) -> None:
+    from mlflow import MlflowException
+
+    with pytest.raises(MlflowException, match=r"text_pair|column 'b'"):
+        pairs.predict(rows)
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b'{"dataframe_records": [{"text": "soup", "text_pair": "bread"}]}', "application/json"),
+        (b'{"inputs": {"text_pair": ["bread"], "text": ["soup"]}}', "application/json"),
+        (b'{"instances": [{"a": "soup", "b": "bread"}]}', "application/json"),
+        (b"text_pair,id,text\nbread,7,soup\n", "text/csv"),
+    ],
+)
+def test_pairs_over_http(pairs: Any, body: bytes, kind: str) -> None:
+    model = pairs.unwrap_python_model()
+    table, params = model.read_request(body, kind)
+    assert pairs.predict(table, params=params)["label"].tolist() == ["food"]

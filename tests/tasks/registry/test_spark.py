@@ -165,3 +165,15 @@ def near(value: Any) -> Any:
     if isinstance(value, list | np.ndarray):
         return [near(part) for part in value]
     return pytest.approx(value, abs=1e-5) if isinstance(value, float) else value
+
+
+def test_pairs_have_a_column_for_each_text(spark: Any, workspace: Path) -> None:
+    model = fabricated.stored_model("spark-pairs", **fabricated.PAIRS)
+    score = mlflow_model.imported().pyfunc.spark_udf(spark, str(model), env_manager="local")
+    rows = spark.createDataFrame(
+        [(0, "soup", "bread"), (1, "soup", None), (2, None, "moon"), (3, "moon", "orbit")],
+        "id int, text string, text_pair string",
+    ).repartition(2)
+    scored = rows.select("id", score("text", "text_pair").alias("scored")).orderBy("id").collect()
+    assert [row.scored.label for row in scored] == ["food", None, None, "space"]
+    assert [row.scored.error for row in scored] == [None, "null_text_pair", "null_text", None]
