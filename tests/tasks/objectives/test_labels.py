@@ -128,6 +128,7 @@ def test_vectors_are_told_from_numbers() -> None:
     ("rows", "said"),
     [
         ([["toxic|rude"], ["toxic"], ["rude"]], r"'toxic\|rude' look like several with '\|'"),
+        ([["a|b"], ["c|d"]], r"'a\|b' look like several"),
         ([["010"], ["110"]], r"such as '110' look like vectors.*options.labels"),
         ([["0"], ["0", "1"]], "look like vectors"),
     ],
