@@ -289,6 +289,14 @@ def test_two_texts_with_a_label_are_pairs(
     assert found.choice.columns == {"text": names[0], "text_pair": names[1], "label": label}
 
 
+def test_numbered_columns_beside_a_text_are_no_pair(tmp_path: Path) -> None:
+    header = ["body", "tag_1", "tag_2", "reply_1", "reply_2", "queue"]
+    rows = [[text(i), "ab"[i % 2], "cd"[i % 2], f"yes {i}", f"no {i}", i % 3] for i in range(ROWS)]
+    found = of(csv_of(tmp_path, header, rows))
+    assert found.choice.columns["text"] == "body"
+    assert "text_pair" not in found.choice.columns
+
+
 @pytest.mark.parametrize(
     "names", [("source", "target"), ("en", "de"), ("input", "output"), ("german", "english")]
 )
