@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from headrace.configs.errors import DataError
-from headrace.tasks.objectives import classification, multilabel
+from headrace.tasks.objectives import classification, multilabel, tagging
 from headrace.tasks.objectives.labels import are_vectors, label_of, labels_in, separator_of
 
 CLASSIFICATION, MULTILABEL = classification.Objective(), multilabel.Objective()
@@ -177,3 +177,6 @@ def test_labels_are_counted() -> None:
     }  # fmt: skip
     assert MULTILABEL.count_labels([[1, 0], [1, 1]], {"labels": ["a", "b"]}) == {"a": 2, "b": 1}
     assert MULTILABEL.count_labels([], {"labels": ["a"]}) == {"a": 0}
+    spans = ['[[0, 3, "PER"], [5, 9, "LOC"]]', "[]", '[[0, 3, "PER"]]']
+    head = {"labels": ["LOC", "ORG", "PER"], "scheme": "BIO"}
+    assert tagging.Objective().count_labels(spans, head) == {"LOC": 1, "ORG": 0, "PER": 2}
