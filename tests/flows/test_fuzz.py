@@ -127,7 +127,7 @@ def test_options_of_scoring(tmp_path: Path) -> None:
     [
         ["--partition-by", "label", "--partition-by", "day"],
         ["--format", "csv", "--format", "csv"],
-        ["--text", "a", "--text", "a"],
+        ["--text-pair", "a", "--text-pair", "a"],
     ],
 )
 def test_an_option_that_is_given_twice_is_refused(twice: list[str]) -> None:

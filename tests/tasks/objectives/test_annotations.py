@@ -15,6 +15,7 @@ import pytest
 
 from headrace.configs.schema import Data
 from headrace.serving.heads import tagging as head_of
+from headrace.serving.text.inputs import ONE_TEXT
 from headrace.tasks.data import ingest
 from headrace.tasks.data.sources import open_source
 from headrace.tasks.objectives import tagging
@@ -263,8 +264,9 @@ def read(export: Export) -> tuple[list[dict[str, Any]], ingest.Rejected, Path]:
     data = Data.model_validate({"source": {"kind": "files", "train": where}, "columns": roles})
     source = open_source(data.source, [*roles.values()], folder, if_there=TAGGING.OPTIONAL)
     given = TAGGING.OPTIONS(**options)
+    found_roles = ingest.columns_of(data, TAGGING, ONE_TEXT)
     table, rejected = ingest.stage(
-        source, data, ingest.columns_of(data, TAGGING), TAGGING, given, folder / "staged.arrow"
+        source, data, found_roles, TAGGING, given, ONE_TEXT, folder / "staged.arrow"
     )
     return table.select(["text", "target"]).to_pylist(), rejected, folder
 

@@ -16,6 +16,7 @@ from mlflow.exceptions import MlflowException
 from headrace.configs.schema import Data
 from headrace.serving.engine.scorer import Scorer
 from headrace.serving.jobs import job
+from headrace.serving.text.inputs import ONE_TEXT
 from headrace.tasks import objectives
 from headrace.tasks.data import ingest
 from headrace.tasks.data.sources import Block, Rows, Source
@@ -99,7 +100,9 @@ def in_training(objective: str, values: list[Any], tmp_path: Path) -> list[str |
     data = Data.model_validate({"source": {"kind": "files", "train": "rows.jsonl"}})
     roles = {"text": "text", role: role}
     options = module.OPTIONS()
-    _, rejected = ingest.stage(source, data, roles, module, options, tmp_path / "staged.arrow")
+    _, rejected = ingest.stage(
+        source, data, roles, module, options, ONE_TEXT, tmp_path / "staged.arrow"
+    )
     codes = {row: reason for _, row, reason, _ in rejected.rows}
     return [codes.get(i) for i in range(len(values))]
 
