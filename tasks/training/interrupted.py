@@ -108,8 +108,8 @@ def _runs() -> Iterator[tuple[str, str, float]]:
             yield record["key"]["recipe"]["name"], record["inputs"]["prepare"], record["made_at"]
     for file in home.glob(f"work/train-*/{JOB}"):
         job = read_json(file) or {}
-        if job and (record := Path(job["prepared"]) / artifacts.RECORD).is_file():
-            yield job["recipe"]["name"], artifacts.id_of(record), file.stat().st_mtime
+        if job and (prepared := Path(job["prepared"]) / artifacts.RECORD).is_file():
+            yield job["recipe"]["name"], artifacts.id_of(prepared), file.stat().st_mtime
 
 
 def _name_today(job: dict[str, Any], prepared: Path, rows: str) -> str | None:
