@@ -209,7 +209,8 @@ def test_refused_variants_are_dropped_with_their_reasons(
     assert "dynamic: outputs of" in whole.dropped["int8"]
     assert whole.dropped["fp16"] == "requires a CUDA device"
     assert sorted(path.name for path in (made.path / "model").iterdir()) == [
-        "fp32", "golden.json", "manifest.json", "tokenizer.json", "training_texts.npy",
+        "calibration.json", "fp32", "golden.json", "manifest.json", "tokenizer.json",
+        "training_texts.npy",
     ]  # fmt: skip
     refused = {row["name"]: row for row in made.facts["variants"] if row["status"] == "refused"}
     assert {name: row["reason"] for name, row in refused.items()} == whole.dropped
