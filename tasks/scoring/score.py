@@ -191,5 +191,5 @@ def _sample(spec: JobSpec) -> list[Any]:
     if good:
         return good
     raise InputError(
-        f"{', '.join(spec.paths)}: no valid text in column {', '.join(names)} to measure with"
+        f"{', '.join(spec.paths)}: no valid text in column {', '.join(map(repr, names))} to measure with"
     )

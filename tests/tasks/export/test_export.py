@@ -182,7 +182,7 @@ def test_a_refused_fp32_graph_fails_the_stage_and_leaves_nothing(
 ) -> None:
     monkeypatch.setenv("HEADRACE_HOME", str(tmp_path))
     graph = broken(harness, cut_mask).source.graph
-    monkeypatch.setattr(variants, "plain", lambda model, max_length: graph)
+    monkeypatch.setattr(variants, "plain", lambda *_, **__: graph)
     with pytest.raises(ExportRefused, match="export failed: required variant fp32 did not pass"):
         export(recipe, prepared, trained)
     assert not [path for path in (workspace.home() / "artifacts").rglob("*") if path.is_file()]
@@ -198,7 +198,7 @@ def test_refused_variants_are_dropped_with_their_reasons(
     harness: ExportHarness,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(variants, "plain", lambda model, max_length: harness.source.graph.clone())
+    monkeypatch.setattr(variants, "plain", lambda *_, **__: harness.source.graph.clone())
     monkeypatch.setattr(parity, "INT8", parity.Tolerance(1e-9, 1e-9))
     monkeypatch.setattr(variants, "fused", lambda source: 1 / 0)
     asked = changed(recipe, export={"variants": ["fused", "int8", "fp16"], "default": "fp32"})
