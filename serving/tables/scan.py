@@ -74,7 +74,7 @@ class Scan:
     merged: Finding = field(default_factory=Finding)
     """Records over several lines, each of which looks like a row of its own."""
     bare: Finding = field(default_factory=Finding)
-    """Without quoting, rows with fields that look quoted; else, rows with quotes that need none."""
+    """Rows with fields that look quoted where `"` quotes nothing; else, with quotes not needed."""
     apostrophes: Finding = field(default_factory=Finding)
     """Rows with fields that look quoted with apostrophes, which the dialect has as text."""
     sample: list[list[str]] = field(default_factory=list)
@@ -98,7 +98,7 @@ class Scan:
     @property
     def odd(self) -> int:
         """Rows that speak against the dialect."""
-        bare = self.bare.rows if self.dialect.quote is None else 0
+        bare = self.bare.rows if self.dialect.quote != QUOTE else 0
         apostrophes = self.apostrophes.rows if self.dialect.quote != APOSTROPHE else 0
         others = self.wrong, self.padded, self.merged
         return bare + apostrophes + sum(finding.rows for finding in others)
@@ -191,7 +191,7 @@ def _check_quotes(record: list[str] | str, line: str, found: Scan, number: int, 
     may_be_padded = dialect.quote is not None and not dialect.skip_blanks
     if may_be_padded and f"{dialect.delimiter} {QUOTE}" in line and any(map(_is_padded, record)):
         found.padded.add(number, row)
-    if dialect.quote is None:
+    if dialect.quote != QUOTE:
         if any(_is_doubled(cell, QUOTE) for cell in record):
             found.bare.add(number, row)
     elif dialect.delimiter == "\t":
@@ -216,7 +216,7 @@ def _check_bare_columns(found: Scan) -> None:
     """
     if found.dialect.quote != APOSTROPHE:
         found.apostrophes = found.apostrophes or _quoted_throughout(found, APOSTROPHE)
-    if found.dialect.quote is not None:
+    if found.dialect.quote == QUOTE:
         for place, (line, row) in found.needless.items():
             if found.quoted[place] < THROUGHOUT * (found.rows - found.wrong.rows - found.long):
                 found.bare.add(line, row)

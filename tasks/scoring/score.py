@@ -190,6 +190,5 @@ def _sample(spec: JobSpec) -> list[Any]:
             break
     if good:
         return good
-    raise InputError(
-        f"{', '.join(spec.paths)}: no valid text in column {', '.join(map(repr, names))} to measure with"
-    )
+    listed = ", ".join(map(repr, names))
+    raise InputError(f"{', '.join(spec.paths)}: no valid text in column {listed} to measure with")

@@ -185,7 +185,7 @@ def test_kept_json_numbers_have_the_digits_they_had(model: Path, tmp_path: Path,
     assert [row["error"] or None for row in found] == [None] * len(NUMBERS)
 
 
-def test_a_key_that_stands_twice_costs_the_text_or_the_kept_cell(
+def test_a_key_that_stands_twice_costs_the_row_or_the_kept_value(
     model: Path, tmp_path: Path
 ) -> None:
     content = (
@@ -197,7 +197,7 @@ def test_a_key_that_stands_twice_costs_the_text_or_the_kept_cell(
     assert pq.read_table(tmp_path / "out").select(["k", "error"]).to_pylist() == [
         {"k": "1", "error": None},
         {"k": "2", "error": "invalid_json"},
-        {"k": None, "error": None},  # a column that is only kept costs its cell
+        {"k": None, "error": None},
     ]
 
 
