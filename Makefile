@@ -10,7 +10,7 @@ ORDER  := $(if $(SEED),--random-order-bucket=module --random-order-seed=$(SEED))
 TREE   := build/tree
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: demo demo-translation demo-generation test test-slow test-gpu lint types borders bench schema pictures clean
+.PHONY: demo demo-translation demo-generation test test-slow test-gpu lint types types-elsewhere borders bench schema pictures clean
 
 demo: $(VENV)/.demo        ## train, register and score with what the machine has
 	@$(BIN)/python -m headrace.flows.demo
@@ -35,8 +35,10 @@ lint: $(VENV)/.dev types borders  ## format, lint, types, import borders, known 
 	$(BIN)/ruff check .
 	@$(BIN)/python .ci/audit.py
 
-types: $(VENV)/.dev $(TREE)  ## of Linux, Windows and macOS, whose standard libraries differ
+types: $(VENV)/.dev $(TREE)
 	$(BIN)/mypy
+
+types-elsewhere: $(VENV)/.dev $(TREE)  ## as on Windows and macOS, whose standard libraries lack some calls
 	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32
 	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin
 

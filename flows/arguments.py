@@ -206,6 +206,7 @@ def _compare(parser: argparse.ArgumentParser) -> None:
     add("--label", metavar="COL", help="true labels (default: the column of that name, if any)")
     add("--format", choices=["parquet", "csv"], default="parquet", help="of the table")
     _device(add)
+    _dialect(parser.add_argument_group("how the input is read (default: the model's)").add_argument)
 
 
 def _score(parser: argparse.ArgumentParser) -> None:

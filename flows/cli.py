@@ -257,6 +257,7 @@ def compare(arguments: argparse.Namespace) -> Result:
             table_format=arguments.format,
             device=arguments.device,
             on_progress=on_progress,
+            **{name: getattr(arguments, name) for name in DIALECT},
         )
     return DONE, found.to_json(), summary.of_comparison(found)
 

@@ -119,15 +119,30 @@ def guess(file: File) -> str | None:
 
     NULs at every other place are UTF-16. `headrace init` knows more than Western letters.
     """
-    with unpacked(file) as raw:
-        start = raw.read(PIECE)
-    n_even, n_odd = start[::2].count(0), start[1::2].count(0)
-    if max(n_even, n_odd) > len(start) / 8:
-        return "utf-16-be" if n_even > n_odd else "utf-16-le"
+    start = _start(file)
+    if name := _utf16(start):
+        return name
     try:
         beyond = [character for character in start.decode("cp1252") if not character.isascii()]
     except UnicodeDecodeError:
         return None
-    if CONTROLS & set(start):
-        return None  # not text at all
-    return "windows-1252" if sum(one in WESTERN for one in beyond) >= SURE * len(beyond) else None
+    is_western = sum(one in WESTERN for one in beyond) >= SURE * len(beyond)
+    return "windows-1252" if beyond and is_western and not CONTROLS & set(start) else None
+
+
+def is_binary(file: File) -> bool:
+    """Return whether a file is no text in any encoding."""
+    start = _start(file)
+    return bool(CONTROLS & set(start)) and not _utf16(start)
+
+
+def _start(file: File) -> bytes:
+    with unpacked(file) as raw:
+        return raw.read(PIECE)
+
+
+def _utf16(start: bytes) -> str | None:
+    n_even, n_odd = start[::2].count(0), start[1::2].count(0)
+    if max(n_even, n_odd) <= len(start) / 8:
+        return None
+    return "utf-16-be" if n_even > n_odd else "utf-16-le"

@@ -12,12 +12,12 @@ from typing import Any
 
 from ..errors import InputError
 from .dialect import Dialect, as_options, differences, spelled
-from .encoding import CONTROLS, UTF8, beyond_ascii, guess
+from .encoding import CONTROLS, UTF8, beyond_ascii, guess, is_binary
 from .files import File
 from .fitting import fits_perfectly, fitting
 from .header import looks_like_data, looks_like_names
 from .rows import check_columns
-from .scan import Finding, Scan
+from .scan import APOSTROPHE, Finding, Scan
 
 MANY = 5
 """Rows that are not by chance the only ones with the same fault."""
@@ -79,9 +79,8 @@ def _in_yaml(value: object) -> str:
 def check_names(file: File, found: Scan, expected: Expected) -> None:
     """Raises InputError for a column that is missing: a DialectError if that tells the dialect."""
     if not found.names:
-        raise _header_problem(file, found, expected) or InputError(
-            f"{file} has no header line with column names"
-        )
+        hint = _header_problem(file, found, expected, found.problem)
+        raise hint or InputError(found.problem)
     own = [*found.names, *(name for name in file.partitions if name not in found.names)]
     try:
         check_columns(file, expected.columns, own)
@@ -95,17 +94,17 @@ def check_names(file: File, found: Scan, expected: Expected) -> None:
 
 
 def _header_problem(
-    file: File, found: Scan, expected: Expected, problem: str = ""
+    file: File, found: Scan, expected: Expected, problem: str
 ) -> DialectError | None:
     """Return what is wrong with the dialect of a file whose header is not the expected one."""
     dialect = found.dialect
-    problem = problem or f"{file} has no header line with column names"
-    header = "".join(found.first) or "\0"
-    is_text = not CONTROLS & {*map(ord, header)}
-    if "encoding" not in expected.stated and not (is_text and _is_unicode(header)):
-        if is_text or guess(file):
+    header = "".join(found.first)
+    is_text = bool(header) and not CONTROLS & {*map(ord, header)} and _is_unicode(header)
+    if not is_text and "encoding" not in expected.stated:
+        if is_binary(file):
+            return None
+        if not _is_unicode(header) or (guess(file) or "").startswith("utf-16"):
             return not_text(file, dialect, "its header holds bytes that are not")
-        return None if found.first else _header_in_other_dialect(file, found, expected, problem)
     return _header_in_other_dialect(file, found, expected, problem)
 
 
@@ -173,6 +172,12 @@ def check_structure(file: File, found: Scan, expected: Expected) -> None:
             raise _other_dialect(
                 file, found, escaped, found.escaped, "have a backslash in front of a quote"
             )
+    if found.apostrophes and "quote" not in stated:
+        quoted = replace(dialect, quote=APOSTROPHE)
+        if fits_perfectly(file, quoted, expected.needed):
+            raise _other_dialect(
+                file, found, quoted, found.apostrophes, "have fields in apostrophes"
+            )
     if "skip_blanks" not in stated and _is_fault(found.padded, found.rows, few=1):
         padded = replace(dialect, skip_blanks=True)
         raise _other_dialect(file, found, padded, found.padded, "have a blank in front of a quote")
@@ -199,7 +204,7 @@ def _check_fields(file: File, found: Scan, expected: Expected) -> None:
     is_fault = _is_fault(wrong, found.rows)
     if wrong.rows < MANY and not is_fault:
         return
-    problem = f"do not have the {len(found.names)} fields of the header, or an open quote"
+    problem = f"do not have the {len(found.names)} fields of the header, or have an open quote"
     for other in fitting(file, dialect, expected.columns, expected.stated):
         if other.is_perfect and fits_perfectly(file, other.dialect, expected.needed):
             raise _other_dialect(file, found, other.dialect, wrong, problem)

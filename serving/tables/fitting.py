@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from .dialect import Dialect
 from .files import File
-from .scan import QUOTE, SAMPLE_ROWS, Scan, scan
+from .scan import APOSTROPHE, QUOTE, SAMPLE_ROWS, Scan, scan
 
 DELIMITERS = (",", ";", "\t", "|")
 """Delimiters that are tried, besides the expected one."""
@@ -54,7 +54,7 @@ def candidates(expected: Dialect, stated: Iterable[str] = ()) -> list[Dialect]:
     delimiters = dict.fromkeys((expected.delimiter, *DELIMITERS))
     choices: dict[str, Iterable[object]] = {
         "delimiter": delimiters,
-        "quote": dict.fromkeys((expected.quote, QUOTE, None)),
+        "quote": dict.fromkeys((expected.quote, QUOTE, None, APOSTROPHE)),
         "escape": dict.fromkeys((expected.escape, None, "\\")),
         "skip_blanks": dict.fromkeys((expected.skip_blanks, False, True)),
     }

@@ -14,8 +14,9 @@ from ..errors import InputError
 from .csv_rows import CsvRecords, header_of, open_records
 from .dialect import Dialect
 from .files import File
+from .rows import TOO_LARGE
 
-QUOTE = '"'
+QUOTE, APOSTROPHE = '"', "'"
 SAMPLE_ROWS = 2_000
 """Rows that other dialects are tried on, and whose values tell a row from a line of text."""
 SHORT = 40
@@ -52,6 +53,8 @@ class Scan:
     dialect: Dialect
     names: list[str]
     """Columns; empty if there is no header line that can be read."""
+    problem: str = ""
+    """Why there is none."""
     first: list[str] = field(default_factory=list)
     """The first record of the file, a header or not."""
     rows: int = 0
@@ -71,7 +74,9 @@ class Scan:
     merged: Finding = field(default_factory=Finding)
     """Records over several lines, each of which looks like a row of its own."""
     bare: Finding = field(default_factory=Finding)
-    """Without quoting, rows with fields that look quoted; else, rows with quotes that need none."""
+    """Rows with fields that look quoted where `"` quotes nothing; else, with quotes not needed."""
+    apostrophes: Finding = field(default_factory=Finding)
+    """Rows with fields that look quoted with apostrophes, which the dialect has as text."""
     sample: list[list[str]] = field(default_factory=list)
     """The first good rows, each of one line."""
     quoted: Counter[int] = field(default_factory=Counter)
@@ -93,8 +98,10 @@ class Scan:
     @property
     def odd(self) -> int:
         """Rows that speak against the dialect."""
-        bare = self.bare.rows if self.dialect.quote is None else 0
-        return self.wrong.rows + self.padded.rows + self.merged.rows + bare
+        bare = self.bare.rows if self.dialect.quote != QUOTE else 0
+        apostrophes = self.apostrophes.rows if self.dialect.quote != APOSTROPHE else 0
+        others = self.wrong, self.padded, self.merged
+        return bare + apostrophes + sum(finding.rows for finding in others)
 
     @property
     def is_perfect(self) -> bool:
@@ -119,8 +126,8 @@ def scan(
         found = Scan(dialect, [])
         try:
             found.names = header_of(records, file)
-        except InputError:
-            found.lines = records.n_lines
+        except InputError as problem:
+            found.problem, found.lines = str(problem), records.n_lines
             return found
         found.first = records.first
         _scan_rows(records, found, columns, max_rows, first_odd=first_odd)
@@ -143,6 +150,8 @@ def _scan_rows(
     lines = records.lines  # the same list for all records
     for record in itertools.islice(records, max_rows):
         row, found.rows = found.rows, found.rows + 1
+        if record == TOO_LARGE:
+            continue
         if isinstance(record, str) or len(record) != width:
             found.wrong.add(records.line, row)
         elif len(lines) > 1:
@@ -155,6 +164,8 @@ def _scan_rows(
             found.check_text(_needed_text(record, needed), records.line, row)
         if QUOTE in lines[0]:
             _check_quotes(record, lines[0], found, records.line, row)
+        if APOSTROPHE * 2 in lines[0] and any(_is_doubled(one, APOSTROPHE) for one in record):
+            found.apostrophes.add(records.line, row)
         if first_odd and (found.wrong or found.padded):
             return
     for line, row, lines in spread:
@@ -180,8 +191,8 @@ def _check_quotes(record: list[str] | str, line: str, found: Scan, number: int, 
     may_be_padded = dialect.quote is not None and not dialect.skip_blanks
     if may_be_padded and f"{dialect.delimiter} {QUOTE}" in line and any(map(_is_padded, record)):
         found.padded.add(number, row)
-    if dialect.quote is None:
-        if any(is_quoted(cell) and QUOTE * 2 in cell[1:-1] for cell in record):
+    if dialect.quote != QUOTE:
+        if any(_is_doubled(cell, QUOTE) for cell in record):
             found.bare.add(number, row)
     elif dialect.delimiter == "\t":
         _check_needless_quotes(fields_of(line, dialect), found, number, row)
@@ -203,19 +214,30 @@ def _check_bare_columns(found: Scan) -> None:
 
     In one with quoting, find a column with quotes that need not be there, but not throughout.
     """
-    if found.dialect.quote is not None:
+    if found.dialect.quote != APOSTROPHE:
+        found.apostrophes = found.apostrophes or _quoted_throughout(found, APOSTROPHE)
+    if found.dialect.quote == QUOTE:
         for place, (line, row) in found.needless.items():
             if found.quoted[place] < THROUGHOUT * (found.rows - found.wrong.rows - found.long):
                 found.bare.add(line, row)
         return
-    for column in zip(*found.sample, strict=True):
-        n_quoted = sum(map(is_quoted, column))
-        if not found.bare and n_quoted > len(column) / 2:
-            found.bare = Finding(n_quoted)
+    found.bare = found.bare or _quoted_throughout(found, QUOTE)
 
 
-def is_quoted(cell: str) -> bool:
-    return len(cell) > 1 and cell[0] == cell[-1] == QUOTE
+def _quoted_throughout(found: Scan, quote: str) -> Finding:
+    """Return the rows of a column of which more than half seems to be quoted."""
+    counts = [sum(is_quoted(cell, quote) for cell in c) for c in zip(*found.sample, strict=True)]
+    most = max(counts, default=0)
+    return Finding(most) if most > len(found.sample) / 2 else Finding()
+
+
+def is_quoted(cell: str, quote: str = QUOTE) -> bool:
+    return len(cell) > 1 and cell[0] == cell[-1] == quote
+
+
+def _is_doubled(cell: str, quote: str) -> bool:
+    """Return whether a field is quoted and has a quote in it."""
+    return is_quoted(cell, quote) and quote * 2 in cell[1:-1]
 
 
 def _is_padded(cell: str) -> bool:

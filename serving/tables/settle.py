@@ -127,6 +127,7 @@ def _csv(file: File, dialect: Dialect, expected: Expected, form: Format) -> Sett
 
 def _other(file: File, dialect: Dialect, expected: Expected, form: Format) -> Settled:
     """Settle a file of text of another format, of whose dialect only the encoding matters."""
+    dialect = Dialect(dialect.encoding)
     file = replace(file, dialect=dialect)
     found = Scan(dialect, form.names(file))
     found.rows, (found.lines, is_text) = form.count(file), _lines(file)

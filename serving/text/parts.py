@@ -16,7 +16,8 @@ import numpy as np
 
 from ..arrays import Ids, TokenRow
 from .inputs import CUTS, Inputs, Row
-from .tokenizer import PairTemplate, Tokens
+from .template import PairTemplate
+from .tokenizer import Tokens
 from .windows import Document, LongText, Reader, window_starts
 
 

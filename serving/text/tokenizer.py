@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from .. import folder_checks
-from ..arrays import Ids, PairIds
 from ..errors import ModelFolderError
+from .template import PairTemplate, template_of
 
 SEGMENT_CHARS = 2**14
 """Approximate characters per piece that is tokenized.
@@ -54,38 +54,6 @@ class Tokens:
 
     def __len__(self) -> int:
         return len(self.ids)
-
-
-@dataclass(frozen=True)
-class PairTemplate:
-    """The special tokens that a tokenizer puts around two texts, and the types of all tokens."""
-
-    special: tuple[PairIds, PairIds, PairIds]
-    """Before the first text, between the two, and after the second."""
-    types: tuple[int, int]
-    """The token types of the two texts."""
-
-    @property
-    def n_special(self) -> int:
-        return sum(map(len, self.special))
-
-    def fill(self, first: Ids, second: Ids) -> PairIds:
-        """Return the two texts' ids with the special tokens around them."""
-        before, between, after = self.special
-        ids = [before.ids, first, between.ids, second, after.ids]
-        return PairIds(
-            np.concatenate(ids, dtype=np.int32, casting="unsafe"),
-            self.types_of(len(first), len(second)),
-        )
-
-    def types_of(self, n_first: int, n_second: int) -> Ids:
-        """Return the token types of two texts of these lengths, special tokens included."""
-        before, between, after = (part.types for part in self.special)
-        first, second = (
-            np.full(n, kind, np.int32)
-            for n, kind in zip((n_first, n_second), self.types, strict=True)
-        )
-        return np.concatenate([before, first, between, second, after])
 
 
 class TextTokenizer:
@@ -148,16 +116,7 @@ class TextTokenizer:
     def pair_template(self) -> PairTemplate:
         """The template of the tokenizer for two texts; empty if it has none."""
         with panics_told(self._file):
-            encoding = self._tokenizer.encode("a", "a")
-        ids, types = np.array(encoding.ids, np.int32), np.array(encoding.type_ids, np.int32)
-        texts = encoding.sequence_ids
-        bounds = []
-        for text in (0, 1):
-            bounds += [texts.index(text), len(texts) - texts[::-1].index(text)]
-        spans = [slice(0, bounds[0]), slice(bounds[1], bounds[2]), slice(bounds[3], None)]
-        before, between, after = (PairIds(ids[span], types[span]) for span in spans)
-        first, second = int(types[bounds[0]]), int(types[bounds[2]])
-        return PairTemplate((before, between, after), (first, second))
+            return template_of(self._tokenizer.encode("a", "a"))
 
     def encode(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
         """Return the ids of each text, special tokens included: arrays (length,), length ≥ 0."""

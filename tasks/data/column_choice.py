@@ -75,8 +75,7 @@ def choose(columns: Sequence[Column], asked: Asked, table: str) -> Choice:
 
 
 class _Chooser:
-    """The columns of one table; each method returns a choice, or None if its objective does not
-    fit."""
+    """Has a method for each objective, which returns None if the table does not fit it."""
 
     def __init__(self, columns: Mapping[str, Column], asked: Asked, table: str) -> None:
         self._columns, self._table = columns, table
@@ -206,7 +205,7 @@ class _Chooser:
     def _label(self) -> Column | None:
         """Return the column of single labels: by its name, or the one with fewest values."""
         if self._label_names:
-            (column,) = (self._columns[name] for name in self._label_names[:1])
+            column = self._columns[self._label_names[0]]
             is_single = len(column.labels) > 1 and 2 * len(column.labels) <= column.labels.total()
             return column if is_single else None
         found = [column for column in self._ranked() if column.is_label]
@@ -220,10 +219,9 @@ class _Chooser:
         return many.label_rank <= min(singles, default=many.label_rank)
 
     def _flags(self) -> list[Column]:
-        return [one for one in self._ranked_by_place() if one.is_flag and not one.is_beside]
-
-    def _ranked_by_place(self) -> list[Column]:
-        return [one for name, one in self._columns.items() if name not in self._text_names]
+        """Return the columns of 0 and 1, in their order."""
+        others = (one for name, one in self._columns.items() if name not in self._text_names)
+        return [one for one in others if one.is_flag and not one.is_beside]
 
     def _are_labels(self, flags: Sequence[Column]) -> bool:
         """True for several columns of 0 and 1, if no other column looks more like the label."""
@@ -286,9 +284,9 @@ class _Chooser:
         if self._text_pair is not None:
             pair = (text, self._columns[self._text_pair])
         elif not self._text_names:
-            texts = [one for one in self._columns.values() if one.is_text]
-            pair = pair_of([one for one in texts if one.name not in without])
-        if pair is None:
+            others = [one for one in self._columns.values() if one.name not in without]
+            pair = pair_of([one for one in others if one.is_text and not one.is_label])
+        if pair is None or text not in pair:
             return {"text": text.name}, {"text": self._why_text(text)}
         names = {"text": pair[0].name, "text_pair": pair[1].name}
         return dict(names), {

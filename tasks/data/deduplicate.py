@@ -37,7 +37,7 @@ SLOTS = 2**26
 """Slots of one byte in the table of seen shingles; a collision costs time, never correctness."""
 
 Shingles = set[int]
-Texts = Sequence[str]
+Texts = str | Sequence[str]
 """The texts of a row: one, or the two of a pair."""
 
 
@@ -94,7 +94,8 @@ def jaccard(a: Shingles, b: Shingles) -> float:
 
 def _of_row(texts: Texts) -> list[Shingles]:
     """Return the shingles of each of a row's texts; equal words in two texts differ."""
-    return [shingles(text, seed) for seed, text in enumerate(texts)]
+    row = [texts] if isinstance(texts, str) else texts
+    return [shingles(text, seed) for seed, text in enumerate(row)]
 
 
 def _all(row: Sequence[Shingles]) -> Shingles:

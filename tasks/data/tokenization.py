@@ -81,9 +81,7 @@ class TokenizedWriter:
         firsts, seconds, truncated = zip(*self._reader.to_store(rows), strict=True)
         ids = [np.concatenate(pair) for pair in zip(firsts, seconds, strict=True)]
         n_first = pa.array(list(map(len, firsts)), pa.int32())
-        if not self._in_windows:
-            return Cut.of(ids, self._reader.n_special, sum(truncated), n_first)
-        return Cut.of(ids, self._reader.n_special, 0, n_first)
+        return Cut.of(ids, self._reader.n_special, sum(truncated), n_first)
 
     def _cut_texts(self, rows: Sequence[Row]) -> Cut:
         if isinstance(self._reader, PartsReader):

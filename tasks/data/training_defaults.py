@@ -1,6 +1,7 @@
 """Settings of a first training, by the size of the table and the number of its labels.
 
-Each number was measured on MiniLM-L6, a small pretrained encoder: docs/benchmarks/defaults.md.
+The learning rates of many labels were measured on MiniLM-L6, a small pretrained encoder
+(docs/benchmarks/defaults.md); the numbers of rows, labels, steps and epochs are judgement.
 Imports nothing of ours.
 """
 

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PretrainedConfig, PreTrainedModel
 
+MARKS = ("|", ";")
+"""Characters that are hardly ever part of a label: most labels do not have them."""
 SURE = 30.0
 """A logit above any threshold; its negative is below any."""
 
@@ -95,7 +97,7 @@ class Objective(base.Objective[Sequence[int], Array]):
             {label for row_labels in rows["labels"] for label in row_labels}
         )
         if not options.labels:
-            _check_single(labels, options.separator)
+            _check_single(labels)
         threshold = options.threshold
         return {"labels": labels, "thresholds": [threshold] * len(labels) if threshold else None}
 
@@ -349,14 +351,16 @@ def _read(row: Row, options: Options) -> Row:
     return {**row, "labels": labels}
 
 
-def _check_single(labels: Sequence[str], separator: str | None) -> None:
+def _check_single(labels: Sequence[str]) -> None:
     """Raise DataError if these labels are several in one, or numbers of a vector."""
     if are_vectors(labels):
         raise DataError(
             f"labels such as {labels[-1]!r} look like vectors, with a 0 or 1 for each label; name "
             "their places, in order, in options.labels: [first, second, ...]"
         )
-    if separator is None and (found := separator_of(labels)) is not None:
+    marked = [mark for mark in MARKS if 2 * sum(mark in label for label in labels) > len(labels)]
+    found = separator_of(labels) or next(iter(marked), None)
+    if found is not None:
         example = next(label for label in labels if found in label)
         raise DataError(
             f"labels such as {example!r} look like several with {found!r} between them; set "

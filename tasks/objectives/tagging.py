@@ -143,12 +143,17 @@ class Objective(base.Objective[str, Sequence[Any]]):
     def decode_target(self, target: str, head: Settings) -> str:
         return target
 
+    def count_labels(self, targets: Sequence[str], head: Settings) -> dict[str, int]:
+        """Return the number of spans with each label."""
+        counts = Counter(label for target in targets for *_, label in json.loads(target))
+        return {label: counts[label] for label in head["labels"]}
+
     def check(self, splits: Mapping[str, Sequence[str]], head: Settings, min_rows: int) -> None:
         """Raise DataError for no labels, or labels with too few spans in the training rows."""
         labels = head["labels"]
         if not labels:
             raise DataError("tagging requires spans; no row has any")
-        counts = Counter(label for target in splits["train"] for *_, label in json.loads(target))
+        counts = self.count_labels(splits["train"], head)
         rare_labels = [
             f"{label!r} has {counts[label]}" for label in labels if counts[label] < min_rows
         ]

@@ -6,7 +6,7 @@ that is made again only reads them. What counts as a difference is in evaluation
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +17,13 @@ from headrace.serving.text.inputs import Inputs, inputs_of
 from headrace.tasks import objectives
 from headrace.tasks.registry.resolve import resolve
 from headrace.tasks.runtime.json_files import write_json
-from headrace.tasks.scoring.score import OnProgress, score
+from headrace.tasks.scoring.score import OnProgress, score, tables_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from headrace.serving.engine.manifest import Manifest
+    from headrace.serving.tables.files import File
     from headrace.tasks.evaluation.differences import Columns, Comparison, Scored
     from headrace.tasks.objectives import AnyObjective
 
@@ -50,19 +51,20 @@ def compare(
     `a`, `b`: references that `resolve` takes. `output`: a folder, by default named after the two.
     `text`, `text_pair`, `label`: columns of the texts and of the true labels; by default those of
     the training and, if the table has it, the one that the objective calls so. `settings`: of both
-    scoring jobs, such as `device`.
+    scoring jobs, such as `device`, and settings of the table's dialect.
     Raises UserError for models that cannot be compared, and what `score` raises.
     """
     from headrace.tasks.evaluation.differences import SIDES, Comparison, Differences, sign_test
 
     if table_format not in FORMATS:
         raise UserError(f"unknown format {table_format!r}; supported: {', '.join(FORMATS)}")
-    names, manifests = _models(a, b)
+    names, folders, manifests = _models(a, b)
     folder = Path(output or "-vs-".join(names).replace("/", "-").replace(":", "-"))
     paths = [source] if isinstance(source, str) else list(source)
     module = objectives.get(manifests[0].objective)
     asked = {"text_column": text, "text_pair_column": text_pair}
-    columns, truth = _columns(module, manifests[1], paths, asked, label)
+    files, columns = tables_of(JobSpec.of(folders[1], paths, "", **asked, **settings))
+    truth = _truth(module, files[0], label)
     inputs = inputs_of(manifests[1].inputs)
     sides = [_scored(manifest) for manifest in manifests]
     outputs = [folder / SCORED / side for side in SIDES]
@@ -74,7 +76,7 @@ def compare(
         if report.unreadable:
             raise UserError(f"cannot be read: {'; '.join(report.unreadable.values())}")
     differences = Differences(Comparison(names[0], names[1]), module, sides, truth is not None)
-    for table, first, second in _blocks(paths, [*columns.values(), truth], sides, outputs):
+    for table, first, second in _blocks(files, [*columns.values(), truth], sides, outputs):
         rows = inputs.rows({name: table[column] for name, column in columns.items()})
         texts = rows if inputs.single else [_shown(inputs, row) for row in rows]
         differences.add(texts, table[truth] if truth else None, first, second)
@@ -86,8 +88,8 @@ def compare(
     return found
 
 
-def _models(a: str, b: str) -> tuple[list[str], list[Manifest]]:
-    """Return the versions and manifests of two models. Raises UserError unless they compare."""
+def _models(a: str, b: str) -> tuple[list[str], list[Path], list[Manifest]]:
+    """Return versions, folders and manifests. Raises UserError unless the models compare."""
     from headrace.serving.engine import manifest
 
     models = [resolve(model) for model in (a, b)]
@@ -101,7 +103,7 @@ def _models(a: str, b: str) -> tuple[list[str], list[Manifest]]:
             f"{names[0]} is a {first} model and {names[1]} a {second} model; only models of one "
             "objective can be compared"
         )
-    return names, manifests
+    return names, [model.folder for model in models], manifests
 
 
 def _scored(manifest: Manifest) -> Scored:
@@ -111,27 +113,19 @@ def _scored(manifest: Manifest) -> Scored:
     return Scored(heads.get(manifest.objective)(manifest.head, pad_id=manifest.pad_id))
 
 
-def _columns(
-    module: AnyObjective,
-    manifest: Manifest,
-    paths: list[str],
-    asked: Mapping[str, Any],
-    label: str | None,
-) -> tuple[dict[str, str], str | None]:
-    """Return the column of each input, and the one of the true labels (None: there is none)."""
-    from headrace.serving.jobs.start import input_columns
-    from headrace.serving.tables.readers import column_names, find_files
+def _truth(module: AnyObjective, file: File, label: str | None) -> str | None:
+    """Return the column of the true labels, None without one. Raises InputError, UserError."""
+    from headrace.serving.tables.readers import column_names
     from headrace.serving.tables.rows import check_columns
     from headrace.tasks.evaluation.differences import truth_role
 
-    columns = input_columns(JobSpec.of("", [], "", **asked), manifest)
-    file = find_files(paths)[0]
-    names = column_names(file)
-    check_columns(file, [*columns.values(), *([label] if label else [])], names)
-    role = truth_role(module)
-    if label and role is None:
+    role, names = truth_role(module), column_names(file)
+    if label is None:
+        return role if role in names else None
+    if role is None:
         raise UserError("--label: rows of this objective have no labels")
-    return columns, label or (role if role in names else None)
+    check_columns(file, [label], names)
+    return label
 
 
 def _shown(inputs: Inputs, row: object) -> str | None:
@@ -139,7 +133,7 @@ def _shown(inputs: Inputs, row: object) -> str | None:
 
 
 def _blocks(
-    paths: list[str],
+    files: list[File],
     columns: Sequence[str | None],
     sides: Sequence[Scored],
     outputs: Sequence[Path],
@@ -147,7 +141,7 @@ def _blocks(
     """Yield the same rows of the table, of the first model's output and of the second's."""
     from headrace.serving.tables.readers import read_table
 
-    readers = [read_table(paths, [name for name in dict.fromkeys(columns) if name])]
+    readers = [read_table(files, [name for name in dict.fromkeys(columns) if name])]
     for side, output in zip(sides, outputs, strict=True):
         readers.append(read_table(str(output), [*side.columns, *side.per_label, "error"]))
     for table, first, second in zip(*readers, strict=True):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from headrace.serving.engine.autotune import Speeds
     from headrace.serving.jobs.report import Report
     from headrace.serving.runtime.session import Device
+    from headrace.serving.tables.files import File
 
 log = logging.getLogger(__name__)
 
@@ -146,26 +147,38 @@ def _paths(source: str | Sequence[str]) -> list[str]:
     return [source] if isinstance(source, str) else list(source)
 
 
+def tables_of(spec: JobSpec) -> tuple[list[File], dict[str, str]]:
+    """Return the files of a job's input as it will read them, and the column of each input.
+
+    Raises InputError for a file that the job could not read.
+    """
+    from headrace.serving.engine import manifest
+    from headrace.serving.jobs.start import input_columns
+    from headrace.serving.tables.dialect import checked
+    from headrace.serving.tables.readers import find_files
+    from headrace.serving.tables.settle import Expected, settle
+
+    described = manifest.read(Path(spec.model))
+    columns = input_columns(spec, described)
+    names, default = list(dict.fromkeys(columns.values())), checked(described.score.get("csv", {}))
+    expected = Expected(names, needed=names, stated=spec.csv, default=default)
+    files = find_files(spec.paths)
+    return [replace(file, dialect=settle(file, expected).dialect) for file in files], columns
+
+
 def _sample(spec: JobSpec) -> list[Any]:
     """Return the valid rows among a table's first rows. Raises InputError if there are none."""
     from headrace.serving import heads
     from headrace.serving.engine import manifest
     from headrace.serving.errors import InputError
-    from headrace.serving.jobs.start import input_columns
-    from headrace.serving.tables.dialect import checked
-    from headrace.serving.tables.readers import find_files, read_table
-    from headrace.serving.tables.settle import Expected, settle
+    from headrace.serving.tables.readers import read_table
     from headrace.serving.text.inputs import inputs_of
     from headrace.tasks.scoring.tuning_cache import SAMPLE_CHARS, SAMPLE_ROWS
 
     described = manifest.read(Path(spec.model))
-    columns, inputs = input_columns(spec, described), inputs_of(described.inputs)
-    names, text_of = list(dict.fromkeys(columns.values())), heads.get(described.objective).text_of
-    default = checked(described.score.get("csv", {}))
-    expected = Expected(names, needed=names, stated=spec.csv, default=default)
-    files = [
-        replace(file, dialect=settle(file, expected).dialect) for file in find_files(spec.paths)
-    ]
+    files, columns = tables_of(spec)
+    inputs, text_of = inputs_of(described.inputs), heads.get(described.objective).text_of
+    names = list(dict.fromkeys(columns.values()))
     good, n_chars = list[Any](), 0
     for block in read_table(files, names, block_rows=SAMPLE_ROWS // 40):
         rows = inputs.rows({name: block.columns[column] for name, column in columns.items()})
@@ -177,6 +190,5 @@ def _sample(spec: JobSpec) -> list[Any]:
             break
     if good:
         return good
-    raise InputError(
-        f"{', '.join(spec.paths)}: no valid text in column {', '.join(names)} to measure with"
-    )
+    listed = ", ".join(map(repr, names))
+    raise InputError(f"{', '.join(spec.paths)}: no valid text in column {listed} to measure with")

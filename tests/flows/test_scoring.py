@@ -42,9 +42,10 @@ def test_with_many_files_those_that_can_be_read_are_scored(
     assert "b.parquet cannot be read" in value["unreadable"]["b.parquet"]
     assert [line for line in told.splitlines() if "left out" in line] == [
         f"headrace: left out: {value['unreadable']['b.parquet']}",
-        f"headrace: left out: {files[3]} has no column 'text'; did you mean 'id;text'? "
-        "It has 'id;text'",
+        f"headrace: left out: {value['unreadable']['d.csv']}",
     ]
+    assert "no column 'text'; did you mean 'id;text'?" in value["unreadable"]["d.csv"]
+    assert "--delimiter ';'" in value["unreadable"]["d.csv"]
     rows = pq.read_table(output)["row"].to_pylist()
     assert rows == list(range(60))
     assert not (output / "_SUCCESS").exists()

@@ -42,6 +42,7 @@ WITH_OTHERS_ALONE = {"objective", "data.source.kind", "model.source"}
 OTHERS: tuple[Any, ...] = (
     *(True, False, 2, 4, 128, 300, 0.05, 0.5, 0.9, "x", "loss", "accuracy", "fp32", "auto"),
     *("cosine", "windows", "max", "not_worse", "ignore", "characters", ["fp32", "fused"], []),
+    *("cp1252", "'", "last"),
     *(["place", "x"], {"text": "label", "label": "text"}, {"class_weights": "balanced"}),
     *({"rank": 8}, {"hidden_size": 64}, None),
 )

@@ -10,6 +10,7 @@ import pytest
 from headrace.serving.errors import PlanError
 from headrace.serving.jobs.plan import input_entries
 from headrace.serving.tables.files import File
+from headrace.serving.tables.settle import Expected
 from tests.serving.job_runs import run, table
 
 
@@ -20,7 +21,10 @@ def test_a_file_that_vanished_has_nothing_of_its_neighbours(
     (tmp_path / "here.csv").write_text("text\nsoup\n")
     (tmp_path / "there.csv").write_text("text\nrocket\nbread\n")
     files = [File(str(tmp_path / name)) for name in order]
-    records = {record["name"]: record for record in input_entries(files, {}, None)}
+    records = {
+        record["name"]: record
+        for record in input_entries(files, Expected(["text"], ["text"]), None)
+    }
     assert (records["here.csv"]["rows"], records["there.csv"]["rows"]) == (1, 2)
     gone = records["gone.csv"]
     assert (gone["size"], gone["digest"], gone["rows"]) == (0, "", 0)

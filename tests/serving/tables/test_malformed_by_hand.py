@@ -188,7 +188,8 @@ WRONG = {
     "cut.csv.zst": (packed("zstd")(b"text\nsoup\n")[:-3], "cannot be read"),
     "plain.csv.lz4": (b"text\nsoup\n", "cannot be read: LZ4 decompress"),
     "picture.csv": (b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "has no column 'text'"),
-    "table.xlsx": (b"PK\3\4", "unknown file extension; supported: .csv"),
+    "table.docx": (b"PK\3\4", "unknown file extension; supported: .csv"),
+    "table.xlsx": (b"PK\3\4", "table.xlsx cannot be read"),
 }  # fmt: skip
 
 

@@ -94,7 +94,8 @@ def test_rows_in_front_can_be_left_out(tmp_path: Path) -> None:
         ("t.csv", b"a" * 99, "it has 'a{59}$"),
         ("t.jsonl", b'{"txt": 1}\n', "no column 'text'; did you mean 'txt'"),
         ("t.parquet", b"", r"t\.parquet cannot be read"),
-        ("t.xlsx", b"PK", "unknown file extension; supported: .csv"),
+        ("t.xlsx", b"PK", r"t\.xlsx cannot be read"),
+        ("t.docx", b"PK", "unknown file extension; supported: .csv"),
     ],
 )
 def test_a_table_that_cannot_be_read(

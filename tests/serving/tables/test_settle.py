@@ -129,6 +129,17 @@ def test_another_encoding_is_named(
         assert settled(file, stated={"encoding": encoding}).rows == len(texts)
 
 
+def test_rows_over_the_limit_say_nothing_of_the_dialect(tmp_path: Path) -> None:
+    file = file_of(tmp_path, "t.csv", ["text", *["x" * 200] * 9, "soup"])
+    assert settled(File(file.where, max_row_bytes=100)).rows == 10
+
+
+def test_of_a_dialect_json_has_the_encoding_alone(tmp_path: Path) -> None:
+    trained = {"encoding": "cp1252", "delimiter": ";"}
+    file = file_of(tmp_path, "t.jsonl", ['{"text": "süß"}'] * 6, "cp1252")
+    assert settled(file, default=trained).dialect == Dialect("windows-1252")
+
+
 def test_few_bad_bytes_are_bad_rows(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_bytes(b"text\n" + "süß\n".encode() * 40 + b"s\xfc\xdf\n" * 7)

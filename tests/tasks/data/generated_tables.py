@@ -91,7 +91,7 @@ def generate(seed: int, folder: Path) -> Table:
     kind = draw.choice(list(LABELS))
     shape, write = draw.choice(WRITERS[form])
     phrases = (TRADITIONAL if encoding == "big5" else PHRASES[language]).split("|")
-    n_rows = draw.choice([24, 40, 90])
+    n_rows = draw.choice([6, 14, 24, 40, 90])
     rows = [
         (_text(draw, phrases, encoding, shape), draw.choice(LABELS[kind])) for _ in range(n_rows)
     ]
@@ -113,6 +113,8 @@ def _text(draw: random.Random, phrases: list[str], encoding: str, shape: str) ->
         text = f'"{text}'
     elif odd < 0.3:
         text = f"{text}, or so; 5|6"
+    elif odd < 0.32:
+        text += f' "{draw.choice(phrases)}"'
     elif odd < 0.35:
         text += draw.choice([" :-\\ ", " C:\\dir", " \\o/"]) + "end"
     elif odd < 0.45 and "lines" in shape:
@@ -207,6 +209,10 @@ WRITERS: dict[str, list[tuple[str, Write]]] = {
         ("backslashes", _by_csv(doublequote=False, escapechar="\\")),
         ("blanks", _joined(", ", _blanked)),
         ("no quoting, tabs", _joined("\t")),
+        ("naive", _joined(",")),
+        ("naive semicolons, headless", _joined(";")),
+        ("apostrophes", _by_csv(quotechar="'")),
+        ("escaped, not quoted", _by_csv(quoting=csv.QUOTE_NONE, escapechar="\\", quotechar=None)),
     ],
     "tsv": [
         ("excel, lines", _by_csv(delimiter="\t")),

@@ -103,6 +103,7 @@ def test_given_columns_are_taken_or_named_as_missing(reviews: Path) -> None:
 
 
 ROWS = 120
+LETTERS = str.maketrans("01", "xy")
 COMPLAINTS = (
     "Credit reporting, credit repair services, or other",
     "Money transfer, virtual",
@@ -120,13 +121,16 @@ def text(i: int) -> str:
         # A usual name is enough, however short the texts and long the labels are.
         ({"text": lambda i: f"t {i}", "label": lambda i: COMPLAINTS[i % 3],
           "channel": lambda i: "ab"[i % 2]}, ("text", "label")),
+        ({"text": lambda i: f"t{i}", "notes": text, "label": lambda i: i % 3}, ("text", "label")),
+        ({"text": lambda i: f"t{i}", "full_text": text, "label": lambda i: i % 3},
+         ("text", "label")),
         ({"complaint": lambda i: f"late fee {i}", "product": lambda i: COMPLAINTS[i % 3],
           "channel": lambda i: "ab"[i % 2]}, ("complaint", "product")),
         ({"split": lambda i: "ab"[i % 2], "text": lambda i: "some words",
           "label": lambda i: i % 5}, ("text", "label")),
         # Ids, dates, links and numbers are neither.
         ({"uuid": lambda i: f"{i:032x}", "created": lambda i: f"2026-01-{i % 28 + 1:02}",
-          "stars": lambda i: i % 5 + 1, "permalink": lambda i: f"https://shop.example/a/{i}",
+          "stars": lambda i: i % 5 + 1, "permalink": lambda i: f"https://shop.example/{f'{i:0200b}'.translate(LETTERS)}",
           "words": text, "price": lambda i: f"{i / 7:.2f}"}, ("words", "stars")),
         ({"When": lambda i: f"{i % 28 + 1}/1/2026 10:{i % 60:02}", "Text": text,
           "Bewertung": lambda i: ["gut", "schlecht"][i % 2]}, ("Text", "Bewertung")),
@@ -231,8 +235,8 @@ def test_columns_of_0_and_1_are_many_labels(flags: tuple[str, str], tmp_path: Pa
 
 
 def test_a_label_beside_columns_of_0_and_1_is_the_label(tmp_path: Path) -> None:
-    rows = [[text(i), "abc"[i % 3], i % 2, (i + 1) % 2] for i in range(ROWS)]
-    found = of(csv_of(tmp_path, ["text", "category", "urgent", "answered"], rows))
+    rows = [[text(i), "abc"[i % 3], i % 2, (i + 1) % 2, i // 60] for i in range(ROWS)]
+    found = of(csv_of(tmp_path, ["text", "category", "urgent", "answered", "late"], rows))
     assert found.choice.columns == {"text": "text", "label": "category"}
     asked = of(tmp_path / "rows.csv", label="urgent,answered")
     assert (asked.choice.objective, asked.choice.columns["labels"]) == (
@@ -283,6 +287,14 @@ def test_two_texts_with_a_label_are_pairs(
     found = of(csv_of(tmp_path, header, rows))
     assert found.choice.objective == "classification"
     assert found.choice.columns == {"text": names[0], "text_pair": names[1], "label": label}
+
+
+def test_numbered_columns_beside_a_text_are_no_pair(tmp_path: Path) -> None:
+    header = ["body", "tag_1", "tag_2", "reply_1", "reply_2", "queue"]
+    rows = [[text(i), "ab"[i % 2], "cd"[i % 2], f"yes {i}", f"no {i}", i % 3] for i in range(ROWS)]
+    found = of(csv_of(tmp_path, header, rows))
+    assert found.choice.columns["text"] == "body"
+    assert "text_pair" not in found.choice.columns
 
 
 @pytest.mark.parametrize(

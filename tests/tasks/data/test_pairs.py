@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from datasets import load_from_disk
 
-from headrace.configs.errors import DataError, RecipeError
+from headrace.configs.errors import DataError, RecipeError, UserError
 from headrace.configs.schema import Recipe
 from headrace.serving.arrays import PairIds
 from headrace.serving.text.features import Feature
@@ -19,8 +20,11 @@ from headrace.tasks.data import inputs, windowing
 from headrace.tasks.data.deduplicate import near_duplicates
 from headrace.tasks.data.prepare import prepare
 from headrace.tasks.data.splits import normalise
+from headrace.tasks.evaluation.comparable import check_comparable
 from headrace.tasks.models.tfidf import Featured, bag_of_words
+from headrace.tasks.models.token_types import reads_token_types
 from headrace.tasks.training.datasets import Collator
+from tests.serving.tiny_model import make_pair_model
 from tests.tasks.data.rows import recipe_for, rejected, rows_of
 from tests.toy import sentences, tiny_recipe
 
@@ -237,3 +241,32 @@ def test_the_baseline_reads_features() -> None:
     rows = [Featured("a word", np.array([target], np.float32)) for target in targets]
     part = rows[:100], targets[:100]
     assert bag_of_words(part, part, rows[100:]).tolist() == targets[100:]
+
+
+def test_a_champion_that_reads_other_inputs_is_no_match(tmp_path: Path) -> None:
+    champion: Any = SimpleNamespace(
+        name="nli", version="3", folder=make_pair_model(tmp_path / "champion")
+    )
+    message = "champion nli version 3 reads text, text_pair of a row, but this recipe's model reads"
+    with pytest.raises(UserError, match=message):
+        check_comparable(tiny_recipe(tmp_path), None, champion)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("model_type", "fields", "reads"),
+    [
+        ("bert", {}, True),
+        ("bert", {"type_vocab_size": 1}, False),
+        ("roberta", {"type_vocab_size": 1}, False),
+        ("distilbert", {}, False),
+    ],
+)
+def test_models_that_read_token_types(model_type: str, fields: dict[str, int], reads: bool) -> None:
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    sizes: dict[str, Any] = {
+        "vocab_size": 50, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "intermediate_size": 8, "dim": 8, "n_layers": 1, "n_heads": 2, "hidden_dim": 8,
+    }  # fmt: skip
+    config = AutoConfig.for_model(model_type, **{**sizes, **fields})
+    assert reads_token_types(AutoModelForSequenceClassification.from_config(config)) == reads

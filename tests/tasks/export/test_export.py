@@ -1,6 +1,7 @@
 """Export from a real trained model: whole folders, and the stage that fails."""
 
 import json
+import math
 import sysconfig
 from pathlib import Path
 
@@ -76,7 +77,8 @@ def test_probabilities_are_calibrated_on_the_validation_rows(
     targets = load_from_disk(str(prepared.path / "validation"))["labels"]
 
     def loss(t: float) -> float:
-        return cross_entropy(logits / t, np.array(targets))
+        prior = math.log(t) ** 2 / 2  # of `fit_temperature`
+        return cross_entropy(logits / t, np.array(targets)) + prior
 
     assert loss(temperature) < min(loss(1.0), loss(temperature * 1.3), loss(temperature / 1.3))
     table = scorer.score(texts)
@@ -180,7 +182,7 @@ def test_a_refused_fp32_graph_fails_the_stage_and_leaves_nothing(
 ) -> None:
     monkeypatch.setenv("HEADRACE_HOME", str(tmp_path))
     graph = broken(harness, cut_mask).source.graph
-    monkeypatch.setattr(variants, "plain", lambda model, max_length: graph)
+    monkeypatch.setattr(variants, "plain", lambda *_, **__: graph)
     with pytest.raises(ExportRefused, match="export failed: required variant fp32 did not pass"):
         export(recipe, prepared, trained)
     assert not [path for path in (workspace.home() / "artifacts").rglob("*") if path.is_file()]
@@ -196,7 +198,7 @@ def test_refused_variants_are_dropped_with_their_reasons(
     harness: ExportHarness,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(variants, "plain", lambda model, max_length: harness.source.graph.clone())
+    monkeypatch.setattr(variants, "plain", lambda *_, **__: harness.source.graph.clone())
     monkeypatch.setattr(parity, "INT8", parity.Tolerance(1e-9, 1e-9))
     monkeypatch.setattr(variants, "fused", lambda source: 1 / 0)
     asked = changed(recipe, export={"variants": ["fused", "int8", "fp16"], "default": "fp32"})
@@ -209,7 +211,8 @@ def test_refused_variants_are_dropped_with_their_reasons(
     assert "dynamic: outputs of" in whole.dropped["int8"]
     assert whole.dropped["fp16"] == "requires a CUDA device"
     assert sorted(path.name for path in (made.path / "model").iterdir()) == [
-        "fp32", "golden.json", "manifest.json", "tokenizer.json", "training_texts.npy",
+        "calibration.json", "fp32", "golden.json", "manifest.json", "tokenizer.json",
+        "training_texts.npy",
     ]  # fmt: skip
     refused = {row["name"]: row for row in made.facts["variants"] if row["status"] == "refused"}
     assert {name: row["reason"] for name, row in refused.items()} == whole.dropped

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from headrace.configs.errors import DataError
-from headrace.tasks.objectives import classification, multilabel
+from headrace.tasks.objectives import classification, multilabel, tagging
 from headrace.tasks.objectives.labels import are_vectors, label_of, labels_in, separator_of
 
 CLASSIFICATION, MULTILABEL = classification.Objective(), multilabel.Objective()
@@ -106,6 +106,7 @@ def test_numbers_are_names_of_labels_where_they_are_no_vector() -> None:
         (["Money transfer, virtual currency, or money service", "Savings account",
           "Credit reporting, credit repair"], None),
         (["AC/DC", "rock", "pop"], None),
+        (["credit, loan, other", "other, loan, credit"], None),
         (["politics/us", "politics/world", "sports/us", "sports/world"], None),
         (["very good", "good", "very bad", "bad"], None),
         (["ham", "spam"], None),
@@ -127,6 +128,7 @@ def test_vectors_are_told_from_numbers() -> None:
     ("rows", "said"),
     [
         ([["toxic|rude"], ["toxic"], ["rude"]], r"'toxic\|rude' look like several with '\|'"),
+        ([["a|b"], ["c|d"]], r"'a\|b' look like several"),
         ([["010"], ["110"]], r"such as '110' look like vectors.*options.labels"),
         ([["0"], ["0", "1"]], "look like vectors"),
     ],
@@ -141,9 +143,11 @@ def test_labels_that_are_listed_are_taken_as_they_are() -> None:
     assert MULTILABEL.fit_targets({"labels": []}, options)["labels"] == ["a|b", "a", "b"]
 
 
-@pytest.mark.parametrize("value", [True, False, None, 1])
-def test_a_label_that_yaml_converts_is_to_be_quoted(value: Any) -> None:
-    with pytest.raises(ValueError, match="in quotes, as it stands in the table"):
+@pytest.mark.parametrize(
+    ("value", "read_as"), [(True, "booleans"), (False, "booleans"), (None, "null"), (1, "int")]
+)
+def test_a_label_that_yaml_converts_is_to_be_quoted(value: Any, read_as: str) -> None:
+    with pytest.raises(ValueError, match=f"{read_as}; write .* in quotes, as it stands in the"):
         classification.Options(labels=["a", value])
     assert classification.Options(labels=["a", " yes "]).labels == ["a", "yes"]
     with pytest.raises(ValueError, match="duplicate"):
@@ -173,3 +177,6 @@ def test_labels_are_counted() -> None:
     }  # fmt: skip
     assert MULTILABEL.count_labels([[1, 0], [1, 1]], {"labels": ["a", "b"]}) == {"a": 2, "b": 1}
     assert MULTILABEL.count_labels([], {"labels": ["a"]}) == {"a": 0}
+    spans = ['[[0, 3, "PER"], [5, 9, "LOC"]]', "[]", '[[0, 3, "PER"]]']
+    head = {"labels": ["LOC", "ORG", "PER"], "scheme": "BIO"}
+    assert tagging.Objective().count_labels(spans, head) == {"LOC": 1, "ORG": 0, "PER": 2}

@@ -46,7 +46,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         patch.setenv("MLFLOW_AUTH_CONFIG_PATH", str(folder / "auth.ini"))
         patch.setenv("MLFLOW_FLASK_SERVER_SECRET_KEY", "secret")
         patch.setenv("PYTHONPATH", str(folder))
-        with fabricated.server([*command, *stores, *artifacts], "/health") as url:
+        with fabricated.server([*command, *stores, *artifacts], "/health", 300) as url:
             yield url
 
 

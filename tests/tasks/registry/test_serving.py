@@ -121,7 +121,8 @@ def test_a_null_stays_null_and_a_number_is_no_text(server: str, request_body: An
         ),
         (
             {"inputs": [SOUP], "params": {"temperature": 1}},
-            "this model has no parameter 'temperature'; it has variant, device, probabilities",
+            "this model has no parameter 'temperature'; it has variant, device, probabilities, "
+            "min_probability",
         ),
         (
             {"inputs": [SOUP], "params": {"probabilities": "true"}},

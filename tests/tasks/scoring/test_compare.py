@@ -99,6 +99,21 @@ def test_columns_have_the_names_that_are_given(
         compare(*map(str, models), str(table), tmp_path / "no", text="body", label="tpic")
 
 
+def test_a_table_is_read_as_the_jobs_read_it(models: tuple[Path, Path], tmp_path: Path) -> None:
+    """Semicolons, and letters that are not UTF-8."""
+    table = tmp_path / "t.csv"
+    rows = "".join(f"{i};soup from Malmö, near the bread;food\n" for i in range(9))
+    table.write_bytes(f"id;text;label\n{rows}".encode("windows-1252"))
+    with pytest.raises(InputError, match=r"say --.*delimiter ';'"):
+        compare(*map(str, models), str(table), tmp_path / "no")
+    assert not (tmp_path / "no").exists()
+    stated = {"encoding": "windows-1252", "delimiter": ";"}
+    found = compare(*map(str, models), str(table), tmp_path / "out", **stated)
+    assert (found.rows, found.compared, found.right) == (9, 9, {"a": 9})
+    texts = pq.read_table(found.differences)["text"].to_pylist()
+    assert texts == ["soup from Malmö, near the bread"] * 9
+
+
 def test_models_that_cannot_be_compared(
     models: tuple[Path, Path], table: Path, tmp_path: Path
 ) -> None:
