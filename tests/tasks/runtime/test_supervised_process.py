@@ -61,7 +61,8 @@ def test_children_that_hold_no_lifeline_end_too(monkeypatch: pytest.MonkeyPatch)
         assert process.stdin is not None
         process.stdin.close()
         process.wait(10)
-    assert process.returncode == -signal.SIGKILL
+    # Its child is killed first: it may end by itself before its own turn.
+    assert process.returncode in (0, -signal.SIGKILL)
     assert [one for one in wait_until_gone(tag) if one.pid != os.getpid()] == []
 
 
