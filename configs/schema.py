@@ -51,7 +51,7 @@ Distinct = Annotated[list[T], AfterValidator(_distinct)]
 
 
 class Csv(Section):
-    """How files of text are read; what is not stated is found, or else is an error that says it.
+    """Encoding and dialect of text files; a setting not stated is found, or an error names it.
 
     The encoding applies to JSON too.
     """

@@ -1,4 +1,4 @@
-"""What `headrace check` says of the data: labels, rows as the model sees them, rejected rows."""
+"""The data summary of `headrace check`: labels, rows as the model sees them, rejected rows."""
 
 from __future__ import annotations
 

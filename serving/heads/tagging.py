@@ -124,7 +124,7 @@ class TaggingSettings(TypedDict):
     labels: list[str]
     scheme: Literal["BIO", "BILOU"]
     temperature: NotRequired[float]
-    """Of the spans' probabilities; 1 if it is missing."""
+    """Temperature of the spans' probabilities; 1 if it is missing."""
 
 
 class Span(TypedDict):

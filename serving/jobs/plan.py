@@ -43,7 +43,7 @@ class InputFile(TypedDict):
     lines: NotRequired[int]
     """Lines of a file of text."""
     dialect: NotRequired[dict[str, Any]]
-    """How a file of text is read: fields of a tables.dialect.Dialect."""
+    """Dialect of a text file: fields of a tables.dialect.Dialect."""
     problem: NotRequired[str]
     """Why the file cannot be read; its row count is then 0."""
 

@@ -59,7 +59,7 @@ Lines = list[str] | ReasonCode
 
 @dataclass(frozen=True)
 class Layout:
-    """What the columns of a file are."""
+    """Columns of a CoNLL file."""
 
     divide: re.Pattern[str]
     n_columns: int

@@ -23,7 +23,7 @@ DELIMITERS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a file of text is read. The encoding applies to JSON too, the rest only to CSV and TSV.
+    """Encoding and dialect of a text file; for JSON only the encoding applies.
 
     Raises InputError for an unknown encoding, and for characters that contradict each other.
     """

@@ -41,7 +41,7 @@ class DialectError(InputError):
 
 @dataclass(frozen=True)
 class Expected:
-    """What a reader expects of its files."""
+    """Columns and dialect that a reader expects of its files."""
 
     columns: Sequence[str] = ()
     """Columns that a file should have."""

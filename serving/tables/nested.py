@@ -24,7 +24,7 @@ MAX_DEPTH = 4
 
 
 class Missing:
-    """In place of a field that an object does not have, unlike one that is null."""
+    """Placeholder for a field that an object lacks, as opposed to one that is null."""
 
 
 MISSING = Missing()

@@ -48,7 +48,7 @@ class Finding:
 
 @dataclass
 class Scan:
-    """What a file is when it is read in one dialect."""
+    """Counts and faults of a file read in one dialect."""
 
     dialect: Dialect
     names: list[str]

@@ -45,7 +45,7 @@ __all__ = ["DialectError", "Expected", "Settled", "counts_in_words", "in_words",
 
 @dataclass(frozen=True)
 class Settled:
-    """How a file is read, and what there is to read."""
+    """The settled dialect of a file, with its rows and lines."""
 
     rows: int
     lines: int = 0

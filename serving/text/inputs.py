@@ -28,7 +28,7 @@ from .validity import problem
 TEXT, PAIR = "text", "text_pair"
 """Names of the two texts of a pair; `text` is also the name of a single text."""
 Row = str | Mapping[str, Any]
-"""What a model reads of a row."""
+"""Inputs that a model reads from a row."""
 LEFT_OUT = ("null_text", "empty_text")
 """Reason codes of a field that is left out; the row is rejected if no field is left."""
 

@@ -1,4 +1,4 @@
-"""How a tokenizer puts two texts into one row: its special tokens around them, and token types."""
+"""Template for pairs: the special tokens around two texts, and the token types."""
 
 from __future__ import annotations
 

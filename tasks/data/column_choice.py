@@ -39,7 +39,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Asked:
-    """What the user has said already."""
+    """Objective and columns that the user has named."""
 
     text: str | None = None
     """Column of the text; several, to be joined, with commas between."""

@@ -207,7 +207,7 @@ def _classifier(summary: TableSummary, rows: int) -> dict[str, object]:
 
 
 def _tagger(summary: TableSummary, rows: int) -> dict[str, object]:
-    """As configs/tag.yaml, whose comments say why."""
+    """Return the settings of configs/tag.yaml, whose comments give the reasons."""
     model = {**_encoder(summary), "max_length": min(_max_length(summary), 128)}
     return {
         "model": model,

@@ -1,4 +1,4 @@
-"""What a model reads of a row, as the recipe's `data.columns` says: serving/text/inputs.py.
+"""Resolve the recipe's `data.columns` to a model's inputs (serving/text/inputs.py).
 
 {text: review}                               one text
 {text: [title, body]}                        one text, joined from columns

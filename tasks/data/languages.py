@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Language:
-    """What a text in a language has."""
+    """Letters and frequent words of a language."""
 
     letters: frozenset[str]
     frequent: frozenset[str]

@@ -1,4 +1,4 @@
-"""What each column of a table can be: a text, a label, several labels, a date, an id ...
+"""Possible meanings of a table's columns: a text, a label, several labels, a date, an id ...
 
 Judged by a sample of its values and, for texts and labels, by its name.
 """
@@ -233,7 +233,7 @@ class Column:
 
     @cached_property
     def separator(self) -> str | None:
-        """What stands between the labels of a text; None for a list, or one label in each row."""
+        """The separator between the labels of a row; None for lists and for single labels."""
         if not all(isinstance(value, str) for value in self.values if value is not None):
             return None
         is_prose = self.chars > PROSE_CHARS and self.distinct > SURE

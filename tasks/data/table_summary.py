@@ -34,7 +34,7 @@ MAX_LEFT_OUT = 0.2
 
 @dataclass(frozen=True)
 class TableSummary:
-    """What to learn from a table, its size and its labels."""
+    """The learning problem found in a table, with its size and labels."""
 
     choice: Choice
     rows: int

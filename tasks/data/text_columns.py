@@ -1,4 +1,4 @@
-"""Which columns are texts: one, a pair that is classified together, or one and its translation."""
+"""Choose the text columns: one, a pair classified together, or a text and its translation."""
 
 from __future__ import annotations
 

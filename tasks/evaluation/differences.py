@@ -1,4 +1,4 @@
-"""Where two models differ, row by row, on rows that both have scored.
+"""Find the rows on which two models differ, among rows that both have scored.
 
 A model's own head says whether two decisions are the same (`agrees`); the objective says which of
 the two is right (`is_right`), if the rows have true labels. Memory holds the rows that differ.
@@ -31,7 +31,7 @@ Columns = Mapping[str, Sequence[Any]]
 
 @dataclass
 class Comparison:
-    """How two models differ on a table: the content of comparison.json."""
+    """Comparison of two models on a table: the content of comparison.json."""
 
     a: str
     b: str

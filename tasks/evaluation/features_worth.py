@@ -1,4 +1,4 @@
-"""What the numbers and categories beside the text are worth to a model, on the test rows."""
+"""Measure what features are worth to a model by shuffling them among the test rows."""
 
 from __future__ import annotations
 

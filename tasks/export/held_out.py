@@ -1,4 +1,4 @@
-"""What the exported model is held to on validation rows: calibrated probabilities, and their curve.
+"""Calibrate the exported model on validation rows, and record accuracy by share decided.
 
 Both are measured on the default variant's own outputs, so they hold for what ships. Outputs and
 decisions stay as the parity check has seen them.

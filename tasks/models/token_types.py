@@ -1,4 +1,4 @@
-"""Whether a model tells the two texts of a pair apart by token types, as BERT does.
+"""Detect models that tell the texts of a pair apart by token types, as BERT does.
 
 RoBERTa and DistilBERT do not: the special tokens between the texts are all that they have.
 """

@@ -1,4 +1,4 @@
-"""What a label is: one form, whichever way a table, a recipe or an older model writes it.
+"""Normalize labels: one form, however a table, a recipe or an older model writes them.
 
 Blanks around a label do not count; a list of one label is that label, and so is the text of such a
 list as JSON, Python or numpy write it. JSON's and Parquet's true and false stay `true` and `false`,

@@ -1,4 +1,4 @@
-"""What is in the registry: every version of Headrace's models, with its aliases and its metric."""
+"""List the registry: every version of Headrace's models, with its aliases and its metric."""
 
 from __future__ import annotations
 

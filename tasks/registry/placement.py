@@ -1,4 +1,4 @@
-"""Where a pipeline's run goes: its experiment, and the run that it is a child of.
+"""Choose the experiment and the parent run of a pipeline's MLflow run.
 
 What MLflow's variables and its functions in this process say is read here and never changed.
 `address`: the tracking store of the client.

@@ -150,7 +150,7 @@ def registered_version(model: str) -> tuple[str, str]:
 
 
 def name_and_version(model: str) -> tuple[str, str | None]:
-    """Like `registered_version`, but a plain NAME need not have a champion: its version is None."""
+    """Return a reference's name and version; the version of a plain NAME is None."""
     is_name = SHORT.fullmatch(model) and not RUN.fullmatch(model) and not re.search("[/@]", model)
     if is_name and (versions.has(model) or not _folder_meant(model)):
         return model, None

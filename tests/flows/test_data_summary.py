@@ -1,4 +1,4 @@
-"""What `headrace check` shows of the data."""
+"""The data summary of `headrace check`."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ def test_each_kind_of_schedule_has_a_clock(client: Any, kind: str, zone: str | N
 def test_days_on_which_the_clocks_change(
     kind: str, zone: str, first: date, hours_utc: list[int]
 ) -> None:
-    """By the times that Prefect's server plans."""
+    """The expected times are those that Prefect's server plans."""
     import asyncio
 
     from prefect.server.schemas import schedules

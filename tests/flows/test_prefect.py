@@ -49,7 +49,7 @@ def test_deploy_all_creates_both_deployments(pool: str) -> None:
 def test_a_scheduled_scoring_run_really_runs(
     pool: str, exported: Any, table: Path, tmp_path: Path
 ) -> None:
-    """In a time zone where it is another day than in UTC, which the output is named after."""
+    """The schedule's zone has another day than UTC; the output is named after the zone's."""
     output = tmp_path / "predictions-{date}"
     zone = "Etc/GMT+12" if datetime.now(UTC).hour < 11 else "Pacific/Kiritimati"
     days = {datetime.now(ZoneInfo(zone)).date()}

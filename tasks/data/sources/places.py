@@ -1,4 +1,4 @@
-"""Where in its files a row stands: `reviews.csv, line 17`, for messages about a few rows."""
+"""Locate rows in their files, such as `reviews.csv, line 17`, for messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How tools write the spans of a text: what `tagging` reads, whoever exported it.
+"""Read annotated spans in the formats that annotation tools export.
 
 spans.py reads spans with offsets (doccano, Label Studio, Prodigy, spaCy), tags.py tags of words
 (CoNLL, Hugging Face), and offsets.py finds the unit that offsets count. reading.py puts them

@@ -66,7 +66,7 @@ def _converted(text: str, span: GivenSpan, indices: Mapping[int, int] | None) ->
 
 
 class Evidence:
-    """What the rows of a file show about its offsets: their unit, and whether they are offsets."""
+    """Evidence in a file's rows about its offsets: their unit, and whether they are offsets."""
 
     def __init__(self) -> None:
         self._n_all, self._n_cut = 0, 0

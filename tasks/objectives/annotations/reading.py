@@ -56,7 +56,7 @@ WANTED: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Conventions:
-    """How a file's annotations are to be read."""
+    """Conventions of a file's annotations: unit of offsets, style of tags."""
 
     units: Sequence[Unit] = UNITS[:1]
     """Units of offsets; a row has the first in which its spans stand at their own texts."""

@@ -1,4 +1,4 @@
-"""What a model reads of a row: which values are valid, what is joined, and what is cut."""
+"""Inputs of a model: valid values, joined fields, cuts."""
 
 from __future__ import annotations
 

@@ -170,7 +170,7 @@ def _joined(delimiter: str, quoted: Callable[[str], str] = str) -> Write:
 
 
 def _spark(cell: str) -> str:
-    """As df.write.csv does: quoted if need be, with quotes and backslashes escaped."""
+    """Write as df.write.csv does: quoted if need be, quotes and backslashes escaped."""
     if not {'"', ",", "\n"} & set(cell):
         return cell
     return '"' + cell.replace("\\", "\\\\").replace('"', '\\"') + '"'

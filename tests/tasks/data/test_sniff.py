@@ -1,4 +1,4 @@
-"""How a table is read is found, or said by name: never read as something else in silence."""
+"""Generated tables are read exactly or refused by name, never misread in silence."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def as_check_reads(table: Table, sniffed: Sniffed) -> Any:
 
 
 def as_scoring_reads(table: Table, sniffed: Sniffed) -> Any:
-    """With a model that was trained on the table."""
+    """Read with a model that was trained on the table."""
     trained = checked(sniffed.recipe_section)
     return _scored(table, Expected([table.text], [table.text], default=trained))
 
 
 def as_scoring_reads_unprepared(table: Table, sniffed: Sniffed) -> Any:
-    """With a model that was trained on tables as their endings say."""
+    """Read with a model that was trained on tables as their endings say."""
     return _scored(table, Expected([table.text], [table.text]))
 
 

@@ -1,4 +1,4 @@
-"""What a difference between two models is, for every objective."""
+"""Differences between two models, for every objective."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def test_the_lower_bound_is_clopper_and_pearsons() -> None:
 
 
 def rows(*groups: tuple[float, int, int]) -> Curve:
-    """Of (confidence, rows, right ones)."""
+    """Build confidences and outcomes from (confidence, rows, right ones)."""
     confidences = np.concatenate([np.full(n, c) for c, n, _ in groups])
     hits = np.concatenate([np.r_[np.ones(right), np.zeros(n - right)] for _, n, right in groups])
     return curve(confidences, hits)
@@ -56,7 +56,7 @@ def test_the_lowest_threshold_whose_bound_reaches_the_target_is_chosen() -> None
 
 
 def test_the_tests_end_at_the_first_that_fails() -> None:
-    """What lies below would pass: to go on would be to try one's luck again and again."""
+    """Lower thresholds would pass here: going on would test until one passes by chance."""
     counts = rows((0.98, 200, 180), (0.9, 1800, 1800))
     assert selective.lower_bound(1980, 2000) > 0.95
     assert threshold_for(counts, 0.95) is None

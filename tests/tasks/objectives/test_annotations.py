@@ -1,4 +1,4 @@
-"""The same annotated texts in the shape of every tool give the same spans."""
+"""Equal annotations give equal spans in every tool's format."""
 
 from __future__ import annotations
 

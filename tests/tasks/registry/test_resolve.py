@@ -35,7 +35,7 @@ def test_a_version_by_each_of_its_names(run_id: str) -> None:
 
 
 def test_the_version_of_a_folder(run_id: str, tmp_path: Path) -> None:
-    """What MLflow stores, a copy of it, and the export that the version was made from."""
+    """Three folders: the one MLflow stores, a copy of it, and the original export."""
     stored = resolve("resolved/1").folder.parents[1]
     copy = shutil.copytree(stored, tmp_path / "copy")
     export = fabricated.stages("resolved")["exported"].path

@@ -1,4 +1,4 @@
-"""Where the workspace is, and one that cannot be."""
+"""Location of the workspace, and locations that are refused."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ def test_a_workspace_that_cannot_be_is_told(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture
 def unresolved(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a process finds it that has not asked for its workspace yet, and has no HEADRACE_HOME."""
+    """Reset the workspace to that of a new process without HEADRACE_HOME."""
     monkeypatch.delenv("HEADRACE_HOME")
     monkeypatch.setattr(workspace, "_of_project", workspace._of_project.__wrapped__)
 

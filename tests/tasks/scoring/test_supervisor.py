@@ -60,7 +60,7 @@ def job(exported: Artifact, folder: Path, texts: list[str], **settings: Any) -> 
 def test_where_no_handle_can_be_inherited_the_job_comes_in_a_file(
     exported: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on Windows."""
+    """This is the path taken on Windows."""
     monkeypatch.setattr(supervisor, "WINDOWS", True)
     assert supervisor.run(job(exported, tmp_path, ["goal", "soup"]))["rows"] == 2
 

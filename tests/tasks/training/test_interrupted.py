@@ -27,7 +27,7 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: Any) -> An
 
 
 def interrupt(recipe: Any, prepared: Any) -> Path:
-    """What a training leaves that was killed at step 20."""
+    """Leave the files of a training that was killed at step 20."""
     work = work_folder(recipe, prepared)
     (work / "checkpoint-20").mkdir(parents=True)
     (work / "checkpoint-20" / "model.safetensors").write_bytes(b"0" * 2_000_000)

@@ -1,4 +1,4 @@
-"""Where a row stands: the line that an editor shows, over several files."""
+"""Places of rows: the line that an editor shows, over several files."""
 
 from __future__ import annotations
 
