@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -69,9 +70,12 @@ class Feature:
             return [0.0, 1.0]
         elements = [0.0] * self.width
         other, missing = len(self.values), len(self.values) + 1
-        place = {value: i for i, value in enumerate(self.values)}
-        elements[missing if known is None else place.get(known, other)] = 1.0
+        elements[missing if known is None else self._places.get(known, other)] = 1.0
         return elements
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {value: i for i, value in enumerate(self.values)}
 
     def fitted(self, values: Sequence[object]) -> Feature:
         """Return the feature as learned from the valid values of the training rows."""
