@@ -17,8 +17,8 @@ from headrace.serving.text.literals import parsed
 from headrace.tasks.objectives.annotations.reading import looks_like_spans, looks_like_tags
 from headrace.tasks.objectives.annotations.tags import tags_in
 from headrace.tasks.objectives.labels import (
-    ONE,
-    ZERO,
+    NO,
+    YES,
     are_vectors,
     label_of,
     labels_in,
@@ -223,8 +223,8 @@ class Column:
 
     @cached_property
     def is_flag(self) -> bool:
-        """True for a column of 0 and 1, or true and false."""
-        return bool(self.texts) and {text.lower() for text in self.counts} <= {*ONE, *ZERO}
+        """True for a column of 0 and 1, true and false, or yes and no."""
+        return bool(self.texts) and {text.lower() for text in self.counts} <= {*YES, *NO}
 
     @property
     def is_number(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from headrace.configs.errors import DataError
@@ -88,6 +88,7 @@ def inspect_table(
         columns = _sample(sniffed.files, path)
         choice = choose(columns, asked, str(path))
         counted = _count(choice, lambda: _rows(sniffed.files, choice))
+        choice = _without_unused(choice, counted)
     except InputError as problem:
         raise DataError(str(problem)) from problem
     _check_usable(counted, choice, path)
@@ -198,6 +199,19 @@ def _count(choice: Choice, rows: Callable[[], Iterator[Row | str]]) -> _Counted:
         except ValueError as reason:
             counted.unusable[str(reason)] += 1
     return counted
+
+
+def _without_unused(choice: Choice, counted: _Counted) -> Choice:
+    """Leave out columns of 0 and 1 that are 1 in no row, and say so."""
+    labels = choice.columns.get("labels")
+    if not isinstance(labels, list) or not counted.labels:
+        return choice
+    unused = [name for name in labels if name.strip() not in counted.labels]
+    if not unused:
+        return choice
+    used = [name for name in labels if name not in unused]
+    why = {"left out": f"{', '.join(map(repr, unused))}: no row has a 1"}
+    return replace(choice, columns={**choice.columns, "labels": used}, why={**choice.why, **why})
 
 
 def _check_usable(counted: _Counted, choice: Choice, path: Path) -> None:

