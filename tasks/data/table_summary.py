@@ -22,8 +22,9 @@ from headrace.tasks.data import rejected
 from headrace.tasks.data.asked import Asked
 from headrace.tasks.data.column_choice import Choice, choose
 from headrace.tasks.data.ingest import FEATURES, RoleColumns, names_in
-from headrace.tasks.data.readings import LABEL_NAMES, TEXT_NAMES, Column, with_fields
+from headrace.tasks.data.readings import Column, with_fields
 from headrace.tasks.data.sniff import sniff
+from headrace.tasks.data.usual_names import LABEL_NAMES, TEXT_NAMES
 from headrace.tasks.objectives.base import Row
 
 SAMPLED = 5_000
