@@ -89,7 +89,7 @@ class Model(PythonModel):  # type: ignore[misc]
         scorer, requests = self._scorer(None, "auto"), self._serving.engine.requests
         defaults = {"variant": "", "device": "auto", **scorer.head.defaults()}
         if isinstance(data, list) and data and all(isinstance(row, dict) for row in data):
-            data = pd.DataFrame(data)
+            data = pd.DataFrame(data, dtype=object)
         with self._as_mlflow_error():
             if isinstance(params, dict):
                 requests.check_params(params, defaults)
