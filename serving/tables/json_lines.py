@@ -39,6 +39,18 @@ class Number(float):
         return self.text
 
 
+def looks_like_json(lines: Sequence[str]) -> bool:
+    """Return whether the first line that is not blank is an object, or begins a document."""
+    text = next((line.strip() for line in lines if line.strip()), "")
+    if text[:1] not in ("{", "["):
+        return False
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return is_start(text, _decoder.raw_decode)
+    return True
+
+
 def json_names(path: File) -> list[str]:
     with open_bytes(path) as file:
         return _keys(itertools.islice(_json_objects(file, path), OBJECTS_LOOKED_AT))

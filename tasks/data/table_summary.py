@@ -11,6 +11,7 @@ from pathlib import Path
 from headrace.configs.errors import DataError
 from headrace.serving.errors import InputError
 from headrace.serving.tables.files import File
+from headrace.serving.tables.formats import FORMATS, format_by_name, format_of
 from headrace.serving.tables.readers import column_names, read_table
 from headrace.serving.text import validity
 from headrace.serving.text.literals import parsed
@@ -79,12 +80,13 @@ def inspect_table(
     `asked`: what is decided already; `stated`: settings of the table's dialect.
     Raises DataError for a table that cannot be read, and as `column_choice.choose` does.
     """
-    if path.suffix.lower() == ".txt" and path.is_file():
-        return _of_plain_text(path, asked or Asked())
+    asked = asked or Asked()
     try:
+        if path.is_file() and is_plain_text(path, asked, stated or {}):
+            return _of_plain_text(path, asked)
         sniffed = sniff(path, stated)
         columns = _sample(sniffed.files, path)
-        choice = choose(columns, asked or Asked(), str(path))
+        choice = choose(columns, asked, str(path))
         names = names_in(choice.columns.values())
         counted = _count(choice, lambda: _rows(sniffed.files, names, choice))
     except InputError as problem:
@@ -107,21 +109,27 @@ def inspect_table(
     )
 
 
+def is_plain_text(path: Path, asked: Asked, stated: Mapping[str, object]) -> bool:
+    """Return whether a file is a text to continue: no delimiter divides its lines, or as asked."""
+    form = format_of(path)
+    if form == "lines":
+        return not any(stated.values())
+    is_asked = asked.objective == "generation" and asked.text is None
+    return is_asked and format_by_name(path.name) is None and FORMATS[form].is_csv
+
+
 def _of_plain_text(path: Path, asked: Asked) -> TableSummary:
-    """Return the summary of a text to continue. Raises DataError for a table of another name."""
-    if asked.objective not in (None, "generation"):
-        raise DataError(f"{path} is plain text; name a table .csv or .tsv for {asked.objective}")
+    """Return the summary of a text to continue. Raises DataError for another objective."""
+    if asked.objective not in (None, "generation") or asked.label:
+        raise DataError(
+            f"{path} is plain text: no delimiter divides its lines into columns; say how it is "
+            "read, as in --delimiter ';'"
+        )
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise DataError(f"{path} is not UTF-8; save it as UTF-8") from None
     lines = [line for line in text.splitlines() if line.strip()]
-    n_tabs = {line.count("\t") for line in lines}
-    if asked.objective is None and len(lines) > 1 and len(n_tabs) == 1 and n_tabs != {0}:
-        raise DataError(
-            f"{path} looks like a table separated by tabs; give it a name that ends with .tsv (or "
-            "use --objective generation to learn it as a text)"
-        )
     if not lines:
         raise DataError(f"{path} is empty")
     choice = Choice("generation", {}, {"text": "plain text, to be continued"})
