@@ -42,7 +42,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -53,7 +53,7 @@ from . import files, json_lines, parquet_arrow
 from .files import File
 from .formats import FORMATS, as_file, format_of, is_table, reading
 from .nested import field_of, rows_of_fields
-from .rows import Row, check_columns, clean
+from .rows import ReasonCode, Row, check_columns, clean
 
 Paths = str | Path | Sequence[str | Path]
 
@@ -68,6 +68,8 @@ class Block:
     first_row: int
     columns: Mapping[str, Sequence[object]]
     errors: list[str | None]
+    nulled: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """By optional column, the places of values that could not be read, and are None."""
 
     def __len__(self) -> int:
         return len(self.errors)
@@ -101,11 +103,20 @@ def read_table(
     while batch := list(itertools.islice(source, block_rows)):
         values = zip(*(row for row, _ in batch), strict=True)
         column_values = dict(zip(columns, map(list, values), strict=True))
-        block = Block(first_row, column_values, [code for _, code in batch])
+        nulled = {name: places for name in optional if (places := _null(column_values[name]))}
+        block = Block(first_row, column_values, [code for _, code in batch], nulled)
         for name in text:
             _check_text(map(text_of, block.columns[name]), block.errors)
         yield block
         first_row += len(batch)
+
+
+def _null(values: list[object]) -> list[int]:
+    """Put None in the place of values that could not be read; return their places."""
+    places = [i for i, value in enumerate(values) if isinstance(value, ReasonCode)]
+    for i in places:
+        values[i] = None
+    return places
 
 
 def _check_text(values: Iterable[object], errors: list[str | None]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from headrace.configs.errors import DataError
@@ -13,12 +13,12 @@ from headrace.serving.errors import InputError
 from headrace.serving.tables.files import File
 from headrace.serving.tables.formats import FORMATS, format_by_name, format_of
 from headrace.serving.tables.readers import column_names, read_table
-from headrace.serving.text import validity
 from headrace.serving.text.literals import parsed
 from headrace.tasks import objectives
 from headrace.tasks.data import rejected
-from headrace.tasks.data.column_choice import Asked, Choice, choose
-from headrace.tasks.data.ingest import names_in
+from headrace.tasks.data.asked import Asked
+from headrace.tasks.data.column_choice import Choice, choose
+from headrace.tasks.data.ingest import FEATURES, RoleColumns, names_in
 from headrace.tasks.data.readings import Column, with_fields
 from headrace.tasks.data.sniff import sniff
 from headrace.tasks.objectives.base import Row
@@ -87,8 +87,8 @@ def inspect_table(
         sniffed = sniff(path, stated)
         columns = _sample(sniffed.files, path)
         choice = choose(columns, asked, str(path))
-        names = names_in(choice.columns.values())
-        counted = _count(choice, lambda: _rows(sniffed.files, names, choice))
+        counted = _count(choice, lambda: _rows(sniffed.files, choice))
+        choice = _without_unused(choice, counted)
     except InputError as problem:
         raise DataError(str(problem)) from problem
     _check_usable(counted, choice, path)
@@ -164,18 +164,14 @@ def _sample(files: Sequence[File], path: Path) -> list[Column]:
     return [one for name, values in columns for one in with_fields(Column(name, values))]
 
 
-def _rows(files: Sequence[File], names: Sequence[str], choice: Choice) -> Iterator[Row | str]:
+def _rows(files: Sequence[File], choice: Choice) -> Iterator[Row | str]:
     """Yield each row, role to value, or its reason code."""
-    for block in read_table(files, list(dict.fromkeys(names))):
-        for i, error in enumerate(block.errors):
-            yield error or {
-                role: (
-                    block.columns[column][i]
-                    if isinstance(column, str)
-                    else {name: block.columns[name][i] for name in column}
-                )
-                for role, column in choice.columns.items()
-            }
+    roles = {**choice.columns, **({FEATURES: [*choice.features]} if choice.features else {})}
+    columns = RoleColumns(roles, objectives.get(choice.objective).TEXT, choice.inputs)
+    for block in read_table(files, list(dict.fromkeys(names_in(roles.values())))):
+        values = columns.values(block)
+        for error, *row in zip(block.errors, *values.values(), strict=True):
+            yield error or dict(zip(values, row, strict=True))
 
 
 @dataclass
@@ -197,12 +193,25 @@ def _count(choice: Choice, rows: Callable[[], Iterator[Row | str]]) -> _Counted:
             if isinstance(row, str):
                 raise ValueError(row)
             given = dict(read(row))
-            if isinstance(given["text"], str | None) and (code := validity.problem(given["text"])):
+            if code := choice.inputs.problem(given[objective.TEXT]):
                 raise ValueError(code)
             counted.labels.update(_labels_in(given))
         except ValueError as reason:
             counted.unusable[str(reason)] += 1
     return counted
+
+
+def _without_unused(choice: Choice, counted: _Counted) -> Choice:
+    """Leave out columns of 0 and 1 that are 1 in no row, and say so."""
+    labels = choice.columns.get("labels")
+    if not isinstance(labels, list) or not counted.labels:
+        return choice
+    unused = [name for name in labels if name.strip() not in counted.labels]
+    if not unused:
+        return choice
+    used = [name for name in labels if name not in unused]
+    why = {"left out": f"{', '.join(map(repr, unused))}: no row has a 1"}
+    return replace(choice, columns={**choice.columns, "labels": used}, why={**choice.why, **why})
 
 
 def _check_usable(counted: _Counted, choice: Choice, path: Path) -> None:
