@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from .files import File, unpacked
+from .compression import unpacked
+from .files import File
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

@@ -8,6 +8,7 @@ each line of a `.txt` file, or of one without an ending, is a row of one column.
 from __future__ import annotations
 
 import lzma
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from ..errors import InputError
-from . import conll, contents, csv_rows, excel, files, json_lines, parquet_arrow
+from . import conll, contents, csv_rows, excel, json_lines, parquet_arrow
+from .compression import packed
 from .dialect import Dialect
 from .files import File
 from .rows import Row
@@ -97,7 +99,10 @@ PLAIN = (".txt", ".text", "")
 """Endings of texts that need not be tables."""
 NOT_THERE = (FileNotFoundError, PermissionError, IsADirectoryError)
 # UnicodeDecodeError is for the name of a typed column; text is decoded row by row.
-BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException, UnicodeDecodeError)
+BROKEN = (
+    OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, pa.ArrowException,
+    UnicodeDecodeError,
+)  # fmt: skip
 
 
 def format_of(path: str | Path | File) -> str:
@@ -117,7 +122,7 @@ def format_of(path: str | Path | File) -> str:
 
 def format_by_name(name: str) -> str | None:
     """Return the format that a name's ending says, if any."""
-    is_packed, ending = bool(files.packed(name)), _ending(name)
+    is_packed, ending = bool(packed(name)), _ending(name)
     for key, form in FORMATS.items():
         if ending in form.endings and not (is_packed and (form.schema or key == "excel")):
             return key
@@ -127,7 +132,7 @@ def format_by_name(name: str) -> str | None:
 def _ending(name: str) -> str:
     """Return the ending of a file's name before it was compressed, in lower case."""
     name = name.lower()
-    return Path(name.removesuffix(files.packed(name))).suffix
+    return Path(name.removesuffix(packed(name))).suffix
 
 
 def is_table(name: str) -> bool:
