@@ -332,7 +332,7 @@ class Train(Section):
     learning_rate: float = Field(1e-4, gt=0)
     head_learning_rate: float | None = Field(None, gt=0)
     """Learning rate of the new head, whose weights start at random; by default `learning_rate`. A
-    head with many labels needs about ten times as much (docs/benchmarks/defaults.md)."""
+    head with many labels needs about ten times as much (docs/decisions.md)."""
     warmup_steps: float = Field(0.06, ge=0)
     """Steps over which the learning rate rises; below 1, a share of all steps."""
     lr_scheduler_type: Literal["linear", "cosine", "constant_with_warmup", "inverse_sqrt"] = (

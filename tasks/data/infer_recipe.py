@@ -12,7 +12,8 @@ import yaml
 
 from headrace.configs.errors import RecipeError
 from headrace.configs.schema import Splits
-from headrace.tasks.data.column_choice import Asked
+from headrace.tasks.data.asked import Asked
+from headrace.tasks.data.ingest import FEATURES
 from headrace.tasks.data.table_summary import FREQUENT, TableSummary, inspect_table
 from headrace.tasks.data.training_defaults import training_defaults
 
@@ -52,9 +53,7 @@ def write_recipe(
             "with a letter or digit"
         )
     summary = inspect_table(table, asked, stated)
-    name = (
-        name or re.sub(r"[^A-Za-z0-9._-]+", "-", table.name.split(".")[0]).strip("-._") or "model"
-    )
+    name = name or name_of(table)
     recipe = recipe or Path(f"{name}.yaml")
     content = yaml.safe_dump(
         _sections(name, summary, table, test, recipe), sort_keys=False, allow_unicode=True
@@ -67,6 +66,11 @@ def write_recipe(
     except OSError as problem:
         raise RecipeError(f"{recipe} cannot be written: {problem.strerror}") from problem
     return recipe, f"{in_words(table, summary)}\nWrote {recipe}"
+
+
+def name_of(table: Path) -> str:
+    """Return a model's name made from a table's."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", table.name.split(".")[0]).strip("-._") or "model"
 
 
 # --- for people -----------------------------------------------------------------------------------
@@ -117,7 +121,8 @@ def _sections(
     )
     data: dict[str, object] = {"source": source}
     if summary.choice.columns:
-        data["columns"] = dict(summary.choice.columns)
+        features = dict(summary.choice.features)
+        data["columns"] = {**summary.choice.columns, **({FEATURES: features} if features else {})}
     if limits := _limits(summary):
         data["limits"] = limits
     if objective in ("tagging", "translation"):

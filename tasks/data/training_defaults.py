@@ -1,7 +1,7 @@
 """Settings of a first training, by the size of the table and the number of its labels.
 
 The learning rates of many labels were measured on MiniLM-L6, a small pretrained encoder
-(docs/benchmarks/defaults.md); the numbers of rows, labels, steps and epochs are judgement.
+(docs/decisions.md); the numbers of rows, labels, steps and epochs are judgement.
 Imports nothing of ours.
 """
 

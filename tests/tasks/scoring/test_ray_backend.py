@@ -122,3 +122,10 @@ def test_one_machine_is_a_cluster_too(
     }
     with pytest.raises(PlanError, match="chunk_rows was 20 and is now 30"):
         ray_backend.run(spec_of(model, source, output, chunk_rows=30))
+
+
+def test_a_cluster_of_ours_reports_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "1")  # so that it is as before afterwards
+    monkeypatch.delenv("RAY_USAGE_STATS_ENABLED")
+    ray_backend._ray()
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
