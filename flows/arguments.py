@@ -109,10 +109,26 @@ def _grouped(group: str) -> str:
 
 def _init(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("table", metavar="TABLE", nargs="?", help="CSV, JSON lines or Parquet")
-    add("--text", metavar="COL", help="text column (default: guessed); COL,COL: joined")
+    add("table", metavar="TABLE", nargs="?", help="CSV, JSON, Parquet, CoNLL, ... or a text (.txt)")
+    add(
+        "--text",
+        metavar="COL",
+        action="append",
+        help="text column (default: guessed); COL,COL or repeated: joined",
+    )
     add("--text-pair", metavar="COL", help="column of a second text, classified with the first")
-    add("--label", metavar="COL", help="label column (default: guessed); COL,COL: 0 or 1 each")
+    add(
+        "--label",
+        metavar="COL",
+        action="append",
+        help="label column (default: guessed); COL,COL or repeated: 0 or 1 each",
+    )
+    add(
+        "--feature",
+        metavar="COL[=KIND]",
+        action="append",
+        help="column to read beside the text, a number or a category (default: none); repeatable",
+    )
     add("--objective", metavar="NAME", help="such as tagging (default: guessed)")
     add("--test", metavar="TABLE", help="a table of test rows")
     add("--name", help="the model's name (default: the table's)")

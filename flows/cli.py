@@ -118,10 +118,16 @@ def _log_to_stderr(level: int) -> None:
 
 def init(arguments: argparse.Namespace) -> Result:
     from headrace.flows import project
-    from headrace.tasks.data.column_choice import Asked
+    from headrace.tasks.data.asked import Asked
     from headrace.tasks.data.infer_recipe import write_recipe
 
-    asked = Asked(arguments.text, arguments.text_pair, arguments.label, arguments.objective)
+    asked = Asked(
+        arguments.text,
+        arguments.text_pair,
+        arguments.label,
+        arguments.objective,
+        arguments.feature or (),
+    )
     stated = {name: getattr(arguments, name) for name in DIALECT}
     table, test = (path and Path(path) for path in (arguments.table, arguments.test))
     if arguments.project:

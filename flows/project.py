@@ -15,7 +15,7 @@ from string import Template
 
 from headrace.configs.errors import UserError
 from headrace.configs.load import load
-from headrace.tasks.data.column_choice import Asked
+from headrace.tasks.data.asked import Asked
 from headrace.tasks.data.infer_recipe import name_of, write_recipe
 from headrace.tasks.runtime import workspace
 

@@ -54,6 +54,8 @@ class Chunk:
     """Hash of each document's row (`row_hash`)."""
     windows: list[list[int]]
     """Number of tokens of each window, per document."""
+    nulled: Mapping[str, Sequence[int]]
+    """By kept column, the positions of values that could not be read, and are null."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -179,8 +181,15 @@ def tokenize_block(
         lengths=[document.n_tokens for document in documents],
         row_hashes=[row_hash(columns, i, rows) for i in document_at],
         windows=[[len(window) for window in document.windows] for document in documents],
+        nulled={name: _places_in(positions, block.nulled.get(name, ())) for name in plan.keep},
     )
     return chunk, documents
+
+
+def _places_in(positions: Sequence[int], wanted: Sequence[int]) -> list[int]:
+    """Return the places in `positions` of those that are wanted."""
+    wanted_positions = set(wanted)
+    return [place for place, i in enumerate(positions) if i in wanted_positions]
 
 
 def decode_chunk(
@@ -222,6 +231,10 @@ def decode_chunk(
         ),
         {name: decisions.column(name).to_pylist() for name in scorer.head.DRIFT_COLUMNS},
         n_unsure=codes.count(UNSURE),
+        # Rejected rows are counted once they are retried.
+        nulled={
+            name: sum(errors[i] is None for i in places) for name, places in chunk.nulled.items()
+        },
     )
     return table, facts
 

@@ -102,6 +102,8 @@ class Report:
 
     They are not rejected. `decisions` counts what they would have been given.
     """
+    nulled: dict[str, int] = field(default_factory=dict)
+    """Values of scored rows that could not be read, by kept column: they are null."""
     min_probability: float | Mapping[str, float | None] | None = None
     """The job's threshold; by label, if a row may have several."""
 
@@ -132,6 +134,8 @@ class Report:
             limit = f"; max_rejected allows {self.max_rejected:.1%}"
             line = f"{self.rejected_share:.1%} of the rows have no prediction: {reasons}"
             lines.append(line + (limit if self.too_many_rejected else ""))
+        for name, n in self.nulled.items():
+            lines.append(f"{n:,} values of {name!r} could not be read and are null")
         if self.min_probability:
             lines.append(
                 f"{self.unsure / max(self.rows, 1):.1%} of the rows are unsure: "
@@ -218,6 +222,7 @@ def build_report(
         unreadable=plan.unreadable,
         other_files=other_files,
         unsure=sum(record.get("unsure", 0) for record in records),
+        nulled=sum_counts(record.get("nulled", {}) for record in records),
         min_probability=plan.options.get(heads.MIN_PROBABILITY),
         **speed,
     )

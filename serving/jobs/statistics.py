@@ -40,19 +40,22 @@ def chunk_facts(
     decisions: Mapping[str, Iterable[object]],
     *,
     n_unsure: int,
+    nulled: Mapping[str, int],
 ) -> ChunkFacts:
     """Return the facts in a chunk's record from which the report is built without the rows.
 
     `errors`: a reason code per row, None for a good row. `packed_hashes`: of the rows.
     `all_counts`: `text_counts` of all its texts that went through the model; `failed_counts`: of
     those among them that got an error afterwards. `decisions`: the head's watched columns.
-    `n_unsure`: rows whose decision was withheld; they have no error here.
+    `n_unsure`: rows whose decision was withheld; they have no error here. `nulled`: values of good
+    rows that could not be read, by kept column.
     """
     return {
         "first_row": first_row,
         "rows": len(errors),
         "errors": _count(code for code in errors if code is not None),
         "unsure": n_unsure,
+        "nulled": {name: n for name, n in nulled.items() if n},
         **all_counts,
         "failed": failed_counts,
         "decisions": {
@@ -81,6 +84,7 @@ def merge_facts(good_facts: ChunkFacts, retry_facts: ChunkFacts, packed_hashes: 
         **_add_counts(good_facts, retry_facts),
         "errors": retry_facts["errors"],
         "unsure": good_facts.get("unsure", 0) + retry_facts.get("unsure", 0),
+        "nulled": sum_counts(facts.get("nulled", {}) for facts in (good_facts, retry_facts)),
         "failed": retry_facts["failed"],
         "decisions": {
             name: sum_counts([good_facts["decisions"].get(name, {}), counts])

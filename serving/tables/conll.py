@@ -21,7 +21,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import IO
@@ -41,9 +41,7 @@ ENDINGS = (
     ".bioes",
     ".iobes",
     ".bmes",
-    ".txt",
 )
-"""A .txt file has to look like CoNLL."""
 SENTENCES_LOOKED_AT = 1_000
 NEARLY_ALL = 0.95
 BLANKS = re.compile(r"[ \t]+")
@@ -164,7 +162,7 @@ def _line_groups(file: IO[bytes], limit: int) -> Iterator[Lines]:
 
 
 def _layout(path: File) -> Layout:
-    """Return what the first sentences show. Raises InputError for a file without columns."""
+    """Return what the first sentences show."""
     with open_bytes(path) as file:
         groups = itertools.islice(_line_groups(file, path.max_row_bytes), SENTENCES_LOOKED_AT)
         sentences = [lines for lines in groups if not isinstance(lines, ReasonCode)]
@@ -173,15 +171,17 @@ def _layout(path: File) -> Layout:
             f"{path} has a sentence in each line, as word|tag: write each word and its tag in a "
             "line of its own, and an empty line behind each sentence"
         )
+    return layout_of(sentences)[0]
+
+
+def looks_like_conll(lines: Iterable[str]) -> bool:
+    """Return whether nearly all lines have a word and its tag (O, B-x, I-x), the first one too."""
+    groups = itertools.groupby(lines, key=lambda line: not line.strip())
+    sentences = [list(group) for is_blank, group in groups if not is_blank]
     layout, share = layout_of(sentences)
-    if path.name.lower().rpartition(".")[2] == "txt" and not (
-        layout.has_letters and share >= NEARLY_ALL
-    ):
-        raise InputError(
-            f"{path} is not a table: a .txt file is read only with a word and its tag (O, B-x, "
-            "I-x) in each line, as CoNLL has them"
-        )
-    return layout
+    first = next(iter(layout.words(sentences[0])), []) if sentences else []
+    is_word = not first or (layout.tags is not None and _are_tags(first[layout.tags :][:1]))
+    return layout.has_letters and share >= NEARLY_ALL and is_word
 
 
 def layout_of(sentences: Sequence[Sequence[str]]) -> tuple[Layout, float]:

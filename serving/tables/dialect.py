@@ -17,7 +17,10 @@ from typing import Any
 from ..errors import InputError
 
 NONE = "none"
-DELIMITERS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "blank": " "}
+DELIMITERS = {
+    "tab": "\t", "\\x01": "\1", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|",
+    "blank": " ",
+}  # fmt: skip
 """Words for a delimiter, for shells and YAML."""
 
 
@@ -100,7 +103,9 @@ def spelled(value: object) -> object:
     """Return a setting's value as a user states it."""
     if value is None:
         return NONE
-    return "tab" if value == "\t" else value
+    return next(
+        (word for word, one in DELIMITERS.items() if one == value and not one.isprintable()), value
+    )
 
 
 def as_options(settings: Mapping[str, object]) -> str:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import codecs
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from .files import File, unpacked
+from .compression import unpacked
+from .files import File
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -34,6 +36,8 @@ WESTERN = frozenset("ÄÖÜäöüßéèêëàâæçîïôœùûñáíóúåøã�
 """Characters beyond ASCII in the languages of Western Europe, most of them letters."""
 SURE = 0.95
 CONTROLS = frozenset(range(32)) - frozenset(b"\t\n\r\f")
+NO_TEXT_CHARACTERS = frozenset(map(chr, CONTROLS)) - {"\1"}
+"""Hive and Hadoop divide columns with the character 1."""
 NO_TEXT = "headrace-no-text"
 """Error handler: bytes that are not text become U+DCFF, which `surrogateescape` writes as FF."""
 codecs.register_error(NO_TEXT, lambda problem: ("\udcff", _end(problem)))
@@ -134,6 +138,22 @@ def is_binary(file: File) -> bool:
     """Return whether a file is no text in any encoding."""
     start = _start(file)
     return bool(CONTROLS & set(start)) and not _utf16(start)
+
+
+def first_lines(file: File) -> list[str] | None:
+    """Return the whole lines among a file's first bytes; None if it is no text.
+
+    Without a mark, an encoding that is neither stated nor UTF-16 counts as UTF-8: the characters
+    beyond ASCII may be wrong.
+    """
+    start = _start(file)
+    stated = file.dialect.encoding if file.dialect else UTF8
+    bom, encoding = mark(start) or (b"", _utf16(start) or stated)
+    text = start[len(bom) :].decode(encoding, "replace")
+    if NO_TEXT_CHARACTERS & set(text):
+        return None
+    lines = re.split(r"\r\n|\r|\n", text)
+    return lines[:-1] if len(start) == PIECE and len(lines) > 1 else lines
 
 
 def _start(file: File) -> bytes:

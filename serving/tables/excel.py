@@ -19,7 +19,8 @@ from contextlib import contextmanager
 from typing import IO
 
 from ..errors import InputError
-from .files import FREE_EXPANSION_BYTES, MAX_EXPANSION, WORKBOOKS, File
+from .compression import FREE_EXPANSION_BYTES, MAX_EXPANSION
+from .files import WORKBOOKS, File
 from .rows import TOO_LARGE, Row, check_columns
 
 ENDINGS = WORKBOOKS

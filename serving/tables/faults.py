@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import InputError
+from .contents import NO_DELIMITER
 from .dialect import Dialect, as_options, differences, spelled
 from .encoding import CONTROLS, UTF8, beyond_ascii, guess, is_binary
 from .files import File
@@ -118,9 +119,14 @@ def _header_in_other_dialect(
             return DialectError(
                 f"{problem}; to read it as it seems to be, {say(settings)}", settings
             )
-    has_header = dialect.header and "header" not in expected.stated
-    if has_header and looks_like_data(found.first, found.sample):
-        settings = {"header": False}
+    if not dialect.header or "header" in expected.stated:
+        return None
+    settings = {"header": False}
+    if dialect.delimiter == NO_DELIMITER:
+        return DialectError(
+            f"{problem}; if each line is a text, {say(settings)}, and column_1 as the text's column"
+        )
+    if looks_like_data(found.first, found.sample):
         return DialectError(
             f"{problem}; its first line looks like a row: {say(settings)}; the columns are then "
             f"column_1 to column_{len(found.first)}",

@@ -6,20 +6,16 @@ there is a URL. The library retries a dropped connection; when it gives up, that
 
 from __future__ import annotations
 
-import bz2
 import glob
-import gzip
 import importlib
-import io
-import lzma
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Protocol, cast
+from typing import IO, TYPE_CHECKING, cast
 
 import pyarrow as pa
 
@@ -29,7 +25,6 @@ from . import hive
 from .dialect import Dialect
 
 if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
     from fsspec import AbstractFileSystem
 
 BLOCK = 2**22
@@ -54,7 +49,7 @@ class File:
     max_row_bytes: int = field(default=MAX_ROW_BYTES, compare=False)
     """Size limit of a row: a larger one is not read, and has the error `row_too_large`."""
     dialect: Dialect | None = field(default=None, compare=False)
-    """How its text is read; None: as its ending says (`readers.usual_dialect`)."""
+    """How its text is read; None: as its ending says (`formats.usual_dialect`)."""
 
     def __str__(self) -> str:
         if not is_url(self.where):
@@ -234,79 +229,3 @@ def _some(paths: list[str], message: str) -> list[File]:
     if not paths:
         raise InputError(message)
     return [File(path) for path in paths]
-
-
-# --- compression ----------------------------------------------------------------------------------
-
-
-class Decompressor(Protocol):
-    """Stream of decompressed bytes; gzip's and Arrow's have no class in common."""
-
-    def readinto(self, buffer: WriteableBuffer, /) -> int:
-        """Fill the buffer as far as there are bytes, and return their number."""
-
-
-Decompress = Callable[[IO[bytes]], AbstractContextManager[Decompressor]]
-
-
-def _arrow(codec: str) -> Decompress:
-    return lambda raw: pa.CompressedInputStream(pa.PythonFile(raw, "r"), codec)
-
-
-UNPACK: dict[str, Decompress] = {
-    ".gz": lambda raw: gzip.GzipFile(fileobj=raw),
-    ".bz2": bz2.BZ2File,
-    ".xz": lzma.LZMAFile,
-    ".zst": _arrow("zstd"),
-    ".lz4": _arrow("lz4"),
-}
-
-
-def packed(name: str) -> str:
-    """Return the ending of a compressed file's name, or an empty string if it is not compressed."""
-    return next((ending for ending in UNPACK if name.lower().endswith(ending)), "")
-
-
-MAX_EXPANSION, FREE_EXPANSION_BYTES = 2_000, 2**30
-"""Limits of unpacking: a multiple of the file's size, and bytes allowed at any size.
-
-Text seldom compresses better than 1 to 100, gzip never better than 1 to 1,032.
-"""
-
-
-@contextmanager
-def unpacked(file: File) -> Iterator[io.BufferedReader]:
-    """Yield the file's bytes from the beginning, decompressed by the ending of its name.
-
-    Raises InputError, during reading, if it unpacks to more than its size can explain.
-    """
-    ending = packed(file.name)
-    with file.open() as raw:
-        if not ending:
-            yield io.BufferedReader(cast(io.RawIOBase, raw))
-            return
-        size = raw.seek(0, io.SEEK_END)
-        raw.seek(0)
-        limit = max(FREE_EXPANSION_BYTES, MAX_EXPANSION * size)
-        with UNPACK[ending](raw) as stream:
-            yield io.BufferedReader(_Unpacked(stream, limit, str(file)))
-
-
-class _Unpacked(io.RawIOBase):
-    """Stream of a decompressor, limited to a number of bytes."""
-
-    def __init__(self, stream: Decompressor, limit: int, name: str) -> None:
-        self._stream, self._left, self._limit, self._name = stream, limit, limit, name
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: WriteableBuffer) -> int:
-        n = int(self._stream.readinto(buffer))
-        self._left -= n
-        if self._left < 0:
-            raise InputError(
-                f"{self._name} decompresses to more than {self._limit:,} bytes, over "
-                f"{MAX_EXPANSION:,} times its size; if this is intended, decompress it first"
-            )
-        return n

@@ -10,7 +10,7 @@ from .dialect import Dialect
 from .files import File
 from .scan import APOSTROPHE, QUOTE, SAMPLE_ROWS, Scan, scan
 
-DELIMITERS = (",", ";", "\t", "|")
+DELIMITERS = (",", ";", "\t", "|", "^", "~", "\1")
 """Delimiters that are tried, besides the expected one."""
 GOOD_SHARE = 0.1
 """Largest share of odd rows in a dialect that fits."""

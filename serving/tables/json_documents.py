@@ -41,6 +41,24 @@ def wrapped(value: object) -> list[dict[str, object]] | None:
     return lists[0] if len(lists) == 1 else None
 
 
+def as_row(value: object) -> dict[str, object] | None:
+    """Return the row that spaCy writes as `["a text", {"entities": [...]}]`; None for others."""
+    match value:
+        case [str(text), dict(annotations)]:
+            return {"text": text, **annotations}
+    return None
+
+
+def columns_in(value: object) -> bool:
+    """Return whether an object holds columns and not a row, as pandas' `to_json` writes them."""
+    if not isinstance(value, dict) or len(value) < 2:
+        return False
+    if {"columns", "data"} <= value.keys():
+        return all(isinstance(value[name], list) for name in ("columns", "data"))
+    keys = [tuple(column) for column in value.values() if isinstance(column, dict)]
+    return len(keys) == len(value) and len(set(keys)) == 1 and keys[0][:1] == ("0",)
+
+
 def is_start(line: str, decode: Decode) -> bool:
     """Return whether a line begins a JSON document that goes on in the next one."""
     text = line.strip()
@@ -77,14 +95,19 @@ class Documents:
                 raise self._problem("an object or an array should begin here")
 
     def _elements(self) -> Iterator[dict[str, object] | None]:
-        """Yield the elements of the array that begins here."""
+        """Yield the elements of the array that begins here, or the one row that it is."""
+        if self._look_behind() == '"':
+            value = self._value()
+            items = value if isinstance(value, list) else []
+            yield from [row] if (row := as_row(value)) else [None for _ in items]
+            return
         self._place += 1
         if self._next() == "]":
             self._place += 1
             return
         while True:
             value = self._value()
-            yield value if isinstance(value, dict) else None
+            yield value if isinstance(value, dict) else as_row(value)
             del value
             if self._take(",]") == "]":
                 return
@@ -99,7 +122,7 @@ class Documents:
                 raise self._problem("a key should be here")
             self._take(":")
             is_row = any(map(is_text, members.values()))
-            if self._next() == "[" and self._element_is_object() and not is_row:
+            if self._next() == "[" and self._look_behind() == "{" and not is_row:
                 if key_of_list is not None:
                     raise InputError(
                         f"{self._path} holds several lists of objects, {key_of_list!r} and "
@@ -119,15 +142,15 @@ class Documents:
         if key_of_list is None:
             yield members
 
-    def _element_is_object(self) -> bool:
-        """Look behind the bracket that is next."""
+    def _look_behind(self) -> str:
+        """Return the character behind the bracket that is next, and behind blanks."""
         while True:
             found = BLANKS.match(self._text, self._place + 1)
             place = found.end() if found else self._place + 1
             if place < len(self._text):
-                return self._text[place] == "{"
+                return self._text[place]
             if not self._read():
-                return False
+                return ""
 
     def _next(self) -> str:
         """Skip blanks, and return the character behind them; an empty string at the end."""

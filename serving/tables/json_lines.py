@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import IO
 
+from ..errors import InputError
 from .encoding import open_bytes
 from .files import File
-from .json_documents import PIECE, Documents, is_start, wrapped
+from .json_documents import PIECE, Documents, columns_in, is_start, wrapped
 from .rows import ReasonCode, Row, check_columns, whole_line
 
 Object = dict[str, object] | str
@@ -37,6 +38,18 @@ class Number(float):
 
     def __repr__(self) -> str:
         return self.text
+
+
+def looks_like_json(lines: Sequence[str]) -> bool:
+    """Return whether the first line that is not blank is an object, or begins a document."""
+    text = next((line.strip() for line in lines if line.strip()), "")
+    if text[:1] not in ("{", "["):
+        return False
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return is_start(text, _decoder.raw_decode)
+    return True
 
 
 def json_names(path: File) -> list[str]:
@@ -116,7 +129,13 @@ def _lines_or_document(file: io.BufferedReader, path: File) -> Iterator[bytes | 
     second = next(lines, None)
     text = piece.decode(errors="surrogateescape")
     if second is None:
-        objects = _wrapped(text)
+        value = _value(text)
+        if columns_in(value):
+            raise InputError(
+                f"{path} holds one object of columns, not of rows, as pandas writes it; write it "
+                'with to_json(..., orient="records")'
+            )
+        objects = wrapped(value)
         return iter(objects) if objects else iter([piece])
     if isinstance(second, bytes) and _goes_on(text, second):
         return _objects(Documents(piece + second, file, path, _decoder.raw_decode))
@@ -127,9 +146,10 @@ def _objects(documents: Documents) -> Iterator[Object]:
     return ("invalid_json" if item is None else item for item in documents)
 
 
-def _wrapped(text: str) -> list[dict[str, object]] | None:
+def _value(text: str) -> object:
+    """Return the value of a text; None if it is not JSON."""
     try:
-        return wrapped(_decoder.decode(text))
+        return _decoder.decode(text)
     except (ValueError, RecursionError):
         return None
 

@@ -1,12 +1,10 @@
 """Tables of text, read row by row, so that a bad row costs one row and all numbers stay right.
 
-Format by file ending: .csv, .tsv, .jsonl/.ndjson/.json (one object per line), .conll and others of
-its kind (conll.ENDINGS), each also compressed (.gz, .bz2, .xz, .zst, .lz4), .parquet/.pq,
-.arrow/.feather/.ipc, and .xlsx and other workbooks (excel.py). pyarrow's own CSV and JSON readers
-fail a whole block for one bad row and lose its number, so these formats go through the standard
-library (csv_rows.py, json_lines.py, conll.py), the others through Arrow (parquet_arrow.py). Folders
-named like `day=2026-01-31` are columns too, always text; a file's own column of that name takes
-precedence.
+The formats are listed in formats.py. pyarrow's own CSV and JSON readers fail a whole block for one
+bad row and lose its number, so these formats go through the standard library (csv_rows.py,
+json_lines.py, conll.py), the others through Arrow (parquet_arrow.py) or calamine (excel.py).
+Folders named like `day=2026-01-31` are columns too, always text; a file's own column of that name
+takes precedence.
 
 A row is a CSV record after the header (blank lines are skipped, as in Python's csv), a JSON line
 that is not blank, a sentence of CoNLL, or a Parquet or Arrow row. Rows are numbered from 0 across
@@ -43,96 +41,21 @@ from __future__ import annotations
 
 import itertools
 import json
-import lzma
-import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
 
 from ..errors import InputError
 from ..text import validity
-from . import conll, csv_rows, excel, files, json_lines, parquet_arrow
-from .dialect import Dialect
+from . import files, json_lines, parquet_arrow
 from .files import File
+from .formats import FORMATS, as_file, format_of, is_table, reading
 from .nested import field_of, rows_of_fields
-from .rows import Row, check_columns, clean
+from .rows import ReasonCode, Row, check_columns, clean
 
 Paths = str | Path | Sequence[str | Path]
-
-
-@dataclass(frozen=True)
-class Format:
-    """A table's format: its endings, and the functions that read it."""
-
-    endings: tuple[str, ...]
-    names: Callable[[File], list[str]]
-    count: Callable[[File], int]
-    rows: Callable[[File, Sequence[str]], Iterator[Row]]
-    schema: Callable[[File], pa.Schema] | None = None
-    """Column types, if the format has them; if not, all columns are written as text."""
-    usual: Dialect | None = None
-    """How a file is read if nothing else is stated; None: the format is not text."""
-    is_csv: bool = False
-    """True if all of a dialect applies to the format, not only the encoding."""
-
-
-def _typed(
-    schema: Callable[[File], pa.Schema],
-) -> Callable[[File], list[str]]:
-    return lambda file: list(schema(file).names)
-
-
-def _separated(ending: str, usual: Dialect) -> Format:
-    return Format(
-        (ending,),
-        partial(csv_rows.csv_names, usual=usual),
-        partial(csv_rows.csv_count, usual=usual),
-        partial(csv_rows.csv_rows, usual=usual),
-        usual=usual,
-        is_csv=True,
-    )
-
-
-FORMATS = {
-    "csv": _separated(".csv", Dialect()),
-    "tsv": _separated(".tsv", Dialect(delimiter="\t")),
-    "jsonl": Format(
-        (".jsonl", ".ndjson", ".json"),
-        json_lines.json_names,
-        json_lines.json_count,
-        json_lines.json_rows,
-        usual=Dialect(),
-    ),
-    "conll": Format(
-        conll.ENDINGS,
-        conll.conll_names,
-        conll.conll_count,
-        conll.conll_rows,
-        usual=Dialect(),
-    ),
-    "excel": Format(excel.ENDINGS, excel.excel_names, excel.excel_count, excel.excel_rows),
-    "parquet": Format(
-        (".parquet", ".pq"),
-        _typed(parquet_arrow.parquet_schema),
-        parquet_arrow.parquet_count,
-        parquet_arrow.parquet_rows,
-        parquet_arrow.parquet_schema,
-    ),
-    "arrow": Format(
-        (".arrow", ".feather", ".ipc"),
-        _typed(parquet_arrow.arrow_schema),
-        parquet_arrow.arrow_count,
-        parquet_arrow.arrow_rows,
-        parquet_arrow.arrow_schema,
-    ),
-}
-NOT_THERE = (FileNotFoundError, PermissionError, IsADirectoryError)
-# UnicodeDecodeError is for the name of a typed column; text is decoded row by row.
-BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException, UnicodeDecodeError)
 
 
 @dataclass(frozen=True)
@@ -145,6 +68,8 @@ class Block:
     first_row: int
     columns: Mapping[str, Sequence[object]]
     errors: list[str | None]
+    nulled: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """By optional column, the places of values that could not be read, and are None."""
 
     def __len__(self) -> int:
         return len(self.errors)
@@ -178,11 +103,20 @@ def read_table(
     while batch := list(itertools.islice(source, block_rows)):
         values = zip(*(row for row, _ in batch), strict=True)
         column_values = dict(zip(columns, map(list, values), strict=True))
-        block = Block(first_row, column_values, [code for _, code in batch])
+        nulled = {name: places for name in optional if (places := _null(column_values[name]))}
+        block = Block(first_row, column_values, [code for _, code in batch], nulled)
         for name in text:
             _check_text(map(text_of, block.columns[name]), block.errors)
         yield block
         first_row += len(batch)
+
+
+def _null(values: list[object]) -> list[int]:
+    """Put None in the place of values that could not be read; return their places."""
+    places = [i for i, value in enumerate(values) if isinstance(value, ReasonCode)]
+    for i in places:
+        values[i] = None
+    return places
 
 
 def _check_text(values: Iterable[object], errors: list[str | None]) -> None:
@@ -192,14 +126,14 @@ def _check_text(values: Iterable[object], errors: list[str | None]) -> None:
 
 def column_names(path: str | Path | File) -> list[str]:
     """Return a file's columns, then those of its path. Raises InputError as `read_table` does."""
-    file = _file(path)
+    file = as_file(path)
     names = _own_names(file)
     return [*names, *(name for name in file.partitions if name not in names)]
 
 
 def count_rows(path: str | Path | File) -> int:
     """Return the number of rows `read_table` yields for a file. Raises InputError as it does."""
-    file = _file(path)
+    file = as_file(path)
     with reading(file):
         return FORMATS[format_of(file)].count(file)
 
@@ -310,21 +244,6 @@ def _own_names(file: File) -> list[str]:
         return FORMATS[format_of(file)].names(file)
 
 
-@contextmanager
-def reading(file: File) -> Iterator[None]:
-    """Raises InputError for a file that is missing, ends too early, or is not what its name says.
-
-    Errors of the disk or the network stay an OSError: a retry may help.
-    """
-    try:
-        yield
-    except BROKEN as problem:
-        if getattr(problem, "errno", None) is not None and not isinstance(problem, NOT_THERE):
-            raise
-        reason = str(problem).partition("\n")[0]
-        raise InputError(f"{file} cannot be read: {reason}") from problem
-
-
 # --- files ----------------------------------------------------------------------------------------
 
 
@@ -346,7 +265,7 @@ def find_files(
         else:
             tables += [
                 replace(file, max_row_bytes=max_row_bytes)
-                for file in files.expand(source, _is_table)
+                for file in files.expand(source, is_table)
             ]
     if not tables:
         raise InputError("no input: give at least one file, folder or glob")
@@ -356,37 +275,3 @@ def find_files(
     for file in tables:
         first_names.setdefault(files.identity(file), file)
     return list(first_names.values())
-
-
-def usual_dialect(path: str | Path | File) -> Dialect | None:
-    """Return how a file is read if nothing else is stated; None if its format is not text."""
-    return FORMATS[format_of(path)].usual
-
-
-def format_of(path: str | Path | File) -> str:
-    """Return the key in `FORMATS`, by the file's ending. Raises InputError for unknown endings."""
-    file = _file(path)
-    if key := _format_by_name(file.name):
-        return key
-    endings = ", ".join(ending for form in FORMATS.values() for ending in form.endings)
-    raise InputError(f"{file}: unknown file extension; supported: {endings}")
-
-
-def _format_by_name(name: str) -> str | None:
-    compression = files.packed(name)
-    name = name.lower().removesuffix(compression)
-    for key, form in FORMATS.items():
-        is_packed = bool(compression) and (form.schema or key == "excel")
-        if name.endswith(form.endings) and not is_packed:
-            return key
-    return None
-
-
-def _is_table(name: str) -> bool:
-    # In a folder, a .json file is more likely a record of something than a table, and .txt prose.
-    plain_name = name.lower().removesuffix(files.packed(name))
-    return _format_by_name(name) is not None and not plain_name.endswith((".json", ".txt"))
-
-
-def _file(path: str | Path | File) -> File:
-    return path if isinstance(path, File) else File(str(path))

@@ -58,12 +58,12 @@ class ReasonCode(str):
 def clean(values: list[object], optional: Collection[int] = ()) -> Row:
     """Replace bad values by None, in place; return them with the last reason code, if any.
 
-    `optional`: positions whose bad values cost nothing but themselves.
+    `optional`: positions whose bad values cost nothing but themselves: they become a `ReasonCode`.
     """
     code = None
     for i, value in enumerate(values):
         if problem := _problem(value):
-            values[i] = None
+            values[i] = ReasonCode(problem) if i in optional else None
             if i not in optional:
                 code = problem
     return values, code

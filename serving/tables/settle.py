@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ..errors import InputError
+from .contents import NO_DELIMITER
 from .dialect import Dialect, differences
 from .encoding import PIECE, UTF8, guess, open_bytes
 from .faults import (
@@ -26,17 +27,9 @@ from .faults import (
     unquoted,
 )
 from .files import File
+from .formats import FORMATS, Format, format_by_name, format_of, reading
 from .nested import column_of
-from .readers import (
-    FORMATS,
-    Format,
-    check_fields,
-    column_names,
-    count_rows,
-    format_of,
-    reading,
-    usual_dialect,
-)
+from .readers import check_fields, column_names, count_rows
 from .rows import check_columns, clean
 from .scan import Scan, scan
 
@@ -60,7 +53,8 @@ def settle(file: File, expected: Expected) -> Settled:
     Raises DialectError if it fits nothing that is expected, and InputError for a file that cannot
     be read to its end, or lacks a column.
     """
-    settled = _settled(file, expected)
+    with reading(file):
+        settled = _settled(file, expected)
     if any("." in name for name in expected.columns) and not expected.may_lack:
         check_fields(replace(file, dialect=settled.dialect), expected.columns)
     return settled
@@ -72,12 +66,11 @@ def _settled(file: File, expected: Expected) -> Settled:
         check_columns(file, () if expected.may_lack else expected.columns, column_names(file))
         return Settled(count_rows(file))
     problem: InputError | None = None
-    with reading(file):
-        for dialect in expected.dialects(form.usual):
-            try:
-                return (_csv if form.is_csv else _other)(file, dialect, expected, form)
-            except InputError as error:
-                problem = problem or error
+    for dialect in expected.dialects(form.usual):
+        try:
+            return (_csv if form.is_csv else _other)(file, dialect, expected, form)
+        except InputError as error:
+            problem = problem or error
     raise problem or InputError(f"{file} cannot be read")
 
 
@@ -100,8 +93,11 @@ def in_words(path: str | File, dialect: Dialect) -> str:
         "header": "without a header",
         "skip_blanks": "blanks behind delimiters left out",
     }
-    usual = usual_dialect(path) or dialect
-    return ", ".join(words[name] for name in differences(dialect, usual))
+    if dialect.delimiter == NO_DELIMITER:
+        words["delimiter"], words["quote"] = "a row in each line", ""
+    name = path if isinstance(path, str) else path.name
+    usual = FORMATS[format_by_name(name) or "csv"].usual or dialect
+    return ", ".join(filter(None, (words[name] for name in differences(dialect, usual))))
 
 
 def _shown(delimiter: str) -> str:

@@ -7,10 +7,13 @@ text is long and different in each row, a label is one of a few values.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from headrace.configs.errors import DataError
-from headrace.tasks.data.ingest import no_such_column
+from headrace.serving.text.features import Feature
+from headrace.serving.text.inputs import PAIR, Inputs
+from headrace.tasks import objectives
+from headrace.tasks.data.asked import Asked, features_in, named
 from headrace.tasks.data.readings import LABEL_NAMES, TEXT_NAMES, Column
 from headrace.tasks.data.text_columns import from_to, likeliest_text, pair_of
 
@@ -35,19 +38,16 @@ class Choice:
     """What else was considered, each in a few words."""
     options: Mapping[str, object] = field(default_factory=dict)
     """The recipe's `options`."""
+    features: Mapping[str, str] = field(default_factory=dict)
+    """`number` or `category` for each column that is read beside the text."""
 
-
-@dataclass(frozen=True)
-class Asked:
-    """Objective and columns that the user has named."""
-
-    text: str | None = None
-    """Column of the text; several, to be joined, with commas between."""
-    text_pair: str | None = None
-    """Column of a second text."""
-    label: str | None = None
-    """Column of the label; several, with commas between, are labels of their own, 0 or 1 each."""
-    objective: str | None = None
+    @property
+    def inputs(self) -> Inputs:
+        """What the model reads of a row."""
+        text = self.columns["text"]
+        fields = text if isinstance(text, list) and len(text) > 1 else []
+        features = tuple(Feature(name, kind) for name, kind in self.features.items())
+        return Inputs(tuple(fields), PAIR in self.columns, features=features)
 
 
 def choose(columns: Sequence[Column], asked: Asked, table: str) -> Choice:
@@ -55,7 +55,10 @@ def choose(columns: Sequence[Column], asked: Asked, table: str) -> Choice:
 
     Raises DataError if no columns fit, or a column that was asked for is not there.
     """
-    chooser = _Chooser({column.name: column for column in columns}, asked, table)
+    by_name = {column.name: column for column in columns}
+    features = features_in(asked, by_name, table)
+    others = {name: column for name, column in by_name.items() if name not in features}
+    chooser = _Chooser(others, asked, table)
     steps: dict[str, Callable[[], Choice | None]] = {
         "tagging": chooser.tagging,
         "multilabel": chooser.multilabel,
@@ -70,8 +73,17 @@ def choose(columns: Sequence[Column], asked: Asked, table: str) -> Choice:
         )
     for name, step in steps.items():
         if asked.objective in (None, name) and (choice := step()) is not None:
-            return choice
+            return _with_features(choice, features)
     raise DataError(chooser.nothing_fits())
+
+
+def _with_features(choice: Choice, features: Mapping[str, str]) -> Choice:
+    if not features:
+        return choice
+    if not objectives.get(choice.objective).READS_PAIRS:
+        raise DataError(f"--feature: {choice.objective} reads only the text")
+    kinds = ", ".join(f"{name!r} ({kind})" for name, kind in features.items())
+    return replace(choice, features=features, why={**choice.why, "beside": kinds})
 
 
 class _Chooser:
@@ -80,24 +92,22 @@ class _Chooser:
     def __init__(self, columns: Mapping[str, Column], asked: Asked, table: str) -> None:
         self._columns, self._table = columns, table
         self._objective, self._forced = asked.objective, asked.objective is not None
-        self._text_names = self._named(asked.text)
-        self._label_names = self._named(asked.label)
-        self._text_pair = next(iter(self._named(asked.text_pair)), None)
-
-    def _named(self, names: str | None) -> list[str]:
-        """Return the columns that the user named, with commas between if they are several."""
-        if names is None or names in self._columns:
-            return [] if names is None else [names]
-        found = [name.strip() for name in names.split(",")]
-        for name in found:
-            if name not in self._columns:
-                hint = no_such_column(name, list(self._columns))
-                raise DataError(f"{self._table} has no column {name!r}; {hint}")
-        return found
+        self._text_names = named(asked.text, columns, table)
+        self._label_names = named(asked.label, columns, table)
+        self._text_pair = next(iter(named(asked.text_pair, columns, table)), None)
 
     # --- objectives -------------------------------------------------------------------------------
 
     def tagging(self) -> Choice | None:
+        if tags := next((one for one in self._label_candidates() if one.is_tag_of_a_word), None):
+            words = [one for one in self._columns.values() if one is not tags and one.are_words]
+            if words:
+                word = max(words, key=lambda column: len(column.counts))
+                raise DataError(
+                    f"{self._table} has a word in each row: {word.texts[0]!r}, {tags.texts[0]!r}; "
+                    "tagging reads a row for each sentence, or CoNLL (a file named .conll): a word "
+                    "and its tag in each line, and a blank line behind each sentence"
+                )
         for column in self._label_candidates():
             text = self._text(without=[column.name], words=True)
             if text is None or not (column.is_spans or column.is_tags_of(text.values)):

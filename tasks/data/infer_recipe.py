@@ -12,7 +12,8 @@ import yaml
 
 from headrace.configs.errors import RecipeError
 from headrace.configs.schema import Splits
-from headrace.tasks.data.column_choice import Asked
+from headrace.tasks.data.asked import Asked
+from headrace.tasks.data.ingest import FEATURES
 from headrace.tasks.data.table_summary import FREQUENT, TableSummary, inspect_table
 from headrace.tasks.data.training_defaults import training_defaults
 
@@ -120,7 +121,8 @@ def _sections(
     )
     data: dict[str, object] = {"source": source}
     if summary.choice.columns:
-        data["columns"] = dict(summary.choice.columns)
+        features = dict(summary.choice.features)
+        data["columns"] = {**summary.choice.columns, **({FEATURES: features} if features else {})}
     if limits := _limits(summary):
         data["limits"] = limits
     if objective in ("tagging", "translation"):

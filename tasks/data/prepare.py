@@ -106,6 +106,7 @@ def _build(
     table, rejected = stage(source, data, roles, objective, options, inputs, staged_file)
     head, targets = _fit_and_encode(table, objective, options, rejected, recipe)
     rejected.write(folder / REJECTED)
+    _check_flags(roles, options, head)
 
     split = _split(table, targets, source, data)
     duplicates = _take_out_duplicates(table, split, data, inputs)
@@ -128,7 +129,9 @@ def _build(
         whole_texts=objective.WHOLE_TEXTS,
     )
     training_mask = (split == splits.TRAIN) | (split == splits.VALIDATION)
-    training_texts.write(folder, table.column("hash").to_numpy()[training_mask])
+    hashes = table.column("hash").to_numpy()
+    training_texts.write(folder, hashes[training_mask])
+    training_texts.write_test(folder, hashes[split == splits.TEST])
     del table
     staged_file.unlink()
 
@@ -144,6 +147,18 @@ def _build(
         "source": source.digest,
         "read": source.notes,
     }
+
+
+def _check_flags(roles: Mapping[str, Columns], options: BaseModel, head: Settings) -> None:
+    """Raise DataError for a label's own column that is 1 in no row: it would be no label."""
+    columns = roles.get("labels")
+    if isinstance(columns, str) or getattr(options, "labels", None) is not None:
+        return
+    if never := [name for name in columns or () if name.strip() not in head["labels"]]:
+        raise DataError(
+            f"data.columns.labels: no row has a 1 in {', '.join(map(repr, never))}; leave out such "
+            "columns, or add rows"
+        )
 
 
 def _options(objective: AnyObjective, given: dict[str, object]) -> BaseModel:

@@ -11,13 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from headrace.serving.tables.conll import TAG
 from headrace.serving.tables.readers import as_text
 from headrace.serving.text.literals import parsed
 from headrace.tasks.objectives.annotations.reading import looks_like_spans, looks_like_tags
 from headrace.tasks.objectives.annotations.tags import tags_in
 from headrace.tasks.objectives.labels import (
-    ONE,
-    ZERO,
+    NO,
+    YES,
     are_vectors,
     label_of,
     labels_in,
@@ -222,8 +223,8 @@ class Column:
 
     @cached_property
     def is_flag(self) -> bool:
-        """True for a column of 0 and 1, or true and false."""
-        return bool(self.texts) and {text.lower() for text in self.counts} <= {*ONE, *ZERO}
+        """True for a column of 0 and 1, true and false, or yes and no."""
+        return bool(self.texts) and {text.lower() for text in self.counts} <= {*YES, *NO}
 
     @property
     def is_number(self) -> bool:
@@ -279,6 +280,16 @@ class Column:
             return False
         tags = {tag for value in self.values for tag in tags_in(parsed(value)) or ()}
         return len(tags) <= MAX_TAGS
+
+    @property
+    def is_tag_of_a_word(self) -> bool:
+        """True for one tag in each row, such as O and B-PER."""
+        return len(self.counts) > 1 and "O" in self.counts and all(map(TAG.fullmatch, self.counts))
+
+    @property
+    def are_words(self) -> bool:
+        """True for a word in each row: no blanks, and some come again."""
+        return self.filled >= SURE and self.distinct < 1 and " " not in "".join(self.counts)
 
     # --- helpers ----------------------------------------------------------------------------------
 

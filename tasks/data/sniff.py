@@ -14,8 +14,9 @@ from typing import Any
 from headrace.serving.tables.dialect import checked, differences
 from headrace.serving.tables.files import File
 from headrace.serving.tables.fitting import fitting
+from headrace.serving.tables.formats import FORMATS, Format, format_of, reading
 from headrace.serving.tables.header import looks_like_data
-from headrace.serving.tables.readers import FORMATS, Format, find_files, format_of, reading
+from headrace.serving.tables.readers import find_files
 from headrace.serving.tables.scan import Scan
 from headrace.serving.tables.settle import DialectError, Expected, counts_in_words, settle
 from headrace.tasks.data.sniff_encoding import find_encoding

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from charset_normalizer import from_bytes
 
 from headrace.serving.errors import InputError
+from headrace.serving.tables.compression import unpacked
 from headrace.serving.tables.dialect import as_options, encoding_name
 from headrace.serving.tables.encoding import LONGEST_MARK, PIECE, beyond_ascii, guess, mark
-from headrace.serving.tables.files import File, unpacked
+from headrace.serving.tables.files import File
 from headrace.tasks.data.languages import COMMON_HANZI, JOINERS, LANGUAGES, LIKELY, SYMBOLS
 
 SAMPLE_BYTES = 2**17

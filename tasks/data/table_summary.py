@@ -5,19 +5,20 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from headrace.configs.errors import DataError
 from headrace.serving.errors import InputError
 from headrace.serving.tables.files import File
+from headrace.serving.tables.formats import FORMATS, format_by_name, format_of
 from headrace.serving.tables.readers import column_names, read_table
-from headrace.serving.text import validity
 from headrace.serving.text.literals import parsed
 from headrace.tasks import objectives
 from headrace.tasks.data import rejected
-from headrace.tasks.data.column_choice import Asked, Choice, choose
-from headrace.tasks.data.ingest import names_in
+from headrace.tasks.data.asked import Asked
+from headrace.tasks.data.column_choice import Choice, choose
+from headrace.tasks.data.ingest import FEATURES, RoleColumns, names_in
 from headrace.tasks.data.readings import Column, with_fields
 from headrace.tasks.data.sniff import sniff
 from headrace.tasks.objectives.base import Row
@@ -79,14 +80,15 @@ def inspect_table(
     `asked`: what is decided already; `stated`: settings of the table's dialect.
     Raises DataError for a table that cannot be read, and as `column_choice.choose` does.
     """
-    if path.suffix.lower() == ".txt" and path.is_file():
-        return _of_plain_text(path, asked or Asked())
+    asked = asked or Asked()
     try:
+        if path.is_file() and is_plain_text(path, asked, stated or {}):
+            return _of_plain_text(path, asked)
         sniffed = sniff(path, stated)
         columns = _sample(sniffed.files, path)
-        choice = choose(columns, asked or Asked(), str(path))
-        names = names_in(choice.columns.values())
-        counted = _count(choice, lambda: _rows(sniffed.files, names, choice))
+        choice = choose(columns, asked, str(path))
+        counted = _count(choice, lambda: _rows(sniffed.files, choice))
+        choice = _without_unused(choice, counted)
     except InputError as problem:
         raise DataError(str(problem)) from problem
     _check_usable(counted, choice, path)
@@ -107,21 +109,27 @@ def inspect_table(
     )
 
 
+def is_plain_text(path: Path, asked: Asked, stated: Mapping[str, object]) -> bool:
+    """Return whether a file is a text to continue: no delimiter divides its lines, or as asked."""
+    form = format_of(path)
+    if form == "lines":
+        return not any(stated.values())
+    is_asked = asked.objective == "generation" and asked.text is None
+    return is_asked and format_by_name(path.name) is None and FORMATS[form].is_csv
+
+
 def _of_plain_text(path: Path, asked: Asked) -> TableSummary:
-    """Return the summary of a text to continue. Raises DataError for a table of another name."""
-    if asked.objective not in (None, "generation"):
-        raise DataError(f"{path} is plain text; name a table .csv or .tsv for {asked.objective}")
+    """Return the summary of a text to continue. Raises DataError for another objective."""
+    if asked.objective not in (None, "generation") or asked.label:
+        raise DataError(
+            f"{path} is plain text: no delimiter divides its lines into columns; say how it is "
+            "read, as in --delimiter ';'"
+        )
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise DataError(f"{path} is not UTF-8; save it as UTF-8") from None
     lines = [line for line in text.splitlines() if line.strip()]
-    n_tabs = {line.count("\t") for line in lines}
-    if asked.objective is None and len(lines) > 1 and len(n_tabs) == 1 and n_tabs != {0}:
-        raise DataError(
-            f"{path} looks like a table separated by tabs; give it a name that ends with .tsv (or "
-            "use --objective generation to learn it as a text)"
-        )
     if not lines:
         raise DataError(f"{path} is empty")
     choice = Choice("generation", {}, {"text": "plain text, to be continued"})
@@ -156,18 +164,14 @@ def _sample(files: Sequence[File], path: Path) -> list[Column]:
     return [one for name, values in columns for one in with_fields(Column(name, values))]
 
 
-def _rows(files: Sequence[File], names: Sequence[str], choice: Choice) -> Iterator[Row | str]:
+def _rows(files: Sequence[File], choice: Choice) -> Iterator[Row | str]:
     """Yield each row, role to value, or its reason code."""
-    for block in read_table(files, list(dict.fromkeys(names))):
-        for i, error in enumerate(block.errors):
-            yield error or {
-                role: (
-                    block.columns[column][i]
-                    if isinstance(column, str)
-                    else {name: block.columns[name][i] for name in column}
-                )
-                for role, column in choice.columns.items()
-            }
+    roles = {**choice.columns, **({FEATURES: [*choice.features]} if choice.features else {})}
+    columns = RoleColumns(roles, objectives.get(choice.objective).TEXT, choice.inputs)
+    for block in read_table(files, list(dict.fromkeys(names_in(roles.values())))):
+        values = columns.values(block)
+        for error, *row in zip(block.errors, *values.values(), strict=True):
+            yield error or dict(zip(values, row, strict=True))
 
 
 @dataclass
@@ -189,12 +193,25 @@ def _count(choice: Choice, rows: Callable[[], Iterator[Row | str]]) -> _Counted:
             if isinstance(row, str):
                 raise ValueError(row)
             given = dict(read(row))
-            if isinstance(given["text"], str | None) and (code := validity.problem(given["text"])):
+            if code := choice.inputs.problem(given[objective.TEXT]):
                 raise ValueError(code)
             counted.labels.update(_labels_in(given))
         except ValueError as reason:
             counted.unusable[str(reason)] += 1
     return counted
+
+
+def _without_unused(choice: Choice, counted: _Counted) -> Choice:
+    """Leave out columns of 0 and 1 that are 1 in no row, and say so."""
+    labels = choice.columns.get("labels")
+    if not isinstance(labels, list) or not counted.labels:
+        return choice
+    unused = [name for name in labels if name.strip() not in counted.labels]
+    if not unused:
+        return choice
+    used = [name for name in labels if name not in unused]
+    why = {"left out": f"{', '.join(map(repr, unused))}: no row has a 1"}
+    return replace(choice, columns={**choice.columns, "labels": used}, why={**choice.why, **why})
 
 
 def _check_usable(counted: _Counted, choice: Choice, path: Path) -> None:

@@ -32,6 +32,8 @@ BITS = re.compile(r"[01](?:[\s,;|]*[01])+")
 """A vector as text: `010`, `0 1 0`, `0,1,0`."""
 ONE, ZERO = ("1", "1.0", "1.", "true"), ("0", "0.0", "0.", "false")
 """Spellings of a flag, in lower case."""
+YES, NO = (*ONE, "yes", "y", "t"), (*ZERO, "no", "n", "f")
+"""Those in a column of its own, whose name says what the flag is."""
 USUAL_SEPARATORS = ("|", ";", ",", "\t", "\n")
 OTHER_SEPARATORS = ("/", "+", "&", " ")
 """These are common within names: they count only if what they join occurs alone too."""
@@ -149,16 +151,16 @@ def _cell(text: str, separator: str | None, names: Sequence[str] | None) -> obje
 
 def _flagged(flags: Mapping[str, object]) -> list[str]:
     """Return the names whose value is 1. Raises ValueError with `not_0_or_1` for other values."""
-    bits = {name.strip(): _flag(value) for name, value in flags.items()}
+    bits = {name.strip(): _flag(value, YES, NO) for name, value in flags.items()}
     if None in bits.values():
         raise ValueError("not_0_or_1")
     return [name for name, bit in bits.items() if bit]
 
 
-def _flag(value: object) -> bool | None:
+def _flag(value: object, one: Sequence[str] = ONE, zero: Sequence[str] = ZERO) -> bool | None:
     """Return whether a flag is set; None if the value is no flag."""
     text = (_scalar(value) or "").lower()
-    return True if text in ONE else False if text in ZERO else None
+    return True if text in one else False if text in zero else None
 
 
 def _of_vector(bits: Sequence[bool], names: Sequence[str]) -> list[str]:

@@ -65,6 +65,8 @@ class ChunkFacts(TextCounts):
     """Number of rows by reason code; without the unsure ones."""
     unsure: NotRequired[int]
     """Number of rows whose decision was withheld as unsure; earlier records lack it."""
+    nulled: NotRequired[dict[str, int]]
+    """Number of values of good rows that could not be read, by kept column; as `unsure`."""
     failed: TextCounts
     """Counts over the texts that went through the model but got an error afterwards."""
     decisions: dict[str, dict[str, int]]

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from headrace.serving.tables.files import File
-from headrace.serving.tables.readers import FORMATS, format_of
+from headrace.serving.tables.formats import FORMATS, format_of
 
 METADATA = b"huggingface"
 

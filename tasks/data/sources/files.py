@@ -14,13 +14,8 @@ from headrace.configs.secrets import resolve
 from headrace.serving.errors import InputError
 from headrace.serving.tables.dialect import checked, differences
 from headrace.serving.tables.files import File, is_url
-from headrace.serving.tables.readers import (
-    column_names,
-    find_files,
-    format_of,
-    read_table,
-    usual_dialect,
-)
+from headrace.serving.tables.formats import format_of, usual_dialect
+from headrace.serving.tables.readers import column_names, find_files, read_table
 from headrace.serving.tables.settle import Expected, counts_in_words, settle
 from headrace.tasks.data.sources import Block, Rows, Source, first_line
 from headrace.tasks.data.sources.features import list_features, named

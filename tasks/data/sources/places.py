@@ -9,7 +9,8 @@ from headrace.serving.errors import InputError
 from headrace.serving.tables.csv_rows import header_of, open_records
 from headrace.serving.tables.encoding import open_bytes
 from headrace.serving.tables.files import File
-from headrace.serving.tables.readers import FORMATS, count_rows, format_of
+from headrace.serving.tables.formats import FORMATS, format_of
+from headrace.serving.tables.readers import count_rows
 
 
 def places(files: Sequence[File], rows: Sequence[int]) -> dict[int, str]:

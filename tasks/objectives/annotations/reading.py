@@ -196,19 +196,27 @@ def looks_like_spans(values: Iterable[object]) -> bool:
     return n_filled > 0 and n_spans >= NEARLY_ALL * n_values
 
 
-def looks_like_tags(values: Iterable[object], texts: Iterable[object] = ()) -> bool:
-    """True if nearly all values of a column are tags of words.
+def looks_like_tags(values: Iterable[object], texts: Iterable[object]) -> bool:
+    """True if nearly all values of a column are tags, one for each word of the text beside it.
 
-    `texts`: the values of another column; lists of integers are tags only if they are as long as
-    the lists of words there.
+    Integers are tags only of words in lists.
     """
-    lists = [tagged.tags_in(parsed(value)) for value in values if value is not None and value != ""]
-    tag_lists = [tags for tags in lists if tags is not None]
-    if not tag_lists or len(tag_lists) < NEARLY_ALL * len(lists):
+    known = [(value, text) for value, text in zip(values, texts, strict=True) if value]
+    lists = [(tagged.tags_in(parsed(value)), text) for value, text in known]
+    tag_lists = [tags for tags, _ in lists if tags is not None]
+    are_numbers = any(isinstance(tag, int) for tags in tag_lists for tag in tags)
+    n_fitting = sum(len(tags or ()) == _n_words(text, are_numbers) for tags, text in lists)
+    if not tag_lists or n_fitting < NEARLY_ALL * len(lists):
         return False
-    if any(isinstance(tag, int) for tags in tag_lists for tag in tags):
-        words = [head_of.words_in(text) or [] for text in texts]
-        return [*map(len, words)] == [len(tags or []) for tags in lists]
+    if are_numbers:
+        return True
     n_outside = sum(head_of.OUTSIDE in tags for tags in tag_lists)
     style = tagged.style_of(str(tag) for tags in tag_lists for tag in tags)
     return style is not tagged.NONE or 2 * n_outside >= len(tag_lists)
+
+
+def _n_words(text: object, must_be_list: bool) -> int:
+    """Return the words of a list, or else those between blanks; -1 if there are none."""
+    if (words := head_of.words_in(text)) is not None:
+        return len(words)
+    return len(text.split()) if isinstance(text, str) and not must_be_list else -1

@@ -266,3 +266,23 @@ def test_files_that_disagree_about_a_type_give_text(model: Path, tmp_path: Path)
     assert pq.read_table(tmp_path / "out")["kept"].to_pylist() == [
         "1970-01-01 00:00:00.000000001", None, "-1", None,
     ]  # fmt: skip
+
+
+def test_kept_values_that_cannot_be_read_are_null_and_counted(model: Path, tmp_path: Path) -> None:
+    """Those of rejected rows are counted when the rows are retried."""
+    source = tmp_path / "t.csv"
+    rows = [b"Anna,soup", b"Jos\xe9,the goal", b"Ren\xe9,", b"Jos\xe9,bread"]
+    source.write_bytes(b"\n".join([b"name,text", *rows]))
+    report = run(model, source, tmp_path / "out", keep=["name"], chunk_rows=2)
+    assert (report.errors, report.nulled) == ({"empty_text": 1}, {"name": 2})
+    assert "2 values of 'name' could not be read and are null" in report.text()
+    column = pq.read_table(tmp_path / "out").column("name").to_pylist()
+    assert column == ["Anna", None, None, None]
+    rows[2] += b"salt"
+    source.write_bytes(b"\n".join([b"name,text", *rows]))
+    again = {"chunk_rows": 2, "retry_rejected": True}
+    retried = run(model, source, tmp_path / "out", keep=["name"], **again)
+    assert (retried.errors, retried.nulled) == ({}, {"name": 3})
+    pictures = pa.table({"text": ["soup", "bread"], "name": pa.array([b"\xff\xd8", b"ok"])})
+    pq.write_table(pictures, tmp_path / "t.parquet")
+    assert run(model, tmp_path / "t.parquet", tmp_path / "typed", keep=["name"]).nulled == {}

@@ -11,11 +11,11 @@ import pytest
 
 from headrace.serving.errors import InputError
 from headrace.serving.tables.files import File
+from headrace.serving.tables.formats import format_of
 from headrace.serving.tables.readers import (
     column_names,
     count_rows,
     find_files,
-    format_of,
     read_table,
 )
 

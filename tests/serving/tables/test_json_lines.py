@@ -120,3 +120,34 @@ def test_of_a_document_only_what_is_read_is_held(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert n_rows == 300
     assert peak < 30 * len(element)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '[["soup", {"entities": [[0, 4, "FOOD"]]}], ["", {"entities": []}], ["a", "b"]]',
+        '["soup", {"entities": [[0, 4, "FOOD"]]}]\n["", {"entities": []}]\n["a"]\n',
+        '[\n["soup",\n{"entities": [[0, 4, "FOOD"]]}], ["", {"entities": []}], "a"]',
+    ],
+)
+def test_arrays_of_a_text_and_its_annotations_are_rows(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "t.json"
+    path.write_text(content)
+    (block,) = read_table(path, ["text", "entities"])
+    assert block.columns["text"] == ["soup", "", None]
+    assert block.columns["entities"] == [[[0, 4, "FOOD"]], [], None]
+    assert block.errors == [None, None, "invalid_json"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"text": {"0": "soup", "1": "bread"}, "label": {"0": "a", "1": "b"}}',
+        '{"columns": ["text"], "index": [0], "data": [["soup"]]}',
+    ],
+)
+def test_columns_of_pandas_are_named(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "t.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match=r'one object of columns.*orient="records"'):
+        column_names(path)

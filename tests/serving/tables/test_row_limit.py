@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from headrace.serving.errors import InputError, PlanError
-from headrace.serving.tables import files
+from headrace.serving.tables import compression
 from headrace.serving.tables.readers import count_rows, find_files
 from tests.serving.job_runs import run, texts, write
 
@@ -100,8 +100,8 @@ def test_a_json_array_may_be_longer_than_a_row_but_not_its_elements(tmp_path: Pa
 def test_a_file_that_unpacks_without_end_is_one_clear_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "FREE_EXPANSION_BYTES", MEGABYTE)
-    monkeypatch.setattr(files, "MAX_EXPANSION", 100)
+    monkeypatch.setattr(compression, "FREE_EXPANSION_BYTES", MEGABYTE)
+    monkeypatch.setattr(compression, "MAX_EXPANSION", 100)
     path = tmp_path / "t.csv.bz2"
     path.write_bytes(bz2.compress(b"text\n" + b"soup\n" * MEGABYTE))
     with pytest.raises(

