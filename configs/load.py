@@ -181,8 +181,12 @@ def explain(
     """
     messages: dict[str, list[str]] = {}
     values: dict[str, str] = {}
-    for error in problem.errors():
-        place = ".".join(_place(content, error))
+    errors = [(".".join(_place(content, error)), error) for error in problem.errors()]
+    for place, error in errors:
+        # Of a union, the member that the value is meant for tells what is wrong inside of it.
+        is_inside = any(other.startswith(f"{place}.") for other, _ in errors)
+        if is_inside and error["type"].endswith("_type"):
+            continue
         messages.setdefault(place, []).append(_what_is_wrong(error, place, model))
         if error["type"] not in ("extra_forbidden", "missing"):
             shown_value = (

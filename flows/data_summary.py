@@ -12,10 +12,14 @@ from headrace.configs.schema import Recipe
 from headrace.serving.arrays import PairIds
 from headrace.tasks import objectives
 from headrace.tasks.data import rejected, windowing
+from headrace.tasks.data.features import FeatureSummary, summarize
 from headrace.tasks.data.ingest import N_FIRST
 from headrace.tasks.data.splits import NAMES
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from headrace.serving.text.windows import Reader
     from headrace.tasks.runtime.facts import Prepared
 
 EXAMPLES = 3
@@ -35,13 +39,17 @@ class Example:
     input: str
     """The first window's tokens, special ones included, as text: at most CHARS_SHOWN characters."""
     target: str
+    features: Mapping[str, str | None]
+    """Numbers and categories beside the text, by column; None is missing."""
 
     def line(self) -> str:
         target = f" → {_cut(self.target)}" if self.target else ""
+        values = [f"{name} {'missing' if v is None else v}" for name, v in self.features.items()]
+        beside = f"; {_cut(', '.join(values))}" if values else ""
         size = f"{self.tokens:,} tokens" + (
             f" in {self.windows:,} windows" if self.windows > 1 else ""
         )
-        return f"row {self.row}, {size}: {self.input}{target}"
+        return f"row {self.row}, {size}: {self.input}{beside}{target}"
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,7 @@ class DataSummary:
     """How the source's files were read."""
     labels: Mapping[str, int]
     """How often each label occurs in the rows that are used, all splits together."""
+    features: list[FeatureSummary]
     examples: list[Example]
     rejected: list[rejected.First]
     rejected_file: str
@@ -65,6 +74,7 @@ class DataSummary:
             suffix = f" and {more:,} more" if more > 0 else ""
             noun = "label" if len(labels) == 1 else "labels"
             lines.append(f"  {len(labels):,} {noun}: {', '.join(labels[:LABELS_SHOWN])}{suffix}")
+        lines += [f"  {feature.line()}" for feature in self.features]
         lines.append("  as the model sees them:")
         lines += [f"    {example.line()}" for example in self.examples]
         if self.rejected:
@@ -76,6 +86,7 @@ class DataSummary:
         """Return the fields that `headrace check --json` adds."""
         return {
             "labels": dict(self.labels),
+            "features": [asdict(feature) for feature in self.features],
             "examples": [asdict(example) for example in self.examples],
             "rejected_rows": [
                 {**asdict(first), "wanted": first.wanted(self.wanted)} for first in self.rejected
@@ -96,25 +107,25 @@ def of_data(recipe: Recipe, prepared: Prepared) -> DataSummary:
         .with_format("arrow")[:]["labels"]
         .to_pylist()
     ]
-    file = prepared.path / rejected.FILE
+    file, reader = prepared.path / rejected.FILE, windowing.reader(recipe, prepared.path)
+    train = load_from_disk(str(prepared.path / "train"))
     return DataSummary(
         read=prepared.facts["read"],
         labels=objective.count_labels(targets, head),
-        examples=_examples(recipe, prepared),
+        features=summarize(reader.inputs, train["text"] if reader.inputs.features else []),
+        examples=_examples(recipe, prepared, reader, train),
         rejected=rejected.first_of_each(file),
         rejected_file=str(file),
         wanted=objective.WANTED,
     )
 
 
-def _examples(recipe: Recipe, prepared: Prepared) -> list[Example]:
-    from datasets import load_from_disk
+def _examples(recipe: Recipe, prepared: Prepared, reader: Reader, rows: Dataset) -> list[Example]:
     from tokenizers import Tokenizer
 
     objective, head = objectives.get(recipe.objective), prepared.facts["head"]
     tokenizer = Tokenizer.from_file(str(prepared.path / "tokenizer" / "tokenizer.json"))
-    reader = windowing.reader(recipe, prepared.path)
-    rows = load_from_disk(str(prepared.path / "train"))
+    names = [feature.name for feature in reader.inputs.features]
     examples = []
     for row in rows.select(range(min(EXAMPLES, len(rows)))):
         windows = [row["input_ids"]]
@@ -126,7 +137,9 @@ def _examples(recipe: Recipe, prepared: Prepared) -> list[Example]:
             ]
         text = tokenizer.decode([int(token) for token in windows[0]], skip_special_tokens=False)
         target = objective.decode_target(row["labels"], head)
-        examples.append(Example(row["row"], row["length"], len(windows), _cut(text), target))
+        beside = {name: row["text"][name] for name in names}
+        shown = _cut(text)
+        examples.append(Example(row["row"], row["length"], len(windows), shown, target, beside))
     return examples
 
 

@@ -95,8 +95,11 @@ class PrefectArtifact:
 
 
 @contextmanager
-def of_training(run_id: str) -> Iterator[OnEvent]:
-    """Yield a callback for events of `train`, which reports to the terminal, MLflow and Prefect."""
+def of_training(run_id: str | None = None) -> Iterator[OnEvent]:
+    """Yield a callback for events of `train`, which reports to the terminal, MLflow and Prefect.
+
+    `run_id`: the MLflow run that gets the numbers, if any does.
+    """
     from headrace.tasks.registry import tracking
 
     artifact = PrefectArtifact("Training")
@@ -113,7 +116,8 @@ def of_training(run_id: str) -> Iterator[OnEvent]:
                 for name, value in numbers.items()
                 if isinstance(value, int | float) and name not in ("step", "max_steps")
             }
-            tracking.log_metrics(run_id, metrics, step=event["step"])
+            if run_id is not None:
+                tracking.log_metrics(run_id, metrics, step=event["step"])
             if total := event.get("max_steps"):
                 # Keep the latest of each kind: a line that is throttled must not lose a validation.
                 if "validation" in event:

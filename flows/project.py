@@ -16,7 +16,7 @@ from string import Template
 from headrace.configs.errors import UserError
 from headrace.configs.load import load
 from headrace.tasks.data.asked import Asked
-from headrace.tasks.data.infer_recipe import write_recipe
+from headrace.tasks.data.infer_recipe import name_of, write_recipe
 from headrace.tasks.runtime import workspace
 
 FILES = Path(__file__).with_name("project_files")
@@ -60,21 +60,24 @@ def write(
 
     Raises UserError if the folder cannot be one, and what `write_recipe` raises.
     """
-    if folder.exists() and not folder.is_dir():
-        raise UserError(
-            f"{folder} is a file; write `headrace init TABLE --project FOLDER`, or --project alone"
-        )
+    name = name or (EXAMPLE if table is None else name_of(table))
+    _check(folder, name)
+    is_new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / workspace.NAME).mkdir(exist_ok=True)  # the project's, also from its subfolders
         written: list[str] = []
         kept: list[str] = []
-        recipe = _recipe(
-            folder, table, written, kept, asked=asked, test=test, name=name, stated=stated
-        )
+        try:
+            recipe = _recipe(
+                folder, name, table, written, kept, asked=asked, test=test, stated=stated
+            )
+        except UserError:
+            if is_new:
+                folder.rmdir()
+            raise
+        (folder / workspace.NAME).mkdir(exist_ok=True)  # the project's, also from its subfolders
         names = {"name": load(recipe).name, "recipe": recipe.name, "version": version("headrace")}
-        for file in sorted(FILES.rglob(f"*{ENDING}")):
-            path = file.relative_to(FILES).as_posix().removesuffix(ENDING)
+        for path, file in _templates().items():
             content = Template(file.read_text(encoding="utf-8")).substitute(names)
             (written if _write_new(folder / path, content) else kept).append(path)
     except OSError as problem:
@@ -82,16 +85,41 @@ def write(
     return Project(str(folder), recipe.name, written, kept)
 
 
+def _templates() -> dict[str, Path]:
+    """Return the templates by the paths of the files that are made of them."""
+    files = sorted(FILES.rglob(f"*{ENDING}"))
+    return {file.relative_to(FILES).as_posix().removesuffix(ENDING): file for file in files}
+
+
+def _check(folder: Path, name: str) -> None:
+    """Raise UserError if the folder is a file, or if one of its files would hide another."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(
+            f"{folder} is a file; write `headrace init TABLE --project FOLDER`, or --project alone"
+        )
+    if f"{name}.yaml" in _templates():
+        raise UserError(f"{name}.yaml would be two files of the project; choose another --name")
+    if (folder / "flows").is_dir():
+        raise UserError(
+            f"{folder / 'flows'} is a folder, which would hide the project's flows.py from Python; "
+            "choose another folder"
+        )
+
+
 def _recipe(
-    folder: Path, table: Path | None, written: list[str], kept: list[str], **how: object
+    folder: Path,
+    name: str,
+    table: Path | None,
+    written: list[str],
+    kept: list[str],
+    **how: object,
 ) -> Path:
     """Write the recipe, and the example's table; return the recipe's path."""
-    name = how.pop("name") or (EXAMPLE if table is None else table.name.split(".")[0])
     recipe = folder / f"{name}.yaml"
     if recipe.exists():
         kept.append(recipe.name)
     elif table is not None:
-        made, _ = write_recipe(table, name=str(name), recipe=recipe, **how)  # type: ignore[arg-type]
+        made, _ = write_recipe(table, name=name, recipe=recipe, **how)  # type: ignore[arg-type]
         written.append(made.name)
     else:
         example = Template((FILES / "recipe.example").read_text(encoding="utf-8"))

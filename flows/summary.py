@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.configs.schema import Recipe
 from headrace.tasks import objectives, preflight
+from headrace.tasks.evaluation import features_worth
 from headrace.tasks.registry.register import Overtaken, Registered
 from headrace.tasks.runtime.artifacts import AnyArtifact
 from headrace.tasks.runtime.text import duration
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         DifferenceFacts,
         Evaluated,
         Exported,
+        FeaturesWorthFacts,
         IntervalFacts,
         Prepared,
         PromiseFacts,
@@ -54,8 +56,8 @@ class Outcome:
     """TF-IDF with logistic regression on the same split."""
     baseline_difference: DifferenceFacts | None
     """Model minus baseline on the same rows: value, low, high."""
-    features_worth: DifferenceFacts | None
-    """What the metric loses if the test rows' numbers and categories are shuffled."""
+    features_worth: FeaturesWorthFacts | None
+    """The same recipe without its numbers and categories, and the gain over that."""
     calibration: CalibrationFacts | None
     """Expected calibration error, before and after the probabilities were calibrated."""
     promises: dict[str, list[PromiseFacts]]
@@ -192,6 +194,11 @@ def of_check(recipe: Recipe, prepared: Prepared) -> list[str]:
     steps = math.ceil(_n_trained_on(recipe, prepared) / size) * train.epochs
     steps = min(round(steps), train.max_steps or sys.maxsize)
     lines.append(f"  training will take about {steps:,} steps of {size:,} {unit}")
+    if features_worth.recipe_without(recipe):
+        lines.append(
+            "  and as many without the features, to report what they are worth "
+            "(evaluate.without_features)"
+        )
     if steps < FEW_STEPS:
         lines.append(
             "  warning: very few steps; add rows or epochs "
@@ -243,6 +250,15 @@ def winner(gain: IntervalFacts) -> str:
     return "no significant difference"
 
 
+def of_features(worth: FeaturesWorthFacts) -> str:
+    """Say whether features help, and what the same recipe reaches without them."""
+    gain = worth["gain"]
+    verdict = (
+        "they hurt" if gain["high"] < 0 else "they help" if gain["low"] > 0 else "no clear gain"
+    )
+    return f"{verdict}; without them {interval(worth['without'])}"
+
+
 def text(outcome: Outcome) -> str:
     """Format the result of a run, on one screen."""
     estimate = outcome.metrics[outcome.metric]
@@ -258,7 +274,7 @@ def text(outcome: Outcome) -> str:
         lines.append(f"  {'gain':<10} {interval(gain)}: {winner(gain)}")
     if outcome.features_worth:
         worth = outcome.features_worth
-        lines.append(f"  {'features':<10} {interval(worth)}: what shuffling them costs")
+        lines.append(f"  {'features':<10} {interval(worth['gain'])}: {of_features(worth)}")
     if outcome.calibration:
         before, after = outcome.calibration["before"], outcome.calibration["after"]
         lines.append(

@@ -26,6 +26,7 @@ from headrace.flows import progress, summary
 from headrace.flows.summary import Outcome, StageResult
 from headrace.tasks import preflight
 from headrace.tasks.data.prepare import prepare
+from headrace.tasks.evaluation import features_worth
 from headrace.tasks.evaluation.comparable import check_comparable
 from headrace.tasks.evaluation.decide import decide
 from headrace.tasks.evaluation.evaluate import evaluate
@@ -62,7 +63,8 @@ def training(recipe: str, overrides: list[str] | None = None) -> State[Outcome]:
         with progress.of_training(run_id) as on_event:
             trained = stage(train, retry=is_crash)(settings, prepared, on_event=on_event)
         exported = stage(export)(settings, prepared, trained)
-        evaluated = stage(evaluate)(settings, prepared, exported)
+        without = export_without_features(settings)
+        evaluated = stage(evaluate)(settings, prepared, exported, without)
         for _ in range(MAX_DECISIONS):
             champion = versions.champion_to_beat(settings.name, exported)
             decided = stage(decide)(settings, prepared, exported, evaluated, champion)
@@ -81,6 +83,18 @@ def training(recipe: str, overrides: list[str] | None = None) -> State[Outcome]:
     outcome = summary.outcome(settings, stages, reported, registered)
     publish(outcome, exported)
     return Completed(name="Completed" if outcome.promoted else "Refused", data=outcome)
+
+
+def export_without_features(recipe: Recipe) -> Exported | None:
+    """Train and export the same recipe without its features; None unless that is asked for."""
+    plain = features_worth.recipe_without(recipe)
+    if plain is None:
+        return None
+    log.info("the same recipe without its features, for comparison (evaluate.without_features):")
+    prepared = stage(prepare, retry=is_transient)(plain)
+    with progress.of_training() as on_event:
+        trained = stage(train, retry=is_crash)(plain, prepared, on_event=on_event)
+    return stage(export)(plain, prepared, trained)
 
 
 def check_before_training(recipe: Recipe, prepared: Prepared) -> None:

@@ -12,6 +12,7 @@ jobs/chunks.py, jobs/pipeline.py, jobs/job.py.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from .engine.scorer import Scorer
     from .errors import ServingError
     from .jobs.job import score_table
+
+# Read when onnxruntime is imported, which otherwise stores an id and events in the user's cache and
+# sends them. No module of this package is imported before this line.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = ["Scorer", "ServingError", "score_table"]
 _PLACES = {"Scorer": ".engine.scorer", "ServingError": ".errors", "score_table": ".jobs.job"}

@@ -27,6 +27,8 @@ KINDS: dict[type, tuple[str, type | UnionType]] = {
     tuple: ('a list of strings, such as ["."]', list | tuple),
 }
 MOST_BEAMS = 100
+MOST_LENGTH_PENALTY = 10
+MOST_REPETITION_PENALTY = 100
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,19 @@ class Decoding:
             ("temperature", self.temperature, "0 or more", self.temperature >= 0),
             ("top_k", self.top_k, "0 or more", self.top_k >= 0),
             ("top_p", self.top_p, "above 0 and at most 1", 0 < self.top_p <= 1),
-            ("repetition_penalty", self.repetition_penalty, "above 0", self.repetition_penalty > 0),
+            # Farther away, scores of long texts and logits are no finite numbers.
+            (
+                "length_penalty",
+                self.length_penalty,
+                f"-{MOST_LENGTH_PENALTY} to {MOST_LENGTH_PENALTY}",
+                abs(self.length_penalty) <= MOST_LENGTH_PENALTY,
+            ),
+            (
+                "repetition_penalty",
+                self.repetition_penalty,
+                f"1/{MOST_REPETITION_PENALTY} to {MOST_REPETITION_PENALTY}",
+                1 / MOST_REPETITION_PENALTY <= self.repetition_penalty <= MOST_REPETITION_PENALTY,
+            ),
         ):
             if not holds:
                 raise InputError(f"{name} must be {rule}, not {value}")

@@ -255,13 +255,18 @@ class Head(Base):
 
 
 def words_in(value: object) -> list[str] | None:
-    """Return the words if the value is a list of strings, or the text of one; else None."""
-    if isinstance(value, str) and not value[:64].lstrip().startswith("["):
+    """Return the words if the value is a list of strings, or the text of one; else None.
+
+    A tuple's text is a list too, but not a single string in brackets.
+    """
+    start = value[:64].lstrip()[:1] if isinstance(value, str) else ""
+    if isinstance(value, str) and start not in ("[", "("):
         return None
     words = parsed(value)
-    if isinstance(words, list) and all(isinstance(word, str) for word in words):
-        return words
-    return None
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        return None
+    is_aside = start == "(" and len(words) < 2 and not value.rstrip().endswith(",)")
+    return None if is_aside else words
 
 
 def spans_of(tags: Sequence[str]) -> Iterator[tuple[str, int, int]]:

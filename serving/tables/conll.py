@@ -5,10 +5,10 @@ file by its number from `0`, in CoNLL-U also by its name (`upos`, or as `# globa
 these, all but `text` are lists. Fields are divided by tabs, or by blanks if there are no tabs.
 
 Where a file starts with numbers of words (CoNLL-U), the words are the second column, else the
-first. The tags are the last column whose values are all O, B-x, I-x, ...; in a file without one,
-the last column, and in CoNLL-U none. `-DOCSTART-` lines, comments, CoNLL-U's ranges (`1-2`) and
-empty nodes (`8.1`) belong to no row. A line with `#` before a sentence is a comment, unless it has
-the fields and the tag of a word.
+first, but the one behind it if it holds tags. The tags are the last column whose values are all O,
+B-x, I-x, ...; in a file without one, the last column, and in CoNLL-U none. `-DOCSTART-` lines,
+comments, CoNLL-U's ranges (`1-2`) and empty nodes (`8.1`) belong to no row. A line with `#` before
+a sentence is a comment, unless it has the fields and the tag of a word.
 
 A sentence with a line of more or fewer fields has the reason code `wrong_field_count`.
 
@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import IO
 
+from ..errors import InputError
 from .encoding import open_bytes
 from .files import File
 from .rows import TOO_LARGE, ReasonCode, Row, check_columns, whole_line
@@ -62,16 +63,13 @@ class Layout:
     n_columns: int
     has_numbers: bool
     """The first column counts the words of a sentence, from 1."""
+    tokens: int
     tags: int | None
     """None if no column has tags."""
     has_letters: bool
     """The tags are O, B-x, I-x, ..."""
     names: Sequence[str]
     """The columns' own names, if any."""
-
-    @property
-    def tokens(self) -> int:
-        return 1 if self.has_numbers else 0
 
     def places(self) -> dict[str, int]:
         """Return the column of each name but `text`."""
@@ -99,7 +97,7 @@ class Layout:
             if self.is_comment(line) if not words else (self.has_numbers and line[0] == "#"):
                 continue
             fields = self.fields(line)
-            if fields[0] == DOCUMENT and not words:
+            if fields[0].startswith(DOCUMENT) and not words:
                 continue
             if not (self.has_numbers and OTHER_NUMBER.fullmatch(fields[0])):
                 words.append(fields)
@@ -168,6 +166,11 @@ def _layout(path: File) -> Layout:
     with open_bytes(path) as file:
         groups = itertools.islice(_line_groups(file, path.max_row_bytes), SENTENCES_LOOKED_AT)
         sentences = [lines for lines in groups if not isinstance(lines, ReasonCode)]
+    if _are_word_and_tag(sentences):
+        raise InputError(
+            f"{path} has a sentence in each line, as word|tag: write each word and its tag in a "
+            "line of its own, and an empty line behind each sentence"
+        )
     return layout_of(sentences)[0]
 
 
@@ -190,17 +193,29 @@ def layout_of(sentences: Sequence[Sequence[str]]) -> tuple[Layout, float]:
     ((n_columns, n_rows),) = Counter(map(len, rows)).most_common(1) or [(1, 0)]
     columns = list(zip(*(row for row in rows if len(row) == n_columns), strict=True))
     has_numbers = n_columns > 1 and _count_words(columns[0])
-    lettered = [i for i in range(1, n_columns) if columns and _are_tags(columns[i])]
+    first = 1 if has_numbers else 0
+    lettered = [i for i in range(first, n_columns) if columns and _are_tags(columns[i])]
+    others = [i for i in range(first, n_columns) if i not in lettered] or [first]
+    lettered = [i for i in lettered if i != others[0]]
     last = n_columns - 1 if n_columns > 1 and not has_numbers else None
     layout = Layout(
         divide=divide,
         n_columns=n_columns,
         has_numbers=has_numbers,
+        tokens=others[0],
         tags=lettered[-1] if lettered else last,
         has_letters=bool(lettered),
         names=_own_names(sentences, n_columns, has_numbers=has_numbers),
     )
     return layout, n_rows / max(len(rows), 1)
+
+
+def _are_word_and_tag(sentences: Sequence[Sequence[str]]) -> bool:
+    """True if nearly all of a file is `word|tag` between blanks, several in a line."""
+    fields = [line.split() for lines in sentences for line in lines]
+    tags = [field.rpartition("|")[2] for line in fields for field in line if "|" in field]
+    n_fields = sum(map(len, fields))
+    return n_fields > len(fields) and len(tags) >= NEARLY_ALL * n_fields and _are_tags(tags)
 
 
 def _divided(line: str, divide: re.Pattern[str]) -> list[str]:

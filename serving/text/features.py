@@ -8,6 +8,7 @@ of a category one 1 among its known values, "another value" and "missing".
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -19,6 +20,9 @@ import numpy as np
 NUMBER, CATEGORY = "number", "category"
 LARGEST = 5.0
 """Standard scores are cut off here: one far number must not outweigh the text."""
+NO_NUMBER = ("nan", "na", "n/a", "null", "none")
+"""What tables have in place of a missing number, in any case. A category may have such a name."""
+WHOLE = re.compile(r"-?\d+\.0")
 MIN_ROWS, MAX_VALUES = 5, 100
 """A category's value is known if this many training rows have it; the most frequent ones are."""
 
@@ -102,32 +106,37 @@ def _plain(value: object) -> Any:
     return None if isinstance(value, str) and not value.strip() else value
 
 
+def _truth(value: object) -> str | None:
+    """Return `true` or `false` of a truth value in any table; CSV may have `True` or `TRUE`."""
+    name = str(value).strip().lower() if isinstance(value, bool | str) else ""
+    return name if name in ("true", "false") else None
+
+
 def _number(value: object) -> float | None:
     value = _plain(value)
-    if value is None:
+    if value is None or (isinstance(value, str) and value.strip().lower() in NO_NUMBER):
         return None
-    if not isinstance(value, str | int | float | Decimal) or (
-        isinstance(value, str) and "_" in value
-    ):
+    if (known := _truth(value)) is not None:
+        return float(known == "true")
+    is_grouped = isinstance(value, str) and "_" in value  # Python's 1_000
+    if is_grouped or not isinstance(value, str | int | float | Decimal):
         raise ValueError("not_a_number")
     try:
         number = float(value)
     except (ValueError, OverflowError):
         raise ValueError("not_a_number") from None
-    if math.isnan(number):  # the text "nan", which pandas writes
-        return None
-    if math.isinf(number):
+    if not math.isfinite(number):
         raise ValueError("not_a_number")
     return number
 
 
 def _category(value: object) -> str | None:
-    """Return a category as text; 3.0, which pandas makes of 3 beside a null, is 3."""
+    """Return a category as text; 3.0, which pandas makes of 3 beside a null, is 3, in CSV too."""
     value = _plain(value)
     if value is None:
         return None
-    if isinstance(value, bool):
-        return str(value).lower()
+    if (known := _truth(value)) is not None:
+        return known
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     if isinstance(value, str):
@@ -135,7 +144,8 @@ def _category(value: object) -> str | None:
             value.encode()
         except UnicodeEncodeError:
             raise ValueError("invalid_utf8") from None
-        return value.strip()
+        name = value.strip()
+        return name[:-2] if WHOLE.fullmatch(name) else name
     if isinstance(value, bytes | list | tuple | dict):
         raise ValueError("not_a_category")
     return str(value)

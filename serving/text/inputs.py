@@ -14,7 +14,7 @@ row of any other model maps the names of the model's inputs to their values:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -100,8 +100,13 @@ class Inputs:
             return bad[0] if bad else max(set(codes) - {None}, key=LEFT_OUT.index)
         if self.pair and (code := problem(row[PAIR])):
             return f"{code}_pair" if code in LEFT_OUT else code
-        problems = (feature.problem(row[feature.name]) for feature in self.features)
-        return next((code for code in problems if code), None)
+        return next((code for _, code in self.bad_features(row)), None)
+
+    def bad_features(self, row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """Yield the name and the reason code of each feature that has a value of another kind."""
+        for feature in self.features:
+            if code := feature.problem(row[feature.name]):
+                yield feature.name, code
 
     def parts(self, row: Row) -> list[list[str]]:
         """Return the one or two texts of a valid row, each as the parts that are cut one by one.

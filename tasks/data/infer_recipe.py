@@ -46,9 +46,7 @@ def write_recipe(
             "with a letter or digit"
         )
     summary = inspect_table(table, asked, stated)
-    name = (
-        name or re.sub(r"[^A-Za-z0-9._-]+", "-", table.name.split(".")[0]).strip("-._") or "model"
-    )
+    name = name or name_of(table)
     recipe = recipe or Path(f"{name}.yaml")
     content = yaml.safe_dump(
         _sections(name, summary, table, test, recipe), sort_keys=False, allow_unicode=True
@@ -61,6 +59,11 @@ def write_recipe(
     except OSError as problem:
         raise RecipeError(f"{recipe} cannot be written: {problem.strerror}") from problem
     return recipe, f"{in_words(table, summary)}\nWrote {recipe}"
+
+
+def name_of(table: Path) -> str:
+    """Return a model's name made from a table's."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", table.name.split(".")[0]).strip("-._") or "model"
 
 
 # --- for people -----------------------------------------------------------------------------------

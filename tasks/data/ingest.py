@@ -270,8 +270,7 @@ def _usable(
                 raise ValueError(error)
             value = fields.pop(text)
             if reason := _unusable(value, inputs, data.limits.max_chars):
-                n_chars = f"{_n_chars(value):,} characters" if reason == "too_long" else None
-                detail = n_chars or _shown([value])
+                detail = _why_unusable(value, inputs, reason)
                 raise ValueError(reason)
             kept_values = {name: _as_kept(column[i]) for name, column in kept_columns}
             normalised = normalise(inputs.texts_alone(value))
@@ -303,6 +302,17 @@ def _unusable(value: Any, inputs: Inputs, max_chars: int | None) -> str | None:
     if code := inputs.problem(value):
         return code
     return "too_long" if max_chars is not None and _n_chars(value) > max_chars else None
+
+
+def _why_unusable(value: Any, inputs: Inputs, reason: str) -> str | None:
+    """Return what an unusable row is shown by: its length, its bad features, or all of it."""
+    if reason == "too_long":
+        return f"{_n_chars(value):,} characters"
+    if isinstance(value, dict):
+        bad = [name for name, code in inputs.bad_features(value) if code == reason]
+        if bad:
+            return ", ".join(f"{name}: {as_text(value[name])}" for name in bad)
+    return _shown([value])
 
 
 def _as_kept(value: object) -> str | None:

@@ -129,7 +129,9 @@ def _build(
         whole_texts=objective.WHOLE_TEXTS,
     )
     training_mask = (split == splits.TRAIN) | (split == splits.VALIDATION)
-    training_texts.write(folder, table.column("hash").to_numpy()[training_mask])
+    hashes = table.column("hash").to_numpy()
+    training_texts.write(folder, hashes[training_mask])
+    training_texts.write_test(folder, hashes[split == splits.TEST])
     del table
     staged_file.unlink()
 

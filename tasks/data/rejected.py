@@ -31,7 +31,8 @@ WANTED = {
     "empty_text": "a text that is not blank",
     "null_text_pair": "a text in data.columns.text_pair",
     "empty_text_pair": "a text in data.columns.text_pair that is not blank",
-    "not_a_number": "a number, or nothing, in each number of data.columns.features",
+    "not_a_number": "a number such as 1234.5 (no comma), or nothing, in each number of "
+    "data.columns.features",
     "not_a_category": "one text, number, true or false, or nothing, in each category of "
     "data.columns.features",
     "wrong_type": "a text in the text column",

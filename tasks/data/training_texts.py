@@ -4,7 +4,7 @@ A model knows its training rows, and its validation rows chose the checkpoint, s
 them overstate its quality. A comparison therefore counts these rows exactly, however they were
 split: by shares and salt, tables of their own, another column, or places in a text.
 
-The file holds a 64-bit hash of each distinct normalized text, sorted. With a million texts, fewer
+FILE holds a 64-bit hash of each distinct normalized text, sorted. With a million texts, fewer
 than one model in ten million has two that share a hash.
 """
 
@@ -17,12 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.configs.errors import ModelError
-from headrace.tasks.data.splits import hash64, normalise
 
 if TYPE_CHECKING:
     from headrace.tasks.runtime.facts import Prepared
 
-FILE = "training_texts.npy"
+FILE, TEST_FILE = "training_texts.npy", "test_texts.npy"
 Hashes = NDArray[np.uint64]
 
 
@@ -50,12 +49,14 @@ def read(folder: Path) -> Hashes | None:
     return np.asarray(hashes, np.uint64)
 
 
+def write_test(folder: Path, hashes: Hashes) -> None:
+    """Save the unsalted hashes of the test texts, (n,), in the order of the split."""
+    np.save(folder / TEST_FILE, hashes.astype("<u8"), allow_pickle=False)
+
+
 def of_test_rows(prepared: Prepared) -> Hashes:
     """Return the hash of each test row, (n,), in the order of the split."""
-    from datasets import load_from_disk
-
-    rows = load_from_disk(str(prepared.path / "test")).select_columns(["text"])
-    return np.array([hash64(normalise(row["text"])) for row in rows], np.uint64)
+    return np.load(prepared.path / TEST_FILE, allow_pickle=False).astype(np.uint64)
 
 
 def fair(test: Hashes, ours: Hashes, theirs: Hashes) -> NDArray[np.bool_]:

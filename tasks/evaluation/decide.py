@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,13 +27,13 @@ from headrace.tasks import objectives
 from headrace.tasks.evaluation import promotion_rules, test_set
 from headrace.tasks.evaluation.comparable import Champion, check_comparable, fair_rows
 from headrace.tasks.evaluation.decision import Decision, Guard, ModelMeasurement
+from headrace.tasks.evaluation.paired_statistics import Answers, PairedStatistics, pair
 from headrace.tasks.evaluation.promotion_rules import SliceComparison
 from headrace.tasks.evaluation.test_set import TestSet
 from headrace.tasks.metrics.bootstrap import Interval, Resampling, unpaired_detectable
 from headrace.tasks.metrics.metric import Metric
 from headrace.tasks.metrics.paired import Difference, paired_difference
 from headrace.tasks.objectives import AnyObjective, selection
-from headrace.tasks.objectives.base import Settings
 from headrace.tasks.registry.model_store import content_id
 from headrace.tasks.registry.unreadable import Unreadable
 from headrace.tasks.runtime import artifacts
@@ -201,48 +201,23 @@ def _default_size(model: Path) -> int:
     return model_manifest.variant(model_manifest.default).size_bytes
 
 
-class PairedStatistics(NamedTuple):
-    """The statistics (n, d) of both models on the same rows."""
-
-    candidate: Array
-    champion: Array
-    head: Settings
-    """The head that both refer to."""
-
-    def of_rows(self, mask: NDArray[np.bool_]) -> PairedStatistics:
-        """Return the statistics of the rows for which the mask (n,) is true."""
-        return self._replace(candidate=self.candidate[mask], champion=self.champion[mask])
-
-
 def _statistics(
     recipe: Recipe, exported: Exported, rows: TestSet, evaluated: Evaluated, champion_scorer: Scorer
 ) -> PairedStatistics:
-    """Return both models' statistics under a head that has the labels of both.
-
-    A label unknown to the champion therefore always counts as its miss; predicting a label unknown
-    to the candidate counts as an error. Raises UserError if the heads cannot be compared.
-    """
+    """Return both models' statistics. Raises UserError if their heads cannot be compared."""
     objective = objectives.get(recipe.objective)
-    candidate_head = manifest.read(exported.path / "model").head
-    candidate_outputs = test_set.read_outputs(evaluated.path)
+    candidate = Answers(
+        test_set.read_outputs(evaluated.path), manifest.read(exported.path / "model").head
+    )
     _, champion_outputs = test_set.answers(objective, champion_scorer, rows.texts)
-    champion_head = champion_scorer.manifest.head
-    common_head = objective.common_head(candidate_head, champion_head)
-    if common_head is not None:
-        candidate_outputs = objective.align(candidate_outputs, candidate_head, common_head)
-        champion_outputs = objective.align(champion_outputs, champion_head, common_head)
-    elif champion_head != candidate_head:
+    champion = Answers(champion_outputs, champion_scorer.manifest.head)
+    statistics = pair(objective, rows, candidate, champion)
+    if statistics is None:
         raise UserError(
             "the champion's outputs have a different meaning from this model's, so they cannot be "
             "compared; register under another name"
         )
-    else:
-        common_head = candidate_head
-    return PairedStatistics(
-        candidate=objective.statistics(rows.targets, candidate_outputs, common_head),
-        champion=objective.statistics(rows.targets, champion_outputs, common_head),
-        head=common_head,
-    )
+    return statistics
 
 
 def _judge(

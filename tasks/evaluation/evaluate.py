@@ -23,6 +23,7 @@ from headrace.serving.arrays import Array
 from headrace.serving.text.inputs import Inputs
 from headrace.tasks import objectives
 from headrace.tasks.evaluation import features_worth, test_set, wrong_labels
+from headrace.tasks.evaluation.paired_statistics import Answers
 from headrace.tasks.evaluation.test_set import TestSet
 from headrace.tasks.metrics import selective
 from headrace.tasks.metrics.bootstrap import Interval, Resampling, bootstrap
@@ -51,9 +52,12 @@ WORST_ROWS = 12
 EXCERPT_CHARS = 240
 
 
-def evaluate(recipe: Recipe, prepared: Prepared, exported: Exported) -> Evaluated:
+def evaluate(
+    recipe: Recipe, prepared: Prepared, exported: Exported, without_features: Exported | None = None
+) -> Evaluated:
     """Score the test rows as a user would, and measure quality and its uncertainty.
 
+    `without_features`: the export of the same recipe without features, to tell what they are worth.
     Raises RecipeError for a metric or slice column that does not exist.
     """
     test_set.check(recipe, prepared.facts["head"])
@@ -64,15 +68,22 @@ def evaluate(recipe: Recipe, prepared: Prepared, exported: Exported) -> Evaluate
             "metric": recipe.promote.metric,
             "objective": recipe.objective,
             "keep": recipe.data.keep,
+            "without_features": without_features and without_features.id,
         },
         inputs=[prepared, exported],
         code=[__name__, *objectives.code(recipe.objective)],
         libraries=["numpy", "pyarrow", "matplotlib"],
-        build=partial(_build, recipe, prepared, exported),
+        build=partial(_build, recipe, prepared, exported, without_features),
     )
 
 
-def _build(recipe: Recipe, prepared: Prepared, exported: Exported, folder: Path) -> EvaluatedFacts:
+def _build(
+    recipe: Recipe,
+    prepared: Prepared,
+    exported: Exported,
+    without_features: Exported | None,
+    folder: Path,
+) -> EvaluatedFacts:
     from headrace.serving.engine.scorer import Scorer
 
     rows = test_set.read(recipe, prepared)
@@ -96,7 +107,9 @@ def _build(recipe: Recipe, prepared: Prepared, exported: Exported, folder: Path)
         "variant": scorer.variant.name,
         "selective": selections,
     }
-    worth = features_worth.measure(recipe, scorer, rows, outputs)
+    worth = without_features and features_worth.measure(
+        recipe, rows, Answers(outputs, head), without_features
+    )
     results["features_worth"] = worth
     results["wrong_labels"] = wrong_labels.find(recipe, prepared, scorer, folder)
 

@@ -1,62 +1,67 @@
-"""Measure what features are worth to a model by shuffling them among the test rows."""
+"""What numbers and categories beside the text are worth: the same recipe, trained without them."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from headrace.configs.schema import Recipe
 from headrace.serving.text.inputs import Row
 from headrace.tasks import objectives
 from headrace.tasks.evaluation import test_set
+from headrace.tasks.evaluation.paired_statistics import Answers, pair
 from headrace.tasks.evaluation.test_set import TestSet
+from headrace.tasks.metrics.bootstrap import bootstrap
 from headrace.tasks.metrics.paired import paired_difference
 from headrace.tasks.objectives import selection
 
 if TYPE_CHECKING:
     from headrace.serving.engine.scorer import Scorer
-    from headrace.tasks.runtime.facts import DifferenceFacts
+    from headrace.tasks.runtime.facts import Exported, FeaturesWorthFacts
+
+
+def recipe_without(recipe: Recipe) -> Recipe | None:
+    """Return the recipe without its features; None if it has none, or is not to be compared.
+
+    All else stays, so its stages are those of a recipe that never had features.
+    """
+    if not recipe.data.features or not recipe.evaluate.without_features:
+        return None
+    columns = {role: column for role, column in recipe.data.columns.items() if role != "features"}
+    data = recipe.data.model_copy(update={"columns": columns})
+    return recipe.model_copy(update={"data": data})
 
 
 def measure(
-    recipe: Recipe, scorer: Scorer, rows: TestSet, outputs: object
-) -> DifferenceFacts | None:
-    """Return what the metric loses if each row has the features of another; None without any.
+    recipe: Recipe, rows: TestSet, answers: Answers, without: Exported
+) -> FeaturesWorthFacts:
+    """Compare a model's answers with those of one trained without features, on the same rows.
 
-    This is permutation importance (Breiman 2001) of all features at once, with the paired interval.
-    It says what this model makes of them: one trained without them may read more from the text.
-    `outputs`: those of the rows as they are, as the metrics read them.
+    `without`: the export of `recipe_without`. It reads these rows, whichever its own test rows are.
     """
-    if not scorer.inputs.features:
-        return None
-    objective, head = objectives.get(recipe.objective), scorer.manifest.head
-    shuffled = replace(rows, texts=_shuffled(rows.texts, scorer, recipe.train.seed))
-    _, others = test_set.answers(objective, scorer, shuffled.texts)
-    _, metric = selection.deciding_metric(recipe, head)
-    if metric.ranks:
-        _, metric = selection.slice_metric(recipe, head)
-    with_them, without = (
-        objective.statistics(rows.targets, found, head) for found in (outputs, others)
-    )
-    return paired_difference(
-        with_them,
-        without,
+    from headrace.serving.engine.scorer import Scorer
+
+    objective = objectives.get(recipe.objective)
+    scorer = Scorer(without.path / "model")
+    _, outputs = test_set.answers(objective, scorer, _texts(rows, scorer))
+    paired = pair(objective, rows, answers, Answers(outputs, scorer.manifest.head))
+    assert paired is not None, "two models of one objective with features have a common head"
+    name, metric = selection.deciding_metric(recipe, paired.head)
+    resampling = test_set.resampling(recipe.evaluate, rows)
+    gain = paired_difference(
+        paired.candidate,
+        paired.other,
         metric,
-        test_set.resampling(recipe.evaluate, rows),
-        wrong=test_set.wrong(objective, rows, head),
-    ).facts()
+        resampling,
+        wrong=test_set.wrong(objective, rows, paired.head),
+    )
+    without_them = bootstrap(paired.other, {name: metric}, resampling)[name]
+    return {"without": without_them.facts(), "gain": gain.facts()}
 
 
-def _shuffled(rows: list[Row], scorer: Scorer, seed: int) -> list[Row]:
-    """Return the rows, each with the features of a row drawn without replacement."""
-    names = [feature.name for feature in scorer.inputs.features]
-    order = np.random.default_rng(seed).permutation(len(rows)).tolist()
-    shuffled: list[Row] = []
-    for row, i in zip(rows, order, strict=True):
-        other = rows[i]
-        assert not isinstance(row, str)
-        assert not isinstance(other, str)
-        shuffled.append({**row, **{name: other[name] for name in names}})
-    return shuffled
+def _texts(rows: TestSet, scorer: Scorer) -> list[Row]:
+    """Return the rows as a model without features reads them."""
+    given = [row for row in rows.texts if not isinstance(row, str)]
+    names = scorer.inputs.names
+    if scorer.inputs.single:
+        return [row[name] for row in given for name in names]
+    return [{name: row[name] for name in names} for row in given]

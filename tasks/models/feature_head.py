@@ -31,6 +31,9 @@ class FeatureHead(nn.Module):
     def __init__(self, width: int, n_outputs: int, n_inner: int = INNER) -> None:
         super().__init__()
         self.embed = nn.Linear(width, n_inner)
+        # An element that is 0 in every training row, such as "another value" of a category whose
+        # values are all known, gets no gradient: at 0 it has no effect in scoring either.
+        nn.init.zeros_(self.embed.weight)
         self.last = nn.Linear(n_inner, n_outputs, bias=False)
 
     def forward(self, features_nf: Tensor) -> Tensor:

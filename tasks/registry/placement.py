@@ -30,10 +30,15 @@ PARENT = "mlflow.parentRunId"
 def of_run(client: MlflowClient, address: str, name: str) -> tuple[str, str | None]:
     """Return the ids of the experiment, created if it is missing, and of the parent, if any.
 
-    `name`: the model's, which its own experiment has too. Raises UserError for an experiment that
-    was deleted or is not there.
+    `name`: the model's, which its own experiment has too. Raises UserError for an experiment or a
+    parent that was deleted, and for an experiment that is not there.
     """
     if parent := _parent(client, address):
+        if parent.info.lifecycle_stage == "deleted":
+            raise UserError(
+                f"the MLflow run {parent.info.run_id}, the parent of this one, was deleted; "
+                "restore it or unset MLFLOW_RUN_ID"
+            )
         return parent.info.experiment_id, parent.info.run_id
     return _experiment(client, address, name), None
 
@@ -78,7 +83,8 @@ def _experiment(client: MlflowClient, address: str, name: str) -> str:
     if experiment.lifecycle_stage == "deleted":
         raise UserError(
             f"the MLflow experiment {experiment.name!r} was deleted; restore it with `mlflow "
-            f"experiments restore -x {experiment.experiment_id}` or give the recipe another name"
+            f"experiments restore -x {experiment.experiment_id}` or name another with "
+            f"{EXPERIMENT_NAME}"
         )
     return str(experiment.experiment_id)
 

@@ -18,6 +18,7 @@ import logging
 import pkgutil
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,6 +42,7 @@ if TYPE_CHECKING:  # a model that was copied elsewhere has its own serving packa
 log = logging.getLogger(__name__)
 
 DEVICES = ("auto", "cpu", "cuda", "tensorrt")
+LISTS = (list, tuple, np.ndarray, pd.Series)
 _importing = threading.Lock()
 
 
@@ -64,22 +66,28 @@ class Model(PythonModel):  # type: ignore[misc]
         self._reads_words = isinstance(scorer.head.text_of(["a", "word"]), str)
         _pass_on_whole_requests()
 
-    def read_request(self, body: bytes, mime_type: str) -> tuple[pd.DataFrame, dict[str, Any]]:
-        """Return the table and the parameters of an HTTP request.
+    def read_request(self, body: bytes, mime_type: str) -> tuple[Any, dict[str, Any]]:
+        """Return the rows (a list, or a table of named columns) and parameters of a request.
 
         Raises MlflowException, which the server answers with status 400 and its one sentence.
         """
         requests = self._serving.engine.requests
+        readers = {CSV: requests.read_csv, JSON: requests.read_json, PARQUET: requests.read_parquet}
         with self._as_mlflow_error():
-            request = (requests.read_csv if mime_type == CSV else requests.read_json)(body)
-        columns = request.columns
-        if not self._reads_words:  # a row may be given as the list of its one value
-            columns = {
-                name: [v[0] if isinstance(v, list) and len(v) == 1 else v for v in values]
-                for name, values in columns.items()
-            }
-        table = {name: pd.Series(values, dtype=object) for name, values in columns.items()}
-        return pd.DataFrame(table), dict(request.params)
+            request = readers[mime_type](body)
+        rows, names = request.rows.values, request.rows.names
+        if names is None:
+            return list(map(self._unwrapped, rows)), dict(request.params)
+        columns = (map(self._unwrapped, column) for column in zip(*rows, strict=True))
+        series = [pd.Series(list(column), dtype=object) for column in columns]
+        empty = pd.Series([], dtype=object)
+        table = pd.DataFrame(dict(enumerate(series or [empty] * len(names))))
+        return table.set_axis(list(names), axis=1), dict(request.params)
+
+    def _unwrapped(self, value: Any) -> Any:
+        """Return a text that is given as the list of its one value, except for a list of words."""
+        is_one = isinstance(value, list) and len(value) == 1
+        return value[0] if is_one and not self._reads_words else value
 
     def admit(self, data: Any, params: dict[str, Any] | None) -> tuple[Any, dict[str, Any] | None]:
         """Check parameters and choose the text column, before MLflow drops what it does not know.
@@ -88,23 +96,44 @@ class Model(PythonModel):  # type: ignore[misc]
         """
         scorer, requests = self._scorer(None, "auto"), self._serving.engine.requests
         defaults = {"variant": "", "device": "auto", **scorer.head.defaults()}
-        if isinstance(data, list) and data and all(isinstance(row, dict) for row in data):
-            data = pd.DataFrame(data)
         with self._as_mlflow_error():
             if isinstance(params, dict):
                 requests.check_params(params, defaults)
                 params = {name: value for name, value in params.items() if value is not None}
-            if isinstance(data, list) and not self._inputs.single:
-                data = pd.DataFrame([self._inputs.row(value) for value in data], dtype=object)
-            if isinstance(data, dict) and data:
-                chosen = requests.choose_columns(data, self._columns, self._inputs.fields)
-                data = {name: data[column] for name, column in chosen.items()}
-                data = data if self._inputs.single else pd.DataFrame(data, dtype=object)
-            elif isinstance(data, pd.DataFrame) and len(data.columns):
+            if isinstance(data, list):
+                data = self._of_list(data)
+            elif isinstance(data, dict):
+                data = self._of_dict(data)
+            if isinstance(data, pd.DataFrame) and len(data.columns):
                 columns = {str(name): data.iloc[:, i] for i, name in enumerate(data.columns)}
-                chosen = requests.choose_columns(columns, self._columns, self._inputs.fields)
+                counts = Counter(map(str, data.columns))
+                optional = self._inputs.fields
+                chosen = requests.choose_columns(columns, self._columns, optional, counts)
                 data = pd.DataFrame({name: columns[column] for name, column in chosen.items()})
         return data, params
+
+    def _of_list(self, rows: list[Any]) -> pd.DataFrame | list[Any]:
+        """Return a table of rows that are objects or several texts; texts as they are.
+
+        A null row is a row of nulls.
+        """
+        if any(rows) and all(isinstance(row, dict | None) for row in rows):
+            return pd.DataFrame([row or {} for row in rows], dtype=object)
+        if self._inputs.single:
+            return rows
+        nulls = dict.fromkeys(self._inputs.names)
+        found = [nulls if row is None else self._inputs.row(row) for row in rows]
+        return pd.DataFrame(found, columns=list(nulls), dtype=object)
+
+    def _of_dict(self, columns: dict[str, Any]) -> pd.DataFrame:
+        """Return {name: values} as a table; a value that is not a list is the only one."""
+        lists = {
+            name: list(values) if isinstance(values, LISTS) else [values]
+            for name, values in columns.items()
+        }
+        if len(set(map(len, lists.values()))) != 1:
+            raise self._serving.errors.InputError("the request's columns have different lengths")
+        return pd.DataFrame({k: pd.Series(values, dtype=object) for k, values in lists.items()})
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
@@ -119,7 +148,7 @@ class Model(PythonModel):  # type: ignore[misc]
         params = params or {}
         with self._as_mlflow_error():
             scorer = self._scorer(params.get("variant") or None, params.get("device") or "auto")
-            texts = _texts(model_input, scorer.inputs.names, self._reads_words)
+            texts = _texts(model_input, scorer.inputs.names)
             options = {name: params[name] for name in scorer.head.options if name in params}
             table, places, errors = scorer.answer(texts, **options)
         columns = {name: _spread(table[name], places, len(texts)) for name in table.column_names}
@@ -161,7 +190,7 @@ class Model(PythonModel):  # type: ignore[misc]
 
 # --- MLflow's server and schema check -------------------------------------------------------------
 
-CSV, JSON = "text/csv", "application/json"
+CSV, JSON, PARQUET = "text/csv", "application/json", "application/vnd.apache.parquet"
 
 
 def _pass_on_whole_requests() -> None:
@@ -197,12 +226,13 @@ def _asking_invocations(server: Any) -> Any:
     def asking(data: Any, content_type: str, model: PyFuncModel, input_schema: Any) -> Any:
         kind, *parameters = (part.strip().lower() for part in (content_type or "").split(";"))
         python_model: Any = getattr(model._model_impl, "python_model", None)
-        is_read_here = kind in (CSV, JSON) and parameters in ([], ["charset=utf-8"])
+        is_utf8 = {one.replace('"', "") for one in parameters} <= {"", "charset=utf-8"}
+        is_read_here = kind in (CSV, JSON, PARQUET) and is_utf8
         if not is_read_here or not hasattr(python_model, "read_request"):
             return invocations(data, content_type or "", model, input_schema)
-        table, params = python_model.read_request(data, kind)
+        rows, params = python_model.read_request(data, kind)
         try:
-            answer = model.predict(table, params=params)
+            answer = model.predict(rows, params=params)
         except MlflowException:
             raise
         except Exception as problem:
@@ -377,14 +407,10 @@ def _digest(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _texts(
-    model_input: pd.DataFrame | list[object] | str, names: Sequence[str], reads_words: bool
-) -> list[object]:
+def _texts(model_input: pd.DataFrame | list[object] | str, names: Sequence[str]) -> list[object]:
     """Return the rows of a request, as MLflow's schema check passes it on: in the first column.
 
-    `names`: of the model's inputs; several have a column each, and a row is an object. A list of
-    strings in a cell is one text if the head reads words; for other heads, {"text": [...]} is a
-    request of several texts.
+    `names`: of the model's inputs; several have a column each, and a row is an object.
     """
     if not isinstance(model_input, pd.DataFrame):
         return [model_input] if isinstance(model_input, str) else list(model_input)
@@ -392,11 +418,7 @@ def _texts(
         columns = [map(_plain, model_input[name]) for name in names if name in model_input]
         known = [name for name in names if name in model_input]
         return [dict(zip(known, row, strict=True)) for row in zip(*columns, strict=True)]
-    texts = [_plain(value) for value in model_input.iloc[:, 0]]
-    # {"text": [...]} arrives as one row that holds the whole list, just like the words of one text.
-    if len(texts) == 1 and isinstance(texts[0], list) and not reads_words:
-        return [_plain(value) for value in texts[0]]
-    return texts
+    return [_plain(value) for value in model_input.iloc[:, 0]]
 
 
 def _plain(value: object) -> object:

@@ -104,7 +104,8 @@ def _opening(variable: str, address: str) -> Iterator[None]:
                 "the server refuses the credentials; set MLFLOW_TRACKING_USERNAME and "
                 "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
             )
-        raise UserError(f"{variable}={address} cannot be opened: {reason}") from problem
+        told = secrets.mask(f"{variable}={address} cannot be opened: {reason}")
+        raise UserError(told) from problem
 
 
 ANSWER_S = 10.0
@@ -126,8 +127,8 @@ def _check_answers(variable: str, address: str) -> None:
         pass  # MLflow decides which certificates are valid
     except (requests.ConnectionError, requests.Timeout) as problem:
         raise ConnectionError(
-            f"no MLflow server responds at {address}; start it, or set {variable} to another "
-            "address"
+            f"no MLflow server responds at {secrets.mask(address)}; start it, or set {variable} to "
+            "another address"
         ) from problem
 
 

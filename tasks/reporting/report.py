@@ -111,6 +111,8 @@ def standings(
     reference = (baseline or {}).get(name)
     if isinstance(reference, dict):  # a metric that ranks has none
         rows.append({"who": "TF-IDF baseline", **reference})
+    if worth := evaluation.get("features_worth"):
+        rows.append({"who": "without features", **worth["without"]})
     low = min(row.get("low", row["value"]) for row in rows)
     high = max(row.get("high", row["value"]) for row in rows)
     room = 0.08 * (high - low) or 0.01

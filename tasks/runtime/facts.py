@@ -214,6 +214,15 @@ class SelectiveFacts(TypedDict):
     promises: list[PromiseFacts]
 
 
+class FeaturesWorthFacts(TypedDict):
+    """The deciding metric beside that of the same recipe without its features."""
+
+    without: IntervalFacts
+    """Of the model trained without them, on the same test rows."""
+    gain: DifferenceFacts
+    """Of the model with them over that one."""
+
+
 class EvaluationMetrics(TypedDict):
     """Metrics of outputs on the test rows, for any objective."""
 
@@ -240,6 +249,8 @@ class MetricsFile(EvaluationMetrics):
     """Name of the exported variant that was evaluated."""
     selective: dict[str, SelectiveFacts]
     """Empty for objectives that do not abstain."""
+    features_worth: NotRequired[FeaturesWorthFacts | None]
+    """As in EvaluatedFacts."""
 
 
 class WrongLabelsFacts(TypedDict):
@@ -264,9 +275,8 @@ class EvaluatedFacts(IntervalFacts):
     """Distinct rows, as in EvaluationMetrics."""
     baseline_metric: str
     baseline_difference: DifferenceFacts | None
-    features_worth: NotRequired[DifferenceFacts | None]
-    """What the deciding metric loses if the features beside the text are shuffled; None without
-    features. Earlier artifacts lack it."""
+    features_worth: NotRequired[FeaturesWorthFacts | None]
+    """None without features, or without `evaluate.without_features`. Earlier artifacts lack it."""
     calibration: NotRequired[CalibrationFacts | None]
     """None for objectives whose probabilities are not calibrated; earlier artifacts lack it."""
     promises: NotRequired[dict[str, list[PromiseFacts]]]

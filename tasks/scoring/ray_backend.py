@@ -93,6 +93,7 @@ def _import_installed() -> Callable[[], None]:
 def _ray() -> ModuleType:
     # The actors request no GPU from Ray, but must still see those of their node.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster of ours reports to nobody
     try:
         import ray
     except ImportError:

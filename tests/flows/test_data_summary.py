@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 from headrace.flows.data_summary import of_data
@@ -53,3 +54,33 @@ def test_a_long_text_is_shown_by_its_first_window(tmp_path: Path) -> None:
     shown = of_data(recipe, prepare(recipe)).examples[0]
     assert shown.windows > 1
     assert f"tokens in {shown.windows} windows: " in shown.line()
+
+
+def test_numbers_and_categories_are_shown(tmp_path: Path) -> None:
+    shops = ["north", "south", None]
+    rows = [
+        {
+            "text": text,
+            "label": label,
+            "age": i % 3,
+            "shop": shops[i % 3],
+            "empty": None,
+        }
+        for i, (text, label) in enumerate(sentences(150))
+    ]
+    rows[3]["age"] = "1,5"
+    table = tmp_path / "rows.jsonl"
+    table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    kinds = {"age": "number", "shop": "category", "empty": "number"}
+    recipe = recipe_for(table, columns={"features": kinds})
+    shown = of_data(recipe, prepare(recipe))
+    lines = shown.lines()
+    assert lines[2].startswith("  age: number, mean ")
+    assert lines[2].endswith("; missing: 0.0%")
+    assert lines[3].startswith("  shop: category, 2 known values (")
+    assert lines[4] == "  empty: number, missing in every row"
+    first = shown.examples[0]
+    shop = rows[first.row]["shop"] or "missing"
+    assert f"; age {first.row % 3}.0, shop {shop}, empty missing → " in lines[6]
+    assert "3 (rows.jsonl, line 4): 'age: 1,5'; wanted: a number such as 1234.5" in lines[-1]
+    assert json.loads(json.dumps(shown.to_dict()))["features"][2]["missing"] == 1

@@ -96,6 +96,36 @@ def test_for_a_table_and_beside_what_is_there(headrace: Call, tmp_path: Path) ->
     assert (code, again["written"]) == (0, [])
 
 
+@pytest.mark.parametrize(
+    ("table", "recipe", "name"),
+    [("Q1: reviews #2.csv", "Q1-reviews-2.yaml", "Q1-reviews-2"), ("007.csv", "007.yaml", "007")],
+)
+def test_a_table_of_any_name(
+    table: str, recipe: str, name: str, headrace: Call, tmp_path: Path
+) -> None:
+    write_csv(tmp_path / table, sentences(200))
+    code, made, _ = headrace("init", tmp_path / table, "--project", tmp_path / "team")
+    assert (code, made["recipe"]) == (0, recipe)
+    deployments = yaml.safe_load((tmp_path / "team" / "prefect.yaml").read_text())
+    assert deployments["name"] == name
+    assert [one["name"] for one in deployments["deployments"]] == [
+        f"{name}-weekly",
+        f"{name}-nightly",
+    ]
+
+
+def test_what_would_hide_a_file_of_the_project_is_refused(headrace: Call, tmp_path: Path) -> None:
+    table = write_csv(tmp_path / "prefect.csv", sentences(200))
+    code, value, _ = headrace("init", table, "--project", tmp_path / "team")
+    assert (code, "prefect.yaml would be two files" in value["error"]) == (2, True)
+    (tmp_path / "ours" / "flows").mkdir(parents=True)
+    code, value, _ = headrace("init", "--project", tmp_path / "ours")
+    assert (code, "would hide the project's flows.py" in value["error"]) == (2, True)
+    code, value, _ = headrace("init", tmp_path / "none.csv", "--project", tmp_path / "team")
+    assert code == 2
+    assert not (tmp_path / "team").exists()
+
+
 def test_a_table_is_not_a_folder(headrace: Call, tmp_path: Path) -> None:
     table = write_csv(tmp_path / "banking.csv", sentences(10))
     code, value, _ = headrace("init", "--project", table)

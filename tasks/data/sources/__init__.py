@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from headrace.configs.schema import FilesSource
+from headrace.configs.schema import FilesSource, HubSource
 from headrace.configs.schema import Source as SourceSection
 from headrace.configs.secrets import mask, note
 from headrace.serving.tables.readers import Block
@@ -55,14 +55,17 @@ def open_source(
 
     `columns`: the columns to read; `folder`: for data that has to be fetched first; `optional`:
     columns whose values in files may be null where they cannot be read; `if_there`: further columns
-    to read from files if they have them.
+    to read if there are any of these names (of a query, all are read).
     Raises DataError if there is no such table, data set, database or package.
     """
     note(section.model_dump(mode="json"))
     module = importlib.import_module(module_of(section))
+    further: dict[str, Collection[str]] = {}
+    if isinstance(section, FilesSource | HubSource):
+        further["if_there"] = if_there
     if isinstance(section, FilesSource):
-        return cast(Source, module.open_source(section, columns, folder, optional, if_there))
-    return cast(Source, module.open_source(section, columns, folder))
+        further["optional"] = optional
+    return cast(Source, module.open_source(section, columns, folder, **further))
 
 
 def module_of(section: SourceSection) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,8 +18,15 @@ if TYPE_CHECKING:
 BLOCK_ROWS = 10_000
 
 
-def open_source(source: HubSource, columns: list[str], folder: object = None) -> Source:
+def open_source(
+    source: HubSource,
+    columns: list[str],
+    folder: object = None,
+    if_there: Collection[str] = (),
+) -> Source:
     """Open the data set's splits; they are downloaded if they are not in the cache.
+
+    `if_there`: further columns to read from the splits that have them.
 
     Raises DataError for a data set, configuration, revision or split that cannot be loaded.
     """
@@ -27,7 +34,7 @@ def open_source(source: HubSource, columns: list[str], folder: object = None) ->
     tables = {name: _load(source, split) for name, split in split_names.items() if split}
     digest = {name: _revision(table) for name, table in tables.items()}
     splits = {
-        name: Rows(table.column_names, partial(_read, table, columns))
+        name: Rows(table.column_names, partial(_read, table, [*columns, *_there(table, if_there)]))
         for name, table in tables.items()
     }
     return Source({"kind": source.kind, "dataset": source.dataset, **digest}, splits)
@@ -48,6 +55,10 @@ def _load(source: HubSource, split: str) -> Dataset:
             f"data.source.dataset: {source.dataset!r} (split {split!r}) cannot be loaded from the "
             f"Hugging Face Hub ({reason}); check the name and the network"
         ) from problem
+
+
+def _there(table: Dataset, names: Collection[str]) -> list[str]:
+    return [name for name in names if name in table.column_names]
 
 
 def _revision(table: Dataset) -> list[str]:

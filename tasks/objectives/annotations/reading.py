@@ -166,14 +166,14 @@ def _in_code_points(text: str, spans: list[GivenSpan], conventions: Conventions)
         if is_outside and any(fits(text, spans, other) for other in UNITS):
             raise ValueError("other_offset_unit") from None
         raise
-    bare_spans = [new for new, given in zip(found, spans, strict=True) if "text" not in given]
-    if conventions.words_are_whole and any(cuts_words(text, span) for span in bare_spans):
-        raise ValueError("span_cuts_a_word")
     other = conventions.other_unit
     if other and not has_own_text:
         is_same = fits(text, spans, other) and converted(text, spans, other) == found
         if not is_same:
             raise ValueError("other_offset_unit")
+    bare_spans = [new for new, given in zip(found, spans, strict=True) if "text" not in given]
+    if conventions.words_are_whole and any(cuts_words(text, span) for span in bare_spans):
+        raise ValueError("span_cuts_a_word")
     return found
 
 

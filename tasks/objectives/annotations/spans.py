@@ -20,7 +20,7 @@ from typing import NotRequired, TypedDict, cast
 START = ("start", "startoffset", "begin", "beginoffset", "startchar", "startindex", "offset")
 END = ("end", "endoffset", "endchar", "endindex")
 LABEL = ("label", "labels", "tag", "type", "entity", "entitygroup", "entitytype", "category")
-TEXT = ("text", "value")
+TEXT = ("text", "value", "surface", "mention", "coveredtext")
 LISTS = ("entities", "spans", "result")
 """Fields of an object that hold its spans."""
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.serving.heads import tagging
-from headrace.serving.heads.tagging import Head, may_follow, spans_of, tags_of, words_of
+from headrace.serving.heads.tagging import Head, may_follow, spans_of, tags_of, words_in, words_of
 from headrace.serving.text import pooling
 from headrace.serving.text.tokenizer import TextTokenizer, Tokens
 from headrace.serving.text.windows import Document, LongText, Reader
@@ -243,3 +243,10 @@ def test_the_tokenizer_says_where_tokens_stand(file: Path) -> None:
     (found,) = TextTokenizer(file, None).whole(["ab  cd"], offsets=True)
     assert found.offsets is not None
     assert found.offsets.tolist() == [[0, 2], [4, 6]]
+
+
+def test_a_text_in_brackets_is_not_its_words() -> None:
+    assert words_in("('Ada', 'in')") == ["Ada", "in"]
+    assert words_in("('Ada',)") == ["Ada"]
+    for text in ('("Ada")', "(Ada, 'in')", "('Ada', 3)", "(see 'Ada', 'in')"):
+        assert words_in(text) is None

@@ -47,6 +47,10 @@ def rows_of(path: Path, *columns: str) -> list[tuple[object, ...]]:
          [(["Ada Lane", "wrote"], ["PER", "O"]), (["Lyon"], ["LOC"])]),
         ("a.bio", "# the first\nAda PER\n\n# one two\n\n#\nwrote O\n# O\n",
          [(["Ada"], ["PER"]), (["wrote", "#"], ["O", "O"])]),
+        ("a.conll", "-DOCSTART- O\n\nAda\tB-PER\nwrote\tO\n\n-DOCSTART- (2)\n\nLyon\tB-LOC\n",
+         [(["Ada", "wrote"], ["B-PER", "O"]), (["Lyon"], ["B-LOC"])]),
+        ("a.bio", "O\tshow\nB-YEAR\t1990\n\nO\tO\n", [(["show", "1990"], ["O", "B-YEAR"]),
+                                                     (["O"], ["O"])]),
         ("a.conll", "a O\nb\n\nc O\nd O\n\n", [("wrong_field_count",), (["c", "d"], ["O", "O"])]),
     ],
 )  # fmt: skip
@@ -88,6 +92,12 @@ def test_a_bad_line_costs_its_sentence(tmp_path: Path) -> None:
     rows = list(read_table([File(str(tmp_path / "a.conll"), max_row_bytes=40)], ["text"]))
     assert rows[0].errors == [None, "invalid_utf8", "row_too_large", None]
     assert rows[0].columns["text"] == ["a", None, None, "d"]
+
+
+def test_sentences_with_bars_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.iob").write_text("Ada|NNP|B-PER wrote|VB|O\nLyon|NNP|B-LOC is|VB|O\n")
+    with pytest.raises(InputError, match=r"a sentence in each line, as word\|tag: write each word"):
+        column_names(tmp_path / "a.iob")
 
 
 def test_prose_is_no_table(tmp_path: Path) -> None:

@@ -32,6 +32,10 @@ INPUTS = Inputs(features=(AGE, SHOP))
         (" ", [0, 1]),
         (float("nan"), [0, 1]),
         ("nan", [0, 1]),
+        ("NA", [0, 1]),
+        (" null ", [0, 1]),
+        (True, [-3.9, 0]),
+        ("False", [-4, 0]),
     ],
 )
 def test_a_number_is_standardised_and_may_be_missing(value: object, elements: list[float]) -> None:
@@ -40,7 +44,9 @@ def test_a_number_is_standardised_and_may_be_missing(value: object, elements: li
     assert AGE.vector(AGE.stored(value)) == elements
 
 
-@pytest.mark.parametrize("value", ["abc", "1_000", "1,5", "inf", float("inf"), b"1", [1], {}])
+@pytest.mark.parametrize(
+    "value", ["abc", "1_000", "1,5", "1,234.5", "1 234", "-", "inf", float("inf"), b"1", [1], {}]
+)
 def test_what_is_no_number(value: object) -> None:
     assert AGE.problem(value) == "not_a_number"
 
@@ -52,6 +58,7 @@ def test_what_is_no_number(value: object) -> None:
         (" north", [1, 0, 0, 0]),
         (3, [0, 1, 0, 0]),
         (3.0, [0, 1, 0, 0]),
+        ("3.0", [0, 1, 0, 0]),
         ("south", [0, 0, 1, 0]),
         (None, [0, 0, 0, 1]),
         ("", [0, 0, 0, 1]),
@@ -60,6 +67,11 @@ def test_what_is_no_number(value: object) -> None:
 def test_a_category_is_one_of_the_known_ones(value: object, elements: list[float]) -> None:
     assert SHOP.vector(value) == elements
     assert SHOP.vector(SHOP.stored(value)) == elements
+
+
+@pytest.mark.parametrize("value", [True, np.True_, "true", "True", " TRUE"])
+def test_a_truth_value_is_the_same_category_in_every_table(value: object) -> None:
+    assert Feature("vip", "category", values=("true", "false")).vector(value) == [1, 0, 0, 0]
 
 
 def test_what_is_no_category() -> None:

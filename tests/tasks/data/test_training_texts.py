@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,3 +174,20 @@ def test_hashes_are_read_as_numbers_alone(tmp_path: Path) -> None:
     np.save(tmp_path / training_texts.FILE, np.zeros(3))
     with pytest.raises(ModelError, match="is damaged: it has float64"):
         training_texts.read(tmp_path)
+
+
+def test_another_value_beside_a_text_does_not_make_it_another(
+    rows: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    def table(name: str, part: list[tuple[str, str]], age: int) -> str:
+        lines = [json.dumps({"text": text, "label": label, "age": age}) for text, label in part]
+        (tmp_path / name).write_text("\n".join(lines))
+        return str(tmp_path / name)
+
+    def split(name: str, age: int, **parts: list[tuple[str, str]]) -> Artifact:
+        source = {split: table(f"{name}-{split}.jsonl", part, age) for split, part in parts.items()}
+        return prepared(source, columns={"features": {"age": "number"}})
+
+    first = split("first", 30, train=rows[:150], validation=rows[150:200], test=rows[200:240])
+    then = split("then", 31, train=rows[240:350], validation=rows[350:], test=rows[170:240])
+    assert unfair(then, first) == 30

@@ -235,6 +235,11 @@ def pandas_csv(rows: Rows, folder: Path) -> Export:
     return table(folder / "a.csv", ["text", "tags"], given), {}, {}
 
 
+def tuples_csv(rows: Rows, folder: Path) -> Export:
+    given = [[str(tuple(words)), str(tuple(tags))] for words, tags in rows]
+    return table(folder / "a.csv", ["text", "tags"], given), {}, {}
+
+
 def numpy_csv(rows: Rows, folder: Path) -> Export:
     import numpy as np
 
@@ -275,7 +280,7 @@ def read(export: Export) -> tuple[list[dict[str, Any]], ingest.Rejected, Path]:
     "write",
     [doccano, doccano_with_relations, spacy, spacy_as_python_text, prodigy, label_studio,
      label_studio_csv, byte_offsets, stated_utf16, conll, conll_u, bioes, integers, hugging_face,
-     pandas_csv, numpy_csv, spaced_csv, hub_fields],
+     pandas_csv, tuples_csv, numpy_csv, spaced_csv, hub_fields],
 )  # fmt: skip
 def test_every_export_of_the_same_texts_has_the_same_spans(
     write: Callable[[Rows, Path], Export], tmp_path: Path
@@ -324,6 +329,9 @@ def test_an_own_text_that_stands_elsewhere_is_rejected(tmp_path: Path) -> None:
     mixed = [right, {"text": EMOJI, "tags": [span(6, 10, text="Oslo")]}]
     assert spans_in(mixed, tmp_path) == [[(6, 10, "LOC")]] * 2
     assert reasons([right], tmp_path, offsets="code_points") == {"span_mismatch": 1}
+    for name in ("surface", "mention", "covered_text"):
+        wrong = {"text": EMOJI, "tags": [span(8, 12, **{name: "Rome"})]}
+        assert reasons([wrong], tmp_path) == {"span_mismatch": 1}
 
 
 def test_offsets_that_seem_to_be_of_another_unit_are_refused(tmp_path: Path) -> None:
@@ -335,6 +343,8 @@ def test_offsets_that_seem_to_be_of_another_unit_are_refused(tmp_path: Path) -> 
     assert reasons([shifted, ascii_row], tmp_path) == {"other_offset_unit": 1}
     assert spans_in([beyond, shifted], tmp_path, offsets="utf16") == [[(6, 10, "LOC")]] * 2
     assert spans_in([{"text": EMOJI, "tags": [span(6, 10)]}], tmp_path) == [[(6, 10, "LOC")]]
+    # Many of them: that they are of another unit says more than that they cut words.
+    assert reasons([shifted] * 9, tmp_path) == {"other_offset_unit": 9}
     far = {"text": "to Oslo", "tags": [span(3, 70)]}
     assert reasons([far], tmp_path) == {"span_outside_the_text": 1}
 

@@ -168,8 +168,6 @@ def test_from_rows_to_a_job_that_was_killed(case: str, tmp_path: Path) -> None:
     evaluated = evaluate(recipe, prepared, exported)
     assert evaluated.facts["low"] <= evaluated.facts["value"] <= evaluated.facts["high"]
 
-    assert (evaluated.facts["features_worth"] is None) == (not recipe.data.features)
-
     # Beside a champion it is worth what it is worth alone.
     module: Any = objectives.get(objective)
     head = manifest.read(exported.path / "model").head

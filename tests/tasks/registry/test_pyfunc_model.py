@@ -302,6 +302,8 @@ def test_a_request_without_a_second_text(pairs: Any, rows: Any) -> None:
         (b'{"dataframe_records": [{"text": "soup", "text_pair": "bread"}]}', "application/json"),
         (b'{"inputs": {"text_pair": ["bread"], "text": ["soup"]}}', "application/json"),
         (b'{"instances": [{"a": "soup", "b": "bread"}]}', "application/json"),
+        (b'{"instances": [["soup", "bread"]]}', "application/json"),
+        (b'{"dataframe_split": {"data": [["soup", "bread"]]}}', "application/json"),
         (b"text_pair,id,text\nbread,7,soup\n", "text/csv"),
     ],
 )
@@ -309,3 +311,25 @@ def test_pairs_over_http(pairs: Any, body: bytes, kind: str) -> None:
     model = pairs.unwrap_python_model()
     table, params = model.read_request(body, kind)
     assert pairs.predict(table, params=params)["label"].tolist() == ["food"]
+
+
+@pytest.mark.parametrize("body", [b'{"instances": []}', b'{"inputs": {"a": [], "b": []}}'])
+def test_no_pairs_over_http(pairs: Any, body: bytes) -> None:
+    rows, params = pairs.unwrap_python_model().read_request(body, "application/json")
+    assert len(pairs.predict(rows, params=params)) == 0
+
+
+def test_a_null_among_pairs_costs_no_other(pairs: Any) -> None:
+    for rows in ([None, (SOUP, "bread")], [{"a": SOUP, "b": "bread"}, None]):
+        answer = pairs.predict(rows)
+        assert sorted(answer["error"], key=str) == [None, "null_text"]
+
+
+def test_columns_of_another_length_or_name_twice_are_refused(model: Any, pairs: Any) -> None:
+    from mlflow import MlflowException
+
+    twice = pd.DataFrame([[SOUP, SPORT]], columns=["text", "text"])
+    with pytest.raises(MlflowException, match="the request has 2 columns 'text'; send one"):
+        model.predict(twice)
+    with pytest.raises(MlflowException, match="columns have different lengths"):
+        pairs.predict({"a": [SOUP], "b": []})

@@ -197,7 +197,8 @@ def test_texts_and_lists_of_words_are_told_apart(models: dict[str, Any]) -> None
         return len(models[objective].predict(given))
 
     assert n_rows("tagging", ["the goal", SOUP]) == 2  # a bare list is several texts
-    assert n_rows("tagging", {"text": ["the", "goal"]}) == 1
+    assert n_rows("tagging", {"text": ["the goal", SOUP]}) == 2
+    assert n_rows("tagging", {"text": [["the", "goal"]]}) == 1
     assert n_rows("tagging", pd.DataFrame({"text": [["the", "goal"], [SOUP]]})) == 2
     assert n_rows("tagging", pd.DataFrame({"text": [np.array(["the", "goal"])]})) == 1
     assert n_rows("classification", {"text": ["the goal", SOUP]}) == 2

@@ -66,6 +66,7 @@ def test_no_password_becomes_a_parameter(
         ("nowhere", UserError, "MLFLOW_TRACKING_URI=nowhere cannot be opened"),
         ("sqlite:////proc/none/mlflow.db", UserError, "cannot be opened"),
         ("nosuch://host/db", UserError, "cannot be opened"),
+        ("oracle://me:hunter2@127.0.0.1:1/db", UserError, "cannot be opened"),
     ],
 )
 def test_where_no_registry_is_that_is_told(
@@ -75,6 +76,7 @@ def test_where_no_registry_is_that_is_told(
     with pytest.raises(error, match=told) as found:
         tracking.connect()
     assert "\n" not in str(found.value)
+    assert "hunter2" not in str(found.value)
 
 
 FIRST_START = """
@@ -137,7 +139,7 @@ def test_a_deleted_experiment_and_an_unknown_run_are_named() -> None:
     client = tracking.connect()
     experiment = client.get_experiment_by_name("deleted").experiment_id
     client.delete_experiment(experiment)
-    with pytest.raises(UserError, match=f"'deleted' was deleted.*restore -x {experiment}. or give"):
+    with pytest.raises(UserError, match=f"'deleted' was deleted.*restore -x {experiment}. or name"):
         tracking.run_for(recipe, "k")
     with pytest.raises(ModelError, match=f"run {'1' * 32} not found in sqlite"):
         tracking.artifacts_of("1" * 32)
@@ -178,6 +180,15 @@ def test_a_version_is_registered_within_an_active_run(own_store: Any) -> None:
     # The same command in another run of theirs has a run of its own there.
     with own_store.start_run():
         assert tracking.run_for(fabricated.recipe(name), f"key-of-{name}") != registered.run_id
+
+
+def test_a_parent_that_was_deleted_is_told(own_store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with own_store.start_run() as mine:
+        pass
+    own_store.delete_run(mine.info.run_id)
+    monkeypatch.setenv("MLFLOW_RUN_ID", mine.info.run_id)
+    with pytest.raises(UserError, match=rf"run {mine.info.run_id}, the parent .* was deleted"):
+        tracking.run_for(fabricated.recipe("orphan"), "k")
 
 
 def test_an_experiment_that_was_set_has_our_run(own_store: Any) -> None:

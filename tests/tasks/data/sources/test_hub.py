@@ -10,7 +10,7 @@ import pytest
 from headrace.configs.errors import DataError
 from headrace.configs.schema import HubSource
 from headrace.tasks.data.prepare import prepare
-from headrace.tasks.data.sources import hub
+from headrace.tasks.data.sources import hub, open_source
 from tests.tasks.data.rows import all_rows, recipe_of
 
 
@@ -32,6 +32,13 @@ def test_classes_come_by_name(tmp_path: Path) -> None:
     assert opened.digest == hub.open_source(source, ["label", "text"]).digest
     with pytest.raises(DataError, match="split 'absent'"):
         hub.open_source(source.model_copy(update={"test": "absent"}), ["text"])
+
+
+def test_columns_that_a_data_set_may_have_are_read_if_it_has_them(tmp_path: Path) -> None:
+    rows = {"text": ["one", "two"], "answer": ["accept", "reject"]}
+    datasets.Dataset.from_dict(rows).to_parquet(tmp_path / "train.parquet")
+    source = HubSource(kind="hub", dataset=str(tmp_path))
+    assert all_rows(open_source(source, ["text"], tmp_path, if_there=["answer", "other"])) == rows
 
 
 def test_classes_within_lists_come_by_name_too(tmp_path: Path) -> None:
