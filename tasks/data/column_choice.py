@@ -188,7 +188,8 @@ class _Chooser:
         if not self._forced and len(self._columns) == 1:
             return (
                 f"{self._table} has one column, {names}: say --delimiter if it should be divided, "
-                "or --objective generation to learn its texts"
+                "remove what stands above the names of columns, or say --objective generation to "
+                "learn its texts"
             )
         if self._forced:
             return (
