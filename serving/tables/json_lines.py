@@ -132,7 +132,7 @@ def _lines_or_document(file: io.BufferedReader, path: File) -> Iterator[bytes | 
         value = _value(text)
         if columns_in(value):
             raise InputError(
-                f"{path} holds one object of columns, not of rows, as pandas writes it; write it "
+                f"{path} holds one object, not a list of rows, as pandas writes it; write it "
                 'with to_json(..., orient="records")'
             )
         if value is None and as_object(text):

@@ -15,8 +15,9 @@ from headrace.serving.text.features import Feature
 from headrace.serving.text.inputs import PAIR, Inputs
 from headrace.tasks import objectives
 from headrace.tasks.data.asked import Asked, features_in, named
-from headrace.tasks.data.readings import LABEL_NAMES, TEXT_NAMES, Column
+from headrace.tasks.data.readings import Column
 from headrace.tasks.data.text_columns import from_to, likeliest_text, pair_of
+from headrace.tasks.data.usual_names import LABEL_NAMES, TEXT_NAMES
 
 VARIED = 0.5
 """Share of the values that are different, at least, in texts that are to be written."""
@@ -164,9 +165,9 @@ class _Chooser:
             return None  # one of the two would be the column that was asked for by chance
         texts = [one for one in self._columns.values() if one.is_text and one.distinct >= VARIED]
         if not (self._text_names or self._label_names):
-            texts = [one for one in texts if one.label_rank >= len(LABEL_NAMES)] or texts
             if found := from_to(texts):
                 return found
+            texts = [one for one in texts if one.label_rank >= len(LABEL_NAMES)]
             return (texts[0], texts[1]) if len(texts) == 2 and not pair_of(texts) else None
         text = self._text(without=self._label_names)
         if text is None:
@@ -187,7 +188,8 @@ class _Chooser:
         if not self._forced and len(self._columns) == 1:
             return (
                 f"{self._table} has one column, {names}: say --delimiter if it should be divided, "
-                "or --objective generation to learn its texts"
+                "remove what stands above the names of columns, or say --objective generation to "
+                "learn its texts"
             )
         if self._forced:
             return (

@@ -12,6 +12,7 @@ from headrace.configs.errors import DataError
 from headrace.serving.errors import InputError
 from headrace.serving.tables.contents import even_mark
 from headrace.serving.tables.dialect import as_options
+from headrace.serving.tables.excel import sheets_in_words
 from headrace.serving.tables.files import File
 from headrace.serving.tables.formats import FORMATS, format_by_name, format_of
 from headrace.serving.tables.json_lines import OBJECTS_LOOKED_AT
@@ -22,8 +23,9 @@ from headrace.tasks.data import rejected
 from headrace.tasks.data.asked import Asked
 from headrace.tasks.data.column_choice import Choice, choose
 from headrace.tasks.data.ingest import FEATURES, RoleColumns, names_in
-from headrace.tasks.data.readings import LABEL_NAMES, TEXT_NAMES, Column, with_fields
+from headrace.tasks.data.readings import Column, with_fields
 from headrace.tasks.data.sniff import sniff
+from headrace.tasks.data.usual_names import LABEL_NAMES, TEXT_NAMES
 from headrace.tasks.objectives.base import Row
 
 SAMPLED = 5_000
@@ -178,7 +180,8 @@ def _sample(files: Sequence[File], path: Path) -> list[Column]:
                 row = [block.columns[name][i] for name in named]
                 sample[place : place + 1] = [row]
     if not sample:
-        raise DataError(f"{path} has no rows")
+        sheets = sheets_in_words(files[0])
+        raise DataError(f"{path} has no rows" + (f": {sheets}" if sheets else ""))
     columns = zip(named, zip(*sample, strict=True), strict=True)
     return [one for name, values in columns for one in with_fields(Column(name, values))]
 

@@ -6,7 +6,8 @@ import itertools
 import re
 from collections.abc import Sequence
 
-from headrace.tasks.data.readings import MIN_FILLED, TEXT_NAMES, Column
+from headrace.tasks.data.readings import MIN_FILLED, Column
+from headrace.tasks.data.usual_names import TEXT_NAMES
 
 PAIRS = (
     ("premise", "hypothesis"), ("question", "answer"), ("question", "sentence"),
