@@ -259,13 +259,15 @@ def words_in(value: object) -> list[str] | None:
 
     A tuple's text is a list too, but not a single string in brackets.
     """
-    text = value.strip() if isinstance(value, str) else None
-    if text is not None and not text.startswith(("[", "(")):
-        return None
+    start, end = "", ""
+    if isinstance(value, str):
+        start, end = value[:64].lstrip()[:1], value[-64:].rstrip()[-2:]
+        if start not in ("[", "("):
+            return None
     words = parsed(value)
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         return None
-    is_aside = text is not None and text[0] == "(" and len(words) < 2 and text[-2:] != ",)"
+    is_aside = start == "(" and len(words) < 2 and end != ",)"
     return None if is_aside else words
 
 

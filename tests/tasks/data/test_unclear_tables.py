@@ -75,7 +75,7 @@ def test_a_name_that_matters_and_occurs_twice_is_named(header: str, tmp_path: Pa
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("t.csv", gzip.compress(b"text,label\n"), "its bytes are gzip's; name it .gz"),
+        ("t.csv", gzip.compress(b"text,label\n", mtime=0), "its bytes are gzip's; name it .gz"),
         ("t.csv", b"PK\3\4" + bytes(99), "those of a .zip or a workbook; name it .zip or .xlsx"),
         ("t.txt", b"PAR1" + bytes(99), "no text"),
         ("t.json", json.dumps([list(row) for row in ROWS]), "no JSON objects such as"),
