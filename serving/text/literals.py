@@ -35,13 +35,26 @@ def parsed(value: object) -> object:
     if value[-64:].rstrip()[-1:] not in CLOSE.values():
         return value
     try:
-        return json.loads(value)
+        found = json.loads(value)
     except (ValueError, RecursionError):
         pass
+    else:
+        return found if _is_shallow(found) else value
     try:
         return _Repr(value).parse()
     except (ValueError, SyntaxError):
         return value
+
+
+def _is_shallow(value: object) -> bool:
+    """True for at most MAX_NESTING levels; json itself reads more, in Python 3.13 thousands."""
+    level = [value]
+    for _ in range(MAX_NESTING + 1):
+        if not level:
+            return True
+        inner = [list(one.values()) if isinstance(one, dict) else one for one in level]
+        level = [item for one in inner if isinstance(one, list) for item in one]
+    return False
 
 
 class _Repr:
