@@ -14,7 +14,7 @@ import pytest
 from tests import ROOT
 
 DOCS = ROOT / "docs"
-EXTENSION = Path(__file__).parent / "extension" / "headrace_regression"
+EXTENSION = ROOT / "tests" / "extension" / "headrace_regression"
 GUIDES = ["transformers.md", "extend.md"]
 
 
