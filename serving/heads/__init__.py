@@ -36,6 +36,7 @@ Settings = Mapping[str, Any]
 WINDOWS = "windows"
 """The option that adds each window's place and decision to a row."""
 MIN_PROBABILITY = "min_probability"
+NOT_WITHHELD = "only models that give labels to a whole text withhold those they are unsure of"
 """The option that withholds decisions of a lower probability."""
 UNSURE = "unsure"
 """Reason code of a row whose decision was withheld. It is no fault: the row was scored."""
@@ -115,6 +116,8 @@ class Head:
         """
         option_names = cls._known(pools=pools)
         for name, value in options.items():
+            if name == MIN_PROBABILITY and name not in option_names:
+                raise InputError(f"{name}: {NOT_WITHHELD}")
             if name not in option_names:
                 hint = (
                     f"available: {', '.join(option_names)}" if option_names else "it has no options"

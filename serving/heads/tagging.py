@@ -259,13 +259,15 @@ def words_in(value: object) -> list[str] | None:
 
     A tuple's text is a list too, but not a single string in brackets.
     """
-    start = value[:64].lstrip()[:1] if isinstance(value, str) else ""
-    if isinstance(value, str) and start not in ("[", "("):
-        return None
+    start, end = "", ""
+    if isinstance(value, str):
+        start, end = value[:64].lstrip()[:1], value[-64:].rstrip()[-2:]
+        if start not in ("[", "("):
+            return None
     words = parsed(value)
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         return None
-    is_aside = start == "(" and len(words) < 2 and not value.rstrip().endswith(",)")
+    is_aside = start == "(" and len(words) < 2 and end != ",)"
     return None if is_aside else words
 
 

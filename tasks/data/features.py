@@ -81,6 +81,6 @@ def summarize(inputs: Inputs, rows: Sequence[Row]) -> list[FeatureSummary]:
         known = set(feature.values)
         n_known = sum(value in known for value in values)
         n_other = 0 if feature.kind == NUMBER else len(values) - n_missing - n_known
-        shares = [n / max(len(values), 1) for n in (n_missing, n_other)]
-        found.append(FeatureSummary(feature.name, feature.kind, *shares, feature))
+        missing, other = (n / max(len(values), 1) for n in (n_missing, n_other))
+        found.append(FeatureSummary(feature.name, feature.kind, missing, other, feature))
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ log = logging.getLogger(__name__)
 NAME = ".headrace"
 MARKS = (NAME, "pyproject.toml", ".git")
 """Entries of a folder that make it a project, whose workspace is in it."""
+UNUSABLE = re.compile(r"\?|%[0-9A-Fa-f]{2}")
+"""What SQLite's and MLflow's addresses take for something else than a part of a path."""
 PATIENCE_S = 1.0
 """Time before a wait for another process is logged."""
 
@@ -30,6 +33,11 @@ def home() -> Path:
     """
     given = os.environ.get("HEADRACE_HOME")
     folder = _absolute(given) if given else _of_project()
+    if found := UNUSABLE.search(str(folder)):
+        raise UserError(
+            f"{folder} cannot be the workspace: MLflow misreads {found[0]!r} in a path; set "
+            "HEADRACE_HOME to another folder"
+        )
     if folder.is_dir():
         return folder
     try:

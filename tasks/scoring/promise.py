@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.configs.errors import UserError
+from headrace.serving import heads
+from headrace.serving.engine import manifest
 from headrace.tasks.metrics import selective
 from headrace.tasks.metrics.selective import Curve, Selection
 from headrace.tasks.registry.resolve import resolve
@@ -55,11 +57,14 @@ def of_model(model: str, target_accuracy: float) -> Promise:
 def of_folder(folder: Path, target_accuracy: float) -> Promise:
     """Find the lowest probability at which the lower bound of accuracy reaches the target.
 
-    Raises UserError if there is none, naming the best, or if the model has no held-out decisions.
+    Raises UserError if there is none, naming the best, or if the model has no held-out decisions,
+    such as one that withholds nothing.
     """
     if not 0 < target_accuracy < 1:
         raise UserError(f"target_accuracy must lie between 0 and 1, not {target_accuracy:g}")
     stored = selective.read(folder)
+    if heads.MIN_PROBABILITY not in heads.get(manifest.read(folder).objective).OPTIONS:
+        raise UserError(f"target_accuracy: {heads.NOT_WITHHELD}")
     if stored is None:
         raise UserError(
             f"{folder} has no {selective.FILE}: models that classify have it if they were trained "

@@ -21,7 +21,7 @@ from tests.toy import sentences, write_csv
 Call = Callable[..., tuple[int, Any, str]]
 FILES = [
     *(".github/workflows/check.yaml", ".gitignore", "README.md", "flows.py", "prefect.yaml"),
-    *("requirements.txt", "tests/test_flows.py"),
+    *("pytest.ini", "requirements.txt", "tests/test_flows.py"),
 ]
 
 

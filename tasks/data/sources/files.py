@@ -22,6 +22,8 @@ from headrace.tasks.data.sources.features import list_features, named
 from headrace.tasks.data.sources.places import places
 
 MAGIC = re.compile(r"[*?\[]")
+FORBIDDEN = re.compile(r'[<>:"\\|?*\x00-\x1f]')
+"""Characters that Windows does not allow in the name of a file."""
 
 
 def open_source(
@@ -120,7 +122,8 @@ def _fetch(url: str, folder: Path, seen_files: set[str]) -> list[Path]:
             seen_files.add(full_name)
             # The number keeps files with the same name apart, and all files in order.
             number = len(list(folder.iterdir()))
-            local_file = folder / f"{number:06}-{name.rsplit('/', 1)[-1]}"
+            last_name = FORBIDDEN.sub("_", name.rsplit("/", 1)[-1])
+            local_file = folder / f"{number:06}-{last_name}"
             filesystem.get_file(name, str(local_file))
             files.append(local_file)
     except RecipeError:

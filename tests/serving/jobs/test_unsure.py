@@ -10,11 +10,13 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from headrace.configs.errors import UserError
 from headrace.serving.engine.scorer import Scorer
 from headrace.serving.errors import InputError, PlanError
 from headrace.serving.jobs.statistics import merge_facts
+from headrace.tasks.scoring import promise
 from tests.serving.job_runs import parts, rows, run
-from tests.serving.tiny_model import LABELS, make_model
+from tests.serving.tiny_model import LABELS, make_model, make_tagger
 
 SURE, UNSURE = "soup bread oven salt", "one old moon"
 """Probabilities 0.78 and 0.48: the mean over the tokens, special ones among them."""
@@ -123,6 +125,14 @@ def test_many_labels_are_withheld_one_by_one(source: Path, tmp_path: Path) -> No
         ("", '["food", "sport"]', "unsure"),
         ("[]", "[]", ""),
     ]
+
+
+def test_a_model_of_spans_withholds_none_and_says_so(source: Path, tmp_path: Path) -> None:
+    model = make_tagger(tmp_path / "tagger")
+    with pytest.raises(InputError, match="min_probability: only models that give labels to a"):
+        run(model, source, tmp_path / "out", min_probability=0.6)
+    with pytest.raises(UserError, match="target_accuracy: only models that give labels to a"):
+        promise.of_folder(model, 0.9)
 
 
 def test_records_of_an_earlier_version_have_no_unsure_rows() -> None:

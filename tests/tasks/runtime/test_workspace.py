@@ -17,6 +17,18 @@ def test_a_workspace_that_cannot_be_is_told(monkeypatch: pytest.MonkeyPatch) -> 
         workspace.home()
 
 
+@pytest.mark.parametrize("name", ["what?", "a%20b"])
+def test_a_path_that_mlflow_misreads_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADRACE_HOME", str(tmp_path / name))
+    with pytest.raises(UserError, match="cannot be the workspace: MLflow misreads"):
+        workspace.home()
+    assert not (tmp_path / name).exists()
+    monkeypatch.setenv("HEADRACE_HOME", str(tmp_path / "100% #1"))
+    assert workspace.home().is_dir()
+
+
 @pytest.fixture
 def unresolved(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reset the workspace to that of a new process without HEADRACE_HOME."""

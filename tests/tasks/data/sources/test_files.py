@@ -8,9 +8,11 @@ import fsspec
 import pytest
 
 from headrace.configs.errors import DataError
+from headrace.configs.schema import FilesSource
 from headrace.tasks.data.prepare import prepare
+from headrace.tasks.data.sources.files import open_source
 from headrace.tasks.runtime import workspace
-from tests.tasks.data.rows import recipe_of
+from tests.tasks.data.rows import all_rows, recipe_of
 from tests.toy import sentences, write_csv
 
 
@@ -67,3 +69,11 @@ def test_rows_over_the_limit_are_rejected_and_the_limit_counts(tmp_path: Path) -
 def test_a_url_that_cannot_be_fetched(url: str, said: str) -> None:
     with pytest.raises(DataError, match=said):
         prepare(recipe_of({"kind": "files", "train": url}))
+
+
+def test_a_fetched_file_has_a_name_that_any_system_allows(tmp_path: Path) -> None:
+    fsspec.filesystem("memory").pipe("/any/a:b|c.csv", b"text,label\none,x\n")
+    source = FilesSource(kind="files", train="memory://any/a:b|c.csv")
+    opened = open_source(source, ["text"], tmp_path)
+    assert [path.name for path in (tmp_path / "train").iterdir()] == ["000000-a_b_c.csv"]
+    assert all_rows(opened)["text"] == ["one"]
