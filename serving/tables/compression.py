@@ -44,7 +44,7 @@ def _only_member(raw: IO[bytes]) -> Iterator[Decompressor]:
         except (RuntimeError, NotImplementedError) as problem:  # a password, a rare method
             raise zipfile.BadZipFile(f"{problem}; unpack it") from problem
         with member:
-            yield member
+            yield cast(Decompressor, member)
 
 
 def _arrow(codec: str) -> Decompress:

@@ -38,6 +38,17 @@ SURE = 0.95
 CONTROLS = frozenset(range(32)) - frozenset(b"\t\n\r\f")
 NO_TEXT_CHARACTERS = frozenset(map(chr, CONTROLS)) - {"\1"}
 """Hive and Hadoop divide columns with the character 1."""
+MAGIC = {
+    b"\x1f\x8b": "gzip's; name it .gz",
+    b"PK\3\4": "those of a .zip or a workbook; name it .zip or .xlsx",
+    b"\xd0\xcf\x11\xe0": "those of a workbook; name it .xls",
+    b"PAR1": "Parquet's; name it .parquet",
+    b"\x28\xb5\x2f\xfd": "Zstandard's; name it .zst",
+    b"BZh": "bzip2's; name it .bz2",
+    b"%PDF": "those of a PDF",
+    b"\x89PNG": "those of a picture",
+}
+"""First bytes of files that are no text, and whose they are."""
 NO_TEXT = "headrace-no-text"
 """Error handler: bytes that are not text become U+DCFF, which `surrogateescape` writes as FF."""
 codecs.register_error(NO_TEXT, lambda problem: ("\udcff", _end(problem)))
@@ -62,7 +73,7 @@ def open_bytes(path: File) -> Iterator[io.BufferedReader]:
     empty file.
     """
     with unpacked(path) as file:
-        start = file.peek(LONGEST_MARK)[:LONGEST_MARK]
+        start = _first_bytes(file, path)
         if not start:
             raise InputError(f"{path} is empty")
         encoding = path.dialect.encoding if path.dialect else UTF8
@@ -73,6 +84,14 @@ def open_bytes(path: File) -> Iterator[io.BufferedReader]:
             yield file
         else:
             yield io.BufferedReader(_Transcoded(file, encoding), PIECE)
+
+
+def _first_bytes(file: io.BufferedReader, path: File) -> bytes:
+    """Return bytes enough for a mark. Raises InputError if they are those of no text."""
+    start = file.peek(LONGEST_MARK)[:LONGEST_MARK]
+    if kind := next((kind for magic, kind in MAGIC.items() if start.startswith(magic)), None):
+        raise InputError(f"{path} is no text: its bytes are {kind}")
+    return start
 
 
 class _Transcoded(io.RawIOBase):
@@ -107,7 +126,7 @@ def beyond_ascii(file: File) -> tuple[bool, bool]:
     """Return whether the file's bytes are UTF-8 throughout, and whether any is beyond ASCII."""
     decoder, is_ascii = codecs.getincrementaldecoder(UTF8)(), True
     with unpacked(file) as raw:
-        if mark(raw.peek(LONGEST_MARK)[:LONGEST_MARK]):
+        if mark(_first_bytes(raw, file)):
             return True, False
         while piece := raw.read(PIECE):
             is_ascii = is_ascii and piece.isascii()

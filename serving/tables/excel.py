@@ -16,12 +16,15 @@ import importlib
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from ..errors import InputError
 from .compression import FREE_EXPANSION_BYTES, MAX_EXPANSION
 from .files import WORKBOOKS, File
 from .rows import TOO_LARGE, Row, check_columns
+
+if TYPE_CHECKING:
+    from python_calamine import CalamineWorkbook
 
 ENDINGS = WORKBOOKS
 
@@ -49,9 +52,30 @@ def excel_rows(path: File, columns: Sequence[str]) -> Iterator[Row]:
                 yield [row[i] for i in places], None
 
 
+def sheets_in_words(path: File) -> str:
+    """Say which sheet of several is read if none is named; nothing for any other file."""
+    if not path.name.lower().endswith(ENDINGS) or path.sheet:
+        return ""
+    with _book(path) as book:
+        first, *others = book.sheet_names
+    if not others:
+        return ""
+    return f"the first sheet, {first!r}; others, as in {path.name}#{others[0]}: {', '.join(others)}"
+
+
 @contextmanager
 def _rows(path: File) -> Iterator[Iterator[list[str]]]:
     """Yield the cells of each row that is not empty, as text. Raises InputError."""
+    with _book(path) as book:
+        name = path.sheet or next(iter(book.sheet_names), "")
+        if name not in book.sheet_names:
+            raise InputError(f"{path} has no such sheet; it has {', '.join(book.sheet_names)}")
+        rows = book.get_sheet_by_name(name).iter_rows()
+        yield filter(any, ([_as_text(cell) for cell in row] for row in rows))
+
+
+@contextmanager
+def _book(path: File) -> Iterator[CalamineWorkbook]:
     try:
         calamine = importlib.import_module("python_calamine")
     except ImportError as problem:
@@ -61,12 +85,7 @@ def _rows(path: File) -> Iterator[Iterator[list[str]]]:
     with path.open() as file:
         _check_size(path, file)
         try:
-            book = calamine.CalamineWorkbook.from_filelike(file)
-            name = path.sheet or next(iter(book.sheet_names), "")
-            if name not in book.sheet_names:
-                raise InputError(f"{path} has no such sheet; it has {', '.join(book.sheet_names)}")
-            rows = book.get_sheet_by_name(name).iter_rows()
-            yield filter(any, ([_as_text(cell) for cell in row] for row in rows))
+            yield calamine.CalamineWorkbook.from_filelike(file)
         except calamine.CalamineError as problem:
             raise InputError(f"{path} cannot be read: {problem}") from problem
 

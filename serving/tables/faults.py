@@ -216,9 +216,11 @@ def _check_fields(file: File, found: Scan, expected: Expected) -> None:
             raise _other_dialect(file, found, other.dialect, wrong, problem)
     if is_fault:
         settings = {"delimiter": dialect.delimiter}
+        advice = f"to leave these rows out, {say(settings)}"
+        if wrong.rows == found.rows:
+            advice = "write the table anew, with a name for each column and texts in quotes"
         raise DialectError(
-            f"{file}: {_rows_of(wrong, found.rows)} {problem}; no other dialect fits; to leave "
-            f"these rows out, {say(settings)}"
+            f"{file}: {_rows_of(wrong, found.rows)} {problem}; no other dialect fits; {advice}"
         )
 
 

@@ -112,8 +112,11 @@ def format_of(path: str | Path | File) -> str:
         return key
     with reading(file):
         key = contents.format_of_text(file)
-    if key and (key != "lines" or _ending(file.name) in PLAIN):
+    is_plain = _ending(file.name) in PLAIN
+    if key and (key != "lines" or is_plain):
         return key
+    if is_plain and file.name.lower().endswith(".txt"):
+        raise InputError(f"{file} holds bytes that are no text")
     endings = [ending for form in FORMATS.values() for ending in form.endings]
     raise InputError(
         f"{file}: unknown file extension; supported: {', '.join([*endings, *filter(None, PLAIN)])}"

@@ -56,7 +56,8 @@ def columns_in(value: object) -> bool:
     if {"columns", "data"} <= value.keys():
         return all(isinstance(value[name], list) for name in ("columns", "data"))
     keys = [tuple(column) for column in value.values() if isinstance(column, dict)]
-    return len(keys) == len(value) and len(set(keys)) == 1 and keys[0][:1] == ("0",)
+    are_alike = len(keys) == len(value) and len(set(keys)) == 1
+    return are_alike and "0" in (*keys[0][:1], next(iter(value)))  # numbered rows, in or out
 
 
 def is_start(line: str, decode: Decode) -> bool:

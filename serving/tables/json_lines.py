@@ -132,9 +132,11 @@ def _lines_or_document(file: io.BufferedReader, path: File) -> Iterator[bytes | 
         value = _value(text)
         if columns_in(value):
             raise InputError(
-                f"{path} holds one object of columns, not of rows, as pandas writes it; write it "
+                f"{path} holds one object, not a list of rows, as pandas writes it; write it "
                 'with to_json(..., orient="records")'
             )
+        if value is None and as_object(text):
+            return _objects(Documents(piece, file, path, _decoder.raw_decode))
         objects = wrapped(value)
         return iter(objects) if objects else iter([piece])
     if isinstance(second, bytes) and _goes_on(text, second):
@@ -152,6 +154,14 @@ def _value(text: str) -> object:
         return _decoder.decode(text)
     except (ValueError, RecursionError):
         return None
+
+
+def as_object(text: str) -> bool:
+    """Return whether a line begins with a whole object, behind which something else follows."""
+    try:
+        return isinstance(_decoder.raw_decode(text.strip())[0], dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _goes_on(text: str, second: bytes) -> bool:

@@ -17,6 +17,7 @@ from ..errors import InputError
 from .contents import NO_DELIMITER
 from .dialect import Dialect, differences
 from .encoding import PIECE, UTF8, guess, open_bytes
+from .excel import sheets_in_words
 from .faults import (
     DialectError,
     Expected,
@@ -80,7 +81,7 @@ def counts_in_words(settled: Sequence[tuple[File, Settled]]) -> str:
     counts = f"{n_rows:,} rows read" + (f" of {n_lines:,} lines" if n_lines else "")
     file, first = settled[0]
     dialect = in_words(file, first.dialect) if first.dialect else ""
-    return "; ".join(filter(None, [counts, dialect]))
+    return "; ".join(filter(None, [counts, dialect, sheets_in_words(file)]))
 
 
 def in_words(path: str | File, dialect: Dialect) -> str:

@@ -10,12 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from headrace.configs.errors import DataError
+from headrace.serving.tables.rows import listed
 from headrace.serving.text.features import Feature
 from headrace.serving.text.inputs import PAIR, Inputs
 from headrace.tasks import objectives
 from headrace.tasks.data.asked import Asked, features_in, named
-from headrace.tasks.data.readings import LABEL_NAMES, TEXT_NAMES, Column
+from headrace.tasks.data.readings import Column
 from headrace.tasks.data.text_columns import from_to, likeliest_text, pair_of
+from headrace.tasks.data.usual_names import LABEL_NAMES, TEXT_NAMES
 
 VARIED = 0.5
 """Share of the values that are different, at least, in texts that are to be written."""
@@ -163,7 +165,10 @@ class _Chooser:
             return None  # one of the two would be the column that was asked for by chance
         texts = [one for one in self._columns.values() if one.is_text and one.distinct >= VARIED]
         if not (self._text_names or self._label_names):
-            return from_to(texts) or ((texts[0], texts[1]) if len(texts) == 2 else None)
+            if found := from_to(texts):
+                return found
+            texts = [one for one in texts if one.label_rank >= len(LABEL_NAMES)]
+            return (texts[0], texts[1]) if len(texts) == 2 and not pair_of(texts) else None
         text = self._text(without=self._label_names)
         if text is None:
             return None
@@ -173,13 +178,19 @@ class _Chooser:
 
     def generation(self) -> Choice | None:
         text = self._text(without=[])
-        if text is None or not (self._forced or len(self._columns) == 1):
+        if text is None or not (self._forced or (len(self._columns) == 1 and text.is_named)):
             return None
         return Choice("generation", {"text": text.name}, {"text": self._why_text(text)})
 
     def nothing_fits(self) -> str:
         """Return the message for a table that no objective fits."""
-        names = ", ".join(self._columns)
+        names = listed([*self._columns])
+        if not self._forced and len(self._columns) == 1:
+            return (
+                f"{self._table} has one column, {names}: say --delimiter if it should be divided, "
+                "remove what stands above the names of columns, or say --objective generation to "
+                "learn its texts"
+            )
         if self._forced:
             return (
                 f"{self._table} has no columns for {self._objective}: {names}; name them "

@@ -78,8 +78,9 @@ def summarize(inputs: Inputs, rows: Sequence[Row]) -> list[FeatureSummary]:
     for feature in inputs.features:
         values = [feature.known(row[feature.name]) for row in rows if not isinstance(row, str)]
         n_missing = sum(value is None for value in values)
-        n_known = sum(value in feature.values for value in values)
+        known = set(feature.values)
+        n_known = sum(value in known for value in values)
         n_other = 0 if feature.kind == NUMBER else len(values) - n_missing - n_known
-        shares = [n / max(len(values), 1) for n in (n_missing, n_other)]
-        found.append(FeatureSummary(feature.name, feature.kind, *shares, feature))
+        missing, other = (n / max(len(values), 1) for n in (n_missing, n_other))
+        found.append(FeatureSummary(feature.name, feature.kind, missing, other, feature))
     return found

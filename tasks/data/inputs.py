@@ -49,7 +49,15 @@ def _check_features(inputs: Inputs, recipe: Recipe) -> None:
     objective, key = objectives.get(recipe.objective), "data.columns.features"
     for role, column in recipe.data.columns.items():
         if isinstance(column, dict) and role != "features":
-            raise RecipeError(f"data.columns.{role}: a role has a column's name, not {column}")
+            raise RecipeError(
+                f"data.columns.{role}: a role has a column's name, not {column}; numbers and "
+                f"categories beside the text are {key}"
+            )
+    if "features" in {*recipe.data.roles} - {*objective.COLUMNS, *objective.OPTIONAL}:
+        raise RecipeError(
+            f"{key}: name the kind of each column, such as {{amount: number, country: category}}, "
+            f"not {recipe.data.roles['features']}"
+        )
     if not inputs.features:
         return
     if not objective.READS_PAIRS:

@@ -14,6 +14,7 @@ from functools import cached_property
 from headrace.serving.tables.conll import TAG
 from headrace.serving.tables.readers import as_text
 from headrace.serving.text.literals import parsed
+from headrace.tasks.data.usual_names import LABEL_NAMES, SIDE_NAMES, TEXT_NAMES, rank, words_of
 from headrace.tasks.objectives.annotations.reading import looks_like_spans, looks_like_tags
 from headrace.tasks.objectives.annotations.tags import tags_in
 from headrace.tasks.objectives.labels import (
@@ -26,75 +27,6 @@ from headrace.tasks.objectives.labels import (
     separator_of,
 )
 
-TEXT_NAMES = (
-    "text", "sentence", "content", "body", "message", "review", "comment", "tweet", "post",
-    "document", "utterance", "query", "question", "description", "abstract", "article",
-)  # fmt: skip
-"""Usual names of a text column, the surest first."""
-LABEL_NAMES = (
-    "label", "labels", "class", "category", "target", "sentiment", "intent", "topic", "tags",
-    "categories", "topics", "emotion", "polarity", "stars", "rating",
-)  # fmt: skip
-"""Usual names of a label column, the surest first."""
-SIDE_NAMES = frozenset(
-    [
-        "id",
-        "idx",
-        "index",
-        "row",
-        "nr",
-        "no",
-        "number",
-        "key",
-        "uuid",
-        "split",
-        "fold",
-        "set",
-        "subset",
-        "train",
-        "test",
-        "valid",
-        "validation",
-        "lang",
-        "language",
-        "locale",
-        "country",
-        "region",
-        "city",
-        "state",
-        "source",
-        "channel",
-        "platform",
-        "device",
-        "user",
-        "author",
-        "name",
-        "customer",
-        "date",
-        "time",
-        "day",
-        "month",
-        "year",
-        "hour",
-        "week",
-        "created",
-        "updated",
-        "timestamp",
-        "url",
-        "link",
-        "version",
-        "gender",
-        "age",
-        "score",
-        "confidence",
-        "count",
-        "length",
-        "annotator",
-        "rater",
-        "worker",
-    ]
-)
-"""Words in the names of columns that go along with a text and are seldom its label."""
 SURE = 0.95
 """Share of the values that must look alike."""
 MIN_FILLED = 0.5
@@ -184,21 +116,26 @@ class Column:
         return self._share(DIGIT.search) >= SURE or self._all(HASH)
 
     @property
+    def is_named(self) -> bool:
+        """True if the name, or its last word, is usual for a text."""
+        return self.text_rank < 2 * len(TEXT_NAMES)
+
+    @property
     def text_rank(self) -> int:
         """Place of the name among the usual names of a text, 0 the surest."""
-        return _rank(self.name, TEXT_NAMES)
+        return rank(self.name, TEXT_NAMES)
 
     # --- as a label -------------------------------------------------------------------------------
 
     @property
     def label_rank(self) -> int:
         """Place of the name among the usual names of a label, 0 the surest."""
-        return _rank(self.name, LABEL_NAMES)
+        return rank(self.name, LABEL_NAMES)
 
     @property
     def is_beside(self) -> bool:
         """True if the name is that of something which goes along with a text."""
-        return not SIDE_NAMES.isdisjoint(_words(self.name))
+        return not SIDE_NAMES.isdisjoint(words_of(self.name))
 
     @cached_property
     def labels(self) -> Counter[str]:
@@ -314,22 +251,3 @@ def with_fields(column: Column) -> list[Column]:
         for key in keys
     ]
     return [column, *(field for field in fields if field.is_text)]
-
-
-def _words(name: str) -> list[str]:
-    """Return the words of a name: `reviewText` and `review_text` have two."""
-    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)
-    return re.findall(r"[^\W_]+", spaced.lower())
-
-
-def _rank(name: str, usual_names: Sequence[str]) -> int:
-    """Return the index of a name, or (behind all of these) of its last word, among usual names.
-
-    `2 * len(usual_names)` for a name that is not usual.
-    """
-    words = _words(name)
-    if name.strip().lower() in usual_names:
-        return usual_names.index(name.strip().lower())
-    if words and words[-1] in usual_names:
-        return len(usual_names) + usual_names.index(words[-1])
-    return 2 * len(usual_names)

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from headrace.serving.errors import InputError
+from headrace.serving.tables.contents import header_below
 from headrace.serving.tables.dialect import checked, differences
 from headrace.serving.tables.files import File
 from headrace.serving.tables.fitting import fitting
@@ -75,6 +77,12 @@ def _found(file: File, form: Format, stated: Mapping[str, Any]) -> dict[str, Any
     if not scans:
         return found
     best = scans[0]
+    is_one_name = sum(1 for name in best.names if name.strip()) == 1
+    if is_one_name and "header" not in stated and (below := header_below(file)):
+        raise InputError(
+            f"{file}: the header seems to be line {below[0]:,}, and not line 1, {below[1][:40]!r}; "
+            "remove the lines above it"
+        )
     dialect = best.dialect
     if "skip_blanks" not in stated and _has_blanks(best):
         dialect = replace(dialect, skip_blanks=True)

@@ -21,6 +21,7 @@ from headrace.serving.errors import InputError
 from headrace.serving.tables.compression import unpacked
 from headrace.serving.tables.dialect import as_options, encoding_name
 from headrace.serving.tables.encoding import LONGEST_MARK, PIECE, beyond_ascii, guess, mark
+from headrace.serving.tables.faults import NO_TEXT_SHARE
 from headrace.serving.tables.files import File
 from headrace.tasks.data.languages import COMMON_HANZI, JOINERS, LANGUAGES, LIKELY, SYMBOLS
 
@@ -58,6 +59,8 @@ def find_encoding(file: File) -> str | None:
     if is_utf8:
         return None
     sample = _sample(file)
+    if _is_damaged_utf8(sample):
+        return None
     certain = _certain(readings(sample))
     if certain and _is_text_in(file, certain):
         return encoding_name(certain)
@@ -108,6 +111,13 @@ def _sample(file: File) -> bytes:
                 lines[line] = None
                 size += len(line)
     return b"".join(lines)
+
+
+def _is_damaged_utf8(sample: bytes) -> bool:
+    """Return whether nearly all lines with characters beyond ASCII are UTF-8."""
+    lines = sample.splitlines()
+    n_good = sum(line.decode(errors="replace").find("\ufffd") < 0 for line in lines)
+    return n_good > (1 - NO_TEXT_SHARE) * len(lines)
 
 
 def _is_text_in(file: File, encoding: str) -> bool:

@@ -10,8 +10,12 @@ from pathlib import Path
 
 from headrace.configs.errors import DataError
 from headrace.serving.errors import InputError
+from headrace.serving.tables.contents import even_mark
+from headrace.serving.tables.dialect import as_options
+from headrace.serving.tables.excel import sheets_in_words
 from headrace.serving.tables.files import File
 from headrace.serving.tables.formats import FORMATS, format_by_name, format_of
+from headrace.serving.tables.json_lines import OBJECTS_LOOKED_AT
 from headrace.serving.tables.readers import column_names, read_table
 from headrace.serving.text.literals import parsed
 from headrace.tasks import objectives
@@ -21,6 +25,7 @@ from headrace.tasks.data.column_choice import Choice, choose
 from headrace.tasks.data.ingest import FEATURES, RoleColumns, names_in
 from headrace.tasks.data.readings import Column, with_fields
 from headrace.tasks.data.sniff import sniff
+from headrace.tasks.data.usual_names import LABEL_NAMES, TEXT_NAMES
 from headrace.tasks.objectives.base import Row
 
 SAMPLED = 5_000
@@ -109,6 +114,13 @@ def inspect_table(
     )
 
 
+def _one_column(mark: str) -> str:
+    """Say what to do if a mark divides the columns of a table."""
+    if len(mark) == 1:
+        return f"say {as_options({'delimiter': mark})} if it does"
+    return "if it does, put a tab in its place"
+
+
 def is_plain_text(path: Path, asked: Asked, stated: Mapping[str, object]) -> bool:
     """Return whether a file is a text to continue: no delimiter divides its lines, or as asked."""
     form = format_of(path)
@@ -130,6 +142,11 @@ def _of_plain_text(path: Path, asked: Asked) -> TableSummary:
     except UnicodeDecodeError:
         raise DataError(f"{path} is not UTF-8; save it as UTF-8") from None
     lines = [line for line in text.splitlines() if line.strip()]
+    if asked.objective is None and (mark := even_mark(lines)):
+        raise DataError(
+            f"{path}: {mark!r} divides nearly every line, and may be a delimiter; "
+            f"{_one_column(mark)}, or --objective generation to learn it as a text"
+        )
     if not lines:
         raise DataError(f"{path} is empty")
     choice = Choice("generation", {}, {"text": "plain text, to be continued"})
@@ -145,9 +162,13 @@ def _sample(files: Sequence[File], path: Path) -> list[Column]:
     Raises DataError if there are none.
     """
     names = column_names(files[0])
+    if not names and format_of(files[0]) == "jsonl":
+        raise DataError(
+            f"{path}: its first {OBJECTS_LOOKED_AT:,} rows are no JSON objects such as "
+            '{"text": ..., "label": ...}, each on a line of its own or in one list'
+        )
     named = [name for name in names if name.strip() and names.count(name) == 1]
-    if not named:
-        raise DataError(f"{path} has no column with a name of its own")
+    _check_names(names, named, path)
     rng, sample, n_rows = random.Random(0), list[list[object]](), 0
     for block in read_table(files, named, optional=named):
         for i, error in enumerate(block.errors):
@@ -159,9 +180,26 @@ def _sample(files: Sequence[File], path: Path) -> list[Column]:
                 row = [block.columns[name][i] for name in named]
                 sample[place : place + 1] = [row]
     if not sample:
-        raise DataError(f"{path} has no rows")
+        sheets = sheets_in_words(files[0])
+        raise DataError(f"{path} has no rows" + (f": {sheets}" if sheets else ""))
     columns = zip(named, zip(*sample, strict=True), strict=True)
     return [one for name, values in columns for one in with_fields(Column(name, values))]
+
+
+def _check_names(names: Sequence[str], named: Sequence[str], path: Path) -> None:
+    """Raise DataError if a name that matters occurs twice, or too few columns have a name."""
+    for name in dict.fromkeys(names):
+        is_usual = (
+            min(
+                Column(name, []).text_rank - len(TEXT_NAMES),
+                Column(name, []).label_rank - len(LABEL_NAMES),
+            )
+            < 0
+        )
+        if is_usual and names.count(name) > 1:
+            raise DataError(f"{path} has {names.count(name)} columns {name!r}; rename all but one")
+    if not named:
+        raise DataError(f"{path} has no column with a name of its own")
 
 
 def _rows(files: Sequence[File], choice: Choice) -> Iterator[Row | str]:

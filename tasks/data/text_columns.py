@@ -6,7 +6,8 @@ import itertools
 import re
 from collections.abc import Sequence
 
-from headrace.tasks.data.readings import MIN_FILLED, TEXT_NAMES, Column
+from headrace.tasks.data.readings import MIN_FILLED, Column
+from headrace.tasks.data.usual_names import TEXT_NAMES
 
 PAIRS = (
     ("premise", "hypothesis"), ("question", "answer"), ("question", "sentence"),
@@ -102,6 +103,8 @@ LANGUAGES = frozenset(
 )
 NUMBERS = re.compile(r"(?<![0-9])[12](?![0-9])|(?<=[_ .-])[abAB]$")
 """What tells the names of a pair apart: `sentence1` and `sentence2`, `text_a` and `text_b`."""
+OURS = re.compile(r"column_\d+")
+"""Names of columns without a header, which tell nothing."""
 
 
 def likeliest_text(columns: Sequence[Column], *, words: bool = False) -> Column | None:
@@ -119,8 +122,7 @@ def likeliest_text(columns: Sequence[Column], *, words: bool = False) -> Column 
 
 
 def _likelihood(column: Column) -> tuple[bool, float]:
-    is_named = column.text_rank < 2 * len(TEXT_NAMES)
-    return is_named, column.chars * column.distinct * column.filled
+    return column.is_named, column.chars * column.distinct * column.filled
 
 
 def pair_of(texts: Sequence[Column]) -> tuple[Column, Column] | None:
@@ -129,6 +131,7 @@ def pair_of(texts: Sequence[Column]) -> tuple[Column, Column] | None:
     for first, second in PAIRS:
         if first in by_name and second in by_name:
             return by_name[first], by_name[second]
+    texts = [column for column in texts if not OURS.fullmatch(column.name)]
     for one, other in itertools.combinations(texts, 2):
         stems = [NUMBERS.sub("", column.name.strip().lower()) for column in (one, other)]
         if stems[0] == stems[1] and NUMBERS.search(one.name) and NUMBERS.search(other.name):

@@ -56,7 +56,8 @@ def write_test(folder: Path, hashes: Hashes) -> None:
 
 def of_test_rows(prepared: Prepared) -> Hashes:
     """Return the hash of each test row, (n,), in the order of the split."""
-    return np.load(prepared.path / TEST_FILE, allow_pickle=False).astype(np.uint64)
+    hashes: Hashes = np.load(prepared.path / TEST_FILE, allow_pickle=False).astype(np.uint64)
+    return hashes
 
 
 def fair(test: Hashes, ours: Hashes, theirs: Hashes) -> NDArray[np.bool_]:

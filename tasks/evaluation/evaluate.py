@@ -107,8 +107,10 @@ def _build(
         "variant": scorer.variant.name,
         "selective": selections,
     }
-    worth = without_features and features_worth.measure(
-        recipe, rows, Answers(outputs, head), without_features
+    worth = (
+        features_worth.measure(recipe, rows, Answers(outputs, head), without_features)
+        if without_features
+        else None
     )
     results["features_worth"] = worth
     results["wrong_labels"] = wrong_labels.find(recipe, prepared, scorer, folder)

@@ -85,6 +85,10 @@ def test_overrides_are_yaml_and_reach_absent_sections(tmp_path: Path) -> None:
         ("data.splits={validation: 0.5, test: 0.5}", r"validation \+ test must be below 1, not 1"),
         ("train.epochs", r"override 'train.epochs': write it as section.key=value"),
         ("name=a b", r"'name': String should match pattern"),
+        (
+            "data.columns={features: {age: numbr}}",
+            r"^override: 'data.columns.features.age': Input should be 'number' or 'category'",
+        ),
         ("data.source.kind=ftp", r"'data.source': .*'ftp'"),
     ],
 )

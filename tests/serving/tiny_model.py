@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from headrace.serving.engine import golden, manifest
 from headrace.serving.engine.scorer import Scorer
 from headrace.serving.heads.tagging import tags_of
+from headrace.serving.text.features import Feature
 from headrace.serving.text.inputs import Inputs, inputs_of, stored
 
 LABELS = ["food", "space", "sport"]
@@ -71,6 +72,23 @@ def graph(weights: np.ndarray) -> onnx.ModelProto:
     )
 
 
+def with_features(model: onnx.ModelProto, weights: np.ndarray) -> onnx.ModelProto:
+    """The same graph, of whose logits `features` (batch, width) move each by `weights`."""
+    main, (width, n_labels) = model.graph, weights.shape
+    main.node[-1].output[0] = "of_text"
+    main.node.extend(
+        [
+            helper.make_node("MatMul", ["features", "feature_weights"], ["of_features"]),
+            helper.make_node("Add", ["of_text", "of_features"], ["logits"]),
+        ]
+    )
+    shape = ["batch", width]
+    main.input.append(helper.make_tensor_value_info("features", TensorProto.FLOAT, shape))
+    main.initializer.append(numpy_helper.from_array(weights.astype(np.float32), "feature_weights"))
+    assert n_labels == len(LABELS)
+    return model
+
+
 def bag_of_words() -> np.ndarray:
     """(vocabulary, labels): 3 for a label's own words, 0 elsewhere."""
     weights = np.zeros((len(VOCABULARY), len(LABELS)))
@@ -90,7 +108,10 @@ def make_model(
     )
     for variant in variants:
         (folder / variant.name).mkdir()
-        onnx.save(graph(bag_of_words()), str(folder / variant.file))
+        one = graph(bag_of_words())
+        if inputs_of(changes.get("inputs", {})).features:
+            one = with_features(one, FEATURE_WEIGHTS)
+        onnx.save(one, str(folder / variant.file))
     whole = manifest.Manifest(
         objective="classification",
         max_length=16,
@@ -110,7 +131,8 @@ def write_golden(folder: Path) -> None:
     inputs = inputs_of(manifest.read(folder).inputs)
     texts: list[Any] = one_by_one
     if not inputs.single:
-        texts = [dict.fromkeys(inputs.names, text) for text in one_by_one]
+        features = {feature.name: None for feature in inputs.features}
+        texts = [{**dict.fromkeys(inputs.names, text), **features} for text in one_by_one]
     outputs = Scorer(folder, check=False).outputs(texts, token_budget=golden.TOKEN_BUDGET)
     golden.write(folder, texts, {"fp32": outputs, "fused": outputs})
 
@@ -121,6 +143,19 @@ def make_pair_model(folder: Path, **changes: Any) -> Path:
     return make_model(
         folder, **{"inputs": stored(Inputs(pair=True)), "score": {"columns": columns}, **changes}
     )
+
+
+AMOUNT = Feature("amount", "number", mean=10.0, std=5.0)
+SHOP = Feature("shop", "category", values=("north", "south"))
+FEATURES = {
+    "inputs": stored(Inputs(pair=True, features=(AMOUNT, SHOP))),
+    "score": {"columns": {"text": "a", "text_pair": "b", "amount": "amount", "shop": "shop"}},
+}
+"""Fields of the manifest of a model of pairs, columns `a` and `b`, with features beside them."""
+FEATURE_WEIGHTS = np.zeros((AMOUNT.width + SHOP.width, len(LABELS)))
+FEATURE_WEIGHTS[0, LABELS.index("sport")] = 9
+FEATURE_WEIGHTS[2, LABELS.index("space")] = 9
+"""A high amount says sport, the shop `north` space; what is missing or unknown says nothing."""
 
 
 def make_tagger(folder: Path) -> Path:

@@ -68,3 +68,18 @@ def test_a_field_that_is_missing_stops_the_job_before_it_starts(
     with pytest.raises(InputError, match=r"no field 'data\.m'; it has 'data\.text', 'data\.n'"):
         run(model, source, tmp_path / "out", text_column="data.text", keep=["data.m"])
     assert not (tmp_path / "out" / "_plan.json").exists()
+
+
+@pytest.mark.parametrize("name", ["t.txt", "SMSSpam", "t.dat"])
+def test_a_table_whose_name_says_no_format_is_scored(
+    model: Path, tmp_path: Path, name: str
+) -> None:
+    lines = ["\ufeffn\ttext", '1\told "soup', "2\tthe goal", '3\t"bread" and butter']
+    (tmp_path / name).write_text("\n".join(lines), encoding="utf-8")
+    report = run(model, tmp_path / name, tmp_path / "out", keep=["n"], chunk_rows=2)
+    assert [(row["n"], row["error"]) for row in rows(tmp_path / "out")] == [
+        ("1", None), ("2", None), ("3", None),
+    ]  # fmt: skip
+    assert (report.lines, report.read_as) == (4, {"separated by tabs, without quoting": 1})
+    again = run(model, tmp_path / name, tmp_path / "out", keep=["n"], chunk_rows=2)
+    assert again.rows_now == 0

@@ -9,6 +9,7 @@ from pathlib import Path
 import openpyxl
 import pytest
 
+from headrace.configs.errors import DataError
 from headrace.serving.errors import InputError
 from headrace.serving.tables.files import File
 from headrace.serving.tables.formats import format_of
@@ -18,6 +19,8 @@ from headrace.serving.tables.readers import (
     find_files,
     read_table,
 )
+from headrace.serving.tables.settle import Expected, counts_in_words, settle
+from headrace.tasks.data.table_summary import inspect_table
 
 ROWS: list[list[object]] = [
     ["text", "n", "day", "when", "flag", None],
@@ -66,6 +69,20 @@ def test_a_sheet_is_named_behind_the_file(workbook: Path) -> None:
         column_names(f"{workbook}#Empty")
     with pytest.raises(InputError, match="does not exist"):
         find_files(workbook.with_name("gone.xlsx"))
+
+
+def test_the_sheet_that_is_read_of_several_is_said(workbook: Path, tmp_path: Path) -> None:
+    said = "the first sheet, 'Sheet'; others, as in table.xlsx#Other sheet: Other sheet, Empty"
+    file = File(str(workbook))
+    assert counts_in_words([(file, settle(file, Expected(["text"])))]) == f"3 rows read; {said}"
+    sheet = File(f"{workbook}#Other sheet")
+    assert counts_in_words([(sheet, settle(sheet, Expected(["text"])))]) == "1 rows read"
+    book = openpyxl.Workbook()
+    book.active.append(["Made by us"])
+    book.create_sheet("Data").append(["text"])
+    book.save(tmp_path / "b.xlsx")
+    with pytest.raises(DataError, match=r"b.xlsx has no rows: the first sheet, .* b.xlsx#Data"):
+        inspect_table(tmp_path / "b.xlsx")
 
 
 def test_what_is_no_workbook_or_unpacks_to_too_much_is_refused(

@@ -144,10 +144,11 @@ def test_arrays_of_a_text_and_its_annotations_are_rows(tmp_path: Path, content: 
     [
         '{"text": {"0": "soup", "1": "bread"}, "label": {"0": "a", "1": "b"}}',
         '{"columns": ["text"], "index": [0], "data": [["soup"]]}',
+        '{"0": {"text": "soup", "label": "a"}, "1": {"text": "bread", "label": "b"}}',
     ],
 )
 def test_columns_of_pandas_are_named(tmp_path: Path, content: str) -> None:
     path = tmp_path / "t.json"
     path.write_text(content)
-    with pytest.raises(InputError, match=r'one object of columns.*orient="records"'):
+    with pytest.raises(InputError, match=r'one object, not a list.*orient="records"'):
         column_names(path)

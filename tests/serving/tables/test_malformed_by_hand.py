@@ -138,8 +138,8 @@ WRONG = {
     "magic_alone.parquet": (b"PAR1", "cannot be read: Parquet file size is 4 bytes"),
     "empty.parquet": (b"", "cannot be read: Parquet file size is 0 bytes"),
     "csv_inside.parquet": (b"id,text\n1,soup\n", "cannot be read: Parquet magic bytes not found"),
-    "parquet_inside.csv": (parquet(GOOD), "has no column 'text'"),
-    "parquet_inside.jsonl": (parquet(GOOD), "has no column 'text'; it has none"),
+    "parquet_inside.csv": (parquet(GOOD), "bytes are Parquet's; name it .parquet"),
+    "parquet_inside.jsonl": (parquet(GOOD), "bytes are Parquet's"),
     "wrong_column.parquet": (parquet(pa.table({"txt": ["a"]})), "did you mean 'txt'"),
     "no_column.parquet": (parquet(pa.table({})), "has no column 'text'; it has none"),
     "column_twice.parquet": (
@@ -187,7 +187,7 @@ WRONG = {
     "plain.csv.xz": (b"text\nsoup\n", "cannot be read: Input format not supported"),
     "cut.csv.zst": (packed("zstd")(b"text\nsoup\n")[:-3], "cannot be read"),
     "plain.csv.lz4": (b"text\nsoup\n", "cannot be read: LZ4 decompress"),
-    "picture.csv": (b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "has no column 'text'"),
+    "picture.csv": (b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "are those of a picture"),
     "table.docx": (b"PK\3\4", "unknown file extension; supported: .csv"),
     "table.xlsx": (b"PK\3\4", "table.xlsx cannot be read"),
 }  # fmt: skip

@@ -27,7 +27,7 @@ def table(tmp_path: Path) -> Path:
         writer.writerow(HEADER)
         for i, (text, _) in enumerate(sentences(200)):
             title, note = "" if i % 3 else f"Title {i}", "" if i % 50 == 1 else text
-            age = "n/a" if i == 20 else "" if i % 7 == 0 else 20 + i % 50
+            age = "old" if i == 20 else "" if i % 7 == 0 else 20 + i % 50
             writer.writerow([i, title, note, age, "SML"[i % 3], i % 2])
     return path
 

@@ -356,7 +356,7 @@ def test_the_objective_can_be_asked_for(tmp_path: Path) -> None:
     texts = csv_of(tmp_path, ["id", "summary", "text"], [[i, text(i), text(i)] for i in range(9)])
     assert of(texts, **asked).choice.columns == {"text": "text", "target": "summary"}
     table = write_csv(tmp_path / "rows.csv", sentences(60))
-    with pytest.raises(DataError, match="no columns for tagging: text, label"):
+    with pytest.raises(DataError, match="no columns for tagging: 'text', 'label'"):
         of(table, objective="tagging")
     with pytest.raises(DataError, match="init writes recipes for classification, generation"):
         of(table, objective="ranking")

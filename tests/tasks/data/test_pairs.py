@@ -129,6 +129,8 @@ def test_texts_of_a_row_are_never_mistaken_for_others() -> None:
         ("tagging", {"features": {"a": "number"}}, "tagging reads only the text; features are for"),
         ("classification", {"features": {"text": "number"}}, "'text' is the name of a text"),
         ("classification", {"features": {"label": "category"}}, "'label' holds what the model is"),
+        ("classification", {"features": ["a"]}, "name the kind of each column, such as {amount: n"),
+        ("tagging", {"features": "a"}, "name the kind of each column, such as {amount: number, c"),
         ("classification", {"label": {"a": "number"}}, "a role has a column's name"),
         ("classification", {"text_pair": ["a", "b"]}, "the second text is one column, not"),
         ("classification", {"text": ["text_pair", "a"], "text_pair": "b"}, "must not be named"),

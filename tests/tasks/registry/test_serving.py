@@ -4,6 +4,7 @@ import io
 import json
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.error import HTTPError
 
@@ -12,6 +13,7 @@ import pytest
 
 from headrace.tasks.registry import tracking
 from tests import fabricated
+from tests.serving.tiny_model import FEATURES
 
 SPORT, SOUP, MOON = "the goal of the match", "soup", "moon, near a planet"
 JSON, CSV, PARQUET = "application/json", "text/csv", "application/vnd.apache.parquet"
@@ -20,9 +22,15 @@ JSON, CSV, PARQUET = "application/json", "text/csv", "application/vnd.apache.par
 @pytest.fixture(scope="module")
 def server(workspace: Any) -> Iterator[str]:
     fabricated.stored_model("served")
+    with serving("served") as address:
+        yield address
+
+
+@contextmanager
+def serving(name: str) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", tracking.uri())
-        command = ["mlflow", "models", "serve", "-m", "models:/served@champion"]
+        command = ["mlflow", "models", "serve", "-m", f"models:/{name}@champion"]
         with fabricated.server([*command, "--env-manager", "local"], "/ping") as address:
             yield f"{address}/invocations"
 
@@ -247,3 +255,68 @@ def test_a_damaged_body_gets_one_sentence(
     assert "stack_trace" not in told
     assert told["message"].startswith(message)
     assert "\n" not in told["message"]
+
+
+# --- a model of pairs with features ---------------------------------------------------------------
+
+ROW = {"text": SOUP, "text_pair": "bread", "amount": 10, "shop": "south"}
+
+
+@pytest.fixture(scope="module")
+def of_features(workspace: Any) -> Iterator[str]:
+    fabricated.stored_model("featured", **FEATURES)
+    with serving("featured") as address:
+        yield address
+
+
+@pytest.mark.parametrize(
+    ("rows", "labels", "errors"),
+    [
+        ([ROW, {**ROW, "amount": 100}], ["food", "sport"], [None, None]),
+        ([{**ROW, "shop": "north"}, {**ROW, "shop": "unheard of"}], ["space", "food"], [None] * 2),
+        ([{**ROW, "amount": None}, {**ROW, "shop": None}], ["food", "food"], [None] * 2),
+        ([{**ROW, "amount": "100"}, {**ROW, "amount": True}], ["sport", "food"], [None] * 2),
+        ([{**ROW, "id": 7, "note": {"a": [1]}}], ["food"], [None]),
+        (
+            [{**ROW, "amount": "much"}, {**ROW, "shop": ["a", "b"]}, {**ROW, "text_pair": None}],
+            [None] * 3,
+            ["not_a_number", "not_a_category", "null_text_pair"],
+        ),
+    ],
+)
+def test_features_in_every_format(
+    of_features: str, rows: list[dict[str, Any]], labels: list[str | None], errors: list[Any]
+) -> None:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    split = {"columns": names, "data": [[row.get(name) for name in names] for row in rows]}
+    columns = {name: [row.get(name) for row in rows] for name in names}
+    renamed = [
+        {{"text": "a", "text_pair": "b"}.get(k, k): v for k, v in row.items()} for row in rows
+    ]
+    for body in (
+        {"dataframe_records": rows},
+        {"dataframe_split": split},
+        {"instances": rows},
+        {"inputs": columns},
+        {"inputs": renamed},
+    ):
+        answer = ask(of_features, body)
+        assert [row["label"] for row in answer] == labels, body
+        assert [row["error"] for row in answer] == errors, body
+
+
+def test_features_in_csv(of_features: str) -> None:
+    body = b"shop,amount,b,id,a\nsouth,100,bread,1,soup\n,,bread,2,soup\nnorth,x,bread,3,soup\n"
+    answer = ask(of_features, body, CSV)
+    assert [row["label"] for row in answer] == ["sport", "food", None]
+    assert [row["error"] for row in answer] == [None, None, "not_a_number"]
+
+
+@pytest.mark.parametrize("name", ["text_pair", "shop"])
+def test_a_request_without_one_of_the_columns(of_features: str, name: str) -> None:
+    rows = [{key: value for key, value in ROW.items() if key != name}]
+    told = refusal(of_features, {"dataframe_records": rows})
+    wanted = {"text_pair": "b"}.get(name, name)
+    assert told["message"] == (
+        f"the request has no column {wanted!r}; this model reads the columns a, b, amount, shop"
+    )

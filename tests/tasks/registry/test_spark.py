@@ -15,6 +15,7 @@ from headrace.tasks.export.export import export
 from headrace.tasks.registry import mlflow_model, tracking
 from headrace.tasks.training.train import train
 from tests import ROOT, fabricated
+from tests.serving.tiny_model import FEATURES
 from tests.tasks.objectives.test_contract import ROWS, tiny_recipe_of
 
 TEXTS = ["the goal of the match", None, "soup", "  ", "moon", "one old coach", None, "orbit"]
@@ -177,3 +178,22 @@ def test_pairs_have_a_column_for_each_text(spark: Any, workspace: Path) -> None:
     scored = rows.select("id", score("text", "text_pair").alias("scored")).orderBy("id").collect()
     assert [row.scored.label for row in scored] == ["food", None, None, "space"]
     assert [row.scored.error for row in scored] == [None, "null_text_pair", "null_text", None]
+
+
+def test_features_have_a_column_each(spark: Any, workspace: Path) -> None:
+    model = fabricated.stored_model("spark-features", **FEATURES)
+    score = mlflow_model.imported().pyfunc.spark_udf(spark, str(model), env_manager="local")
+    rows = spark.createDataFrame(
+        [
+            (0, "soup", "bread", 10.0, "south"),
+            (1, "soup", "bread", 100.0, None),
+            (2, "soup", "bread", None, "north"),
+            (3, "soup", None, None, "unheard of"),
+        ],
+        "id int, a string, b string, amount double, shop string",
+    ).repartition(2)
+    columns = {"text": "a", "text_pair": "b", "amount": "amount", "shop": "shop"}
+    named = rows.selectExpr("id", *(f"{column} as {name}" for name, column in columns.items()))
+    found = named.select("id", score(*columns).alias("scored")).orderBy("id").collect()
+    assert [row.scored.label for row in found] == ["food", "sport", "space", None]
+    assert [row.scored.error for row in found] == [None, None, None, "null_text_pair"]

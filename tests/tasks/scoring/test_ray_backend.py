@@ -16,7 +16,7 @@ from headrace.serving.jobs.spec import JobSpec
 from headrace.tasks.scoring import ray_backend
 from tests import ROOT
 from tests.serving.job_runs import parts, run, table
-from tests.serving.tiny_model import make_model
+from tests.serving.tiny_model import FEATURES, make_model
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
@@ -100,11 +100,19 @@ def test_a_row_that_kills_workers_is_set_aside(cluster: Any, tmp_path: Path) -> 
     assert report["rows"] == 100
 
 
-def test_one_machine_is_a_cluster_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "fields", [{}, pytest.param(FEATURES, marks=pytest.mark.slow, id="pairs-and-features")]
+)
+def test_one_machine_is_a_cluster_too(
+    fields: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    model = make_model(tmp_path / "model")
+    model = make_model(tmp_path / "model", **fields)
     source, output = table(tmp_path / "t.csv", 100), tmp_path / "out"
+    if fields:
+        renamed = source.read_text().replace("id,text,label", "amount,a,b", 1)
+        source.write_text(renamed.replace("\n", ",north\n").replace(",north", ",shop", 1))
     run(model, source, tmp_path / "whole")
     report = ray_backend.run(spec_of(model, source, output))
     assert (report["rows"], report["rows_now"]) == (100, 100)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -19,12 +20,14 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from headrace.configs.errors import RecipeError
 from headrace.configs.schema import Recipe
 from headrace.serving.digests import file_sha256
+from headrace.tasks.data.prepare import prepare
 from headrace.tasks.runtime.artifacts import Artifact
 from headrace.tasks.training import checkpoints, launcher
 from headrace.tasks.training import train as module
 from headrace.tasks.training.launcher import TrainerKilled, TrainingFailed
 from headrace.tasks.training.train import train
 from tests.helpers import TAG, changed, tagged, wait_until_gone
+from tests.tasks.objectives.test_contract import recipe_of_several_texts
 from tests.toy import tiny_recipe
 
 PARENT = """
@@ -186,6 +189,24 @@ def test_a_killed_training_goes_on_where_it_was_and_ends_with_the_same_weights(
         trained.path / "model" / "model.safetensors"
     )
     assert not (home / "work").exists() or not list((home / "work").iterdir())
+
+
+@pytest.mark.slow
+def test_pairs_with_features_too_go_on_where_they_were(
+    home: Path, tag: str, tmp_path: Path
+) -> None:
+    recipe = recipe_of_several_texts("features-and-pairs", tmp_path)
+    recipe = changed(recipe, train={"max_steps": 60, "evaluations_per_epoch": 4})
+    prepared = prepare(recipe)
+    start_and_kill(
+        recipe, prepared, home, tag, lambda: list(home.glob("work/*/checkpoint-*/whole.json"))
+    )
+    again = train(recipe, prepared)
+    killed = {path.name: file_sha256(path) for path in (again.path / "model").glob("*.safetensors")}
+    assert set(killed) == {"model.safetensors", "features.safetensors"}
+    shutil.rmtree(again.path)
+    whole = train(recipe, prepared)
+    assert killed == {name: file_sha256(whole.path / "model" / name) for name in killed}
 
 
 def test_a_trainer_that_is_killed_is_told_as_killed(

@@ -33,6 +33,7 @@ def test_every_graph_reads_features(kind: str, make: Any, tolerance: float, tmp_
     torch.manual_seed(0)
     text_model: Any = classifier(kind)
     head = FeatureHead(4, text_model.config.num_labels)
+    torch.nn.init.normal_(head.embed.weight)  # as if trained
     model: Any = FeaturedModel(text_model, head).eval()
     model.save_head(tmp_path)
     draw = np.random.default_rng(0)
@@ -56,3 +57,21 @@ def test_every_graph_reads_features(kind: str, make: Any, tolerance: float, tmp_
         apart = text_model(**tensors).logits + head(features)
     assert np.abs(found - expected).max() < tolerance
     assert np.abs(expected - apart.numpy()).max() < 1e-6
+
+
+def test_what_no_training_row_had_has_no_effect() -> None:
+    torch.manual_seed(0)
+    head = FeatureHead(4, 3)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=0.1)
+    rows, labels = torch.randn(30, 4), torch.arange(30) % 3
+    rows[:, 3] = 0
+    rows[:, 0] = labels.float()
+    for _ in range(30):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(head(rows), labels).backward()
+        optimizer.step()
+    with torch.inference_mode():
+        assert (head(rows).argmax(dim=1) == labels).float().mean() > 0.9
+        never_seen = rows.clone()
+        never_seen[:, 3] = 1
+        assert torch.equal(head(never_seen), head(rows))
