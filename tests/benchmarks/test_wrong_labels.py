@@ -27,7 +27,7 @@ pytestmark = [
 ]
 
 SHARE = 0.05
-ROWS = int(os.environ.get("HEADRACE_BENCH_ROWS", "3000"))
+ROWS = int(os.environ.get("HEADRACE_BENCH_ROWS", "1500"))
 """Training rows of each set, at most."""
 SETS = {"sst2": (3, 64), "ag_news": (3, 96)}
 """Epochs and `max_length` of each set."""
