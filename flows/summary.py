@@ -57,7 +57,7 @@ class Outcome:
     baseline_difference: DifferenceFacts | None
     """Model minus baseline on the same rows: value, low, high."""
     features_worth: FeaturesWorthFacts | None
-    """The same recipe without its numbers and categories, and the gain over that."""
+    """Metric of the recipe trained without features, and the gain over it."""
     calibration: CalibrationFacts | None
     """Expected calibration error, before and after the probabilities were calibrated."""
     promises: dict[str, list[PromiseFacts]]

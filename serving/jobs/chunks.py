@@ -55,7 +55,7 @@ class Chunk:
     windows: list[list[int]]
     """Number of tokens of each window, per document."""
     nulled: Mapping[str, Sequence[int]]
-    """By kept column, the positions of values that could not be read, and are null."""
+    """Positions of the values that could not be read and are null, by kept column."""
 
     def __len__(self) -> int:
         return len(self.rows)

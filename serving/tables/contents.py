@@ -22,7 +22,7 @@ NO_DELIMITER = "\x1f"
 SAME_WIDTH = 0.9
 """Share of the records that must have as many fields as most."""
 FASTTEXT = "__label__"
-"""What fastText writes in front of each label."""
+"""Prefix that fastText writes before each label."""
 MARK = re.compile(rf"{FASTTEXT}|[^\w\s'\"]+|[ ]{{2,}}|\x1f")
 """Characters that might divide columns."""
 FEW_LINES = 5

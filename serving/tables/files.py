@@ -49,7 +49,7 @@ class File:
     max_row_bytes: int = field(default=MAX_ROW_BYTES, compare=False)
     """Size limit of a row: a larger one is not read, and has the error `row_too_large`."""
     dialect: Dialect | None = field(default=None, compare=False)
-    """How its text is read; None: as its ending says (`formats.usual_dialect`)."""
+    """Dialect its text is read in; None: the one its ending implies (`formats.usual_dialect`)."""
 
     def __str__(self) -> str:
         if not is_url(self.where):

@@ -37,7 +37,7 @@ class Format:
     schema: Callable[[File], pa.Schema] | None = None
     """Column types, if the format has them; if not, all columns are written as text."""
     usual: Dialect | None = None
-    """How a file is read if nothing else is stated; None: the format is not text."""
+    """Dialect of a file if nothing else is stated; None: the format is not text."""
     is_csv: bool = False
     """True if all of a dialect applies to the format, not only the encoding."""
 

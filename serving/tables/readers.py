@@ -69,7 +69,7 @@ class Block:
     columns: Mapping[str, Sequence[object]]
     errors: list[str | None]
     nulled: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    """By optional column, the places of values that could not be read, and are None."""
+    """Places of the values that could not be read and are None, by optional column."""
 
     def __len__(self) -> int:
         return len(self.errors)

@@ -21,7 +21,7 @@ NUMBER, CATEGORY = "number", "category"
 LARGEST = 5.0
 """Standard scores are cut off here: one far number must not outweigh the text."""
 NO_NUMBER = ("nan", "na", "n/a", "null", "none")
-"""What tables have in place of a missing number, in any case. A category may have such a name."""
+"""Spellings of a missing number, in any case. A category may have such a name."""
 WHOLE = re.compile(r"-?\d+\.0")
 MIN_ROWS, MAX_VALUES = 5, 100
 """A category's value is known if this many training rows have it; the most frequent ones are."""

@@ -1,4 +1,4 @@
-"""What a user of `headrace init` has decided: the objective, and columns by their names."""
+"""Decisions of the user of `headrace init`: the objective, and columns by their names."""
 
 from __future__ import annotations
 

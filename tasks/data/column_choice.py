@@ -45,7 +45,7 @@ class Choice:
 
     @property
     def inputs(self) -> Inputs:
-        """What the model reads of a row."""
+        """Return the inputs that the model reads of a row."""
         text = self.columns["text"]
         fields = text if isinstance(text, list) and len(text) > 1 else []
         features = tuple(Feature(name, kind) for name, kind in self.features.items())

@@ -48,7 +48,7 @@ def fitted(inputs: Inputs, prepared: Path) -> Inputs:
 
 @dataclass(frozen=True)
 class FeatureSummary:
-    """What the training rows have of a feature."""
+    """Statistics of a feature over the training rows."""
 
     name: str
     kind: str

@@ -1,4 +1,4 @@
-"""By objective, what a recipe of `headrace init` says of the model and its training."""
+"""Settings of model and training in a recipe of `headrace init`, by objective."""
 
 from __future__ import annotations
 
@@ -138,4 +138,4 @@ SETTINGS = {
     "translation": _translator,
     "generation": _generator,
 }
-"""By objective, what a recipe says of the model and its training; `rows`: those trained on."""
+"""Builders of a recipe's settings of model and training, by objective; `rows`: those trained on."""

@@ -1,4 +1,4 @@
-"""What numbers and categories beside the text are worth: the same recipe, trained without them."""
+"""Measure what features are worth, by training the same recipe without them."""
 
 from __future__ import annotations
 

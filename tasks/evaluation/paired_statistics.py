@@ -14,7 +14,7 @@ from headrace.tasks.objectives.base import Settings
 
 
 class Answers(NamedTuple):
-    """What a model says of the rows."""
+    """A model's answers to the test rows."""
 
     outputs: object
     """The inputs of the objective's metrics."""

@@ -33,7 +33,7 @@ BITS = re.compile(r"[01](?:[\s,;|]*[01])+")
 ONE, ZERO = ("1", "1.0", "1.", "true"), ("0", "0.0", "0.", "false")
 """Spellings of a flag, in lower case."""
 YES, NO = (*ONE, "yes", "y", "t"), (*ZERO, "no", "n", "f")
-"""Those in a column of its own, whose name says what the flag is."""
+"""Flag values in a column of its own, whose name says what the flag is."""
 USUAL_SEPARATORS = ("|", ";", ",", "\t", "\n")
 OTHER_SEPARATORS = ("/", "+", "&", " ")
 """These are common within names: they count only if what they join occurs alone too."""

@@ -218,9 +218,9 @@ class FeaturesWorthFacts(TypedDict):
     """The deciding metric beside that of the same recipe without its features."""
 
     without: IntervalFacts
-    """Of the model trained without them, on the same test rows."""
+    """Metric of the model trained without features, on the same test rows."""
     gain: DifferenceFacts
-    """Of the model with them over that one."""
+    """Paired gain of the model with features over the one without."""
 
 
 class EvaluationMetrics(TypedDict):

@@ -21,7 +21,7 @@ NAME = ".headrace"
 MARKS = (NAME, "pyproject.toml", ".git")
 """Entries of a folder that make it a project, whose workspace is in it."""
 UNUSABLE = re.compile(r"\?|%[0-9A-Fa-f]{2}")
-"""What SQLite's and MLflow's addresses take for something else than a part of a path."""
+"""Parts of a path that SQLite's and MLflow's addresses misread."""
 PATIENCE_S = 1.0
 """Time before a wait for another process is logged."""
 

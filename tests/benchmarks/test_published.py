@@ -46,7 +46,7 @@ class Published:
     train: str
     test: str | None = None
     says: tuple[str, ...] = ()
-    """What `init` is told beside the files."""
+    """Options of `init` besides the files."""
 
 
 SETS = [

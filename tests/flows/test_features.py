@@ -1,4 +1,4 @@
-"""What numbers and categories beside the text are worth, by a whole run without them."""
+"""Whole runs measure what features are worth, by training without them."""
 
 from __future__ import annotations
 

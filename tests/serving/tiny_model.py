@@ -73,7 +73,7 @@ def graph(weights: np.ndarray) -> onnx.ModelProto:
 
 
 def with_features(model: onnx.ModelProto, weights: np.ndarray) -> onnx.ModelProto:
-    """The same graph, of whose logits `features` (batch, width) move each by `weights`."""
+    """Add to a graph an input `features`, (batch, width), that moves its logits by `weights`."""
     main, (width, n_labels) = model.graph, weights.shape
     main.node[-1].output[0] = "of_text"
     main.node.extend(

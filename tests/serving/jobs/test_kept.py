@@ -269,7 +269,7 @@ def test_files_that_disagree_about_a_type_give_text(model: Path, tmp_path: Path)
 
 
 def test_kept_values_that_cannot_be_read_are_null_and_counted(model: Path, tmp_path: Path) -> None:
-    """Those of rejected rows are counted when the rows are retried."""
+    """Unreadable kept values of rejected rows are counted when the rows are retried."""
     source = tmp_path / "t.csv"
     rows = [b"Anna,soup", b"Jos\xe9,the goal", b"Ren\xe9,", b"Jos\xe9,bread"]
     source.write_bytes(b"\n".join([b"name,text", *rows]))

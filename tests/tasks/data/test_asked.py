@@ -1,4 +1,4 @@
-"""What a user states at `headrace init` is in the recipe, and nothing has to be edited."""
+"""The recipe of `headrace init` has what the user stated, and needs no editing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What cannot be told for sure about a table is one sentence that says what to do."""
+"""A table that cannot be read for sure is refused in one sentence that says what to do."""
 
 from __future__ import annotations
 
