@@ -60,7 +60,7 @@ def _tagger(summary: TableSummary, rows: int) -> dict[str, object]:
 
 
 def _translator(summary: TableSummary, rows: int) -> dict[str, object]:
-    """Text to text from scratch: modeling's encoder-decoder, of the size that Multi30k takes."""
+    """Return the settings of an encoder-decoder from scratch, as large as Multi30k takes."""
     n_target = next((n for n in LENGTHS if n >= _tokens(summary.target_words)), LENGTHS[-1])
     max_length = _max_length(summary)
     return {
@@ -93,7 +93,7 @@ def _translator(summary: TableSummary, rows: int) -> dict[str, object]:
 
 
 def _generator(summary: TableSummary, rows: int) -> dict[str, object]:
-    """A text to be continued: by characters if it is small, as configs/shakespeare.yaml."""
+    """Return the settings of a decoder from scratch; a small text is read by characters."""
     is_one_text = not summary.choice.columns
     by_characters = is_one_text and summary.words < SMALL_TEXT
     tokens: dict[str, object] = (

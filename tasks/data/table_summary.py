@@ -189,13 +189,7 @@ def _sample(files: Sequence[File], path: Path) -> list[Column]:
 def _check_names(names: Sequence[str], named: Sequence[str], path: Path) -> None:
     """Raise DataError if a name that matters occurs twice, or too few columns have a name."""
     for name in dict.fromkeys(names):
-        is_usual = (
-            min(
-                Column(name, []).text_rank - len(TEXT_NAMES),
-                Column(name, []).label_rank - len(LABEL_NAMES),
-            )
-            < 0
-        )
+        is_usual = name.strip().lower() in (*TEXT_NAMES, *LABEL_NAMES)
         if is_usual and names.count(name) > 1:
             raise DataError(f"{path} has {names.count(name)} columns {name!r}; rename all but one")
     if not named:
